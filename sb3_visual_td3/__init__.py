@@ -1,0 +1,48 @@
+"""TD3 from camera pixels for Stable-Baselines3 that does not blow up, and a verdict that says why when it does."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from sb3_visual_td3.envs.registration import register_envs
+
+if TYPE_CHECKING:
+    from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
+    from sb3_visual_td3.callbacks.driving_metrics import DrivingMetricsCallback
+    from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
+    from sb3_visual_td3.callbacks.gradient_norm import GradientNormCallback
+    from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+    from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+
+__version__ = files(__name__).joinpath("version.txt").read_text(encoding="utf-8").strip()
+
+_HOMES = {
+    "VisualTD3": "visual_td3.visual_td3",
+    "DrivingEvalCallback": "callbacks.driving_eval",
+    "DrivingMetricsCallback": "callbacks.driving_metrics",
+    "ExplosionAlertCallback": "callbacks.explosion_alert",
+    "GradientNormCallback": "callbacks.gradient_norm",
+    "RunRecorderCallback": "callbacks.run_recorder",
+}
+
+__all__ = [
+    "DrivingEvalCallback",
+    "DrivingMetricsCallback",
+    "ExplosionAlertCallback",
+    "GradientNormCallback",
+    "RunRecorderCallback",
+    "VisualTD3",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: the report must not pay for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+register_envs()

@@ -1,0 +1,6 @@
+"""``python -m sb3_visual_td3``."""
+
+from sb3_visual_td3.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

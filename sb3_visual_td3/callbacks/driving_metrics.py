@@ -1,0 +1,84 @@
+"""Logs what the vehicle does while it trains: episodes, speed, and each reward term."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.common import tags
+
+
+class DrivingMetricsCallback(BaseCallback):
+    """Logs one point per episode, and every ``log_freq`` steps the state of the drive.
+
+    It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``speed_kmh``, ``reward_terms``) and
+    the Monitor wrapper's ``episode``; what an environment does not tell is not logged.
+
+    :param log_freq: how many environment steps lie between two points of ``progress/`` and ``reward/``
+    :param verbose: as in Stable-Baselines3
+    :raises ValueError: if ``log_freq`` is below 1
+    """
+
+    def __init__(self, log_freq: int = 100, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if log_freq < 1:
+            raise ValueError(f"log_freq={log_freq}: expected a number of environment steps >= 1")
+        self.log_freq = log_freq
+        self.n_episodes = 0
+        self._last_logged = 0
+
+    def _on_training_start(self) -> None:
+        self._writer = EventWriter(self.logger)
+        self._last_logged = self.num_timesteps
+        self._term_sums: defaultdict[str, float] = defaultdict(float)
+        self._n_term_steps = 0
+        self._episode_steps = np.zeros(self.training_env.num_envs, dtype=int)
+
+    def _on_step(self) -> bool:
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        self._episode_steps += 1
+        for info in infos:
+            self._add_terms(info)
+            if "episode" in info:
+                self._log_episode(info)
+        if self.num_timesteps - self._last_logged >= self.log_freq:
+            self._log_progress(infos[0])
+        self._episode_steps[self.locals["dones"]] = 0
+        return True
+
+    def _add_terms(self, info: dict[str, Any]) -> None:
+        if "reward_terms" in info:
+            self._n_term_steps += 1
+            for term, value in info["reward_terms"].items():
+                self._term_sums[term] += value
+
+    def _log_episode(self, info: dict[str, Any]) -> None:
+        scalars = {tags.EPISODE_REWARD: info["episode"]["r"], tags.EPISODE_LENGTH: info["episode"]["l"]}
+        if "collisions" in info:
+            scalars[tags.EPISODE_COLLISIONS] = info["collisions"]
+        if "lane_invasions" in info:
+            scalars[tags.EPISODE_LANE_INVASIONS] = info["lane_invasions"]
+        self._writer.write(scalars, self.n_episodes)
+        self.n_episodes += 1
+
+    def _log_progress(self, info: dict[str, Any]) -> None:
+        self._last_logged = self.num_timesteps
+        scalars = {tags.PROGRESS_EPISODE_STEPS: float(self._episode_steps[0])}
+        if isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None:
+            buffer = self.model.replay_buffer
+            scalars[tags.PROGRESS_BUFFER_SIZE] = float(buffer.size() * buffer.n_envs)
+        if "speed_kmh" in info:
+            scalars[tags.PROGRESS_SPEED] = info["speed_kmh"]
+        if "reward_terms" in info:
+            scalars[tags.PROGRESS_REWARD] = sum(info["reward_terms"].values())
+        for term, total in self._term_sums.items():
+            if term in tags.REWARD_TERM:
+                scalars[tags.REWARD_TERM[term]] = total / self._n_term_steps
+        self._term_sums.clear()
+        self._n_term_steps = 0
+        self._writer.write(scalars, self.num_timesteps)

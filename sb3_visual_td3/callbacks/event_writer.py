@@ -1,0 +1,47 @@
+"""Writes named scalars into a run's event files, at a step of the writer's choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+from sb3_visual_td3.common.tags import TAGS
+
+
+class EventWriter:
+    """Writes beside Stable-Baselines3's logger, into the same event files.
+
+    The logger dumps everything at once, every few episodes; a callback has a rhythm of its own.
+
+    :param logger: the model's logger; without a TensorBoard output nothing is written
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._writers = [out.writer for out in logger.output_formats if isinstance(out, TensorBoardOutputFormat)]
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Add one point to each of the names.
+
+        :param scalars: by name; every name stands in ``common/tags.py``
+        :param step: environment step, or episode where the table says so
+        """
+        assert not scalars.keys() - TAGS.keys(), f"not in common/tags.py: {sorted(scalars.keys() - TAGS.keys())}"
+        for writer in self._writers:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+
+def run_directory(logger: Logger) -> Path | None:
+    """Find the folder of the run that a logger belongs to.
+
+    :param logger: the model's logger
+    :return: the folder that holds ``tb/``, else the logger's own folder; None where it writes no files
+    """
+    if logger.dir is None:
+        return None
+    folder = Path(logger.dir)
+    holders = [parent.parent for parent in (folder, *folder.parents) if parent.name == "tb"]
+    return holders[0] if holders else folder

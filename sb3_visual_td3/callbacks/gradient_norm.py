@@ -1,0 +1,103 @@
+"""Logs what the updates look like: norms, losses, values, and the state of the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import WatchedModel
+from sb3_visual_td3.health.gradient_monitor import GradientMonitor
+
+
+def watched(model: object) -> WatchedModel:
+    """:return: the model
+
+    :raises ValueError: if its updates cannot be watched
+    """
+    if not isinstance(model, WatchedModel):
+        raise ValueError(f"{type(model).__name__} offers no updates to watch: use VisualTD3 (preset='td3' is stock TD3)")
+    return model
+
+
+class GradientNormCallback(BaseCallback):
+    """Logs gradient norms before clipping, losses, Q-values and the agent's state.
+
+    :param sample_freq: how many updates lie between two that are measured
+    :param log_freq: how many environment steps lie between two points in the event file
+    :param verbose: as in Stable-Baselines3
+    :raises ValueError: if a frequency is below 1, or, when training starts, if the model cannot be watched
+    """
+
+    def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if log_freq < 1:
+            raise ValueError(f"log_freq={log_freq}: expected a number of environment steps >= 1")
+        self.monitor = GradientMonitor(sample_freq)
+        self.log_freq = log_freq
+        self._last_logged = 0
+
+    def _on_training_start(self) -> None:
+        self._writer = EventWriter(self.logger)
+        self._last_logged = self.num_timesteps
+        watched(self.model).observers.append(self.monitor)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps - self._last_logged >= self.log_freq:
+            self._log()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.monitor.n_updates:
+            self._log()
+        observers = watched(self.model).observers
+        if self.monitor in observers:
+            observers.remove(self.monitor)
+
+    def _log(self) -> None:
+        self._last_logged = self.num_timesteps
+        scalars = {**self.monitor.read(), **self._agent_state()}
+        self._writer.write(scalars, self.num_timesteps)
+
+    def _agent_state(self) -> dict[str, float]:
+        model, sb3_model = watched(self.model), self.model
+        assert isinstance(sb3_model, OffPolicyAlgorithm)
+        buffer = sb3_model.replay_buffer
+        state = {
+            tags.TOTAL_ITERATIONS: float(sb3_model._n_updates),
+            tags.IS_TRAINING: float(sb3_model._n_updates > 0),
+            tags.REWARD_IS_NORMALIZED: float(model.reward_is_normalized),
+            tags.EXPLORATION_NOISE: noise_std(sb3_model.action_noise),
+        }
+        if buffer is not None:
+            state[tags.BUFFER_UTILIZATION] = buffer.size() / buffer.buffer_size
+        if model.encoder_is_shared is not None:
+            state[tags.ENCODER_IS_SHARED] = float(model.encoder_is_shared)
+        for group, rate in model.learning_rates.items():
+            network, _, part = group.partition("_")
+            state[(tags.CNN_LR if part == "cnn" else tags.HEAD_LR)[network]] = rate
+        for group, parameters in model.groups.items():
+            name = group.removesuffix("_mlp")
+            state[tags.PARAM_MEAN[name]], state[tags.PARAM_STD[name]] = weight_moments(parameters)
+        return state
+
+
+def noise_std(noise: ActionNoise | None) -> float:
+    """:return: the standard deviation of the exploration noise, averaged over actions; 0 without noise"""
+    if isinstance(noise, VectorizedActionNoise):
+        noise = noise.noises[0]
+    sigma = getattr(noise, "sigma", getattr(noise, "_sigma", 0.0))
+    return float(np.mean(sigma))
+
+
+def weight_moments(parameters: Sequence[th.Tensor]) -> tuple[float, float]:
+    """:return: mean and standard deviation of all the weights together"""
+    flat = th.cat([parameter.detach().flatten() for parameter in parameters])
+    mean, std = th.stack([flat.mean(), flat.std(correction=0)]).tolist()
+    return mean, std

@@ -1,0 +1,109 @@
+"""Writes run.json: what a run was, for whoever reads its event files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_visual_td3.callbacks.event_writer import run_directory
+from sb3_visual_td3.common.types import WatchedModel
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+
+_PACKAGES = ("sb3-visual-td3", "stable-baselines3", "torch", "gymnasium", "numpy", "opencv-python-headless")
+_STOCK_HYPERPARAMS = (
+    "learning_rate",
+    "buffer_size",
+    "learning_starts",
+    "batch_size",
+    "tau",
+    "gamma",
+    "train_freq",
+    "gradient_steps",
+    "n_steps",
+    "policy_delay",
+    "target_policy_noise",
+    "target_noise_clip",
+)
+
+
+class RunRecorderCallback(BaseCallback):
+    """Writes ``run.json`` when training starts, and again with the finishing time when it ends.
+
+    :param run_dir: where it goes; by default the folder of the event files' run
+    :param verbose: as in Stable-Baselines3
+    :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
+    """
+
+    def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.run_dir = run_dir
+
+    def _on_training_start(self) -> None:
+        folder = self.run_dir or run_directory(self.logger)
+        if folder is None:
+            raise ValueError("RunRecorderCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._manifest = self._describe_run()
+        self._manifest.write(self._folder / FILE_NAME)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        finished = dataclasses.replace(self._manifest, finished=_now())
+        finished.write(self._folder / FILE_NAME)
+
+    def _describe_run(self) -> RunManifest:
+        model = self.model
+        hyperparams = {name: getattr(model, name) for name in _STOCK_HYPERPARAMS if hasattr(model, name)}
+        encoder, groups, is_normalized = None, (), None
+        if isinstance(model, WatchedModel):
+            hyperparams |= {name: value for name, (value, _) in model.describe().items()}
+            if model.encoder_is_shared is not None:
+                encoder = "shared" if model.encoder_is_shared else "separate"
+            groups = tuple(model.groups)
+            is_normalized = model.reward_is_normalized
+        return RunManifest(
+            algo=type(model).__name__,
+            env_id=_env_id(self.training_env.get_attr("spec")[0]),
+            seed=model.seed,
+            n_timesteps=model._total_timesteps,
+            hyperparams=_plain(hyperparams),
+            encoder=encoder,
+            groups=groups,
+            reward_is_normalized=is_normalized,
+            versions={package: version(package) for package in _PACKAGES},
+            started=_now(),
+            event_dir=None if self.logger.dir is None else os.path.relpath(self.logger.dir, self._folder),
+        )
+
+
+def _env_id(spec: Any) -> str:
+    return "unknown" if spec is None else str(spec.id)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _plain(value: Any) -> Any:
+    """:return: the same in plain JSON values; what JSON cannot say becomes its repr"""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else repr(value)
+    return getattr(value, "value", None) if isinstance(getattr(value, "value", None), str) else repr(value)

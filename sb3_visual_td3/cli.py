@@ -1,0 +1,80 @@
+"""The command line ``visual-td3``: subcommands and exit codes. Imports are lazy: ``report`` never waits for torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sb3_visual_td3 import __version__
+
+
+class Command(NamedTuple):
+    """One subcommand."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def _train(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.train import main as train
+
+    return train(arguments)
+
+
+def _validate(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.validate import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 validate",
+        description="Train VisualTD3 for a short while and judge the run: may the long one start?",
+        epilog=_EXIT_CODES,
+    )
+    add_arguments(parser)
+    settings = parser.parse_args(arguments)
+    run_dir = run(settings)
+    return _report([str(run_dir)])
+
+
+def _report(arguments: list[str]) -> int:
+    from sb3_visual_td3.report.command import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 report",
+        description="Judge training runs by their TensorBoard event files: a verdict, the cause, what to do first.",
+        epilog=_EXIT_CODES,
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
+
+COMMANDS = {
+    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _train),
+    "validate": Command("train for a short while, then report: may the long run start?", _validate),
+    "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    :param arguments: of the command line by default
+    :return: the exit code
+    """
+    commands = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="visual-td3",
+        description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",
+        epilog=f"commands:\n{commands}\n\n'visual-td3 COMMAND --help' says more.\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="visual-td3 [-h] [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"visual-td3 {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    known = list(sys.argv[1:] if arguments is None else arguments)
+    settings = parser.parse_args(known[:1])
+    return COMMANDS[settings.command].run(known[1:])

@@ -1,0 +1,143 @@
+"""The one table of logged names: nothing is logged, read or judged under a name that is not here.
+
+A name has one writer (``owner``). The x-axis is environment steps (``"step"``) unless the table says
+``"episode"``. The 39 names of the first, hand-judged run are kept to the letter so that its readers and
+its files still compare; the rest is what that run could not see.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+XAxis = Literal["step", "episode"]
+
+GROUPS = ("actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp")
+"""The named parameter groups, everywhere. A shared encoder is ``critic_cnn``; trunks belong to mlp."""
+
+NETWORKS = ("actor", "critic")
+
+
+class Tag(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    unit: str
+    meaning: str
+    owner: str
+    x_axis: XAxis = "step"
+
+
+TAGS: dict[str, Tag] = {}
+"""Every logged name, in the order of this file."""
+
+
+def _tag(name: str, unit: str, meaning: str, owner: str, x_axis: XAxis = "step") -> str:
+    assert name not in TAGS, f"{name} stands twice in the table"
+    TAGS[name] = Tag(name, unit, meaning, owner, x_axis)
+    return name
+
+
+_GRADIENTS = "GradientNormCallback"
+_ALERTS = "ExplosionAlertCallback"
+_DRIVING = "DrivingMetricsCallback"
+_EVAL = "DrivingEvalCallback"
+
+# train/: one point per episode
+EPISODE_REWARD = _tag("train/episode_reward", "reward", "sum of the environment's own rewards", _DRIVING, "episode")
+EPISODE_LENGTH = _tag("train/episode_length", "steps", "environment steps in the episode", _DRIVING, "episode")
+EPISODE_COLLISIONS = _tag("train/collisions_per_episode", "1", "collisions in the episode", _DRIVING, "episode")
+EPISODE_LANE_INVASIONS = _tag(
+    "train/lane_invasions_per_episode", "1", "lane marks crossed in the episode", _DRIVING, "episode"
+)
+
+# train/: the update
+ACTOR_LOSS = _tag("train/actor_loss", "return", "the actor's loss", _GRADIENTS)
+CRITIC_LOSS = _tag("train/critic_loss", "return^2", "sum of the critics' losses", _GRADIENTS)
+CRITIC_1_LOSS = _tag("train/critic_1_loss", "return^2", "loss of the first critic", _GRADIENTS)
+CRITIC_2_LOSS = _tag("train/critic_2_loss", "return^2", "loss of the second critic", _GRADIENTS)
+Q1_VALUE = _tag("train/q1_value", "return", "mean Q1(s, a) on replayed pairs", _GRADIENTS)
+Q2_VALUE = _tag("train/q2_value", "return", "mean Q2(s, a) on replayed pairs", _GRADIENTS)
+TARGET_Q_MEAN = _tag("train/target_q_mean", "return", "mean bootstrapped target", _GRADIENTS)
+POLICY_Q_VALUE = _tag("train/policy_q_value", "return", "mean Q1(s, pi(s))", _GRADIENTS)
+Q_GAP = _tag("train/q_gap", "return", "policy_q_value - q1_value: what the actor believes it gains", _GRADIENTS)
+Q_BOUND = _tag(
+    "train/q_bound", "return", "largest |Q| that the rewards sampled so far allow: max|R| / (1 - discount)", _GRADIENTS
+)
+REWARD_MIN = _tag("train/reward_min", "reward", "smallest reward the critic has been shown since the last point", _GRADIENTS)
+REWARD_MAX = _tag("train/reward_max", "reward", "largest reward the critic has been shown since the last point", _GRADIENTS)
+EXPLORATION_NOISE = _tag("train/exploration_noise", "1", "standard deviation of the action noise", _GRADIENTS)
+
+# gradients/: before clipping
+GRADIENT_NORM = {
+    g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g}, before clipping", _GRADIENTS) for g in GROUPS
+}
+GRADIENT_NORM_CLIPPED = {
+    g: _tag(f"gradients/{g}_norm_clipped", "1", f"L2 norm of the gradient of {g}, after clipping", _GRADIENTS)
+    for g in GROUPS
+}
+CLIP_FRACTION = {
+    g: _tag(f"gradients/{g}_clip_fraction", "1", f"fraction of sampled updates in which {g} was clipped", _GRADIENTS)
+    for g in GROUPS
+}
+UPDATE_RATIO = {
+    g: _tag(f"gradients/{g}_update_ratio", "1", f"norm of the step of {g} over the norm of its weights", _GRADIENTS)
+    for g in GROUPS
+}
+
+# alerts/: 1 while the rule fires, else 0
+ALERT_WARNING = _tag("alerts/gradient_explosion_warning", "0|1", "a norm above the warning threshold", _ALERTS)
+ALERT_CRITICAL = _tag("alerts/gradient_explosion_critical", "0|1", "a norm above the critical threshold", _ALERTS)
+
+# agent/
+TOTAL_ITERATIONS = _tag("agent/total_iterations", "1", "gradient updates made", _GRADIENTS)
+IS_TRAINING = _tag("agent/is_training", "0|1", "1 once gradient updates are made", _GRADIENTS)
+BUFFER_UTILIZATION = _tag("agent/buffer_utilization", "1", "filled part of the replay buffer", _GRADIENTS)
+HEAD_LR = {n: _tag(f"agent/{n}_lr", "1", f"learning rate of the {n}'s heads", _GRADIENTS) for n in NETWORKS}
+CNN_LR = {n: _tag(f"agent/{n}_cnn_lr", "1", f"learning rate of the {n}'s encoder", _GRADIENTS) for n in NETWORKS}
+PARAM_MEAN = {
+    n: _tag(f"agent/{n}_param_mean", "1", f"mean of the weights of {n}", _GRADIENTS)
+    for n in ("actor", "critic", "actor_cnn", "critic_cnn")
+}
+PARAM_STD = {
+    n: _tag(f"agent/{n}_param_std", "1", f"standard deviation of the weights of {n}", _GRADIENTS)
+    for n in ("actor", "critic", "actor_cnn", "critic_cnn")
+}
+ACTION_SATURATION = _tag("agent/action_saturation", "1", "fraction of policy actions with |a| > 0.98", _GRADIENTS)
+PRE_TANH_ABS_MEAN = _tag("agent/pre_tanh_abs_mean", "1", "mean |u| before the tanh of the policy", _GRADIENTS)
+ACTION_STD_MIN = _tag(
+    "agent/action_std_min", "1", "smallest per-dimension std of the policy's actions over a batch", _GRADIENTS
+)
+ENCODER_IS_SHARED = _tag("agent/encoder_is_shared", "0|1", "1 where actor and critic share one encoder", _GRADIENTS)
+REWARD_IS_NORMALIZED = _tag(
+    "agent/reward_is_normalized", "0|1", "1 where the critic sees rewards scaled by VecNormalize", _GRADIENTS
+)
+ENCODER_DORMANT_FRACTION = _tag(
+    "agent/encoder_dormant_fraction", "1", "fraction of dormant units of the critic's encoder", _GRADIENTS
+)
+TARGET_DISTANCE = {
+    n: _tag(f"agent/{n}_target_distance", "1", f"L2 distance of the {n} from its target copy", _GRADIENTS)
+    for n in NETWORKS
+}
+FRAME_STD = _tag("agent/frame_std", "grey level", "standard deviation of the pixels of the newest frames", _GRADIENTS)
+FRAME_CHANGE = _tag("agent/frame_change", "grey level", "mean |difference| of consecutive frames", _GRADIENTS)
+
+# progress/
+PROGRESS_BUFFER_SIZE = _tag("progress/buffer_size", "transitions", "transitions in the replay buffer", _DRIVING)
+PROGRESS_EPISODE_STEPS = _tag("progress/episode_steps", "steps", "steps so far in the current episode", _DRIVING)
+PROGRESS_REWARD = _tag("progress/current_reward", "reward", "the environment's own reward of the step", _DRIVING)
+PROGRESS_SPEED = _tag("progress/speed_kmh", "km/h", "speed of the ego vehicle", _DRIVING)
+
+# reward/: mean per step of each named term since the last point, weighted as it enters the sum
+REWARD_TERMS = ("progress", "smoothness", "lane_centring", "efficiency", "safety")
+REWARD_TERM = {t: _tag(f"reward/{t}", "reward", f"mean weighted {t} term per step", _DRIVING) for t in REWARD_TERMS}
+
+# eval/
+EVAL_REWARD = _tag("eval/mean_reward", "reward", "mean return of the evaluated policy", _EVAL)
+EVAL_SUCCESS_RATE = _tag("eval/success_rate", "1", "fraction of evaluation episodes that succeeded", _EVAL)
+EVAL_COLLISIONS = _tag("eval/avg_collisions", "1", "collisions per evaluation episode", _EVAL)
+EVAL_LANE_INVASIONS = _tag("eval/avg_lane_invasions", "1", "lane marks crossed per evaluation episode", _EVAL)
+EVAL_LENGTH = _tag("eval/avg_episode_length", "steps", "steps per evaluation episode", _EVAL)
+EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "metres driven along the lane per evaluation episode", _EVAL)
+EVAL_SPEED = _tag("eval/mean_speed_mps", "m/s", "mean speed over the evaluation", _EVAL)
+EVAL_RANDOM_DISTANCE = _tag("eval/random_distance_m", "m", "the same for uniformly random actions", _EVAL)
+EVAL_BRAKE_DISTANCE = _tag("eval/full_brake_distance_m", "m", "the same for a driver that only brakes", _EVAL)

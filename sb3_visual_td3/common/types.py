@@ -1,0 +1,71 @@
+"""Types that two rooms share. Importing this module costs nothing: torch is named for type checkers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch as th
+
+Network = Literal["actor", "critic"]
+
+
+class NetworkUpdate(NamedTuple):
+    """One gradient update of one network, as its observers see it.
+
+    ``groups`` maps a group name (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``) to its
+    parameters; ``values`` holds the update's own tensors, detached, under these keys:
+
+    - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q``
+      (batch, 1), ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
+    - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim),
+      ``policy_q`` (batch, 1): Q1(s, pi(s))
+    """
+
+    network: Network
+    n_updates: int
+    groups: Mapping[str, Sequence[th.Tensor]]
+    values: Mapping[str, th.Tensor]
+
+
+class UpdateObserver(Protocol):
+    """What may watch a gradient update. Each method is called once per update of each network.
+
+    An observer reads; it changes no gradient, no weight and no random state.
+    """
+
+    def after_backward(self, update: NetworkUpdate) -> None:
+        """Gradients are fresh and not yet clipped."""
+
+    def after_clipping(self, update: NetworkUpdate) -> None:
+        """Gradients are what the optimizer will use."""
+
+    def after_step(self, update: NetworkUpdate) -> None:
+        """The optimizer has stepped; the target networks have not moved yet."""
+
+
+@runtime_checkable
+class WatchedModel(Protocol):
+    """What callbacks ask of a model beyond Stable-Baselines3's own interface."""
+
+    observers: list[UpdateObserver]
+
+    @property
+    def reward_is_normalized(self) -> bool:
+        """Whether the critic sees rewards scaled by VecNormalize."""
+
+    @property
+    def encoder_is_shared(self) -> bool | None:
+        """Whether one encoder serves actor and critic; None where there is no encoder."""
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[th.Tensor]]:
+        """The named parameter groups."""
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        """The learning rate in force, by group."""
+
+    def describe(self) -> Mapping[str, tuple[Any, str]]:
+        """Every setting in force and where it comes from."""

@@ -1,0 +1,153 @@
+"""Accumulates what an update shows on the device, and hands it over in one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch as th
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.health import quantities
+
+
+class GradientMonitor:
+    """Watches a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+
+    Norms, losses and values are taken from one update in ``sample_freq``, rewards from every one. Between two
+    reads all of it stays on the device.
+
+    :param sample_freq: how many updates lie between two that are measured, >= 1
+    :param norms_only: whether to leave out everything but the gradient norms before clipping
+    :raises ValueError: if ``sample_freq`` is below 1
+    """
+
+    def __init__(self, sample_freq: int = 10, norms_only: bool = False) -> None:
+        if sample_freq < 1:
+            raise ValueError(f"sample_freq={sample_freq}: expected a number of updates >= 1")
+        self.sample_freq = sample_freq
+        self.norms_only = norms_only
+        self._last_sampled: dict[str, int] = {}
+        self._before_clipping: dict[str, th.Tensor] = {}
+        self._weights: dict[str, list[th.Tensor]] = {}
+        self._value_bound: th.Tensor | None = None
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._sums: dict[str, th.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._maxima: dict[str, th.Tensor] = {}
+        self._extremes: dict[str, th.Tensor] = {}
+        self.n_updates = 0
+        """Critic updates seen since the last read."""
+
+    def after_backward(self, update: NetworkUpdate) -> None:
+        """Take the norms before clipping, and the rewards of every critic update."""
+        if update.network == "critic":
+            self.n_updates += 1
+            if not self.norms_only:
+                self._fold_rewards(update)
+        last = self._last_sampled.get(update.network)
+        if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
+            self._last_sampled[update.network] = update.n_updates
+            for group, parameters in update.groups.items():
+                norm = quantities.gradient_norm(parameters)
+                self._add(tags.GRADIENT_NORM[group], norm)
+                self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
+                self._before_clipping[group] = norm
+
+    def after_clipping(self, update: NetworkUpdate) -> None:
+        """Take the norms that the optimizer will see."""
+        if self.norms_only or not self._is_sampled(update):
+            return
+        for group, parameters in update.groups.items():
+            clipped = quantities.gradient_norm(parameters)
+            self._add(tags.GRADIENT_NORM_CLIPPED[group], clipped)
+            was_clipped = clipped < self._before_clipping[group] * (1 - 1e-4)
+            self._add(tags.CLIP_FRACTION[group], was_clipped.float())
+            self._weights[group] = [parameter.detach().clone() for parameter in parameters]
+
+    def after_step(self, update: NetworkUpdate) -> None:
+        """Take the size of the step and the values that the update was made of."""
+        if self.norms_only or not self._is_sampled(update):
+            return
+        for group, parameters in update.groups.items():
+            after = [parameter.detach() for parameter in parameters]
+            self._add(tags.UPDATE_RATIO[group], quantities.update_ratio(self._weights.pop(group), after))
+        if update.network == "critic":
+            self._add_critic_values(update)
+        else:
+            self._add_actor_values(update)
+
+    def _is_sampled(self, update: NetworkUpdate) -> bool:
+        return self._last_sampled.get(update.network) == update.n_updates
+
+    def _add_critic_values(self, update: NetworkUpdate) -> None:
+        values = update.values
+        self._add(tags.CRITIC_LOSS, values["loss"])
+        for tag, loss in zip((tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS), values["losses"], strict=False):
+            self._add(tag, loss)
+        for tag, q_value in zip((tags.Q1_VALUE, tags.Q2_VALUE), values["q_values"].mean(dim=0), strict=False):
+            self._add(tag, q_value)
+        self._add(tags.TARGET_Q_MEAN, values["target_q"].mean())
+
+    def _add_actor_values(self, update: NetworkUpdate) -> None:
+        values = update.values
+        self._add(tags.ACTOR_LOSS, values["loss"])
+        self._add(tags.POLICY_Q_VALUE, values["policy_q"].mean())
+        self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
+        self._add(tags.ACTION_STD_MIN, quantities.smallest_action_std(values["actions"]))
+        self._add(tags.PRE_TANH_ABS_MEAN, values["pre_tanh"].abs().mean())
+
+    def _fold_rewards(self, update: NetworkUpdate) -> None:
+        rewards, discounts = update.values["rewards"], update.values["discounts"]
+        for tag, fold, extreme in (
+            (tags.REWARD_MIN, th.minimum, rewards.min()),
+            (tags.REWARD_MAX, th.maximum, rewards.max()),
+        ):
+            self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
+        self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(rewards, discounts))
+
+    def _add(self, tag: str, value: th.Tensor) -> None:
+        value = value.detach().double()
+        self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+        self._counts[tag] = self._counts.get(tag, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Hand over the window and start the next.
+
+        :return: by tag the means over the sampled updates, the smallest and the largest reward, and the bound on
+            |Q| over the whole run; empty where nothing was updated since the last read
+        """
+        if not self._sums:
+            return {}
+        means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
+        if tags.POLICY_Q_VALUE in means and tags.Q1_VALUE in means:
+            means[tags.Q_GAP] = means[tags.POLICY_Q_VALUE] - means[tags.Q1_VALUE]
+        tensors = {**means, **self._extremes}
+        if self._value_bound is not None:
+            tensors[tags.Q_BOUND] = self._value_bound
+        self._start_window()
+        return _transfer(tensors)
+
+    def read_largest_norms(self) -> dict[str, float]:
+        """Hand over each group's largest norm of the window, and start the next.
+
+        :return: by group name
+        """
+        maxima = self._maxima
+        self._start_window()
+        return _transfer(maxima)
+
+
+def _fold(
+    fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor
+) -> th.Tensor:
+    value = value.detach()
+    return value if so_far is None else fold(so_far, value)
+
+
+def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
+    if not tensors:
+        return {}
+    return dict(zip(tensors, th.stack([tensor.double() for tensor in tensors.values()]).tolist(), strict=True))

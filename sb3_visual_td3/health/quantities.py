@@ -1,0 +1,62 @@
+"""One quantity, one small function: tensors in, a scalar tensor out, nothing moved off the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch as th
+
+SATURATED = 0.98
+"""An action with a larger absolute value counts as saturated: tanh' is below 0.04 there."""
+
+
+def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
+    """L2 norm of all gradients together.
+
+    :param parameters: parameters; those without a gradient count as zero
+    :return: a scalar >= 0 (not finite where a gradient is not)
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return th.nn.utils.get_total_norm(gradients) if gradients else th.zeros(())
+
+
+def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.Tensor:
+    """Norm of a step over the norm of the weights it started from.
+
+    :param before: the weights before the step
+    :param after: the same weights after it
+    :return: a scalar >= 0; about 1e-3 is usual for Adam, 0 is frozen
+
+    Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates".
+    """
+    steps = th._foreach_sub(list(after), list(before))
+    smallest = th.finfo(before[0].dtype).tiny
+    return th.nn.utils.get_total_norm(steps) / th.nn.utils.get_total_norm(list(before)).clamp(min=smallest)
+
+
+def action_saturation(actions: th.Tensor) -> th.Tensor:
+    """Fraction of actions at the end of their range.
+
+    :param actions: ``(batch, action_dim)`` in [-1, 1]
+    :return: a scalar in [0, 1]
+    """
+    return (actions.abs() > SATURATED).float().mean()
+
+
+def smallest_action_std(actions: th.Tensor) -> th.Tensor:
+    """Spread of the action dimension that varies least: a stuck throttle need not be saturated.
+
+    :param actions: ``(batch, action_dim)``
+    :return: a scalar >= 0
+    """
+    return actions.std(dim=0, correction=0).min()
+
+
+def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
+    """Largest |Q| that rewards like these allow: max |r| / (1 - discount).
+
+    :param rewards: ``(batch, 1)``, n-step sums where n > 1
+    :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the steps summed, below 1
+    :return: a scalar >= 0
+    """
+    return (rewards.abs() / (1.0 - discounts)).max()

@@ -1,0 +1,26 @@
+"""Exploration noise whose size follows a schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+from stable_baselines3.common.noise import ActionNoise
+
+
+class ScheduledActionNoise(ActionNoise):
+    """Gaussian noise on every action dimension; the training loop sets its size.
+
+    :param action_dim: number of action dimensions
+    :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
+    """
+
+    def __init__(self, action_dim: int, sigma: float) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        self.sigma = sigma
+
+    def __call__(self) -> np.ndarray:
+        """:return: ``(action_dim,)`` float32"""
+        return np.random.normal(0.0, self.sigma, self.action_dim).astype(np.float32)
+
+    def __repr__(self) -> str:
+        return f"ScheduledActionNoise(sigma={self.sigma})"

@@ -1,0 +1,123 @@
+"""The named parameter groups: which weights are whose, at what learning rate, clipped to what norm.
+
+Groups are found by their place in the optimizer, encoder first: names do not survive a state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch as th
+from torch import nn
+
+from sb3_visual_td3.common.schedules import Schedule, ScheduleLike, parse_schedule
+from sb3_visual_td3.common.tags import GROUPS, NETWORKS
+from sb3_visual_td3.common.types import Network
+
+if TYPE_CHECKING:
+    from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
+
+Groups = dict[str, list[nn.Parameter]]
+MaxGradNorm = float | Mapping[str, float] | None
+
+
+class ClippedUnit(NamedTuple):
+    """Groups whose gradients are scaled together, so that their joint norm stays within ``max_norm``."""
+
+    groups: tuple[str, ...]
+    max_norm: float
+
+
+def named_groups(policy: VisualTD3Policy, network: Network) -> Groups:
+    """Sort the weights of a network.
+
+    :param policy: the policy that holds it
+    :param network: ``"actor"`` or ``"critic"``
+    :return: ``{network}_cnn`` (the features extractor; absent where it has no weights or belongs to the critic)
+        and ``{network}_mlp`` (the rest, trunks included), in this order
+    """
+    module: nn.Module = getattr(policy, network)
+    # Not module.features_extractor: a borrowed encoder is no submodule, and none of this network's weights.
+    encoder = module._modules.get("features_extractor")
+    cnn = [] if encoder is None else list(encoder.parameters())
+    in_cnn = {id(parameter) for parameter in cnn}
+    mlp = [parameter for parameter in module.parameters() if id(parameter) not in in_cnn]
+    groups = {f"{network}_cnn": cnn, f"{network}_mlp": mlp}
+    return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+def group_optimizers(policy: VisualTD3Policy) -> None:
+    """Give both optimizers one parameter group per named group. Adam's arithmetic does not change by it."""
+    for network in NETWORKS:
+        optimizer: th.optim.Optimizer = getattr(policy, network).optimizer
+        base = optimizer.param_groups[0]
+        parameters = named_groups(policy, network).values()  # type: ignore[arg-type]
+        optimizer.param_groups = [{**base, "params": group} for group in parameters]
+
+
+def group_schedules(
+    learning_rate: Schedule, asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]
+) -> dict[str, Schedule]:
+    """Find the learning rate of every group.
+
+    :param learning_rate: what holds where nothing else was asked for
+    :param asked_for: by group; None means ``learning_rate``
+    :param present: the groups that this model has
+    :return: one schedule for each group that is present
+    :raises ValueError: if a rate was given for a group that is not there, or is no schedule
+    """
+    present = set(present)
+    schedules = {}
+    for group in GROUPS:
+        value = asked_for.get(group)
+        name = f"{group.removesuffix('_mlp')}_lr"
+        if group in present:
+            schedules[group] = learning_rate if value is None else parse_schedule(value, name)
+        elif value is not None:
+            raise ValueError(
+                f"{name}={value!r} has nothing to act on: this model has no group {group} "
+                f"(it has {', '.join(sorted(present))}). A shared encoder is the critic's: use critic_cnn_lr. "
+                "MlpPolicy has no encoders."
+            )
+    return schedules
+
+
+def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[str, list[ClippedUnit]]:
+    """Find which gradients are clipped together, for each network.
+
+    :param max_grad_norm: None, one norm for each network, or norms by network or by group
+    :param present: the groups that this model has
+    :return: the units of ``"actor"`` and of ``"critic"``
+    :raises ValueError: if a norm is not above 0, or a name is no network or group of this model
+    """
+    asked_for: Mapping[str, float]
+    if max_grad_norm is None:
+        asked_for = {}
+    elif isinstance(max_grad_norm, Mapping):
+        asked_for = max_grad_norm
+    else:
+        asked_for = dict.fromkeys(NETWORKS, max_grad_norm)
+    units: dict[str, list[ClippedUnit]] = {network: [] for network in NETWORKS}
+    for name, max_norm in asked_for.items():
+        if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not max_norm > 0:
+            raise ValueError(f"max_grad_norm: {name} has {max_norm!r}, expected a number above 0 (None: no clipping)")
+        network = name.partition("_")[0]
+        groups = tuple(group for group in present if name in (group, network) and group.startswith(network))
+        if not groups:
+            raise ValueError(
+                f"max_grad_norm: {name!r} is neither a network ({', '.join(NETWORKS)}) nor a group of this model "
+                f"({', '.join(present)})"
+            )
+        if any(set(groups) & set(unit.groups) for unit in units[network]):
+            raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
+        units[network].append(ClippedUnit(groups, float(max_norm)))
+    return units
+
+
+def set_learning_rates(
+    optimizer: th.optim.Optimizer, groups: Iterable[str], schedules: Mapping[str, Schedule], progress_remaining: float
+) -> None:
+    """Write each group's learning rate of this moment into its optimizer."""
+    for param_group, name in zip(optimizer.param_groups, groups, strict=True):
+        param_group["lr"] = schedules[name](progress_remaining)

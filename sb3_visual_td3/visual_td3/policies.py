@@ -1,0 +1,276 @@
+"""TD3's policy with named parameter groups, trunks, and an encoder that the critic alone may train."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    create_mlp,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.td3.policies import Actor, TD3Policy
+from torch import nn
+
+from sb3_visual_td3.visual_td3.encoders import EncoderArch, Trunk, features_extractor_for
+from sb3_visual_td3.visual_td3.param_groups import group_optimizers
+
+Encoder = Literal["separate", "shared"]
+
+
+class VisualActor(Actor):
+    """Stable-Baselines3's actor, with an optional trunk, LayerNorm heads and a borrowed encoder.
+
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
+    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
+    :param borrows_encoder: whether the features extractor belongs to the critic: it is then none of this
+        module's parameters, and no gradient flows into it from here
+
+    The other parameters are those of :class:`stable_baselines3.td3.policies.Actor`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: nn.Module,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        trunk_dim: int | None = None,
+        layer_norm: bool = False,
+        borrows_encoder: bool = False,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            net_arch,
+            features_extractor,
+            trunk_dim or features_dim,
+            activation_fn,
+            normalize_images,
+        )
+        self.borrows_encoder = borrows_encoder
+        if borrows_encoder:
+            # A plain attribute, not a submodule: out of parameters(), state_dict() and train().
+            del self.features_extractor
+            object.__setattr__(self, "features_extractor", features_extractor)
+        if layer_norm:
+            action_dim = get_action_dim(action_space)
+            heads = create_mlp(
+                self.features_dim, action_dim, net_arch, activation_fn, True, post_linear_modules=[nn.LayerNorm]
+            )
+            self.mu = nn.Sequential(*heads)
+        self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
+
+    def encode(self, observations: PyTorchObs) -> th.Tensor:
+        """:return: ``(batch, features)`` of the encoder; without a gradient where it is the critic's"""
+        with th.set_grad_enabled(th.is_grad_enabled() and not self.borrows_encoder):
+            return self.extract_features(observations, self.features_extractor)  # type: ignore[arg-type]
+
+    def pre_tanh(self, features: th.Tensor) -> th.Tensor:
+        """:return: ``(batch, action_dim)`` activations before the squashing tanh"""
+        activations: th.Tensor = self.mu[:-1](self.trunk(features))
+        return activations
+
+    def act(self, features: th.Tensor) -> th.Tensor:
+        """:return: ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features"""
+        return th.tanh(self.pre_tanh(features))
+
+    def forward(self, obs: PyTorchObs) -> th.Tensor:  # type: ignore[override]
+        """:return: ``(batch, action_dim)`` actions in [-1, 1]"""
+        return self.act(self.encode(obs))
+
+
+class VisualCritic(ContinuousCritic):
+    """Stable-Baselines3's critics, with an optional trunk and LayerNorm heads.
+
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
+    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
+
+    The other parameters are those of :class:`stable_baselines3.common.policies.ContinuousCritic`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+        trunk_dim: int | None = None,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            net_arch,
+            features_extractor,
+            trunk_dim or features_dim,
+            activation_fn,
+            normalize_images,
+            n_critics,
+            share_features_extractor,
+        )
+        if layer_norm:
+            input_dim = (trunk_dim or features_dim) + get_action_dim(action_space)
+            for index in range(n_critics):
+                heads = create_mlp(input_dim, 1, net_arch, activation_fn, post_linear_modules=[nn.LayerNorm])
+                self.q_networks[index] = nn.Sequential(*heads)
+                self.add_module(f"qf{index}", self.q_networks[index])
+        self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
+
+    def encode(self, observations: PyTorchObs) -> th.Tensor:
+        """:return: ``(batch, features)`` of the critic's own encoder"""
+        # Stable-Baselines3's own sharing trains the encoder from the actor's loss alone.
+        with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
+            return self.extract_features(observations, self.features_extractor)
+
+    def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
+        """Judge actions.
+
+        :param features: ``(batch, features)`` from :meth:`encode` of this critic, never of an actor
+        :param actions: ``(batch, action_dim)`` in [-1, 1]
+        :param first_only: whether to ask the first critic only
+        :return: one ``(batch, 1)`` tensor per critic
+        """
+        q_input = th.cat([self.trunk(features), actions], dim=1)
+        return tuple(q_network(q_input) for q_network in self.q_networks[: 1 if first_only else None])
+
+    def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:  # type: ignore[override]
+        """:return: one ``(batch, 1)`` tensor of Q(s, a) per critic"""
+        return self.score(self.encode(obs), actions)
+
+    def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:  # type: ignore[override]
+        """:return: ``(batch, 1)`` Q1(s, a), with no gradient into the encoder"""
+        with th.no_grad():
+            features = self.encode(obs)
+        return self.score(features, actions, first_only=True)[0]
+
+
+class VisualTD3Policy(TD3Policy):
+    """TD3's policy for vectors, and the base of the two for pixels.
+
+    :param encoder: ``"separate"``: actor and critic own one encoder each; ``"shared"``: ONE encoder, trained by
+        the critic's loss only, which the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
+    :param encoder_arch: ``"nature"`` or a features extractor class; None keeps ``features_extractor_class``
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for none
+    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
+    :raises ValueError: if a value is none of these, or ``"shared"`` is asked for where there is no encoder
+
+    The other parameters are those of :class:`stable_baselines3.td3.policies.TD3Policy`.
+    """
+
+    actor: VisualActor
+    actor_target: VisualActor
+    critic: VisualCritic
+    critic_target: VisualCritic
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *args: Any,
+        encoder: Encoder = "separate",
+        encoder_arch: EncoderArch | None = None,
+        trunk_dim: int | None = None,
+        layer_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if encoder not in ("separate", "shared"):
+            raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
+        if trunk_dim is not None and (not isinstance(trunk_dim, int) or trunk_dim < 1):
+            raise ValueError(f"trunk_dim={trunk_dim!r}: expected a whole number >= 1, or None for no trunk")
+        if encoder_arch is not None:
+            kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
+        # TD3Policy builds its networks in its constructor, so what they need is set first.
+        self.encoder = encoder
+        self.encoder_arch = encoder_arch
+        self.trunk_dim = trunk_dim
+        self.layer_norm = layer_norm
+        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+
+    @property
+    def encoder_is_shared(self) -> bool:
+        """Whether one encoder serves actor and critic and the critic alone trains it."""
+        return self.encoder == "shared"
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if self.encoder_is_shared:
+            self._build_with_one_encoder(lr_schedule)
+        else:
+            super()._build(lr_schedule)
+        group_optimizers(self)
+
+    def _build_with_one_encoder(self, lr_schedule: Schedule) -> None:
+        if self.share_features_extractor:
+            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: drop the latter")
+        self.critic = self.make_critic()
+        if not any(True for _ in self.critic.features_extractor.parameters()):
+            raise ValueError("encoder='shared' needs an encoder: this policy's features extractor has no parameters")
+        self.critic_target = self.make_critic()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.actor = self.make_actor(self.critic.features_extractor)
+        self.actor_target = self.make_actor(self.critic_target.features_extractor)
+        self.actor_target.load_state_dict(self.actor.state_dict())
+        for network in (self.actor, self.critic):
+            network.optimizer = self.optimizer_class(
+                network.parameters(),
+                lr=lr_schedule(1),  # type: ignore[call-arg]
+                **self.optimizer_kwargs,
+            )
+        self.actor_target.set_training_mode(False)
+        self.critic_target.set_training_mode(False)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
+        """:return: an actor on an encoder of its own, or on the critic's where one is given"""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm)
+        return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
+        """:return: the critics on an encoder of their own, or on the one given"""
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        return VisualCritic(**kwargs, trunk_dim=self.trunk_dim, layer_norm=self.layer_norm).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            encoder=self.encoder,
+            encoder_arch=self.encoder_arch,
+            trunk_dim=self.trunk_dim,
+            layer_norm=self.layer_norm,
+        )
+        return data
+
+
+class VisualCnnPolicy(VisualTD3Policy):
+    """:class:`VisualTD3Policy` for images: Stable-Baselines3's NatureCNN unless told otherwise."""
+
+    def __init__(self, *args: Any, encoder_arch: EncoderArch | None = None, **kwargs: Any) -> None:
+        if encoder_arch is None and "features_extractor_class" not in kwargs:
+            encoder_arch = "nature"
+        super().__init__(*args, encoder_arch=encoder_arch, **kwargs)
+
+
+class VisualMultiInputPolicy(VisualTD3Policy):
+    """:class:`VisualTD3Policy` for Dict observations: Stable-Baselines3's CombinedExtractor unless told otherwise."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("encoder_arch") is None:
+            kwargs.setdefault("features_extractor_class", CombinedExtractor)
+        super().__init__(*args, **kwargs)
+
+
+VisualMlpPolicy = VisualTD3Policy

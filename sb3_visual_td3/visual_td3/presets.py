@@ -1,0 +1,118 @@
+"""Presets: what an argument left at None means, and where each value in force comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
+
+from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
+from sb3_visual_td3.visual_td3.param_groups import MaxGradNorm
+
+PresetName = Literal["visual", "td3"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What VisualTD3 adds to TD3. The defaults are stock TD3: everything off.
+
+    The fields are arguments of :class:`~sb3_visual_td3.VisualTD3`, which documents them.
+    """
+
+    max_grad_norm: MaxGradNorm = None
+    random_shift: int = 0
+    actor_objective: ActorObjective = "q1"
+    pre_tanh_penalty: float = 0.0
+    target_q_clamp: float | bool = False
+    critic_loss: CriticLoss = "mse"
+    noise_schedule: ScheduleLike | None = None
+    policy_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: if a value is out of its range"""
+        _expect(self.random_shift, "random_shift", "a whole number of pixels >= 0", _is_count(self.random_shift))
+        for name, known in (("actor_objective", ActorObjective), ("critic_loss", CriticLoss)):
+            value = getattr(self, name)
+            _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
+        _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a number >= 0", _is_number(self.pre_tanh_penalty))
+        clamp = self.target_q_clamp
+        _expect(clamp, "target_q_clamp", "True, False or a number above 0", isinstance(clamp, bool) or clamp > 0)
+        if self.noise_schedule is not None:
+            parse_schedule(self.noise_schedule, "noise_schedule")
+
+
+def _expect(value: object, name: str, expected: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
+    {
+        "td3": Settings(),
+        "visual": Settings(
+            max_grad_norm=10.0,
+            random_shift=4,  # DrQ-v2
+            actor_objective="min",  # DrQ-v2
+            pre_tanh_penalty=2e-2,
+            target_q_clamp=True,
+            noise_schedule="lin_0.5_0.1",
+            policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
+        ),
+    }
+)
+
+
+class Resolved(NamedTuple):
+    """A value in force and where it comes from: ``"argument"``, ``"visual"`` or ``"td3"``."""
+
+    value: Any
+    origin: str
+
+
+def resolve(preset: PresetName, arguments: Mapping[str, Any]) -> dict[str, Resolved]:
+    """Decide what is in force: an explicit argument wins, None means the preset's value.
+
+    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
+
+    :param preset: ``"visual"`` or ``"td3"``
+    :param arguments: by the names of :class:`Settings`
+    :return: one entry for each field, and for each key of ``policy_kwargs``
+    :raises ValueError: if the preset is unknown
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
+    chosen = PRESETS[preset]
+    resolved = {}
+    for name in (f.name for f in fields(Settings) if f.name != "policy_kwargs"):
+        value = arguments.get(name)
+        preset_value = getattr(chosen, name)
+        # A preset's value that is also stock TD3's is credited to TD3.
+        origin = "td3" if preset_value == getattr(PRESETS["td3"], name) else preset
+        resolved[name] = Resolved(preset_value, origin) if value is None else Resolved(value, "argument")
+    given = arguments.get("policy_kwargs") or {}
+    for key in {**chosen.policy_kwargs, **given}:
+        own = key in given
+        value = given[key] if own else chosen.policy_kwargs[key]
+        resolved[f"policy_kwargs.{key}"] = Resolved(value, "argument" if own else preset)
+    return resolved
+
+
+def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
+    """:return: the settings in force, checked
+
+    :raises ValueError: if a value is out of its range
+    """
+    prefix = "policy_kwargs."
+    policy_kwargs = {k.removeprefix(prefix): r.value for k, r in resolved.items() if k.startswith(prefix)}
+    plain = {k: r.value for k, r in resolved.items() if not k.startswith(prefix)}
+    return Settings(**plain, policy_kwargs=policy_kwargs)

@@ -1,0 +1,427 @@
+"""VisualTD3: Stable-Baselines3's TD3, made to learn from pixels without blowing up."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.td3.policies import TD3Policy
+
+from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.common.tags import NETWORKS
+from sb3_visual_td3.common.types import Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.visual_td3 import losses
+from sb3_visual_td3.visual_td3.augment import random_shift as shift_randomly
+from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
+from sb3_visual_td3.visual_td3.param_groups import (
+    Groups,
+    MaxGradNorm,
+    clipped_units,
+    group_schedules,
+    named_groups,
+    set_learning_rates,
+)
+from sb3_visual_td3.visual_td3.policies import (
+    VisualActor,
+    VisualCnnPolicy,
+    VisualCritic,
+    VisualMlpPolicy,
+    VisualMultiInputPolicy,
+    VisualTD3Policy,
+)
+from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, Settings, resolve, settings_of
+
+SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
+Observations = th.Tensor | dict[str, th.Tensor]
+
+
+class Batch(NamedTuple):
+    """Transitions as the losses need them: images augmented, discounts spelled out."""
+
+    observations: Observations
+    actions: th.Tensor
+    next_observations: Observations
+    dones: th.Tensor
+    rewards: th.Tensor
+    discounts: th.Tensor | float
+
+
+class VisualTD3(TD3):
+    """TD3 from pixels: learning rates and clipping by group, one encoder that the critic trains, and more.
+
+    Swap the class name and lose nothing: every argument of :class:`stable_baselines3.TD3` keeps its name, place
+    and meaning, and with ``preset="td3"`` and nothing else asked for the weights are TD3's, bit for bit.
+
+    The actor's loss reaches the actor's weights through the action alone: the critic scores its own features of
+    the observation. Handing it the actor's features lets the actor's encoder raise Q without acting better, which
+    grows without bound whatever the gradients are clipped to.
+
+    :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
+    :param env: the environment to learn from
+    :param learning_rate: for every group that has no rate of its own
+    :param preset: ``"visual"`` (default where the policy sees images) or ``"td3"`` (default elsewhere): what the
+        arguments below mean where they are None; :meth:`describe` shows what is in force
+    :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
+        callable of the progress remaining; 0 freezes them
+    :param critic_lr: the same for the critics' heads and trunk
+    :param actor_cnn_lr: the same for the actor's encoder
+    :param critic_cnn_lr: the same for the critics' encoder, and for a shared one
+    :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or numbers by network
+        (``{"actor": 1.0}``) or by group (``{"critic_cnn": 10.0}``)
+    :param random_shift: largest random shift of images, in pixels; 0 is off
+    :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
+    :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
+    :param target_q_clamp: True keeps targets within what the rewards sampled so far can add up to; a number keeps
+        them within +- that number
+    :param critic_loss: ``"mse"`` or ``"huber"``
+    :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
+        ``"lin_0.5_0.1"``; not used where an ``action_noise`` is given
+    :raises ValueError: if an argument is out of its range, or names a group that the model has not
+
+    The other parameters are those of :class:`stable_baselines3.TD3`.
+
+    Source: Fujimoto et al. 2018 (TD3); Yarats et al. 2019 (SAC-AE) and 2021 (DrQ-v2) for the shared encoder.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": VisualMlpPolicy,
+        "CnnPolicy": VisualCnnPolicy,
+        "MultiInputPolicy": VisualMultiInputPolicy,
+    }
+    policy: VisualTD3Policy
+    actor: VisualActor
+    actor_target: VisualActor
+    critic: VisualCritic
+    critic_target: VisualCritic
+
+    def __init__(
+        self,
+        policy: str | type[TD3Policy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        preset: PresetName | None = None,
+        actor_lr: ScheduleLike | None = None,
+        critic_lr: ScheduleLike | None = None,
+        actor_cnn_lr: ScheduleLike | None = None,
+        critic_cnn_lr: ScheduleLike | None = None,
+        max_grad_norm: MaxGradNorm = None,
+        random_shift: int | None = None,
+        actor_objective: losses.ActorObjective | None = None,
+        pre_tanh_penalty: float | None = None,
+        target_q_clamp: float | bool | None = None,
+        critic_loss: losses.CriticLoss | None = None,
+        noise_schedule: ScheduleLike | None = None,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class,
+            replay_buffer_kwargs,
+            optimize_memory_usage,
+            n_steps,
+            policy_delay,
+            target_policy_noise,
+            target_noise_clip,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
+            _init_setup_model=False,
+        )
+        self.preset = preset
+        self.actor_lr = actor_lr
+        self.critic_lr = critic_lr
+        self.actor_cnn_lr = actor_cnn_lr
+        self.critic_cnn_lr = critic_cnn_lr
+        self.max_grad_norm = max_grad_norm
+        self.random_shift = random_shift
+        self.actor_objective = actor_objective
+        self.pre_tanh_penalty = pre_tanh_penalty
+        self.target_q_clamp = target_q_clamp
+        self.critic_loss = critic_loss
+        self.noise_schedule = noise_schedule
+        self.observers: list[UpdateObserver] = []
+        """Who watches the updates; callbacks add themselves here."""
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
+        resolved = resolve(self._preset_in_force(), {**self.__dict__, "policy_kwargs": self.policy_kwargs})
+        self.settings = settings_of(resolved)
+        self.policy_kwargs = dict(self.settings.policy_kwargs)
+        super()._setup_model()
+        self._resolved = resolved
+        self._groups = {network: named_groups(self.policy, network) for network in ("actor", "critic")}  # type: ignore[arg-type]
+        present = list(self.groups)
+        rates = {
+            "actor_mlp": self.actor_lr,
+            "critic_mlp": self.critic_lr,
+            "actor_cnn": self.actor_cnn_lr,
+            "critic_cnn": self.critic_cnn_lr,
+        }
+        self._group_schedules = group_schedules(self.lr_schedule, rates, present)
+        self._clipped_units = clipped_units(self.settings.max_grad_norm, present)
+        zero = th.zeros(())
+        lower, upper = self.__dict__.get("_target_range", (zero, zero))  # a loaded model keeps its own
+        self._target_range = (lower.to(self.device), upper.to(self.device))
+        self._setup_exploration()
+
+    def _preset_in_force(self) -> PresetName:
+        if self.preset is not None:
+            return self.preset
+        space = self.observation_space
+        parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+        sees_images = self.policy_class is not VisualMlpPolicy and any(is_image_space(part) for part in parts)
+        return "visual" if sees_images else "td3"
+
+    def _setup_exploration(self) -> None:
+        schedule = self.settings.noise_schedule
+        self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
+        if self._noise_schedule is not None and self.action_noise is None:
+            assert isinstance(self.action_space, spaces.Box)
+            self.action_noise = ScheduledActionNoise(int(np.prod(self.action_space.shape)), self._noise_schedule(1.0))
+
+    def describe(self) -> dict[str, Resolved]:
+        """Say what is in force.
+
+        :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name
+        """
+        preset = self._preset_in_force()
+        described = {"preset": Resolved(preset, "argument" if self.preset is not None else "observation space")}
+        described |= self._resolved
+        for group, schedule in self._group_schedules.items():
+            name = f"{group.removesuffix('_mlp')}_lr"
+            given = getattr(self, name)
+            described[name] = Resolved(
+                schedule(1.0) if given is None else given, "argument" if given is not None else "learning_rate"
+            )
+        return described
+
+    @property
+    def reward_is_normalized(self) -> bool:
+        """Whether the critic sees rewards that VecNormalize has scaled."""
+        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
+
+    @property
+    def encoder_is_shared(self) -> bool | None:
+        """Whether one encoder, which the critic trains, serves actor and critic; None where there is none."""
+        return self.policy.encoder_is_shared if "critic_cnn" in self.groups else None
+
+    @property
+    def groups(self) -> Groups:
+        """The named parameter groups of both networks."""
+        return {name: group for network in NETWORKS for name, group in self._groups[network].items()}
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate in force, by group."""
+        return {name: schedule(self._current_progress_remaining) for name, schedule in self._group_schedules.items()}
+
+    def _on_step(self) -> None:
+        if self._noise_schedule is not None:
+            noises = self.action_noise.noises if isinstance(self.action_noise, VectorizedActionNoise) else [self.action_noise]
+            for noise in noises:
+                if isinstance(noise, ScheduledActionNoise):
+                    noise.sigma = self._noise_schedule(self._current_progress_remaining)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        """Set each group's own rate; Stable-Baselines3 would write one into all of them."""
+        progress = self._current_progress_remaining
+        self.logger.record("train/learning_rate", self.lr_schedule(progress))
+        for network in NETWORKS:
+            optimizer = getattr(self, network).optimizer
+            set_learning_rates(optimizer, self._groups[network], self._group_schedules, progress)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        actor_losses, critic_losses = [], []
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            batch = self._sample(batch_size)
+            critic_losses.append(self.update_critic(batch))
+            if self._n_updates % self.policy_delay == 0:
+                actor_losses.append(self.update_actor(batch))
+                self.soft_update()
+        self._record_losses(actor_losses, critic_losses)
+
+    def _record_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
+        # One writer per name: with an observer, the event file gets these from its callback.
+        exclude = "tensorboard" if self.observers else None
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in (("train/actor_loss", actor_losses), ("train/critic_loss", critic_losses)):
+            if values:
+                self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
+
+    def _sample(self, batch_size: int) -> Batch:
+        assert self.replay_buffer is not None
+        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        discounts = self.gamma if data.discounts is None else data.discounts
+        self._watch_rewards(data.rewards, discounts)
+        return Batch(
+            self._augmented(data.observations),
+            data.actions,
+            self._augmented(data.next_observations),
+            data.dones,
+            data.rewards,
+            discounts,
+        )
+
+    def _augmented(self, observations: Observations) -> Observations:
+        pad = self.settings.random_shift
+        if pad == 0:
+            return observations
+        if isinstance(observations, dict):
+            return {k: shift_randomly(v, pad) if v.dim() == 4 else v for k, v in observations.items()}
+        return shift_randomly(observations, pad) if observations.dim() == 4 else observations
+
+    def _watch_rewards(self, rewards: th.Tensor, discounts: th.Tensor | float) -> None:
+        if self.settings.target_q_clamp is True:
+            lower, upper = losses.possible_range(rewards, discounts)
+            self._target_range = (th.minimum(self._target_range[0], lower), th.maximum(self._target_range[1], upper))
+
+    @th.no_grad()
+    def _target_q_values(self, batch: Batch) -> th.Tensor:
+        noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
+        critic_features = self.critic_target.encode(batch.next_observations)
+        shared = self.policy.encoder_is_shared
+        actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
+        next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
+        next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
+        target = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
+        clamp = self.settings.target_q_clamp
+        if clamp is False:
+            return target
+        return target.clamp(*self._target_range) if clamp is True else target.clamp(-clamp, clamp)
+
+    def update_critic(self, batch: Batch) -> th.Tensor:
+        """Move the critics, and a shared encoder, towards their target.
+
+        :return: the sum of the critics' losses, a scalar
+        """
+        target_q_values = self._target_q_values(batch)
+        q_values = self.critic(batch.observations, batch.actions)
+        each = losses.critic_losses(q_values, target_q_values, self.settings.critic_loss)
+        loss = sum(each[1:], start=each[0])
+        values = {}
+        if self.observers:
+            values = {
+                "loss": loss,
+                "losses": th.stack(each),
+                "q_values": th.cat(q_values, dim=1),
+                "target_q": target_q_values,
+                "rewards": batch.rewards,
+                "discounts": th.as_tensor(batch.discounts),
+            }
+        self._optimize("critic", loss, values)
+        return loss.detach()
+
+    def update_actor(self, batch: Batch) -> th.Tensor:
+        """Move the actor towards actions that the critics, on features of their own, score higher.
+
+        :return: the loss without the penalty, a scalar
+        """
+        with th.no_grad():
+            critic_features = self.critic.encode(batch.observations)
+        shared = self.policy.encoder_is_shared
+        pre_tanh = self.actor.pre_tanh(critic_features if shared else self.actor.encode(batch.observations))
+        actions = th.tanh(pre_tanh)
+        objective = self.settings.actor_objective
+        q_values = self.critic.score(critic_features, actions, first_only=objective == "q1")
+        loss = losses.actor_loss(q_values, objective)
+        weight = self.settings.pre_tanh_penalty
+        objective_loss = loss + weight * losses.pre_tanh_penalty(pre_tanh) if weight else loss
+        values = {}
+        if self.observers:
+            values = {"loss": loss, "actions": actions, "pre_tanh": pre_tanh, "policy_q": q_values[0]}
+        self._optimize("actor", objective_loss, values)
+        return loss.detach()
+
+    def soft_update(self) -> None:
+        """Move the target networks; a shared encoder moves once, with the critics that own it."""
+        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
+        polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
+
+    def _optimize(self, network: Network, loss: th.Tensor, values: dict[str, th.Tensor]) -> None:
+        groups = self._groups[network]
+        optimizer = getattr(self, network).optimizer
+        detached = {name: value.detach() for name, value in values.items()}
+        update = NetworkUpdate(network, self._n_updates, groups, detached)
+        optimizer.zero_grad()
+        # Only this network's weights: the actor's loss would leave gradients in the critics too.
+        loss.backward(inputs=[parameter for group in groups.values() for parameter in group])
+        for observer in self.observers:
+            observer.after_backward(update)
+        for unit in self._clipped_units[network]:
+            th.nn.utils.clip_grad_norm_([p for group in unit.groups for p in groups[group]], unit.max_norm)
+        for observer in self.observers:
+            observer.after_clipping(update)
+        optimizer.step()
+        for observer in self.observers:
+            observer.after_step(update)
+
+    def learn(
+        self: SelfVisualTD3,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "VisualTD3",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfVisualTD3:
+        """Train, as :meth:`stable_baselines3.TD3.learn` does."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        derived = ["observers", "settings", "_resolved", "_groups", "_group_schedules", "_clipped_units"]
+        return [*super()._excluded_save_params(), *derived, "_noise_schedule"]
+
+
+__all__ = ["Settings", "VisualTD3"]

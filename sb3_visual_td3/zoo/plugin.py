@@ -1,0 +1,105 @@
+"""Every edit of rl_zoo3, and nothing else.
+
+rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (seen in rl_zoo3 2.9); when it has
+them, this file can go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
+from rl_zoo3 import train as zoo_train
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import ProgressBarCallback
+
+from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
+from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
+from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+
+ALGO = "visual_td3"
+CONFIGS = files("sb3_visual_td3.zoo_configs")
+
+
+def register() -> None:
+    """Teach rl_zoo3 the algorithm ``visual_td3``; calling it again changes nothing.
+
+    A script of your own needs no more than this and rl_zoo3's ``train()``.
+    """
+    ALGOS[ALGO] = VisualTD3
+    zoo_train.ExperimentManager = VisualExperimentManager
+
+
+class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
+    """rl-zoo's experiment manager, with our hyperparameter files and RUN_DIR.
+
+    - without ``--conf-file``, our file for the algorithm is read where we have one for the environment
+    - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
+    - callbacks that write into RUN_DIR are told where it is
+    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation
+    - a progress bar is shown on a terminal
+    """
+
+    run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
+    """Every RUN_DIR that this process has written to, the latest last."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        algo: str,
+        env_id: str,
+        *rest: Any,
+        config: str | None = None,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        config = config or default_config(algo, env_id)
+        show_progress = show_progress or sys.stderr.isatty()
+        super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
+        if self.tensorboard_log is None:
+            self.tensorboard_log = os.path.join(self.save_path, "tb")
+
+    def create_log_folder(self) -> None:
+        """Make RUN_DIR and remember it."""
+        super().create_log_folder()
+        self.run_dirs.append(Path(self.save_path))
+
+    def create_callbacks(self) -> None:
+        """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        for callback in self.callbacks:
+            if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
+                callback.run_dir = self.save_path
+            if isinstance(callback, DrivingEvalCallback):
+                callback.best_model_save_path = callback.best_model_save_path or self.save_path
+                self.eval_freq = -1
+        super().create_callbacks()
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train. Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one."""
+        self.callbacks.sort(key=lambda callback: not isinstance(callback, ProgressBarCallback))
+        super().learn(model)
+
+
+def default_config(algo: str, env_id: str) -> str | None:
+    """Find our hyperparameter file.
+
+    :param algo: the algorithm's name
+    :param env_id: the environment's
+    :return: its path where it speaks of the environment (or the algorithm is ours); None leaves the choice to rl-zoo
+    """
+    resource = CONFIGS.joinpath(f"{algo}.yml")
+    if not resource.is_file():
+        return None
+    with as_file(resource) as path:
+        known = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return str(path) if env_id in known or algo == ALGO else None
