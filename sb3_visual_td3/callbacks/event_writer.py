@@ -38,9 +38,10 @@ def run_directory(logger: Logger) -> Path | None:
     """Find the folder of the run that a logger belongs to.
 
     :param logger: the model's logger
-    :return: the folder that holds ``tb/``, else the logger's own folder; None where it writes no files
+    :return: the folder that holds ``tb/``, else the event files' own; None where there are no event files
     """
-    if logger.dir is None:
+    # Without a log folder Stable-Baselines3 makes up a temporary one, in which nobody would look.
+    if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):
         return None
     folder = Path(logger.dir)
     holders = [parent.parent for parent in (folder, *folder.parents) if parent.name == "tb"]

@@ -104,7 +104,8 @@ class ExplosionAlertCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self._check()
+        if self.num_timesteps > self._last_checked:
+            self._check()
         observers = watched(self.model).observers
         if self.monitor in observers:
             observers.remove(self.monitor)

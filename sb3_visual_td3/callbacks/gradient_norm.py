@@ -22,7 +22,9 @@ def watched(model: object) -> WatchedModel:
     :raises ValueError: if its updates cannot be watched
     """
     if not isinstance(model, WatchedModel):
-        raise ValueError(f"{type(model).__name__} offers no updates to watch: use VisualTD3 (preset='td3' is stock TD3)")
+        raise ValueError(
+            f"{type(model).__name__} offers no updates to watch: use VisualTD3 (preset='td3' is stock TD3)"
+        )
     return model
 
 
@@ -54,7 +56,7 @@ class GradientNormCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        if self.monitor.n_updates:
+        if self.monitor.n_updates and self.num_timesteps > self._last_logged:
             self._log()
         observers = watched(self.model).observers
         if self.monitor in observers:
@@ -80,8 +82,7 @@ class GradientNormCallback(BaseCallback):
         if model.encoder_is_shared is not None:
             state[tags.ENCODER_IS_SHARED] = float(model.encoder_is_shared)
         for group, rate in model.learning_rates.items():
-            network, _, part = group.partition("_")
-            state[(tags.CNN_LR if part == "cnn" else tags.HEAD_LR)[network]] = rate
+            state[tags.GROUP_LR[group]] = rate
         for group, parameters in model.groups.items():
             name = group.removesuffix("_mlp")
             state[tags.PARAM_MEAN[name]], state[tags.PARAM_STD[name]] = weight_moments(parameters)

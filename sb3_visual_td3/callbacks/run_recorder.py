@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.common.types import WatchedModel
-from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+from sb3_visual_td3.runs.manifest import FILE_NAME, EncoderKind, RunManifest
 
 _PACKAGES = ("sb3-visual-td3", "stable-baselines3", "torch", "gymnasium", "numpy", "opencv-python-headless")
 _STOCK_HYPERPARAMS = (
@@ -48,7 +48,9 @@ class RunRecorderCallback(BaseCallback):
     def _on_training_start(self) -> None:
         folder = self.run_dir or run_directory(self.logger)
         if folder is None:
-            raise ValueError("RunRecorderCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
+            raise ValueError(
+                "RunRecorderCallback has no folder to write to: give run_dir, or the model a tensorboard_log"
+            )
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest = self._describe_run()
@@ -64,7 +66,9 @@ class RunRecorderCallback(BaseCallback):
     def _describe_run(self) -> RunManifest:
         model = self.model
         hyperparams = {name: getattr(model, name) for name in _STOCK_HYPERPARAMS if hasattr(model, name)}
-        encoder, groups, is_normalized = None, (), None
+        encoder: EncoderKind | None = None
+        groups: tuple[str, ...] = ()
+        is_normalized = None
         if isinstance(model, WatchedModel):
             hyperparams |= {name: value for name, (value, _) in model.describe().items()}
             if model.encoder_is_shared is not None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sb3_visual_td3.common.types import NETWORKS
+
 XAxis = Literal["step", "episode"]
 
 GROUPS = ("actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp")
 """The named parameter groups, everywhere. A shared encoder is ``critic_cnn``; trunks belong to mlp."""
-
-NETWORKS = ("actor", "critic")
 
 
 class Tag(NamedTuple):
@@ -63,8 +63,12 @@ Q_GAP = _tag("train/q_gap", "return", "policy_q_value - q1_value: what the actor
 Q_BOUND = _tag(
     "train/q_bound", "return", "largest |Q| that the rewards sampled so far allow: max|R| / (1 - discount)", _GRADIENTS
 )
-REWARD_MIN = _tag("train/reward_min", "reward", "smallest reward the critic has been shown since the last point", _GRADIENTS)
-REWARD_MAX = _tag("train/reward_max", "reward", "largest reward the critic has been shown since the last point", _GRADIENTS)
+REWARD_MIN = _tag(
+    "train/reward_min", "reward", "smallest reward the critic has been shown since the last point", _GRADIENTS
+)
+REWARD_MAX = _tag(
+    "train/reward_max", "reward", "largest reward the critic has been shown since the last point", _GRADIENTS
+)
 EXPLORATION_NOISE = _tag("train/exploration_noise", "1", "standard deviation of the action noise", _GRADIENTS)
 
 # gradients/: before clipping
@@ -92,8 +96,7 @@ ALERT_CRITICAL = _tag("alerts/gradient_explosion_critical", "0|1", "a norm above
 TOTAL_ITERATIONS = _tag("agent/total_iterations", "1", "gradient updates made", _GRADIENTS)
 IS_TRAINING = _tag("agent/is_training", "0|1", "1 once gradient updates are made", _GRADIENTS)
 BUFFER_UTILIZATION = _tag("agent/buffer_utilization", "1", "filled part of the replay buffer", _GRADIENTS)
-HEAD_LR = {n: _tag(f"agent/{n}_lr", "1", f"learning rate of the {n}'s heads", _GRADIENTS) for n in NETWORKS}
-CNN_LR = {n: _tag(f"agent/{n}_cnn_lr", "1", f"learning rate of the {n}'s encoder", _GRADIENTS) for n in NETWORKS}
+GROUP_LR = {g: _tag(f"agent/{g.removesuffix('_mlp')}_lr", "1", f"learning rate of {g}", _GRADIENTS) for g in GROUPS}
 PARAM_MEAN = {
     n: _tag(f"agent/{n}_param_mean", "1", f"mean of the weights of {n}", _GRADIENTS)
     for n in ("actor", "critic", "actor_cnn", "critic_cnn")

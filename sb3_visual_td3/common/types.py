@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch as th
 
 Network = Literal["actor", "critic"]
+NETWORKS: tuple[Network, ...] = ("actor", "critic")
 
 
 class NetworkUpdate(NamedTuple):

@@ -140,9 +140,7 @@ class GradientMonitor:
         return _transfer(maxima)
 
 
-def _fold(
-    fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor
-) -> th.Tensor:
+def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor) -> th.Tensor:
     value = value.detach()
     return value if so_far is None else fold(so_far, value)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
+from typing import Any
+
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
@@ -24,7 +25,7 @@ class NatureConvolutions(BaseFeaturesExtractor):
     Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
     """
 
-    def __init__(self, observation_space: gym.Space, normalized_image: bool = False) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
         if not isinstance(observation_space, spaces.Box) or not is_image_space(
             observation_space, check_channels=False, normalized_image=normalized_image
         ):
@@ -44,7 +45,7 @@ class NatureConvolutions(BaseFeaturesExtractor):
         with th.no_grad():
             n_features = convolutions(th.zeros(1, n_channels, height, width)).shape[1]
         super().__init__(observation_space, features_dim=n_features)
-        self.cnn = convolutions.to(memory_format=th.channels_last)
+        self.cnn = convolutions.to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """:return: ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 
 class ScheduledActionNoise(ActionNoise):
@@ -24,3 +24,14 @@ class ScheduledActionNoise(ActionNoise):
 
     def __repr__(self) -> str:
         return f"ScheduledActionNoise(sigma={self.sigma})"
+
+
+def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
+    """Set the size of scheduled noise, of every environment; noise of any other kind is left alone.
+
+    :param noise: the model's action noise
+    :param sigma: the standard deviation
+    """
+    for each in noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]:
+        if isinstance(each, ScheduledActionNoise):
+            each.sigma = sigma

@@ -12,8 +12,8 @@ import torch as th
 from torch import nn
 
 from sb3_visual_td3.common.schedules import Schedule, ScheduleLike, parse_schedule
-from sb3_visual_td3.common.tags import GROUPS, NETWORKS
-from sb3_visual_td3.common.types import Network
+from sb3_visual_td3.common.tags import GROUPS
+from sb3_visual_td3.common.types import NETWORKS, Network
 
 if TYPE_CHECKING:
     from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
@@ -52,7 +52,7 @@ def group_optimizers(policy: VisualTD3Policy) -> None:
     for network in NETWORKS:
         optimizer: th.optim.Optimizer = getattr(policy, network).optimizer
         base = optimizer.param_groups[0]
-        parameters = named_groups(policy, network).values()  # type: ignore[arg-type]
+        parameters = named_groups(policy, network).values()
         optimizer.param_groups = [{**base, "params": group} for group in parameters]
 
 
@@ -83,7 +83,7 @@ def group_schedules(
     return schedules
 
 
-def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[str, list[ClippedUnit]]:
+def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
@@ -98,26 +98,60 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[st
         asked_for = max_grad_norm
     else:
         asked_for = dict.fromkeys(NETWORKS, max_grad_norm)
-    units: dict[str, list[ClippedUnit]] = {network: [] for network in NETWORKS}
+    units: dict[Network, list[ClippedUnit]] = {network: [] for network in NETWORKS}
     for name, max_norm in asked_for.items():
         if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not max_norm > 0:
             raise ValueError(f"max_grad_norm: {name} has {max_norm!r}, expected a number above 0 (None: no clipping)")
-        network = name.partition("_")[0]
-        groups = tuple(group for group in present if name in (group, network) and group.startswith(network))
+        named = [network for network in NETWORKS if name.partition("_")[0] == network]
+        groups = tuple(group for group in present if named and name in (group, named[0]) and group.startswith(named[0]))
         if not groups:
             raise ValueError(
                 f"max_grad_norm: {name!r} is neither a network ({', '.join(NETWORKS)}) nor a group of this model "
                 f"({', '.join(present)})"
             )
-        if any(set(groups) & set(unit.groups) for unit in units[network]):
+        if any(set(groups) & set(unit.groups) for unit in units[named[0]]):
             raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
-        units[network].append(ClippedUnit(groups, float(max_norm)))
+        units[named[0]].append(ClippedUnit(groups, float(max_norm)))
     return units
 
 
-def set_learning_rates(
-    optimizer: th.optim.Optimizer, groups: Iterable[str], schedules: Mapping[str, Schedule], progress_remaining: float
-) -> None:
-    """Write each group's learning rate of this moment into its optimizer."""
-    for param_group, name in zip(optimizer.param_groups, groups, strict=True):
-        param_group["lr"] = schedules[name](progress_remaining)
+class ParameterGroups:
+    """The groups of a policy, with the learning rate and the clipping of each.
+
+    :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
+    :param learning_rate: for groups that have no rate of their own
+    :param rates: by group; None means ``learning_rate``
+    :param max_grad_norm: None, one norm for each network, or norms by network or by group
+    :raises ValueError: if a rate or a norm is out of its range, or names what this model has not
+    """
+
+    def __init__(
+        self,
+        policy: VisualTD3Policy,
+        learning_rate: Schedule,
+        rates: Mapping[str, ScheduleLike | None],
+        max_grad_norm: MaxGradNorm,
+    ) -> None:
+        self.of_network: dict[Network, Groups] = {network: named_groups(policy, network) for network in NETWORKS}
+        self.parameters: Groups = {name: group for groups in self.of_network.values() for name, group in groups.items()}
+        self._schedules = group_schedules(learning_rate, rates, self.parameters)
+        self._units = clipped_units(max_grad_norm, list(self.parameters))
+
+    def learning_rates(self, progress_remaining: float) -> dict[str, float]:
+        """:return: the learning rate of each group at this moment"""
+        return {name: schedule(progress_remaining) for name, schedule in self._schedules.items()}
+
+    def set_learning_rates(self, network: Network, optimizer: th.optim.Optimizer, progress_remaining: float) -> None:
+        """Write each group's own rate into the network's optimizer."""
+        for param_group, name in zip(optimizer.param_groups, self.of_network[network], strict=True):
+            param_group["lr"] = self._schedules[name](progress_remaining)
+
+    def weights(self, network: Network) -> list[nn.Parameter]:
+        """:return: all the weights of a network"""
+        return [parameter for group in self.of_network[network].values() for parameter in group]
+
+    def clip(self, network: Network) -> None:
+        """Scale the network's gradients down to the norms asked for."""
+        for unit in self._units[network]:
+            parameters = [parameter for group in unit.groups for parameter in self.parameters[group]]
+            nn.utils.clip_grad_norm_(parameters, unit.max_norm)

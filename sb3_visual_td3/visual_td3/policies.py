@@ -36,7 +36,7 @@ class VisualActor(Actor):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         net_arch: list[int],
         features_extractor: nn.Module,
@@ -72,7 +72,7 @@ class VisualActor(Actor):
     def encode(self, observations: PyTorchObs) -> th.Tensor:
         """:return: ``(batch, features)`` of the encoder; without a gradient where it is the critic's"""
         with th.set_grad_enabled(th.is_grad_enabled() and not self.borrows_encoder):
-            return self.extract_features(observations, self.features_extractor)  # type: ignore[arg-type]
+            return self.extract_features(observations, self.features_extractor)
 
     def pre_tanh(self, features: th.Tensor) -> th.Tensor:
         """:return: ``(batch, action_dim)`` activations before the squashing tanh"""
@@ -83,7 +83,7 @@ class VisualActor(Actor):
         """:return: ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features"""
         return th.tanh(self.pre_tanh(features))
 
-    def forward(self, obs: PyTorchObs) -> th.Tensor:  # type: ignore[override]
+    def forward(self, obs: PyTorchObs) -> th.Tensor:
         """:return: ``(batch, action_dim)`` actions in [-1, 1]"""
         return self.act(self.encode(obs))
 
@@ -99,7 +99,7 @@ class VisualCritic(ContinuousCritic):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         net_arch: list[int],
         features_extractor: BaseFeaturesExtractor,
@@ -147,11 +147,11 @@ class VisualCritic(ContinuousCritic):
         q_input = th.cat([self.trunk(features), actions], dim=1)
         return tuple(q_network(q_input) for q_network in self.q_networks[: 1 if first_only else None])
 
-    def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:  # type: ignore[override]
+    def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """:return: one ``(batch, 1)`` tensor of Q(s, a) per critic"""
         return self.score(self.encode(obs), actions)
 
-    def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:  # type: ignore[override]
+    def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """:return: ``(batch, 1)`` Q1(s, a), with no gradient into the encoder"""
         with th.no_grad():
             features = self.encode(obs)
@@ -178,7 +178,7 @@ class VisualTD3Policy(TD3Policy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
         *args: Any,

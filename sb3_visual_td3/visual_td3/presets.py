@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
 from sb3_visual_td3.visual_td3.param_groups import MaxGradNorm
@@ -70,6 +73,12 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
         ),
     }
 )
+
+
+def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
+    """:return: ``"visual"`` where there are images to see, else ``"td3"``"""
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    return "visual" if any(is_image_space(part) for part in parts) else "td3"
 
 
 class Resolved(NamedTuple):

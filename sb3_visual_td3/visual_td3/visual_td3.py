@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3 import TD3
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
-from sb3_visual_td3.common.tags import NETWORKS
-from sb3_visual_td3.common.types import Network, NetworkUpdate, UpdateObserver
-from sb3_visual_td3.visual_td3 import losses
-from sb3_visual_td3.visual_td3.augment import random_shift as shift_randomly
-from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
-from sb3_visual_td3.visual_td3.param_groups import (
-    Groups,
-    MaxGradNorm,
-    clipped_units,
-    group_schedules,
-    named_groups,
-    set_learning_rates,
-)
-from sb3_visual_td3.visual_td3.policies import (
-    VisualActor,
-    VisualCnnPolicy,
-    VisualCritic,
-    VisualMlpPolicy,
-    VisualMultiInputPolicy,
-    VisualTD3Policy,
-)
-from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, Settings, resolve, settings_of
+from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.visual_td3 import losses, policies
+from sb3_visual_td3.visual_td3.batches import Batch, augmented
+from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
+from sb3_visual_td3.visual_td3.param_groups import Groups, MaxGradNorm, ParameterGroups
+from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
+from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
-Observations = th.Tensor | dict[str, th.Tensor]
-
-
-class Batch(NamedTuple):
-    """Transitions as the losses need them: images augmented, discounts spelled out."""
-
-    observations: Observations
-    actions: th.Tensor
-    next_observations: Observations
-    dones: th.Tensor
-    rewards: th.Tensor
-    discounts: th.Tensor | float
 
 
 class VisualTD3(TD3):
@@ -93,15 +65,15 @@ class VisualTD3(TD3):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": VisualMlpPolicy,
-        "CnnPolicy": VisualCnnPolicy,
-        "MultiInputPolicy": VisualMultiInputPolicy,
+        "MlpPolicy": policies.VisualMlpPolicy,
+        "CnnPolicy": policies.VisualCnnPolicy,
+        "MultiInputPolicy": policies.VisualMultiInputPolicy,
     }
-    policy: VisualTD3Policy
-    actor: VisualActor
-    actor_target: VisualActor
-    critic: VisualCritic
-    critic_target: VisualCritic
+    policy: policies.VisualTD3Policy
+    actor: policies.VisualActor
+    actor_target: policies.VisualActor
+    critic: policies.VisualCritic
+    critic_target: policies.VisualCritic
 
     def __init__(
         self,
@@ -183,47 +155,34 @@ class VisualTD3(TD3):
         self.target_q_clamp = target_q_clamp
         self.critic_loss = critic_loss
         self.noise_schedule = noise_schedule
-        self.observers: list[UpdateObserver] = []
-        """Who watches the updates; callbacks add themselves here."""
+        self.observers: list[UpdateObserver] = []  # callbacks add what watches the updates
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
-        resolved = resolve(self._preset_in_force(), {**self.__dict__, "policy_kwargs": self.policy_kwargs})
-        self.settings = settings_of(resolved)
+        self._resolved = resolve(self._preset_in_force(), {**self.__dict__, "policy_kwargs": self.policy_kwargs})
+        self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
         super()._setup_model()
-        self._resolved = resolved
-        self._groups = {network: named_groups(self.policy, network) for network in ("actor", "critic")}  # type: ignore[arg-type]
-        present = list(self.groups)
         rates = {
             "actor_mlp": self.actor_lr,
             "critic_mlp": self.critic_lr,
             "actor_cnn": self.actor_cnn_lr,
             "critic_cnn": self.critic_cnn_lr,
         }
-        self._group_schedules = group_schedules(self.lr_schedule, rates, present)
-        self._clipped_units = clipped_units(self.settings.max_grad_norm, present)
-        zero = th.zeros(())
-        lower, upper = self.__dict__.get("_target_range", (zero, zero))  # a loaded model keeps its own
-        self._target_range = (lower.to(self.device), upper.to(self.device))
-        self._setup_exploration()
+        self._parameter_groups = ParameterGroups(self.policy, self.lr_schedule, rates, self.settings.max_grad_norm)
+        self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
+        self._target_range.limit = self.settings.target_q_clamp
+        schedule = self.settings.noise_schedule
+        self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
+        if self._noise_schedule is not None and self.action_noise is None:
+            self.action_noise = ScheduledActionNoise(get_action_dim(self.action_space), self._noise_schedule(1.0))
 
     def _preset_in_force(self) -> PresetName:
         if self.preset is not None:
             return self.preset
-        space = self.observation_space
-        parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-        sees_images = self.policy_class is not VisualMlpPolicy and any(is_image_space(part) for part in parts)
-        return "visual" if sees_images else "td3"
-
-    def _setup_exploration(self) -> None:
-        schedule = self.settings.noise_schedule
-        self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
-        if self._noise_schedule is not None and self.action_noise is None:
-            assert isinstance(self.action_space, spaces.Box)
-            self.action_noise = ScheduledActionNoise(int(np.prod(self.action_space.shape)), self._noise_schedule(1.0))
+        return "td3" if self.policy_class is policies.VisualMlpPolicy else default_preset(self.observation_space)
 
     def describe(self) -> dict[str, Resolved]:
         """Say what is in force.
@@ -233,12 +192,10 @@ class VisualTD3(TD3):
         preset = self._preset_in_force()
         described = {"preset": Resolved(preset, "argument" if self.preset is not None else "observation space")}
         described |= self._resolved
-        for group, schedule in self._group_schedules.items():
+        for group, rate in self._parameter_groups.learning_rates(1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)
-            described[name] = Resolved(
-                schedule(1.0) if given is None else given, "argument" if given is not None else "learning_rate"
-            )
+            described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
         return described
 
     @property
@@ -254,27 +211,24 @@ class VisualTD3(TD3):
     @property
     def groups(self) -> Groups:
         """The named parameter groups of both networks."""
-        return {name: group for network in NETWORKS for name, group in self._groups[network].items()}
+        return self._parameter_groups.parameters
 
     @property
     def learning_rates(self) -> dict[str, float]:
         """The learning rate in force, by group."""
-        return {name: schedule(self._current_progress_remaining) for name, schedule in self._group_schedules.items()}
+        return self._parameter_groups.learning_rates(self._current_progress_remaining)
 
     def _on_step(self) -> None:
         if self._noise_schedule is not None:
-            noises = self.action_noise.noises if isinstance(self.action_noise, VectorizedActionNoise) else [self.action_noise]
-            for noise in noises:
-                if isinstance(noise, ScheduledActionNoise):
-                    noise.sigma = self._noise_schedule(self._current_progress_remaining)
+            set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Set each group's own rate; Stable-Baselines3 would write one into all of them."""
         progress = self._current_progress_remaining
         self.logger.record("train/learning_rate", self.lr_schedule(progress))
-        for network in NETWORKS:
-            optimizer = getattr(self, network).optimizer
-            set_learning_rates(optimizer, self._groups[network], self._group_schedules, progress)
+        assert isinstance(optimizers, list)
+        for network, optimizer in zip(NETWORKS, optimizers, strict=True):
+            self._parameter_groups.set_learning_rates(network, optimizer, progress)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""
@@ -302,28 +256,9 @@ class VisualTD3(TD3):
         assert self.replay_buffer is not None
         data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         discounts = self.gamma if data.discounts is None else data.discounts
-        self._watch_rewards(data.rewards, discounts)
-        return Batch(
-            self._augmented(data.observations),
-            data.actions,
-            self._augmented(data.next_observations),
-            data.dones,
-            data.rewards,
-            discounts,
-        )
-
-    def _augmented(self, observations: Observations) -> Observations:
         pad = self.settings.random_shift
-        if pad == 0:
-            return observations
-        if isinstance(observations, dict):
-            return {k: shift_randomly(v, pad) if v.dim() == 4 else v for k, v in observations.items()}
-        return shift_randomly(observations, pad) if observations.dim() == 4 else observations
-
-    def _watch_rewards(self, rewards: th.Tensor, discounts: th.Tensor | float) -> None:
-        if self.settings.target_q_clamp is True:
-            lower, upper = losses.possible_range(rewards, discounts)
-            self._target_range = (th.minimum(self._target_range[0], lower), th.maximum(self._target_range[1], upper))
+        observations, next_observations = augmented(data.observations, pad), augmented(data.next_observations, pad)
+        return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts)
 
     @th.no_grad()
     def _target_q_values(self, batch: Batch) -> th.Tensor:
@@ -333,11 +268,8 @@ class VisualTD3(TD3):
         actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
         next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
         next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
-        target = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
-        clamp = self.settings.target_q_clamp
-        if clamp is False:
-            return target
-        return target.clamp(*self._target_range) if clamp is True else target.clamp(-clamp, clamp)
+        targets = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
+        return self._target_range.clamp(targets, batch.rewards, batch.discounts)
 
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Move the critics, and a shared encoder, towards their target.
@@ -348,16 +280,14 @@ class VisualTD3(TD3):
         q_values = self.critic(batch.observations, batch.actions)
         each = losses.critic_losses(q_values, target_q_values, self.settings.critic_loss)
         loss = sum(each[1:], start=each[0])
-        values = {}
-        if self.observers:
-            values = {
-                "loss": loss,
-                "losses": th.stack(each),
-                "q_values": th.cat(q_values, dim=1),
-                "target_q": target_q_values,
-                "rewards": batch.rewards,
-                "discounts": th.as_tensor(batch.discounts),
-            }
+        values = {
+            "loss": loss,
+            "losses": th.stack(each),
+            "q_values": th.cat(q_values, dim=1),
+            "target_q": target_q_values,
+            "rewards": batch.rewards,
+            "discounts": th.as_tensor(batch.discounts),
+        }
         self._optimize("critic", loss, values)
         return loss.detach()
 
@@ -376,9 +306,7 @@ class VisualTD3(TD3):
         loss = losses.actor_loss(q_values, objective)
         weight = self.settings.pre_tanh_penalty
         objective_loss = loss + weight * losses.pre_tanh_penalty(pre_tanh) if weight else loss
-        values = {}
-        if self.observers:
-            values = {"loss": loss, "actions": actions, "pre_tanh": pre_tanh, "policy_q": q_values[0]}
+        values = {"loss": loss, "actions": actions, "pre_tanh": pre_tanh, "policy_q": q_values[0]}
         self._optimize("actor", objective_loss, values)
         return loss.detach()
 
@@ -390,17 +318,15 @@ class VisualTD3(TD3):
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
     def _optimize(self, network: Network, loss: th.Tensor, values: dict[str, th.Tensor]) -> None:
-        groups = self._groups[network]
         optimizer = getattr(self, network).optimizer
         detached = {name: value.detach() for name, value in values.items()}
-        update = NetworkUpdate(network, self._n_updates, groups, detached)
+        update = NetworkUpdate(network, self._n_updates, self._parameter_groups.of_network[network], detached)
         optimizer.zero_grad()
         # Only this network's weights: the actor's loss would leave gradients in the critics too.
-        loss.backward(inputs=[parameter for group in groups.values() for parameter in group])
+        loss.backward(inputs=self._parameter_groups.weights(network))  # type: ignore[no-untyped-call]
         for observer in self.observers:
             observer.after_backward(update)
-        for unit in self._clipped_units[network]:
-            th.nn.utils.clip_grad_norm_([p for group in unit.groups for p in groups[group]], unit.max_norm)
+        self._parameter_groups.clip(network)
         for observer in self.observers:
             observer.after_clipping(update)
         optimizer.step()
@@ -420,8 +346,5 @@ class VisualTD3(TD3):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        derived = ["observers", "settings", "_resolved", "_groups", "_group_schedules", "_clipped_units"]
-        return [*super()._excluded_save_params(), *derived, "_noise_schedule"]
-
-
-__all__ = ["Settings", "VisualTD3"]
+        derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]
+        return [*super()._excluded_save_params(), *derived]

@@ -66,8 +66,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         config = config or default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
-        if self.tensorboard_log is None:
-            self.tensorboard_log = os.path.join(self.save_path, "tb")
+        if not args.tensorboard_log:
+            self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def create_log_folder(self) -> None:
         """Make RUN_DIR and remember it."""

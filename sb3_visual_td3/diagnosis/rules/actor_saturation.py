@@ -1,0 +1,49 @@
+"""The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
+
+Measured in dead policies: saturation 0.92 to 1.0, largest |u| before the tanh 13 to 16, actor gradients
+0 from about 750 updates on, while the critic's loss and gradients look normal.
+"""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "actor_saturation"
+TITLE = "The policy is dead: its actions are stuck at the ends of their range"
+REMEDY = (
+    "Bound what goes into the tanh: a Linear-LayerNorm-Tanh trunk before the actor's head and a penalty on the "
+    "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
+)
+SATURATED = 0.5
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look at the fraction of saturated actions over the last quarter."""
+    saturation = data[tags.ACTION_SATURATION].finite
+    if len(saturation) < 3:
+        return None
+    level = saturation.tail(0.25).mean()
+    if level < SATURATED:
+        return None
+    confidence = 0.55 + 0.35 * min(1.0, (level - SATURATED) / 0.45)
+    evidence = [Evidence.last_of(saturation, f"mean of the last quarter {level:.2f}; healthy policies stay below 0.1")]
+    pre_tanh = data[tags.PRE_TANH_ABS_MEAN].finite
+    if len(pre_tanh) and pre_tanh.values[-1] > 3.0:
+        confidence += 0.03
+        evidence.append(Evidence.last_of(pre_tanh, "the tanh passes no gradient here"))
+    spread = data[tags.ACTION_STD_MIN].finite
+    if len(spread) and spread.values[-1] < 0.01:
+        confidence += 0.03
+        evidence.append(Evidence.last_of(spread, "an action no longer depends on what the camera sees"))
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        tuple(evidence),
+        REMEDY,
+        onset(saturation, saturation.values >= SATURATED),
+        explained_by=("feature_leak",),
+    )

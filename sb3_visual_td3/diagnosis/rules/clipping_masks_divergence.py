@@ -1,0 +1,40 @@
+"""The gradient norms were logged after clipping, so the monitor is blind to a loss that runs away."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
+from sb3_visual_td3.diagnosis.rules.feature_leak import norms_are_flat
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import growth_factor
+
+ID = "clipping_masks_divergence"
+TITLE = "Norms logged after clipping hide a loss that runs away"
+REMEDY = (
+    "Log the gradient norms before clipping, and the fraction of updates that were clipped; watch the actor's loss "
+    "against the Q values as well. The norms of this run say nothing of its health."
+)
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Find an encoder norm that stands still while the actor's loss grows by orders of magnitude."""
+    support = actor_loss_support(data)
+    encoder = data[tags.GRADIENT_NORM["actor_cnn"]].finite
+    loss = data[tags.ACTOR_LOSS].finite
+    if support is None or support.ratio <= UNSUPPORTED or len(encoder) < 5 or not norms_are_flat(data):
+        return None
+    growth = growth_factor(loss.tail(0.5))
+    if not growth >= 3.0:
+        return None
+    evidence = [
+        Evidence.last_of(encoder, f"stays at {rounded(encoder.median())} over the whole run"),
+        Evidence.last_of(loss, f"grows {rounded(growth)} times over the later half alone"),
+    ]
+    alerts = data[tags.ALERT_CRITICAL].finite
+    if len(alerts) and not (alerts.values == 1.0).any():
+        evidence.append(Evidence.last_of(alerts, f"none of {len(alerts)} points is active"))
+    confidence = bounded(0.7 + 0.2 * min(1.0, growth / 30.0))
+    first = support.first_unsupported_step
+    return Diagnosis(ID, TITLE, confidence, tuple(evidence), REMEDY, first, role="blind_spot")

@@ -1,0 +1,66 @@
+"""The critics' values on replayed pairs leave what the rewards allow.
+
+Source: with rewards in [r_min, r_max] and discount g, |Q| <= max|r| / (1 - g); overestimation in
+actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import growth_factor, onset
+
+ID = "critic_overestimation"
+TITLE = "The critics value states higher than the rewards allow"
+REMEDY = (
+    "Clamp the target to the range of values that the rewards allow, put LayerNorm after the critics' dense layers, "
+    "and let the actor maximise the smaller of the two critics. Look at the sampled rewards for outliers first."
+)
+MIN_POINTS = 5
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Hold the Q values against the logged bound; without one, look for exponential growth."""
+    found = [d for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN) if (d := _judge(data, data[tag].finite))]
+    return max(found, key=lambda d: d.confidence, default=None)
+
+
+def _judge(data: SeriesSet, q: Series) -> Diagnosis | None:
+    if len(q) < MIN_POINTS:
+        return None
+    bound = data[tags.Q_BOUND].finite
+    bound = bound.where(bound.values > 0)
+    return _beyond_bound(q, bound) if len(bound) else _runaway(q)
+
+
+def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
+    at = np.searchsorted(bound.steps, q.steps, side="right") - 1
+    q = q.where(at >= 0)
+    if len(q) == 0:
+        return None
+    ratio = np.abs(q.values) / bound.values[at[at >= 0]]
+    beyond = ratio > 1.0 + 1e-6
+    if beyond.sum() < 2:
+        return None
+    worst = int(np.argmax(ratio))
+    evidence = Evidence(q.name, int(q.steps[worst]), float(q.values[worst]), f"{rounded(ratio[worst])} times the bound")
+    confidence = bounded(0.6 + 0.35 * min(1.0, math.log10(ratio[worst])))
+    return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, onset(q, beyond))
+
+
+def _runaway(q: Series) -> Diagnosis | None:
+    later = q.tail(0.5)
+    growth = growth_factor(later)
+    if len(later) < 3 or not growth >= 10.0 or not abs(later.values[-1]) > 200.0:
+        return None
+    evidence = Evidence.last_of(
+        q, f"grows {rounded(growth)} times over the later half; no bound was logged to hold it against"
+    )
+    confidence = bounded(0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0))
+    return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, onset(q, np.abs(q.values) > 200.0))

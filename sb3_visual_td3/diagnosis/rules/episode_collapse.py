@@ -1,0 +1,35 @@
+"""Episodes end after a fraction of the steps that they lasted at first."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
+
+ID = "episode_collapse"
+TITLE = "Episodes collapse to a fraction of their first length"
+REMEDY = (
+    "The policy ends its episodes: watch it drive. Look for a reward that is earned by ending early, and for a "
+    "policy that no longer depends on the camera."
+)
+COLLAPSED = 0.4
+MIN_EPISODES = 10
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare the median length of the first and of the last third of the steps."""
+    lengths = data[tags.EPISODE_LENGTH].finite
+    ends = episode_length_ends(lengths)
+    if ends is None or len(lengths) < MIN_EPISODES or ends.late >= COLLAPSED * ends.early:
+        return None
+    ratio = ends.late / ends.early
+    evidence = (
+        Evidence(tags.EPISODE_LENGTH, int(lengths.steps[0]), ends.early, "median over the first part of the run"),
+        Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, "median over the last part of the run"),
+    )
+    confidence = bounded(0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED)
+    short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)
+    first = None if short_from is None else int(lengths.values[lengths.steps < short_from].sum())
+    causes = ("feature_leak", "actor_saturation", "critic_overestimation", "vanishing_actor_gradient", "non_finite")
+    return Diagnosis(ID, TITLE, confidence, evidence, REMEDY, first, explained_by=causes)

@@ -1,0 +1,53 @@
+"""A gradient norm explodes. It has a cause; clipping it hides the norm and not the cause."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import growth_factor, onset
+
+ID = "gradient_explosion"
+TITLE = "A gradient norm explodes"
+REMEDY = (
+    "An exploding norm is a symptom. Look at the scale of the rewards and at the learning rate of the group named "
+    "in the evidence; clip its norm only as a guard, and log the norm before clipping."
+)
+EXPLODED = 50_000.0
+GROWN = 100.0
+AT_LEAST = 1_000.0
+"""Below this, growth is how training starts: healthy critic encoders measured 80 to 630."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look at all four groups; the one with the largest norm speaks."""
+    exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
+    if not exploded:
+        return None
+    worst = max(exploded, key=Series.abs_max)
+    growth = growth_factor(worst)
+    confidence = 0.6 + (0.2 if worst.abs_max() > EXPLODED else 0.0) + (0.15 if growth >= GROWN else 0.0)
+    evidence = [Evidence.largest_of(worst, f"{rounded(growth)} times over the run")]
+    for tag in (tags.ALERT_CRITICAL, tags.ALERT_WARNING):
+        active = data[tag].where(data[tag].values == 1.0)
+        if len(active):
+            note = f"{len(active)} of {len(data[tag])} points active, the first here"
+            evidence.append(Evidence(tag, int(active.steps[0]), 1.0, note))
+    level = min(EXPLODED, worst.abs_max() / 2)
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        tuple(evidence),
+        REMEDY,
+        onset(worst, worst.values > level),
+        explained_by=("feature_leak", "critic_overestimation"),
+    )
+
+
+def _explodes(norm: Series) -> bool:
+    if len(norm) < 3:
+        return False
+    late = norm.tail(0.25).median()
+    return late > EXPLODED or (late > AT_LEAST and growth_factor(norm) >= GROWN)

@@ -1,0 +1,37 @@
+"""A logged value is NaN or infinite: what is computed from it means nothing any more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.series import SeriesSet
+
+ID = "non_finite"
+TITLE = "NaN or infinite values were logged"
+REMEDY = (
+    "Go back to the last checkpoint before the step named here. Check the observations and rewards for NaN, then "
+    "the tag that was non-finite first; torch.autograd.detect_anomaly names the operation."
+)
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Find the tags with non-finite values; the earliest speaks first."""
+    bad = [data[name].where(~np.isfinite(data[name].values)) for name in data.names()]
+    bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))
+    if not bad:
+        return None
+    evidence = tuple(
+        Evidence(s.name, int(s.steps[0]), float(s.values[0]), f"{len(s)} such values, the first here") for s in bad[:5]
+    )
+    on_steps = [int(s.steps[0]) for s in bad if s.name not in tags.TAGS or tags.TAGS[s.name].x_axis == "step"]
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.95),
+        evidence,
+        REMEDY,
+        min(on_steps, default=None),
+        explained_by=("feature_leak", "critic_overestimation", "gradient_explosion"),
+    )

@@ -1,0 +1,46 @@
+"""The two critics no longer tell the same of the same pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "twin_critic_desync"
+TITLE = "The two critics disagree by a good part of their values"
+REMEDY = (
+    "Check that both critics are trained on the same target and that both are in the critic's optimizer; then "
+    "lower the critics' learning rate."
+)
+DISAGREES = 0.3
+"""Distance over the scale of Q: a guess. The two recorded runs measured 0.001 (mean of the last quarter)."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare the mean distance over the last quarter with the scale of Q."""
+    q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
+    if len(q1) < 5:
+        return None
+    scale = max(1.0, min(q1.abs_max(), q2.abs_max()))
+    distance = Series(q1.name, q1.steps, np.abs(q1.values - q2.values) / scale)
+    part = distance.tail(0.25).mean()
+    if part <= DISAGREES:
+        return None
+    evidence = (
+        Evidence.last_of(q1, f"{rounded(part)} of the scale of Q apart, mean of the last quarter"),
+        Evidence.last_of(q2, "the other critic at the same step"),
+    )
+    confidence = bounded(0.5 + 0.4 * min(1.0, (part - DISAGREES) / 0.7))
+    return Diagnosis(
+        ID,
+        TITLE,
+        confidence,
+        evidence,
+        REMEDY,
+        onset(distance, distance.values > DISAGREES),
+        explained_by=("critic_overestimation",),
+    )

@@ -1,0 +1,42 @@
+"""The actor's head gets no gradient any more while the critics still learn."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "vanishing_actor_gradient"
+TITLE = "The actor's head gets no gradient while the critics still learn"
+REMEDY = (
+    "Look at the saturation of the actions: a saturated tanh passes no gradient (bound its input by a LayerNorm "
+    "trunk and pre_tanh_penalty). Otherwise check that the actor's loss reaches its parameters."
+)
+VANISHED = 1e-3
+"""Late median over the run's largest, and over the critic's head. Healthy heads measured 0.07 to 1.1."""
+
+NEGLIGIBLE = 1e-5
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare the last quarter of the head's norm with its own past and with the critic's."""
+    actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
+    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    if len(actor) < 5 or len(critic) < 5:
+        return None
+    late, peak, critic_late = actor.tail(0.25).median(), actor.abs_max(), critic.tail(0.25).median()
+    if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
+        return None
+    if late > NEGLIGIBLE and late > VANISHED * peak:
+        return None
+    confidence = 0.8 if late <= 1e-7 else 0.65
+    evidence = (
+        Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),
+        Evidence.last_of(critic, "the critics still get theirs"),
+    )
+    first = onset(actor, (actor.values <= NEGLIGIBLE) | (actor.values <= VANISHED * peak))
+    return Diagnosis(
+        ID, TITLE, bounded(confidence), evidence, REMEDY, first, explained_by=("feature_leak", "actor_saturation")
+    )

@@ -1,0 +1,147 @@
+"""Named, stepped values: the only thing that a criterion or a rule reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sb3_visual_td3.common import tags
+
+FloatArray = npt.NDArray[np.float64]
+StepArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The points of one tag, ordered by step.
+
+    :param name: the tag.
+    :param steps: ``(n,) int64``, not decreasing.
+    :param values: ``(n,) float64``; NaN and infinities are kept.
+    :raises ValueError: if the two differ in length or are not one-dimensional.
+    """
+
+    name: str
+    steps: StepArray
+    values: FloatArray
+
+    def __post_init__(self) -> None:
+        steps = np.array(self.steps, dtype=np.int64)
+        values = np.array(self.values, dtype=np.float64)
+        if steps.ndim != 1 or steps.shape != values.shape:
+            raise ValueError(
+                f"{self.name}: got steps of shape {steps.shape} and values of shape {values.shape}; "
+                "expected two one-dimensional arrays of one length"
+            )
+        order = np.argsort(steps, kind="stable")
+        steps, values = steps[order], values[order]
+        steps.setflags(write=False)
+        values.setflags(write=False)
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return int(self.steps.size)
+
+    @property
+    def finite(self) -> Series:
+        """The points whose value is neither NaN nor infinite."""
+        return self.where(np.isfinite(self.values))
+
+    def where(self, mask: BoolArray) -> Series:
+        """Return the points that ``mask`` selects."""
+        return self if bool(mask.all()) else Series(self.name, self.steps[mask], self.values[mask])
+
+    def tail(self, fraction: float) -> Series:
+        """Return the points in the last ``fraction`` of the steps that the series spans."""
+        if len(self) == 0:
+            return self
+        first, last = float(self.steps[0]), float(self.steps[-1])
+        return self.where(self.steps >= last - fraction * (last - first))
+
+    def up_to(self, step: int) -> Series:
+        """Return the points at or before ``step``."""
+        return self.where(self.steps <= step)
+
+    def abs_max(self) -> float:
+        """Return the largest finite magnitude; NaN where there is none."""
+        values = np.abs(self.finite.values)
+        return float(values.max()) if values.size else float("nan")
+
+    def mean(self) -> float:
+        """Return the mean of the finite values; NaN where there is none."""
+        values = self.finite.values
+        return float(values.mean()) if values.size else float("nan")
+
+    def median(self) -> float:
+        """Return the median of the finite values; NaN where there is none."""
+        values = self.finite.values
+        return float(np.median(values)) if values.size else float("nan")
+
+
+@dataclass(frozen=True)
+class SeriesSet:
+    """The series of one run, or of a window of it.
+
+    :param series: by tag; a tag without a point is the same as an absent one.
+    """
+
+    series: Mapping[str, Series] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, series: Iterable[Series]) -> SeriesSet:
+        """Build a set from single series."""
+        return cls({s.name: s for s in series})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.series and len(self.series[str(name)]) > 0
+
+    def __getitem__(self, name: str) -> Series:
+        """Return the series of a tag; an empty one where the run did not log it."""
+        return self.series.get(name) or Series(name, np.empty(0, np.int64), np.empty(0))
+
+    def names(self) -> list[str]:
+        """Return the tags that have at least one point, sorted."""
+        return sorted(name for name in self.series if name in self)
+
+    def flag(self, name: str) -> bool | None:
+        """Return whether the last finite value of a 0/1 tag is 1; None where it is not logged."""
+        values = self[name].finite.values
+        return None if values.size == 0 else bool(values[-1] == 1.0)
+
+    @property
+    def n_steps(self) -> int | None:
+        """Length of the run in environment steps; None where no tag tells.
+
+        The table's tags with that x-axis tell, and so does the sum of the episode lengths (their own
+        x-axis is the episode). Tags outside the table count only where the table's say nothing.
+        """
+        known = [
+            s.steps[-1] for n, s in self.series.items() if n in tags.TAGS and tags.TAGS[n].x_axis == "step" and len(s)
+        ]
+        lengths = self[tags.EPISODE_LENGTH].finite.values
+        if lengths.size:
+            known.append(np.int64(lengths[lengths > 0].sum()))
+        if not known:
+            known = [s.steps[-1] for n, s in self.series.items() if n not in tags.TAGS and len(s)]
+        return int(max(known)) if known else None
+
+
+def aligned(first: Series, second: Series) -> tuple[Series, Series]:
+    """Return the finite points of two series at the steps that both have (the last point of each step)."""
+    a, b = _last_per_step(first.finite), _last_per_step(second.finite)
+    _, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
+    return (
+        Series(a.name, a.steps[in_a], a.values[in_a]),
+        Series(b.name, b.steps[in_b], b.values[in_b]),
+    )
+
+
+def _last_per_step(series: Series) -> Series:
+    if len(series) == 0:
+        return series
+    return series.where(np.append(np.diff(series.steps) != 0, True))

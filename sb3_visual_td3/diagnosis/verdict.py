@@ -1,0 +1,95 @@
+"""The gate: from the criteria's results to a verdict, and from verdicts to an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class Status(str, Enum):
+    """What the data say of one criterion."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "not_applicable"
+
+
+class Verdict(str, Enum):
+    """What the criteria together say of the run."""
+
+    GO = "GO"
+    NO_GO = "NO-GO"
+    INSUFFICIENT = "INSUFFICIENT"
+
+
+class ExitCode(IntEnum):
+    """The exit codes, everywhere a verdict is given."""
+
+    GO = 0
+    NO_GO = 1
+    UNREADABLE = 2
+    INSUFFICIENT = 3
+    INTERNAL_ERROR = 4
+
+
+EXIT_CODE_OF = {
+    Verdict.GO: ExitCode.GO,
+    Verdict.NO_GO: ExitCode.NO_GO,
+    Verdict.INSUFFICIENT: ExitCode.INSUFFICIENT,
+}
+
+WORST_FIRST = (
+    ExitCode.INTERNAL_ERROR,
+    ExitCode.UNREADABLE,
+    ExitCode.NO_GO,
+    ExitCode.INSUFFICIENT,
+    ExitCode.GO,
+)
+
+
+@dataclass(frozen=True)
+class CriterionResult:
+    """One criterion, judged.
+
+    :param blocking: whether it stands in the way of this run; see ``scale_dependent`` in criteria.yml.
+    :param value: what was measured; None where nothing was.
+    :param detail: the figures behind the status, in words.
+    """
+
+    id: str
+    title: str
+    status: Status
+    blocking: bool
+    value: float | None
+    threshold: float | None
+    source: str
+    detail: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def decide(results: Iterable[CriterionResult]) -> Verdict:
+    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if one is unknown, else GO.
+
+    Where no blocking criterion was judged at all, nothing speaks for the run: INSUFFICIENT.
+    """
+    blocking = {r.status for r in results if r.blocking}
+    if Status.FAIL in blocking:
+        return Verdict.NO_GO
+    if Status.UNKNOWN in blocking or Status.PASS not in blocking:
+        return Verdict.INSUFFICIENT
+    return Verdict.GO
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 where there is none."""
+    given = set(codes)
+    return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
+
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst verdict of several runs; INSUFFICIENT where there is none."""
+    given = set(verdicts)
+    order = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
+    return next((verdict for verdict in order if verdict in given), Verdict.INSUFFICIENT)

@@ -1,0 +1,52 @@
+"""Checks of what a user hands to an environment; each says what was got, what was expected, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+
+
+def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
+    """Return ``value`` as an int of ``minimum`` to ``maximum``.
+
+    :raises ValueError: if it is no whole number (a bool is none) or lies outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= int(value) <= maximum:
+        raise ValueError(
+            f"{name}={value!r}: expected a whole number from {minimum} to {maximum}; set {name} to one of these"
+        )
+    return int(value)
+
+
+def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
+    """Return ``value`` as a float of ``minimum`` to ``maximum``, both in ``unit``.
+
+    :raises ValueError: if it is no finite number (a bool is none) or lies outside.
+    """
+    is_number = not isinstance(value, bool) and isinstance(value, Real)
+    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    if not minimum <= number <= maximum:  # NaN, too, compares as outside
+        raise ValueError(
+            f"{name}={value!r}: expected a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
+        )
+    return number
+
+
+def select_maps(maps: object, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the names of the maps that ``maps`` stands for.
+
+    :param maps: the name of a group, the name of one map, or a sequence of map names.
+    :param groups: the maps that there are, by group.
+    :raises ValueError: if ``maps`` is empty, names one map twice, or names what is in no group.
+    """
+    if isinstance(maps, str) and maps in groups:
+        return tuple(groups[maps])
+    known = [name for group in groups.values() for name in group]
+    names = (maps,) if isinstance(maps, str) else tuple(maps) if isinstance(maps, Sequence) else ()
+    if not names or any(name not in known for name in names) or len(set(names)) != len(names):
+        raise ValueError(
+            f"maps={maps!r}: expected one of the groups {sorted(groups)} or a sequence of different map names; "
+            f"choose from {known}"
+        )
+    return names

@@ -1,0 +1,72 @@
+"""Figures and bars over a picture, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.backend import Control
+
+_WHITE, _GREEN, _RED, _YELLOW = (245, 245, 245), (90, 220, 110), (235, 80, 70), (245, 205, 80)
+_LINE_PX = 18
+_BAR_PX = 60
+
+
+def draw_hud(
+    picture: NDArray[np.uint8], info: Mapping[str, Any], reward_terms: Mapping[str, float], control: Control
+) -> NDArray[np.uint8]:
+    """Draw speed, place, reward terms and controls onto ``picture`` and return it.
+
+    :param picture: ``(height, width, 3) uint8`` RGB, written to.
+    :param info: the info of the step.
+    :param reward_terms: weighted terms of the step by name; empty before the first step.
+    :param control: what the driver does.
+    """
+    lines = [
+        f"{info['speed_kmh']:5.1f} km/h   {info['distance_m']:6.1f} m   {info['map']}",
+        f"offset {info['lateral_offset_m']:+.2f} m   marks crossed {info['lane_invasions']}",
+    ]
+    picture[: 3 * _LINE_PX - 6, :330] //= 2
+    for row, line in enumerate(lines, start=1):
+        _write(picture, line, (10, row * _LINE_PX))
+    _draw_terms(picture, reward_terms)
+    _draw_controls(picture, control)
+    if info["termination"]:
+        _write(picture, info["termination"], (10, picture.shape[0] - 12), _RED)
+    return picture
+
+
+def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -> None:
+    left = picture.shape[1] - 240
+    picture[: len(reward_terms) * _LINE_PX + 8, left - 10 :] //= 2
+    for row, (name, value) in enumerate(reward_terms.items(), start=1):
+        _write(picture, f"{name:<13}", (left, row * _LINE_PX))
+        _write(picture, f"{value:+.2f}", (left + 110, row * _LINE_PX))
+        _draw_bar(picture, left + 196, row * _LINE_PX - 9, value, _GREEN if value >= 0 else _RED, 36)
+
+
+def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
+    middle, bottom = picture.shape[1] // 2, picture.shape[0] - 40
+    picture[bottom - 8 : bottom + 32, middle - 150 : middle + 70] //= 2
+    _write(picture, "steer", (middle - 140, bottom + 8))
+    _draw_bar(picture, middle, bottom, control.steer, _YELLOW, _BAR_PX)
+    _write(picture, "pedals", (middle - 140, bottom + 26))
+    pedal = control.throttle - control.brake
+    _draw_bar(picture, middle, bottom + 18, pedal, _GREEN if pedal >= 0 else _RED, _BAR_PX)
+
+
+def _draw_bar(
+    picture: NDArray[np.uint8], middle: int, top: int, value: float, colour: tuple[int, int, int], half_px: int
+) -> None:
+    """Draw ``value`` as a bar from ``middle``: 1 is ``half_px`` to the right, -1 as far to the left."""
+    end = middle + round(max(-1.0, min(1.0, value)) * half_px)
+    picture[top : top + 8, min(middle, end) : max(middle, end) + 1] = colour
+    picture[top - 2 : top + 10, middle] = _WHITE
+
+
+def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: tuple[int, int, int] = _WHITE) -> None:
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)

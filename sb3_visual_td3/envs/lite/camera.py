@@ -1,0 +1,144 @@
+"""A forward camera that sees the ground raster in perspective and the panorama above the horizon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.lite.ground import Ground
+from sb3_visual_td3.envs.lite.maps import LiteMap
+
+CAMERA_AHEAD_M = 2.0
+CAMERA_HEIGHT_M = 1.5
+_TURN = 2.0 * math.pi
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+class Band(NamedTuple):
+    """A strip of rows below the horizon that is drawn from one level of the ground."""
+
+    n_rows: int
+    """Rows of the picture; the last band takes all that are left."""
+    level: int
+    samples: int
+    """Samples per row, averaged: far rows see many metres of road each."""
+
+
+CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
+"""For small frames. One warp of the finest level alone breaks far marks into dots."""
+PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
+"""For large pictures."""
+
+
+class _Strip(NamedTuple):
+    """A band with its geometry worked out."""
+
+    first_row: int
+    last_row: int
+    level: int
+    samples: int
+    to_vehicle: NDArray[np.float64]
+    """3x3, from (column, row) samples of the strip to homogeneous (forward, left) metres from the vehicle."""
+
+
+class Camera:
+    """Draws ``(height, width) uint8`` pictures, 90 degrees wide, the horizon on the middle row.
+
+    :param height: in pixels, even.
+    :param width: in pixels, even.
+    :param bands: how the rows below the horizon are drawn, from the horizon downwards.
+    """
+
+    def __init__(self, height: int, width: int, bands: Sequence[Band] = CAMERA_BANDS) -> None:
+        cv2.setNumThreads(1)  # the pictures are too small to share out, and environments run side by side
+        self._height, self._width = height, width
+        self._horizon = height // 2
+        self._focal = width / 2.0
+        self._strips = self._lay_out(bands)
+        right = (np.arange(width) + 0.5 - width / 2.0) / self._focal
+        self._column_angles_rad = -np.arctan(right)
+        self._skies: dict[str, NDArray[np.uint8]] = {}
+
+    def draw(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
+        """Return what is seen from a vehicle at this place, as a new array."""
+        frame = np.empty((self._height, self._width), np.uint8)
+        sky = self._sky(scene)
+        turns = (self._column_angles_rad + yaw_rad) / _TURN
+        np.take(sky, ((turns % 1.0) * sky.shape[1]).astype(np.intp), axis=1, out=frame[: self._horizon], mode="clip")
+        to_world = _pose_matrix(x_m, y_m, yaw_rad)
+        for strip in self._strips:
+            rows = frame[strip.first_row : strip.last_row]
+            self._draw_strip(rows, strip, scene.ground, to_world)
+        return frame
+
+    def paved(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
+        """Return a mask of ``draw``'s size: 255 where the road is seen, 0 elsewhere."""
+        mask = np.zeros((self._height, self._width), np.uint8)
+        rows = mask[self._horizon :]
+        to_vehicle = self._to_vehicle(self._horizon, 1)
+        matrix = scene.ground.from_world(level) @ _pose_matrix(x_m, y_m, yaw_rad) @ to_vehicle
+        cv2.warpPerspective(scene.ground.paved, matrix, rows.shape[::-1], dst=rows, flags=_WARP)
+        return mask
+
+    def _draw_strip(
+        self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, to_world: NDArray[np.float64]
+    ) -> None:
+        size = (self._width, rows.shape[0] * strip.samples)
+        samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
+        matrix = ground.from_world(strip.level) @ to_world @ strip.to_vehicle
+        cv2.warpPerspective(
+            ground.levels[strip.level],
+            matrix,
+            size,
+            dst=samples,
+            flags=_WARP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=ground.grey,
+        )
+        if strip.samples > 1:
+            cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
+
+    def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
+        strips, first = [], self._horizon
+        for band in bands:
+            last = first + band.n_rows if band is not bands[-1] else self._height
+            strips.append(_Strip(first, last, band.level, band.samples, self._to_vehicle(first, band.samples)))
+            first = last
+        return strips
+
+    def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
+        """Return the ground point that a sample sees, for a strip that begins on ``first_row``.
+
+        A sample ``right`` pixels right of and ``down`` pixels below the middle sees the ground
+        ``height * focal / down`` ahead of the camera and ``height * right / down`` to its right.
+        """
+        right_down = np.array(
+            [
+                [1.0, 0.0, 0.5 - self._width / 2.0],
+                [0.0, 1.0 / samples, 0.5 / samples + first_row - self._horizon],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+        forward_left = np.array(
+            [[0.0, CAMERA_AHEAD_M, CAMERA_HEIGHT_M * self._focal], [-CAMERA_HEIGHT_M, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        )
+        return np.asarray(forward_left @ right_down)
+
+    def _sky(self, scene: LiteMap) -> NDArray[np.uint8]:
+        """Return the panorama of ``scene`` in this camera's resolution, scaled once."""
+        if scene.name not in self._skies:
+            # Two columns to a pixel where the picture is densest: finer ones would flicker as the car turns.
+            n_columns = 2 * round(_TURN * self._focal)
+            sky = cv2.resize(scene.panorama, (n_columns, self._horizon), interpolation=cv2.INTER_AREA)
+            self._skies[scene.name] = np.asarray(sky, dtype=np.uint8)
+        return self._skies[scene.name]
+
+
+def _pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
+    cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
+    return np.array([[cos, -sin, x_m], [sin, cos, y_m], [0.0, 0.0, 1.0]])

@@ -1,0 +1,22 @@
+"""Make the environments known to gymnasium."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+
+LITE_DRIVING_ID = "LiteDriving-v0"
+
+MAX_EPISODE_STEPS = 500
+"""Decisions after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
+
+_ENTRY_POINTS = {LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv"}
+
+
+def register_envs() -> None:
+    """Register every environment of this package; calling it again changes nothing.
+
+    The entry points are strings, so that no world is imported before one is made.
+    """
+    for env_id, entry_point in _ENTRY_POINTS.items():
+        if env_id not in gym.registry:
+            gym.register(id=env_id, entry_point=entry_point, max_episode_steps=MAX_EPISODE_STEPS)

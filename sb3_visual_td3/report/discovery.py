@@ -1,0 +1,71 @@
+"""Which runs lie under a path: a run is a folder that directly holds event files, or one file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sb3_visual_td3.report.event_reader import UnreadableRunError
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+
+EVENT_FILE_MARK = "tfevents"
+_LEVELS_ABOVE = 3
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The event files of one run, by name in order."""
+
+    path: Path
+    files: tuple[Path, ...]
+
+
+def find_runs(path: Path) -> tuple[RunFiles, ...]:
+    """Return the runs at or below ``path``.
+
+    :raises UnreadableRunError: if ``path`` does not exist or no event file lies there.
+    :raises OSError: if the path cannot be looked at.
+    """
+    if not path.exists():
+        raise UnreadableRunError(f"{path}: no such file or folder")
+    if path.is_file():
+        return (RunFiles(path, (path,)),)
+    runs = []
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        files = tuple(Path(folder) / name for name in sorted(names) if EVENT_FILE_MARK in name)
+        if files:
+            runs.append(RunFiles(Path(folder), files))
+    if not runs:
+        raise UnreadableRunError(f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name)")
+    return tuple(runs)
+
+
+def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
+    """Return the run.json that belongs to a run, if any, and a note where one could not be read.
+
+    It lies in the run's folder or in one of the folders above it; one further up counts only if its
+    ``event_dir`` leads here.
+    """
+    folder = (run.parent if run.is_file() else run).resolve()
+    for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
+        candidate = above / FILE_NAME
+        if not candidate.is_file():
+            continue
+        try:
+            manifest = RunManifest.read(candidate)
+        except (ValueError, OSError) as error:
+            if above == folder:
+                return None, f"run.json was left aside: {error}"
+            continue
+        if above == folder or _leads_to(above, manifest.event_dir, folder):
+            return manifest, None
+    return None, None
+
+
+def _leads_to(base: Path, event_dir: str | None, folder: Path) -> bool:
+    if not event_dir:
+        return False
+    target = (base / event_dir).resolve()
+    return target == folder or target in folder.parents

@@ -1,0 +1,63 @@
+"""report.html: one self-contained page. Nothing is loaded from a network, and its own policy forbids it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.verdict import worst_verdict
+from sb3_visual_td3.report import wording
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.compare import HEADINGS, comparison
+from sb3_visual_td3.report.hyperparams import hyperparam_rows
+from sb3_visual_td3.report.plots import Figure, plots
+
+_TEMPLATES = resources.files(__package__).joinpath("templates")
+
+
+def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
+    """Return the page: the verdict first, then why, what to do, the criteria, plots and metrics of each run."""
+    environment = _environment()
+    plotted = [plots(analysis) for analysis in analyses]
+    return environment.get_template("report.html.j2").render(
+        analyses=analyses,
+        plotted=plotted,
+        unreadable=unreadable,
+        verdict=worst_verdict(a.verdict for a in analyses),
+        headings=HEADINGS,
+        comparison=comparison(analyses) if len(analyses) > 1 else (),
+        style=Markup(_source("style.css")),
+        script=Markup(_source("plots.js")),
+        plotly=Markup(get_plotlyjs()) if any(plotted) else None,
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(wording=wording, table=tags.TAGS, hyperparam_rows=hyperparam_rows)
+    environment.filters["number"] = number
+    environment.filters["figure_json"] = figure_json
+    return environment
+
+
+def _source(name: str) -> str:
+    return _TEMPLATES.joinpath(name).read_text(encoding="utf-8")
+
+
+def figure_json(figure: Figure) -> Markup:
+    """Return the figure as JSON that cannot end the script element it stands in."""
+    text = json.dumps(figure, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

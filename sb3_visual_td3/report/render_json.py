@@ -1,0 +1,95 @@
+"""report.json: the analysis for programs, versioned."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sb3_visual_td3.diagnosis.verdict import worst_verdict
+from sb3_visual_td3.report.analysis import Analysis
+
+FORMAT_VERSION = 1
+
+
+def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
+    """Return the text of report.json: one run's object, or a comparison that holds one object per run."""
+    if len(analyses) == 1 and not unreadable:
+        content = run_object(analyses[0])
+    else:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "verdict": worst_verdict(a.verdict for a in analyses).value,
+            "runs": [run_object(analysis) for analysis in analyses],
+            "unreadable": list(unreadable),
+        }
+    return json.dumps(_safe(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def run_object(analysis: Analysis) -> dict[str, Any]:
+    """Return one run as the plain object of the contract."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "verdict": analysis.verdict.value,
+        "criteria": [
+            {
+                "id": r.id,
+                "title": r.title,
+                "status": r.status.value,
+                "blocking": r.blocking,
+                "value": r.value,
+                "threshold": r.threshold,
+                "source": r.source,
+            }
+            for r in analysis.criteria
+        ],
+        "diagnoses": [
+            {
+                "id": d.id,
+                "title": d.title,
+                "confidence": d.confidence,
+                "evidence": [asdict(e) for e in d.evidence],
+                "remedy": d.remedy,
+                "first_step": d.first_step,
+            }
+            for d in analysis.diagnoses
+        ],
+        "alerts": _alerts(analysis),
+        "metrics": {tag: asdict(metric) for tag, metric in analysis.metrics.items()},
+        "run": _run(analysis),
+    }
+
+
+def _alerts(analysis: Analysis) -> dict[str, Any]:
+    """Activations by alert; null where the run did not log the alert at all."""
+    counts: dict[str, Any] = {"warning": None, "critical": None}
+    counts.update({name: alert.n_active for name, alert in analysis.alerts.items()})
+    return counts
+
+
+def _run(analysis: Analysis) -> dict[str, Any]:
+    return {
+        "name": analysis.name,
+        "path": str(analysis.data.path),
+        "files": [file.name for file in analysis.data.files],
+        "n_steps": analysis.series.n_steps,
+        "n_points": analysis.data.n_points,
+        "missing_tags": list(analysis.missing),
+        "alert_points": {name: alert.n_points for name, alert in analysis.alerts.items()},
+        "alert_first_steps": {name: alert.first_step for name, alert in analysis.alerts.items()},
+        "notes": list(analysis.notes),
+        "manifest": None if analysis.manifest is None else asdict(analysis.manifest),
+    }
+
+
+def _safe(value: Any) -> Any:
+    """Return the value with every NaN and infinity as null: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe(item) for item in value]
+    return value

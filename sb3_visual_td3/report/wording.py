@@ -1,0 +1,65 @@
+"""How numbers and findings are put into words, the same in every format."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
+from sb3_visual_td3.report.analysis import Analysis
+
+STATUS_MARK = {
+    Status.PASS: "✓",
+    Status.FAIL: "✗",
+    Status.UNKNOWN: "?",
+    Status.NOT_APPLICABLE: "-",
+}
+STATUS_WORD = {
+    Status.PASS: "pass",
+    Status.FAIL: "fail",
+    Status.UNKNOWN: "unknown",
+    Status.NOT_APPLICABLE: "not applicable",
+}
+VERDICT_SENTENCE = {
+    Verdict.GO: "Every blocking criterion holds. Nothing in this run speaks against a long one.",
+    Verdict.NO_GO: "A long run like this one would be wasted.",
+    Verdict.INSUFFICIENT: "What was logged does not suffice to say GO; nothing that blocks was seen to fail.",
+}
+_REMEDY_WITHOUT_CAUSE = {
+    Verdict.GO: "Start the long run.",
+    Verdict.NO_GO: "No known cause fits. Start with the failed criteria and the plots of their tags.",
+    Verdict.INSUFFICIENT: (
+        "Log what is missing and let the run go on until it can be judged: GradientNormCallback, "
+        "ExplosionAlertCallback, DrivingMetricsCallback and DrivingEvalCallback write every tag that is read here."
+    ),
+}
+
+
+def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
+    """Return the criteria that made the verdict: the failed ones, else the unknown ones."""
+    if analysis.verdict is Verdict.NO_GO:
+        return analysis.blocking(Status.FAIL)
+    if analysis.verdict is Verdict.INSUFFICIENT:
+        return analysis.blocking(Status.UNKNOWN)
+    return ()
+
+
+def reason(result: CriterionResult) -> str:
+    """Return one line for a criterion: what was found, against what; or why nothing could be."""
+    if result.value is None:
+        return f"{result.detail[:1].upper()}{result.detail[1:]}"
+    against = "" if result.threshold is None else f" (threshold {number(result.threshold)})"
+    return f"Found: {number(result.value)}{against}; {result.detail}"
+
+
+def first_step_to_take(analysis: Analysis) -> str:
+    """Return what to do first."""
+    return analysis.cause.remedy if analysis.cause else _REMEDY_WITHOUT_CAUSE[analysis.verdict]
+
+
+def run_line(analysis: Analysis) -> str:
+    """Return the run in one line: length, tags, points, files."""
+    steps = analysis.series.n_steps
+    n_files = len(analysis.data.files)
+    return (
+        f"{'unknown length' if steps is None else f'{steps:,} environment steps'} · {len(analysis.metrics)} tags · "
+        f"{analysis.data.n_points:,} points · {n_files} event file{'s' if n_files != 1 else ''}"
+    )

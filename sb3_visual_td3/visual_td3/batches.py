@@ -1,0 +1,40 @@
+"""What an update is made of: transitions, their images augmented and their discounts spelled out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch as th
+
+from sb3_visual_td3.visual_td3.augment import random_shift
+
+Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
+
+
+class Batch(NamedTuple):
+    """Transitions as the losses need them.
+
+    Images are ``(batch, channels, height, width)`` uint8; actions ``(batch, action_dim)`` in [-1, 1]; dones,
+    rewards and discounts ``(batch, 1)``, where a discount that is the same for all may be a number.
+    """
+
+    observations: Observations
+    actions: th.Tensor
+    next_observations: Observations
+    dones: th.Tensor
+    rewards: th.Tensor
+    discounts: th.Tensor | float
+
+
+def augmented(observations: Observations, pad: int) -> Observations:
+    """Shift images randomly; what is no image stays as it is.
+
+    :param observations: one tensor, or one for each key
+    :param pad: largest shift in pixels; 0 is off
+    :return: observations of the same shape
+    """
+    if pad == 0:
+        return observations
+    if isinstance(observations, dict):
+        return {key: random_shift(value, pad) if value.dim() == 4 else value for key, value in observations.items()}
+    return random_shift(observations, pad) if observations.dim() == 4 else observations

@@ -1,0 +1,38 @@
+"""What a bootstrapped target may be."""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_visual_td3.visual_td3.losses import possible_range
+
+
+class TargetRange:
+    """Keeps targets within what the rewards sampled so far can add up to, or within a fixed limit.
+
+    The range only grows, so that one dull batch does not narrow it.
+
+    :param limit: True follows the rewards; a number allows +- that number; False allows everything
+    """
+
+    def __init__(self, limit: float | bool = False) -> None:
+        self.limit = limit
+        self.lower = th.zeros(())
+        self.upper = th.zeros(())
+
+    def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
+        """Widen the range by a batch's rewards, and clamp the batch's targets to it.
+
+        :param targets: ``(batch, 1)``
+        :param rewards: ``(batch, 1)``, n-step sums where n > 1
+        :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed
+        :return: ``(batch, 1)``
+        """
+        if self.limit is False:
+            return targets
+        if self.limit is not True:
+            return targets.clamp(-self.limit, self.limit)
+        lower, upper = possible_range(rewards, discounts)
+        self.lower = th.minimum(self.lower.to(lower.device), lower)
+        self.upper = th.maximum(self.upper.to(upper.device), upper)
+        return targets.clamp(self.lower, self.upper)

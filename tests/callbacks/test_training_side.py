@@ -1,0 +1,153 @@
+"""GradientNormCallback, ExplosionAlertCallback and RunRecorderCallback on small random images."""
+
+import json
+import math
+
+import pytest
+from stable_baselines3 import SAC
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, RunRecorderCallback
+from sb3_visual_td3.callbacks.explosion_alert import gradient_alerts
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.runs.manifest import RunManifest
+from tests.callbacks.event_files import scalars_in
+from tests.image_env import ImageEnv
+
+
+def test_points_stand_at_the_rhythm_asked_for_and_at_the_end(make_model, tmp_path):
+    model = make_model(tensorboard_log=str(tmp_path))
+    model.learn(75, callback=GradientNormCallback(sample_freq=1, log_freq=20))
+    scalars = scalars_in(tmp_path)
+    assert [step for step, _ in scalars[tags.CRITIC_LOSS]] == [40, 60, 75]
+    # The state of the agent is there from the start.
+    assert scalars[tags.TOTAL_ITERATIONS][0] == (20, 0.0)
+    assert scalars[tags.IS_TRAINING] == [(20, 0.0), (40, 1.0), (60, 1.0), (75, 1.0)]
+
+
+def test_each_name_has_one_writer(make_model, tmp_path):
+    """Stable-Baselines3 dumps its losses every four episodes: not into the names that the callback writes."""
+    model = make_model(tensorboard_log=str(tmp_path))
+    model.learn(120, callback=GradientNormCallback(sample_freq=1, log_freq=30))
+    for tag, points in scalars_in(tmp_path).items():
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)), tag
+        if tag in (tags.ACTOR_LOSS, tags.CRITIC_LOSS):
+            assert steps == [30, 60, 90, 120]
+
+
+def test_without_callbacks_the_losses_are_logged_as_sb3_does(make_model, tmp_path):
+    model = make_model(tensorboard_log=str(tmp_path))
+    model.learn(120)
+    assert {tags.ACTOR_LOSS, tags.CRITIC_LOSS} <= set(scalars_in(tmp_path))
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_every_training_name_is_there_and_none_of_a_missing_group(make_model, tmp_path, encoder):
+    model = make_model(tensorboard_log=str(tmp_path), policy_kwargs={"encoder": encoder})
+    model.learn(60, callback=GradientNormCallback(sample_freq=1, log_freq=20))
+    scalars = scalars_in(tmp_path)
+    later = {tags.ENCODER_DORMANT_FRACTION, *tags.TARGET_DISTANCE.values(), tags.FRAME_STD, tags.FRAME_CHANGE}
+    owned = {name for name, tag in tags.TAGS.items() if tag.owner == "GradientNormCallback"} - later
+    of_actor_cnn = {name for name in owned if "actor_cnn" in name}
+    assert set(scalars) & owned == (owned if encoder == "separate" else owned - of_actor_cnn)
+    assert scalars[tags.ENCODER_IS_SHARED][-1][1] == float(encoder == "shared")
+    assert scalars[tags.REWARD_IS_NORMALIZED][-1][1] == 0.0
+    assert scalars[tags.BUFFER_UTILIZATION][-1] == (60, pytest.approx(60 / 300, abs=0.01))
+
+
+def test_the_observer_leaves_when_training_ends(make_model):
+    model = make_model()
+    model.learn(30, callback=[GradientNormCallback(), ExplosionAlertCallback()])
+    assert model.observers == []
+
+
+def test_a_model_that_cannot_be_watched_is_named():
+    model = SAC("MlpPolicy", "Pendulum-v1", device="cpu")
+    with pytest.raises(ValueError, match="SAC.*VisualTD3"):
+        model.learn(10, callback=GradientNormCallback())
+
+
+BOUNDARIES = [
+    ({"actor_cnn": 9_999.0}, []),
+    ({"actor_cnn": 10_000.0}, []),
+    ({"actor_cnn": 10_000.1}, ["warning"]),
+    ({"actor_cnn": 100_000.0}, ["warning"]),
+    ({"actor_cnn": 100_000.1}, ["critical"]),
+    ({"actor_cnn": math.inf}, ["critical"]),
+    ({"actor_cnn": math.nan}, ["critical"]),
+    ({"actor_cnn": 20_000.0, "critic_cnn": 200_000.0, "critic_mlp": 1.0}, ["warning", "critical"]),
+    ({}, []),
+]
+
+
+@pytest.mark.parametrize(("norms", "levels"), BOUNDARIES)
+def test_levels_at_their_boundaries(norms, levels):
+    assert [alert.level for alert in gradient_alerts(norms, 7, 10_000, 100_000)] == levels
+
+
+def test_an_explosion_reaches_console_event_file_and_alerts_once(make_model, tmp_path, capsys):
+    model = make_model(env=ImageEnv(reward_scale=1e4), tensorboard_log=str(tmp_path / "tb"), preset="td3")
+    model.learn(80, callback=ExplosionAlertCallback(check_freq=20, sample_freq=1))
+    scalars = scalars_in(tmp_path)
+    assert [step for step, _ in scalars[tags.ALERT_CRITICAL]] == [40, 60, 80]
+    assert scalars[tags.ALERT_CRITICAL][-1][1] == 1.0
+    alerts = [json.loads(line) for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
+    critic = [a for a in alerts if a["rule"] == "gradient_explosion:critic_cnn" and a["level"] == "critical"]
+    assert len(critic) == 1, "one activation, however many checks it lasts"
+    assert critic[0]["value"] > critic[0]["threshold"] == 100_000
+    assert "CRITICAL at step 40" in capsys.readouterr().out
+
+
+def test_a_calm_run_logs_zeros_and_no_alert(make_model, tmp_path):
+    model = make_model(tensorboard_log=str(tmp_path / "tb"))
+    model.learn(60, callback=ExplosionAlertCallback(check_freq=20, sample_freq=1))
+    scalars = scalars_in(tmp_path)
+    assert {value for _, value in scalars[tags.ALERT_CRITICAL] + scalars[tags.ALERT_WARNING]} == {0.0}
+    assert not (tmp_path / "alerts.jsonl").exists()
+
+
+@pytest.mark.parametrize("kwargs", [{"warning": 0}, {"warning": 5, "critical": 5}, {"check_freq": 0}])
+def test_thresholds_out_of_order_are_refused(kwargs):
+    with pytest.raises(ValueError, match="expected"):
+        ExplosionAlertCallback(**kwargs)
+
+
+def test_run_json_says_what_was_run(make_model, tmp_path):
+    model = make_model(tensorboard_log=str(tmp_path / "tb"), critic_cnn_lr="lin_1e-4")
+    model.learn(30, callback=RunRecorderCallback())
+    run = RunManifest.read(tmp_path / "run.json")
+    assert run.algo == "VisualTD3"
+    assert run.n_timesteps == 30
+    assert run.seed == 0
+    assert run.encoder == "shared"
+    assert run.groups == ("actor_mlp", "critic_cnn", "critic_mlp")
+    assert run.reward_is_normalized is False
+    assert run.hyperparams["critic_cnn_lr"] == "lin_1e-4"
+    assert run.hyperparams["batch_size"] == 8
+    assert run.hyperparams["train_freq"] == {"frequency": 1, "unit": "step"}
+    assert run.event_dir == "tb/VisualTD3_1"
+    assert run.finished >= run.started
+
+
+def test_run_json_has_no_finish_while_the_run_goes_on(make_model, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def fail(locals_, globals_):
+        raise Stop
+
+    model = make_model()
+    with pytest.raises(Stop):
+        model.learn(30, callback=[RunRecorderCallback(run_dir=tmp_path), *_as_callbacks(fail)])
+    assert RunManifest.read(tmp_path / "run.json").finished is None
+
+
+def _as_callbacks(function):
+    from stable_baselines3.common.callbacks import ConvertCallback
+
+    return [ConvertCallback(function)]
+
+
+def test_a_recorder_without_a_folder_says_so(make_model):
+    with pytest.raises(ValueError, match="run_dir"):
+        make_model().learn(30, callback=RunRecorderCallback())

@@ -1,0 +1,60 @@
+from sb3_visual_td3.common.tags import TAGS
+
+FIRST_RUN = [
+    "train/episode_reward",
+    "train/episode_length",
+    "train/collisions_per_episode",
+    "train/lane_invasions_per_episode",
+    "train/actor_loss",
+    "train/critic_loss",
+    "train/q1_value",
+    "train/q2_value",
+    "train/exploration_noise",
+    "gradients/actor_cnn_norm",
+    "gradients/actor_mlp_norm",
+    "gradients/critic_cnn_norm",
+    "gradients/critic_mlp_norm",
+    "alerts/gradient_explosion_warning",
+    "alerts/gradient_explosion_critical",
+    "agent/total_iterations",
+    "agent/is_training",
+    "agent/buffer_utilization",
+    "agent/actor_lr",
+    "agent/critic_lr",
+    "agent/actor_cnn_lr",
+    "agent/critic_cnn_lr",
+    "agent/actor_param_mean",
+    "agent/actor_param_std",
+    "agent/critic_param_mean",
+    "agent/critic_param_std",
+    "agent/actor_cnn_param_mean",
+    "agent/actor_cnn_param_std",
+    "agent/critic_cnn_param_mean",
+    "agent/critic_cnn_param_std",
+    "progress/buffer_size",
+    "progress/episode_steps",
+    "progress/current_reward",
+    "progress/speed_kmh",
+    "eval/mean_reward",
+    "eval/success_rate",
+    "eval/avg_collisions",
+    "eval/avg_lane_invasions",
+    "eval/avg_episode_length",
+]
+
+
+def test_the_first_runs_39_names_are_kept_to_the_letter():
+    assert len(FIRST_RUN) == 39
+    assert set(FIRST_RUN) <= set(TAGS)
+
+
+def test_every_row_says_what_it_means_and_who_writes_it():
+    for name, tag in TAGS.items():
+        assert tag.name == name
+        assert tag.unit
+        assert tag.meaning
+        assert tag.owner.endswith("Callback")
+
+
+def test_only_the_four_names_of_an_episode_count_episodes():
+    assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == FIRST_RUN[:4]

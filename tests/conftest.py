@@ -1,0 +1,24 @@
+"""Every test runs torch on one thread: exactness is promised there, and two cores are shared."""
+
+import os
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+import pytest
+import torch as th
+
+from sb3_visual_td3 import VisualTD3
+from tests.image_env import ImageEnv
+
+th.set_num_threads(1)
+
+
+@pytest.fixture
+def make_model():
+    """A VisualTD3 on small random images, ready to learn."""
+
+    def make(policy="CnnPolicy", env=None, **kwargs):
+        settings = {"buffer_size": 300, "learning_starts": 20, "batch_size": 8, "seed": 0, "device": "cpu"}
+        return VisualTD3(policy, env if env is not None else ImageEnv(), **{**settings, **kwargs})
+
+    return make

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.ranking import diagnose, rank
+from sb3_visual_td3.diagnosis.rules import RULES, actor_saturation, feature_leak, gradient_explosion
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+
+
+def points(tag: str, values: object) -> Series:
+    values = np.asarray(values, dtype=float)
+    return Series(tag, np.arange(1, values.size + 1) * 100, values)
+
+
+def found(identifier: str, confidence: float, **keywords: object) -> Diagnosis:
+    return Diagnosis(identifier, identifier, confidence, (), "Do this.", 100, **keywords)  # type: ignore[arg-type]
+
+
+def test_every_rule_is_silent_on_nothing() -> None:
+    assert [identifier for identifier, rule in RULES.items() if rule(SeriesSet()) is not None] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(list(tags.TAGS)), st.lists(st.floats(width=32), min_size=1, max_size=20), max_size=30
+    )
+)
+def test_whatever_the_values_a_diagnosis_is_well_formed(values: dict[str, list[float]]) -> None:
+    for diagnosis in diagnose(SeriesSet.of(points(tag, v) for tag, v in values.items())):
+        assert diagnosis.id in RULES
+        assert 0.3 <= diagnosis.confidence <= 1
+        assert diagnosis.evidence
+        assert diagnosis.remedy
+        for evidence in diagnosis.evidence:
+            assert evidence.tag in values
+
+
+def test_causes_come_before_surer_consequences() -> None:
+    ranked = rank(
+        [
+            found("explosion", 0.95, explained_by=("leak",)),
+            found("blind", 0.9, role="blind_spot"),
+            found("leak", 0.6),
+            found("faint", 0.1),
+        ]
+    )
+    assert [(d.id, d.role) for d in ranked] == [
+        ("leak", "cause"),
+        ("blind", "blind_spot"),
+        ("explosion", "consequence"),
+    ]
+    assert ranked[2].remedy.startswith("A consequence of leak: remedy that first.")
+
+
+def test_an_unsure_cause_explains_nothing() -> None:
+    ranked = rank([found("explosion", 0.95, explained_by=("leak",)), found("leak", 0.4)])
+    assert [(d.id, d.role) for d in ranked] == [("explosion", "cause"), ("leak", "cause")]
+
+
+def test_an_explosion_without_a_known_cause_stands_alone() -> None:
+    norm = points(tags.GRADIENT_NORM["critic_mlp"], np.exp(np.linspace(0, 14, 40)))
+    (alone,) = diagnose(SeriesSet.of([norm]))
+    assert (alone.id, alone.role) == ("gradient_explosion", "cause")
+    assert (
+        gradient_explosion.diagnose(SeriesSet.of([points(tags.GRADIENT_NORM["critic_cnn"], np.linspace(80, 630, 40))]))
+        is None
+    )
+
+
+def leak(**others: object) -> SeriesSet:
+    n = 40
+    series = {
+        tags.ACTOR_LOSS: -np.exp(np.linspace(1, 14, n)),
+        tags.Q1_VALUE: np.full(n, 20.0),
+        tags.Q2_VALUE: np.full(n, 20.0),
+        **others,
+    }
+    return SeriesSet.of(points(tag, values) for tag, values in series.items())
+
+
+def test_a_leak_first_shows_where_the_loss_leaves_what_q_supports() -> None:
+    diagnosis = feature_leak.diagnose(leak())
+    assert diagnosis is not None
+    loss = np.exp(np.linspace(1, 14, 40))
+    assert diagnosis.first_step == 100 * (int(np.argmax(loss > 200)) + 1)
+
+
+def test_a_still_head_and_a_growing_encoder_make_a_leak_surer() -> None:
+    bare = feature_leak.diagnose(leak())
+    signature = feature_leak.diagnose(
+        leak(
+            **{
+                tags.GRADIENT_NORM["actor_mlp"]: np.full(40, 1e-6),
+                tags.GRADIENT_NORM["actor_cnn"]: np.exp(np.linspace(1, 12, 40)),
+            }
+        )
+    )
+    alive_head = feature_leak.diagnose(
+        leak(
+            **{
+                tags.GRADIENT_NORM["actor_mlp"]: np.exp(np.linspace(1, 12, 40)),
+                tags.GRADIENT_NORM["actor_cnn"]: np.exp(np.linspace(1, 12, 40)),
+                tags.POLICY_Q_VALUE: np.exp(np.linspace(1, 14, 40)),
+            }
+        )
+    )
+    assert bare is not None
+    assert signature is not None
+    assert alive_head is not None
+    assert signature.confidence > bare.confidence > alive_head.confidence
+
+
+def test_a_loss_that_runs_up_is_no_leak() -> None:
+    assert feature_leak.diagnose(leak(**{tags.ACTOR_LOSS: np.exp(np.linspace(1, 14, 40))})) is None
+
+
+def test_saturation_counts_at_the_end_and_not_on_the_way() -> None:
+    recovered = points(tags.ACTION_SATURATION, [1.0] * 20 + [0.05] * 20)
+    dying = points(tags.ACTION_SATURATION, [0.05] * 20 + [1.0] * 20)
+    assert actor_saturation.diagnose(SeriesSet.of([recovered])) is None
+    diagnosis = actor_saturation.diagnose(SeriesSet.of([dying]))
+    assert diagnosis is not None
+    assert diagnosis.first_step == 2100

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, onset, theil_sen_slope
+
+
+def series(values: object, steps: object = None, name: str = "a") -> Series:
+    values = np.asarray(values, dtype=float)
+    return Series(name, np.arange(values.size) if steps is None else np.asarray(steps), values)
+
+
+def test_theil_sen_is_the_median_of_the_pairwise_slopes() -> None:
+    # Slopes of (0,0), (1,1), (2,4): 1, 3, 2.
+    assert theil_sen_slope(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 4.0])) == 2.0
+    assert np.isnan(theil_sen_slope(np.array([1.0, 1.0]), np.array([0.0, 9.0])))
+
+
+def test_one_outlier_does_not_move_the_slope() -> None:
+    y = np.arange(21.0)
+    y[10] = 1e9
+    assert theil_sen_slope(np.arange(21.0), y) == pytest.approx(1.0)
+
+
+def test_a_long_series_has_the_slope_of_its_short_twin() -> None:
+    rng = np.random.default_rng(0)
+    x = np.arange(50_000.0)
+    assert theil_sen_slope(x, 3 * x + rng.normal(0, 100, x.size)) == pytest.approx(3, rel=1e-3)
+
+
+def test_growth_factor_of_a_doubling_every_step() -> None:
+    assert growth_factor(series(-(2.0 ** np.arange(11)))) == pytest.approx(1024)
+    assert growth_factor(series(np.full(11, 7.0))) == pytest.approx(1)
+    assert np.isnan(growth_factor(series(np.zeros(5))))
+    assert np.isnan(growth_factor(series([])))
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=30))
+def test_growth_factor_is_never_negative_and_never_raises(values: list[float]) -> None:
+    factor = growth_factor(series(values))
+    assert np.isnan(factor) or factor >= 0
+
+
+def test_episode_ends_are_thirds_of_the_steps_and_not_of_the_episodes() -> None:
+    lengths = [50.0] * 20 + [2.0] * 500  # 1,000 steps each: two thirds of the episodes' first third are short
+    ends = episode_length_ends(series(lengths))
+    assert ends is not None
+    assert (ends.early, ends.late) == (50.0, 2.0)
+
+
+def test_few_long_episodes_are_compared_by_halves_and_three_not_at_all() -> None:
+    ends = episode_length_ends(series([100.0] * 5))
+    assert ends is not None
+    assert (ends.early, ends.late) == (100.0, 100.0)
+    assert episode_length_ends(series([100.0, 100.0, 100.0])) is None
+
+
+def test_onset_is_where_the_last_unbroken_stretch_begins() -> None:
+    points = series([0, 9, 0, 9, 9], steps=[10, 20, 30, 40, 50])
+    assert onset(points, points.values > 5) == 40
+    points = series([0, 9, 0], steps=[10, 20, 30])
+    assert onset(points, points.values > 5) == 20
+    assert onset(points, points.values > 99) is None
+
+
+def test_a_series_sorts_its_steps_and_cannot_be_changed() -> None:
+    points = series([3.0, 1.0], steps=[2, 1])
+    assert points.values.tolist() == [1.0, 3.0]
+    with pytest.raises(ValueError, match="read-only"):
+        points.values[0] = 0
+    with pytest.raises(ValueError, match="expected two one-dimensional arrays"):
+        Series("a", np.array([1]), np.array([1.0, 2.0]))
+
+
+def test_aligned_takes_common_steps_and_the_last_point_of_each() -> None:
+    a, b = aligned(series([1, 2, 3, np.nan], steps=[1, 2, 2, 4]), series([5, 6, 7], steps=[2, 3, 4], name="b"))
+    assert (a.steps.tolist(), a.values.tolist(), b.values.tolist()) == ([2], [3.0], [5.0])
+
+
+def test_the_length_of_a_run_comes_from_step_tags_and_episode_lengths_never_from_episode_numbers() -> None:
+    q = series([1.0], steps=[3000], name=tags.Q1_VALUE)
+    episodes = series([100.0] * 40, steps=np.arange(90_000, 90_040), name=tags.EPISODE_LENGTH)
+    foreign = series([1.0], steps=[77_000], name="foreign/tag")
+    assert SeriesSet.of([q, foreign]).n_steps == 3000
+    assert SeriesSet.of([q, episodes]).n_steps == 4000
+    assert SeriesSet.of([foreign]).n_steps == 77_000
+    assert SeriesSet().n_steps is None

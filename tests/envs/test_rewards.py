@@ -1,0 +1,108 @@
+import math
+
+import pytest
+
+from sb3_visual_td3.common.tags import REWARD_TERMS
+from sb3_visual_td3.envs import rewards
+from sb3_visual_td3.envs.rewards import RewardWeights
+
+TARGET = 8.0
+STEP = 0.1
+
+
+@pytest.mark.parametrize(
+    ("distance_m", "expected"),
+    [
+        (0.8, 1.0),  # at the target
+        (0.4, 0.5),
+        (0.0, 0.0),
+        (1.2, 0.5),  # half as fast again costs as much as half as fast
+        (1.6, 0.0),
+        (2.4, -1.0),
+        (8.0, -1.0),
+        (-0.4, -0.5),
+        (-8.0, -1.0),
+    ],
+)
+def test_progress_is_triangular_about_the_target_speed(distance_m, expected):
+    assert rewards.progress_term(distance_m, STEP, TARGET) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("speed", "expected"), [(0.0, 0.0), (1.2, 0.5), (2.4, 1.0), (8.0, 1.0), (16.0, 1.0)])
+def test_gate_opens_until_three_tenths_of_the_target_speed(speed, expected):
+    assert rewards.speed_gate(speed, TARGET) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("steer_change", "pedal_change", "gate", "expected"),
+    [
+        (0.0, 0.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0, 0.0),
+        (1.0, 0.0, 1.0, 0.5),
+        (-1.0, 0.0, 1.0, 0.5),
+        (0.0, 2.0, 1.0, 0.5),
+        (1.0, 1.0, 1.0, 0.25),
+        (2.0, 2.0, 1.0, 0.0),
+        (0.4, 0.4, 0.5, 0.35),
+    ],
+)
+def test_smoothness_pays_for_still_controls_while_moving(steer_change, pedal_change, gate, expected):
+    assert rewards.smoothness_term(steer_change, pedal_change, gate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("offset_m", "gate", "expected"),
+    [
+        (0.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0),
+        (1.75, 1.0, 0.0),
+        (-1.75, 1.0, 0.0),
+        (0.875, 0.5, 0.25),
+        (3.5, 1.0, -1.0),
+        (9.0, 1.0, -1.0),
+        (9.0, 0.5, -0.5),
+    ],
+)
+def test_lane_centring_falls_from_the_middle_to_the_edge_and_on(offset_m, gate, expected):
+    assert rewards.lane_centring_term(offset_m, 3.5, gate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("speed", "expected"), [(8.0, 1.0), (4.0, 0.0), (12.0, 0.0), (0.0, -1.0), (16.0, -1.0), (40.0, -1.0), (6.0, 0.5)]
+)
+def test_efficiency_is_one_at_the_target_speed_and_minus_one_at_rest(speed, expected):
+    assert rewards.efficiency_term(speed, TARGET) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("is_accident", "n_invasions", "expected"), [(False, 0, 0.0), (True, 0, -10.0), (False, 2, -2.0), (True, 1, -11.0)]
+)
+def test_safety_costs_ten_for_an_accident_and_one_for_a_mark(is_accident, n_invasions, expected):
+    cost = rewards.safety_term(is_accident, n_invasions, RewardWeights())
+    assert cost == expected
+    assert math.copysign(1.0, cost) == (1.0 if expected == 0.0 else -1.0), "a clean step must not read as -0.0"
+
+
+def test_weighted_terms_carry_the_weights_of_the_table_under_its_names():
+    terms = rewards.weigh(1.0, 1.0, 1.0, 1.0, -10.0, RewardWeights())
+    assert tuple(terms) == REWARD_TERMS
+    assert terms == {"progress": 0.6, "smoothness": 0.2, "lane_centring": 0.1, "efficiency": 0.1, "safety": -10.0}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: rewards.progress_term(1.0, 0.0, TARGET),
+        lambda: rewards.progress_term(1.0, STEP, 0.0),
+        lambda: rewards.progress_term(1.0, STEP, math.nan),
+        lambda: rewards.speed_gate(1.0, -1.0),
+        lambda: rewards.efficiency_term(1.0, 0.0),
+        lambda: rewards.smoothness_term(0.0, 0.0, 1.5),
+        lambda: rewards.lane_centring_term(0.0, 0.0, 1.0),
+        lambda: rewards.lane_centring_term(0.0, 3.5, -0.1),
+        lambda: rewards.safety_term(False, -1, RewardWeights()),
+    ],
+)
+def test_a_term_refuses_what_has_no_meaning(call):
+    with pytest.raises(ValueError, match="expected"):
+        call()

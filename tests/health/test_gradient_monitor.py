@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch as th
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.health.gradient_monitor import GradientMonitor
+from tests.image_env import ImageEnv
+
+
+class NaiveMonitor:
+    """Measures every update with plain Python numbers."""
+
+    def __init__(self):
+        self.norms, self.rewards, self.saturation = [], [], []
+
+    def after_backward(self, update):
+        norms = {
+            name: math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in group))
+            for name, group in update.groups.items()
+        }
+        self.norms.append((update.network, norms))
+        if update.network == "critic":
+            self.rewards.append(update.values["rewards"].flatten().tolist())
+
+    def after_clipping(self, update):
+        pass
+
+    def after_step(self, update):
+        if update.network == "actor":
+            self.saturation.append(float((update.values["actions"].abs() > 0.98).float().mean()))
+
+
+def means(naive, sampled):
+    """The mean norm of each group over the sampled updates of its network."""
+    counts = {"actor": 0, "critic": 0}
+    values = {}
+    for network, norms in naive.norms:
+        if sampled(network, counts[network]):
+            for group, norm in norms.items():
+                values.setdefault(group, []).append(norm)
+        counts[network] += 1
+    return {group: sum(v) / len(v) for group, v in values.items()}
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_norms_and_rewards_equal_a_naive_twin(make_model, encoder):
+    model = make_model(policy_kwargs={"encoder": encoder}, max_grad_norm=1e-4)
+    monitor, naive = GradientMonitor(sample_freq=1), NaiveMonitor()
+    model.observers += [monitor, naive]
+    model.learn(40)
+    read = monitor.read()
+    for group, mean in means(naive, lambda *_: True).items():
+        assert read[tags.GRADIENT_NORM[group]] == pytest.approx(mean, rel=1e-4)
+        assert read[tags.GRADIENT_NORM_CLIPPED[group]] <= 1.01e-4
+        assert read[tags.CLIP_FRACTION[group]] == 1.0
+        assert 0 < read[tags.UPDATE_RATIO[group]] < 1
+    rewards = [r for batch in naive.rewards for r in batch]
+    assert read[tags.REWARD_MIN] == pytest.approx(min(rewards))
+    assert read[tags.REWARD_MAX] == pytest.approx(max(rewards))
+    assert read[tags.Q_BOUND] == pytest.approx(max(map(abs, rewards)) / 0.01, rel=1e-3)
+    assert read[tags.ACTION_SATURATION] == pytest.approx(sum(naive.saturation) / len(naive.saturation))
+    assert read[tags.Q_GAP] == pytest.approx(read[tags.POLICY_Q_VALUE] - read[tags.Q1_VALUE])
+    assert (tags.GRADIENT_NORM["actor_cnn"] in read) == (encoder == "separate")
+
+
+def test_only_every_tenth_update_is_measured(make_model):
+    model = make_model()
+    monitor, naive = GradientMonitor(sample_freq=10), NaiveMonitor()
+    model.observers += [monitor, naive]
+    model.learn(61)  # 41 updates of the critics, 20 of the actor
+    read = monitor.read()
+    expected = means(naive, lambda network, n: n % (10 if network == "critic" else 5) == 0)
+    for group, mean in expected.items():
+        assert read[tags.GRADIENT_NORM[group]] == pytest.approx(mean, rel=1e-4)
+
+
+def test_watching_changes_no_weight(make_model):
+    plain = make_model()
+    plain.learn(40)
+    watched = make_model()
+    watched.observers.append(GradientMonitor(sample_freq=1))
+    watched.learn(40)
+    for a, b in zip(plain.policy.parameters(), watched.policy.parameters(), strict=True):
+        assert th.equal(a, b)
+
+
+def test_a_window_starts_anew_after_each_read(make_model):
+    model = make_model(env=ImageEnv())
+    monitor = GradientMonitor(sample_freq=1)
+    model.observers.append(monitor)
+    model.learn(30)
+    assert monitor.read()
+    assert monitor.read() == {}
+    assert monitor.n_updates == 0
+
+
+def test_the_largest_norms_of_a_window_are_its_maxima(make_model):
+    model = make_model()
+    monitor, naive = GradientMonitor(sample_freq=1, norms_only=True), NaiveMonitor()
+    model.observers += [monitor, naive]
+    model.learn(40)
+    largest = monitor.read_largest_norms()
+    for group, norm in largest.items():
+        assert norm == pytest.approx(max(norms[group] for _, norms in naive.norms if group in norms), rel=1e-4)
+    assert set(largest) == set(model.groups)
+    assert monitor.read_largest_norms() == {}
+
+
+def test_a_sampling_rate_below_one_is_refused():
+    with pytest.raises(ValueError, match="sample_freq"):
+        GradientMonitor(sample_freq=0)

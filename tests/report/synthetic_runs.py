@@ -1,0 +1,143 @@
+"""Runs made of formulas: what healthy, dead, leaking and broken training looks like, and as event files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+
+REAL_RUNS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+needs_real_runs = pytest.mark.skipif(
+    not (REAL_RUNS / "seed_5k").is_dir(), reason="the two recorded runs are not here (../shared/data)"
+)
+
+Values = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def healthy(seed: int = 0, last_step: int = 5000, shared_encoder: bool = False) -> Values:
+    """Training as it should be: Q dips below zero first, the actor's loss grows to minus tens."""
+    rng = np.random.default_rng(seed)
+    steps = np.arange(1100, last_step + 1, 100)
+    x = np.linspace(0, 1, steps.size)
+    noise = lambda scale: rng.normal(0, scale, steps.size)  # noqa: E731
+    q1 = -3 * np.sin(np.pi * np.minimum(x * 3, 1)) + 28 * x**1.5 + noise(0.3)
+    policy_q = q1 + 0.2 + 0.8 * x + noise(0.05)
+    values = {
+        tags.ACTOR_LOSS: -policy_q,
+        tags.CRITIC_LOSS: 4 + 6 * x + np.abs(noise(1)),
+        tags.Q1_VALUE: q1,
+        tags.Q2_VALUE: q1 + noise(0.1),
+        tags.TARGET_Q_MEAN: q1 + noise(0.2),
+        tags.POLICY_Q_VALUE: policy_q,
+        tags.Q_GAP: policy_q - q1,
+        tags.Q_BOUND: np.full(steps.size, 130.0),
+        tags.GRADIENT_NORM["actor_mlp"]: 0.07 + x + np.abs(noise(0.05)),
+        tags.GRADIENT_NORM["critic_cnn"]: 80 + 550 * x + np.abs(noise(40)),
+        tags.GRADIENT_NORM["critic_mlp"]: 5 + 30 * x + np.abs(noise(2)),
+        tags.CLIP_FRACTION["actor_mlp"]: np.clip(0.1 + noise(0.05), 0, 1),
+        tags.CLIP_FRACTION["critic_cnn"]: np.ones(steps.size),
+        tags.ALERT_WARNING: np.zeros(steps.size),
+        tags.ALERT_CRITICAL: np.zeros(steps.size),
+        tags.ACTION_SATURATION: np.clip(0.05 + noise(0.02), 0, 1),
+        tags.ACTION_STD_MIN: 0.2 + np.abs(noise(0.02)),
+        tags.PRE_TANH_ABS_MEAN: 0.5 + 0.5 * x,
+        tags.ENCODER_IS_SHARED: np.full(steps.size, float(shared_encoder)),
+        tags.REWARD_IS_NORMALIZED: np.zeros(steps.size),
+    }
+    if not shared_encoder:
+        values[tags.GRADIENT_NORM["actor_cnn"]] = 0.02 + 0.3 * x + np.abs(noise(0.02))
+        values[tags.CLIP_FRACTION["actor_cnn"]] = np.clip(0.05 + noise(0.02), 0, 1)
+    run: Values = {tag: (steps, v) for tag, v in values.items()}
+    run[tags.EPISODE_LENGTH] = _episodes(rng, last_step, 40, 160)
+    evals = np.arange(1000, last_step + 1, 1000)
+    run[tags.EVAL_DISTANCE] = (evals, 20 + 0.04 * evals)
+    run[tags.EVAL_RANDOM_DISTANCE] = (evals, np.full(evals.size, 12.0))
+    run[tags.EVAL_BRAKE_DISTANCE] = (evals, np.full(evals.size, 3.0))
+    return run
+
+
+def dead_policy(seed: int = 0) -> Values:
+    """Every action at the end of its range, actor gradients 0, the critic as ever."""
+    run = healthy(seed)
+    steps, _ = run[tags.ACTION_SATURATION]
+    x = np.linspace(0, 1, steps.size)
+    run[tags.ACTION_SATURATION] = (steps, np.minimum(1.0, 0.1 + 4 * x))
+    run[tags.ACTION_STD_MIN] = (steps, 0.2 * np.exp(-20 * x))
+    run[tags.PRE_TANH_ABS_MEAN] = (steps, 1 + 13 * x)
+    run[tags.GRADIENT_NORM["actor_mlp"]] = (steps, 0.1 * np.exp(-40 * x))
+    run[tags.GRADIENT_NORM["actor_cnn"]] = (steps, 0.02 * np.exp(-40 * x))
+    run[tags.EVAL_DISTANCE] = (run[tags.EVAL_DISTANCE][0], np.full(run[tags.EVAL_DISTANCE][0].size, 2.5))
+    return run
+
+
+def leaking(seed: int = 0, clipped_norms: bool = False) -> Values:
+    """The actor's loss runs away beyond Q, with the encoder's gradient, while the critic stays calm."""
+    run = healthy(seed)
+    steps, _ = run[tags.ACTOR_LOSS]
+    x = np.linspace(0, 1, steps.size)
+    run[tags.ACTOR_LOSS] = (steps, -3 * np.exp(14 * x))
+    run[tags.GRADIENT_NORM["actor_cnn"]] = (steps, np.full(steps.size, 1.9) if clipped_norms else 60 * np.exp(11 * x))
+    run[tags.GRADIENT_NORM["actor_mlp"]] = (steps, 3e-3 * np.exp(-30 * x))
+    run[tags.EPISODE_LENGTH] = _episodes(np.random.default_rng(seed), 5000, 60, 3)
+    if not clipped_norms:
+        active = (run[tags.GRADIENT_NORM["actor_cnn"]][1] > 50_000).astype(float)
+        run[tags.ALERT_CRITICAL] = (steps, active)
+    return run
+
+
+def with_nan(seed: int = 0) -> Values:
+    """A critic loss that becomes NaN at step 4,000."""
+    run = healthy(seed)
+    steps, loss = run[tags.CRITIC_LOSS]
+    run[tags.CRITIC_LOSS] = (steps, np.where(steps >= 4000, np.nan, loss))
+    return run
+
+
+def foreign() -> Values:
+    """A run of a stock library: few names, most of them not of the table."""
+    steps = np.arange(500, 5001, 500)
+    x = np.linspace(0, 1, steps.size)
+    return {
+        "rollout/ep_len_mean": (steps, 50 + 100 * x),
+        "rollout/ep_rew_mean": (steps, -20 + 40 * x),
+        "time/fps": (steps, np.full(steps.size, 90.0)),
+        tags.ACTOR_LOSS: (steps, -1 - 10 * x),
+        tags.CRITIC_LOSS: (steps, 3 + x),
+    }
+
+
+def _episodes(rng: np.random.Generator, n_steps: int, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
+    lengths: list[float] = []
+    while sum(lengths) < n_steps:
+        x = sum(lengths) / n_steps
+        lengths.append(max(1.0, round((first + (last - first) * x) * rng.uniform(0.7, 1.3))))
+    return np.arange(len(lengths)), np.array(lengths)
+
+
+def as_series(run: Values) -> SeriesSet:
+    return SeriesSet.of(Series(tag, steps, values) for tag, (steps, values) in run.items())
+
+
+def write_events(run: Values, folder: Path, name: str = "", start_time: float = 1000.0) -> Path:
+    """Write a run as one event file, in the order of the steps; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
+    writer = EventFileWriter(str(folder))
+    points = sorted(
+        (int(s), tag, float(v)) for tag, (steps, values) in run.items() for s, v in zip(steps, values, strict=True)
+    )
+    for i, (step, tag, value) in enumerate(points):
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, simple_value=value)])
+        writer.add_event(event_pb2.Event(wall_time=start_time + i * 1e-3, step=step, summary=summary))
+    writer.close()
+    (file,) = set(folder.iterdir()) - before
+    if name:
+        file = Path(os.replace(file, folder / name) or folder / name)
+    return file

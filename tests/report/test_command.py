@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report import analysis as analysis_module
+from sb3_visual_td3.report import command
+from sb3_visual_td3.runs.manifest import RunManifest
+
+from .synthetic_runs import Values, dead_policy, foreign, healthy, leaking, with_nan, write_events
+
+Report = Callable[..., int]
+
+
+def written(tmp_path: Path, folder: str = "out") -> dict[str, object]:
+    content: dict[str, object] = json.loads((tmp_path / folder / "report.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1), (with_nan, 1), (foreign, 3)])
+def test_the_exit_code_says_the_verdict(
+    report: Report, tmp_path: Path, make: Callable[[], Values], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(make(), tmp_path / "run")
+    assert report(tmp_path / "run") == code
+    captured = capsys.readouterr()
+    assert captured.out.startswith({0: "GO", 1: "NO-GO", 3: "INSUFFICIENT"}[code])
+    assert captured.err == ""
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "report.html", "report.json"}
+
+
+def test_a_run_of_two_points_is_insufficient(report: Report, tmp_path: Path) -> None:
+    run = {tag: (steps[:2], values[:2]) for tag, (steps, values) in healthy().items()}
+    write_events(run, tmp_path / "run")
+    assert report(tmp_path / "run") == 3
+
+
+def test_fail_on_no_go_lets_insufficient_pass_and_no_go_not(report: Report, tmp_path: Path) -> None:
+    write_events(foreign(), tmp_path / "foreign")
+    write_events(leaking(), tmp_path / "leak")
+    assert report(tmp_path / "foreign", "--fail-on", "no-go") == 0
+    assert report(tmp_path / "leak", "--fail-on", "no-go") == 1
+
+
+def test_several_runs_give_the_worst_code_and_one_object_each(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    write_events(foreign(), tmp_path / "runs" / "b")
+    assert report(tmp_path / "runs") == 3
+    write_events(leaking(), tmp_path / "runs" / "c")
+    assert report(tmp_path / "runs") == 1
+    runs = written(tmp_path)["runs"]
+    assert isinstance(runs, list)
+    assert [(r["run"]["name"], r["verdict"]) for r in runs] == [
+        ("runs/a", "GO"),
+        ("runs/b", "INSUFFICIENT"),
+        ("runs/c", "NO-GO"),
+    ]
+    (tmp_path / "runs" / "d").mkdir()
+    (tmp_path / "runs" / "d" / "events.out.tfevents.0").touch()
+    assert report(tmp_path / "runs") == 2
+    assert "d" in str(written(tmp_path)["unreadable"])
+
+
+def test_a_run_given_twice_is_judged_once(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    assert report(tmp_path / "run", tmp_path / "run" / ".") == 0
+    assert written(tmp_path)["verdict"] == "GO"
+
+
+def make_nothing(path: Path) -> None:
+    """Leave the path missing."""
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_empty_file(path: Path) -> None:
+    path.mkdir()
+    (path / "events.out.tfevents.0").touch()
+
+
+def make_text_file(path: Path) -> None:
+    path.write_text("step,value\n1,2\n" * 20)
+
+
+@pytest.mark.parametrize("make", [make_nothing, make_folder, make_empty_file, make_text_file])
+def test_unreadable_input_is_one_line_on_stderr_and_exit_2(
+    report: Report, tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "run")
+    assert report(tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "run" in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_internal_error_is_one_line_and_exit_4(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+
+    def broken(*_: object) -> None:
+        raise KeyError("broken rule")
+
+    monkeypatch.setattr(analysis_module, "diagnose", broken)
+    assert report(tmp_path / "run") == 4
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_verdict_does_not_depend_on_run_json(report: Report, tmp_path: Path) -> None:
+    write_events(leaking(), tmp_path / "with" / "tb")
+    write_events(leaking(), tmp_path / "without")
+    RunManifest("visual_td3", "LiteDriving-v0", 1, 5000, {"gamma": 0.99}, event_dir="tb").write(
+        tmp_path / "with" / "run.json"
+    )
+    report(tmp_path / "with", output="a")
+    report(tmp_path / "without", output="b")
+    first, second = written(tmp_path, "a"), written(tmp_path, "b")
+    for part in ("verdict", "criteria", "diagnoses", "alerts", "metrics"):
+        assert first[part] == second[part]
+    assert first["run"]["manifest"]["hyperparams"] == {"gamma": 0.99}  # type: ignore[index]
+    assert second["run"]["manifest"] is None  # type: ignore[index]
+    assert "gamma" in (tmp_path / "a" / "report.md").read_text()
+
+
+def test_a_broken_run_json_is_a_note(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"format_version": 99}')
+    assert report(tmp_path / "run") == 0
+    assert "format_version is 99" in str(written(tmp_path)["run"])
+
+
+def test_reports_go_into_the_runs_own_folder_and_never_into_bare_data(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run" / "tb")
+    report(tmp_path / "run", output=None)
+    assert (tmp_path / "report.json").exists()
+    assert not list((tmp_path / "run").glob("report.*"))
+    RunManifest("visual_td3", "LiteDriving-v0").write(tmp_path / "run" / "run.json")
+    report(tmp_path / "run", output=None)
+    assert len(list((tmp_path / "run").glob("report.*"))) == 3
+
+
+def test_a_folder_that_refuses_the_reports_is_exit_2(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "taken").touch()
+    assert report(tmp_path / "run", output="taken") == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_only_the_asked_formats_are_written(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    report(tmp_path / "run", "--format", "md,json")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "report.json"}
+    with pytest.raises(SystemExit) as refused:
+        report(tmp_path / "run", "--format", "pdf")
+    assert refused.value.code == 2
+
+
+def test_own_criteria_change_the_verdict_and_a_wrong_key_is_named(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    mine = tmp_path / "mine.yml"
+    mine.write_text("format_version: 1\ncriteria: {critic_loss_mean: {threshold: 1}}\n")
+    assert report(tmp_path / "run", "--criteria", mine) == 1
+    mine.write_text("format_version: 1\ncriteria: {critic_loss_mean: {treshold: 1}}\n")
+    assert report(tmp_path / "run", "--criteria", mine) == 2
+    error = capsys.readouterr().err
+    assert "'treshold'" in error
+    assert "mine.yml" in error
+    assert report(tmp_path / "run", "--criteria", tmp_path / "absent.yml") == 2
+    assert "absent.yml: No such file" in capsys.readouterr().err
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "a\x1b[31mred")
+    report(tmp_path / "a\x1b[31mred")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
+    write_events(leaking(), tmp_path / "run")
+    code = (
+        "import argparse, sys\n"
+        "from sb3_visual_td3.report import command\n"
+        "parser = argparse.ArgumentParser(); command.add_arguments(parser)\n"
+        f"code = command.run(parser.parse_args([{str(tmp_path / 'run')!r}, '--output', {str(tmp_path / 'out')!r}]))\n"
+        "heavy = {'torch', 'tensorflow', 'stable_baselines3', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 10 + code)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 11, done.stderr
+
+
+FINITE_OR_NOT = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from([*tags.TAGS, "rollout/ep_rew_mean", "x<script>"]),
+        st.lists(st.tuples(st.integers(0, 20_000), FINITE_OR_NOT), min_size=1, max_size=12),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_no_values_whatever_are_an_internal_error(
+    tmp_path_factory: pytest.TempPathFactory, points: dict[str, list[tuple[int, float]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    run = {t: (np.array([s for s, _ in p]), np.array([v for _, v in p])) for t, p in points.items()}
+    write_events(run, folder)
+    parser = command.argparse.ArgumentParser()
+    command.add_arguments(parser)
+    code = command.run(parser.parse_args([str(folder), "--output", str(folder / "out")]))
+    assert code in {1, 3}
+    json.loads((folder / "out" / "report.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} in the JSON"))

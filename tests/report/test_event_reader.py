@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
+
+from .synthetic_runs import Values, healthy, with_nan, write_events
+
+
+def read(path: Path) -> RunData:
+    (run,) = find_runs(path)
+    return read_run(run.path, run.files)
+
+
+def line(tag: str, steps: list[int], values: list[float]) -> Values:
+    return {tag: (np.array(steps), np.array(values))}
+
+
+def test_every_point_comes_back_in_single_precision(tmp_path: Path) -> None:
+    run = healthy()
+    write_events(run, tmp_path)
+    data = read(tmp_path)
+    assert data.series.names() == sorted(run)
+    for tag, (steps, values) in run.items():
+        np.testing.assert_array_equal(data.series[tag].steps, steps)
+        np.testing.assert_array_equal(data.series[tag].values, values.astype(np.float32))
+    assert data.n_points == sum(steps.size for steps, _ in run.values())
+    assert data.notes == ()
+
+
+def test_twenty_thousand_points_of_one_tag_are_all_kept(tmp_path: Path) -> None:
+    steps = np.arange(20_000)
+    write_events({"a": (steps, np.sqrt(steps))}, tmp_path)
+    assert len(read(tmp_path).series["a"]) == 20_000
+
+
+def test_nan_and_infinity_are_kept(tmp_path: Path) -> None:
+    write_events(with_nan(), tmp_path)
+    write_events(line("b", [1, 2], [np.inf, -np.inf]), tmp_path / "other")
+    assert np.isnan(read(tmp_path / "other").series["b"].values).sum() == 0
+    assert not np.isfinite(read(tmp_path / "other").series["b"].values).any()
+    (first, _) = find_runs(tmp_path)
+    assert np.isnan(read_run(first.path, first.files).series[tags.CRITIC_LOSS].values).sum() == 11
+
+
+def test_a_resumed_runs_later_file_replaces_the_steps_it_repeats(tmp_path: Path) -> None:
+    write_events(line("a", [1, 2, 3, 4], [1, 2, 3, 4]), tmp_path, "events.out.tfevents.1", start_time=100)
+    write_events(line("a", [3, 4, 5], [30, 40, 50]), tmp_path, "events.out.tfevents.2", start_time=200)
+    data = read(tmp_path)
+    assert data.series["a"].steps.tolist() == [1, 2, 3, 4, 5]
+    assert data.series["a"].values.tolist() == [1, 2, 30, 40, 50]
+    assert "2 points of an earlier file were replaced" in data.notes[0]
+
+
+def test_a_resumed_run_is_ordered_by_its_clock_and_not_by_file_name(tmp_path: Path) -> None:
+    write_events(line("a", [1, 2], [1, 2]), tmp_path, "z.tfevents", start_time=100)
+    write_events(line("a", [2, 3], [20, 30]), tmp_path, "a.tfevents", start_time=200)
+    assert read(tmp_path).series["a"].values.tolist() == [1, 20, 30]
+
+
+def test_files_written_at_the_same_time_are_merged_and_lose_nothing(tmp_path: Path) -> None:
+    write_events(line("a", [1, 3, 5], [1, 3, 5]), tmp_path, "one.tfevents", start_time=100)
+    write_events(line("a", [2, 4], [2, 4]), tmp_path, "two.tfevents", start_time=100)
+    assert read(tmp_path).series["a"].values.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_steps_out_of_order_are_sorted_and_equal_steps_stay_in_order(tmp_path: Path) -> None:
+    writer = EventFileWriter(str(tmp_path))
+    for step, value in [(3, 1.0), (1, 2.0), (3, 3.0), (2, 4.0)]:
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="a", simple_value=value)])
+        writer.add_event(event_pb2.Event(wall_time=1.0, step=step, summary=summary))
+    writer.close()
+    series = read(tmp_path).series["a"]
+    assert (series.steps.tolist(), series.values.tolist()) == ([1, 2, 3, 3], [2.0, 4.0, 1.0, 3.0])
+
+
+def test_scalars_stored_as_tensors_are_read_and_texts_are_not(tmp_path: Path) -> None:
+    writer = EventFileWriter(str(tmp_path))
+    tensors = {
+        "float": tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1.5]),
+        "content": tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, tensor_content=np.float64(2.5).tobytes()),
+        "text": tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[b"hello"]),
+        "vector": tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1, 2]),
+    }
+    for tag, tensor in tensors.items():
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, tensor=tensor)])
+        writer.add_event(event_pb2.Event(wall_time=1.0, step=1, summary=summary))
+    writer.close()
+    series = read(tmp_path).series
+    assert {name: float(series[name].values[0]) for name in series.names()} == {"float": 1.5, "content": 2.5}
+
+
+def test_nested_folders_are_runs_of_their_own(tmp_path: Path) -> None:
+    for name in ("b/tb", "a", "b"):
+        write_events(line("x", [1], [1]), tmp_path / name)
+    assert [run.path.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path)] == ["a", "b", "b/tb"]
+
+
+def test_a_file_cut_in_the_middle_is_read_up_to_its_last_whole_record(tmp_path: Path) -> None:
+    file = write_events(line("a", list(range(100)), [float(i) for i in range(100)]), tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    data = read(tmp_path)
+    n = len(data.series["a"])
+    assert 40 < n < 60
+    assert data.series["a"].values.tolist() == list(range(n))
+    assert "cut off" in data.notes[0]
+    assert "judged up to there" in data.notes[0]
+
+
+def test_a_flipped_bit_ends_the_reading_with_a_note(tmp_path: Path) -> None:
+    file = write_events(line("a", list(range(100)), [1.0] * 100), tmp_path)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    data = read(tmp_path)
+    assert 40 < len(data.series["a"]) < 60
+    assert "damaged" in data.notes[0]
+
+
+def test_an_empty_file_beside_a_good_one_is_a_note(tmp_path: Path) -> None:
+    write_events(line("a", [1], [1]), tmp_path)
+    (tmp_path / "events.out.tfevents.9").touch()
+    assert "empty (0 bytes)" in read(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an event file at all", b"\0" * 64])
+def test_a_file_without_a_record_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.tfevents").write_bytes(content)
+    with pytest.raises(UnreadableRunError, match="nothing to judge") as refused:
+        read(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_without_a_scalar_is_refused(tmp_path: Path) -> None:
+    EventFileWriter(str(tmp_path)).close()
+    with pytest.raises(UnreadableRunError, match="hold no scalar"):
+        read(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1), flip=st.none() | st.tuples(st.floats(0, 0.9999), st.integers(1, 255)))
+def test_any_damage_leaves_a_prefix_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, cut: float, flip: tuple[float, int] | None
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    steps = list(range(40))
+    file = write_events(line("a", steps, [float(s) for s in steps]), folder)
+    content = bytearray(file.read_bytes())
+    if flip is not None:
+        content[int(flip[0] * len(content))] ^= flip[1]
+    file.write_bytes(content[: int(cut * len(content))])
+    try:
+        data = read(folder)
+    except UnreadableRunError as error:
+        message = str(error)
+        values = []
+    else:
+        message = " ".join(data.notes)
+        values = data.series["a"].values.tolist()
+    assert "\n" not in message
+    assert values == steps[: len(values)]

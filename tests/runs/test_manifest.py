@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sb3_visual_td3.runs.manifest import RunManifest
+
+MANIFEST = RunManifest(
+    algo="visual_td3",
+    env_id="LiteDriving-v0",
+    seed=3,
+    n_timesteps=5000,
+    hyperparams={"gamma": 0.99, "policy_kwargs": {"encoder": "shared", "net_arch": [400, 300]}},
+    encoder="shared",
+    groups=("actor_mlp", "critic_cnn", "critic_mlp"),
+    reward_is_normalized=False,
+    versions={"torch": "2.13"},
+    started="2025-01-01T10:00:00+00:00",
+    event_dir="tb",
+)
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path / "run.json")
+    assert RunManifest.read(tmp_path / "run.json") == MANIFEST
+    assert json.loads((tmp_path / "run.json").read_text())["format_version"] == 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    MANIFEST.write(path)
+    for value in (float("nan"), object()):
+        with pytest.raises(ValueError, match="not plain JSON"):
+            RunManifest("a", "b", hyperparams={"x": value}).write(path)
+    assert RunManifest.read(path) == MANIFEST
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"format_version": 2}', "format_version is 2"),
+        ('{"algo": "a", "env_id": "b"}', "format_version is None"),
+        ('{"format_version": 1, "algo": "a"}', "env_id"),
+        ('{"format_version": 1, "algo": "a", "env_id": "b", "colour": 1}', "unknown keys colour"),
+        ('{"format_version": 1, "algo": "a", "env_id": "b", "encoder": "both"}', "encoder is 'both'"),
+        ("[]", "expected a JSON object"),
+        ("{", "not a JSON file"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_with_its_file_and_reason(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=reason) as refused:
+        RunManifest.read(path)
+    assert "run.json" in str(refused.value)
+
+
+def test_reading_a_manifest_needs_no_torch() -> None:
+    code = "import sys, sb3_visual_td3.runs.manifest; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

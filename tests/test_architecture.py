@@ -1,0 +1,157 @@
+"""The house: who may import whom, and how large a room may be. The imports are parsed, not run."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sb3_visual_td3"
+OURS = {
+    "common",
+    "visual_td3",
+    "buffers",
+    "health",
+    "diagnosis",
+    "callbacks",
+    "runs",
+    "report",
+    "envs",
+    "vec_env",
+    "zoo",
+}
+
+MAY_IMPORT = {
+    "common": set(),
+    "envs": {"common"},
+    "vec_env": {"common"},
+    "buffers": {"common"},
+    "health": {"common"},
+    "diagnosis": {"common"},
+    "visual_td3": {"common", "buffers"},
+    "runs": {"common"},
+    "callbacks": {"common", "health", "diagnosis", "runs"},
+    "report": {"common", "diagnosis", "runs"},
+    "zoo": OURS - {"report"},
+    "cli": {"zoo", "report", "envs"},
+    "__main__": {"cli"},
+    "__init__": OURS,
+}
+TRAINERS = {"torch", "stable_baselines3", "sb3_contrib", "rl_zoo3"}
+NEVER = {
+    "envs": TRAINERS,
+    "diagnosis": TRAINERS | {"gymnasium"},
+    "report": TRAINERS | {"gymnasium"},
+    "runs": set(),  # torch where it is used, never when the module is imported: see the test below
+    "common": TRAINERS,
+}
+ONLY_HERE = {"ray": "vec_env", "carla": "envs/carla"}
+
+
+def imports_of(tree, skip_type_checking=True, only_at_import=False):
+    """Every absolute module name that the file imports."""
+    found = set()
+
+    def visit(node):
+        if skip_type_checking and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.orelse:
+                visit(child)
+            return
+        if only_at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide their arrow"
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def broken_arrows(room, place, tree):
+    """What in this file points where it must not. ``place`` is its path below the package."""
+    # For types alone an arrow is still an arrow, but a heavy library costs nothing.
+    rooms = {
+        name.split(".")[1] for name in imports_of(tree, skip_type_checking=False) if name.startswith("sb3_visual_td3.")
+    }
+    rooms -= {"__version__", room}
+    broken = [f"{place} imports {target}" for target in sorted(rooms - MAY_IMPORT[room])]
+    libraries = {name.split(".")[0] for name in imports_of(tree)}
+    broken += [f"{place} imports {library}" for library in sorted(libraries & NEVER.get(room, set()))]
+    for library, home in ONLY_HERE.items():
+        if library in libraries and not place.startswith(home):
+            broken.append(f"{place} imports {library}, which only {home} may")
+    if room == "runs" and "torch" in {n.split(".")[0] for n in imports_of(tree, only_at_import=True)}:
+        broken.append(f"{place} imports torch when it is imported")
+    return broken
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(file):
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_arrows_point_one_way(file):
+    place = file.relative_to(PACKAGE).as_posix()
+    assert broken_arrows(room_of(file), place, ast.parse(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("common/tags.py", "from sb3_visual_td3.health import quantities"),
+        ("visual_td3/losses.py", "from sb3_visual_td3.callbacks.event_writer import EventWriter"),
+        ("visual_td3/losses.py", "import sb3_visual_td3.health.gradient_monitor"),
+        ("callbacks/event_writer.py", "from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3"),
+        ("report/analysis.py", "def f():\n    import torch"),
+        ("report/analysis.py", "from stable_baselines3 import TD3"),
+        ("envs/task.py", "import torch as th"),
+        ("zoo/plugin.py", "from sb3_visual_td3.report.command import run"),
+        ("runs/manifest.py", "import torch"),
+        ("envs/lite/world.py", "import carla"),
+        ("zoo/plugin.py", "import ray"),
+    ],
+)
+def test_a_broken_arrow_is_seen(place, line):
+    assert broken_arrows(place.split("/")[0], place, ast.parse(line))
+
+
+def test_a_lazy_import_of_torch_is_allowed_in_runs():
+    assert broken_arrows("runs", "runs/checkpoints.py", ast.parse("def save():\n    import torch")) == []
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(file) for file in FILES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_and_functions_are_small(file):
+    source = file.read_text()
+    assert len(source.splitlines()) <= 350
+    functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    too_long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno + 1 > 40}
+    too_long.pop("__init__", None)
+    assert too_long == {}
+
+
+def test_no_room_is_named_after_nothing():
+    assert not {f.name for f in FILES} & {"utils.py", "helpers.py", "misc.py"}
+
+
+def test_logged_names_are_spelled_in_one_file_only():
+    name = re.compile("(train|gradients|alerts|agent|progress|eval|reward)/[a-z0-9_]+")
+    # Stable-Baselines3's own console names, which its train() and ours record.
+    allowed = {"train/n_updates", "train/actor_loss", "train/critic_loss", "train/learning_rate"}
+    for file in FILES:
+        if file == PACKAGE / "common" / "tags.py":
+            continue
+        strings = {n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)}
+        spelled = {s for s in strings if isinstance(s, str) and name.fullmatch(s)}
+        assert spelled - allowed == set(), file

@@ -1,0 +1,120 @@
+"""What may train what: the wiring whose mistake makes a run explode."""
+
+import pytest
+import torch as th
+
+from sb3_visual_td3.visual_td3 import losses
+from tests.image_env import ImageEnv
+
+
+def filled(model):
+    model.learn(30)
+    return model._sample(8)
+
+
+def gradients_of_actor_loss(model, batch):
+    """The gradient that the actor's update leaves on the actor's encoder."""
+    caught = {}
+
+    class Catch:
+        def after_backward(self, update):
+            caught.update({n: [p.grad.clone() for p in group] for n, group in update.groups.items()})
+
+        def after_clipping(self, update):
+            pass
+
+        def after_step(self, update):
+            pass
+
+    model.observers.append(Catch())
+    model.update_actor(batch)
+    return caught
+
+
+@pytest.mark.parametrize("objective", ["q1", "min", "mean"])
+def test_the_actors_encoder_is_reached_through_the_action_alone(make_model, objective):
+    """With the action cut out of the critic, the actor's loss must not reach the actor's encoder at all."""
+    model = make_model(policy_kwargs={"encoder": "separate"}, actor_objective=objective, pre_tanh_penalty=0.0)
+    batch = filled(model)
+    with th.no_grad():
+        for q_network in model.critic.q_networks:
+            q_network[0].weight[:, -2:] = 0.0  # the two columns that read the action
+    gradients = gradients_of_actor_loss(model, batch)
+    assert set(gradients) == {"actor_cnn", "actor_mlp"}
+    assert all((g == 0).all() for group in gradients.values() for g in group)
+
+
+def test_the_same_check_catches_the_leak(make_model):
+    """Handing the critic the actor's features reaches the actor's encoder without any action."""
+    model = make_model(policy_kwargs={"encoder": "separate"}, preset="td3")
+    batch = filled(model)
+    with th.no_grad():
+        model.critic.q_networks[0][0].weight[:, -2:] = 0.0
+    features = model.actor.encode(batch.observations)
+    leak = losses.actor_loss(model.critic.score(features, model.actor.act(features)))
+    leaked = th.autograd.grad(leak, model.groups["actor_cnn"])
+    assert any((g != 0).any() for g in leaked)
+
+
+def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model):
+    """A naive twin: dQ1/da by autograd on the critic alone, pushed by hand through the actor."""
+    model = make_model(policy_kwargs={"encoder": "separate"}, preset="td3")
+    batch = filled(model)
+    actions = model.actor(batch.observations)
+    leaf = actions.detach().requires_grad_()
+    (dq_da,) = th.autograd.grad(-model.critic(batch.observations, leaf)[0].mean(), leaf)
+    expected = th.autograd.grad(actions, model.groups["actor_cnn"], grad_outputs=dq_da)
+    found = gradients_of_actor_loss(model, batch)["actor_cnn"]
+    for a, b in zip(expected, found, strict=True):
+        th.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
+
+
+def test_a_shared_encoder_is_trained_by_the_critic_alone(make_model):
+    model = make_model(policy_kwargs={"encoder": "shared"}, critic_cnn_lr=0.0, critic_lr=0.0)
+    encoder = [p.detach().clone() for p in model.groups["critic_cnn"]]
+    actor = [p.detach().clone() for p in model.groups["actor_mlp"]]
+    model.learn(30)
+    assert all(th.equal(p, q) for p, q in zip(model.groups["critic_cnn"], encoder, strict=True))
+    assert any(not th.equal(p, q) for p, q in zip(model.groups["actor_mlp"], actor, strict=True))
+
+
+def test_a_shared_encoder_has_one_target_that_moves_once(make_model):
+    model = make_model(policy_kwargs={"encoder": "shared"}, tau=0.25)
+    assert model.actor.features_extractor is model.critic.features_extractor
+    assert model.actor_target.features_extractor is model.critic_target.features_extractor
+    assert model.actor_target.features_extractor is not model.actor.features_extractor
+    with th.no_grad():
+        for p in model.critic_target.features_extractor.parameters():
+            p.add_(1.0)
+    before = [p.clone() for p in model.critic_target.features_extractor.parameters()]
+    model.soft_update()
+    for p, old, online in zip(
+        model.critic_target.features_extractor.parameters(), before, model.groups["critic_cnn"], strict=True
+    ):
+        th.testing.assert_close(p, 0.75 * old + 0.25 * online)
+
+
+def test_the_actors_update_leaves_no_gradient_in_the_critics(make_model):
+    for encoder in ("separate", "shared"):
+        model = make_model(policy_kwargs={"encoder": encoder})
+        batch = filled(model)
+        model.critic.optimizer.zero_grad()
+        model.update_actor(batch)
+        assert all(p.grad is None for p in model.critic.parameters())
+
+
+def test_a_tau_of_zero_freezes_the_targets(make_model):
+    model = make_model(tau=0.0)
+    before = [p.clone() for p in (*model.critic_target.parameters(), *model.actor_target.parameters())]
+    model.learn(30)
+    after = [*model.critic_target.parameters(), *model.actor_target.parameters()]
+    assert all(th.equal(p, q) for p, q in zip(before, after, strict=True))
+
+
+def test_sharing_both_ways_at_once_is_refused(make_model):
+    with pytest.raises(ValueError, match="share_features_extractor"):
+        make_model(policy_kwargs={"encoder": "shared", "share_features_extractor": True})
+    with pytest.raises(ValueError, match="encoder"):
+        make_model("MlpPolicy", "Pendulum-v1", policy_kwargs={"encoder": "shared"})
+    with pytest.raises(ValueError, match="both"):
+        make_model(env=ImageEnv(), policy_kwargs={"encoder": "both"})

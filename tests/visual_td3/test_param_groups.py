@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch as th
+
+ALL = ["actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp"]
+
+
+def snapshot(model):
+    return {name: [p.detach().clone() for p in group] for name, group in model.groups.items()}
+
+
+def moved(model, before):
+    return {
+        name
+        for name, group in model.groups.items()
+        if any(not th.equal(p, q) for p, q in zip(group, before[name], strict=True))
+    }
+
+
+def test_groups_of_each_kind_of_model(make_model):
+    assert list(make_model(policy_kwargs={"encoder": "separate"}).groups) == ALL
+    assert list(make_model(policy_kwargs={"encoder": "shared"}).groups) == ["actor_mlp", "critic_cnn", "critic_mlp"]
+    assert list(make_model("MlpPolicy", "Pendulum-v1").groups) == ["actor_mlp", "critic_mlp"]
+
+
+def test_every_weight_is_in_exactly_one_group(make_model):
+    for encoder in ("separate", "shared"):
+        model = make_model(policy_kwargs={"encoder": encoder, "trunk_dim": 16, "layer_norm": True})
+        ids = [id(p) for group in model.groups.values() for p in group]
+        trained = {id(p) for network in (model.actor, model.critic) for p in network.parameters()}
+        assert len(ids) == len(set(ids))
+        assert set(ids) == trained
+
+
+def test_a_trunk_belongs_to_the_heads(make_model):
+    model = make_model(policy_kwargs={"encoder": "separate", "trunk_dim": 16})
+    trunk = {id(p) for p in model.critic.trunk.parameters()}
+    assert trunk <= {id(p) for p in model.groups["critic_mlp"]}
+
+
+@pytest.mark.parametrize("group", ALL)
+def test_a_learning_rate_of_zero_freezes_exactly_its_group(make_model, group):
+    rate = f"{group.removesuffix('_mlp')}_lr"
+    model = make_model(policy_kwargs={"encoder": "separate"}, **{rate: 0.0})
+    before = snapshot(model)
+    model.learn(30)
+    assert moved(model, before) == set(ALL) - {group}
+
+
+def test_rates_reach_the_optimizers_and_follow_their_schedules(make_model):
+    model = make_model(
+        policy_kwargs={"encoder": "separate"}, learning_rate=1e-3, actor_cnn_lr=1e-5, critic_cnn_lr="lin_4e-4"
+    )
+    model.learn(100)
+    actor, critic = model.actor.optimizer.param_groups, model.critic.optimizer.param_groups
+    assert [g["lr"] for g in actor] == [1e-5, 1e-3]
+    # The last update of 100 steps is made with no progress remaining.
+    assert [g["lr"] for g in critic] == [pytest.approx(0.0), 1e-3]
+    assert model.learning_rates == {
+        "actor_cnn": 1e-5, "actor_mlp": 1e-3, "critic_cnn": pytest.approx(0.0), "critic_mlp": 1e-3
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr.*critic_cnn_lr"),
+        ({"actor_lr": -1.0}, "actor_lr"),
+        ({"critic_lr": "exp_1"}, "critic_lr"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"max_grad_norm": {"actor_cnn": 1.0}}, "actor_cnn"),
+        ({"max_grad_norm": {"world": 1.0}}, "world"),
+        ({"max_grad_norm": {"critic": 1.0, "critic_cnn": 1.0}}, "critic_cnn"),
+    ],
+)
+def test_a_shared_encoder_refuses(make_model, kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        make_model(policy_kwargs={"encoder": "shared"}, **kwargs)
+
+
+def test_vectors_have_no_encoder_to_give_a_rate_to(make_model):
+    with pytest.raises(ValueError, match="critic_cnn"):
+        make_model("MlpPolicy", "Pendulum-v1", critic_cnn_lr=1e-4)
+
+
+class NormRecorder:
+    """Keeps the norm that each group's gradient has before and after clipping."""
+
+    def __init__(self):
+        self.before, self.after = [], []
+
+    @staticmethod
+    def norms(update):
+        return {
+            name: float(np.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in group)))
+            for name, group in update.groups.items()
+        }
+
+    def after_backward(self, update):
+        self.before.append(self.norms(update))
+
+    def after_clipping(self, update):
+        self.after.append(self.norms(update))
+
+    def after_step(self, update):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("max_grad_norm", "units"),
+    [
+        (1e-3, [({"actor_cnn", "actor_mlp"}, 1e-3), ({"critic_cnn", "critic_mlp"}, 1e-3)]),
+        ({"critic": 1e-2}, [({"critic_cnn", "critic_mlp"}, 1e-2)]),
+        ({"critic_cnn": 1e-3, "actor_mlp": 1e-4}, [({"critic_cnn"}, 1e-3), ({"actor_mlp"}, 1e-4)]),
+    ],
+)
+def test_gradients_are_clipped_as_asked(make_model, max_grad_norm, units):
+    model = make_model(policy_kwargs={"encoder": "separate"}, max_grad_norm=max_grad_norm, preset="td3")
+    recorder = NormRecorder()
+    model.observers.append(recorder)
+    model.learn(30)
+    clipped_groups = set().union(*(groups for groups, _ in units))
+    for before, after in zip(recorder.before, recorder.after, strict=True):
+        for groups, limit in units:
+            if groups <= set(after):
+                joint = np.sqrt(sum(before[g] ** 2 for g in groups))
+                expected = {g: before[g] * min(1.0, limit / (joint + 1e-6)) for g in groups}
+                assert {g: after[g] for g in groups} == pytest.approx(expected, rel=1e-4)
+        for group in set(after) - clipped_groups:
+            assert after[group] == before[group]
+    assert any(norm > 1e-3 for norms in recorder.before for norm in norms.values()), "nothing there to clip"

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from stable_baselines3.common.noise import NormalActionNoise
+
+from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
+from sb3_visual_td3.visual_td3.presets import PRESETS, Settings
+from tests.image_env import VectorImageEnv
+
+
+def test_images_choose_the_visual_preset_and_vectors_stock_td3(make_model):
+    assert make_model().describe()["preset"] == ("visual", "observation space")
+    assert make_model("MultiInputPolicy", VectorImageEnv()).describe()["preset"].value == "visual"
+    assert make_model("MlpPolicy", "Pendulum-v1").describe()["preset"].value == "td3"
+    assert make_model(preset="td3").describe()["preset"] == ("td3", "argument")
+
+
+def test_an_argument_wins_over_the_preset(make_model):
+    described = make_model(random_shift=0, policy_kwargs={"trunk_dim": 32}).describe()
+    assert described["random_shift"] == (0, "argument")
+    assert described["policy_kwargs.trunk_dim"] == (32, "argument")
+    assert described["policy_kwargs.encoder"] == ("shared", "visual")
+    assert described["critic_loss"] == ("mse", "td3")
+
+
+def test_policy_kwargs_are_merged_into_a_copy(make_model):
+    own = {"trunk_dim": 32}
+    make_model(policy_kwargs=own)
+    assert own == {"trunk_dim": 32}
+
+
+def test_describe_gives_the_learning_rates_and_where_they_come_from(make_model):
+    described = make_model(learning_rate=1e-3, critic_cnn_lr="lin_2e-4").describe()
+    assert described["actor_lr"] == (1e-3, "learning_rate")
+    assert described["critic_cnn_lr"] == ("lin_2e-4", "argument")
+
+
+def test_stock_td3_has_every_extra_off():
+    assert PRESETS["td3"] == Settings()
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"preset": "best"},
+        {"actor_objective": "max"},
+        {"critic_loss": "l1"},
+        {"pre_tanh_penalty": -1.0},
+        {"target_q_clamp": -1.0},
+        {"target_q_clamp": 0.0},
+        {"noise_schedule": "sin_1"},
+        {"policy_kwargs": {"trunk_dim": 0}},
+        {"policy_kwargs": {"encoder_arch": "resnet"}},
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(make_model, kwargs):
+    ((name, value),) = kwargs.items()
+    if isinstance(value, dict):
+        ((name, _),) = value.items()
+    with pytest.raises(ValueError, match=name):
+        make_model(**kwargs)
+
+
+def test_the_noise_follows_its_schedule(make_model):
+    model = make_model(noise_schedule="lin_0.5_0.1")
+    assert isinstance(model.action_noise, ScheduledActionNoise)
+    assert model.action_noise.sigma == 0.5
+    model.learn(40)
+    assert model.action_noise.sigma == pytest.approx(0.1)
+
+
+def test_the_noise_has_the_size_it_says():
+    np.random.seed(0)
+    draws = np.array([ScheduledActionNoise(2, 0.3)() for _ in range(4000)])
+    assert draws.shape == (4000, 2)
+    assert draws.std() == pytest.approx(0.3, rel=0.05)
+
+
+def test_a_noise_of_your_own_is_left_alone(make_model):
+    own = NormalActionNoise(np.zeros(2), 0.2 * np.ones(2))
+    model = make_model(action_noise=own)
+    model.learn(40)
+    assert model.action_noise is own
+    assert (own._sigma == 0.2).all()

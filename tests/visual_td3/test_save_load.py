@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import TD3
+
+from sb3_visual_td3 import VisualTD3
+from tests.image_env import ImageEnv
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_a_saved_model_acts_and_learns_on_as_before(make_model, tmp_path, encoder):
+    model = make_model(policy_kwargs={"encoder": encoder, "trunk_dim": 16}, critic_cnn_lr="lin_1e-4", max_grad_norm=1.0)
+    model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu")
+
+    observation = ImageEnv().observation_space.sample()
+    np.testing.assert_array_equal(model.predict(observation)[0], loaded.predict(observation)[0])
+    assert {k: v for k, v in loaded.describe().items() if not k.startswith("policy_kwargs")} == {
+        k: v for k, v in model.describe().items() if not k.startswith("policy_kwargs")
+    }
+    assert loaded._target_range.upper == model._target_range.upper > 0
+    loaded.learn(30)
+    assert loaded.critic.optimizer.param_groups[0]["lr"] < 1e-4
+
+
+def test_a_model_loads_without_an_environment_to_be_watched(make_model, tmp_path):
+    make_model().save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", device="cpu", buffer_size=1)
+    action, _ = loaded.predict(np.zeros((4, 36, 36), np.uint8))
+    assert action.shape == (2,)
+
+
+def test_a_stock_checkpoint_gives_the_stock_preset_its_weights(make_model, tmp_path):
+    stock = TD3("CnnPolicy", ImageEnv(), buffer_size=100, learning_starts=20, batch_size=8, device="cpu", seed=1)
+    stock.save(tmp_path / "stock")
+    ours = make_model(preset="td3")
+    ours.policy.load_state_dict(stock.policy.state_dict())
+    observation = np.full((4, 36, 36), 7, np.uint8)
+    np.testing.assert_array_equal(ours.predict(observation)[0], stock.predict(observation)[0])
+
+
+def test_target_networks_and_optimizer_state_survive(make_model, tmp_path):
+    model = make_model()
+    model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", device="cpu")
+    for a, b in zip(model.policy.state_dict().values(), loaded.policy.state_dict().values(), strict=True):
+        assert th.equal(a, b)
+    saved, found = model.critic.optimizer.state_dict(), loaded.critic.optimizer.state_dict()
+    assert saved["state"].keys() == found["state"].keys()
+    assert all(th.equal(saved["state"][k]["exp_avg"], found["state"][k]["exp_avg"]) for k in saved["state"])
