@@ -32,9 +32,8 @@ def _validate(arguments: list[str]) -> int:
         epilog=_EXIT_CODES,
     )
     add_arguments(parser)
-    settings = parser.parse_args(arguments)
-    run_dir = run(settings)
-    return _report([str(run_dir)])
+    run_dir = run(parser.parse_args(arguments))
+    return 2 if run_dir is None else _report([str(run_dir)])
 
 
 def _report(arguments: list[str]) -> int:

@@ -12,6 +12,21 @@ from tests.image_env import ImageEnv
 
 th.set_num_threads(1)
 
+_left_out = []
+
+
+def pytest_deselected(items):
+    """Remember what a marker expression left out, so that no run is silent about it."""
+    _left_out.extend(items)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name what was left out."""
+    if _left_out:
+        terminalreporter.section("left out by the marker expression")
+        for item in _left_out:
+            terminalreporter.write_line(item.nodeid)
+
 
 @pytest.fixture
 def make_model():

@@ -52,6 +52,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
+    has_started = False
+    """Whether training has begun, so that an error is no mistake of the command line."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train. Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one."""
+        VisualExperimentManager.has_started = True
         self.callbacks.sort(key=lambda callback: not isinstance(callback, ProgressBarCallback))
         super().learn(model)
 

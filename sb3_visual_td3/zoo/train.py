@@ -10,6 +10,9 @@ from rl_zoo3 import train as zoo_train
 
 from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager, register
 
+BAD_USAGE = 2
+"""Exit code of a mistake that was found before training started."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as ``python -m rl_zoo3.train`` does, with ``--algo visual_td3`` by default.
@@ -17,8 +20,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
     """
-    train(sys.argv[1:] if arguments is None else arguments)
-    return 0
+    return 0 if train_or_complain(sys.argv[1:] if arguments is None else arguments, "train") else BAD_USAGE
+
+
+def train_or_complain(arguments: Sequence[str], command: str) -> bool:
+    """Train; a mistake in what was asked for becomes one line on stderr.
+
+    What goes wrong once training has started is raised as it is: it is no mistake of the command line.
+
+    :param arguments: rl-zoo's flags
+    :param command: our subcommand, for the line
+    :return: whether there was something to train
+    """
+    VisualExperimentManager.has_started = False
+    try:
+        train(arguments)
+    except (ValueError, TypeError, AssertionError, OSError) as error:
+        if VisualExperimentManager.has_started:
+            raise
+        print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return False
+    return True
 
 
 def train(arguments: Sequence[str]) -> Path | None:

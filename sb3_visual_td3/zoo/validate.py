@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch as th
 
-from sb3_visual_td3.zoo.plugin import ALGO
-from sb3_visual_td3.zoo.train import train
+from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager
+from sb3_visual_td3.zoo.train import train_or_complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +29,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(settings: argparse.Namespace) -> Path:
+def run(settings: argparse.Namespace) -> Path | None:
     """Train.
 
     :param settings: the parsed arguments
-    :return: RUN_DIR
+    :return: RUN_DIR; None where there was nothing to train, which was said on stderr
     """
     arguments = ["--algo", ALGO, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]
@@ -42,6 +42,4 @@ def run(settings: argparse.Namespace) -> Path:
     if settings.conf_file is not None:
         arguments += ["--conf-file", settings.conf_file]
     print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
-    run_dir = train(arguments)
-    assert run_dir is not None, "no hyperparameter search was asked for"
-    return run_dir
+    return VisualExperimentManager.run_dirs[-1] if train_or_complain(arguments, "validate") else None

@@ -8,7 +8,7 @@ from sb3_visual_td3.visual_td3.batches import augmented
 
 def naive_shift(images, rows, columns):
     shifted = np.empty_like(images)
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     for i in range(batch):
         for y in range(height):
             for x in range(width):

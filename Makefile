@@ -1,0 +1,47 @@
+# Two commands on a fresh machine with Python 3.10-3.12 and make: `make validate` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help validate test test-slow lint type format clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# torch first and alone: as another package's need it would come in its largest build.
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10-3.12 is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); this takes some minutes."
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
+	$(BIN)/visual-td3 validate
+
+test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
+	$(BIN)/python -m pytest -m "not slow and not browser and not carla and not gpu"
+
+test-slow: $(VENV)/installed-dev ## the rest: long runs, and pages in Debian's chromium
+	$(BIN)/python -m pytest -m "slow or browser"
+
+lint: $(VENV)/installed-dev ## ruff, and whether everything is formatted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## format everything
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+clean: ## remove what the other commands made, runs excepted
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,131 @@
+"""rl-zoo with our algorithm: one short run, and what it leaves behind."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import rl_zoo3.utils
+import yaml
+from rl_zoo3 import train as zoo_train
+from rl_zoo3.exp_manager import ExperimentManager
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.plugin import CONFIGS, VisualExperimentManager, default_config, register
+from sb3_visual_td3.zoo.train import main, train
+from tests.callbacks.event_files import scalars_in
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHORT = """
+LiteDriving-v0:
+  policy: CnnPolicy
+  n_timesteps: 60
+  normalize: {norm_obs: false, norm_reward: true}
+  buffer_size: 100
+  learning_starts: 40
+  batch_size: 4
+  n_steps: 3
+  critic_cnn_lr: lin_1e-4
+  callback:
+    - sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback
+    - sb3_visual_td3.callbacks.gradient_norm.GradientNormCallback: {log_freq: 20, sample_freq: 1}
+    - sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback: {warning: 1.0e-9, critical: 1.0e-8}
+    - sb3_visual_td3.callbacks.driving_metrics.DrivingMetricsCallback
+    - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback: {eval_freq: 50, n_eval_episodes: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    (folder / "short.yml").write_text(SHORT)
+    arguments = ["--env", "LiteDriving-v0", "-conf", folder / "short.yml", "-f", folder / "logs", "--seed", 1]
+    return train([str(argument) for argument in [*arguments, "--verbose", 0]])
+
+
+def test_the_run_leaves_model_events_and_run_json(run_dir):
+    assert run_dir.name == "LiteDriving-v0_1"
+    assert (run_dir / "LiteDriving-v0.zip").is_file()
+    assert (run_dir / "LiteDriving-v0" / "vecnormalize.pkl").is_file()
+    assert len(list((run_dir / "tb").rglob("events.out.tfevents.*"))) == 1
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["env_id"] == "LiteDriving-v0"
+    assert run["seed"] == 1
+    assert run["reward_is_normalized"] is True
+    assert run["encoder"] == "shared"
+    assert run["hyperparams"]["critic_cnn_lr"] == "lin_1e-4"
+    assert run["finished"]
+
+
+def test_callbacks_of_the_yml_write_into_the_run(run_dir):
+    assert (run_dir / "best_model.zip").is_file()
+    alerts = [json.loads(line) for line in (run_dir / "alerts.jsonl").read_text().splitlines()]
+    assert {alert["level"] for alert in alerts} == {"critical"}
+
+
+def test_the_evaluation_has_one_writer(run_dir):
+    """rl-zoo's own EvalCallback would write eval/mean_reward as well."""
+    assert [step for step, _ in scalars_in(run_dir / "tb")["eval/mean_reward"]] == [50, 60]
+
+
+def test_the_critic_sees_normalised_rewards(run_dir):
+    scalars = scalars_in(run_dir / "tb")
+    assert {value for _, value in scalars["agent/reward_is_normalized"]} == {1.0}
+    assert max(abs(value) for _, value in scalars["train/reward_min"]) <= 10.0
+
+
+def test_the_model_of_the_run_loads(run_dir):
+    model = VisualTD3.load(run_dir / "LiteDriving-v0.zip", device="cpu", buffer_size=1)
+    assert model.describe()["critic_cnn_lr"] == ("lin_1e-4", "argument")
+
+
+def test_registering_is_all_that_a_script_of_your_own_needs(monkeypatch):
+    monkeypatch.delitem(rl_zoo3.utils.ALGOS, "visual_td3", raising=False)
+    monkeypatch.setattr(zoo_train, "ExperimentManager", ExperimentManager)
+    register()
+    register()
+    assert rl_zoo3.utils.ALGOS["visual_td3"] is VisualTD3
+    assert zoo_train.ExperimentManager is VisualExperimentManager
+
+
+def test_our_hyperparameter_files_are_found_where_they_speak_of_the_environment():
+    assert default_config("visual_td3", "LiteDriving-v0") == str(CONFIGS / "visual_td3.yml")
+    assert default_config("visual_td3", "CarRacing-v3") == str(CONFIGS / "visual_td3.yml"), "its default block"
+    assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
+    assert default_config("td3", "Pendulum-v1") is None
+    assert default_config("ppo", "LiteDriving-v0") is None
+
+
+@pytest.mark.parametrize("name", ["visual_td3.yml", "td3.yml"])
+def test_every_number_in_a_hyperparameter_file_says_where_it_comes_from(name):
+    lines = CONFIGS.joinpath(name).read_text().splitlines()
+    yaml.safe_load("\n".join(lines))
+    numbered = [line for line in lines if re.search(r": [-\d.]+(e-?\d+)?\s*(#|$)", line)]
+    assert numbered
+    assert [line for line in numbered if "#" not in line] == []
+
+
+def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        exec(compile((ROOT / "train.py").read_text(), "train.py", "exec"), {"__name__": "__main__"})
+    assert end.value.code == 0
+    assert "visual_td3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "NoSuchEnv-v0"], "NoSuchEnv-v0 not found"),
+        (["--env", "LiteDriving-v0", "-params", "batch_sizes:3"], "batch_sizes"),
+        (["--env", "LiteDriving-v0", "-params", "random_shift:-4"], "random_shift"),
+        (["--env", "LiteDriving-v0", "-conf", "nowhere.yml"], "nowhere.yml"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
+    assert main([*arguments, "-f", str(tmp_path), "--verbose", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("visual-td3 train: ")
+    assert words in line
