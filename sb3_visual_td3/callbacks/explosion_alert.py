@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter, run_directory
-from sb3_visual_td3.callbacks.gradient_norm import watched
+from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 
@@ -96,7 +96,7 @@ class ExplosionAlertCallback(BaseCallback):
         folder = self.run_dir or run_directory(self.logger)
         self._alerts_path = None if folder is None else Path(folder) / "alerts.jsonl"
         self._last_checked = self.num_timesteps
-        watched(self.model).observers.append(self.monitor)
+        watch(self.model, self.monitor)
 
     def _on_step(self) -> bool:
         if self.num_timesteps - self._last_checked >= self.check_freq:
@@ -106,9 +106,7 @@ class ExplosionAlertCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self.num_timesteps > self._last_checked:
             self._check()
-        observers = watched(self.model).observers
-        if self.monitor in observers:
-            observers.remove(self.monitor)
+        unwatch(self.model, self.monitor)
 
     def _check(self) -> None:
         self._last_checked = self.num_timesteps

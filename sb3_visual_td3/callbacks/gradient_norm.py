@@ -11,21 +11,9 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.callbacks.watching import unwatch, watch, watched
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.types import WatchedModel
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
-
-
-def watched(model: object) -> WatchedModel:
-    """:return: the model
-
-    :raises ValueError: if its updates cannot be watched
-    """
-    if not isinstance(model, WatchedModel):
-        raise ValueError(
-            f"{type(model).__name__} offers no updates to watch: use VisualTD3 (preset='td3' is stock TD3)"
-        )
-    return model
 
 
 class GradientNormCallback(BaseCallback):
@@ -48,7 +36,7 @@ class GradientNormCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._writer = EventWriter(self.logger)
         self._last_logged = self.num_timesteps
-        watched(self.model).observers.append(self.monitor)
+        watch(self.model, self.monitor)
 
     def _on_step(self) -> bool:
         if self.num_timesteps - self._last_logged >= self.log_freq:
@@ -58,9 +46,7 @@ class GradientNormCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self.monitor.n_updates and self.num_timesteps > self._last_logged:
             self._log()
-        observers = watched(self.model).observers
-        if self.monitor in observers:
-            observers.remove(self.monitor)
+        unwatch(self.model, self.monitor)
 
     def _log(self) -> None:
         self._last_logged = self.num_timesteps

@@ -297,7 +297,7 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
         value,
         len(gap),
         min_points,
-        f"median of the last quarter over the largest |Q|, {rounded(scale)}",
+        f"median of the last quarter over the largest |Q| (1 at least), {rounded(scale)}",
     )
 
 

@@ -46,7 +46,7 @@ class QSupport(NamedTuple):
         """What the loss is held against."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
-        return "the largest |Q| on replayed pairs"
+        return "the largest |Q| on replayed pairs (counted as 1 at least)"
 
 
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
