@@ -56,30 +56,28 @@ def group_optimizers(policy: VisualTD3Policy) -> None:
         optimizer.param_groups = [{**base, "params": group} for group in parameters]
 
 
-def group_schedules(
-    learning_rate: Schedule, asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]
-) -> dict[str, Schedule]:
-    """Find the learning rate of every group.
+def group_schedules(asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]) -> dict[str, Schedule]:
+    """Find the groups that have a learning rate of their own.
 
-    :param learning_rate: what holds where nothing else was asked for
-    :param asked_for: by group; None means ``learning_rate``
+    :param asked_for: by group; None means the model's ``learning_rate``
     :param present: the groups that this model has
-    :return: one schedule for each group that is present
+    :return: one schedule for each group that a rate was given for
     :raises ValueError: if a rate was given for a group that is not there, or is no schedule
     """
     present = set(present)
     schedules = {}
     for group in GROUPS:
         value = asked_for.get(group)
+        if value is None:
+            continue
         name = f"{group.removesuffix('_mlp')}_lr"
-        if group in present:
-            schedules[group] = learning_rate if value is None else parse_schedule(value, name)
-        elif value is not None:
+        if group not in present:
             raise ValueError(
                 f"{name}={value!r} has nothing to act on: this model has no group {group} "
                 f"(it has {', '.join(sorted(present))}). A shared encoder is the critic's: use critic_cnn_lr. "
                 "MlpPolicy has no encoders."
             )
+        schedules[group] = parse_schedule(value, name)
     return schedules
 
 
@@ -119,8 +117,7 @@ class ParameterGroups:
     """The groups of a policy, with the learning rate and the clipping of each.
 
     :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
-    :param learning_rate: for groups that have no rate of their own
-    :param rates: by group; None means ``learning_rate``
+    :param rates: by group; None means the model's ``learning_rate``
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
     :raises ValueError: if a rate or a norm is out of its range, or names what this model has not
     """
@@ -128,23 +125,30 @@ class ParameterGroups:
     def __init__(
         self,
         policy: VisualTD3Policy,
-        learning_rate: Schedule,
         rates: Mapping[str, ScheduleLike | None],
         max_grad_norm: MaxGradNorm,
     ) -> None:
         self.of_network: dict[Network, Groups] = {network: named_groups(policy, network) for network in NETWORKS}
         self.parameters: Groups = {name: group for groups in self.of_network.values() for name, group in groups.items()}
-        self._schedules = group_schedules(learning_rate, rates, self.parameters)
+        self._schedules = group_schedules(rates, self.parameters)
         self._units = clipped_units(max_grad_norm, list(self.parameters))
 
-    def learning_rates(self, progress_remaining: float) -> dict[str, float]:
-        """:return: the learning rate of each group at this moment"""
-        return {name: schedule(progress_remaining) for name, schedule in self._schedules.items()}
+    def learning_rates(self, default: Schedule, progress_remaining: float) -> dict[str, float]:
+        """Look up the learning rate of each group at this moment.
 
-    def set_learning_rates(self, network: Network, optimizer: th.optim.Optimizer, progress_remaining: float) -> None:
-        """Write each group's own rate into the network's optimizer."""
+        :param default: the model's own schedule, for groups that have no rate of their own
+        :param progress_remaining: 1 at the start, 0 at the end of training
+        :return: by group
+        """
+        return {name: self._schedules.get(name, default)(progress_remaining) for name in self.parameters}
+
+    def set_learning_rates(
+        self, network: Network, optimizer: th.optim.Optimizer, default: Schedule, progress_remaining: float
+    ) -> None:
+        """Write each group's own rate into the network's optimizer; for the rest as :meth:`learning_rates`."""
+        rates = self.learning_rates(default, progress_remaining)
         for param_group, name in zip(optimizer.param_groups, self.of_network[network], strict=True):
-            param_group["lr"] = self._schedules[name](progress_remaining)
+            param_group["lr"] = rates[name]
 
     def weights(self, network: Network) -> list[nn.Parameter]:
         """:return: all the weights of a network"""

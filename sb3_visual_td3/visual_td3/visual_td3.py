@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 
@@ -23,8 +23,6 @@ from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigm
 from sb3_visual_td3.visual_td3.param_groups import Groups, MaxGradNorm, ParameterGroups
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.target_range import TargetRange
-
-SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 
 
 class VisualTD3(TD3):
@@ -171,7 +169,7 @@ class VisualTD3(TD3):
             "actor_cnn": self.actor_cnn_lr,
             "critic_cnn": self.critic_cnn_lr,
         }
-        self._parameter_groups = ParameterGroups(self.policy, self.lr_schedule, rates, self.settings.max_grad_norm)
+        self._parameter_groups = ParameterGroups(self.policy, rates, self.settings.max_grad_norm)
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
         schedule = self.settings.noise_schedule
@@ -192,7 +190,7 @@ class VisualTD3(TD3):
         preset = self._preset_in_force()
         described = {"preset": Resolved(preset, "argument" if self.preset is not None else "observation space")}
         described |= self._resolved
-        for group, rate in self._parameter_groups.learning_rates(1.0).items():
+        for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)
             described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
@@ -216,7 +214,7 @@ class VisualTD3(TD3):
     @property
     def learning_rates(self) -> dict[str, float]:
         """The learning rate in force, by group."""
-        return self._parameter_groups.learning_rates(self._current_progress_remaining)
+        return self._parameter_groups.learning_rates(self.lr_schedule, self._current_progress_remaining)
 
     def _on_step(self) -> None:
         if self._noise_schedule is not None:
@@ -228,7 +226,7 @@ class VisualTD3(TD3):
         self.logger.record("train/learning_rate", self.lr_schedule(progress))
         assert isinstance(optimizers, list)
         for network, optimizer in zip(NETWORKS, optimizers, strict=True):
-            self._parameter_groups.set_learning_rates(network, optimizer, progress)
+            self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""
@@ -332,18 +330,6 @@ class VisualTD3(TD3):
         optimizer.step()
         for observer in self.observers:
             observer.after_step(update)
-
-    def learn(
-        self: SelfVisualTD3,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "VisualTD3",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfVisualTD3:
-        """Train, as :meth:`stable_baselines3.TD3.learn` does."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
         derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]

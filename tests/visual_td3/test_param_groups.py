@@ -129,3 +129,13 @@ def test_gradients_are_clipped_as_asked(make_model, max_grad_norm, units):
         for group in set(after) - clipped_groups:
             assert after[group] == before[group]
     assert any(norm > 1e-3 for norms in recorder.before for norm in norms.values()), "nothing there to clip"
+
+
+def test_a_learning_rate_changed_after_the_fact_reaches_the_groups_that_follow_it(make_model):
+    """As users do with ``model.lr_schedule`` after loading."""
+    model = make_model(policy_kwargs={"encoder": "separate"}, actor_lr=1e-5)
+    model.learn(30)
+    model.lr_schedule = lambda _: 0.0
+    before = snapshot(model)
+    model.train(gradient_steps=2, batch_size=8)
+    assert moved(model, before) == {"actor_mlp"}
