@@ -6,7 +6,7 @@ Groups are found by their place in the optimizer, encoder first: names do not su
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch as th
 from torch import nn
@@ -54,6 +54,7 @@ def group_optimizers(policy: VisualTD3Policy) -> None:
         base = optimizer.param_groups[0]
         parameters = named_groups(policy, network).values()
         optimizer.param_groups = [{**base, "params": group} for group in parameters]
+        optimizer.register_load_state_dict_pre_hook(regrouped)
 
 
 def group_schedules(asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]) -> dict[str, Schedule]:
@@ -111,6 +112,28 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
             raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
         units[named[0]].append(ClippedUnit(groups, float(max_norm)))
     return units
+
+
+def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Fit a saved optimizer's state to the groups of another one over the same weights in the same order.
+
+    Stock TD3 has one group where we have two; encoders come first in both.
+
+    :param optimizer: the one to load it into
+    :param state: what ``optimizer.state_dict()`` gave when it was saved
+    :return: a state that ``optimizer.load_state_dict`` accepts, the given one where it fits as it is
+    :raises ValueError: if the weights are not as many
+    """
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    saved = [parameter for group in state["param_groups"] for parameter in group["params"]]
+    if [len(group["params"]) for group in state["param_groups"]] == sizes:
+        return state
+    if len(saved) != sum(sizes):
+        raise ValueError(f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: other networks")
+    base = state["param_groups"][0]
+    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    groups = [{**base, "params": saved[end - size : end]} for size, end in zip(sizes, ends, strict=True)]
+    return {**state, "param_groups": groups}
 
 
 class ParameterGroups:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import (
     create_mlp,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.td3.policies import Actor, TD3Policy
+from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
 from torch import nn
 
 from sb3_visual_td3.visual_td3.encoders import EncoderArch, Trunk, features_extractor_for
@@ -274,3 +274,10 @@ class VisualMultiInputPolicy(VisualTD3Policy):
 
 
 VisualMlpPolicy = VisualTD3Policy
+
+OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
+    TD3Policy: VisualMlpPolicy,
+    CnnPolicy: VisualCnnPolicy,
+    MultiInputPolicy: VisualMultiInputPolicy,
+}
+"""Our policy for each of Stable-Baselines3's; with nothing else asked for, the networks are the same."""

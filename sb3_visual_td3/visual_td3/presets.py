@@ -82,26 +82,28 @@ def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
 
 
 class Resolved(NamedTuple):
-    """A value in force and where it comes from: ``"argument"``, ``"visual"`` or ``"td3"``."""
+    """A value in force and where it comes from: ``"argument"``, or the name of a preset."""
 
     value: Any
     origin: str
 
 
-def resolve(preset: PresetName, arguments: Mapping[str, Any]) -> dict[str, Resolved]:
+def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[str, Any]) -> dict[str, Resolved]:
     """Decide what is in force: an explicit argument wins, None means the preset's value.
 
     ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
 
-    :param preset: ``"visual"`` or ``"td3"``
-    :param arguments: by the names of :class:`Settings`
-    :return: one entry for each field, and for each key of ``policy_kwargs``
+    :param preset: ``"visual"``, ``"td3"`` or None for the default
+    :param default: what None means
+    :param arguments: by the names of :class:`Settings`; others are not looked at
+    :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
+    resolved = {"preset": Resolved(preset or default, "observation space" if preset is None else "argument")}
+    preset = preset or default
     chosen = PRESETS[preset]
-    resolved = {}
     for name in (f.name for f in fields(Settings) if f.name != "policy_kwargs"):
         value = arguments.get(name)
         preset_value = getattr(chosen, name)
@@ -123,5 +125,5 @@ def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
     """
     prefix = "policy_kwargs."
     policy_kwargs = {k.removeprefix(prefix): r.value for k, r in resolved.items() if k.startswith(prefix)}
-    plain = {k: r.value for k, r in resolved.items() if not k.startswith(prefix)}
+    plain = {k: r.value for k, r in resolved.items() if not k.startswith(prefix) and k != "preset"}
     return Settings(**plain, policy_kwargs=policy_kwargs)

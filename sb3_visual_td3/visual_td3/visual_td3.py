@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import losses, policies
 from sb3_visual_td3.visual_td3.batches import Batch, augmented
@@ -159,16 +160,15 @@ class VisualTD3(TD3):
 
     def _setup_model(self) -> None:
         """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
-        self._resolved = resolve(self._preset_in_force(), {**self.__dict__, "policy_kwargs": self.policy_kwargs})
+        if self.policy_class in policies.OURS_FOR_STOCK:  # a stock checkpoint, or a stock policy asked for by class
+            self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
+            self.preset = self.preset or "td3"
+        default = "td3" if self.policy_class is policies.VisualMlpPolicy else default_preset(self.observation_space)
+        self._resolved = resolve(self.preset, default, self.__dict__)
         self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
         super()._setup_model()
-        rates = {
-            "actor_mlp": self.actor_lr,
-            "critic_mlp": self.critic_lr,
-            "actor_cnn": self.actor_cnn_lr,
-            "critic_cnn": self.critic_cnn_lr,
-        }
+        rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
         self._parameter_groups = ParameterGroups(self.policy, rates, self.settings.max_grad_norm)
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
@@ -177,19 +177,12 @@ class VisualTD3(TD3):
         if self._noise_schedule is not None and self.action_noise is None:
             self.action_noise = ScheduledActionNoise(get_action_dim(self.action_space), self._noise_schedule(1.0))
 
-    def _preset_in_force(self) -> PresetName:
-        if self.preset is not None:
-            return self.preset
-        return "td3" if self.policy_class is policies.VisualMlpPolicy else default_preset(self.observation_space)
-
     def describe(self) -> dict[str, Resolved]:
         """Say what is in force.
 
         :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name
         """
-        preset = self._preset_in_force()
-        described = {"preset": Resolved(preset, "argument" if self.preset is not None else "observation space")}
-        described |= self._resolved
+        described = dict(self._resolved)
         for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)
@@ -227,6 +220,25 @@ class VisualTD3(TD3):
         assert isinstance(optimizers, list)
         for network, optimizer in zip(NETWORKS, optimizers, strict=True):
             self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store what the policy saw: SB3 stores VecNormalize's observation, unstacked inside a VecFrameStack."""
+        normalizer = self._vec_normalize_env
+        if normalizer is not None and not normalizer.norm_obs:
+            reward = normalizer.get_original_reward()
+            self._vec_normalize_env = None
+        try:
+            super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        finally:
+            self._vec_normalize_env = normalizer
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""

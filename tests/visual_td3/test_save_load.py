@@ -31,13 +31,43 @@ def test_a_model_loads_without_an_environment_to_be_watched(make_model, tmp_path
     assert action.shape == (2,)
 
 
-def test_a_stock_checkpoint_gives_the_stock_preset_its_weights(make_model, tmp_path):
-    stock = TD3("CnnPolicy", ImageEnv(), buffer_size=100, learning_starts=20, batch_size=8, device="cpu", seed=1)
+def stock_td3(**kwargs):
+    settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 8, "device": "cpu", "seed": 1}
+    return TD3("CnnPolicy", ImageEnv(), **settings, **kwargs).learn(40)
+
+
+def assert_learn_on_alike(one, other):
+    """Both make the same updates from the same state: weights and optimizer moments were all there."""
+    for model in (one, other):
+        model.set_env(ImageEnv())
+        model.set_random_seed(5)
+        model.learn(40)
+    for a, b in zip(one.policy.state_dict().values(), other.policy.state_dict().values(), strict=True):
+        assert th.equal(a, b)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"policy_kwargs": {"share_features_extractor": True}}])
+def test_a_stock_checkpoint_loads_and_learns_on_bit_for_bit(tmp_path, kwargs):
+    stock = stock_td3(**kwargs)
     stock.save(tmp_path / "stock")
+    ours = VisualTD3.load(tmp_path / "stock", device="cpu")
+    assert ours.describe()["preset"].value == "td3"
+    assert_learn_on_alike(TD3.load(tmp_path / "stock", device="cpu"), ours)
+
+
+def test_a_model_of_ours_without_extras_loads_into_stock_td3(make_model, tmp_path):
     ours = make_model(preset="td3")
-    ours.policy.load_state_dict(stock.policy.state_dict())
-    observation = np.full((4, 36, 36), 7, np.uint8)
-    np.testing.assert_array_equal(ours.predict(observation)[0], stock.predict(observation)[0])
+    ours.learn(40)
+    ours.save(tmp_path / "ours")
+    stock = TD3.load(tmp_path / "ours", device="cpu")
+    assert type(stock) is TD3
+    assert_learn_on_alike(VisualTD3.load(tmp_path / "ours", device="cpu"), stock)
+
+
+def test_an_optimizer_of_other_networks_is_refused(make_model):
+    small, large = make_model("MlpPolicy", "Pendulum-v1"), make_model()
+    with pytest.raises(ValueError, match="other networks"):
+        large.critic.optimizer.load_state_dict(small.critic.optimizer.state_dict())
 
 
 def test_target_networks_and_optimizer_state_survive(make_model, tmp_path):

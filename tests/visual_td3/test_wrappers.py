@@ -1,0 +1,82 @@
+"""VecNormalize on rewards together with VecFrameStack, whichever lies around the other."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+
+from sb3_visual_td3 import VisualTD3
+from tests.image_env import ImageEnv
+
+
+class OneFrameEnv(gym.Env):
+    """One channel; every pixel of frame t of episode e is 10 e + t + 1, so that a stack can be read off."""
+
+    observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+    n_episodes = 0
+
+    def _frame(self):
+        return np.full((1, 36, 36), (10 * self.n_episodes + self.n_steps + 1) % 256, np.uint8)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_episodes += 1
+        self.n_steps = 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        return self._frame(), 100.0 * self.n_steps, False, self.n_steps == 7, {}
+
+
+def normalize(env):
+    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=0.99)
+
+
+def stack(env):
+    return VecFrameStack(env, 4)
+
+
+ORDERS = {"VecFrameStack outside (rl-zoo's)": (normalize, stack), "VecNormalize outside": (stack, normalize)}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("preset", ["td3", "visual"])
+def test_the_buffer_holds_the_stacks_that_were_seen_and_the_rewards_as_they_were(order, preset):
+    env = DummyVecEnv([OneFrameEnv])
+    for wrapper in ORDERS[order]:
+        env = wrapper(env)
+    settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "device": "cpu", "seed": 0}
+    model = VisualTD3("CnnPolicy", env, preset=preset, **settings)
+    model.learn(30)
+    buffer = model.replay_buffer
+    assert buffer.observations.shape[2:] == (4, 36, 36)
+    seen, then = buffer.observations[:30, 0, :, 0, 0], buffer.next_observations[:30, 0, :, 0, 0]
+    first = int(seen[0, 3])
+    expected = [[0, 0, 0, first], [0, 0, first, first + 1], [0, first, first + 1, first + 2]]
+    assert seen[:3].tolist() == expected
+    # The last transition of an episode ends in its own last frame, not in the first of the next.
+    assert then[6].tolist() == [first + 4, first + 5, first + 6, first + 7]
+    assert buffer.rewards[:7, 0].tolist() == [100.0 * n for n in range(1, 8)]
+    # Sampled, they are scaled: what the critic sees is not what the environment gave.
+    assert np.abs(buffer.sample(8, env=model._vec_normalize_env).rewards.numpy()).max() <= 10.0
+
+
+def test_stock_td3_cannot_do_the_first_order():
+    """The reason for our own way; when this fails, Stable-Baselines3 has mended it and ours can go."""
+    model = TD3("CnnPolicy", stack(normalize(DummyVecEnv([OneFrameEnv]))), buffer_size=100, device="cpu")
+    with pytest.raises(ValueError, match="broadcast"):
+        model.learn(10)
+
+
+def test_rewards_alone_normalised_store_what_stock_td3_stores():
+    buffers = []
+    for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
+        env = normalize(DummyVecEnv([ImageEnv]))
+        model = cls("CnnPolicy", env, buffer_size=60, learning_starts=20, batch_size=4, device="cpu", seed=2, **kwargs)
+        buffers.append(model.learn(50).replay_buffer)
+    for name in ("observations", "next_observations", "actions", "rewards", "dones"):
+        np.testing.assert_array_equal(getattr(buffers[0], name), getattr(buffers[1], name))
