@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -13,44 +14,68 @@ from torch import nn
 EncoderArch = str | type[BaseFeaturesExtractor]
 
 
-class NatureConvolutions(BaseFeaturesExtractor):
-    """The three convolutions of NatureCNN without its dense layer, for use with a trunk.
+class Convolutions(BaseFeaturesExtractor):
+    """A stack of convolutions without a dense layer, for use with a trunk.
 
     Weights are kept channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
 
     :param observation_space: Box ``(channels, height, width)`` uint8, channel first
+    :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
+    :param offset: added to the pixels, which come in within [0, 1]
     :param normalized_image: whether the images come in already scaled (no dtype and bounds checks then)
-    :raises ValueError: if the space holds no channel-first images of at least 36 x 36 pixels
-
-    Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
+    :raises ValueError: if the space holds no channel-first images, or images too small for the layers
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        layers: Sequence[tuple[int, int, int]],
+        offset: float = 0.0,
+        normalized_image: bool = False,
+    ) -> None:
         if not isinstance(observation_space, spaces.Box) or not is_image_space(
             observation_space, check_channels=False, normalized_image=normalized_image
         ):
             raise ValueError(f"expected channel-first uint8 images, got {observation_space}")
         n_channels, height, width = observation_space.shape
-        if min(height, width) < 36:
-            raise ValueError(f"images of {height} x {width} pixels are too small for NatureCNN: 36 x 36 at least")
-        convolutions = nn.Sequential(
-            nn.Conv2d(n_channels, 32, kernel_size=8, stride=4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=4, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, kernel_size=3, stride=1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        with th.no_grad():
-            n_features = convolutions(th.zeros(1, n_channels, height, width)).shape[1]
-        super().__init__(observation_space, features_dim=n_features)
-        self.cnn = convolutions.to(memory_format=th.channels_last)  # type: ignore[call-overload]
+        modules: list[nn.Module] = []
+        for n_filters, kernel, stride in layers:
+            modules += [nn.Conv2d(n_channels, n_filters, kernel, stride), nn.ReLU()]
+            n_channels, height, width = n_filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            if min(height, width) < 1:
+                size = " x ".join(map(str, observation_space.shape[1:]))
+                raise ValueError(f"images of {size} pixels are too small for {type(self).__name__}")
+        super().__init__(observation_space, features_dim=n_channels * height * width)
+        self.offset = offset
+        self.cnn = nn.Sequential(*modules, nn.Flatten()).to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """:return: ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images"""
-        features: th.Tensor = self.cnn(observations.contiguous(memory_format=th.channels_last))
+        images = observations + self.offset if self.offset else observations
+        features: th.Tensor = self.cnn(images.contiguous(memory_format=th.channels_last))
         return features
+
+
+class NatureConvolutions(Convolutions):
+    """The three convolutions of NatureCNN; images of 36 x 36 pixels at least.
+
+    Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
+        layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        super().__init__(observation_space, layers, normalized_image=normalized_image)
+
+
+class DrqConvolutions(Convolutions):
+    """DrQ-v2's four convolutions of 3 x 3, the first of stride 2; finer than NatureCNN's, and slower.
+
+    Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
+        layers = ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1))
+        super().__init__(observation_space, layers, offset=-0.5, normalized_image=normalized_image)
 
 
 class Trunk(nn.Sequential):
@@ -66,7 +91,7 @@ class Trunk(nn.Sequential):
 def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> type[BaseFeaturesExtractor]:
     """Find the encoder class of a name.
 
-    :param encoder_arch: ``"nature"`` or a features extractor class of your own
+    :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class of your own
     :param trunk_dim: width of the trunk; with one, ``"nature"`` is its convolutions alone, without one it is
         Stable-Baselines3's NatureCNN with its dense layer of 512
     :return: the class
@@ -76,4 +101,6 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
         return encoder_arch
     if encoder_arch == "nature":
         return NatureCNN if trunk_dim is None else NatureConvolutions
-    raise ValueError(f"encoder_arch={encoder_arch!r}: expected 'nature' or a subclass of BaseFeaturesExtractor")
+    if encoder_arch == "drq":
+        return DrqConvolutions
+    raise ValueError(f"encoder_arch={encoder_arch!r}: expected 'nature', 'drq' or a subclass of BaseFeaturesExtractor")

@@ -163,7 +163,7 @@ class VisualTD3Policy(TD3Policy):
 
     :param encoder: ``"separate"``: actor and critic own one encoder each; ``"shared"``: ONE encoder, trained by
         the critic's loss only, which the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
-    :param encoder_arch: ``"nature"`` or a features extractor class; None keeps ``features_extractor_class``
+    :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for none
     :param layer_norm: whether a LayerNorm follows each dense layer of the heads
     :raises ValueError: if a value is none of these, or ``"shared"`` is asked for where there is no encoder

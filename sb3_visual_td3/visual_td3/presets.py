@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.visual_td3.camera_space import sees_images
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
-from sb3_visual_td3.visual_td3.param_groups import MaxGradNorm
+from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm
 
 PresetName = Literal["visual", "td3"]
 
@@ -25,6 +25,7 @@ class Settings:
     """
 
     max_grad_norm: MaxGradNorm = None
+    grad_clip: GradClip = "norm"
     random_shift: int = 0
     actor_objective: ActorObjective = "q1"
     pre_tanh_penalty: float = 0.0
@@ -36,7 +37,7 @@ class Settings:
     def __post_init__(self) -> None:
         """:raises ValueError: if a value is out of its range"""
         _expect(self.random_shift, "random_shift", "a whole number of pixels >= 0", _is_count(self.random_shift))
-        for name, known in (("actor_objective", ActorObjective), ("critic_loss", CriticLoss)):
+        for name, known in (("actor_objective", ActorObjective), ("critic_loss", CriticLoss), ("grad_clip", GradClip)):
             value = getattr(self, name)
             _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
         _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a number >= 0", _is_number(self.pre_tanh_penalty))
@@ -59,6 +60,9 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and _is_number(value)
 
 
+ADAPTIVE_FACTOR = 0.3
+"""DreamerV3's ratio of gradient to weights (Hafner et al. 2023)."""
+
 PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
         "td3": Settings(),
@@ -77,8 +81,7 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
 
 def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
     """:return: ``"visual"`` where there are images to see, else ``"td3"``"""
-    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-    return "visual" if any(is_image_space(part) for part in parts) else "td3"
+    return "visual" if sees_images(observation_space) else "td3"
 
 
 class Resolved(NamedTuple):
@@ -110,6 +113,8 @@ def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[s
         # A preset's value that is also stock TD3's is credited to TD3.
         origin = "td3" if preset_value == getattr(PRESETS["td3"], name) else preset
         resolved[name] = Resolved(preset_value, origin) if value is None else Resolved(value, "argument")
+    if resolved["grad_clip"].value == "adaptive" and arguments.get("max_grad_norm") is None:
+        resolved["max_grad_norm"] = Resolved(ADAPTIVE_FACTOR, "grad_clip")  # a preset's norm is no ratio
     given = arguments.get("policy_kwargs") or {}
     for key in {**chosen.policy_kwargs, **given}:
         own = key in given

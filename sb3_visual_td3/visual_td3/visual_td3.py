@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from stable_baselines3 import TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
@@ -15,18 +14,20 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 
+from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
-from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import losses, policies
 from sb3_visual_td3.visual_td3.batches import Batch, augmented
+from sb3_visual_td3.visual_td3.camera_space import check_camera
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
-from sb3_visual_td3.visual_td3.param_groups import Groups, MaxGradNorm, ParameterGroups
+from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
+from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
-class VisualTD3(TD3):
+class VisualTD3(GroupedTD3):
     """TD3 from pixels: learning rates and clipping by group, one encoder that the critic trains, and more.
 
     Swap the class name and lose nothing: every argument of :class:`stable_baselines3.TD3` keeps its name, place
@@ -48,6 +49,8 @@ class VisualTD3(TD3):
     :param critic_cnn_lr: the same for the critics' encoder, and for a shared one
     :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or numbers by network
         (``{"actor": 1.0}``) or by group (``{"critic_cnn": 10.0}``)
+    :param grad_clip: ``"norm"``, or ``"adaptive"``: each unit's gradient within ``max_grad_norm`` times the norm of its
+        own weights (0.3 unless told otherwise)
     :param random_shift: largest random shift of images, in pixels; 0 is off
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
     :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
@@ -68,7 +71,6 @@ class VisualTD3(TD3):
         "CnnPolicy": policies.VisualCnnPolicy,
         "MultiInputPolicy": policies.VisualMultiInputPolicy,
     }
-    policy: policies.VisualTD3Policy
     actor: policies.VisualActor
     actor_target: policies.VisualActor
     critic: policies.VisualCritic
@@ -108,6 +110,7 @@ class VisualTD3(TD3):
         actor_cnn_lr: ScheduleLike | None = None,
         critic_cnn_lr: ScheduleLike | None = None,
         max_grad_norm: MaxGradNorm = None,
+        grad_clip: GradClip | None = None,
         random_shift: int | None = None,
         actor_objective: losses.ActorObjective | None = None,
         pre_tanh_penalty: float | None = None,
@@ -115,46 +118,48 @@ class VisualTD3(TD3):
         critic_loss: losses.CriticLoss | None = None,
         noise_schedule: ScheduleLike | None = None,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class,
-            replay_buffer_kwargs,
-            optimize_memory_usage,
-            n_steps,
-            policy_delay,
-            target_policy_noise,
-            target_noise_clip,
-            stats_window_size,
-            tensorboard_log,
-            policy_kwargs,
-            verbose,
-            seed,
-            device,
-            _init_setup_model=False,
-        )
+        with assertions_as_setting_errors():
+            super().__init__(
+                policy,
+                env,
+                learning_rate,
+                buffer_size,
+                learning_starts,
+                batch_size,
+                tau,
+                gamma,
+                train_freq,
+                gradient_steps,
+                action_noise,
+                replay_buffer_class,
+                replay_buffer_kwargs,
+                optimize_memory_usage,
+                n_steps,
+                policy_delay,
+                target_policy_noise,
+                target_noise_clip,
+                stats_window_size,
+                tensorboard_log,
+                policy_kwargs,
+                verbose,
+                seed,
+                device,
+                _init_setup_model=False,
+            )
         self.preset = preset
         self.actor_lr = actor_lr
         self.critic_lr = critic_lr
         self.actor_cnn_lr = actor_cnn_lr
         self.critic_cnn_lr = critic_cnn_lr
         self.max_grad_norm = max_grad_norm
+        self.grad_clip = grad_clip
         self.random_shift = random_shift
         self.actor_objective = actor_objective
         self.pre_tanh_penalty = pre_tanh_penalty
         self.target_q_clamp = target_q_clamp
         self.critic_loss = critic_loss
         self.noise_schedule = noise_schedule
-        self.observers: list[UpdateObserver] = []  # callbacks add what watches the updates
+        self.observers = []  # callbacks add what watches the updates
         if _init_setup_model:
             self._setup_model()
 
@@ -167,9 +172,15 @@ class VisualTD3(TD3):
         self._resolved = resolve(self.preset, default, self.__dict__)
         self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
-        super()._setup_model()
+        # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does.
+        if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
+            check_camera(self.observation_space, self._vec_normalize_env)
+        with assertions_as_setting_errors():
+            super()._setup_model()
         rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
-        self._parameter_groups = ParameterGroups(self.policy, rates, self.settings.max_grad_norm)
+        self._parameter_groups = ParameterGroups(
+            self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
+        )
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
         schedule = self.settings.noise_schedule
@@ -189,37 +200,9 @@ class VisualTD3(TD3):
             described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
         return described
 
-    @property
-    def reward_is_normalized(self) -> bool:
-        """Whether the critic sees rewards that VecNormalize has scaled."""
-        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
-
-    @property
-    def encoder_is_shared(self) -> bool | None:
-        """Whether one encoder, which the critic trains, serves actor and critic; None where there is none."""
-        return self.policy.encoder_is_shared if "critic_cnn" in self.groups else None
-
-    @property
-    def groups(self) -> Groups:
-        """The named parameter groups of both networks."""
-        return self._parameter_groups.parameters
-
-    @property
-    def learning_rates(self) -> dict[str, float]:
-        """The learning rate in force, by group."""
-        return self._parameter_groups.learning_rates(self.lr_schedule, self._current_progress_remaining)
-
     def _on_step(self) -> None:
         if self._noise_schedule is not None:
             set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
-
-    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        """Set each group's own rate; Stable-Baselines3 would write one into all of them."""
-        progress = self._current_progress_remaining
-        self.logger.record("train/learning_rate", self.lr_schedule(progress))
-        assert isinstance(optimizers, list)
-        for network, optimizer in zip(NETWORKS, optimizers, strict=True):
-            self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
 
     def _store_transition(
         self,
@@ -326,22 +309,6 @@ class VisualTD3(TD3):
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
-
-    def _optimize(self, network: Network, loss: th.Tensor, values: dict[str, th.Tensor]) -> None:
-        optimizer = getattr(self, network).optimizer
-        detached = {name: value.detach() for name, value in values.items()}
-        update = NetworkUpdate(network, self._n_updates, self._parameter_groups.of_network[network], detached)
-        optimizer.zero_grad()
-        # Only this network's weights: the actor's loss would leave gradients in the critics too.
-        loss.backward(inputs=self._parameter_groups.weights(network))  # type: ignore[no-untyped-call]
-        for observer in self.observers:
-            observer.after_backward(update)
-        self._parameter_groups.clip(network)
-        for observer in self.observers:
-            observer.after_clipping(update)
-        optimizer.step()
-        for observer in self.observers:
-            observer.after_step(update)
 
     def _excluded_save_params(self) -> list[str]:
         derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]

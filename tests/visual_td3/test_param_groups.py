@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_visual_td3.visual_td3.param_groups import clip_adaptively
+
 ALL = ["actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp"]
 
 
@@ -68,6 +70,7 @@ def test_rates_reach_the_optimizers_and_follow_their_schedules(make_model):
         ({"actor_lr": -1.0}, "actor_lr"),
         ({"critic_lr": "exp_1"}, "critic_lr"),
         ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"grad_clip": "unit"}, "grad_clip"),
         ({"max_grad_norm": {"actor_cnn": 1.0}}, "actor_cnn"),
         ({"max_grad_norm": {"world": 1.0}}, "world"),
         ({"max_grad_norm": {"critic": 1.0, "critic_cnn": 1.0}}, "critic_cnn"),
@@ -139,3 +142,37 @@ def test_a_learning_rate_changed_after_the_fact_reaches_the_groups_that_follow_i
     before = snapshot(model)
     model.train(gradient_steps=2, batch_size=8)
     assert moved(model, before) == {"actor_mlp"}
+
+
+def test_adaptive_clipping_equals_its_naive_twin():
+    generator = th.Generator().manual_seed(0)
+    for shape in [(5, 3), (4, 2, 3, 3), (6,)]:
+        parameter = th.nn.Parameter(th.randn(shape, generator=generator))
+        parameter.grad = 10 * th.randn(shape, generator=generator) * (th.rand(shape, generator=generator) > 0.5)
+        expected = parameter.grad.clone()
+        for row in range(shape[0]) if len(shape) > 1 else [slice(None)]:
+            weight = max(float(parameter.detach()[row].norm()), 1e-3)
+            gradient = float(expected[row].norm())
+            if gradient > 0.3 * weight:
+                expected[row] *= 0.3 * weight / gradient
+        clip_adaptively([parameter], 0.3)
+        th.testing.assert_close(parameter.grad, expected)
+
+
+def test_adaptive_clipping_leaves_small_gradients_and_moves_zero_weights():
+    small, zero = th.nn.Parameter(th.ones(2, 2)), th.nn.Parameter(th.zeros(1, 2))
+    small.grad, zero.grad = th.full((2, 2), 0.01), th.tensor([[3.0, 4.0]])
+    clip_adaptively([small, zero, th.nn.Parameter(th.ones(1))], 0.3)
+    assert th.equal(small.grad, th.full((2, 2), 0.01))
+    assert float(zero.grad.norm()) == pytest.approx(0.3e-3)
+
+
+def test_adaptive_clipping_has_a_factor_of_its_own_where_none_is_given(make_model):
+    assert make_model(grad_clip="adaptive").describe()["max_grad_norm"] == (0.3, "grad_clip")
+    assert make_model(grad_clip="adaptive", max_grad_norm=0.1).describe()["max_grad_norm"] == (0.1, "argument")
+    model = make_model(grad_clip="adaptive", max_grad_norm=1e-6)
+    recorder = NormRecorder()
+    model.observers.append(recorder)
+    model.learn(30)
+    for before, after in zip(recorder.before, recorder.after, strict=True):
+        assert all(after[group] < before[group] for group in after)

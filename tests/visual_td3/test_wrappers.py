@@ -8,7 +8,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import VisualTD3
-from tests.image_env import ImageEnv
+from tests.image_env import ImageEnv, VectorImageEnv
 
 
 class OneFrameEnv(gym.Env):
@@ -80,3 +80,31 @@ def test_rewards_alone_normalised_store_what_stock_td3_stores():
         buffers.append(model.learn(50).replay_buffer)
     for name in ("observations", "next_observations", "actions", "rewards", "dones"):
         np.testing.assert_array_equal(getattr(buffers[0], name), getattr(buffers[1], name))
+
+
+def test_pixels_that_vecnormalize_scales_are_refused_with_the_fix():
+    env = VecNormalize(DummyVecEnv([ImageEnv]))
+    with pytest.raises(ValueError, match="norm_obs: false, norm_reward: true"):
+        VisualTD3("CnnPolicy", env, buffer_size=10)
+
+
+def test_vectors_beside_the_pixels_may_be_normalised():
+    env = VecNormalize(DummyVecEnv([VectorImageEnv]), norm_obs_keys=["state"])
+    model = VisualTD3("MultiInputPolicy", env, buffer_size=60, learning_starts=20, batch_size=4, device="cpu")
+    model.learn(30)
+    assert model._n_updates == 10
+
+
+class FourDimensionalEnv(ImageEnv):
+    observation_space = spaces.Box(0, 255, (4, 36, 36, 3), np.uint8)
+
+
+def test_a_stack_with_an_axis_of_its_own_is_refused_with_the_fix():
+    with pytest.raises(ValueError, match="VecFrameStack"):
+        VisualTD3("CnnPolicy", FourDimensionalEnv(), buffer_size=10)
+
+
+def test_a_discrete_action_space_is_a_value_error_and_sb3s_assertion():
+    for error in (ValueError, AssertionError):
+        with pytest.raises(error, match="Discrete"):
+            VisualTD3("MlpPolicy", "CartPole-v1", buffer_size=10)

@@ -1,0 +1,65 @@
+"""TD3 by named parameter groups, whose updates can be watched."""
+
+from __future__ import annotations
+
+import torch as th
+from stable_baselines3 import TD3
+
+from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
+from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
+
+
+class GroupedTD3(TD3):
+    """TD3 that steps its optimizers by named groups: a learning rate and clipping for each, observers for all.
+
+    What calls :meth:`_optimize`, and sets up ``_parameter_groups``, is the subclass.
+    """
+
+    policy: VisualTD3Policy
+    observers: list[UpdateObserver]
+    _parameter_groups: ParameterGroups
+
+    @property
+    def reward_is_normalized(self) -> bool:
+        """Whether the critic sees rewards that VecNormalize has scaled."""
+        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
+
+    @property
+    def encoder_is_shared(self) -> bool | None:
+        """Whether one encoder, which the critic trains, serves actor and critic; None where there is none."""
+        return self.policy.encoder_is_shared if "critic_cnn" in self.groups else None
+
+    @property
+    def groups(self) -> Groups:
+        """The named parameter groups of both networks."""
+        return self._parameter_groups.parameters
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate in force, by group."""
+        return self._parameter_groups.learning_rates(self.lr_schedule, self._current_progress_remaining)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        """Set each group's own rate; Stable-Baselines3 would write one into all of them."""
+        progress = self._current_progress_remaining
+        self.logger.record("train/learning_rate", self.lr_schedule(progress))
+        assert isinstance(optimizers, list)
+        for network, optimizer in zip(NETWORKS, optimizers, strict=True):
+            self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
+
+    def _optimize(self, network: Network, loss: th.Tensor, values: dict[str, th.Tensor]) -> None:
+        optimizer = getattr(self, network).optimizer
+        detached = {name: value.detach() for name, value in values.items()}
+        update = NetworkUpdate(network, self._n_updates, self._parameter_groups.of_network[network], detached)
+        optimizer.zero_grad()
+        # Only this network's weights: the actor's loss would leave gradients in the critics too.
+        loss.backward(inputs=self._parameter_groups.weights(network))  # type: ignore[no-untyped-call]
+        for observer in self.observers:
+            observer.after_backward(update)
+        self._parameter_groups.clip(network)
+        for observer in self.observers:
+            observer.after_clipping(update)
+        optimizer.step()
+        for observer in self.observers:
+            observer.after_step(update)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import NatureCNN
+
+from sb3_visual_td3.visual_td3.encoders import DrqConvolutions, NatureConvolutions, features_extractor_for
+from tests.image_env import VectorImageEnv
+
+CAMERA = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def test_natures_convolutions_are_those_of_sb3s_nature_cnn():
+    ours, theirs = NatureConvolutions(CAMERA), NatureCNN(CAMERA)
+    ours.cnn.load_state_dict(theirs.cnn.state_dict())
+    images = th.rand(3, 4, 84, 84)
+    assert ours.features_dim == 3136
+    th.testing.assert_close(ours(images), theirs.cnn(images))
+
+
+def test_drqs_convolutions_see_centred_pixels():
+    encoder = DrqConvolutions(CAMERA)
+    assert encoder.features_dim == 32 * 35 * 35
+    images = th.rand(2, 4, 84, 84)
+    th.testing.assert_close(encoder(images), encoder.cnn(images - 0.5))
+
+
+def test_a_name_or_a_class_finds_an_encoder():
+    assert features_extractor_for("nature", None) is NatureCNN
+    assert features_extractor_for("nature", 50) is NatureConvolutions
+    assert features_extractor_for("drq", 50) is DrqConvolutions
+    assert features_extractor_for(NatureCNN, 50) is NatureCNN
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Box(0, 255, (4, 30, 30), np.uint8), "30 x 30 pixels are too small"),
+        (spaces.Box(-1, 1, (4,), np.float32), "channel-first"),
+        (spaces.Discrete(3), "channel-first"),
+    ],
+)
+def test_what_is_no_image_or_too_small_is_refused(space, words):
+    with pytest.raises(ValueError, match=words):
+        NatureConvolutions(space)
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+@pytest.mark.parametrize("arch", ["nature", "drq"])
+def test_every_encoder_learns_in_both_ways(make_model, encoder, arch):
+    model = make_model(policy_kwargs={"encoder": encoder, "encoder_arch": arch, "trunk_dim": 16, "layer_norm": True})
+    before = [p.detach().clone() for p in model.groups["critic_cnn"]]
+    model.learn(24)
+    assert all(not th.equal(p, q) for p, q in zip(before, model.groups["critic_cnn"], strict=True))
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_camera_and_vector_learn_together(make_model, encoder):
+    model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": encoder})
+    assert ("actor_cnn" in model.groups) == (encoder == "separate")
+    model.learn(30)
+    assert model._n_updates == 10

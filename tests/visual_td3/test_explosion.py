@@ -1,0 +1,54 @@
+"""The failure that this project began with, and that its wiring makes impossible."""
+
+import pytest
+import torch as th
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.health.gradient_monitor import GradientMonitor
+from sb3_visual_td3.visual_td3 import losses
+from tests.image_env import ImageEnv
+
+N_UPDATES = 1_000
+
+
+class LeakyTD3(VisualTD3):
+    """Hands the critic the ACTOR's features, as the first run did."""
+
+    def update_actor(self, batch):
+        features = self.actor.encode(batch.observations)
+        pre_tanh = self.actor.pre_tanh(features)
+        q_values = self.critic.score(features, th.tanh(pre_tanh), first_only=True)
+        loss = losses.actor_loss(q_values)
+        values = {"loss": loss, "actions": th.tanh(pre_tanh), "pre_tanh": pre_tanh, "policy_q": q_values[0]}
+        self._optimize("actor", loss, values)
+        return loss.detach()
+
+
+def norms_over_training(cls, seed, **kwargs):
+    """The actor's encoder's norm over the first and the last hundred updates, and the last actor loss."""
+    settings = {"buffer_size": 1_200, "learning_starts": 100, "batch_size": 16, "device": "cpu", "preset": "td3"}
+    model = cls("CnnPolicy", ImageEnv(reward_scale=10.0), seed=seed, learning_rate=1e-4, **settings, **kwargs)
+    model.learn(100)
+    monitor = GradientMonitor(sample_freq=1)
+    model.observers.append(monitor)
+    windows = []
+    for _ in range(N_UPDATES // 100):
+        model.learn(100, reset_num_timesteps=False)
+        windows.append(monitor.read())
+    norm = tags.GRADIENT_NORM["actor_cnn"]
+    return windows[0][norm], windows[-1][norm], windows[-1][tags.ACTOR_LOSS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_features_of_the_actor_in_the_critic_explode_and_its_own_do_not(seed, max_grad_norm):
+    first, last, loss = norms_over_training(LeakyTD3, seed, max_grad_norm=max_grad_norm)
+    assert last > 100 * first
+    first_right, last_right, loss_right = norms_over_training(VisualTD3, seed, max_grad_norm=max_grad_norm)
+    assert last_right < 10 * first_right
+    assert abs(loss) > 10 * abs(loss_right)
+    print(
+        f"leak {first:.3g} -> {last:.3g}, loss {loss:.3g}; right {first_right:.3g} -> {last_right:.3g}, {loss_right:.3g}"
+    )
