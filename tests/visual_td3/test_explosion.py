@@ -49,6 +49,3 @@ def test_features_of_the_actor_in_the_critic_explode_and_its_own_do_not(seed, ma
     first_right, last_right, loss_right = norms_over_training(VisualTD3, seed, max_grad_norm=max_grad_norm)
     assert last_right < 10 * first_right
     assert abs(loss) > 10 * abs(loss_right)
-    print(
-        f"leak {first:.3g} -> {last:.3g}, loss {loss:.3g}; right {first_right:.3g} -> {last_right:.3g}, {loss_right:.3g}"
-    )
