@@ -33,6 +33,25 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
     return number
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value``, which is True or False.
+
+    :raises ValueError: if it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: expected True or False; set {name} to one of these")
+    return value
+
+
+def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
+    """Do nothing where ``value`` is one of ``choices``.
+
+    :raises ValueError: if it is none of them.
+    """
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {list(choices)}; choose from these")
+
+
 def select_maps(maps: object, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the names of the maps that ``maps`` stands for.
 

@@ -7,10 +7,13 @@ The action alone follows the driver's (and CARLA's) convention: steering is posi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+MarkKind = Literal["solid", "broken"]
+PictureView = Literal["front", "chase"]
 
 
 class Control(NamedTuple):
@@ -30,13 +33,24 @@ class Start(NamedTuple):
     lateral_offset_m: float
     heading_error_rad: float
     speed_mps: float
+    scene_seed: int = 0
+    """Fixes all that varies about the scene: traffic, weather, noise."""
 
 
 class BodySize(NamedTuple):
-    """Outer size of the vehicle."""
+    """Outer size of the vehicle; its wheels stand at its flanks, half a wheelbase before and behind its centre."""
 
     length_m: float
     width_m: float
+    wheelbase_m: float
+
+
+class LaneMark(NamedTuple):
+    """A line along the road."""
+
+    offset_m: float
+    """Of its middle from the centre of the own lane, positive to the left."""
+    kind: MarkKind
 
 
 class VehicleState(NamedTuple):
@@ -57,6 +71,12 @@ class VehicleState(NamedTuple):
     """Offset of the outer line to the left (positive)."""
     road_right_m: float
     """Offset of the outer line to the right (negative)."""
+    marks: tuple[LaneMark, ...]
+    """Every mark of the road."""
+    route_length_m: float
+    """Length of the route; of a closed road: one lap."""
+    has_collided: bool = False
+    """Whether the vehicle has touched another since the reset."""
 
 
 class Backend(Protocol):
@@ -75,8 +95,16 @@ class Backend(Protocol):
         """Length of one tick in seconds."""
 
     @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Height and width of ``camera_frame()`` in pixels."""
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
+
+    @property
+    def has_varying_scenes(self) -> bool:
+        """Whether ``Start.scene_seed`` makes a difference."""
+
+    @property
+    def state(self) -> VehicleState:
+        """The vehicle as it is now."""
 
     def reset(self, start: Start) -> VehicleState:
         """Place the vehicle; the same ``start`` gives the same episode for the same controls."""
@@ -85,10 +113,22 @@ class Backend(Protocol):
         """Hold ``control`` for ``n_ticks`` ticks."""
 
     def camera_frame(self) -> NDArray[np.uint8]:
-        """Return what the camera sees: ``(height, width) uint8``, grey, a new array."""
+        """Return what the camera sees: ``uint8`` of ``frame_shape``, a new array; asking twice gives the same."""
 
-    def picture(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Return the same scene for people: ``(height, width, 3) uint8``, RGB, a new array."""
+    def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
+        """Return the same scene for people: ``(height, width, 3) uint8``, RGB, a new array.
+
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
+        """
+
+    def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the lane's centre so many metres along the lane ahead of the vehicle."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the episode's future depends on: plain Python values and NumPy arrays."""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called, in this or in a world made alike."""
 
     def close(self) -> None:
         """Let go of what the world holds."""

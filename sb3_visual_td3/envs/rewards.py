@@ -5,7 +5,11 @@ Each returns its term before weighting; ``weigh`` puts the weights on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+from sb3_visual_td3.envs.arguments import check_quantity
 
 FULL_GATE_FRACTION = 0.3
 """Fraction of the target speed from which gated terms count in full."""
@@ -13,7 +17,12 @@ FULL_GATE_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Weight of each term; ``accident`` and ``lane_invasion`` are the two costs within ``safety``."""
+    """Weight of each term; ``accident`` and ``lane_invasion`` are the two costs within ``safety``.
+
+    A weighted term lies within its weight's distance of 0, ``smoothness`` never below 0 and ``safety`` never above.
+
+    :raises ValueError: if a weight is negative or not finite.
+    """
 
     progress: float = 0.60
     smoothness: float = 0.20
@@ -21,6 +30,34 @@ class RewardWeights:
     efficiency: float = 0.10
     accident: float = 10.0
     lane_invasion: float = 1.0
+
+    def __post_init__(self) -> None:
+        for weight in fields(self):
+            check_quantity(weight.name, getattr(self, weight.name), 0.0, 1e6, "reward")
+
+
+REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(
+    {
+        "balanced": RewardWeights(),
+        "progress_heavy": RewardWeights(progress=0.95, smoothness=0.025, lane_centring=0.0, efficiency=0.025),
+    }
+)
+"""The weights that have a name: ``progress_heavy`` are those of a run that came to drive recklessly."""
+
+
+def reward_weights(reward: str | RewardWeights) -> RewardWeights:
+    """Return the weights that ``reward`` names, or itself where it is some.
+
+    Raises:
+        ValueError: if there is no set of this name.
+    """
+    if isinstance(reward, RewardWeights):
+        return reward
+    if not isinstance(reward, str) or reward not in REWARD_SETS:
+        raise ValueError(
+            f"reward={reward!r}: expected one of {sorted(REWARD_SETS)} or a RewardWeights; choose from these"
+        )
+    return REWARD_SETS[reward]
 
 
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:

@@ -12,21 +12,22 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
+from sb3_visual_td3.envs.drivers import ConstantDriver, drive_episode
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 from sb3_visual_td3.envs.lite.maps import MAP_GROUPS
 from sb3_visual_td3.envs.registration import LITE_DRIVING_ID, register_envs
-
-from .drivers import drive
 
 AHEAD = np.array([0.0, 0.5], np.float32)
 STEP_INFO = {
     "reward_terms": dict,
     "collisions": int,
     "lane_invasions": int,
+    "lane_marks_crossed": list,
     "speed_mps": float,
     "speed_kmh": float,
     "distance_m": float,
+    "route_completion": float,
     "lateral_offset_m": float,
     "heading_error_rad": float,
     "map": str,
@@ -70,16 +71,27 @@ def assert_same(one, two):
 # The contract with gymnasium and Stable-Baselines3
 
 
-def test_gymnasium_finds_nothing_to_complain_of():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_gymnasium_env(made(render_mode="rgb_array").unwrapped)
+VARIANTS = [
+    {},
+    {"n_cars": 10},
+    {"observation": "camera+state"},
+    {"grayscale": False, "weather": "random", "noise_std": 2.0, "blur": 0.5},
+    {"reward": "progress_heavy", "reward_scale": 0.1, "render_view": "chase"},
+]
 
 
-def test_stable_baselines3_finds_nothing_to_complain_of():
+@pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
+def test_gymnasium_finds_nothing_to_complain_of(kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_sb3_env(made())
+        check_gymnasium_env(made(render_mode="rgb_array", **kwargs).unwrapped)
+
+
+@pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
+def test_stable_baselines3_finds_nothing_to_complain_of(kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_sb3_env(made(**kwargs))
 
 
 def test_registering_twice_changes_nothing():
@@ -262,7 +274,7 @@ def test_the_time_limit_is_gymnasiums_and_can_be_chosen_when_the_environment_is_
 
 def test_full_lock_leaves_the_road_and_counts_as_a_collision(env):
     for steer in (1.0, -1.0):
-        episode = drive(env, lambda env, info, steer=steer: np.array([steer, 0.6], np.float32), seed=0)
+        episode = drive_episode(env, ConstantDriver(steer, 0.6), seed=0)
         assert episode.last_info["termination"] == "off_road"
         assert episode.last_info["collisions"] == 1
         assert episode.last_info["lane_invasions"] >= 1
@@ -311,6 +323,12 @@ def test_an_action_that_is_none_is_refused(env, action):
         ("target_speed_mps", -3.0),
         ("target_speed_mps", math.inf),
         ("target_speed_mps", "fast"),
+        ("observation", "lidar"),
+        ("reward", "reckless"),
+        ("reward_scale", 0.0),
+        ("reward_scale", math.nan),
+        ("render_view", "top"),
+        ("idle_ending", "done"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(name, value):
@@ -350,3 +368,37 @@ def test_frames_per_second_follow_the_length_of_a_step():
     assert LiteDrivingEnv().metadata["render_fps"] == 10
     assert LiteDrivingEnv(frame_skip=1, dt_s=0.04).metadata["render_fps"] == 25
     assert LiteDrivingEnv.metadata["render_fps"] == 10
+
+
+def test_the_chase_view_shows_the_own_car_and_is_another_picture():
+    pictures = []
+    for view in ("front", "chase"):
+        env = LiteDrivingEnv(maps=["train_0"], render_mode="rgb_array", render_view=view)
+        env.reset(seed=2)
+        pictures.append(env.render().astype(int))
+    assert (pictures[0] != pictures[1]).mean() > 0.2
+    red, _, blue = pictures[1][330:400, 290:350].transpose(2, 0, 1)
+    assert (blue > red + 60).mean() > 0.3, "the own car is blue"
+
+
+def test_a_window_shows_every_step_and_leaves_the_episode_alone(monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    plain = LiteDrivingEnv(maps=["train_0"])
+    shown = LiteDrivingEnv(maps=["train_0"], render_mode="human", dt_s=0.05, frame_skip=2)
+    shown.metadata["render_fps"] = 1000
+    plain.reset(seed=2), shown.reset(seed=2)
+    for _ in range(3):
+        assert_same([plain.step(AHEAD)], [shown.step(AHEAD)])
+    assert shown.render() is None
+    screen = pygame.surfarray.array3d(pygame.display.get_surface())
+    assert screen.shape == (640, 480, 3)
+    assert screen.std() > 10.0
+    shown.close()
+    assert pygame.display.get_surface() is None
+
+
+def test_a_window_without_pygame_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(ImportError, match=r"\[video\]"):
+        LiteDrivingEnv(render_mode="human")

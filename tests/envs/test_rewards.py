@@ -1,6 +1,8 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs import rewards
@@ -106,3 +108,50 @@ def test_weighted_terms_carry_the_weights_of_the_table_under_its_names():
 def test_a_term_refuses_what_has_no_meaning(call):
     with pytest.raises(ValueError, match="expected"):
         call()
+
+
+NUMBER = st.floats(-1e6, 1e6)
+SPEED = st.floats(0.0, 1e4)
+WEIGHTS = st.builds(RewardWeights, *[st.floats(0.0, 100.0)] * 6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    metres=NUMBER,
+    speed=SPEED,
+    target=st.floats(0.1, 100.0),
+    offset=NUMBER,
+    steer=st.floats(-2, 2),
+    pedal=st.floats(-2, 2),
+    n=st.integers(0, 5),
+    accident=st.booleans(),
+    weights=WEIGHTS,
+)
+def test_every_term_stays_in_its_range(metres, speed, target, offset, steer, pedal, n, accident, weights):
+    gate = rewards.speed_gate(speed, target)
+    assert 0.0 <= gate <= 1.0
+    terms = rewards.weigh(
+        rewards.progress_term(metres, STEP, target),
+        rewards.smoothness_term(steer, pedal, gate),
+        rewards.lane_centring_term(offset, 3.5, gate),
+        rewards.efficiency_term(speed, target),
+        rewards.safety_term(accident, n, weights),
+        weights,
+    )
+    assert -weights.progress <= terms["progress"] <= weights.progress
+    assert 0.0 <= terms["smoothness"] <= weights.smoothness
+    assert -weights.lane_centring <= terms["lane_centring"] <= weights.lane_centring
+    assert -weights.efficiency <= terms["efficiency"] <= weights.efficiency
+    assert -(weights.accident + n * weights.lane_invasion) <= terms["safety"] <= 0.0
+
+
+@pytest.mark.parametrize("reward", ["reckless", None, 3, ["balanced"]])
+def test_unknown_weights_are_refused(reward):
+    with pytest.raises(ValueError, match=r"reward=.*balanced"):
+        rewards.reward_weights(reward)
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "much"])
+def test_a_weight_is_a_finite_number_of_zero_or_more(value):
+    with pytest.raises(ValueError, match="smoothness"):
+        RewardWeights(smoothness=value)

@@ -2,11 +2,13 @@ import math
 
 import pytest
 
-from sb3_visual_td3.envs.backend import BodySize, VehicleState
-from sb3_visual_td3.envs.task import DrivingTask, TaskSettings, overhang_m
+from sb3_visual_td3.envs.backend import BodySize, LaneMark, VehicleState
+from sb3_visual_td3.envs.rewards import REWARD_SETS
+from sb3_visual_td3.envs.task import DrivingTask, TaskSettings, wheel_reach_m
 
-BODY = BodySize(length_m=4.4, width_m=1.8)
-STEADY = VehicleState(0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.5, 5.25, -1.75)
+BODY = BodySize(length_m=4.4, width_m=1.8, wheelbase_m=2.9)
+MARKS = (LaneMark(-1.75, "solid"), LaneMark(1.75, "broken"), LaneMark(5.25, "solid"))
+STEADY = VehicleState(0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.5, 5.25, -1.75, MARKS, 500.0)
 
 
 def begun_task(**settings):
@@ -15,10 +17,11 @@ def begun_task(**settings):
     return task
 
 
-def test_overhang_of_a_straight_and_of_a_turned_car():
-    assert overhang_m(STEADY, BODY) == pytest.approx(0.9 - 1.75)
-    assert overhang_m(STEADY._replace(lateral_offset_m=-1.0), BODY) == pytest.approx(1.0 + 0.9 - 1.75)
-    assert overhang_m(STEADY._replace(heading_error_rad=-math.pi / 2), BODY) == pytest.approx(2.2 - 1.75)
+def test_wheels_reach_half_the_width_of_a_straight_car_and_half_the_wheelbase_of_one_across():
+    assert wheel_reach_m(0.0, BODY) == pytest.approx(0.9)
+    assert wheel_reach_m(-math.pi / 2, BODY) == pytest.approx(1.45)
+    # The front left wheel of a car turned by 30 degrees: 1.45 sin 30 + 0.9 cos 30.
+    assert wheel_reach_m(math.pi / 6, BODY) == pytest.approx(0.725 + 0.9 * math.sqrt(3.0) / 2.0)
 
 
 def test_a_perfect_step_earns_exactly_one():
@@ -146,3 +149,84 @@ def test_settings_refuse_what_has_no_meaning(settings):
 def test_settings_refuse_an_unknown_key():
     with pytest.raises(TypeError, match="max_speed"):
         TaskSettings(max_speed=3.0)
+
+
+# Marks, by the wheel
+
+
+def crossed_at(task, *offsets, heading_rad=0.0):
+    crossed = []
+    for offset in offsets:
+        task.advance(STEADY._replace(lateral_offset_m=offset, heading_error_rad=heading_rad), 0.0, 0.0)
+        crossed.append(task.info("map")["lane_marks_crossed"])
+    return crossed
+
+
+def test_each_mark_is_named_by_its_kind_in_the_step_that_crosses_it():
+    task = begun_task()
+    assert crossed_at(task, 0.0, 1.2, 1.5, 4.6, 0.0, -1.0) == [[], ["broken"], [], ["solid"], [], ["solid"]]
+    assert task.n_lane_invasions == 3
+
+
+def test_one_step_may_cross_two_marks():
+    task = begun_task()
+    assert crossed_at(task, 5.0) == [["broken", "solid"]]
+    assert task.n_lane_invasions == 2
+
+
+def test_a_wheel_crosses_not_a_bumper():
+    # Turned by 30 degrees the front wheel stands 1.504 m from the middle, the bumper's corner 1.879 m.
+    assert crossed_at(begun_task(), 0.34, heading_rad=math.pi / 6) == [[]]
+    assert crossed_at(begun_task(), 0.35, heading_rad=math.pi / 6) == [["broken"]]
+
+
+def test_marks_that_begin_beneath_the_car_have_not_been_crossed():
+    task = begun_task()
+    across = STEADY._replace(lateral_offset_m=1.2)
+    task.advance(across._replace(marks=()), 0.0, 0.0)
+    task.advance(across, 0.0, 0.0)
+    assert task.n_lane_invasions == 0
+    assert crossed_at(task, 0.0, 1.2) == [[], ["broken"]]
+
+
+# What ends an episode, and how it pays
+
+
+def test_a_collision_is_an_accident_and_named_before_all_else():
+    task = begun_task()
+    outcome = task.advance(STEADY._replace(has_collided=True, lateral_offset_m=-9.0), 0.0, 0.0)
+    assert (outcome.terminated, task.termination, task.n_collisions) == (True, "collision", 1)
+    assert outcome.reward_terms["safety"] <= -10.0
+
+
+def test_idling_may_be_cut_short_without_a_penalty():
+    task = begun_task(idle_ending="truncated", max_idle_steps=2)
+    idle = STEADY._replace(speed_mps=0.0)
+    assert not task.advance(idle, 0.0, 0.0).truncated
+    outcome = task.advance(idle, 0.0, 0.0)
+    assert (outcome.terminated, outcome.truncated, task.termination) == (False, True, "idle")
+    assert outcome.reward_terms["safety"] == 0.0
+    assert task.info("map")["is_success"] is False
+
+
+def test_the_route_is_completed_by_metres():
+    task = begun_task()
+    for distance_m, completion in ((-5.0, 0.0), (125.0, 0.25), (500.0, 1.0), (800.0, 1.0)):
+        task.advance(STEADY._replace(distance_m=distance_m), 0.0, 0.0)
+        assert task.info("map")["route_completion"] == completion
+
+
+def test_the_scale_multiplies_every_term():
+    plain, scaled = begun_task(), begun_task(reward_scale=0.1)
+    state = STEADY._replace(lateral_offset_m=1.2, distance_m=0.5)
+    one, other = plain.advance(state, 0.3, 0.1), scaled.advance(state, 0.3, 0.1)
+    assert other.reward == pytest.approx(0.1 * one.reward)
+    assert other.reward_terms == pytest.approx({name: 0.1 * term for name, term in one.reward_terms.items()})
+
+
+def test_the_named_weights_are_those_of_the_two_runs():
+    heavy = REWARD_SETS["progress_heavy"]
+    task = begun_task(weights=heavy)
+    terms = task.advance(STEADY._replace(distance_m=0.8), 0.0, 0.0).reward_terms
+    assert terms == {"progress": 0.95, "smoothness": 0.025, "lane_centring": 0.0, "efficiency": 0.025, "safety": 0.0}
+    assert (heavy.accident, REWARD_SETS["balanced"].accident) == (10.0, 10.0)

@@ -10,11 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.ground import Ground
 from sb3_visual_td3.envs.lite.maps import LiteMap
+from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 
 CAMERA_AHEAD_M = 2.0
 CAMERA_HEIGHT_M = 1.5
+CHASE_AHEAD_M = -8.0
+CHASE_HEIGHT_M = 3.4
 _TURN = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
@@ -52,17 +56,36 @@ class Camera:
     :param height: in pixels, even.
     :param width: in pixels, even.
     :param bands: how the rows below the horizon are drawn, from the horizon downwards.
+    :param ahead_m: the camera's place before the vehicle's centre.
+    :param height_m: its height above the ground.
     """
 
-    def __init__(self, height: int, width: int, bands: Sequence[Band] = CAMERA_BANDS) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        bands: Sequence[Band] = CAMERA_BANDS,
+        *,
+        ahead_m: float = CAMERA_AHEAD_M,
+        height_m: float = CAMERA_HEIGHT_M,
+    ) -> None:
         cv2.setNumThreads(1)  # the pictures are too small to share out, and environments run side by side
+        self.lens = Lens(height, width, ahead_m, height_m)
         self._height, self._width = height, width
         self._horizon = height // 2
         self._focal = width / 2.0
         self._strips = self._lay_out(bands)
+        self._to_vehicles = np.stack([strip.to_vehicle for strip in self._strips])
         right = (np.arange(width) + 0.5 - width / 2.0) / self._focal
         self._column_angles_rad = -np.arctan(right)
         self._skies: dict[str, NDArray[np.uint8]] = {}
+        self._from_world: dict[str, NDArray[np.float64]] = {}
+
+    def weather_filter(self, sky: Sky) -> WeatherFilter:
+        """Return what puts the light of ``sky`` onto this camera's pictures."""
+        down = np.arange(self._height - self._horizon) + 0.5
+        sides = (np.arange(self._width) + 0.5 - self._width / 2.0) / self._focal
+        return WeatherFilter(sky, self.lens.height_m * self._focal / down, sides, self._horizon)
 
     def draw(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
         """Return what is seen from a vehicle at this place, as a new array."""
@@ -71,9 +94,9 @@ class Camera:
         turns = (self._column_angles_rad + yaw_rad) / _TURN
         np.take(sky, ((turns % 1.0) * sky.shape[1]).astype(np.intp), axis=1, out=frame[: self._horizon], mode="clip")
         to_world = _pose_matrix(x_m, y_m, yaw_rad)
-        for strip in self._strips:
-            rows = frame[strip.first_row : strip.last_row]
-            self._draw_strip(rows, strip, scene.ground, to_world)
+        matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
+        for strip, matrix in zip(self._strips, matrices, strict=True):
+            self._draw_strip(frame[strip.first_row : strip.last_row], strip, scene.ground, matrix)
         return frame
 
     def paved(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
@@ -85,12 +108,9 @@ class Camera:
         cv2.warpPerspective(scene.ground.paved, matrix, rows.shape[::-1], dst=rows, flags=_WARP)
         return mask
 
-    def _draw_strip(
-        self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, to_world: NDArray[np.float64]
-    ) -> None:
+    def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
         size = (self._width, rows.shape[0] * strip.samples)
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
-        matrix = ground.from_world(strip.level) @ to_world @ strip.to_vehicle
         cv2.warpPerspective(
             ground.levels[strip.level],
             matrix,
@@ -124,10 +144,15 @@ class Camera:
                 [0.0, 0.0, 1.0],
             ]
         )
-        forward_left = np.array(
-            [[0.0, CAMERA_AHEAD_M, CAMERA_HEIGHT_M * self._focal], [-CAMERA_HEIGHT_M, 0.0, 0.0], [0.0, 1.0, 0.0]]
-        )
+        ahead_m, height_m = self.lens.ahead_m, self.lens.height_m
+        forward_left = np.array([[0.0, ahead_m, height_m * self._focal], [-height_m, 0.0, 0.0], [0.0, 1.0, 0.0]])
         return np.asarray(forward_left @ right_down)
+
+    def _to_texels(self, scene: LiteMap) -> NDArray[np.float64]:
+        """Return for each strip the matrix from the world to the texels of its level, worked out once."""
+        if scene.name not in self._from_world:
+            self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
+        return self._from_world[scene.name]
 
     def _sky(self, scene: LiteMap) -> NDArray[np.uint8]:
         """Return the panorama of ``scene`` in this camera's resolution, scaled once."""

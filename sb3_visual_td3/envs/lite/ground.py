@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.lite.track import LEFT_LINE_M, RIGHT_LINE_M, Track
+from sb3_visual_td3.envs.lite.road_network import Paint, RoadNetwork
 
 TEXEL_M = 0.1
 """Twice a texel is the width of a mark: coarser marks wobble, finer ones gain nothing."""
@@ -18,6 +18,8 @@ _MARGIN_M = 45.0
 _SHOULDER_M = 0.4
 _MARK_M = 0.2
 _DASH_PERIOD_M = 6.0
+_DASH_POINTS = 7
+_LINE_SPACING_M = 0.5
 _TILE = 1024
 _SUBPIXEL_BITS = 4
 
@@ -43,10 +45,58 @@ class Ground(NamedTuple):
         )
 
 
-def build_ground(track: Track, rng: np.random.Generator) -> Ground:
-    """Paint the road of ``track``, its marks and the land around it."""
-    x0_m, y0_m = (track.points_m.min(axis=0) - _MARGIN_M).tolist()
-    extent_m = np.ptp(track.points_m, axis=0) + 2 * _MARGIN_M
+class Strip(NamedTuple):
+    """A paved strip or a solid mark: a line that is drawn ``width_m`` wide."""
+
+    line_m: NDArray[np.float64]
+    """``(n, 2)``; a closed one repeats its first point."""
+    width_m: float
+
+
+class GroundPlan(NamedTuple):
+    """What is painted on the land."""
+
+    paved: tuple[Strip, ...]
+    marks: tuple[Strip, ...]
+
+
+def plan_of(network: RoadNetwork) -> GroundPlan:
+    """Return where a network's roads are paved and marked."""
+    paved, marks = [], []
+    for road in network.roads:
+        left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
+        middle = road.line_m(0.5 * (left_m + right_m), _LINE_SPACING_M)
+        paved.append(Strip(middle, left_m - right_m + 2.0 * _SHOULDER_M))
+        for border in range(-road.n_right, road.n_left + 1):
+            line = road.line_m(network.border_m(border), _LINE_SPACING_M)
+            marks += marks_of(line, road.mark(border), road.length_m)
+    return GroundPlan(tuple(paved), tuple(marks))
+
+
+def marks_of(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
+    """Return the strips of one mark.
+
+    A dash lies in the middle of each period, so that dashes go on evenly from one road to the next.
+
+    :param line_m: ``(n, 2)``, evenly spaced.
+    :param length_m: of the road, from which the number of dashes follows: neighbouring lines keep in step.
+    """
+    if kind == "none":
+        return []
+    if kind == "solid":
+        return [Strip(line_m, _MARK_M)]
+    n_dashes = max(1, round(length_m / _DASH_PERIOD_M))
+    periods = np.arange(n_dashes)[:, None] + np.linspace(0.25, 0.75, _DASH_POINTS)
+    at = periods * (len(line_m) - 1) / n_dashes
+    dashes = np.stack([np.interp(at, np.arange(len(line_m)), axis) for axis in line_m.T], axis=2)
+    return [Strip(dash, _MARK_M) for dash in dashes]
+
+
+def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
+    """Paint the roads of ``plan``, their marks and the land around them."""
+    points = np.concatenate([strip.line_m for strip in plan.paved])
+    x0_m, y0_m = (points.min(axis=0) - _MARGIN_M).tolist()
+    extent_m = np.ptp(points, axis=0) + 2 * _MARGIN_M
     block = 2 ** (N_LEVELS - 1)  # every level halves without a remainder
     width, height = (int(np.ceil(side / TEXEL_M / block)) * block for side in extent_m)
     grey = int(rng.integers(85, 120))
@@ -54,33 +104,21 @@ def build_ground(track: Track, rng: np.random.Generator) -> Ground:
     asphalt = _noise_tile(rng, int(rng.integers(52, 72)), ((50, 4.0), (6, 4.0)))
 
     paved = np.zeros((height, width), np.uint8)
-    middle_m = 0.5 * (LEFT_LINE_M + RIGHT_LINE_M)
-    paved_m = LEFT_LINE_M - RIGHT_LINE_M + 2 * _SHOULDER_M
-    _draw(paved, _texels(track, middle_m, x0_m, y0_m), 255, paved_m, is_closed=True)
+    for strip in plan.paved:
+        _draw(paved, strip, 255, x0_m, y0_m)
     raster = _tiled(land, height, width)
     cv2.copyTo(_tiled(asphalt, height, width), paved, raster)
-    _draw_marks(raster, track, x0_m, y0_m, int(rng.integers(205, 235)))
+    mark_grey = int(rng.integers(205, 235))
+    for strip in plan.marks:
+        _draw(raster, strip, mark_grey, x0_m, y0_m)
     levels = _halvings(raster, N_LEVELS)
     return Ground(levels, _halvings(paved, PAVED_LEVEL + 1)[PAVED_LEVEL], x0_m, y0_m, grey)
 
 
-def _draw_marks(raster: NDArray[np.uint8], track: Track, x0_m: float, y0_m: float, grey: int) -> None:
-    for offset_m in (LEFT_LINE_M, RIGHT_LINE_M):
-        _draw(raster, _texels(track, offset_m, x0_m, y0_m), grey, _MARK_M, is_closed=True)
-    middle = _texels(track, 0.5 * (LEFT_LINE_M + RIGHT_LINE_M), x0_m, y0_m)
-    n_dashes = round(track.length_m / _DASH_PERIOD_M)
-    edges = np.linspace(0, len(middle), 2 * n_dashes + 1).round().astype(int)
-    for first, last in zip(edges[:-1:2], edges[1::2], strict=True):
-        _draw(raster, middle[first : last + 1], grey, _MARK_M, is_closed=False)
-
-
-def _texels(track: Track, offset_m: float, x0_m: float, y0_m: float) -> NDArray[np.int32]:
-    texels = (track.offset_line_m(offset_m) - (x0_m, y0_m)) / TEXEL_M - 0.5
-    return np.asarray((texels * 2**_SUBPIXEL_BITS).round(), dtype=np.int32)
-
-
-def _draw(raster: NDArray[np.uint8], line: NDArray[np.int32], grey: int, width_m: float, *, is_closed: bool) -> None:
-    cv2.polylines(raster, [line], is_closed, grey, max(1, round(width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)
+def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
+    texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5
+    fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)
+    cv2.polylines(raster, [fixed], False, grey, max(1, round(strip.width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, float], ...]) -> NDArray[np.uint8]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sb3_visual_td3.envs.driving_env import DrivingEnv
+from sb3_visual_td3.envs.backend import PictureView
+from sb3_visual_td3.envs.driving_env import DrivingEnv, ObservationKind
+from sb3_visual_td3.envs.lite.traffic import TrafficSettings
+from sb3_visual_td3.envs.lite.view import CameraSettings
+from sb3_visual_td3.envs.lite.weather import Weather
 from sb3_visual_td3.envs.lite.world import LiteWorld
+from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.task import Ending
 
 
 class LiteDrivingEnv(DrivingEnv):
@@ -14,10 +20,20 @@ class LiteDrivingEnv(DrivingEnv):
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the world per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.2 s.
-    :param image_size: height and width of a frame, an even number from 32 to 512.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps; each episode draws one of them.
-    :param render_mode: ``None`` or ``"rgb_array"``.
+    :param n_cars: other cars on the road, in both directions, 0 to 20.
+    :param observation: ``"camera"`` or ``"camera+state"``.
+    :param image_size: height and width of a frame, an even number from 32 to 512.
+    :param grayscale: grey frames; ``False`` gives RGB, with ``3 * frame_stack`` channels.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which draws anew for every episode.
+    :param noise_std: of the camera's noise in grey levels, 0 to 100.
+    :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
+    :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed that the reward asks for, in m/s.
+    :param idle_ending: ``"terminated"``: standing still ends the episode as an accident; ``"truncated"``: it only ends.
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
+    :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is none of these.
     """
 
@@ -27,16 +43,38 @@ class LiteDrivingEnv(DrivingEnv):
         frame_stack: int = 4,
         frame_skip: int = 2,
         dt_s: float = 0.05,
-        image_size: int = 84,
         maps: str | Sequence[str] = "train",
-        render_mode: str | None = None,
+        n_cars: int = 0,
+        observation: ObservationKind = "camera",
+        image_size: int = 84,
+        grayscale: bool = True,
+        weather: Weather = "clear",
+        noise_std: float = 0.0,
+        blur: float = 0.0,
+        reward: str | RewardWeights = "balanced",
+        reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
+        idle_ending: Ending = "terminated",
+        render_mode: str | None = None,
+        render_view: PictureView = "front",
     ) -> None:
+        world = LiteWorld(
+            tick_s=dt_s,
+            camera=CameraSettings(
+                image_size=image_size, grayscale=grayscale, weather=weather, noise_std=noise_std, blur=blur
+            ),
+            traffic=TrafficSettings(n_cars=n_cars),
+        )
         super().__init__(
-            LiteWorld(tick_s=dt_s, image_size=image_size),
+            world,
             frame_stack=frame_stack,
             frame_skip=frame_skip,
             maps=maps,
-            render_mode=render_mode,
+            observation=observation,
+            reward=reward,
+            reward_scale=reward_scale,
             target_speed_mps=target_speed_mps,
+            idle_ending=idle_ending,
+            render_mode=render_mode,
+            render_view=render_view,
         )

@@ -1,4 +1,4 @@
-"""A closed two-lane road, given by the centre line of its right-hand lane."""
+"""The route: one closed lane, given by its centre line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs.backend import LaneMark
+from sb3_visual_td3.envs.lite.road_network import Road, RoadNetwork
+from sb3_visual_td3.envs.lite.road_pieces import sample, total_length_m
+
 LANE_WIDTH_M = 3.5
 RIGHT_LINE_M = -0.5 * LANE_WIDTH_M
 """Offset of the outer line on the right from the lane's centre; the dashed line lies opposite."""
 LEFT_LINE_M = 1.5 * LANE_WIDTH_M
-"""Offset of the outer line on the left, beyond the oncoming lane."""
-
-MIN_LENGTH_M, MAX_LENGTH_M = 450.0, 800.0
-MAX_CURVATURE_PER_M = 1.0 / 14.0
-MIN_SHARPEST_PER_M = 1.0 / 25.0
-"""A road whose sharpest bend is gentler than this is too easy to be kept."""
-MIN_GAP_M = 30.0
-"""Two stretches of the road that are no neighbours keep at least so far apart."""
+"""Offset of the outer line on the left, beyond the oncoming lane, where the road has two lanes."""
+TWO_LANE_MARKS = (
+    LaneMark(RIGHT_LINE_M, "solid"),
+    LaneMark(0.5 * (LEFT_LINE_M + RIGHT_LINE_M), "broken"),
+    LaneMark(LEFT_LINE_M, "solid"),
+)
 _SPACING_M = 0.5
-_HARMONICS = np.arange(2, 7)
 
 
 class LanePosition(NamedTuple):
@@ -44,9 +45,21 @@ class Track:
     """The centre line as evenly spaced points, in driving order.
 
     :param points_m: ``(n, 2) float64``, x and y.
+    :param lane_width_m: width of the lane.
+    :param left_line_m: offset of the road's outer line on the left, beyond all other lanes; positive.
+    :param right_line_m: offset of the road's outer line on the right; negative.
+    :param marks: every mark of the road, from right to left, as it is outside of junctions.
+    :param oncoming_lane_m: offset of the middle of the nearest oncoming lane; ``None``: there is none.
+    :param in_junction: ``(n,) bool``, where the lane leads through a junction and has no marks; ``None``: nowhere.
     """
 
     points_m: NDArray[np.float64]
+    lane_width_m: float = LANE_WIDTH_M
+    left_line_m: float = LEFT_LINE_M
+    right_line_m: float = RIGHT_LINE_M
+    marks: tuple[LaneMark, ...] = TWO_LANE_MARKS
+    oncoming_lane_m: float | None = LANE_WIDTH_M
+    in_junction: NDArray[np.bool_] | None = None
 
     @cached_property
     def spacing_m(self) -> float:
@@ -104,42 +117,35 @@ class Track:
         return (x_m - x) * (x_m - x) + (y_m - y) * (y_m - y)
 
 
-def build_track(seed: int, is_clockwise: bool) -> Track:
-    """Return the road of ``seed``: closed, 450 to 800 m long, no bend sharper than 14 m of radius.
-
-    :param is_clockwise: drive it so that right turns prevail.
-    """
-    rng = np.random.default_rng(seed)
-    while True:
-        track = Track(_random_points_m(rng, is_clockwise))
-        sharpest = np.abs(track.curvatures_per_m).max()
-        if MIN_SHARPEST_PER_M <= sharpest <= MAX_CURVATURE_PER_M and _keeps_apart(track):
-            return track
-
-
-def _random_points_m(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.float64]:
-    """Return a closed line: a circle whose radius swings by a few random harmonics, so it cannot cross itself."""
-    angle = np.linspace(0.0, 2.0 * np.pi, 4096, endpoint=False)
-    amplitude = rng.uniform(0.0, 1.0, _HARMONICS.size) / _HARMONICS
-    phase = rng.uniform(0.0, 2.0 * np.pi, _HARMONICS.size)
-    radius = 1.0 + 0.75 * amplitude @ np.cos(np.outer(_HARMONICS, angle) + phase[:, None])
-    length_m = rng.uniform(MIN_LENGTH_M, MAX_LENGTH_M)
-    line = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    line = line[::-1] if is_clockwise else line
-    closed = np.vstack([line, line[:1]])
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))])
-    even = np.linspace(0.0, arc[-1], round(length_m / _SPACING_M), endpoint=False)
-    points = np.stack([np.interp(even, arc, closed[:, axis]) for axis in (0, 1)], axis=1)
-    return np.asarray(points * (length_m / arc[-1]))
+def track_along(network: RoadNetwork) -> Track:
+    """Return the lane of the network's route."""
+    offset_m = network.centre_m(network.route_lane)
+    roads = [network.road(number) for number in network.route]
+    first = roads[0]
+    pieces = [piece.beside(offset_m) for road in roads for piece in road.pieces]
+    n = round(total_length_m(pieces) / _SPACING_M)
+    along_m: NDArray[np.float64] = np.arange(n, dtype=np.float64) * (total_length_m(pieces) / n)
+    ends_m = np.cumsum([total_length_m([piece.beside(offset_m) for piece in road.pieces]) for road in roads])
+    road_of_point = np.minimum(np.searchsorted(ends_m, along_m, side="right"), len(roads) - 1)
+    inside = np.array([road.junction is not None for road in roads])[road_of_point]
+    return Track(
+        sample(first.start.beside(offset_m), pieces, along_m)[:, :2],
+        lane_width_m=network.lane_width_m,
+        left_line_m=network.border_m(first.n_left) - offset_m,
+        right_line_m=network.border_m(-first.n_right) - offset_m,
+        marks=_marks_of(first, network),
+        oncoming_lane_m=network.centre_m(1) - offset_m if first.n_left else None,
+        in_junction=inside if inside.any() else None,
+    )
 
 
-def _keeps_apart(track: Track) -> bool:
-    stride = 4
-    points = track.points_m[::stride]
-    gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
-    steps = np.abs(np.arange(len(points))[:, None] - np.arange(len(points))[None])
-    along_m = np.minimum(steps, len(points) - steps) * stride * track.spacing_m
-    return bool(gaps[along_m > np.pi * MIN_GAP_M].min() >= MIN_GAP_M)
+def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
+    marks = []
+    for border in range(-road.n_right, road.n_left + 1):
+        paint = road.mark(border)
+        if paint != "none":
+            marks.append(LaneMark(network.border_m(border) - network.centre_m(network.route_lane), paint))
+    return tuple(marks)
 
 
 def _wrap(angle_rad: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -43,8 +43,8 @@ class VehicleSettings:
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the car."""
-        return BodySize(self.length_m, self.width_m)
+        """Outer size of the car and the place of its wheels."""
+        return BodySize(self.length_m, self.width_m, self.wheelbase_m)
 
 
 def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSettings) -> Motion:

@@ -1,42 +1,51 @@
-"""The embedded world: a car on one of the maps, seen through its camera."""
+"""The embedded world: a car on one of the maps, among others, seen through its camera."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.arguments import check_count, check_quantity
-from sb3_visual_td3.envs.backend import BodySize, Control, Start, VehicleState
-from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
-from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL
+from sb3_visual_td3.envs.arguments import check_quantity
+from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, LiteMap, load_map
-from sb3_visual_td3.envs.lite.track import LANE_WIDTH_M, LEFT_LINE_M, RIGHT_LINE_M
+from sb3_visual_td3.envs.lite.track import LanePosition
+from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
+from sb3_visual_td3.envs.lite.view import CameraSettings, View
 
-_SKY_TINT = np.array([0.86, 0.97, 1.14], np.float32)
-_LAND_TINT = np.array([0.86, 1.06, 0.62], np.float32)
+_MEETING_S = 0.1
+"""The other cars move at least so often; two that come towards each other close in by less than a car's length."""
+_EGO_PAINT = 1
 
 
 class LiteWorld:
-    """Implements ``envs.backend.Backend``: deterministic, without any randomness of its own.
+    """Implements ``envs.backend.Backend``: deterministic, all that varies comes from ``Start.scene_seed``.
 
     :param tick_s: length of a tick, 0.001 to 0.2 s.
-    :param image_size: height and width of the camera's frames, an even number from 32 to 512.
+    :param camera: what the camera delivers.
     :param vehicle: what the car can do.
-    :raises ValueError: if ``tick_s`` or ``image_size`` is none of these.
+    :param traffic: the other cars.
+    :raises ValueError: if ``tick_s`` is outside its range.
     """
 
-    def __init__(self, *, tick_s: float = 0.05, image_size: int = 84, vehicle: VehicleSettings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tick_s: float = 0.05,
+        camera: CameraSettings | None = None,
+        vehicle: VehicleSettings | None = None,
+        traffic: TrafficSettings | None = None,
+    ) -> None:
         self._tick_s = check_quantity("dt_s", tick_s, 0.001, 0.2, "s")
-        side = check_count("image_size", image_size, 32, 512)
-        if side % 2:
-            raise ValueError(f"image_size={side}: expected an even number; take {side - 1} or {side + 1}")
-        self._frame_shape = (side, side)
+        self._camera = CameraSettings() if camera is None else camera
         self._vehicle = VehicleSettings() if vehicle is None else vehicle
-        self._camera = Camera(side, side)
+        self._traffic = Traffic(TrafficSettings() if traffic is None else traffic, self._vehicle.body)
+        self._view = View(self._camera)
 
     @property
     def map_groups(self) -> dict[str, tuple[str, ...]]:
@@ -54,68 +63,144 @@ class LiteWorld:
         return self._tick_s
 
     @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Height and width of ``camera_frame()`` in pixels."""
-        return self._frame_shape
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
+        return self._camera.frame_shape
+
+    @property
+    def has_varying_scenes(self) -> bool:
+        """Whether ``Start.scene_seed`` makes a difference: with traffic, weather or noise."""
+        camera = self._camera
+        return bool(self._traffic.settings.n_cars or camera.weather != "clear" or camera.noise_std)
+
+    @property
+    def cars(self) -> list[OrientedBox]:
+        """Where the other cars are."""
+        return list(self._traffic.boxes)
 
     def reset(self, start: Start) -> VehicleState:
-        """Put the car where ``start`` says, wheels straight.
+        """Put the car where ``start`` says, wheels straight, and the others elsewhere.
 
-        :raises ValueError: if there is no such map.
+        :raises ValueError: if there is no such map, or no room on it for so many cars.
         """
-        self._map: LiteMap = load_map(start.map_name)
+        self._enter(start.map_name, start.scene_seed)
         track = self._map.track
         index = int(start.position * len(track.points_m)) % len(track.points_m)
         x, y, heading = track.pose_at(index, start.lateral_offset_m)
         self._motion = Motion(x, y, heading + start.heading_error_rad, start.speed_mps, 0.0)
         self._lane = track.locate(x, y, index)
         self._distance_m = 0.0
-        return self._state()
+        self._n_ticks = 0
+        self._has_collided = False
+        self._traffic.reset(track, self._lane.nearest, start.scene_seed)
+        return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks."""
-        track = self._map.track
-        for _ in range(n_ticks):
-            self._motion = advance(self._motion, control, self._tick_s, self._vehicle)
-        lane = track.locate(self._motion.x_m, self._motion.y_m, self._lane.nearest)
-        # The first point of the lane also is its last: the shorter way round is the one driven.
-        self._distance_m += math.remainder(lane.along_m - self._lane.along_m, track.length_m)
-        self._lane = lane
-        return self._state()
+        """Hold ``control`` for ``n_ticks`` ticks, or until the car hits another."""
+        if not self._traffic.cars:
+            self._drive(control, n_ticks)
+            return self.state
+        n_left = n_ticks
+        while n_left and not self._has_collided:
+            n_next = min(n_left, max(1, int(_MEETING_S / self._tick_s)))
+            self._drive(control, n_next)
+            self._meet_the_others(n_next)
+            n_left -= n_next
+        return self.state
 
     def camera_frame(self) -> NDArray[np.uint8]:
-        """Return what the camera sees: ``(height, width) uint8``, grey, a new array."""
-        return self._camera.draw(self._map, self._motion.x_m, self._motion.y_m, self._motion.yaw_rad)
+        """Return what the camera sees: ``uint8`` of ``frame_shape``, a new array."""
+        return self._view.frame(self._motion[:3], (self._traffic.boxes, self._traffic.paints), self._n_ticks)
 
-    def picture(self, height: int, width: int) -> NDArray[np.uint8]:
+    def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return the same scene for people: ``(height, width, 3) uint8``, RGB, tinted."""
-        camera = _picture_camera(height, width)
-        pose = self._motion[:3]
-        grey = camera.draw(self._map, *pose).astype(np.float32)[..., None]
-        road = camera.paved(self._map, *pose, level=PAVED_LEVEL).astype(np.float32)[..., None] / 255.0
-        tint = road + (1.0 - road) * _LAND_TINT
-        tint[: height // 2] = _SKY_TINT
-        return np.clip(grey * tint, 0, 255).astype(np.uint8)
+        boxes, paints = self._traffic.boxes, self._traffic.paints
+        if view == "chase":
+            body = self._vehicle.body
+            boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
+            paints = [*paints, _EGO_PAINT]
+        return self._view.picture((height, width), view, self._motion[:3], (boxes, paints), self._n_ticks)
+
+    def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the lane's centre so many metres along the lane ahead of the car."""
+        track = self._map.track
+        n_points, spacing_m = len(track.points_m), track.spacing_m
+        indices = [(self._lane.nearest + round(metres / spacing_m)) % n_points for metres in ahead_m]
+        return [track.pose_at(index, 0.0)[:2] for index in indices]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the episode's future depends on, in plain Python values."""
+        return {
+            "map_name": self._map.name,
+            "scene_seed": self._scene_seed,
+            "motion": list(self._motion),
+            "lane": list(self._lane),
+            "distance_m": self._distance_m,
+            "n_ticks": self._n_ticks,
+            "has_collided": self._has_collided,
+            "cars": self._traffic.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called, in this world or in one of the same settings.
+
+        :raises ValueError: if there is no such map, or the other cars are not as many as here.
+        """
+        n_cars = self._traffic.settings.n_cars
+        if len(state["cars"]) != n_cars:
+            raise ValueError(
+                f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; make the env as the saved one was"
+            )
+        self._enter(state["map_name"], state["scene_seed"])
+        self._motion = Motion(*state["motion"])
+        self._lane = LanePosition(*state["lane"])
+        self._distance_m = state["distance_m"]
+        self._n_ticks = state["n_ticks"]
+        self._has_collided = state["has_collided"]
+        self._traffic.set_state(self._map.track, state["cars"])
 
     def close(self) -> None:
         """Nothing to let go of: the maps belong to the process."""
 
-    def _state(self) -> VehicleState:
+    @property
+    def state(self) -> VehicleState:
+        """The car as it is now."""
         motion, lane = self._motion, self._lane
+        track = self._map.track
+        is_marked = track.in_junction is None or not track.in_junction[lane.nearest]
         return VehicleState(
-            x_m=motion.x_m,
-            y_m=motion.y_m,
-            yaw_rad=motion.yaw_rad,
-            speed_mps=motion.speed_mps,
-            lateral_offset_m=lane.lateral_offset_m,
-            heading_error_rad=math.remainder(motion.yaw_rad - lane.heading_rad, 2.0 * math.pi),
-            distance_m=self._distance_m,
-            lane_width_m=LANE_WIDTH_M,
-            road_left_m=LEFT_LINE_M,
-            road_right_m=RIGHT_LINE_M,
+            motion.x_m,
+            motion.y_m,
+            motion.yaw_rad,
+            motion.speed_mps,
+            lane.lateral_offset_m,
+            math.remainder(motion.yaw_rad - lane.heading_rad, 2.0 * math.pi),
+            self._distance_m,
+            track.lane_width_m,
+            track.left_line_m,
+            track.right_line_m,
+            track.marks if is_marked else (),
+            track.length_m,
+            self._has_collided,
         )
 
+    def _enter(self, map_name: str, scene_seed: int) -> None:
+        self._map: LiteMap = load_map(map_name)
+        self._scene_seed = scene_seed
+        self._view.reset(self._map, scene_seed)
 
-@lru_cache(maxsize=1)
-def _picture_camera(height: int, width: int) -> Camera:
-    return Camera(height, width, PICTURE_BANDS)
+    def _drive(self, control: Control, n_ticks: int) -> None:
+        track = self._map.track
+        for _ in range(n_ticks):
+            self._motion = advance(self._motion, control, self._tick_s, self._vehicle)
+        self._n_ticks += n_ticks
+        lane = track.locate(self._motion.x_m, self._motion.y_m, self._lane.nearest)
+        # The first point of the lane also is its last: the shorter way round is the one driven.
+        self._distance_m += math.remainder(lane.along_m - self._lane.along_m, track.length_m)
+        self._lane = lane
+
+    def _meet_the_others(self, n_ticks: int) -> None:
+        motion, lane = self._motion, self._lane
+        speed_along = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
+        self._traffic.advance(n_ticks * self._tick_s, Ego(lane.nearest, lane.lateral_offset_m, speed_along))
+        self._has_collided = self._traffic.hits(*motion[:3])

@@ -3,10 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from sb3_visual_td3.envs.backend import LaneMark
+from sb3_visual_td3.envs.lite.loop_shape import rounded_polygon
 from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.lite.track import Track, build_track
+from sb3_visual_td3.envs.lite.road_layout import crossed_network, loop_network
+from sb3_visual_td3.envs.lite.track import Track, track_along
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
+SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))
 
 
 @pytest.fixture(scope="module")
@@ -16,42 +20,53 @@ def circle():
     return Track(50.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-def test_there_are_eight_maps_to_train_on_and_two_held_out():
-    assert MAP_GROUPS["train"] == tuple(f"train_{i}" for i in range(8))
-    assert MAP_GROUPS["held_out"] == ("held_out_0", "held_out_1")
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_road_is_closed_even_and_without_a_kink(name):
+def test_a_route_is_closed_even_and_without_a_kink(name):
     track = load_map(name).track
     gaps = np.linalg.norm(np.roll(track.points_m, -1, axis=0) - track.points_m, axis=1)
-    assert 450.0 <= track.length_m <= 801.0
+    assert 400.0 <= track.length_m <= 820.0
     assert gaps.max() < 1.02 * gaps.min(), "the last point joins the first like any other"
+    assert track.spacing_m == pytest.approx(0.5, rel=0.01)
     assert np.abs(track.curvatures_per_m).max() <= 1.0 / 14.0
     assert track.curvatures_per_m.max() > 1.0 / 100.0, "there is a bend to the left"
     assert track.curvatures_per_m.min() < -1.0 / 100.0, "there is a bend to the right"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_road_turns_round_once(name):
+def test_a_route_turns_round_once(name):
     turned = float(load_map(name).track.curvatures_per_m.sum() * load_map(name).track.spacing_m)
     assert abs(turned) == pytest.approx(2.0 * np.pi, abs=1e-6)
 
 
-def test_each_group_has_roads_of_both_directions():
-    for names in MAP_GROUPS.values():
-        signs = {np.sign(load_map(name).track.curvatures_per_m.sum()) for name in names}
-        assert signs == {-1.0, 1.0}
+@pytest.mark.parametrize(("n_right", "inset_m"), [(1, 1.75), (2, 5.25)])
+def test_the_route_of_a_square_lies_outside_its_line_by_half_a_lane_or_more(n_right, inset_m):
+    track = track_along(loop_network(SQUARE, n_right=n_right))
+    radius_m = 20.0 + inset_m  # counter-clockwise, the right-hand lane is the outer one
+    assert track.length_m == pytest.approx(4 * 100.0 + 2 * math.pi * radius_m, rel=1e-4)
+    assert track.points_m[0] == pytest.approx((20.0, -inset_m))
+    assert track.points_m.min(axis=0) == pytest.approx((-inset_m, -inset_m), abs=0.01)
+    assert track.points_m.max(axis=0) == pytest.approx((140.0 + inset_m, 140.0 + inset_m), abs=0.01)
+    assert np.abs(track.curvatures_per_m).max() == pytest.approx(1.0 / radius_m, rel=1e-3)
 
 
-def test_a_seed_gives_one_road_and_another_seed_another():
-    first, again, other = build_track(3, False), build_track(3, False), build_track(4, False)
-    np.testing.assert_array_equal(first.points_m, again.points_m)
-    assert first.points_m.shape != other.points_m.shape or not np.allclose(first.points_m, other.points_m)
+def test_a_route_knows_the_lines_lanes_and_marks_beside_it():
+    two, four = (track_along(loop_network(SQUARE, n_left=n, n_right=n)) for n in (1, 2))
+    assert (two.left_line_m, two.right_line_m, two.oncoming_lane_m) == (5.25, -1.75, 3.5)
+    assert two.marks == (LaneMark(-1.75, "solid"), LaneMark(1.75, "broken"), LaneMark(5.25, "solid"))
+    assert (four.left_line_m, four.right_line_m, four.oncoming_lane_m) == (12.25, -1.75, 7.0)
+    assert [mark.offset_m for mark in four.marks] == [-1.75, 1.75, 5.25, 8.75, 12.25]
+    assert [mark.kind for mark in four.marks] == ["solid", "broken", "solid", "broken", "solid"]
+    plain = Track(two.points_m)
+    assert (plain.marks, plain.left_line_m, plain.right_line_m) == (two.marks, two.left_line_m, two.right_line_m)
 
 
-def test_no_two_maps_share_a_road():
-    assert len({load_map(name).track.points_m.tobytes() for name in NAMES}) == len(NAMES)
+def test_a_route_knows_where_it_leads_through_a_junction():
+    assert track_along(loop_network(SQUARE)).in_junction is None
+    track = track_along(crossed_network(SQUARE, sides=(-1,)))
+    x = track.points_m[track.in_junction]
+    assert track.in_junction.sum() in (39, 40), "20 m"
+    assert (x[:, 0].min(), x[:, 0].max()) == pytest.approx((60.0, 80.0), abs=0.51)
+    np.testing.assert_allclose(x[:, 1], -1.75, atol=1e-9)
 
 
 def test_a_circle_has_the_curvature_of_its_radius(circle):
@@ -69,8 +84,9 @@ def test_a_place_beside_a_circle_is_located_exactly(circle, radius, angle):
     assert along == pytest.approx(0.0, abs=0.03)
 
 
-def test_walking_from_a_near_point_finds_the_nearest_of_all():
-    track = load_map("train_1").track
+@pytest.mark.parametrize("name", ["train_1", "junction_0", "four_lanes_0"])
+def test_walking_from_a_near_point_finds_the_nearest_of_all(name):
+    track = load_map(name).track
     rng = np.random.default_rng(0)
     for _ in range(300):
         index = int(rng.integers(len(track.points_m)))
@@ -86,8 +102,3 @@ def test_pose_at_is_the_inverse_of_locate():
         x, y, heading = track.pose_at(17, offset)
         place = track.locate(x, y, 17)
         assert (place.lateral_offset_m, place.heading_rad) == pytest.approx((offset, heading), abs=1e-9)
-
-
-def test_an_unknown_map_is_refused_with_the_names_that_there_are():
-    with pytest.raises(ValueError, match="held_out_0"):
-        load_map("town_7")

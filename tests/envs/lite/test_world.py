@@ -100,9 +100,6 @@ def test_a_picture_for_people_is_coloured_and_of_the_asked_size():
         {"tick_s": math.nan},
         {"tick_s": "fast"},
         {"tick_s": True},
-        {"image_size": 83},
-        {"image_size": 16},
-        {"image_size": 84.0},
     ],
 )
 def test_a_world_refuses_what_it_cannot_be(arguments):

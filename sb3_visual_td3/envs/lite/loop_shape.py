@@ -1,0 +1,120 @@
+"""The shape of a closed road: a random polygon whose corners are rounded by arcs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.lite.road_pieces import Piece, Pose, sample, total_length_m
+
+MIN_LENGTH_M, MAX_LENGTH_M = 450.0, 800.0
+MIN_GAP_M = 30.0
+"""Two stretches of the road that are no neighbours keep at least so far apart."""
+MAX_SHARPEST_RADIUS_M = 23.0
+"""A road whose sharpest bend is gentler than this is too easy to be kept."""
+_MAX_RADIUS_M = 60.0
+_MIN_LINE_M = 3.0
+_N_CORNERS = (8, 13)
+_MIN_TURNING_RAD = 3.2 * np.pi
+"""All bends together; a loop without bends to the other side turns by 2 pi."""
+_CHECK_SPACING_M = 2.0
+
+
+class LoopShape(NamedTuple):
+    """A closed line of pieces in driving order; the first piece is a line, and the longest of them."""
+
+    start: Pose
+    pieces: tuple[Piece, ...]
+
+
+def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]) -> LoopShape:
+    """Return the polygon with an arc at each corner, beginning on the edge from corner 0 to corner 1.
+
+    :param corners_m: ``(n, 2)``, in driving order, no three in a row on one line.
+    :param radii_m: ``(n,)``, of the arc at each corner.
+    :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between them.
+    """
+    edges = np.roll(corners_m, -1, axis=0) - corners_m
+    headings = np.arctan2(edges[:, 1], edges[:, 0])
+    turns = _turns_rad(headings)
+    tangents_m = radii_m * np.abs(np.tan(0.5 * turns))
+    lines_m = np.linalg.norm(edges, axis=1) - tangents_m - np.roll(tangents_m, -1)
+    if lines_m.min() < 0.0:
+        raise ValueError(f"radii_m={radii_m}: expected arcs that fit between the corners; take smaller radii")
+    first = corners_m[0] + tangents_m[0] * edges[0] / np.linalg.norm(edges[0])
+    pieces = []
+    for edge in range(len(corners_m)):
+        corner = (edge + 1) % len(corners_m)
+        radius_m, turn = float(radii_m[corner]), float(turns[corner])
+        pieces.append(Piece(float(lines_m[edge]), 0.0))
+        pieces.append(Piece(radius_m * abs(turn), float(np.sign(turn)) / radius_m))
+    return LoopShape(Pose(float(first[0]), float(first[1]), float(headings[0])), tuple(pieces))
+
+
+def random_loop(
+    rng: np.random.Generator, *, is_clockwise: bool, min_radius_m: float, min_straight_m: float = 0.0
+) -> LoopShape:
+    """Return a closed road with bends to both sides, 450 to 800 m long, that keeps 30 m from itself.
+
+    :param is_clockwise: drive it so that right turns prevail.
+    :param min_radius_m: of the sharpest bend, below 22 m.
+    :param min_straight_m: length that the longest line has at least.
+    :raises ValueError: if ``min_radius_m`` is 22 m or more.
+    """
+    if not min_radius_m < MAX_SHARPEST_RADIUS_M - 1.0:
+        raise ValueError(f"min_radius_m={min_radius_m:g}: expected less than 22; allow sharper bends")
+    while True:
+        shape = _attempt(rng, is_clockwise, min_radius_m)
+        if shape is not None and shape.pieces[0].length_m >= min_straight_m and keeps_apart(shape):
+            return shape
+
+
+def keeps_apart(shape: LoopShape) -> bool:
+    """Return whether stretches that are no neighbours lie ``MIN_GAP_M`` apart."""
+    length_m = total_length_m(shape.pieces)
+    along_m = np.arange(0.0, length_m, _CHECK_SPACING_M)
+    points = sample(shape.start, shape.pieces, along_m)[:, :2]
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
+    apart_m = np.abs(along_m[:, None] - along_m[None])
+    apart_m = np.minimum(apart_m, length_m - apart_m)
+    return bool(gaps[apart_m > np.pi * MIN_GAP_M].min() >= MIN_GAP_M)
+
+
+def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) -> LoopShape | None:
+    corners = _random_corners(rng, is_clockwise)
+    n = len(corners)
+    edges = np.roll(corners, -1, axis=0) - corners
+    lengths = np.linalg.norm(edges, axis=1)
+    turns = _turns_rad(np.arctan2(edges[:, 1], edges[:, 0]))
+    room_m = 0.5 * np.minimum(lengths, np.roll(lengths, 1)) - 0.5 * _MIN_LINE_M
+    largest_m = np.minimum(room_m / np.abs(np.tan(0.5 * turns)), _MAX_RADIUS_M)
+    radii = min_radius_m + rng.uniform(0.0, 1.0, n) * (largest_m - min_radius_m)
+    sharp = int(rng.integers(n))
+    radii[sharp] = min(radii[sharp], rng.uniform(min_radius_m, MAX_SHARPEST_RADIUS_M))
+    is_winding = np.abs(turns).sum() >= _MIN_TURNING_RAD
+    if largest_m.min() < min_radius_m or not is_winding or np.abs(turns).max() > 0.75 * np.pi:
+        return None
+    lines_m = lengths - radii * np.abs(np.tan(0.5 * turns))
+    lines_m -= np.roll(radii * np.abs(np.tan(0.5 * turns)), -1)
+    first = -int(np.argmax(lines_m))
+    shape = rounded_polygon(np.roll(corners, first, axis=0), np.roll(radii, first))
+    return shape if MIN_LENGTH_M <= total_length_m(shape.pieces) <= MAX_LENGTH_M else None
+
+
+def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.float64]:
+    """Return corners seen from the origin in turn, so that the edges between them cannot cross."""
+    n = int(rng.integers(*_N_CORNERS))
+    angles = 2.0 * np.pi * (np.arange(n) + rng.uniform(-0.25, 0.25, n)) / n
+    radii = rng.uniform(0.45, 1.0, n)
+    corners = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+    around = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1).sum()
+    corners *= rng.uniform(MIN_LENGTH_M, MAX_LENGTH_M) / around
+    return np.asarray(corners[::-1] if is_clockwise else corners)
+
+
+def _turns_rad(headings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much the direction changes at each corner, ``(n,)`` in [-pi, pi)."""
+    turns = headings - np.roll(headings, 1)
+    return np.asarray((turns + np.pi) % (2.0 * np.pi) - np.pi)

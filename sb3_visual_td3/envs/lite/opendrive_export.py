@@ -1,0 +1,120 @@
+"""A map's roads as OpenDRIVE 1.4, as ``carla.Map`` and other tools read it."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from sb3_visual_td3.envs.lite.maps import LiteMap
+from sb3_visual_td3.envs.lite.road_network import Junction, Neighbour, Paint, Road, RoadNetwork
+from sb3_visual_td3.envs.lite.road_pieces import joints
+
+_GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+_MARK_WIDTH_M = 0.2
+
+
+def to_opendrive(scene: LiteMap) -> str:
+    """Return the roads of ``scene`` as an OpenDRIVE 1.4 document; the same map gives the same text.
+
+    Coordinates are the map's own; CARLA's client turns y over when it reads them.
+
+    :raises ValueError: if the map was not built from roads.
+    """
+    if scene.network is None:
+        raise ValueError(f"map {scene.name!r}: expected one that was built from roads; export a named map")
+    root = ElementTree.Element("OpenDRIVE")
+    header = _add(root, "header", revMajor=1, revMinor=4, name=scene.name, version="1.00", vendor="sb3_visual_td3")
+    for name, value in zip(("north", "south", "east", "west"), _bounds_m(scene.network), strict=True):
+        header.set(name, _text(value))
+    _add(header, "geoReference").text = _GEO_REFERENCE
+    for road in scene.network.roads:
+        _add_road(root, road, scene.network)
+    for junction in scene.network.junctions:
+        _add_junction(root, junction)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> None:
+    junction = -1 if road.junction is None else road.junction
+    element = _add(root, "road", name=f"road {road.id}", length=road.length_m, id=road.id, junction=junction)
+    link = _add(element, "link")
+    for name, neighbour in (("predecessor", road.predecessor), ("successor", road.successor)):
+        if neighbour is not None:
+            entry = _add(link, name, elementType=neighbour.kind, elementId=neighbour.id)
+            if neighbour.contact is not None:
+                entry.set("contactPoint", neighbour.contact)
+    _add(_add(element, "type", s=0.0, type="town"), "speed", max=50, unit="km/h")
+    plan_view, along_m = _add(element, "planView"), 0.0
+    for piece, pose in zip(road.pieces, joints(road.start, road.pieces), strict=False):
+        place = {"s": along_m, "x": pose.x_m, "y": pose.y_m, "hdg": pose.heading_rad, "length": piece.length_m}
+        geometry = _add(plan_view, "geometry", **place)
+        if piece.curvature_per_m:
+            _add(geometry, "arc", curvature=piece.curvature_per_m)
+        else:
+            _add(geometry, "line")
+        along_m += piece.length_m
+    _add(_add(element, "elevationProfile"), "elevation", s=0.0, a=0.0, b=0.0, c=0.0, d=0.0)
+    _add(element, "lateralProfile")
+    _add_lanes(element, road, network.lane_width_m)
+
+
+def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None:
+    section = _add(_add(element, "lanes"), "laneSection", s=0.0)
+    if road.n_left:
+        left = _add(section, "left")
+        for lane in range(road.n_left, 0, -1):
+            _add_lane(left, lane, road, width_m)
+    centre = _add(_add(section, "center"), "lane", id=0, type="none", level="false")
+    _add_mark(centre, road.mark(0))
+    right = _add(section, "right")
+    for lane in range(-1, -road.n_right - 1, -1):
+        _add_lane(right, lane, road, width_m)
+
+
+def _add_lane(side: ElementTree.Element, lane: int, road: Road, width_m: float) -> None:
+    element = _add(side, "lane", id=lane, type="driving", level="false")
+    link = _add(element, "link")
+    for name, neighbour in (("predecessor", road.predecessor), ("successor", road.successor)):
+        if neighbour is not None and neighbour.kind == "road":
+            _add(link, name, id=_lane_beyond(neighbour, lane))
+    _add(element, "width", sOffset=0.0, a=width_m, b=0.0, c=0.0, d=0.0)
+    _add_mark(element, road.mark(lane))
+
+
+def _lane_beyond(neighbour: Neighbour, lane: int) -> int:
+    return lane if neighbour.lane is None else neighbour.lane
+
+
+def _add_mark(lane: ElementTree.Element, kind: Paint) -> None:
+    change = "none" if kind == "solid" else "both"
+    mark = _add(lane, "roadMark", sOffset=0.0, type=kind, weight="standard", color="standard", laneChange=change)
+    mark.set("width", _text(_MARK_WIDTH_M if kind != "none" else 0.0))
+
+
+def _add_junction(root: ElementTree.Element, junction: Junction) -> None:
+    element = _add(root, "junction", id=junction.id, name=f"junction {junction.id}")
+    for number, way in enumerate(junction.connections):
+        connection = _add(
+            element,
+            "connection",
+            id=number,
+            incomingRoad=way.incoming_road,
+            connectingRoad=way.connecting_road,
+            contactPoint="start",
+        )
+        _add(connection, "laneLink", **{"from": way.incoming_lane, "to": -1})
+
+
+def _bounds_m(network: RoadNetwork) -> tuple[float, float, float, float]:
+    """Return north, south, east and west of the reference lines' joints."""
+    poses = [pose for road in network.roads for pose in joints(road.start, road.pieces)]
+    x, y = [pose.x_m for pose in poses], [pose.y_m for pose in poses]
+    return max(y), min(y), max(x), min(x)
+
+
+def _add(parent: ElementTree.Element, tag: str, **attributes: str | float) -> ElementTree.Element:
+    return ElementTree.SubElement(parent, tag, {name: _text(value) for name, value in attributes.items()})
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else repr(value)

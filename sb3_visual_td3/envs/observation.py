@@ -1,0 +1,58 @@
+"""The vehicle's state as a vector, for a policy that sees it beside the camera."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.backend import VehicleState
+
+WAYPOINTS_AHEAD_M = (5.0, 10.0, 15.0, 20.0)
+"""How far ahead along the lane the waypoints lie."""
+STATE_SIZE = 3 + 2 * len(WAYPOINTS_AHEAD_M)
+STATE_LIMIT = 2.0
+"""No entry leaves [-2, 2]; in ordinary driving each stays within [-1, 1]."""
+SPEED_UNIT_MPS = 15.0
+OFFSET_UNIT_M = 3.5
+HEADING_UNIT_RAD = 0.5 * math.pi
+WAYPOINT_UNIT_M = WAYPOINTS_AHEAD_M[-1]
+
+
+def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """Return what a driver could read off instruments and a map, ``(11,) float32`` in [-2, 2].
+
+    ======  =========================================================  ==========
+    entry   meaning                                                    1 means
+    ======  =========================================================  ==========
+    0       speed                                                      15 m/s
+    1       offset from the centre of the own lane, to the left        3.5 m
+    2       heading error, to the left                                 90 degrees
+    3 to 10 forward and left of the lane's centre 5, 10, 15 and 20 m   20 m
+            ahead along the lane, in the vehicle's own frame
+    ======  =========================================================  ==========
+
+    :param state: of the vehicle.
+    :param waypoints_m: x and y in the world for each of ``WAYPOINTS_AHEAD_M``.
+    :raises ValueError: if there are not as many waypoints.
+    """
+    if len(waypoints_m) != len(WAYPOINTS_AHEAD_M):
+        raise ValueError(f"{len(waypoints_m)} waypoints: expected {len(WAYPOINTS_AHEAD_M)}, at {WAYPOINTS_AHEAD_M} m")
+    entries = [
+        state.speed_mps / SPEED_UNIT_MPS,
+        state.lateral_offset_m / OFFSET_UNIT_M,
+        state.heading_error_rad / HEADING_UNIT_RAD,
+    ]
+    for x_m, y_m in waypoints_m:
+        forward, left = into_vehicle_frame(state, x_m, y_m)
+        entries += [forward / WAYPOINT_UNIT_M, left / WAYPOINT_UNIT_M]
+    return np.clip(np.array(entries, np.float32), -STATE_LIMIT, STATE_LIMIT)
+
+
+def into_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
+    """Return how many metres ahead of the vehicle's centre and to its left a place of the world lies."""
+    dx, dy = x_m - state.x_m, y_m - state.y_m
+    cos, sin = math.cos(state.yaw_rad), math.sin(state.yaw_rad)
+    return dx * cos + dy * sin, dy * cos - dx * sin

@@ -1,0 +1,161 @@
+import importlib.util
+import subprocess
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.backend import Control, Start
+from sb3_visual_td3.envs.carla import opendrive_map
+from sb3_visual_td3.envs.carla.opendrive_map import load_opendrive
+from sb3_visual_td3.envs.lite.maps import load_map
+from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
+from sb3_visual_td3.envs.lite.world import LiteWorld
+
+carla = pytest.mark.carla
+needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
+
+
+@pytest.fixture
+def file_of(tmp_path):
+    """Write a named map as a file, changed by a function of its root element."""
+
+    def write(name, change=lambda root: None):
+        root = ElementTree.fromstring(to_opendrive(load_map(name)).encode())
+        change(root)
+        path = tmp_path / f"{name}.xodr"
+        path.write_text(ElementTree.tostring(root, encoding="unicode"))
+        return path
+
+    return write
+
+
+@carla
+@needs_carla
+@pytest.mark.parametrize("name", ["train_0", "held_out_1", "junction_0", "junction_1", "three_lanes_0"])
+def test_an_exported_map_comes_back_as_the_same_route(name, file_of):
+    built, read = load_map(name).track, load_opendrive(file_of(name)).track
+    assert read.length_m == pytest.approx(built.length_m, abs=0.1)
+    near = 0
+    for x, y in read.points_m:
+        near = built.locate(x, y, near).nearest
+        assert abs(built.locate(x, y, near).lateral_offset_m) < 0.01
+    # The same way round: the next point lies ahead.
+    ahead = built.locate(*read.points_m[10], 0).along_m - built.locate(*read.points_m[0], 0).along_m
+    assert ahead % built.length_m == pytest.approx(5.0, abs=0.1)
+    assert (read.lane_width_m, read.left_line_m, read.right_line_m) == pytest.approx(
+        (3.5, built.left_line_m, built.right_line_m)
+    )
+    assert [mark.kind for mark in read.marks] == [mark.kind for mark in built.marks]
+    assert [mark.offset_m for mark in read.marks] == pytest.approx([mark.offset_m for mark in built.marks])
+    assert read.oncoming_lane_m == pytest.approx(built.oncoming_lane_m)
+    assert (read.in_junction is None) == (built.in_junction is None)
+    assert built.in_junction is None or abs(int(read.in_junction.sum()) - int(built.in_junction.sum())) <= 2
+
+
+@carla
+@needs_carla
+def test_the_ground_of_a_file_shows_the_marks_of_its_roads(file_of):
+    scene, built = load_opendrive(file_of("junction_0")), load_map("junction_0")
+    texels = scene.ground.from_world(0)
+    for road in built.network.roads:
+        for border in range(-road.n_right, road.n_left + 1):
+            line = road.line_m(built.network.border_m(border), 0.5)
+            column, row = (np.c_[line, np.ones(len(line))] @ texels.T)[:, :2].round().astype(int).T
+            greys = scene.ground.levels[0][row, column].astype(int)
+            if road.mark(border) == "solid":
+                assert greys.min() > 140, f"border {border} of road {road.id}"
+            elif road.mark(border) == "broken":
+                assert 0.35 < (greys > 140).mean() < 0.65
+
+
+@carla
+@needs_carla
+def test_marks_within_a_junction_are_not_painted(file_of):
+    def mark(root):
+        for element in root.iter("roadMark"):
+            element.attrib.update(type="solid", width="0.2")
+
+    scene, built = load_opendrive(file_of("junction_1", mark)), load_map("junction_1").track
+    inside = np.flatnonzero(built.in_junction)[3:-3]
+    places = built.offset_line_m(built.left_line_m - 3.5)[inside]
+    column, row = (np.c_[places, np.ones(len(places))] @ scene.ground.from_world(0).T)[:, :2].round().astype(int).T
+    assert scene.ground.levels[0][row, column].max() < 140
+    assert [kind for _, kind in scene.track.marks] == ["solid"] * 3, "the road before it has them"
+
+
+@carla
+@needs_carla
+def test_the_world_drives_on_a_file(file_of):
+    path = str(file_of("train_6"))
+    assert load_map(path) is load_map(path)
+    world = LiteWorld()
+    state = world.reset(Start(path, 0.2, 0.3, 0.0, 8.0))
+    assert state.lateral_offset_m == pytest.approx(0.3, abs=0.01)
+    assert world.step(Control(0.0, 0.2, 0.0), 20).distance_m > 5.0
+    assert world.camera_frame().std() > 10.0
+
+
+@carla
+@needs_carla
+def test_a_file_read_twice_gives_the_same_bytes(file_of):
+    path = file_of("train_6")
+    one, two = load_opendrive(path), load_opendrive(str(path))
+    assert one.track.points_m.tobytes() == two.track.points_m.tobytes()
+    assert one.ground.levels[0].tobytes() == two.ground.levels[0].tobytes()
+    assert one.name == str(path)
+
+
+@carla
+@needs_carla
+def test_a_road_that_ends_nowhere_is_no_route(file_of):
+    def cut(root):
+        for road in root.findall("road"):
+            if road.get("id") != "1":
+                root.remove(road)
+        for link in root.findall("road/link"):
+            link.clear()
+
+    with pytest.raises(ValueError, match=r"no closed route.*loop of three roads"):
+        load_opendrive(file_of("train_0", cut))
+
+
+@carla
+@needs_carla
+def test_a_map_that_kills_the_client_is_a_clear_error(file_of):
+    def orphan(root):  # passes the check: nothing says that a road needs lanes on this side
+        lanes = root.find("road/lanes/laneSection")
+        lanes.remove(lanes.find("right"))
+
+    with pytest.raises(ValueError, match=r"train_0\.xodr: CARLA's client cannot read it \(exit -11"):
+        load_opendrive(file_of("train_0", orphan))
+
+
+def test_a_malformed_file_never_reaches_the_client(file_of, monkeypatch):
+    def no_process(*args, **kwargs):
+        raise AssertionError("the client was asked")
+
+    monkeypatch.setattr(subprocess, "run", no_process)
+    with pytest.raises(ValueError, match="planView"):
+        load_opendrive(file_of("train_0", lambda root: root.find("road").remove(root.find("road/planView"))))
+
+
+def test_without_the_client_the_extra_is_named(file_of, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'sb3-visual-td3\[carla\]'"):
+        load_opendrive(file_of("train_0"))
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is none at this place"):
+        load_opendrive(tmp_path / "a.xodr")
+    (tmp_path / "b.xodr").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="no UTF-8"):
+        load_opendrive(tmp_path / "b.xodr")
+
+
+def test_a_client_that_takes_for_ever_is_given_up(file_of, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(opendrive_map, "_TIME_LIMIT_S", 0.001)
+    with pytest.raises(ValueError, match="did not read it in"):
+        load_opendrive(file_of("train_0"))
