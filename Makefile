@@ -23,14 +23,18 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/installed-slow: $(VENV)/installed-dev
+	$(PIP) --editable '.[carla,video]'
+	@touch $@
+
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
 	$(BIN)/visual-td3 validate
 
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
 	$(BIN)/python -m pytest -m "not slow and not browser and not carla and not gpu"
 
-test-slow: $(VENV)/installed-dev ## the rest: long runs, and pages in Debian's chromium
-	$(BIN)/python -m pytest -m "slow or browser"
+test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, and pages in Debian's chromium
+	$(BIN)/python -m pytest -m "slow or browser or carla"
 
 lint: $(VENV)/installed-dev ## ruff, and whether everything is formatted
 	$(BIN)/ruff check .

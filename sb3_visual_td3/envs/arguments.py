@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
@@ -52,20 +53,26 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
         raise ValueError(f"{name}={value!r}: expected one of {list(choices)}; choose from these")
 
 
-def select_maps(maps: object, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: str | None = None) -> tuple[str, ...]:
     """Return the names of the maps that ``maps`` stands for.
 
-    :param maps: the name of a group, the name of one map, or a sequence of map names.
+    :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
     :param groups: the maps that there are, by group.
-    :raises ValueError: if ``maps`` is empty, names one map twice, or names what is in no group.
+    :param file_suffix: how map files end that the world can read; None where it reads none.
+    :raises ValueError: if ``maps`` is empty, names one map twice, names what is in no group, or a file that is not
+        there.
     """
     if isinstance(maps, str) and maps in groups:
         return tuple(groups[maps])
     known = [name for group in groups.values() for name in group]
     names = (maps,) if isinstance(maps, str) else tuple(maps) if isinstance(maps, Sequence) else ()
-    if not names or any(name not in known for name in names) or len(set(names)) != len(names):
+    files = [name for name in names if file_suffix and isinstance(name, str) and name.endswith(file_suffix)]
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"maps={maps!r}: there is no file {file}; give the path of an OpenDRIVE file")
+    if not names or any(name not in known and name not in files for name in names) or len(set(names)) != len(names):
         raise ValueError(
-            f"maps={maps!r}: expected one of the groups {sorted(groups)} or a sequence of different map names; "
-            f"choose from {known}"
+            f"maps={maps!r}: expected one of the groups {sorted(groups)} or a sequence of different map names"
+            f"{f' or *{file_suffix} files' if file_suffix else ''}; choose from {known}"
         )
     return names

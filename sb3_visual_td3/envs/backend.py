@@ -87,6 +87,10 @@ class Backend(Protocol):
         """The names of the maps, by group (``"train"``, ``"held_out"``)."""
 
     @property
+    def map_file_suffix(self) -> str | None:
+        """How the names of files end that hold a map this world can read; None where it reads none."""
+
+    @property
     def body(self) -> BodySize:
         """Outer size of the vehicle."""
 

@@ -40,12 +40,14 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param backend: the world to drive in.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the world per step, 1 to 100.
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps; each episode draws one of them.
+    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; needs the extra
+        ``carla``); each episode draws one of them.
     :param observation: ``"camera"`` or ``"camera+state"``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed that the reward asks for, in m/s.
-    :param idle_ending: ``"terminated"``: standing still ends the episode as an accident; ``"truncated"``: it only ends.
+    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or is an accident
+        (``"terminated"``).
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is none of these.
@@ -64,13 +66,13 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         reward: str | RewardWeights = "balanced",
         reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
-        idle_ending: Ending = "terminated",
+        idle_ending: Ending = "truncated",
         render_mode: str | None = None,
         render_view: PictureView = "front",
     ) -> None:
         self.frame_stack = check_count("frame_stack", frame_stack, 1, 16)
         self.frame_skip = check_count("frame_skip", frame_skip, 1, 100)
-        self.maps = select_maps(maps, backend.map_groups)
+        self.maps = select_maps(maps, backend.map_groups, backend.map_file_suffix)
         check_choice("observation", observation, get_args(ObservationKind))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("render_view", render_view, get_args(PictureView))

@@ -29,7 +29,7 @@ class TaskSettings:
     idle_speed_mps: float = 0.5
     max_idle_steps: int = 50
     """So many steps in a row below ``idle_speed_mps`` end the episode."""
-    idle_ending: Ending = "terminated"
+    idle_ending: Ending = "truncated"
     """How: as an accident that pays the penalty, or cut short without one."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5

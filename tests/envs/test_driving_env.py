@@ -1,3 +1,4 @@
+import importlib.util
 import math
 import pickle
 import subprocess
@@ -15,7 +16,8 @@ from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.drivers import ConstantDriver, drive_episode
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS
+from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
 from sb3_visual_td3.envs.registration import LITE_DRIVING_ID, register_envs
 
 AHEAD = np.array([0.0, 0.5], np.float32)
@@ -381,6 +383,7 @@ def test_the_chase_view_shows_the_own_car_and_is_another_picture():
     assert (blue > red + 60).mean() > 0.3, "the own car is blue"
 
 
+@pytest.mark.slow  # the extra video is installed for the slow tests
 def test_a_window_shows_every_step_and_leaves_the_episode_alone(monkeypatch):
     pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
@@ -402,3 +405,22 @@ def test_a_window_without_pygame_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(ImportError, match=r"\[video\]"):
         LiteDrivingEnv(render_mode="human")
+
+
+def test_a_map_file_that_is_not_there_is_refused_when_the_environment_is_made(tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        made(maps=str(tmp_path / "town.xodr"))
+
+
+@pytest.mark.carla
+@pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="the extra carla is not installed")
+def test_a_users_own_opendrive_file_can_be_driven_on(tmp_path):
+    town = tmp_path / "town.xodr"
+    town.write_text(to_opendrive(load_map("junction_0")))
+    env = made(maps=str(town))
+    env.reset(seed=0)
+    for _ in range(5):
+        _, _, terminated, _, info = env.step(AHEAD)
+        assert not terminated
+    assert info["map"] == str(town)
+    assert info["distance_m"] > 0

@@ -67,8 +67,8 @@ def test_turning_by_more_than_a_right_angle_is_the_wrong_way_and_no_collision(he
     assert task.n_collisions == 0
 
 
-def test_fifty_idle_steps_in_a_row_end_the_episode():
-    task = begun_task()
+def test_fifty_idle_steps_in_a_row_are_an_accident_where_that_is_asked_for():
+    task = begun_task(idle_ending="terminated")
     idle, moving = STEADY._replace(speed_mps=0.49), STEADY._replace(speed_mps=0.5)
     outcomes = [task.advance(state, 0.0, 0.0) for state in [idle] * 49 + [moving] + [idle] * 49]
     assert not any(outcome.terminated for outcome in outcomes)
@@ -200,7 +200,7 @@ def test_a_collision_is_an_accident_and_named_before_all_else():
 
 
 def test_idling_may_be_cut_short_without_a_penalty():
-    task = begun_task(idle_ending="truncated", max_idle_steps=2)
+    task = begun_task(max_idle_steps=2)
     idle = STEADY._replace(speed_mps=0.0)
     assert not task.advance(idle, 0.0, 0.0).truncated
     outcome = task.advance(idle, 0.0, 0.0)

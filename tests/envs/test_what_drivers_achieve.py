@@ -78,7 +78,7 @@ def test_neither_braking_nor_speeding_pays(driver, idle_ending):
 def test_a_driver_who_only_brakes_earns_nothing_and_goes_nowhere():
     env = LiteDrivingEnv()
     episodes = [drive_episode(env, FullBrakeDriver(), seed) for seed in range(20)]
-    assert max(episode.episode_return for episode in episodes) < 0.0
+    assert max(episode.episode_return for episode in episodes) < 1.0, "pure pursuit earns more than 450"
     assert max(episode.distance_m for episode in episodes) < 30.0
     assert {episode.last_info["termination"] for episode in episodes} == {"idle"}
 

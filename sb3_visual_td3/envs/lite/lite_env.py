@@ -20,7 +20,8 @@ class LiteDrivingEnv(DrivingEnv):
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the world per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.2 s.
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps; each episode draws one of them.
+    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; needs the extra
+        ``carla``); each episode draws one of them.
     :param n_cars: other cars on the road, in both directions, 0 to 20.
     :param observation: ``"camera"`` or ``"camera+state"``.
     :param image_size: height and width of a frame, an even number from 32 to 512.
@@ -31,7 +32,8 @@ class LiteDrivingEnv(DrivingEnv):
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed that the reward asks for, in m/s.
-    :param idle_ending: ``"terminated"``: standing still ends the episode as an accident; ``"truncated"``: it only ends.
+    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or is an accident
+        (``"terminated"``).
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is none of these.
@@ -54,7 +56,7 @@ class LiteDrivingEnv(DrivingEnv):
         reward: str | RewardWeights = "balanced",
         reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
-        idle_ending: Ending = "terminated",
+        idle_ending: Ending = "truncated",
         render_mode: str | None = None,
         render_view: PictureView = "front",
     ) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.arguments import check_quantity
 from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
 from sb3_visual_td3.envs.lite.collision import OrientedBox
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, LiteMap, load_map
+from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap, load_map
 from sb3_visual_td3.envs.lite.track import LanePosition
 from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
@@ -51,6 +51,11 @@ class LiteWorld:
     def map_groups(self) -> dict[str, tuple[str, ...]]:
         """The names of the maps, by group."""
         return MAP_GROUPS
+
+    @property
+    def map_file_suffix(self) -> str:
+        """How OpenDRIVE files end."""
+        return OPENDRIVE_SUFFIX
 
     @property
     def body(self) -> BodySize:
