@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -223,7 +224,10 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def _observation(self) -> Observation:
         # A stack of grey frames is an array of them; colour frames bring three channels each.
-        camera = np.array(self._frames, dtype=np.uint8) if self._is_grey else np.concatenate(self._frames)
+        camera = np.empty((self.frame_stack, *self._frames[0].shape), np.uint8)
+        for number, frame in enumerate(self._frames):
+            camera[number] = frame
+        camera = camera if self._is_grey else camera.reshape(-1, *camera.shape[-2:])
         if not self._has_state:
             return camera
         waypoints = self._backend.waypoints_m(WAYPOINTS_AHEAD_M)
@@ -232,7 +236,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     @staticmethod
     def _read_action(action: NDArray[np.float32]) -> tuple[float, float]:
         values = np.asarray(action, dtype=np.float64)
-        if values.shape != (2,) or not np.isfinite(values).all():
+        if values.shape != (2,) or not all(map(math.isfinite, values.tolist())):
             raise ValueError(
                 f"action={action!r}: expected two finite numbers (steer, pedal); look for NaN in the policy's output"
             )

@@ -53,6 +53,10 @@ def idm_acceleration_mps2(
     """
     if gap_m <= 0.0:
         return -settings.max_braking_mps2
-    wanted_m = settings.min_gap_m + max(0.0, speed_mps * (settings.time_gap_s + approach_mps / settings.comfort_mps2))
-    free, near = (speed_mps / desired_mps) ** 4, (wanted_m / gap_m) ** 2
-    return max(-settings.max_braking_mps2, settings.acceleration_mps2 * (1.0 - free - near))
+    # Called for every car at every step: plain products and comparisons, which are the fastest here.
+    following_m = speed_mps * (settings.time_gap_s + approach_mps / settings.comfort_mps2)
+    near = (settings.min_gap_m + (following_m if following_m > 0.0 else 0.0)) / gap_m
+    free = speed_mps / desired_mps
+    free *= free
+    acceleration = settings.acceleration_mps2 * (1.0 - free * free - near * near)
+    return acceleration if acceleration > -settings.max_braking_mps2 else -settings.max_braking_mps2

@@ -30,9 +30,8 @@ class LaneLine:
         ahead = np.roll(points, -1, axis=0) - points
         headings = np.arctan2(ahead[:, 1], ahead[:, 0])
         turns = (np.roll(headings, -1) - headings + np.pi) % (2.0 * np.pi) - np.pi
-        # A row lies in one piece of memory: cars far apart ask for rows that no cache holds.
         columns = (points[:, 0], points[:, 1], ahead[:, 0], ahead[:, 1], headings, turns)
-        self._rows = np.ascontiguousarray(np.stack(columns, axis=1))
+        self._rows: list[tuple[float, ...]] = list(map(tuple, np.stack(columns, axis=1).tolist()))
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
@@ -44,7 +43,7 @@ class LaneLine:
         place = along_m % self.length_m / self._spacing_m
         whole = int(place)
         part = place - whole
-        x, y, dx, dy, heading, turn = self._rows[whole % len(self._rows)].tolist()
+        x, y, dx, dy, heading, turn = self._rows[whole % len(self._rows)]
         # Half a point back, because a heading belongs to the middle of its stretch.
         return x + part * dx, y + part * dy, heading + (part - 0.5) * turn
 
