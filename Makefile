@@ -24,7 +24,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 $(VENV)/installed-slow: $(VENV)/installed-dev
-	$(PIP) --editable '.[carla,video]'
+	$(PIP) --editable '.[carla]'
 	@touch $@
 
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?

@@ -383,7 +383,6 @@ def test_the_chase_view_shows_the_own_car_and_is_another_picture():
     assert (blue > red + 60).mean() > 0.3, "the own car is blue"
 
 
-@pytest.mark.slow  # the extra video is installed for the slow tests
 def test_a_window_shows_every_step_and_leaves_the_episode_alone(monkeypatch):
     pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
