@@ -71,7 +71,10 @@ def other_step(env_id: str, **kwargs: Any) -> Step:
 
 
 def highway_step() -> Step:
-    """Return a function that makes one decision of highway-env with its grey camera stack of 4 x 84 x 84."""
+    """Return a function that makes one decision of highway-env with its grey camera stack of 4 x 84 x 84.
+
+    racetrack-v0 is the one of its tasks that is like ours: one car steers along a road, five decisions a second.
+    """
     import highway_env  # noqa: F401  registers its environments
 
     camera = {
@@ -80,7 +83,7 @@ def highway_step() -> Step:
         "stack_size": 4,
         "weights": [0.2989, 0.5870, 0.1140],
     }
-    return other_step("highway-v0", config={"observation": camera})
+    return other_step("racetrack-v0", config={"observation": camera})
 
 
 def decisions_per_second(step: Step, n_steps: int, n_rounds: int) -> float:
@@ -107,7 +110,7 @@ def main() -> None:
     for n_cars in N_CARS:
         rate = decisions_per_second(lite_step(n_cars, arguments.steps), arguments.steps, arguments.rounds)
         rows.append((f"{LITE_DRIVING_ID}, {n_cars} cars", rate))
-    others = {"CarRacing-v3": lambda: other_step("CarRacing-v3"), "highway-v0, camera": highway_step}
+    others = {"CarRacing-v3": lambda: other_step("CarRacing-v3"), "racetrack-v0, camera": highway_step}
     for name, make in others.items():
         try:
             step = make()

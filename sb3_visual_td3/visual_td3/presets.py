@@ -67,12 +67,12 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
         "td3": Settings(),
         "visual": Settings(
-            max_grad_norm=10.0,
+            max_grad_norm=10.0,  # a guess above the norms of healthy runs: it should hardly ever act
             random_shift=4,  # DrQ-v2
             actor_objective="min",  # DrQ-v2
-            pre_tanh_penalty=2e-2,
+            pre_tanh_penalty=2e-2,  # a guess that kept policies alive; MR.Q has 1e-5
             target_q_clamp=True,
-            noise_schedule="lin_0.5_0.1",
+            noise_schedule="lin_0.5_0.1",  # a guess: much at first, little when the policy is good
             policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
         ),
     }
