@@ -76,8 +76,9 @@ class Camera:
         self._focal = width / 2.0
         self._strips = self._lay_out(bands)
         self._to_vehicles = np.stack([strip.to_vehicle for strip in self._strips])
+        self._n_sky_columns = 2 * round(_TURN * self._focal)
         right = (np.arange(width) + 0.5 - width / 2.0) / self._focal
-        self._column_angles_rad = -np.arctan(right)
+        self._sky_columns = np.arctan(-right) / _TURN * self._n_sky_columns
         self._skies: dict[str, NDArray[np.uint8]] = {}
         self._from_world: dict[str, NDArray[np.float64]] = {}
 
@@ -90,9 +91,10 @@ class Camera:
     def draw(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
         """Return what is seen from a vehicle at this place, as a new array."""
         frame = np.empty((self._height, self._width), np.uint8)
-        sky = self._sky(scene)
-        turns = (self._column_angles_rad + yaw_rad) / _TURN
-        np.take(sky, ((turns % 1.0) * sky.shape[1]).astype(np.intp), axis=1, out=frame[: self._horizon], mode="clip")
+        # The panorama stands there three times: the middle one is the turn that the car faces.
+        middle = (1.0 + yaw_rad / _TURN % 1.0) * self._n_sky_columns
+        columns = (self._sky_columns + middle).astype(np.intp)
+        np.take(self._sky(scene), columns, axis=1, out=frame[: self._horizon], mode="clip")
         to_world = _pose_matrix(x_m, y_m, yaw_rad)
         matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
         for strip, matrix in zip(self._strips, matrices, strict=True):
@@ -155,12 +157,12 @@ class Camera:
         return self._from_world[scene.name]
 
     def _sky(self, scene: LiteMap) -> NDArray[np.uint8]:
-        """Return the panorama of ``scene`` in this camera's resolution, scaled once."""
+        """Return the panorama of ``scene`` in this camera's resolution, three turns of it, scaled once."""
         if scene.name not in self._skies:
             # Two columns to a pixel where the picture is densest: finer ones would flicker as the car turns.
-            n_columns = 2 * round(_TURN * self._focal)
-            sky = cv2.resize(scene.panorama, (n_columns, self._horizon), interpolation=cv2.INTER_AREA)
-            self._skies[scene.name] = np.asarray(sky, dtype=np.uint8)
+            size = (self._n_sky_columns, self._horizon)
+            sky = cv2.resize(scene.panorama, size, interpolation=cv2.INTER_AREA)
+            self._skies[scene.name] = np.tile(np.asarray(sky, dtype=np.uint8), 3)
         return self._skies[scene.name]
 
 

@@ -78,7 +78,6 @@ class Traffic:
         self.settings = settings
         self._ego_body = ego_body
         self._clearance_m = 0.5 * (settings.length_m + ego_body.length_m)
-        self._blocking_m = 0.5 * (LANE_WIDTH_M + ego_body.width_m)
         reach_m = 0.5 * (math.hypot(*ego_body[:2]) + math.hypot(settings.length_m, settings.width_m))
         self._reach2_m2 = reach_m * reach_m
         self.cars: list[Car] = []
@@ -136,6 +135,7 @@ class Traffic:
     def _enter(self, track: Track) -> None:
         self._lines = lane_lines(track) if self.settings.n_cars else ()
         self._lane_offsets_m = (0.0, track.oncoming_lane_m or 0.0)
+        self._blocking_m = 0.5 * (track.lane_width_m + self._ego_body.width_m)
 
     def _gather(self) -> None:
         self.cars = [car for cars in self._lanes for car in cars]

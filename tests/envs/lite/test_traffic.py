@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,16 @@ def test_a_car_stops_behind_an_ego_vehicle_that_blocks_its_lane():
         assert 4.4 + 1.0 < behind < 4.4 + 3.5
         assert max(car.speed_mps for car in traffic.cars if car.lane == lane) < 0.2
         assert min(car.speed_mps for car in traffic.cars if car.lane != lane) > 2.0, "the other lane flows"
+
+
+@pytest.mark.parametrize(("lane_width_m", "is_blocked"), [(3.5, False), (6.0, True)])
+def test_what_blocks_a_lane_follows_from_its_width(lane_width_m, is_blocked):
+    track = replace(TRACK, lane_width_m=lane_width_m)
+    traffic = Traffic(TrafficSettings(n_cars=4), BODY)
+    traffic.reset(track, 100, 5)
+    for _ in range(1_500):
+        traffic.advance(0.1, Ego(300, 3.0, 0.0))
+    assert (max(car.speed_mps for car in traffic.cars if car.lane == 0) < 0.2) is is_blocked
 
 
 # In the environment
