@@ -11,16 +11,23 @@ from sb3_visual_td3.visual_td3.augment import random_shift
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 
 
+class Prepared(NamedTuple):
+    """Observations that a features extractor takes as they are."""
+
+    observations: Observations
+
+
 class Batch(NamedTuple):
     """Transitions as the losses need them.
 
-    Images are ``(batch, channels, height, width)`` uint8; actions ``(batch, action_dim)`` in [-1, 1]; dones,
-    rewards and discounts ``(batch, 1)``, where a discount that is the same for all may be a number.
+    Images are ``(batch, channels, height, width)``, uint8 where they are not prepared; actions
+    ``(batch, action_dim)`` in [-1, 1]; dones, rewards and discounts ``(batch, 1)``, where a discount that is the same
+    for all may be a number.
     """
 
-    observations: Observations
+    observations: Observations | Prepared
     actions: th.Tensor
-    next_observations: Observations
+    next_observations: Observations | Prepared
     dones: th.Tensor
     rewards: th.Tensor
     discounts: th.Tensor | float

@@ -60,6 +60,13 @@ def group_optimizers(policy: VisualTD3Policy) -> None:
         optimizer.register_load_state_dict_pre_hook(regrouped)
 
 
+def fuse(optimizer: th.optim.Optimizer) -> None:
+    """Let an optimizer that can do so update all weights in one pass; a saved state does not change that."""
+    for param_group in optimizer.param_groups:
+        if "fused" in param_group:
+            param_group.update(fused=True, foreach=False)
+
+
 def group_schedules(asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]) -> dict[str, Schedule]:
     """Find the groups that have a learning rate of their own.
 
@@ -124,19 +131,22 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
 
     :param optimizer: the one to load it into
     :param state: what ``optimizer.state_dict()`` gave when it was saved
-    :return: a state that ``optimizer.load_state_dict`` accepts, the given one where it fits as it is
+    :return: a state that ``optimizer.load_state_dict`` accepts
     :raises ValueError: if the weights are not as many
     """
     sizes = [len(group["params"]) for group in optimizer.param_groups]
-    saved = [parameter for group in state["param_groups"] for parameter in group["params"]]
-    if [len(group["params"]) for group in state["param_groups"]] == sizes:
-        return state
-    if len(saved) != sum(sizes):
-        raise ValueError(f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: other networks")
-    base = state["param_groups"][0]
-    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
-    groups = [{**base, "params": saved[end - size : end]} for size, end in zip(sizes, ends, strict=True)]
-    return {**state, "param_groups": groups}
+    groups = state["param_groups"]
+    if [len(group["params"]) for group in groups] != sizes:
+        saved = [parameter for group in groups for parameter in group["params"]]
+        if len(saved) != sum(sizes):
+            raise ValueError(
+                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: other networks"
+            )
+        ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+        groups = [{**groups[0], "params": saved[end - size : end]} for size, end in zip(sizes, ends, strict=True)]
+    # How the arithmetic is carried out is this optimizer's own matter.
+    own = [{key: group[key] for key in ("foreach", "fused") if key in group} for group in optimizer.param_groups]
+    return {**state, "param_groups": [{**group, **ways} for group, ways in zip(groups, own, strict=True)]}
 
 
 @th.no_grad()

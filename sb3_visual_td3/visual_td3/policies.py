@@ -17,10 +17,32 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
 from torch import nn
 
+from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import EncoderArch, Trunk, features_extractor_for
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
 
 Encoder = Literal["separate", "shared"]
+
+
+def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Prepared) -> th.Tensor:
+    """:return: ``(batch, features)`` of the network's features extractor"""
+    if not isinstance(observations, Prepared):
+        return network.extract_features(observations, network.features_extractor)
+    extractor: nn.Module = network.features_extractor
+    features: th.Tensor = extractor(observations.observations)
+    return features
+
+
+def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
+    """:return: ``(batch, outputs)``; under autocast the last layer is in float32, for its output is what is compared"""
+    assert isinstance(layers, nn.Sequential)
+    if not th.is_autocast_enabled(features.device.type):
+        outputs: th.Tensor = layers(features)
+        return outputs
+    hidden = layers[:-1](features)
+    with th.autocast(features.device.type, enabled=False):
+        outputs = layers[-1](hidden.float())
+    return outputs  # noqa: RET504  typed
 
 
 class VisualActor(Actor):
@@ -69,15 +91,14 @@ class VisualActor(Actor):
             self.mu = nn.Sequential(*heads)
         self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
 
-    def encode(self, observations: PyTorchObs) -> th.Tensor:
+    def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
         """:return: ``(batch, features)`` of the encoder; without a gradient where it is the critic's"""
         with th.set_grad_enabled(th.is_grad_enabled() and not self.borrows_encoder):
-            return self.extract_features(observations, self.features_extractor)
+            return features_of(self, observations)
 
     def pre_tanh(self, features: th.Tensor) -> th.Tensor:
         """:return: ``(batch, action_dim)`` activations before the squashing tanh"""
-        activations: th.Tensor = self.mu[:-1](self.trunk(features))
-        return activations
+        return head(self.mu[:-1], self.trunk(features))
 
     def act(self, features: th.Tensor) -> th.Tensor:
         """:return: ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features"""
@@ -130,11 +151,11 @@ class VisualCritic(ContinuousCritic):
                 self.add_module(f"qf{index}", self.q_networks[index])
         self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
 
-    def encode(self, observations: PyTorchObs) -> th.Tensor:
+    def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
         """:return: ``(batch, features)`` of the critic's own encoder"""
         # Stable-Baselines3's own sharing trains the encoder from the actor's loss alone.
         with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
-            return self.extract_features(observations, self.features_extractor)
+            return features_of(self, observations)
 
     def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
         """Judge actions.
@@ -145,9 +166,9 @@ class VisualCritic(ContinuousCritic):
         :return: one ``(batch, 1)`` tensor per critic
         """
         q_input = th.cat([self.trunk(features), actions], dim=1)
-        return tuple(q_network(q_input) for q_network in self.q_networks[: 1 if first_only else None])
+        return tuple(head(q_network, q_input) for q_network in self.q_networks[: 1 if first_only else None])
 
-    def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
+    def forward(self, obs: PyTorchObs | Prepared, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """:return: one ``(batch, 1)`` tensor of Q(s, a) per critic"""
         return self.score(self.encode(obs), actions)
 

@@ -13,6 +13,7 @@ from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.visual_td3.camera_space import sees_images
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm
+from sb3_visual_td3.visual_td3.precision import Precision
 
 PresetName = Literal["visual", "td3"]
 
@@ -32,12 +33,18 @@ class Settings:
     target_q_clamp: float | bool = False
     critic_loss: CriticLoss = "mse"
     noise_schedule: ScheduleLike | None = None
+    precision: Precision = "fp32"
     policy_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         """:raises ValueError: if a value is out of its range"""
         _expect(self.random_shift, "random_shift", "a whole number of pixels >= 0", _is_count(self.random_shift))
-        for name, known in (("actor_objective", ActorObjective), ("critic_loss", CriticLoss), ("grad_clip", GradClip)):
+        for name, known in (
+            ("actor_objective", ActorObjective),
+            ("critic_loss", CriticLoss),
+            ("grad_clip", GradClip),
+            ("precision", Precision),
+        ):
             value = getattr(self, name)
             _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
         _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a number >= 0", _is_number(self.pre_tanh_penalty))
@@ -73,6 +80,7 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
             pre_tanh_penalty=2e-2,  # a guess that kept policies alive; MR.Q has 1e-5
             target_q_clamp=True,
             noise_schedule="lin_0.5_0.1",  # a guess: much at first, little when the policy is good
+            precision="auto",
             policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
         ),
     }

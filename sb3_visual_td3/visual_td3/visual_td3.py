@@ -18,11 +18,14 @@ from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.visual_td3 import losses, policies
+from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
 from sb3_visual_td3.visual_td3.batches import Batch, augmented
 from sb3_visual_td3.visual_td3.camera_space import check_camera
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
 from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
-from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups
+from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups, fuse
+from sb3_visual_td3.visual_td3.pixels import Preparation
+from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
@@ -59,6 +62,8 @@ class VisualTD3(GroupedTD3):
     :param critic_loss: ``"mse"`` or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
         ``"lin_0.5_0.1"``; not used where an ``action_noise`` is given
+    :param precision: what the networks compute with while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16
+        where the machine multiplies it in hardware; weights, losses and optimizers stay in float32
     :raises ValueError: if an argument is out of its range, or names a group that the model has not
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
@@ -117,6 +122,7 @@ class VisualTD3(GroupedTD3):
         target_q_clamp: float | bool | None = None,
         critic_loss: losses.CriticLoss | None = None,
         noise_schedule: ScheduleLike | None = None,
+        precision: Precision | None = None,
     ) -> None:
         with assertions_as_setting_errors():
             super().__init__(
@@ -159,6 +165,7 @@ class VisualTD3(GroupedTD3):
         self.target_q_clamp = target_q_clamp
         self.critic_loss = critic_loss
         self.noise_schedule = noise_schedule
+        self.precision = precision
         self.observers = []  # callbacks add what watches the updates
         if _init_setup_model:
             self._setup_model()
@@ -181,12 +188,27 @@ class VisualTD3(GroupedTD3):
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
+        self._set_arithmetic()
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
         schedule = self.settings.noise_schedule
         self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
         if self._noise_schedule is not None and self.action_noise is None:
             self.action_noise = ScheduledActionNoise(get_action_dim(self.action_space), self._noise_schedule(1.0))
+
+    def _set_arithmetic(self) -> None:
+        is_stock = self._resolved["preset"].value == "td3"
+        self._arithmetic = Arithmetic(self.settings.precision, self.device, is_stock)
+        self._prepare = None
+        if self._arithmetic.is_exact:
+            return
+        extractor = self.critic.features_extractor
+        normalize_images = self.policy.normalize_images
+        self._prepare = Preparation(self.observation_space, extractor, normalize_images, self._arithmetic.dtype)
+        for network in (self.actor, self.critic):
+            fuse(network.optimizer)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def describe(self) -> dict[str, Resolved]:
         """Say what is in force.
@@ -250,17 +272,19 @@ class VisualTD3(GroupedTD3):
         data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         discounts = self.gamma if data.discounts is None else data.discounts
         pad = self.settings.random_shift
-        observations, next_observations = augmented(data.observations, pad), augmented(data.next_observations, pad)
+        shown = [augmented(observations, pad) for observations in (data.observations, data.next_observations)]
+        observations, next_observations = shown if self._prepare is None else map(self._prepare, shown)
         return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts)
 
     @th.no_grad()
     def _target_q_values(self, batch: Batch) -> th.Tensor:
         noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
-        critic_features = self.critic_target.encode(batch.next_observations)
-        shared = self.policy.encoder_is_shared
-        actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
-        next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
-        next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
+        with self._arithmetic.autocast():
+            critic_features = self.critic_target.encode(batch.next_observations)
+            shared = self.policy.encoder_is_shared
+            actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
+            next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
+            next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
         targets = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
         return self._target_range.clamp(targets, batch.rewards, batch.discounts)
 
@@ -270,7 +294,8 @@ class VisualTD3(GroupedTD3):
         :return: the sum of the critics' losses, a scalar
         """
         target_q_values = self._target_q_values(batch)
-        q_values = self.critic(batch.observations, batch.actions)
+        with self._arithmetic.autocast():
+            q_values = self.critic(batch.observations, batch.actions)
         each = losses.critic_losses(q_values, target_q_values, self.settings.critic_loss)
         loss = sum(each[1:], start=each[0])
         values = {
@@ -289,13 +314,14 @@ class VisualTD3(GroupedTD3):
 
         :return: the loss without the penalty, a scalar
         """
-        with th.no_grad():
-            critic_features = self.critic.encode(batch.observations)
-        shared = self.policy.encoder_is_shared
-        pre_tanh = self.actor.pre_tanh(critic_features if shared else self.actor.encode(batch.observations))
-        actions = th.tanh(pre_tanh)
         objective = self.settings.actor_objective
-        q_values = self.critic.score(critic_features, actions, first_only=objective == "q1")
+        with self._arithmetic.autocast():
+            with th.no_grad():
+                critic_features = self.critic.encode(batch.observations)
+            shared = self.policy.encoder_is_shared
+            pre_tanh = self.actor.pre_tanh(critic_features if shared else self.actor.encode(batch.observations))
+            actions = th.tanh(pre_tanh)
+            q_values = self.critic.score(critic_features, actions, first_only=objective == "q1")
         loss = losses.actor_loss(q_values, objective)
         weight = self.settings.pre_tanh_penalty
         objective_loss = loss + weight * losses.pre_tanh_penalty(pre_tanh) if weight else loss
@@ -312,4 +338,5 @@ class VisualTD3(GroupedTD3):
 
     def _excluded_save_params(self) -> list[str]:
         derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]
+        derived += ["_arithmetic", "_prepare"]
         return [*super()._excluded_save_params(), *derived]

@@ -1,0 +1,241 @@
+"""Milliseconds per update of VisualTD3 beside Stable-Baselines3's TD3: the same networks, batches and threads.
+
+Every arm lives in a process of its own, so that what one does to the memory allocator is not lent to another. The arms
+take turns, round after round, and each round gives one ratio: the table shows medians of these. Keep the machine
+quiet: two threads beside other work measure the other work.
+
+    python benchmarks/update_speed.py                  # all of it, some minutes on two cores
+    python benchmarks/update_speed.py --batch-size 256 --rounds 12
+    python benchmarks/update_speed.py --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import TD3
+from stable_baselines3.common.logger import configure
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results" / "update_speed.json"
+HEADS = [400, 300]
+N_STORED = 1_000
+ALL_OFF: dict[str, Any] = {
+    "preset": "visual",
+    "random_shift": 0,
+    "actor_objective": "q1",
+    "pre_tanh_penalty": 0.0,
+    "target_q_clamp": False,
+    "max_grad_norm": {},
+}
+"""What the preset adds to the arithmetic of TD3, off: the comparison is about the same update."""
+
+
+class Arm(NamedTuple):
+    """One of those that are compared."""
+
+    encoder: str = ""
+    """Empty: Stable-Baselines3's TD3."""
+    precision: str = "fp32"
+    keeps_memory: bool = False
+    """Stable-Baselines3's TD3 with the allocator's settings that VisualTD3 makes."""
+
+
+ARMS = {
+    "SB3 TD3": Arm(),
+    "SB3 TD3, our allocator": Arm(keeps_memory=True),
+    "separate, fp32": Arm("separate", "fp32"),
+    "separate, bf16": Arm("separate", "bf16"),
+    "shared, fp32": Arm("shared", "fp32"),
+    "shared, bf16": Arm("shared", "bf16"),
+}
+END_TO_END = {"SB3 TD3, end to end": Arm(), "preset visual, end to end": Arm("preset", "auto")}
+
+
+class Images(gym.Env[np.ndarray, np.ndarray]):
+    """Random frame stacks: what they show makes no difference to how long an update takes."""
+
+    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """:return: a random stack"""
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """:return: a random stack, no reward, no end"""
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def build(arm: Arm, batch_size: int, device: str) -> TD3:
+    """:return: a model with a filled buffer, ready to train"""
+    settings: dict[str, Any] = {"buffer_size": N_STORED, "batch_size": batch_size, "device": device, "seed": 0}
+    model: TD3
+    if arm.encoder == "":
+        model = TD3("CnnPolicy", Images(), policy_kwargs={"net_arch": HEADS}, **settings)
+    else:
+        policy_kwargs = {"net_arch": HEADS, "encoder": arm.encoder, "trunk_dim": None}
+        settings |= {**ALL_OFF, "precision": arm.precision}
+        model = VisualTD3("CnnPolicy", Images(), policy_kwargs=policy_kwargs, **settings)
+    model.set_logger(configure(None, []))
+    rng = np.random.default_rng(0)
+    assert model.replay_buffer is not None
+    for _ in range(N_STORED):
+        images = rng.integers(0, 256, (2, 1, 4, 84, 84), np.uint8)
+        action = rng.uniform(-1.0, 1.0, (1, 2)).astype(np.float32)
+        model.replay_buffer.add(images[0], images[1], action, rng.normal(size=1), np.zeros(1), [{}])
+    return model
+
+
+def driver(arm: Arm, batch_size: int, device: str) -> Callable[[int], None]:
+    """:return: what takes so many steps of LiteDriving-v0, with one update each"""
+    settings: dict[str, Any] = {"buffer_size": 20_000, "learning_starts": 50, "batch_size": batch_size, "seed": 0}
+    make = TD3 if arm.encoder == "" else VisualTD3
+    model = make("CnnPolicy", "LiteDriving-v0", device=device, **settings)
+    model.learn(50)
+    return lambda n: model.learn(n, reset_num_timesteps=False) and None
+
+
+def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device: str, connection: Connection) -> None:
+    """Do what is asked for, in a process of its own: time ``n`` updates, count their arithmetic, tell the memory."""
+    th.set_num_threads(n_threads)
+    if arm.keeps_memory:
+        keep_freed_memory()
+    model = None if is_end_to_end else build(arm, batch_size, device)
+    work = driver(arm, batch_size, device) if model is None else lambda n: model.train(n, batch_size)
+    work(4)
+    connection.send("ready")
+    while (request := connection.recv()) != "stop":
+        if request == "flops":
+            with FlopCounterMode(display=False) as counter:
+                work(4)
+            connection.send(counter.get_total_flops() / 4)
+        elif request == "memory":
+            peak = th.cuda.max_memory_allocated() if device == "cuda" else 1024 * maximum_resident_kilobytes()
+            connection.send(peak)
+        else:
+            connection.send(seconds(lambda n=request: work(n), device))
+
+
+def maximum_resident_kilobytes() -> int:
+    """:return: of this process so far"""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def seconds(work: Callable[[], None], device: str) -> float:
+    """:return: how long ``work`` takes"""
+    begin = time.perf_counter()
+    work()
+    if device == "cuda":
+        th.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def peak_flops(dtype: th.dtype, n_threads: int, device: str, side: int = 4096) -> float:
+    """:return: operations a second of the fastest of some large matrix products"""
+    th.set_num_threads(n_threads)
+    one, two = (th.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2.0 * side**3 / min(seconds(lambda: one @ two, device) for _ in range(8))
+
+
+def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """:return: for each arm the milliseconds of every round, floating-point operations and memory"""
+    context = mp.get_context("spawn")
+    lines: dict[str, Connection] = {}
+    is_end_to_end = arms is END_TO_END
+    workers = []
+    for name, arm in arms.items():
+        lines[name], theirs = context.Pipe()
+        settings = (arm, is_end_to_end, batch_size, options.num_threads, options.device, theirs)
+        workers.append(context.Process(target=serve, args=settings, daemon=True))
+        workers[-1].start()
+        lines[name].recv()
+    rows: dict[str, dict[str, Any]] = {name: {"ms": []} for name in arms}
+    for _ in tqdm(range(options.rounds), desc=f"batch {batch_size}", unit="round", disable=None):
+        for name, line in lines.items():
+            line.send(options.updates)
+            rows[name]["ms"].append(1e3 * line.recv() / options.updates)
+            time.sleep(0.05)  # threads that still wait actively would take the next arm's time
+    for name, line in lines.items():
+        for key in ("memory", *(() if is_end_to_end else ("flops",))):
+            line.send(key)
+            rows[name][key] = line.recv()
+        line.send("stop")
+    for worker in workers:
+        worker.join()
+    return rows
+
+
+def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, float]) -> str:
+    """:return: the rows of one batch size as Markdown"""
+    lines = [
+        f"| batch {batch_size} | ms, median | least | faster than SB3, median of rounds | GFLOP | of the peak | memory, GB |"
+    ]
+    lines.append("| --- " * 7 + "|")
+    reference = next(iter(rows.values()))["ms"]
+    for name, row in rows.items():
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(reference, row["ms"], strict=True))
+        typical = statistics.median(row["ms"])
+        cells = [name, f"{typical:.1f}", f"{min(row['ms']):.1f}", f"{ratio:.2f}x"]
+        if "flops" in row:
+            peak = peaks["bf16" if name.endswith("bf16") else "fp32"]
+            cells += [f"{row['flops'] / 1e9:.1f}", f"{row['flops'] / (1e-3 * typical) / peak:.0%}"]
+        else:
+            cells += ["", f"{1e3 / typical:.1f} steps/s"]
+        lines.append("| " + " | ".join([*cells, f"{row['memory'] / 1e9:.2f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256], help="default: 128 256")
+    parser.add_argument("--rounds", type=int, default=10, help="paired rounds (default: 10)")
+    parser.add_argument("--updates", type=int, default=4, help="updates of each arm per round (default: 4)")
+    parser.add_argument("--num-threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="what is there already is not measured again")
+    options = parser.parse_args()
+    key = f"{options.device}, {options.num_threads} threads"
+    results = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    here = results.setdefault(key, {})
+    if "peaks" not in here:
+        kinds = {"fp32": th.float32, "bf16": th.bfloat16}
+        here["peaks"] = {kind: peak_flops(dtype, options.num_threads, options.device) for kind, dtype in kinds.items()}
+    wanted = [(str(size), ARMS, size) for size in options.batch_size]
+    wanted.append(("128, end to end", END_TO_END, 128))
+    for name, arms, size in wanted:
+        if name not in here:
+            here[name] = measure(arms, size, options)
+            options.output.parent.mkdir(exist_ok=True)
+            temporary = options.output.with_suffix(".tmp")
+            temporary.write_text(json.dumps(results, indent=2) + "\n")
+            os.replace(temporary, options.output)
+    device_name = th.cuda.get_device_name() if options.device == "cuda" else th.cpu.get_capabilities()["cpu_name"]
+    peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in here["peaks"].items())
+    print(f"{key} ({device_name}), torch {th.__version__}; measured matrix peak in GFLOP/s: {peaks}")
+    for name, *_ in wanted:
+        print(f"\n{table(name, here[name], here['peaks'])}")
+
+
+if __name__ == "__main__":
+    main()
