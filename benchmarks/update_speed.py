@@ -76,12 +76,12 @@ class Images(gym.Env[np.ndarray, np.ndarray]):
     observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """:return: a random stack"""
         super().reset(seed=seed)
         return self.observation_space.sample(), {}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, _: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """:return: a random stack, no reward, no end"""
         return self.observation_space.sample(), 0.0, False, False, {}
 
@@ -188,7 +188,7 @@ def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) 
 def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, float]) -> str:
     """:return: the rows of one batch size as Markdown"""
     lines = [
-        f"| batch {batch_size} | ms, median | least | faster than SB3, median of rounds | GFLOP | of the peak | memory, GB |"
+        f"| batch {batch_size} | ms, median | least | faster than SB3, paired | GFLOP | of the peak | memory, GB |"
     ]
     lines.append("| --- " * 7 + "|")
     reference = next(iter(rows.values()))["ms"]

@@ -11,9 +11,10 @@ class InvalidSettingError(AssertionError, ValueError):
 
 
 @contextmanager
-def assertions_as_setting_errors() -> Iterator[None]:
+def assertions_as_setting_errors(advice: str = "") -> Iterator[None]:
     """Turn assertions on a user's settings into errors that are ValueErrors as well.
 
+    :param advice: what to do about them, added to the text
     :raises InvalidSettingError: where the body raises an AssertionError
     """
     try:
@@ -21,4 +22,4 @@ def assertions_as_setting_errors() -> Iterator[None]:
     except InvalidSettingError:
         raise
     except AssertionError as error:
-        raise InvalidSettingError(*error.args) from error
+        raise InvalidSettingError(f"{error}. {advice}" if advice else str(error)) from error

@@ -28,7 +28,7 @@ class GradientMonitor:
         self.sample_freq = sample_freq
         self.norms_only = norms_only
         self._last_sampled: dict[str, int] = {}
-        self._before_clipping: dict[str, th.Tensor] = {}
+        self._before_clipping: dict[str, list[th.Tensor]] = {}
         self._weights: dict[str, list[th.Tensor]] = {}
         self._value_bound: th.Tensor | None = None
         self._start_window()
@@ -54,17 +54,18 @@ class GradientMonitor:
                 norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM[group], norm)
                 self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
-                self._before_clipping[group] = norm
+                if not self.norms_only:
+                    self._before_clipping[group] = quantities.gradients_of(parameters)
 
     def after_clipping(self, update: NetworkUpdate) -> None:
         """Take the norms that the optimizer will see."""
         if self.norms_only or not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
-            clipped = quantities.gradient_norm(parameters)
-            self._add(tags.GRADIENT_NORM_CLIPPED[group], clipped)
-            was_clipped = clipped < self._before_clipping[group] * (1 - 1e-4)
-            self._add(tags.CLIP_FRACTION[group], was_clipped.float())
+            self._add(tags.GRADIENT_NORM_CLIPPED[group], quantities.gradient_norm(parameters))
+            # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
+            was_clipped = quantities.were_changed(self._before_clipping.pop(group), parameters)
+            self._add(tags.CLIP_FRACTION[group], was_clipped)
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
     def after_step(self, update: NetworkUpdate) -> None:

@@ -20,6 +20,23 @@ def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     return th.nn.utils.get_total_norm(gradients) if gradients else th.zeros(())
 
 
+def gradients_of(parameters: Iterable[th.Tensor]) -> list[th.Tensor]:
+    """:return: copies of the gradients that are there"""
+    return [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+
+
+def were_changed(before: Sequence[th.Tensor], parameters: Iterable[th.Tensor]) -> th.Tensor:
+    """Whether any gradient is another number than it was.
+
+    :param before: what :func:`gradients_of` gave for the same parameters
+    :param parameters: the parameters
+    :return: a scalar, 1 or 0; what was NaN before does not count
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    changed = [((new != old) & ~old.isnan()).any() for new, old in zip(gradients, before, strict=True)]
+    return th.stack(changed).any().float() if changed else th.zeros(())
+
+
 def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.Tensor:
     """Norm of a step over the norm of the weights it started from.
 

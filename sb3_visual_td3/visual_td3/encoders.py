@@ -7,8 +7,8 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import nn
 
 EncoderArch = str | type[BaseFeaturesExtractor]
@@ -76,6 +76,32 @@ class DrqConvolutions(Convolutions):
     def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
         layers = ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1))
         super().__init__(observation_space, layers, offset=-0.5, normalized_image=normalized_image)
+
+
+class CombinedEncoder(CombinedExtractor):
+    """Stable-Baselines3's CombinedExtractor with an encoder of choice for its images; vectors are passed on.
+
+    :param observation_space: Dict of channel-first images and of vectors
+    :param image_encoder: what each image goes through
+    :param normalized_image: whether the images come in already scaled
+    :raises ValueError: if the images are too small for the encoder
+    """
+
+    def __init__(
+        self, observation_space: spaces.Dict, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool = False
+    ) -> None:
+        extractors: dict[str, nn.Module] = {}
+        features_dim = 0
+        for key, part in observation_space.spaces.items():
+            if is_image_space(part, normalized_image=normalized_image):
+                encoder = image_encoder(part, normalized_image=normalized_image)  # type: ignore[call-arg]
+                extractors[key], n_features = encoder, encoder.features_dim
+            else:
+                extractors[key], n_features = nn.Flatten(), get_flattened_obs_dim(part)
+            features_dim += n_features
+        # Not CombinedExtractor's own constructor, which would build a NatureCNN for each image first.
+        super(CombinedExtractor, self).__init__(observation_space, features_dim)
+        self.extractors = nn.ModuleDict(extractors)
 
 
 class Trunk(nn.Sequential):

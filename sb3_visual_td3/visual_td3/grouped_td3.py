@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch as th
 from stable_baselines3 import TD3
+from stable_baselines3.common.utils import FloatSchedule
 
+from sb3_visual_td3.common.schedules import parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
 from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
@@ -39,6 +41,10 @@ class GroupedTD3(TD3):
     def learning_rates(self) -> dict[str, float]:
         """The learning rate in force, by group."""
         return self._parameter_groups.learning_rates(self.lr_schedule, self._current_progress_remaining)
+
+    def _setup_lr_schedule(self) -> None:
+        """Take what the groups' own rates may be, strings included, and refuse what is no rate."""
+        self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Set each group's own rate; Stable-Baselines3 would write one into all of them."""

@@ -5,6 +5,7 @@ Groups are found by their place in the optimizer, encoder first: names do not su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -109,8 +110,10 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
         asked_for = dict.fromkeys(NETWORKS, max_grad_norm)
     units: dict[Network, list[ClippedUnit]] = {network: [] for network in NETWORKS}
     for name, max_norm in asked_for.items():
-        if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not max_norm > 0:
-            raise ValueError(f"max_grad_norm: {name} has {max_norm!r}, expected a number above 0 (None: no clipping)")
+        if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < math.inf:
+            raise ValueError(
+                f"max_grad_norm: {name} has {max_norm!r}, expected a finite number above 0 (leave it out: no clipping)"
+            )
         named = [network for network in NETWORKS if name.partition("_")[0] == network]
         groups = tuple(group for group in present if named and name in (group, named[0]) and group.startswith(named[0]))
         if not groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch as th
@@ -18,7 +20,7 @@ from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, T
 from torch import nn
 
 from sb3_visual_td3.visual_td3.batches import Prepared
-from sb3_visual_td3.visual_td3.encoders import EncoderArch, Trunk, features_extractor_for
+from sb3_visual_td3.visual_td3.encoders import CombinedEncoder, EncoderArch, Trunk, features_extractor_for
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
 
 Encoder = Literal["separate", "shared"]
@@ -215,6 +217,10 @@ class VisualTD3Policy(TD3Policy):
             raise ValueError(f"trunk_dim={trunk_dim!r}: expected a whole number >= 1, or None for no trunk")
         if encoder_arch is not None:
             kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
+            if isinstance(encoder_arch, str) and isinstance(observation_space, spaces.Dict):
+                own = kwargs.get("features_extractor_kwargs") or {}
+                kwargs["features_extractor_kwargs"] = {"image_encoder": kwargs["features_extractor_class"], **own}
+                kwargs["features_extractor_class"] = CombinedEncoder
         # TD3Policy builds its networks in its constructor, so what they need is set first.
         self.encoder = encoder
         self.encoder_arch = encoder_arch
@@ -302,3 +308,19 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     MultiInputPolicy: VisualMultiInputPolicy,
 }
 """Our policy for each of Stable-Baselines3's; with nothing else asked for, the networks are the same."""
+
+
+def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:
+    """Refuse what the policy would not know; what a policy of the user's own takes is its own affair.
+
+    :param policy_class: the policy that is about to be built
+    :param keywords: the keys of its ``policy_kwargs``
+    :raises ValueError: if one of our policies has no such parameter
+    """
+    if policy_class not in OURS_FOR_STOCK.values():
+        return
+    parameters = [*inspect.signature(TD3Policy).parameters, *inspect.signature(VisualTD3Policy).parameters]
+    known = set(parameters) - {"observation_space", "action_space", "lr_schedule", "args", "kwargs"}
+    unknown = sorted(set(keywords) - known)
+    if unknown:
+        raise ValueError(f"policy_kwargs has no {', '.join(unknown)}: expected some of {', '.join(sorted(known))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -47,9 +48,10 @@ class Settings:
         ):
             value = getattr(self, name)
             _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
-        _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a number >= 0", _is_number(self.pre_tanh_penalty))
+        _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a finite number >= 0", _is_number(self.pre_tanh_penalty))
         clamp = self.target_q_clamp
-        _expect(clamp, "target_q_clamp", "True, False or a number above 0", isinstance(clamp, bool) or clamp > 0)
+        holds = isinstance(clamp, bool) or (_is_number(clamp) and clamp > 0)
+        _expect(clamp, "target_q_clamp", "True, False or a finite number above 0", holds)
         if self.noise_schedule is not None:
             parse_schedule(self.noise_schedule, "noise_schedule")
 
@@ -60,7 +62,7 @@ def _expect(value: object, name: str, expected: str, holds: bool) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_count(value: object) -> bool:
@@ -110,7 +112,7 @@ def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[s
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and preset not in tuple(PRESETS):
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
     resolved = {"preset": Resolved(preset or default, "observation space" if preset is None else "argument")}
     preset = preset or default

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch as th
 
 from sb3_visual_td3.visual_td3.losses import possible_range
@@ -19,6 +21,14 @@ class TargetRange:
         self.limit = limit
         self.lower = th.zeros(())
         self.upper = th.zeros(())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """:return: plain numbers: a model saved on a GPU must load where there is none"""
+        return {"limit": self.limit, "lower": float(self.lower), "upper": float(self.upper)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.limit = state["limit"]
+        self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
         """Widen the range by a batch's rewards, and clamp the batch's targets to it.

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 
@@ -27,6 +27,7 @@ from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, Parame
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
+from sb3_visual_td3.visual_td3.replay import n_steps_handed_over, origin_of_buffer
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
@@ -42,7 +43,7 @@ class VisualTD3(GroupedTD3):
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
-    :param learning_rate: for every group that has no rate of its own
+    :param learning_rate: for every group that has no rate of its own: whatever ``actor_lr`` may be
     :param preset: ``"visual"`` (default where the policy sees images) or ``"td3"`` (default elsewhere): what the
         arguments below mean where they are None; :meth:`describe` shows what is in force
     :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
@@ -85,7 +86,7 @@ class VisualTD3(GroupedTD3):
         self,
         policy: str | type[TD3Policy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: ScheduleLike = 1e-3,
         buffer_size: int = 1_000_000,
         learning_starts: int = 100,
         batch_size: int = 256,
@@ -124,11 +125,11 @@ class VisualTD3(GroupedTD3):
         noise_schedule: ScheduleLike | None = None,
         precision: Precision | None = None,
     ) -> None:
-        with assertions_as_setting_errors():
+        with assertions_as_setting_errors("TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"):
             super().__init__(
                 policy,
                 env,
-                learning_rate,
+                learning_rate,  # type: ignore[arg-type]  # strings too: _setup_lr_schedule
                 buffer_size,
                 learning_starts,
                 batch_size,
@@ -182,7 +183,8 @@ class VisualTD3(GroupedTD3):
         # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does.
         if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
             check_camera(self.observation_space, self._vec_normalize_env)
-        with assertions_as_setting_errors():
+        policies.check_keywords(self.policy_class, self.policy_kwargs)
+        with assertions_as_setting_errors(), n_steps_handed_over(self):
             super()._setup_model()
         rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
         self._parameter_groups = ParameterGroups(
@@ -216,6 +218,7 @@ class VisualTD3(GroupedTD3):
         :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name
         """
         described = dict(self._resolved)
+        described["replay_buffer_class"] = Resolved(type(self.replay_buffer).__name__, origin_of_buffer(self))
         for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)

@@ -11,7 +11,7 @@ import os
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -45,6 +45,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     - without ``--conf-file``, our file for the algorithm is read where we have one for the environment
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
+    - our ``learning_rate`` may be any schedule that we know
     - callbacks that write into RUN_DIR are told where it is
     - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation
     - a progress bar is shown on a terminal
@@ -70,6 +71,13 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
         if not args.tensorboard_log:
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
+
+    def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
+        """Leave our ``learning_rate`` as it is written: rl-zoo makes a line of every string, "cos_1e-4" included."""
+        if self.algo != ALGO or "learning_rate" not in hyperparams:
+            return cast(dict[str, Any], super()._preprocess_schedules(hyperparams))
+        others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
+        return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def create_log_folder(self) -> None:
         """Make RUN_DIR and remember it."""

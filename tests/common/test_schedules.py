@@ -29,6 +29,18 @@ def test_a_cosine_is_flat_at_both_ends():
     assert schedule(0.01) < 0.001
 
 
+@pytest.mark.parametrize(("value", "end"), [("lin_3e-4", 0.0), ("lin_0.5_0.1", 0.1), ("cos_0.5_0.1", 0.1)])
+def test_a_schedule_stays_at_its_end_when_training_goes_past_it(value, end):
+    """The last episode, or the last step of several environments, may: progress is then below 0."""
+    assert parse_schedule(value)(-0.2) == pytest.approx(end)
+
+
+@pytest.mark.parametrize("start", [float("nan"), -1e-4, float("inf"), None, "fast"])
+def test_a_callable_that_starts_with_nonsense_is_refused(start):
+    with pytest.raises(ValueError, match="actor_lr starts at"):
+        parse_schedule(lambda progress: start, "actor_lr")
+
+
 def test_a_callable_is_taken_as_it_is():
     def own(progress):
         return 2 * progress

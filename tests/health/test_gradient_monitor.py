@@ -4,7 +4,9 @@ import pytest
 import torch as th
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import NetworkUpdate
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
+from sb3_visual_td3.visual_td3.param_groups import clip_adaptively
 from tests.image_env import ImageEnv
 
 
@@ -62,6 +64,60 @@ def test_norms_and_rewards_equal_a_naive_twin(make_model, encoder):
     assert read[tags.ACTION_SATURATION] == pytest.approx(sum(naive.saturation) / len(naive.saturation))
     assert read[tags.Q_GAP] == pytest.approx(read[tags.POLICY_Q_VALUE] - read[tags.Q1_VALUE])
     assert (tags.GRADIENT_NORM["actor_cnn"] in read) == (encoder == "separate")
+
+
+class ClipCounter(NaiveMonitor):
+    """Compares every number of every gradient before clipping and after."""
+
+    def __init__(self):
+        super().__init__()
+        self.clipped = {}
+
+    def after_backward(self, update):
+        super().after_backward(update)
+        self.before = {name: [p.grad.numpy().copy() for p in group] for name, group in update.groups.items()}
+
+    def after_clipping(self, update):
+        for name, group in update.groups.items():
+            pairs = zip(group, self.before[name], strict=True)
+            self.clipped.setdefault(name, []).append(any((p.grad.numpy() != old).any() for p, old in pairs))
+
+
+@pytest.mark.parametrize("grad_clip", ["norm", "adaptive"])
+def test_the_clip_fraction_of_a_group_is_the_part_of_its_updates_that_clipping_changed(make_model, grad_clip):
+    settings = {"policy_kwargs": {"encoder": "separate"}, "preset": "td3", "grad_clip": grad_clip}
+    free = make_model(**settings, max_grad_norm=1e9)
+    naive = NaiveMonitor()
+    free.observers.append(naive)
+    free.learn(60)
+    norms = sorted(norms["critic_mlp"] for network, norms in naive.norms if network == "critic")
+    # About half of the updates are above the median, until clipping itself changes what comes after.
+    limit = norms[len(norms) // 2] if grad_clip == "norm" else 0.02
+    model = make_model(**settings, max_grad_norm={"critic_mlp": limit})
+    monitor, counter = GradientMonitor(sample_freq=1), ClipCounter()
+    model.observers += [monitor, counter]
+    model.learn(60)
+    read = monitor.read()
+    for group, clipped in counter.clipped.items():
+        assert read[tags.CLIP_FRACTION[group]] == pytest.approx(sum(clipped) / len(clipped)), group
+    assert read[tags.CLIP_FRACTION["critic_cnn"]] == read[tags.CLIP_FRACTION["actor_mlp"]] == 0.0
+    assert 0.0 < read[tags.CLIP_FRACTION["critic_mlp"]] <= 1.0
+
+
+def test_one_small_unit_that_is_clipped_counts_though_the_norm_hides_it():
+    """Adaptive clipping scales unit by unit: here a bias of 1e-5 beside a gradient of 1."""
+    large, small = th.nn.Parameter(th.full((2, 2), 100.0)), th.nn.Parameter(th.zeros(1))
+    group = [large, small]
+    monitor = GradientMonitor(sample_freq=1)
+    update = NetworkUpdate("actor", 1, {"actor_mlp": group}, {})
+    large.grad, small.grad = th.ones(2, 2), th.full((1,), 4e-4)
+    monitor.after_backward(update)
+    clip_adaptively(group, 0.3)
+    assert float(small.grad) == pytest.approx(3e-4)
+    monitor.after_clipping(update)
+    read = monitor.read()
+    assert read[tags.CLIP_FRACTION["actor_mlp"]] == 1.0
+    assert read[tags.GRADIENT_NORM_CLIPPED["actor_mlp"]] == pytest.approx(read[tags.GRADIENT_NORM["actor_mlp"]])
 
 
 def test_only_every_tenth_update_is_measured(make_model):

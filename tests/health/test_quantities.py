@@ -23,6 +23,15 @@ def test_a_gradient_that_is_not_finite_shows():
     assert math.isinf(float(quantities.gradient_norm([parameter([0.0], [float("inf")])])))
 
 
+def test_a_gradient_was_changed_where_any_number_was():
+    parameters = [parameter([0.0, 0.0], [3.0, float("nan")]), parameter([0.0], None), parameter([0.0], [4.0])]
+    before = quantities.gradients_of(parameters)
+    assert float(quantities.were_changed(before, parameters)) == 0.0
+    parameters[2].grad.mul_(0.999999)
+    assert float(quantities.were_changed(before, parameters)) == 1.0
+    assert float(quantities.were_changed([], [parameter([1.0], None)])) == 0.0
+
+
 def test_the_update_ratio_is_the_steps_norm_over_the_weights():
     before, after = [th.tensor([3.0, 4.0])], [th.tensor([3.0, 4.5])]
     assert float(quantities.update_ratio(before, after)) == pytest.approx(0.1)

@@ -4,6 +4,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
 
+from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.encoders import DrqConvolutions, NatureConvolutions, features_extractor_for
 from tests.image_env import VectorImageEnv
 
@@ -60,3 +61,28 @@ def test_camera_and_vector_learn_together(make_model, encoder):
     assert ("actor_cnn" in model.groups) == (encoder == "separate")
     model.learn(30)
     assert model._n_updates == 10
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+@pytest.mark.parametrize(
+    ("encoder_arch", "trunk_dim", "expected"),
+    [("drq", None, DrqConvolutions), ("drq", 16, DrqConvolutions), ("nature", 16, NatureConvolutions)],
+)
+def test_the_camera_of_dict_observations_goes_through_the_encoder_asked_for(
+    make_model, tmp_path, encoder, encoder_arch, trunk_dim, expected
+):
+    kwargs = {"encoder": encoder, "encoder_arch": encoder_arch, "trunk_dim": trunk_dim, "net_arch": [8]}
+    model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs=kwargs, precision="fp32")
+    extractor = model.critic.features_extractor
+    camera = extractor.extractors["camera"]
+    assert type(camera) is expected
+    assert {id(p) for p in model.groups["critic_cnn"]} == {id(p) for p in camera.parameters()}
+    model.learn(25)
+    (scaled,) = model._sample(4).observations
+    features = extractor(scaled)
+    assert features.shape == (4, extractor.features_dim)
+    assert th.equal(features, th.cat([camera(scaled["camera"]), scaled["state"]], dim=1))
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", device="cpu")
+    observation = VectorImageEnv.observation_space.sample()
+    assert (loaded.predict(observation)[0] == model.predict(observation)[0]).all()

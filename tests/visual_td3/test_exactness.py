@@ -4,9 +4,15 @@ import pytest
 import torch as th
 from stable_baselines3 import TD3
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv, VectorImageEnv
+
+
+def two_image_envs():
+    return DummyVecEnv([ImageEnv] * 2)
+
 
 CASES = {
     "vectors": ("MlpPolicy", lambda: "Pendulum-v1", {}),
@@ -15,6 +21,15 @@ CASES = {
     "pixels with n_steps 3": ("CnnPolicy", ImageEnv, {"n_steps": 3}),
     "pixels with SB3's own sharing": ("CnnPolicy", ImageEnv, {"policy_kwargs": {"share_features_extractor": True}}),
     "pixels and vectors": ("MultiInputPolicy", VectorImageEnv, {}),
+    "pixels and vectors, all updates at the episode's end": (
+        "MultiInputPolicy",
+        VectorImageEnv,
+        {"train_freq": (1, "episode"), "gradient_steps": -1},
+    ),
+    "two environments": ("CnnPolicy", two_image_envs, {"gradient_steps": -1}),
+    "two environments with n_steps 3": ("CnnPolicy", two_image_envs, {"gradient_steps": -1, "n_steps": 3}),
+    "four steps, then four updates": ("CnnPolicy", ImageEnv, {"train_freq": (4, "step"), "gradient_steps": -1}),
+    "whole episodes": ("CnnPolicy", ImageEnv, {"train_freq": (1, "episode"), "gradient_steps": -1}),
     "a learning rate schedule": ("CnnPolicy", ImageEnv, {"learning_rate": lambda progress: 1e-3 * progress}),
 }
 
@@ -31,12 +46,14 @@ class RecordingLogger(Logger):
             self.points.append((key, value))
 
 
-def trained(cls, policy, env, **kwargs):
+def trained(cls, policy, env, then=0, **kwargs):
     model = cls(policy, env, seed=3, buffer_size=200, learning_starts=20, batch_size=8, device="cpu", **kwargs)
     logger = RecordingLogger()
     model.set_logger(logger)
     model.learn(70)
-    assert model._n_updates == 50
+    assert model._n_updates >= 50
+    if then:
+        model.learn(then, reset_num_timesteps=False)
     return model, logger.points
 
 
@@ -46,13 +63,27 @@ def test_fifty_updates_leave_the_same_weights_optimizer_state_and_losses(case):
     stock, stock_points = trained(TD3, policy, env(), **kwargs)
     ours, our_points = trained(VisualTD3, policy, env(), preset="td3", **kwargs)
 
+    assert_the_same(stock, ours)
+    assert our_points == stock_points
+
+
+def assert_the_same(stock, ours):
+    assert (ours._n_updates, ours.num_timesteps) == (stock._n_updates, stock.num_timesteps)
     stock_weights, our_weights = stock.policy.state_dict(), ours.policy.state_dict()
     assert list(stock_weights) == list(our_weights)
     for name, weights in stock_weights.items():
         assert th.equal(weights, our_weights[name]), name
-    assert our_points == stock_points
     for network in ("actor", "critic"):
         assert_same_moments(getattr(stock, network).optimizer, getattr(ours, network).optimizer)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"learning_rate": lambda progress: 1e-3 * progress}, {"n_steps": 3}])
+def test_training_continued_with_its_counters_is_the_same(kwargs):
+    stock, stock_points = trained(TD3, "CnnPolicy", ImageEnv(), then=30, **kwargs)
+    ours, our_points = trained(VisualTD3, "CnnPolicy", ImageEnv(), then=30, preset="td3", **kwargs)
+    assert (ours.num_timesteps, ours._n_updates) == (100, 80)
+    assert_the_same(stock, ours)
+    assert our_points == stock_points
 
 
 def assert_same_moments(stock, ours):

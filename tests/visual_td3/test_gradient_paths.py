@@ -4,7 +4,9 @@ import pytest
 import torch as th
 
 from sb3_visual_td3.visual_td3 import losses
-from tests.image_env import ImageEnv
+from tests.image_env import ImageEnv, VectorImageEnv
+
+KINDS = {"CnnPolicy": ImageEnv, "MultiInputPolicy": VectorImageEnv}
 
 
 def filled(model):
@@ -56,15 +58,21 @@ def test_the_same_check_catches_the_leak(make_model):
     assert any((g != 0).any() for g in leaked)
 
 
-def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model):
+@pytest.mark.parametrize("policy", KINDS)
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"preset": "td3"}, {"preset": "visual", "actor_objective": "q1", "pre_tanh_penalty": 0.0, "precision": "fp32"}],
+)
+def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model, policy, kwargs):
     """A naive twin: dQ1/da by autograd on the critic alone, pushed by hand through the actor."""
-    model = make_model(policy_kwargs={"encoder": "separate"}, preset="td3")
+    model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": "separate"}, max_grad_norm=1e9, **kwargs)
     batch = filled(model)
     actions = model.actor(batch.observations)
     leaf = actions.detach().requires_grad_()
     (dq_da,) = th.autograd.grad(-model.critic(batch.observations, leaf)[0].mean(), leaf)
     expected = th.autograd.grad(actions, model.groups["actor_cnn"], grad_outputs=dq_da)
     found = gradients_of_actor_loss(model, batch)["actor_cnn"]
+    assert any((g != 0).any() for g in found)
     for a, b in zip(expected, found, strict=True):
         th.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
 
@@ -94,13 +102,47 @@ def test_a_shared_encoder_has_one_target_that_moves_once(make_model):
         th.testing.assert_close(p, 0.75 * old + 0.25 * online)
 
 
-def test_the_actors_update_leaves_no_gradient_in_the_critics(make_model):
-    for encoder in ("separate", "shared"):
-        model = make_model(policy_kwargs={"encoder": encoder})
-        batch = filled(model)
-        model.critic.optimizer.zero_grad()
-        model.update_actor(batch)
-        assert all(p.grad is None for p in model.critic.parameters())
+@pytest.mark.parametrize("policy", KINDS)
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_the_actors_update_leaves_no_gradient_in_the_critics(make_model, policy, encoder):
+    """None where there was none, and what the critic's own update left otherwise; the same for the target networks."""
+    model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": encoder})
+    batch = filled(model)
+    model.update_critic(batch)
+    left = [p.grad.clone() for p in model.critic.parameters()]
+    model.update_actor(batch)
+    assert all(th.equal(p.grad, old) for p, old in zip(model.critic.parameters(), left, strict=True))
+    model.critic.optimizer.zero_grad()
+    model.update_actor(batch)
+    assert all(p.grad is None for p in model.critic.parameters())
+    assert all(p.grad is not None for p in model.actor.parameters())
+    assert all(p.grad is None for net in (model.critic_target, model.actor_target) for p in net.parameters())
+
+
+@pytest.mark.parametrize("policy", KINDS)
+def test_no_loss_on_the_action_reaches_a_shared_encoder(make_model, policy):
+    """The policy itself holds it, not only the update: whoever calls backward() on the actor."""
+    model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": "shared"}, precision="fp32")
+    batch = filled(model)
+    model.critic.optimizer.zero_grad()
+    model.actor(batch.observations).sum().backward()
+    assert all(p.grad is None for p in model.groups["critic_cnn"])
+    assert any((p.grad != 0).any() for p in model.groups["actor_mlp"])
+
+
+def test_the_combined_extractor_moves_by_the_critics_loss_alone_where_it_is_shared(make_model):
+    model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": "shared"})
+    batch = filled(model)
+    assert model.actor.features_extractor is model.critic.features_extractor
+    encoder = list(model.critic.features_extractor.parameters())
+    assert {id(p) for p in encoder} == {id(p) for p in model.groups["critic_cnn"]}
+    model.critic.optimizer.zero_grad()
+    before = [p.detach().clone() for p in encoder]
+    model.update_actor(batch)
+    assert all(p.grad is None and th.equal(p, q) for p, q in zip(encoder, before, strict=True))
+    model.update_critic(batch)
+    assert any((p.grad != 0).any() for p in encoder)
+    assert any(not th.equal(p, q) for p, q in zip(encoder, before, strict=True))
 
 
 def test_a_tau_of_zero_freezes_the_targets(make_model):

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.param_groups import clip_adaptively
+from tests.image_env import ImageEnv, VectorImageEnv
 
 ALL = ["actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp"]
 
@@ -61,6 +64,121 @@ def test_rates_reach_the_optimizers_and_follow_their_schedules(make_model):
     assert model.learning_rates == {
         "actor_cnn": 1e-5, "actor_mlp": 1e-3, "critic_cnn": pytest.approx(0.0), "critic_mlp": 1e-3
     }  # fmt: skip
+
+
+RATES = {
+    "actor_lr": 1e-5,
+    "critic_lr": "lin_4e-4",
+    "actor_cnn_lr": "cos_2e-4_1e-4",
+    "critic_cnn_lr": lambda p: 3e-4 * p,
+}
+
+
+class AtStep(BaseCallback):
+    """Reads the optimizers when the update of a step has been made."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+        self.rates = None
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_start(self):
+        if self.num_timesteps == self.step:
+            self.rates = rates_in_optimizers(self.model)
+
+
+def rates_in_optimizers(model):
+    groups = (*model.actor.optimizer.param_groups, *model.critic.optimizer.param_groups)
+    return dict(zip(ALL, (group["lr"] for group in groups), strict=True))
+
+
+def test_each_groups_schedule_has_its_own_value_half_way(make_model):
+    model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
+    callback = AtStep(50)
+    model.learn(100, callback)
+    half_way = {"actor_cnn": 1.5e-4, "actor_mlp": 1e-5, "critic_cnn": 1.5e-4, "critic_mlp": 2e-4}
+    assert callback.rates == pytest.approx(half_way)
+    end = {"actor_cnn": 1e-4, "actor_mlp": 1e-5, "critic_cnn": 0.0, "critic_mlp": 0.0}
+    assert rates_in_optimizers(model) == pytest.approx(end)
+
+
+def test_training_on_starts_the_schedules_where_the_counters_are(make_model):
+    """40 of 80 steps are made when the second half begins, as in Stable-Baselines3."""
+    model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
+    model.learn(40)
+    callback = AtStep(60)
+    model.learn(40, callback, reset_num_timesteps=False)
+    assert callback.rates["critic_mlp"] == pytest.approx(1e-4)
+    assert callback.rates["actor_mlp"] == 1e-5
+
+
+def test_no_rate_turns_negative_when_the_last_episode_goes_past_the_end(make_model):
+    model = make_model(
+        policy_kwargs={"encoder": "separate"},
+        learning_rate="lin_1e-3",
+        critic_cnn_lr="lin_4e-4_1e-4",
+        noise_schedule="lin_0.5",
+        train_freq=(1, "episode"),
+    )
+    model.learn(40)
+    assert model.num_timesteps == 51
+    assert model._current_progress_remaining < 0
+    assert model.learning_rates == {"actor_cnn": 0.0, "actor_mlp": 0.0, "critic_cnn": 1e-4, "critic_mlp": 0.0}
+    assert min(rates_in_optimizers(model).values()) == 0.0
+    assert model.action_noise.sigma == 0.0
+
+
+def test_parameters_handed_over_bring_weights_and_moments_but_not_the_rates(make_model):
+    model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
+    model.learn(40)
+    other = make_model(policy_kwargs={"encoder": "separate"}, **{**RATES, "actor_lr": 7e-5, "seed": 9})
+    other.set_parameters(model.get_parameters())
+    for network in ("actor", "critic"):
+        ours, theirs = getattr(model, network).optimizer.state_dict(), getattr(other, network).optimizer.state_dict()
+        assert ours["state"].keys() == theirs["state"].keys()
+        assert all(th.equal(ours["state"][k]["exp_avg_sq"], theirs["state"][k]["exp_avg_sq"]) for k in ours["state"])
+    for name, group in model.groups.items():
+        assert all(th.equal(p, q) for p, q in zip(group, other.groups[name], strict=True))
+    other.learn(30)
+    assert rates_in_optimizers(other)["actor_mlp"] == 7e-5
+    assert model.learning_rates["actor_mlp"] == 1e-5
+
+
+def test_rates_survive_saving_and_continued_training(make_model, tmp_path):
+    model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
+    model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu")
+    assert rates_in_optimizers(loaded) == rates_in_optimizers(model)
+    callback = AtStep(70)
+    loaded.learn(60, callback, reset_num_timesteps=False)
+    expected = dict(zip(ALL, (1.2061074e-4, 1e-5, 9e-5, 1.2e-4), strict=True))
+    assert callback.rates == pytest.approx(expected)
+    frozen = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu", critic_lr=0.0)
+    before = snapshot(frozen)
+    frozen.learn(30)
+    assert moved(frozen, before) == set(ALL) - {"critic_mlp"}
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_the_camera_is_the_encoders_and_the_vector_the_heads(make_model, encoder):
+    """With no trunk, the vector's columns stand in the first layer of the heads, behind the camera's features."""
+    model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": encoder, "trunk_dim": None})
+    names = ["actor", "critic"] if encoder == "separate" else ["critic"]
+    assert [group for group in model.groups if group.endswith("cnn")] == [f"{name}_cnn" for name in names]
+    for name in names:
+        extractor = getattr(model, name).features_extractor
+        cnn = {id(p) for p in extractor.extractors["camera"].parameters()}
+        assert {id(p) for p in model.groups[f"{name}_cnn"]} == cnn
+        assert not list(extractor.extractors["state"].parameters())
+    camera_features = model.critic.features_extractor.extractors["camera"].features_dim
+    first_layers = {"actor_mlp": model.actor.mu[0].weight, "critic_mlp": model.critic.q_networks[0][0].weight}
+    for group, weight in first_layers.items():
+        assert any(p is weight for p in model.groups[group])
+        assert weight.shape[1] == camera_features + 3 + (2 if group == "critic_mlp" else 0)
 
 
 @pytest.mark.parametrize(

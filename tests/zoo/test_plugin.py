@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rl_zoo3.utils
@@ -129,3 +130,31 @@ def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("visual-td3 train: ")
     assert words in line
+
+
+def schedules_of(tmp_path, algo, hyperparams):
+    """What rl-zoo makes of a block of a yml file."""
+    (tmp_path / "conf.yml").write_text(yaml.safe_dump({"LiteDriving-v0": {"policy": "CnnPolicy", **hyperparams}}))
+    args = SimpleNamespace(tensorboard_log="")
+    manager = VisualExperimentManager(args, algo, "LiteDriving-v0", str(tmp_path), config=str(tmp_path / "conf.yml"))
+    return manager._preprocess_schedules(manager.read_hyperparameters()[0])
+
+
+@pytest.mark.parametrize("value", ["cos_1e-4", "lin_1e-4_1e-5", "1e-4", 1e-4])
+def test_our_learning_rate_is_not_made_a_line(tmp_path, value):
+    found = schedules_of(tmp_path, "visual_td3", {"learning_rate": value})
+    assert found["learning_rate"] == value
+    model = VisualTD3("CnnPolicy", "LiteDriving-v0", learning_rate=found["learning_rate"], buffer_size=10, device="cpu")
+    assert model.lr_schedule(1.0) == 1e-4
+
+
+@pytest.mark.parametrize("value", ["foo_1e-4", float("nan"), -1e-4, True])
+def test_a_learning_rate_that_is_none_is_refused_as_it_stands_in_the_yml(tmp_path, value):
+    """rl-zoo would take "foo_1e-4" for a straight line."""
+    found = schedules_of(tmp_path, "visual_td3", {"learning_rate": value})
+    with pytest.raises(ValueError, match="learning_rate="):
+        VisualTD3("CnnPolicy", "LiteDriving-v0", learning_rate=found["learning_rate"], buffer_size=10, device="cpu")
+
+
+def test_other_algorithms_keep_rl_zoos_schedules(tmp_path):
+    assert schedules_of(tmp_path, "td3", {"learning_rate": "lin_1e-4"})["learning_rate"](0.5) == 5e-5

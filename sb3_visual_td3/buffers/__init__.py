@@ -1,0 +1,1 @@
+"""Replay buffers that Stable-Baselines3 lacks."""

@@ -1,0 +1,222 @@
+"""The fast update makes the same step as the plain one, as exactly as its numbers allow."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.visual_td3.precision import Arithmetic, has_fast_bf16
+from tests.image_env import ImageEnv, VectorImageEnv
+
+ALL_OFF = {
+    "random_shift": 0,
+    "actor_objective": "q1",
+    "pre_tanh_penalty": 0.0,
+    "target_q_clamp": False,
+    "max_grad_norm": {},
+}
+"""The preset's additions to TD3's arithmetic."""
+CPU = th.device("cpu")
+
+
+class Gradients:
+    """Keeps the gradients of every update, flat, by group."""
+
+    def __init__(self):
+        self.caught = {}
+
+    def after_backward(self, update):
+        for name, group in update.groups.items():
+            self.caught.setdefault(name, []).append(th.cat([p.grad.flatten() for p in group]))
+
+    def after_clipping(self, update):
+        pass
+
+    def after_step(self, update):
+        pass
+
+
+def plain_and_fast(make_model, precision, policy="CnnPolicy", env=ImageEnv, n_updates=4, **policy_kwargs):
+    """Two models of the same weights after the same updates on the same batches, and their gradients."""
+    kwargs = {"policy_kwargs": {"encoder": "separate", "trunk_dim": None, "net_arch": [32], **policy_kwargs}}
+    plain = make_model(policy, env(), preset="td3", learning_starts=100, **kwargs)
+    fast = make_model(policy, env(), preset="visual", precision=precision, learning_starts=100, **ALL_OFF, **kwargs)
+    plain.learn(60)
+    fast.learn(60)
+    fast.replay_buffer = plain.replay_buffer
+    made = []
+    for model in (plain, fast):
+        gradients = Gradients()
+        model.observers.append(gradients)
+        th.manual_seed(5)
+        np.random.seed(5)
+        model.train(n_updates, 16)
+        made.append((model, gradients.caught))
+    return made
+
+
+CASES = [
+    ("CnnPolicy", ImageEnv, {}),
+    ("CnnPolicy", ImageEnv, {"encoder": "shared"}),
+    ("CnnPolicy", ImageEnv, {"encoder": "shared", "trunk_dim": 16, "layer_norm": True}),
+    ("CnnPolicy", ImageEnv, {"encoder_arch": "drq", "trunk_dim": 16}),
+    ("MultiInputPolicy", VectorImageEnv, {}),
+]
+
+
+@pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES)
+def test_fp32_makes_the_plain_update(make_model, policy, env, policy_kwargs):
+    (plain, expected), (fast, found) = plain_and_fast(make_model, "fp32", policy, env, **policy_kwargs)
+    assert plain._arithmetic.is_exact
+    assert not fast._arithmetic.is_exact
+    assert set(found) == set(expected)
+    for group, gradients in expected.items():
+        error = (found[group][0] - gradients[0]).norm() / gradients[0].norm()
+        assert error < 1e-5, group
+    for network in ("critic", "actor"):
+        for one, two in zip(getattr(plain, network).parameters(), getattr(fast, network).parameters(), strict=True):
+            th.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    assert fast.logger.name_to_value["train/critic_loss"] == pytest.approx(
+        plain.logger.name_to_value["train/critic_loss"], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES)
+def test_bf16_gradients_point_the_same_way(make_model, policy, env, policy_kwargs):
+    (_, expected), (fast, found) = plain_and_fast(make_model, "bf16", policy, env, n_updates=2, **policy_kwargs)
+    assert fast._arithmetic.dtype == th.bfloat16
+    for group, gradients in expected.items():
+        assert not th.equal(found[group][0], gradients[0]), "bfloat16 was not used"
+        assert th.cosine_similarity(found[group][0], gradients[0], dim=0) > 0.99, group
+
+
+def test_bf16_leaves_weights_moments_losses_and_actions_in_float32(make_model):
+    model = make_model(precision="bf16")
+    model.learn(40)
+    assert all(p.dtype == p.grad.dtype == th.float32 for p in model.critic.parameters())
+    moments = [v for state in model.critic.optimizer.state.values() for v in state.values()]
+    assert all(value.dtype == th.float32 for value in moments)
+    batch = model._sample(4)
+    assert batch.observations.observations.dtype == th.bfloat16
+    assert model.update_critic(batch).dtype == model.update_actor(batch).dtype == th.float32
+    action, _ = model.predict(ImageEnv.observation_space.sample())
+    assert action.dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy_kwargs", [{"encoder": "separate", "trunk_dim": None}, {"encoder": "shared"}])
+def test_two_hundred_bf16_updates_lose_as_much_as_plain_ones(policy_kwargs):
+    kwargs = {"buffer_size": 1_000, "learning_starts": 1_001, "learning_rate": 1e-4, "seed": 0, "device": "cpu"}
+    kwargs["policy_kwargs"] = {"trunk_dim": 50, "net_arch": [400, 300], **policy_kwargs}
+    lost = {}
+    buffer = None
+    for name, arm in {"plain": {"preset": "td3"}, "bf16": {"precision": "bf16", **ALL_OFF}}.items():
+        model = VisualTD3("CnnPolicy", "LiteDriving-v0", **arm, **kwargs)
+        model.learn(1_000)
+        buffer = model.replay_buffer = buffer or model.replay_buffer
+        th.manual_seed(0)
+        np.random.seed(0)
+        lost[name] = []
+        for _ in range(200):
+            model.train(1, 32)
+            lost[name].append(model.logger.name_to_value["train/critic_loss"])
+    assert np.median(lost["bf16"]) == pytest.approx(np.median(lost["plain"]), rel=0.05)
+    assert lost["bf16"] != lost["plain"]
+
+
+def test_auto_looks_at_the_machine(monkeypatch):
+    for capabilities, expected in (
+        ({"avx512_bf16": True, "amx_bf16": False}, th.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, th.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False}, th.float32),
+        ({}, th.float32),
+    ):
+        monkeypatch.setattr(th.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert has_fast_bf16(CPU) is (expected == th.bfloat16)
+        assert Arithmetic("auto", CPU, is_stock=False).dtype == expected
+        assert Arithmetic("bf16", CPU, is_stock=False).dtype == th.bfloat16
+        assert Arithmetic("fp32", CPU, is_stock=False).dtype == th.float32
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "is_exact"),
+    [
+        ({"preset": "td3"}, True),
+        ({"preset": "td3", "precision": "fp32"}, True),
+        ({"preset": "td3", "precision": "bf16"}, False),
+        ({"preset": "visual", "precision": "fp32"}, False),
+        ({}, False),
+    ],
+)
+def test_only_the_stock_preset_in_fp32_is_bound_to_the_bit(make_model, kwargs, is_exact):
+    model = make_model(**kwargs)
+    assert model._arithmetic.is_exact is is_exact
+    assert bool(model.actor.optimizer.param_groups[0]["fused"]) is not is_exact
+    assert model.describe()["precision"].value == kwargs.get("precision", "fp32" if is_exact else "auto")
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision='fp16': expected one of 'fp32', 'bf16', 'auto'"):
+        VisualTD3("CnnPolicy", ImageEnv(), precision="fp16", buffer_size=10)
+
+
+class ViewingExtractor(BaseFeaturesExtractor):
+    """Needs contiguous images, as a user's own extractor may."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 16)
+        self.linear = th.nn.Linear(int(np.prod(observation_space.shape)), 16)
+
+    def forward(self, observations):
+        return self.linear(observations.view(len(observations), -1))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_extractor_of_ones_own_gets_contiguous_images(make_model, precision):
+    model = make_model(precision=precision, policy_kwargs={"encoder_arch": ViewingExtractor})
+    model.learn(25)
+    assert model._n_updates == 5
+
+
+def test_a_saved_optimizer_steps_on_in_the_way_of_the_model_that_loads_it(make_model, tmp_path):
+    fast = make_model(policy_kwargs={"encoder": "separate", "trunk_dim": None}, max_grad_norm={})
+    fast.learn(30)
+    fast.save(tmp_path / "fast")
+    exact = VisualTD3.load(tmp_path / "fast", env=ImageEnv(), device="cpu", custom_objects={"preset": "td3"})
+    assert exact._arithmetic.is_exact
+    assert not exact.actor.optimizer.param_groups[0]["fused"]
+    exact.learn(30)
+    exact.save(tmp_path / "exact")
+    again = VisualTD3.load(tmp_path / "exact", env=ImageEnv(), device="cpu", custom_objects={"preset": "visual"})
+    assert again.actor.optimizer.param_groups[0]["fused"]
+    for one, two in zip(exact.actor.optimizer.state.values(), again.actor.optimizer.state.values(), strict=True):
+        assert all(th.equal(one[key], two[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    again.learn(30)
+    assert again._n_updates > exact._n_updates
+
+
+PAGE_FAULTS = """
+import resource, sys
+import torch as th
+from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
+th.set_num_threads(1)
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    th.ones(12_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the settings are glibc's")
+def test_kept_memory_is_not_cleared_again_and_again():
+    faults = {}
+    for way in ("keep", "give back"):
+        done = subprocess.run([sys.executable, "-c", PAGE_FAULTS, way], capture_output=True, text=True, check=True)
+        faults[way] = int(done.stdout)
+    assert faults["keep"] < 0.2 * faults["give back"]
