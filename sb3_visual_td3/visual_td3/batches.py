@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch as th
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
 from sb3_visual_td3.visual_td3.augment import random_shift
 
@@ -45,3 +47,23 @@ def augmented(observations: Observations, pad: int) -> Observations:
     if isinstance(observations, dict):
         return {key: random_shift(value, pad) if value.dim() == 4 else value for key, value in observations.items()}
     return random_shift(observations, pad) if observations.dim() == 4 else observations
+
+
+def batch_of(
+    data: ReplayBufferSamples | DictReplayBufferSamples,
+    gamma: float,
+    pad: int,
+    prepare: Callable[[Observations], Prepared] | None,
+) -> Batch:
+    """Make of what a replay buffer gave what an update takes.
+
+    :param data: the sample
+    :param gamma: discount where the buffer gives none
+    :param pad: largest random shift of images, in pixels
+    :param prepare: what converts the observations for all networks; None leaves that to each of them
+    :return: the batch
+    """
+    shown = [augmented(observations, pad) for observations in (data.observations, data.next_observations)]
+    observations, next_observations = shown if prepare is None else map(prepare, shown)
+    discounts = gamma if data.discounts is None else data.discounts
+    return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts)

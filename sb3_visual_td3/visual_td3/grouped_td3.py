@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch as th
 from stable_baselines3 import TD3
 from stable_baselines3.common.utils import FloatSchedule
@@ -69,3 +70,11 @@ class GroupedTD3(TD3):
         optimizer.step()
         for observer in self.observers:
             observer.after_step(update)
+
+    def _record_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
+        # One writer per name: with an observer, the event file gets these from its callback.
+        exclude = "tensorboard" if self.observers else None
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in (("train/actor_loss", actor_losses), ("train/critic_loss", critic_losses)):
+            if values:
+                self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)

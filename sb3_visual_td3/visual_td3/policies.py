@@ -260,6 +260,15 @@ class VisualTD3Policy(TD3Policy):
         self.actor_target.set_training_mode(False)
         self.critic_target.set_training_mode(False)
 
+    def set_training_mode(self, mode: bool) -> None:
+        """Put the networks into training or evaluation mode, unless they are in it.
+
+        Every ``predict`` asks for evaluation mode. To visit all the modules for nothing takes about as long as a
+        convolution on one image.
+        """
+        if not self.training == self.actor.training == self.critic.training == mode:
+            super().set_training_mode(mode)
+
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
         """:return: an actor on an encoder of its own, or on the critic's where one is given"""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)

@@ -19,10 +19,10 @@ from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.visual_td3 import losses, policies
 from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
-from sb3_visual_td3.visual_td3.batches import Batch, augmented
+from sb3_visual_td3.visual_td3.batches import Batch, batch_of
 from sb3_visual_td3.visual_td3.camera_space import check_camera
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
-from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
+from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups, fuse
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
@@ -31,7 +31,7 @@ from sb3_visual_td3.visual_td3.replay import n_steps_handed_over, origin_of_buff
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
-class VisualTD3(GroupedTD3):
+class VisualTD3(OverlappedTD3):
     """TD3 from pixels: learning rates and clipping by group, one encoder that the critic trains, and more.
 
     Swap the class name and lose nothing: every argument of :class:`stable_baselines3.TD3` keeps its name, place
@@ -65,7 +65,10 @@ class VisualTD3(GroupedTD3):
         ``"lin_0.5_0.1"``; not used where an ``action_noise`` is given
     :param precision: what the networks compute with while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16
         where the machine multiplies it in hardware; weights, losses and optimizers stay in float32
-    :raises ValueError: if an argument is out of its range, or names a group that the model has not
+    :param overlap: whether the simulator steps while the learner trains; needs a VecEnv whose simulator has a process
+        of its own, such as SubprocVecEnv
+    :raises ValueError: if an argument is out of its range, or names a group that the model has not; if there is to be
+        ``overlap`` on an environment that steps in this process
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
 
@@ -124,6 +127,7 @@ class VisualTD3(GroupedTD3):
         critic_loss: losses.CriticLoss | None = None,
         noise_schedule: ScheduleLike | None = None,
         precision: Precision | None = None,
+        overlap: bool = False,
     ) -> None:
         with assertions_as_setting_errors("TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"):
             super().__init__(
@@ -167,6 +171,8 @@ class VisualTD3(GroupedTD3):
         self.critic_loss = critic_loss
         self.noise_schedule = noise_schedule
         self.precision = precision
+        self.overlap = overlap
+        self._check_overlap()
         self.observers = []  # callbacks add what watches the updates
         if _init_setup_model:
             self._setup_model()
@@ -262,22 +268,10 @@ class VisualTD3(GroupedTD3):
                 self.soft_update()
         self._record_losses(actor_losses, critic_losses)
 
-    def _record_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
-        # One writer per name: with an observer, the event file gets these from its callback.
-        exclude = "tensorboard" if self.observers else None
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in (("train/actor_loss", actor_losses), ("train/critic_loss", critic_losses)):
-            if values:
-                self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
-
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
         data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        discounts = self.gamma if data.discounts is None else data.discounts
-        pad = self.settings.random_shift
-        shown = [augmented(observations, pad) for observations in (data.observations, data.next_observations)]
-        observations, next_observations = shown if self._prepare is None else map(self._prepare, shown)
-        return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts)
+        return batch_of(data, self.gamma, self.settings.random_shift, self._prepare)
 
     @th.no_grad()
     def _target_q_values(self, batch: Batch) -> th.Tensor:

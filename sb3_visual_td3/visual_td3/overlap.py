@@ -1,0 +1,177 @@
+"""Overlap: the simulator steps while the learner trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar, cast
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
+
+SelfOverlappedTD3 = TypeVar("SelfOverlappedTD3", bound="OverlappedTD3")
+
+
+def check_can_overlap(env: VecEnv) -> None:
+    """Refuse an environment whose steps cannot be left under way.
+
+    :param env: the environment to train on, with its wrappers
+    :raises ValueError: if it steps in the learner's own process and only when its reply is asked for (DummyVecEnv), or
+        if a wrapper has a ``step`` of its own, which sending the action and fetching the reply apart would pass by
+    """
+    if type(env.unwrapped).step_async is DummyVecEnv.step_async:
+        raise ValueError(
+            f"overlap=True on a {type(env.unwrapped).__name__}, which does not step before its reply is asked for: "
+            "nothing would overlap. Use a SubprocVecEnv, also for one environment: --vec-env subproc with rl-zoo's "
+            "commands, make_vec_env(..., vec_env_cls=SubprocVecEnv) in Python"
+        )
+    while isinstance(env, VecEnvWrapper):
+        if type(env).step is not VecEnv.step:
+            raise ValueError(
+                f"overlap=True sends actions with step_async() and fetches replies with step_wait(), but "
+                f"{type(env).__name__} has a step() of its own: put what it does into step_wait()"
+            )
+        env = env.venv
+
+
+class OverlappedEnv(VecEnvWrapper):
+    """An environment whose ``step`` lets the learner work until the reply is asked for.
+
+    A reply is under way within :meth:`step` alone: whoever runs around it, such as Stable-Baselines3's loop and all
+    its callbacks, may reset the environment and call its methods as ever. One thread does it all, so nothing that
+    the work reads can change meanwhile: VecNormalize and VecFrameStack look at a reply when it is fetched.
+
+    :param venv: the environment, with its wrappers
+    :param work: what to do while a step is under way; it must not call the environment
+    :raises ValueError: as :func:`check_can_overlap`
+    """
+
+    def __init__(self, venv: VecEnv, work: Callable[[], None]) -> None:
+        check_can_overlap(venv)
+        super().__init__(venv)
+        self.work = work
+
+    def step(self, actions: np.ndarray) -> VecEnvStepReturn:
+        """Send the actions, work, and fetch the reply, also where the work fails: the environment stays usable.
+
+        :param actions: ``(n_envs, action_dim)`` float32, unscaled
+        :return: observations, rewards, dones and infos
+        """
+        self.step_async(actions)
+        try:
+            self.work()
+        except BaseException:
+            # The Ctrl-C that stopped the work may have ended the simulator too. That it sends no reply then must not
+            # hide the KeyboardInterrupt: rl-zoo saves the model on it.
+            with suppress(Exception):
+                self.step_wait()
+            raise
+        return self.step_wait()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """:return: observations, rewards, dones and infos of the step under way"""
+        return self.venv.step_wait()
+
+    def reset(self) -> VecEnvObs:
+        """:return: first observations"""
+        return self.venv.reset()
+
+
+class OverlappedTD3(GroupedTD3):
+    """TD3 whose updates may be made while the next step is under way.
+
+    With ``overlap`` the updates that Stable-Baselines3 makes between two rollouts are made during the first step of
+    the second: as many, from the same replay buffer, which does not hold that step yet. The one difference is that
+    this step's action was chosen before them. The updates after the last step overlap with nothing.
+    """
+
+    overlap: bool
+
+    def _check_overlap(self) -> None:
+        """:raises ValueError: if there is to be overlap and the environment has no room for it"""
+        if self.overlap and self.env is not None:
+            check_can_overlap(self.env)
+
+    def learn(
+        self: SelfOverlappedTD3,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "TD3",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOverlappedTD3:
+        """Train; the parameters are those of :meth:`stable_baselines3.TD3.learn`.
+
+        :return: the model itself
+        :raises ValueError: if there is to be overlap and the environment has no room for it
+        """
+        if not self.overlap:
+            return super().learn(
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
+        self._check_overlap()
+        self._learn_overlapped(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return self
+
+    def _learn_overlapped(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback,
+        log_interval: int,
+        tb_log_name: str,
+        reset_num_timesteps: bool,
+        progress_bar: bool,
+    ) -> None:
+        """Do what Stable-Baselines3's ``learn`` does; callbacks see its names, and no others."""
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        try:
+            self._collect_and_train(total_timesteps, callback, log_interval)
+        except BaseException:
+            # The environment may be one step ahead of what was stored: the next learn() begins with a reset.
+            self._last_obs = None
+            raise
+        callback.on_training_end()
+
+    def _collect_and_train(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
+        n_owed = 0
+
+        def train() -> None:
+            nonlocal n_owed
+            gradient_steps, n_owed = n_owed, 0
+            if gradient_steps > 0:
+                self.train(gradient_steps=gradient_steps, batch_size=self.batch_size)
+
+        assert self.env is not None
+        assert self.replay_buffer is not None
+        env = OverlappedEnv(self.env, work=train)
+        while self.num_timesteps < total_timesteps:
+            if env.venv is not self.env:  # a callback has set another
+                env = OverlappedEnv(self.env, work=train)
+            rollout = self.collect_rollouts(
+                env,
+                train_freq=cast(TrainFreq, self.train_freq),  # _setup_model has made it one
+                action_noise=self.action_noise,
+                callback=callback,
+                learning_starts=self.learning_starts,
+                replay_buffer=self.replay_buffer,
+                log_interval=log_interval,
+            )
+            if not rollout.continue_training:
+                break
+            n_owed = self._updates_owed(rollout)
+        train()
+
+    def _updates_owed(self, rollout: RolloutReturn) -> int:
+        """:return: how many updates Stable-Baselines3 makes after these steps"""
+        if self.num_timesteps <= self.learning_starts:
+            return 0
+        return self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
