@@ -9,8 +9,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from torch import nn
 
 from sb3_visual_td3.visual_td3.batches import Observations, Prepared
+from sb3_visual_td3.visual_td3.blocks import blocks_of, can_see_blocks, convolve_blocks
 from sb3_visual_td3.visual_td3.encoders import Convolutions
 
 PIXEL_MAX = 255.0
@@ -31,22 +33,84 @@ class Preparation:
         self, space: spaces.Space[Any], extractor: BaseFeaturesExtractor, normalize_images: bool, dtype: th.dtype
     ) -> None:
         self._space = space
+        self._extractor = extractor
         self._normalize_images = normalize_images
         self._dtype = dtype
-        is_known = isinstance(extractor, NatureCNN | Convolutions | CombinedExtractor)
-        self._layout = th.channels_last if is_known else th.contiguous_format
 
     def __call__(self, observations: Observations) -> Prepared:
-        """:return: the same observations; images are ``(batch, channels, height, width)`` in [0, 1]"""
-        if isinstance(observations, Mapping):
-            assert isinstance(self._space, spaces.Dict)
-            return Prepared({key: self._part(value, self._space[key]) for key, value in observations.items()})
-        return Prepared(self._part(observations, self._space))
+        """:return: the same observations; images in [0, 1], or as blocks of whole numbers where that is faster"""
+        if not isinstance(observations, Mapping):
+            return Prepared(self._part(observations, self._space, self._extractor))
+        assert isinstance(self._space, spaces.Dict)
+        return Prepared(
+            {
+                key: self._part(value, self._space[key], _reader_of(key, self._extractor))
+                for key, value in observations.items()
+            }
+        )
 
-    def _part(self, values: th.Tensor, space: spaces.Space[Any]) -> th.Tensor:
+    def _part(self, values: th.Tensor, space: spaces.Space[Any], reader: nn.Module) -> th.Tensor:
         if not (self._normalize_images and is_image_space(space)):
             part = preprocess_obs(values, space, self._normalize_images)
             assert isinstance(part, th.Tensor)
             return part
+        if not (_is_known(reader, NatureCNN) or _is_known(reader, Convolutions)):
+            return values.to(self._dtype).div_(PIXEL_MAX)
+        if self._sees_blocks(values, reader):
+            return blocks_of(values).to(self._dtype)
         # The bytes are moved before they are widened: there are fewer of them then.
-        return values.contiguous(memory_format=self._layout).to(self._dtype).div_(PIXEL_MAX)
+        return (values.contiguous(memory_format=th.channels_last) / PIXEL_MAX).to(self._dtype)
+
+    def _sees_blocks(self, images: th.Tensor, reader: nn.Module) -> bool:
+        is_slow_otherwise = self._dtype == th.bfloat16 and images.device.type == "cpu"
+        shifts_pixels = getattr(reader, "offset", 0.0) != 0.0
+        assert isinstance(reader.cnn, nn.Sequential)
+        return is_slow_otherwise and not shifts_pixels and can_see_blocks(reader.cnn[0], *images.shape[2:])
+
+
+def _is_known(extractor: nn.Module, kind: type[nn.Module]) -> bool:
+    """:return: whether an extractor does what ``kind`` does; a subclass may do something else"""
+    return type(extractor).forward is kind.forward
+
+
+def _reader_of(key: str, extractor: nn.Module) -> nn.Module:
+    if not _is_known(extractor, CombinedExtractor):
+        return extractor
+    assert isinstance(extractor.extractors, nn.ModuleDict)
+    return extractor.extractors[key]
+
+
+def encoded(extractor: nn.Module, observations: Observations) -> th.Tensor:
+    """Do what a features extractor does, with observations that were prepared.
+
+    :param extractor: of actor or critic
+    :param observations: what :class:`Preparation` made
+    :return: ``(batch, features)``
+    """
+    if _is_known(extractor, CombinedExtractor):
+        assert isinstance(observations, Mapping)
+        assert isinstance(extractor.extractors, nn.ModuleDict)
+        parts = [encoded(part, observations[key]) for key, part in extractor.extractors.items()]
+        return th.cat(parts, dim=1)
+    if not (_is_known(extractor, NatureCNN) or _is_known(extractor, Convolutions)):
+        features: th.Tensor = extractor(observations)
+        return features
+    assert isinstance(observations, th.Tensor)
+    assert isinstance(extractor.cnn, nn.Sequential)
+    offset = getattr(extractor, "offset", 0.0)
+    features = _convolved(extractor.cnn, observations + offset if offset else observations)
+    return extractor.linear(features) if isinstance(extractor, NatureCNN) else features
+
+
+def _convolved(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
+    first = layers[0]
+    assert isinstance(first, nn.Conv2d)
+    is_blocks = images.shape[1] != first.in_channels
+    maps = convolve_blocks(first, images, 1.0 / PIXEL_MAX) if is_blocks else first(images)
+    for layer in list(layers)[1:-1]:
+        maps = maps.relu_() if isinstance(layer, nn.ReLU) else layer(maps)
+    if maps.requires_grad:
+        # The gradient comes back flat, channels first, and every layer before would be slow on it.
+        maps.register_hook(lambda gradient: gradient.contiguous(memory_format=th.channels_last))
+    features: th.Tensor = layers[-1](maps)
+    return features

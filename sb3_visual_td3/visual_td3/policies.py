@@ -22,6 +22,7 @@ from torch import nn
 from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import CombinedEncoder, EncoderArch, Trunk, features_extractor_for
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
+from sb3_visual_td3.visual_td3.pixels import encoded
 
 Encoder = Literal["separate", "shared"]
 
@@ -30,9 +31,7 @@ def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Pr
     """:return: ``(batch, features)`` of the network's features extractor"""
     if not isinstance(observations, Prepared):
         return network.extract_features(observations, network.features_extractor)
-    extractor: nn.Module = network.features_extractor
-    features: th.Tensor = extractor(observations.observations)
-    return features
+    return encoded(network.features_extractor, observations.observations)
 
 
 def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.precision import Arithmetic, has_fast_bf16
@@ -40,11 +40,12 @@ class Gradients:
         pass
 
 
-def plain_and_fast(make_model, precision, policy="CnnPolicy", env=ImageEnv, n_updates=4, **policy_kwargs):
-    """Two models of the same weights after the same updates on the same batches, and their gradients."""
+def plain_and_fast(make_model, precision, policy="CnnPolicy", env=ImageEnv, lr=1e-3, **policy_kwargs):
+    """Two models of the same weights after the same two updates on the same batches, and their gradients."""
     kwargs = {"policy_kwargs": {"encoder": "separate", "trunk_dim": None, "net_arch": [32], **policy_kwargs}}
-    plain = make_model(policy, env(), preset="td3", learning_starts=100, **kwargs)
-    fast = make_model(policy, env(), preset="visual", precision=precision, learning_starts=100, **ALL_OFF, **kwargs)
+    plain = make_model(policy, env(), preset="td3", learning_starts=100, learning_rate=lr, **kwargs)
+    kwargs.update(ALL_OFF, preset="visual", precision=precision)
+    fast = make_model(policy, env(), learning_starts=100, learning_rate=lr, **kwargs)
     plain.learn(60)
     fast.learn(60)
     fast.replay_buffer = plain.replay_buffer
@@ -54,7 +55,7 @@ def plain_and_fast(make_model, precision, policy="CnnPolicy", env=ImageEnv, n_up
         model.observers.append(gradients)
         th.manual_seed(5)
         np.random.seed(5)
-        model.train(n_updates, 16)
+        model.train(2, 16)
         made.append((model, gradients.caught))
     return made
 
@@ -87,7 +88,7 @@ def test_fp32_makes_the_plain_update(make_model, policy, env, policy_kwargs):
 
 @pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES)
 def test_bf16_gradients_point_the_same_way(make_model, policy, env, policy_kwargs):
-    (_, expected), (fast, found) = plain_and_fast(make_model, "bf16", policy, env, n_updates=2, **policy_kwargs)
+    (_, expected), (fast, found) = plain_and_fast(make_model, "bf16", policy, env, lr=0.0, **policy_kwargs)
     assert fast._arithmetic.dtype == th.bfloat16
     for group, gradients in expected.items():
         assert not th.equal(found[group][0], gradients[0]), "bfloat16 was not used"
@@ -162,6 +163,23 @@ def test_only_the_stock_preset_in_fp32_is_bound_to_the_bit(make_model, kwargs, i
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision='fp16': expected one of 'fp32', 'bf16', 'auto'"):
         VisualTD3("CnnPolicy", ImageEnv(), precision="fp16", buffer_size=10)
+
+
+class BrighterNature(NatureCNN):
+    """One that does something else than its parent."""
+
+    def forward(self, observations):
+        return super().forward(observations + 1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_subclass_of_a_known_extractor_keeps_its_own_forward(make_model, precision):
+    model = make_model(precision=precision, policy_kwargs={"encoder_arch": BrighterNature, "trunk_dim": None})
+    images = th.randint(0, 256, (3, *ImageEnv.observation_space.shape), dtype=th.uint8)
+    with th.no_grad(), model._arithmetic.autocast():
+        features = model.critic.encode(model._prepare(images)).float()
+    expected = model.critic.encode(images)
+    assert (features - expected).norm() < 0.02 * expected.norm()
 
 
 class ViewingExtractor(BaseFeaturesExtractor):
