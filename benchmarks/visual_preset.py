@@ -1,7 +1,14 @@
-"""Does ``preset="visual"`` stay calm and learn to drive, seed after seed?
+"""Does ``preset="visual"`` stay calm and learn to drive, seed after seed, and which of its parts does it owe that to?
 
-Trains on LiteDriving-v0 with the zoo's hyperparameters and one update per two steps, and prints a table: growth of the
-gradient norms, Q against its bound, saturation, metres driven, and the report's verdict.
+Trains on LiteDriving-v0 with the zoo's hyperparameters (batch 128) and one update per two steps. For each run the
+table says how the norms before clipping grew, how far Q stayed below its bound, saturation, metres driven on held-out
+maps, and the report's verdict. Every update is measured.
+
+    python benchmarks/visual_preset.py                                    # five seeds of the preset, some minutes each
+    python benchmarks/visual_preset.py --arms all --seeds 0 1             # the preset without, or with, one part each
+    python benchmarks/visual_preset.py --arms fp32 bf16 --seeds 0 1 2 -n 10000     # is learning the same in bfloat16?
+
+Runs are kept in the results file, and those that are there are not made again: it can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -10,10 +17,14 @@ import argparse
 import json
 import math
 import os
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch as th
+from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
@@ -26,6 +37,37 @@ from sb3_visual_td3.zoo.train import train
 
 RESULTS = Path(__file__).parent / "results" / "visual_preset.json"
 STEPS_PER_UPDATE = 2
+PACKAGE = "sb3_visual_td3.callbacks"
+CALLBACKS = [
+    f"{PACKAGE}.run_recorder.RunRecorderCallback",
+    {f"{PACKAGE}.gradient_norm.GradientNormCallback": {"sample_freq": 1, "log_freq": 100}},
+    f"{PACKAGE}.explosion_alert.ExplosionAlertCallback",
+    f"{PACKAGE}.driving_metrics.DrivingMetricsCallback",
+    {
+        f"{PACKAGE}.driving_eval.DrivingEvalCallback": {
+            "eval_env": "LiteDriving-v0",
+            "eval_freq": 1_000,
+            "n_eval_episodes": 10,
+        }
+    },
+]
+ARMS: dict[str, dict[str, Any]] = {
+    "visual": {},
+    "without shift": {"random_shift": 0},
+    "without pre-tanh penalty": {"pre_tanh_penalty": 0.0},
+    "without target clamp": {"target_q_clamp": False},
+    "without clipping": {"max_grad_norm": {}},
+    "without trunk": {"policy_kwargs": {"trunk_dim": None}},
+    "separate encoders": {"policy_kwargs": {"encoder": "separate"}},
+    "actor on Q1": {"actor_objective": "q1"},
+    "1-step returns": {"n_steps": 1},
+    "Huber loss": {"critic_loss": "huber"},
+    "LayerNorm heads": {"policy_kwargs": {"layer_norm": True}},
+    "adaptive clipping": {"grad_clip": "adaptive"},
+    "td3": {"preset": "td3", "n_steps": 1},
+    "fp32": {"precision": "fp32"},
+    "bf16": {"precision": "bf16"},
+}
 COLUMNS = {
     "verdict": "verdict",
     "largest_norm": "largest norm before clipping",
@@ -33,6 +75,7 @@ COLUMNS = {
     "q_over_bound": "largest \\|Q\\| / bound",
     "saturation": "saturation at the end",
     "distance_m": "metres, last evaluation",
+    "mean_distance_m": "metres, mean of evaluations",
     "random_distance_m": "random driver",
 }
 
@@ -43,57 +86,78 @@ def log_slope_per_1000_updates(norms: Series) -> float:
     return 1_000 * theil_sen_slope(half.steps / STEPS_PER_UPDATE, np.log(np.maximum(half.values, 1e-12)))
 
 
-def measure(series: SeriesSet) -> dict[str, float | str]:
-    """:return: one row of the table"""
+def measure(series: SeriesSet) -> dict[str, Any]:
+    """:return: one row of the table, and the evaluations' metres"""
     norms = [series[tag] for tag in tags.GRADIENT_NORM.values() if tag in series]
     bound = dict(zip(series[tags.Q_BOUND].steps.tolist(), series[tags.Q_BOUND].values.tolist(), strict=True))
     q_tags = (tags.Q1_VALUE, tags.Q2_VALUE, tags.POLICY_Q_VALUE)
     q_points = [point for tag in q_tags for point in zip(series[tag].steps, series[tag].values, strict=True)]
+    distances = [float(value) for value in series[tags.EVAL_DISTANCE].values]
     return {
         "verdict": decide(judge(load_criteria(), series)).value,
         "largest_norm": max(norm.abs_max() for norm in norms),
         "steepest_log_norm_slope": max(log_slope_per_1000_updates(norm) for norm in norms),
         "q_over_bound": max(abs(value) / bound[int(step)] for step, value in q_points),
         "saturation": float(series[tags.ACTION_SATURATION].values[-1]),
-        "distance_m": float(series[tags.EVAL_DISTANCE].values[-1]),
+        "distance_m": distances[-1],
+        "mean_distance_m": statistics.fmean(distances),
+        "distances_m": distances,
         "random_distance_m": float(series[tags.EVAL_RANDOM_DISTANCE].values[-1]),
-        "n_not_finite": float(sum(not math.isfinite(v) for norm in norms for v in norm.values)),
+        "n_not_finite": sum(not math.isfinite(v) for norm in norms for v in norm.values),
     }
 
 
-def table(results: dict[str, dict[str, float | str]]) -> str:
-    """:return: the results as Markdown"""
-    lines = ["| seed | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
-    for seed, row in sorted(results.items(), key=lambda item: int(item[0])):
+def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """:return: the rows as Markdown"""
+    lines = ["| arm, seed | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for name, row in rows:
         cells = [value if isinstance(value, str) else f"{value:.3g}" for value in (row[column] for column in COLUMNS)]
-        lines.append(f"| {seed} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
+    """:return: the row of one training"""
+    hyperparameters = {"train_freq": STEPS_PER_UPDATE, "callback": CALLBACKS, **ARMS[arm]}
+    arguments = ["--env", "LiteDriving-v0", "--seed", str(seed), "-n", str(settings.n_timesteps), "--verbose", "0"]
+    arguments += ["-f", str(Path(settings.log_folder) / arm.replace(" ", "_"))]
+    arguments += ["-params", *(f"{key}:{value!r}" for key, value in hyperparameters.items())]
+    run_dir = train(arguments)
+    assert run_dir is not None
+    (files,) = find_runs(run_dir)
+    return measure(read_run(files.path, files.files).series)
+
+
+def keep(results: dict[str, Any], output: Path) -> None:
+    """Add the results to those in the file, which another process may write to in turn."""
+    output.parent.mkdir(exist_ok=True)
+    merged = {**(json.loads(output.read_text()) if output.is_file() else {}), **results}
+    temporary = output.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=2) + "\n")
+    os.replace(temporary, output)
 
 
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", default=["visual"], choices=[*ARMS, "all"], metavar="ARM", help="by name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
-    parser.add_argument("-n", "--n-timesteps", type=int, default=5_000, help="per seed (default: 5000)")
+    parser.add_argument("-n", "--n-timesteps", type=int, default=5_000, help="per run (default: 5000)")
     parser.add_argument("-f", "--log-folder", default="logs/visual_preset", help="where the runs go")
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    for seed in settings.seeds:
-        if str(seed) in results:
-            continue
-        arguments = ["--env", "LiteDriving-v0", "--seed", str(seed), "-n", str(settings.n_timesteps), "--verbose", "0"]
-        arguments += ["-f", settings.log_folder, "-params", f"train_freq:{STEPS_PER_UPDATE}"]
-        run_dir = train(arguments)
-        assert run_dir is not None
-        (files,) = find_runs(run_dir)
-        results[str(seed)] = measure(read_run(files.path, files.files).series)
-        RESULTS.parent.mkdir(exist_ok=True)
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, RESULTS)
-    print(table({str(seed): results[str(seed)] for seed in settings.seeds}))
+    arms = list(ARMS) if settings.arms == ["all"] else settings.arms
+    wanted = {
+        f"{arm}, {settings.n_timesteps} steps, seed {seed}": (arm, seed) for arm in arms for seed in settings.seeds
+    }
+    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    for name, (arm, seed) in tqdm(wanted.items(), unit="run", disable=None):
+        if name not in results:
+            results[name] = run(arm, seed, settings)
+            keep({name: results[name]}, settings.output)
+    print(table((name, results[name]) for name in wanted))
 
 
 if __name__ == "__main__":
