@@ -123,7 +123,7 @@ def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device
     model = None if is_end_to_end else build(arm, batch_size, device)
     work = driver(arm, batch_size, device) if model is None else lambda n: model.train(n, batch_size)
     work(4)
-    connection.send("ready")
+    connection.send("ready")  # after a first training, which allocates
     while (request := connection.recv()) != "stop":
         if request == "flops":
             with FlopCounterMode(display=False) as counter:
@@ -150,11 +150,18 @@ def seconds(work: Callable[[], None], device: str) -> float:
     return time.perf_counter() - begin
 
 
-def peak_flops(dtype: th.dtype, n_threads: int, device: str, side: int = 4096) -> float:
-    """:return: operations a second of the fastest of some large matrix products"""
+def peak_flops(dtype: th.dtype, n_threads: int, device: str) -> float:
+    """:return: operations a second of a large matrix product or of a large convolution, whichever is faster here"""
     th.set_num_threads(n_threads)
-    one, two = (th.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2.0 * side**3 / min(seconds(lambda: one @ two, device) for _ in range(8))
+    one, two = (th.randn(2_048, 2_048, device=device).to(dtype) for _ in range(2))
+    images = th.randn(8, 256, 28, 28, device=device).to(dtype).contiguous(memory_format=th.channels_last)
+    filters = th.randn(256, 256, 3, 3, device=device).to(dtype).contiguous(memory_format=th.channels_last)
+    rates = []
+    for _ in range(10):
+        rates.append(2.0 * 2_048**3 / seconds(lambda: one @ two, device))
+        n_outputs = 8 * 256 * 26 * 26
+        rates.append(2.0 * n_outputs * 256 * 9 / seconds(lambda: th.conv2d(images, filters), device))
+    return max(rates)
 
 
 def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -210,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256], help="default: 128 256")
     parser.add_argument("--rounds", type=int, default=10, help="paired rounds (default: 10)")
-    parser.add_argument("--updates", type=int, default=4, help="updates of each arm per round (default: 4)")
+    parser.add_argument("--updates", type=int, default=8, help="updates of each arm per round (default: 8)")
     parser.add_argument("--num-threads", type=int, default=2, help="of torch (default: 2)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     parser.add_argument("--output", type=Path, default=RESULTS, help="what is there already is not measured again")
@@ -232,7 +239,7 @@ def main() -> None:
             os.replace(temporary, options.output)
     device_name = th.cuda.get_device_name() if options.device == "cuda" else th.cpu.get_capabilities()["cpu_name"]
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in here["peaks"].items())
-    print(f"{key} ({device_name}), torch {th.__version__}; measured matrix peak in GFLOP/s: {peaks}")
+    print(f"{key} ({device_name}), torch {th.__version__}; measured peak in GFLOP/s: {peaks}")
     for name, *_ in wanted:
         print(f"\n{table(name, here[name], here['peaks'])}")
 

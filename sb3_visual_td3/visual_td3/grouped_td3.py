@@ -22,6 +22,8 @@ class GroupedTD3(TD3):
     policy: VisualTD3Policy
     observers: list[UpdateObserver]
     _parameter_groups: ParameterGroups
+    _losses: dict[str, list[th.Tensor]]
+    """Of the last training, by name, until they are recorded."""
 
     @property
     def reward_is_normalized(self) -> bool:
@@ -71,10 +73,22 @@ class GroupedTD3(TD3):
         for observer in self.observers:
             observer.after_step(update)
 
-    def _record_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
+    def _keep_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
+        """Have the losses of this training logged; numbers are fetched from a GPU only when the log is written."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        kept = {"train/actor_loss": actor_losses, "train/critic_loss": critic_losses}
+        self._losses.update({name: values for name, values in kept.items() if values})
+        if self.device.type == "cpu":
+            self._record_losses()
+
+    def _record_losses(self) -> None:
         # One writer per name: with an observer, the event file gets these from its callback.
         exclude = "tensorboard" if self.observers else None
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in (("train/actor_loss", actor_losses), ("train/critic_loss", critic_losses)):
-            if values:
-                self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
+        for name, values in self._losses.items():
+            self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
+        self._losses.clear()
+
+    def dump_logs(self) -> None:
+        """Write what was recorded since the last time."""
+        self._record_losses()
+        super().dump_logs()

@@ -197,6 +197,7 @@ class VisualTD3(OverlappedTD3):
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
         self._set_arithmetic()
+        self._losses = {}
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
         schedule = self.settings.noise_schedule
@@ -266,7 +267,7 @@ class VisualTD3(OverlappedTD3):
             if self._n_updates % self.policy_delay == 0:
                 actor_losses.append(self.update_actor(batch))
                 self.soft_update()
-        self._record_losses(actor_losses, critic_losses)
+        self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
@@ -335,5 +336,5 @@ class VisualTD3(OverlappedTD3):
 
     def _excluded_save_params(self) -> list[str]:
         derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]
-        derived += ["_arithmetic", "_prepare"]
+        derived += ["_arithmetic", "_prepare", "_losses"]
         return [*super()._excluded_save_params(), *derived]

@@ -110,3 +110,28 @@ def test_training_on_a_gpu_moves_every_group_and_loads_on_the_cpu(make_model, tm
     loaded = VisualTD3.load(tmp_path / "model", env=env(), device="cpu")
     assert float(loaded._target_range.upper) == pytest.approx(float(model._target_range.upper))
     loaded.learn(30)
+
+
+def test_losses_on_a_gpu_are_fetched_when_the_log_is_written_and_not_before(make_model, monkeypatch):
+    model = make_model()
+    model.learn(30)
+    expected = {name: model.logger.name_to_value[name] for name in ("train/actor_loss", "train/critic_loss")}
+    model.logger.name_to_value.clear()
+    # The device is what decides; the tensors may be anywhere.
+    monkeypatch.setattr(model, "device", th.device("cuda"))
+    losses = {"train/actor_loss": th.tensor([1.0, 3.0]), "train/critic_loss": th.tensor([5.0])}
+    model._keep_losses(list(losses["train/actor_loss"]), list(losses["train/critic_loss"]))
+    model._keep_losses([], list(losses["train/critic_loss"] + 1.0))
+    assert not set(expected) & set(model.logger.name_to_value)
+    model._record_losses()
+    assert model.logger.name_to_value["train/actor_loss"] == 2.0
+    assert model.logger.name_to_value["train/critic_loss"] == 6.0
+    model.logger.name_to_value.clear()
+    model._record_losses()
+    assert not set(expected) & set(model.logger.name_to_value), "once is enough"
+
+
+def test_losses_on_a_cpu_are_there_after_every_training(make_model):
+    model = make_model()
+    model.learn(30)
+    assert model.logger.name_to_value["train/critic_loss"] > 0.0
