@@ -10,6 +10,7 @@ SIZE = 36
 class ImageEnv(gym.Env):
     observation_space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
+    render_mode = None
 
     def __init__(self, reward_scale=1.0, episode_length=25):
         self.reward_scale = reward_scale

@@ -149,6 +149,7 @@ class OverlappedTD3(GroupedTD3):
             gradient_steps, n_owed = n_owed, 0
             if gradient_steps > 0:
                 self.train(gradient_steps=gradient_steps, batch_size=self.batch_size)
+                self._rehearse()
 
         assert self.env is not None
         assert self.replay_buffer is not None
@@ -169,6 +170,14 @@ class OverlappedTD3(GroupedTD3):
                 break
             n_owed = self._updates_owed(rollout)
         train()
+
+    def _rehearse(self) -> None:
+        """Choose an action that nobody takes: a training leaves the cache without what the next choice needs.
+
+        The simulator waits for that next choice, but not for this one.
+        """
+        if self._last_obs is not None:
+            self.predict(self._last_obs, deterministic=True)
 
     def _updates_owed(self, rollout: RolloutReturn) -> int:
         """:return: how many updates Stable-Baselines3 makes after these steps"""

@@ -313,6 +313,8 @@ class VisualTD3(OverlappedTD3):
         :return: the loss without the penalty, a scalar
         """
         objective = self.settings.actor_objective
+        if not self._arithmetic.is_exact:
+            self.critic.optimizer.zero_grad()  # they have been used, and nobody can take them for the actor's
         with self._arithmetic.autocast():
             with th.no_grad():
                 critic_features = self.critic.encode(batch.observations)

@@ -105,18 +105,23 @@ def test_a_shared_encoder_has_one_target_that_moves_once(make_model):
 @pytest.mark.parametrize("policy", KINDS)
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 def test_the_actors_update_leaves_no_gradient_in_the_critics(make_model, policy, encoder):
-    """None where there was none, and what the critic's own update left otherwise; the same for the target networks."""
     model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": encoder})
+    batch = filled(model)
+    model.update_critic(batch)
+    assert all(p.grad is not None for p in model.critic.parameters())
+    model.update_actor(batch)
+    assert all(p.grad is None for p in model.critic.parameters())
+    assert all(p.grad is not None for p in model.actor.parameters())
+    assert all(p.grad is None for net in (model.critic_target, model.actor_target) for p in net.parameters())
+
+
+def test_under_td3_the_critics_keep_what_their_own_update_left(make_model):
+    model = make_model(preset="td3")
     batch = filled(model)
     model.update_critic(batch)
     left = [p.grad.clone() for p in model.critic.parameters()]
     model.update_actor(batch)
     assert all(th.equal(p.grad, old) for p, old in zip(model.critic.parameters(), left, strict=True))
-    model.critic.optimizer.zero_grad()
-    model.update_actor(batch)
-    assert all(p.grad is None for p in model.critic.parameters())
-    assert all(p.grad is not None for p in model.actor.parameters())
-    assert all(p.grad is None for net in (model.critic_target, model.actor_target) for p in net.parameters())
 
 
 @pytest.mark.parametrize("policy", KINDS)
