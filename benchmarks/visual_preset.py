@@ -55,6 +55,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "visual": {},
     "without shift": {"random_shift": 0},
     "without pre-tanh penalty": {"pre_tanh_penalty": 0.0},
+    "pre-tanh penalty 5e-3": {"pre_tanh_penalty": 5e-3},
+    "pre-tanh penalty 1e-3": {"pre_tanh_penalty": 1e-3},
     "without target clamp": {"target_q_clamp": False},
     "without clipping": {"max_grad_norm": {}},
     "without trunk": {"policy_kwargs": {"trunk_dim": None}},
