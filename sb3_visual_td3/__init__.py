@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_visual_td3.envs.registration import register_envs
 
 if TYPE_CHECKING:
+    from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
     from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
     from sb3_visual_td3.callbacks.driving_metrics import DrivingMetricsCallback
     from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = files(__name__).joinpath("version.txt").read_text(encoding="utf-8").strip()
 
 _HOMES = {
+    "FrameReplayBuffer": "buffers.frame_replay_buffer",
     "VisualTD3": "visual_td3.visual_td3",
     "DrivingEvalCallback": "callbacks.driving_eval",
     "DrivingMetricsCallback": "callbacks.driving_metrics",
@@ -31,6 +33,7 @@ __all__ = [
     "DrivingEvalCallback",
     "DrivingMetricsCallback",
     "ExplosionAlertCallback",
+    "FrameReplayBuffer",
     "GradientNormCallback",
     "RunRecorderCallback",
     "VisualTD3",

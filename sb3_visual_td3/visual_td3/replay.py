@@ -6,35 +6,106 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
+from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
+from sb3_visual_td3.buffers.frame_spaces import cameras_in, holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
+from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
 
 
 @contextmanager
-def n_steps_handed_over(model: OffPolicyAlgorithm) -> Iterator[None]:
-    """Choose the n-step buffer of Dict observations before Stable-Baselines3 refuses them; to set a model up within.
+def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[None]:
+    """Choose the replay buffer and tell it what it must know; to set a model up within.
 
     :param model: the model that is being set up; it gets the buffer's class and arguments, if it was given no class
+    :param preset: the preset in force
     """
-    if model.replay_buffer_class is None and model.n_steps > 1 and isinstance(model.observation_space, spaces.Dict):
-        model.replay_buffer_class = NStepDictReplayBuffer
-        n_step_kwargs = {"n_steps": model.n_steps, "gamma": model.gamma}
-        model.replay_buffer_kwargs = {**model.replay_buffer_kwargs, **n_step_kwargs}
-    with warnings.catch_warnings():
-        if model.replay_buffer_kwargs.get("n_steps") == model.n_steps:
-            # It takes every class that is set (by us, or by an earlier save) for one that is not told of n_steps.
-            warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
-        yield
+    buffer_size, n_step_kwargs = model.buffer_size, {"n_steps": model.n_steps, "gamma": model.gamma}
+    told: dict[str, int | float] = {}
+    default = _default_class(model, preset)
+    if model.replay_buffer_class is None and default in {FrameReplayBuffer, NStepDictReplayBuffer}:
+        model.replay_buffer_class = default
+        told = n_step_kwargs
+    if model.replay_buffer_class is not None and issubclass(model.replay_buffer_class, FrameReplayBuffer):
+        told = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or 1}
+        # It is saved in any case; learn() would mark the last transition of an unfinished episode as done.
+        model.optimize_memory_usage = False
+        if buffer_size == 1:  # as rl-zoo loads a model to watch it, on however many environments
+            model.buffer_size = model.n_envs
+    model.replay_buffer_kwargs = {**told, **model.replay_buffer_kwargs}
+    try:
+        with warnings.catch_warnings():
+            if model.replay_buffer_kwargs.get("n_steps") == model.n_steps:
+                # It takes every class that is set (by us, or by an earlier save) for one that is not told of n_steps.
+                warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
+            yield
+    finally:
+        model.buffer_size = buffer_size
 
 
-def origin_of_buffer(model: OffPolicyAlgorithm) -> str:
-    """:return: ``"td3"`` or ``"n_steps"`` where the buffer's class follows from these, else ``"argument"``"""
-    is_dict = isinstance(model.observation_space, spaces.Dict)
-    n_step_class: type[ReplayBuffer] = NStepDictReplayBuffer if is_dict else NStepReplayBuffer
-    plain_class: type[ReplayBuffer] = DictReplayBuffer if is_dict else ReplayBuffer
-    if model.replay_buffer_class is not (n_step_class if model.n_steps > 1 else plain_class):
-        return "argument"
-    return "n_steps" if model.n_steps > 1 else "td3"
+def _default_class(model: OffPolicyAlgorithm, preset: PresetName) -> type[ReplayBuffer]:
+    """:return: the buffer of a model that was given no class"""
+    if preset == "visual" and holds_frames(model.observation_space):
+        return FrameReplayBuffer
+    if isinstance(model.observation_space, spaces.Dict):
+        return NStepDictReplayBuffer if model.n_steps > 1 else DictReplayBuffer
+    return NStepReplayBuffer if model.n_steps > 1 else ReplayBuffer
+
+
+def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
+    """Find out how many frames an observation holds; never from the number of channels.
+
+    :param model: a model, with an environment or without
+    :return: the depth of the outermost VecFrameStack, or else what all environments' attribute ``frame_stack`` says;
+        None where nothing says it, or it divides no image's channels
+    """
+    env, depth = model.env, None
+    while depth is None and isinstance(env, VecEnvWrapper):
+        depth = env.stacked_obs.n_stack if isinstance(env, VecFrameStack) else None
+        env = env.venv
+    if depth is None and env is not None:
+        depth = _attribute(env)
+    shapes = cameras_in(model.observation_space).values()
+    return depth if depth is not None and any(shape[0] % depth == 0 for shape in shapes) else None
+
+
+def _attribute(env: VecEnv) -> int | None:
+    try:
+        # Asked first: a process that is asked for what it has not dies of it.
+        said = set(env.get_attr("frame_stack")) if env.has_attr("frame_stack") else set()
+    except (NotImplementedError, TypeError):  # a VecEnv of the user's, or an attribute that is something else
+        return None
+    depth = said.pop() if len(said) == 1 else None
+    return int(depth) if isinstance(depth, int | np.integer) and depth >= 1 else None
+
+
+def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:
+    """Say what the buffer is and where that comes from.
+
+    :param model: a model that is set up
+    :param preset: the preset in force
+    :return: ``replay_buffer_class``, whose origin is a preset, ``"n_steps"`` or ``"argument"``; and for a
+        FrameReplayBuffer ``replay_buffer_kwargs.frame_stack``, whose origin is ``"environment"``, ``"unknown"`` or
+        ``"argument"``
+    """
+    buffer, default = model.replay_buffer, _default_class(model, preset)
+    origin: str = "n_steps" if model.n_steps > 1 else "td3"
+    if default is FrameReplayBuffer:
+        origin = preset
+    described = {
+        "replay_buffer_class": Resolved(
+            type(buffer).__name__, origin if model.replay_buffer_class is default else "argument"
+        )
+    }
+    if isinstance(buffer, FrameReplayBuffer):
+        found = found_frame_stack(model)
+        origin = "environment" if found == buffer.frame_stack else "argument"
+        if found is None and buffer.frame_stack == 1:
+            origin = "unknown"
+        described["replay_buffer_kwargs.frame_stack"] = Resolved(buffer.frame_stack, origin)
+    return described

@@ -27,7 +27,7 @@ from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, Parame
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
-from sb3_visual_td3.visual_td3.replay import n_steps_handed_over, origin_of_buffer
+from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
@@ -190,7 +190,7 @@ class VisualTD3(OverlappedTD3):
         if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
             check_camera(self.observation_space, self._vec_normalize_env)
         policies.check_keywords(self.policy_class, self.policy_kwargs)
-        with assertions_as_setting_errors(), n_steps_handed_over(self):
+        with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
         rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
         self._parameter_groups = ParameterGroups(
@@ -225,7 +225,7 @@ class VisualTD3(OverlappedTD3):
         :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name
         """
         described = dict(self._resolved)
-        described["replay_buffer_class"] = Resolved(type(self.replay_buffer).__name__, origin_of_buffer(self))
+        described.update(describe_buffer(self, self._resolved["preset"].value))
         for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)

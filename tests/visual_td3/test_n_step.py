@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_visual_td3  # noqa: F401 - registers LiteDriving-v0
-from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3 import FrameReplayBuffer, VisualTD3
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
 from tests.image_env import ImageEnv, VectorImageEnv
 
@@ -22,13 +22,13 @@ def no_warnings():
         yield
 
 
-@pytest.mark.parametrize("preset", ["td3", "visual"])
-def test_n_steps_reach_the_buffer_of_dict_observations(make_model, no_warnings, preset):
+@pytest.mark.parametrize(("preset", "cls"), [("td3", NStepDictReplayBuffer), ("visual", FrameReplayBuffer)])
+def test_n_steps_reach_the_buffer_of_dict_observations(make_model, no_warnings, preset, cls):
     own = {"handle_timeout_termination": False}
     model = make_model(
         "MultiInputPolicy", VectorImageEnv(), n_steps=3, gamma=0.9, preset=preset, replay_buffer_kwargs=own
     )
-    assert type(model.replay_buffer) is NStepDictReplayBuffer
+    assert type(model.replay_buffer) is cls
     assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, 0.9)
     assert not model.replay_buffer.handle_timeout_termination
     assert own == {"handle_timeout_termination": False}
@@ -39,11 +39,25 @@ def test_n_steps_reach_the_buffer_of_dict_observations(make_model, no_warnings, 
 @pytest.mark.parametrize(
     ("policy", "env", "kwargs", "expected"),
     [
-        ("CnnPolicy", ImageEnv, {}, ("ReplayBuffer", "td3")),
-        ("CnnPolicy", ImageEnv, {"n_steps": 3}, ("NStepReplayBuffer", "n_steps")),
+        ("CnnPolicy", ImageEnv, {}, ("FrameReplayBuffer", "visual")),
+        ("CnnPolicy", ImageEnv, {"n_steps": 3}, ("FrameReplayBuffer", "visual")),
+        ("CnnPolicy", ImageEnv, {"preset": "td3"}, ("ReplayBuffer", "td3")),
+        ("CnnPolicy", ImageEnv, {"preset": "td3", "n_steps": 3}, ("NStepReplayBuffer", "n_steps")),
+        (
+            "CnnPolicy",
+            ImageEnv,
+            {"preset": "td3", "replay_buffer_class": FrameReplayBuffer},
+            ("FrameReplayBuffer", "argument"),
+        ),
         ("CnnPolicy", ImageEnv, {"replay_buffer_class": NStepReplayBuffer}, ("NStepReplayBuffer", "argument")),
-        ("MultiInputPolicy", VectorImageEnv, {}, ("DictReplayBuffer", "td3")),
-        ("MultiInputPolicy", VectorImageEnv, {"n_steps": 2}, ("NStepDictReplayBuffer", "n_steps")),
+        ("MultiInputPolicy", VectorImageEnv, {"n_steps": 2}, ("FrameReplayBuffer", "visual")),
+        ("MultiInputPolicy", VectorImageEnv, {"preset": "td3"}, ("DictReplayBuffer", "td3")),
+        (
+            "MultiInputPolicy",
+            VectorImageEnv,
+            {"preset": "td3", "n_steps": 2},
+            ("NStepDictReplayBuffer", "n_steps"),
+        ),
     ],
 )
 def test_describe_names_the_buffer_and_why_it_was_chosen(make_model, policy, env, kwargs, expected):
@@ -98,7 +112,7 @@ def test_camera_and_vehicle_state_drive_with_n_steps(no_warnings):
     assert model.describe()["preset"].value == "visual"
     before = {name: [p.detach().clone() for p in group] for name, group in model.groups.items()}
     model.learn(50)
-    assert type(model.replay_buffer) is NStepDictReplayBuffer
+    assert type(model.replay_buffer) is FrameReplayBuffer
     assert model._n_updates == 10
     assert set(before) == {"actor_mlp", "critic_cnn", "critic_mlp"}
     for name, group in model.groups.items():

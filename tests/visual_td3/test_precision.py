@@ -98,7 +98,7 @@ def test_bf16_gradients_point_the_same_way(make_model, policy, env, policy_kwarg
 def test_bf16_leaves_weights_moments_losses_and_actions_in_float32(make_model):
     model = make_model(precision="bf16")
     model.learn(40)
-    assert all(p.dtype == p.grad.dtype == th.float32 for p in model.critic.parameters())
+    assert all(p.dtype == p.grad.dtype == th.float32 for p in model.actor.parameters())
     moments = [v for state in model.critic.optimizer.state.values() for v in state.values()]
     assert all(value.dtype == th.float32 for value in moments)
     batch = model._sample(4)

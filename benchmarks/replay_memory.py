@@ -1,0 +1,182 @@
+"""What does a replay buffer of camera stacks cost: memory, and time to sample?
+
+Fills FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8, in episodes of 200 steps and in those of
+10, each in a process of its own, and prints by how much its resident memory grew. Frames are random, from a pool that
+is there before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million: it is filled with
+--stock-transitions, and its growth is scaled; with the same content the buffers never stand side by side here.
+
+Then both sample 256 transitions by turns, --rounds times, with n_steps 1 and 3, from --speed-transitions each: a round
+is a pair, both draw the same transitions, and what counts is the median of the rounds' ratios (ours / SB3's). Numbers
+below 1 say that storing frames once costs no time.
+
+Results are kept in benchmarks/results/replay_memory.json, by setting, and those that are there are not measured again:
+it can be stopped and continued. After a change of the code ask for --again. A million transitions need 7.9 GB of free
+memory and a few minutes; try --transitions 100000 first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from tqdm import tqdm
+
+from sb3_visual_td3 import FrameReplayBuffer
+
+RESULTS = Path(__file__).parent / "results" / "replay_memory.json"
+STACK = 4
+SPACE = spaces.Box(0, 255, (STACK, 84, 84), np.uint8)
+ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
+BATCH = 256
+N_WARM_UP = 5
+"""Samples before the clock runs: the first ones allocate."""
+Result = dict[str, float]
+
+
+def make(kind: str, n: int, n_steps: int = 1) -> ReplayBuffer:
+    """:return: an empty buffer for n transitions, ``"ours"`` or ``"sb3"``"""
+    if kind == "ours":
+        return FrameReplayBuffer(n, SPACE, ACTIONS, "cpu", frame_stack=STACK, n_steps=n_steps)
+    if n_steps > 1:
+        return NStepReplayBuffer(n, SPACE, ACTIONS, "cpu", n_steps=n_steps)
+    return ReplayBuffer(n, SPACE, ACTIONS, "cpu")
+
+
+def fill(buffer: ReplayBuffer, n: int, episode: int, pool: np.ndarray, label: str) -> None:
+    """Add n transitions of episodes that begin with the first frame repeated."""
+    random = np.random.default_rng(0)
+    numbers = random.integers(len(pool), size=n + n // episode + 1)
+    action, reward, infos = np.zeros((1, 2), np.float32), np.ones(1, np.float32), [{"TimeLimit.truncated": False}]
+    taken = 0
+    for step in tqdm(range(n), desc=label, unit="transition", unit_scale=True, disable=None):
+        if step % episode == 0:
+            obs = np.repeat(pool[numbers[taken]][None, None], STACK, axis=1)
+            taken += 1
+        next_obs = np.concatenate([obs[:, 1:], pool[numbers[taken]][None, None]], axis=1)
+        taken += 1
+        buffer.add(obs, next_obs, action, reward, np.array([step % episode == episode - 1]), infos)
+        obs = next_obs
+
+
+def make_pool() -> np.ndarray:
+    """:return: frames to draw from"""
+    return np.random.default_rng(1).integers(1, 256, (1024, 84, 84), dtype=np.uint8)
+
+
+def sample_ms(buffer: ReplayBuffer) -> float:
+    """:return: milliseconds to sample one batch"""
+    begin = time.perf_counter()
+    buffer.sample(BATCH)
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def measure_memory(kind: str, n: int, episode: int, label: str) -> Result:
+    """:return: growth of this process's resident memory in bytes, and what it held; to be run in a fresh process"""
+    th.set_num_threads(1)
+    pool = make_pool()
+    before = psutil.Process().memory_info().rss
+    buffer = make(kind, n)
+    fill(buffer, n, episode, pool, label)
+    growth = psutil.Process().memory_info().rss - before
+    times = [sample_ms(buffer) for _ in range(N_WARM_UP + 30)][N_WARM_UP:]
+    return {"n": buffer.size(), "growth_bytes": growth, "sample_ms": statistics.median(times)}
+
+
+def measure_speed(n: int, n_steps: int, n_rounds: int, label: str) -> Result:
+    """:return: medians over the rounds of both times and of their ratio; to be run in a fresh process"""
+    th.set_num_threads(1)
+    pool = make_pool()
+    buffers = {kind: make(kind, n, n_steps) for kind in ("ours", "sb3")}
+    for kind, buffer in buffers.items():
+        fill(buffer, n, 200, pool, f"{label}, {kind}")
+    rounds: list[dict[str, float]] = []
+    for number in range(N_WARM_UP + n_rounds):
+        times = {}
+        for kind in sorted(buffers, reverse=bool(number % 2)):  # each of them is first in every other round
+            np.random.seed(number)
+            times[kind] = sample_ms(buffers[kind])
+        rounds.append(times)
+    kept = rounds[N_WARM_UP:]
+    medians = {f"{kind}_ms": statistics.median(times[kind] for times in kept) for kind in buffers}
+    return {**medians, "ratio": statistics.median(times["ours"] / times["sb3"] for times in kept)}
+
+
+def in_a_fresh_process(work: Callable[..., Result], *args: Any) -> Result:
+    """:return: what it returns there"""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *args).result()
+
+
+def plan(settings: argparse.Namespace) -> dict[str, tuple[Callable[..., Result], tuple[Any, ...]]]:
+    """:return: what to measure, by name"""
+    n, n_stock = settings.transitions, min(settings.stock_transitions, settings.transitions)
+    jobs: dict[str, tuple[Callable[..., Result], tuple[Any, ...]]] = {}
+    for episode in (200, 10):
+        name = f"memory, ours, {n:,} transitions, episodes of {episode}"
+        jobs[name] = (measure_memory, ("ours", n, episode, name))
+    name = f"memory, SB3, {n_stock:,} transitions"
+    jobs[name] = (measure_memory, ("sb3", n_stock, 200, name))
+    for n_steps in (1, 3):
+        name = f"sampling {BATCH}, n_steps {n_steps}, {settings.speed_transitions:,} transitions"
+        jobs[name] = (measure_speed, (settings.speed_transitions, n_steps, settings.rounds, name))
+    return jobs
+
+
+def save(results: dict[str, Result]) -> None:
+    """Keep the results; one file takes the other's place at once."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    temporary = RESULTS.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, RESULTS)
+
+
+def report(results: dict[str, Result], n: int) -> str:
+    """:return: two tables as Markdown"""
+    lines = [f"| resident memory | held | growth, GB | KB per transition | GB for {n:,} | ms to sample {BATCH} |"]
+    lines.append("| --- " * 6 + "|")
+    for name, result in results.items():
+        if "growth_bytes" in result:
+            each = result["growth_bytes"] / result["n"]
+            whole = f"{each * n / 1e9:.2f}" + ("" if result["n"] == n else " (scaled)")
+            cells = [f"{result['n']:,.0f}", f"{result['growth_bytes'] / 1e9:.2f}", f"{each / 1e3:.2f}", whole]
+            lines.append(f"| {name} | " + " | ".join([*cells, f"{result['sample_ms']:.2f}"]) + " |")
+    lines += ["", "| time | ours, ms | SB3, ms | median ratio |", "| --- " * 4 + "|"]
+    for name, result in results.items():
+        if "ratio" in result:
+            lines.append(f"| {name} | {result['ours_ms']:.2f} | {result['sb3_ms']:.2f} | {result['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transitions", type=int, default=1_000_000, help="in our buffer (default: 1,000,000)")
+    parser.add_argument("--stock-transitions", type=int, default=50_000, help="in SB3's (default: 50,000: 2.8 GB)")
+    parser.add_argument("--speed-transitions", type=int, default=20_000, help="in both (default: 20,000: 1.3 GB)")
+    parser.add_argument("--rounds", type=int, default=100, help="pairs of samples (default: 100)")
+    parser.add_argument("--again", action="store_true", help="measure these settings anew")
+    settings = parser.parse_args()
+    results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    jobs = plan(settings)
+    for name, (work, args) in jobs.items():
+        if settings.again or name not in results:
+            results[name] = in_a_fresh_process(work, *args)
+            save(results)
+    print(report({name: results[name] for name in jobs}, settings.transitions))
+
+
+if __name__ == "__main__":
+    main()

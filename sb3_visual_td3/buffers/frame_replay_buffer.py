@@ -1,0 +1,265 @@
+"""A replay buffer that stores each camera frame once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_visual_td3.buffers.frame_index import Flags, n_step_windows
+from sb3_visual_td3.buffers.frame_spaces import frame_stacks_of, parts_of
+from sb3_visual_td3.buffers.memory import require_memory
+from sb3_visual_td3.buffers.observation_store import (
+    AFTER,
+    BEFORE,
+    Moment,
+    ObservationStore,
+    ObservationView,
+    Place,
+)
+from sb3_visual_td3.buffers.pair_store import PairStore
+from sb3_visual_td3.buffers.stack_store import StackStore
+
+Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
+
+
+class FrameReplayBuffer(ReplayBuffer):
+    """Stable-Baselines3's replay buffer in an eighth of the memory: each camera frame is stored once.
+
+    An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
+    uint8. Of each transition the newest frame is new; the others are those of the transition before. Samples hold the
+    stacks bit for bit as the environment returned them, terminal observations too, whatever it pads with after a reset:
+    a frame is shared only where it *equals* the stored one. One million transitions of 4 x 84 x 84 take 7.1 GB, where
+    Stable-Baselines3 takes 56.5 GB; an episode adds one frame, so episodes of 10 steps make it 10 % more.
+
+    Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, place and meaning, and the
+    same seed samples the same transitions. In a Dict, each uint8 image whose channels ``frame_stack`` divides is a
+    stack; other images are frames as a whole, and all else is stored as it is.
+
+    With ``n_steps`` above 1 rewards are summed over a window that ends with its episode, at the newest transition, and
+    where the data do not continue: where an observation is not the one stored last (a second ``learn()``, another
+    environment, a transition left out) or is no stack moved on by one frame. Its last transition then bootstraps from
+    its own next observation. An environment that stacks frames in other ways (every other one, say) has
+    ``frame_stack=1``.
+
+    Memory is allocated when the first transition is added, and used as transitions come.
+
+    :param buffer_size: transitions to hold, over all environments
+    :param observation_space: uint8 images ``(channels, height, width)``, or a Dict with some
+    :param action_space: the actions
+    :param device: where samples are put
+    :param n_envs: environments that write side by side
+    :param optimize_memory_usage: changes nothing: memory is saved in any case, and truncation is handled as well
+    :param handle_timeout_termination: whether a truncated episode (``info["TimeLimit.truncated"]``) still bootstraps
+        from its last observation
+    :param frame_stack: frames in an observation; 1 where that is not known, which shares whole observations
+    :param n_steps: rewards to sum, >= 1; samples hold ``discounts`` where it is above 1
+    :param gamma: discount of each step, used where ``n_steps`` is above 1
+    :raises ValueError: if an argument is out of its range; if ``frame_stack`` does not divide the channels; if there is
+        no image, or one with its channels last
+
+    Adding the first transition raises a MemoryError where the machine cannot hold ``buffer_size`` of them.
+
+    Source: Mnih et al. 2015 (DQN) keep frames once; Sutton 1988 and Hessel et al. 2018 (Rainbow) for n-step returns.
+    """
+
+    actions: NDArray[Any]
+    rewards: NDArray[np.float32]
+    dones: Flags
+    timeouts: Flags
+    segment_ends: Flags
+    """Whether the transition that was added next does not continue this one."""
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+        *,
+        frame_stack: int = 1,
+        n_steps: int = 1,
+        gamma: float = 0.99,
+    ) -> None:
+        if buffer_size < n_envs:
+            raise ValueError(
+                f"buffer_size={buffer_size} for n_envs={n_envs}: expected room for a transition of each environment"
+            )
+        if n_steps < 1:
+            raise ValueError(f"n_steps={n_steps}: expected 1 (no sum) or more rewards to sum")
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma={gamma}: expected a discount from 0 to 1")
+        frame_stacks = frame_stacks_of(observation_space, frame_stack)
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)  # no arrays of SB3's
+        self.buffer_size = buffer_size // n_envs
+        self.optimize_memory_usage = optimize_memory_usage
+        self.handle_timeout_termination = handle_timeout_termination
+        self.frame_stack = frame_stack
+        self.n_steps = n_steps
+        self.gamma = gamma
+        self._is_dict = isinstance(observation_space, spaces.Dict)
+        self._stores: dict[str, ObservationStore] = {
+            key: StackStore(part.shape, frame_stacks[key], self.buffer_size, n_envs)  # type: ignore[arg-type]
+            if key in frame_stacks
+            else PairStore(part, self.buffer_size, n_envs)
+            for key, part in parts_of(observation_space).items()
+        }
+        self._is_allocated = False
+        self._make_columns(0)
+
+    def _make_columns(self, size: int) -> None:
+        shape = (size, self.n_envs)
+        self.actions = np.zeros((*shape, self.action_dim), self._maybe_cast_dtype(self.action_space.dtype))
+        self.rewards = np.zeros(shape, np.float32)
+        self.dones, self.timeouts, self.segment_ends = (np.zeros(shape, bool) for _ in range(3))
+
+    @property
+    def n_bytes(self) -> int:
+        """What the buffer will need when it is full, if episodes are long."""
+        n_transitions = self.buffer_size * self.n_envs
+        columns = n_transitions * (self.actions.itemsize * self.action_dim + self.rewards.itemsize + 3)
+        return columns + sum(store.n_bytes for store in self._stores.values())
+
+    def _allocate(self) -> None:
+        n_transitions = self.buffer_size * self.n_envs
+        fits = f"Use a smaller buffer_size than {n_transitions:,}, or free memory"
+        purpose = f"A replay buffer of {n_transitions:,} transitions"
+        require_memory(self.n_bytes, purpose, fits)
+        try:
+            for store in self._stores.values():
+                store.allocate()
+            self._make_columns(self.buffer_size)
+        except MemoryError as error:
+            raise MemoryError(f"{purpose} needs {self.n_bytes / 1e9:.2f} GB: {error}. {fits}") from error
+        self._is_allocated = True
+
+    @property
+    def observations(self) -> Any:  # type: ignore[override]
+        """Reads like Stable-Baselines3's array, or like its dict of arrays."""
+        return self._view(BEFORE)
+
+    @property
+    def next_observations(self) -> Any:  # type: ignore[override]
+        """Reads like Stable-Baselines3's array, or like its dict of arrays."""
+        return self._view(AFTER)
+
+    def _view(self, moment: Moment) -> Any:
+        return self._by_key(lambda store: ObservationView(store, moment))
+
+    def _by_key(self, make: Callable[[ObservationStore], Any]) -> Any:
+        """:return: what is made of each part's store, by key; for a Box, of the only one"""
+        made = {key: make(store) for key, store in self._stores.items()}
+        return made if self._is_dict else next(iter(made.values()))
+
+    def reset(self) -> None:
+        """Forget every transition; the memory stays."""
+        super().reset()
+        if self._is_allocated:
+            for store in self._stores.values():
+                store.clear()
+
+    def add(
+        self,
+        obs: Observations,
+        next_obs: Observations,
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition of each environment.
+
+        :param obs: ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict of arrays
+        :param next_obs: the same after the step; of an episode that ended, its last observation
+        :param action: ``(n_envs, action_dim)``
+        :param reward: ``(n_envs,)``
+        :param done: ``(n_envs,)``, whether the episode ended or was truncated
+        :param infos: of each environment
+        :raises MemoryError: if it is the first one and the machine cannot hold the whole buffer
+        """
+        if not self._is_allocated:
+            self._allocate()
+        row = self.pos
+        previous = (row - 1) % self.buffer_size if self.full or row else None
+        self.actions[row] = action.reshape((self.n_envs, self.action_dim))
+        self.rewards[row] = reward
+        self.dones[row] = done
+        if self.handle_timeout_termination:
+            self.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
+        self._add_observations(Place(row, previous, replaces=self.full), obs, next_obs)
+        self.pos = (row + 1) % self.buffer_size
+        self.full = self.full or self.pos == 0
+
+    def _add_observations(self, place: Place, obs: Observations, next_obs: Observations) -> None:
+        """Write the parts; a segment goes on where all of them do."""
+        continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
+        for key, store in self._stores.items():
+            before, after = (part[key] if isinstance(part, Mapping) else part for part in (obs, next_obs))
+            continuity = store.write(place, before, after)
+            continues &= continuity.continues
+            shifts &= continuity.shifts
+        if place.previous is not None:
+            self.segment_ends[place.previous] |= ~continues
+        self.segment_ends[place.row] = ~shifts
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
+        """Draw transitions with replacement, with Stable-Baselines3's draws.
+
+        :param batch_size: how many
+        :param env: what normalises observations and rewards
+        :return: ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for a Dict
+        """
+        return BaseBuffer.sample(self, batch_size, env)
+
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: NDArray[Any], env: VecNormalize | None = None
+    ) -> ReplayBufferSamples | DictReplayBufferSamples:
+        env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
+        last_rows, rewards, discounts = self._returns(batch_inds, env_indices, env)
+        is_terminal = self.dones[last_rows, env_indices] & ~self.timeouts[last_rows, env_indices]
+        data = (
+            self._tensors(BEFORE, batch_inds, env_indices, env),
+            self._tensor(self.actions[batch_inds, env_indices]),
+            self._tensors(AFTER, last_rows, env_indices, env),
+            self._tensor(is_terminal[:, None].astype(np.float32)),
+            self._tensor(rewards),
+            None if discounts is None else self._tensor(discounts),
+        )
+        return DictReplayBufferSamples(*data) if self._is_dict else ReplayBufferSamples(*data)
+
+    def _returns(
+        self, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+        """:return: the last row of each window, its return ``(batch, 1)``, and what its bootstrap is discounted with"""
+        if self.n_steps == 1:
+            return rows, self._normalize_reward(self.rewards[rows, envs].reshape(-1, 1), env), None
+        is_last = [self.dones, self.timeouts, self.segment_ends]
+        windows = n_step_windows(rows, envs, is_last, (self.pos - 1) % self.buffer_size, self.n_steps)
+        rewards = self._normalize_reward(self.rewards[windows.rows, envs[:, None]], env)
+        powers = self.gamma ** np.arange(self.n_steps, dtype=np.float32).reshape(1, -1)
+        returns = (rewards * powers * windows.is_within).sum(axis=1, keepdims=True)
+        n_taken = windows.is_within.sum(axis=1, keepdims=True).astype(np.float32)
+        return windows.last_rows, returns, self.gamma**n_taken
+
+    def _tensors(self, moment: Moment, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None) -> Any:
+        """:return: observations on the device: a tensor, or one for each key"""
+        found = self._by_key(lambda store: store.take(moment, (rows, envs)))
+        if env is not None and env.norm_obs:  # otherwise VecNormalize would return a copy
+            found = self._normalize_obs(found, env)
+        if isinstance(found, dict):
+            return {key: self._tensor(part) for key, part in found.items()}
+        return self._tensor(found)
+
+    def _tensor(self, array: NDArray[Any]) -> th.Tensor:
+        """:return: a tensor on the device, of an array that nobody else holds: no second copy"""
+        return self.to_torch(array, copy=False)

@@ -1,0 +1,63 @@
+"""Small observations, such as a vehicle's state: both of each transition are kept as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import get_obs_shape
+
+from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place
+
+
+class PairStore:
+    """Observations that are no frames, before and after each transition.
+
+    :param space: of one observation
+    :param size: steps to hold
+    :param n_envs: environments that write side by side
+    """
+
+    def __init__(self, space: spaces.Space[Any], size: int, n_envs: int) -> None:
+        shape = get_obs_shape(space)
+        assert isinstance(shape, tuple)
+        self.shape = (size, n_envs, *shape)
+        self.dtype = np.dtype(space.dtype)
+        self._pairs: NDArray[Any] = np.zeros((2, 0, *self.shape[1:]), self.dtype)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it will need when it is full."""
+        return 2 * int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def allocate(self) -> None:
+        """Get the room."""
+        self._pairs = np.zeros((2, *self.shape), self.dtype)
+
+    def clear(self) -> None:
+        """Forget everything: what is not asked for need not go."""
+
+    def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
+        """Store a step of all environments.
+
+        :param place: where
+        :param obs: ``(n_envs, *observation)``
+        :param next_obs: the same after the step, before any reset
+        :return: whether it continues the step before; it always shifts, there being no stack
+        """
+        n_envs = self.shape[1]
+        before, after = (np.asarray(part).reshape(self.shape[1:]).astype(self.dtype) for part in (obs, next_obs))
+        continues = np.zeros(n_envs, bool)
+        if place.previous is not None:
+            known = self._pairs[AFTER, place.previous]
+            # Bytes: a NaN is the NaN that was stored.
+            continues[:] = [known[env].tobytes() == before[env].tobytes() for env in range(n_envs)]
+        self._pairs[BEFORE, place.row] = before
+        self._pairs[AFTER, place.row] = after
+        return Continuity(continues, np.ones(n_envs, bool))
+
+    def take(self, moment: Moment, index: Any) -> NDArray[Any]:
+        """:return: a copy of the observations at an index into ``(size, n_envs)``"""
+        return np.array(self._pairs[moment][index])
