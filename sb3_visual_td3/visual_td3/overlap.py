@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
@@ -82,6 +83,23 @@ class OverlappedEnv(VecEnvWrapper):
         return self.venv.reset()
 
 
+class PendingTransition:
+    """Stands in for a replay buffer: keeps the transition that it is given until there is time to store it."""
+
+    def __init__(self) -> None:
+        self._arguments: tuple[Any, ...] | None = None
+
+    def add(self, *arguments: Any) -> None:
+        """Take what a replay buffer's ``add`` takes."""
+        self._arguments = arguments
+
+    def store_in(self, replay_buffer: ReplayBuffer) -> None:
+        """Hand the transition over, if there is one."""
+        arguments, self._arguments = self._arguments, None
+        if arguments is not None:
+            replay_buffer.add(*arguments)
+
+
 class OverlappedTD3(GroupedTD3):
     """TD3 whose updates may be made while the next step is under way.
 
@@ -91,6 +109,21 @@ class OverlappedTD3(GroupedTD3):
     """
 
     overlap: bool
+    _pending: PendingTransition | None = None
+    """While overlapped training runs: the transition that is stored once the next step is under way."""
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Note the transition; the simulator waits for the next action, not for the replay buffer."""
+        target = replay_buffer if self._pending is None else self._pending
+        super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
 
     def _check_overlap(self) -> None:
         """:raises ValueError: if there is to be overlap and the environment has no room for it"""
@@ -133,12 +166,17 @@ class OverlappedTD3(GroupedTD3):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         callback.on_training_start(locals(), globals())
+        assert self.replay_buffer is not None
+        self._pending = PendingTransition()
         try:
             self._collect_and_train(total_timesteps, callback, log_interval)
         except BaseException:
             # The environment may be one step ahead of what was stored: the next learn() begins with a reset.
             self._last_obs = None
             raise
+        finally:
+            pending, self._pending = self._pending, None
+            pending.store_in(self.replay_buffer)
         callback.on_training_end()
 
     def _collect_and_train(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
@@ -146,6 +184,9 @@ class OverlappedTD3(GroupedTD3):
 
         def train() -> None:
             nonlocal n_owed
+            assert self.replay_buffer is not None
+            assert self._pending is not None
+            self._pending.store_in(self.replay_buffer)
             gradient_steps, n_owed = n_owed, 0
             if gradient_steps > 0:
                 self.train(gradient_steps=gradient_steps, batch_size=self.batch_size)

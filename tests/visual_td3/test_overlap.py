@@ -415,3 +415,33 @@ def test_a_saved_model_overlaps_again_and_can_be_watched_anywhere(tmp_path):
     loaded = DiaryTD3.load(tmp_path / "model", env=env, device="cpu")
     loaded.learn(25)
     assert env.diary[-4:] == ["step_async", "train 1", "step_wait", "train 1"]
+
+
+def test_a_transition_is_stored_while_the_next_step_is_under_way_and_the_last_one_at_the_end(monkeypatch):
+    env = AsyncVecEnv([ImageEnv])
+    model = model_on(env, overlap=True)
+    add, were_stepping = model.replay_buffer.add, []
+
+    def watched_add(*arguments):
+        were_stepping.append(env.is_stepping)
+        add(*arguments)
+
+    monkeypatch.setattr(model.replay_buffer, "add", watched_add)
+    model.learn(40)
+    assert were_stepping == [True] * 39 + [False]
+    assert model.replay_buffer.size() == 40
+
+
+def test_a_transition_is_stored_even_where_what_follows_it_fails():
+    class Failing(BaseCallback):
+        def _on_rollout_end(self):
+            if self.num_timesteps == 30:
+                raise RuntimeError("from a callback")
+
+        def _on_step(self):
+            return True
+
+    model = model_on(AsyncVecEnv([ImageEnv]), overlap=True)
+    with pytest.raises(RuntimeError, match="from a callback"):
+        model.learn(40, callback=Failing())
+    assert model.replay_buffer.size() == 30
