@@ -125,6 +125,9 @@ class OverlappedTD3(GroupedTD3):
         target = replay_buffer if self._pending is None else self._pending
         super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_pending"]
+
     def _check_overlap(self) -> None:
         """:raises ValueError: if there is to be overlap and the environment has no room for it"""
         if self.overlap and self.env is not None:

@@ -445,3 +445,16 @@ def test_a_transition_is_stored_even_where_what_follows_it_fails():
     with pytest.raises(RuntimeError, match="from a callback"):
         model.learn(40, callback=Failing())
     assert model.replay_buffer.size() == 30
+
+
+def test_a_model_saved_in_the_middle_waits_for_nothing(tmp_path):
+    class Saving(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 30:
+                self.model.save(tmp_path / "model")
+            return True
+
+    model_on(AsyncVecEnv([ImageEnv]), overlap=True).learn(40, callback=Saving())
+    loaded = VisualTD3.load(tmp_path / "model", env=DummyVecEnv([ImageEnv]), custom_objects={"overlap": False})
+    loaded.learn(10)
+    assert loaded.replay_buffer.size() == 10
