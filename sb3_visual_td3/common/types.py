@@ -47,6 +47,24 @@ class UpdateObserver(Protocol):
 
 
 @runtime_checkable
+class HasState(Protocol):
+    """What can be put aside as plain data and taken up again, in this object or in one made alike.
+
+    A state is a dict with string keys of None, booleans, numbers, strings, numpy arrays, and lists and dicts of these.
+    """
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: all that the future depends on; arrays may be views, to be written away before anything goes on"""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called.
+
+        :param state: as returned there; arrays may be :class:`~sb3_visual_td3.common.arrays.StoredArray`
+        :raises ValueError: if it is the state of something else
+        """
+
+
+@runtime_checkable
 class WatchedModel(Protocol):
     """What callbacks ask of a model beyond Stable-Baselines3's own interface."""
 
