@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -111,6 +111,28 @@ class OverlappedTD3(GroupedTD3):
     overlap: bool
     _pending: PendingTransition | None = None
     """While overlapped training runs: the transition that is stored once the next step is under way."""
+    _n_updates_owed: int = 0
+    """While overlapped training runs: the updates that are made once the next step is under way."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Say what training depends on beside Stable-Baselines3's own attributes, at the start of a rollout.
+
+        A transition that waits to be stored is stored: nothing looks into the replay buffer before it would have been.
+
+        :return: plain data
+        """
+        self._record_losses()
+        if self._pending is not None:
+            assert self.replay_buffer is not None
+            self._pending.store_in(self.replay_buffer)
+        return {"n_updates_owed": self._n_updates_owed}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`get_state` was called; to be called when training has started.
+
+        :param state: as returned there
+        """
+        self._n_updates_owed = state["n_updates_owed"]
 
     def _store_transition(
         self,
@@ -126,7 +148,7 @@ class OverlappedTD3(GroupedTD3):
         super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_pending"]
+        return [*super()._excluded_save_params(), "_pending", "_n_updates_owed"]
 
     def _check_overlap(self) -> None:
         """:raises ValueError: if there is to be overlap and the environment has no room for it"""
@@ -168,6 +190,7 @@ class OverlappedTD3(GroupedTD3):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        self._n_updates_owed = 0
         callback.on_training_start(locals(), globals())
         assert self.replay_buffer is not None
         self._pending = PendingTransition()
@@ -183,14 +206,11 @@ class OverlappedTD3(GroupedTD3):
         callback.on_training_end()
 
     def _collect_and_train(self, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
-        n_owed = 0
-
         def train() -> None:
-            nonlocal n_owed
             assert self.replay_buffer is not None
             assert self._pending is not None
             self._pending.store_in(self.replay_buffer)
-            gradient_steps, n_owed = n_owed, 0
+            gradient_steps, self._n_updates_owed = self._n_updates_owed, 0
             if gradient_steps > 0:
                 self.train(gradient_steps=gradient_steps, batch_size=self.batch_size)
                 self._rehearse()
@@ -212,7 +232,7 @@ class OverlappedTD3(GroupedTD3):
             )
             if not rollout.continue_training:
                 break
-            n_owed = self._updates_owed(rollout)
+            self._n_updates_owed = self._updates_owed(rollout)
         train()
 
     def _rehearse(self) -> None:

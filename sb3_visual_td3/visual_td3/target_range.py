@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -22,13 +23,21 @@ class TargetRange:
         self.lower = th.zeros(())
         self.upper = th.zeros(())
 
+    def get_state(self) -> dict[str, Any]:
+        """:return: the range so far, as plain numbers"""
+        return {"lower": float(self.lower), "upper": float(self.upper)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a range, as returned by :meth:`get_state`."""
+        self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
+
     def __getstate__(self) -> dict[str, Any]:
         """:return: plain numbers: a model saved on a GPU must load where there is none"""
-        return {"limit": self.limit, "lower": float(self.lower), "upper": float(self.upper)}
+        return {"limit": self.limit, **self.get_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.limit = state["limit"]
-        self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
+        self.set_state(state)
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
         """Widen the range by a batch's rewards, and clamp the batch's targets to it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -211,9 +212,8 @@ class VisualTD3(OverlappedTD3):
         self._prepare = None
         if self._arithmetic.is_exact:
             return
-        extractor = self.critic.features_extractor
-        normalize_images = self.policy.normalize_images
-        self._prepare = Preparation(self.observation_space, extractor, normalize_images, self._arithmetic.dtype)
+        extractor, scales = self.critic.features_extractor, self.policy.normalize_images
+        self._prepare = Preparation(self.observation_space, extractor, scales, self._arithmetic.dtype)
         for network in (self.actor, self.critic):
             fuse(network.optimizer)
         if self.device.type == "cpu":
@@ -336,7 +336,15 @@ class VisualTD3(OverlappedTD3):
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
+    def get_state(self) -> dict[str, Any]:
+        """:return: what training depends on beside Stable-Baselines3's own attributes, as plain data"""
+        return {**super().get_state(), "target_range": self._target_range.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`get_state` was called."""
+        super().set_state(state)
+        self._target_range.set_state(state["target_range"])
+
     def _excluded_save_params(self) -> list[str]:
-        derived = ["observers", "settings", "_resolved", "_parameter_groups", "_noise_schedule"]
-        derived += ["_arithmetic", "_prepare", "_losses"]
-        return [*super()._excluded_save_params(), *derived]
+        derived = "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _losses"
+        return [*super()._excluded_save_params(), *derived.split()]
