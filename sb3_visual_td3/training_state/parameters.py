@@ -57,6 +57,8 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, zlib.error, UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{zip_path} is damaged ({' '.join(str(error).split())}): go on from another one") from error
+    if not read:  # a zip that is cut short ends in one of those in it, and reads as that one
+        raise ValueError(f"{zip_path} is damaged (it holds no weights): go on from another one")
     return read
 
 

@@ -147,12 +147,13 @@ def _normalize_state(layer: VecNormalize) -> dict[str, Any]:
 
 
 def _set_normalize_state(layer: VecNormalize, state: Mapping[str, Any]) -> None:
+    statistics: Any = vars(layer).get("obs_rms")
     obs_rms = state["obs_rms"]
     if obs_rms is not None and "keys" in obs_rms:
         for key, moments in obs_rms["keys"].items():
-            _set_moments(layer.obs_rms[key], moments)  # type: ignore[index]
+            _set_moments(statistics[key], moments)
     elif obs_rms is not None:
-        _set_moments(layer.obs_rms, obs_rms)
+        _set_moments(statistics, obs_rms)
     _set_moments(layer.ret_rms, state["ret_rms"])
     layer.returns = np.array(state["returns"])
     if state["old_obs"] is not None:
