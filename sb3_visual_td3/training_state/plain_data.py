@@ -1,0 +1,71 @@
+"""Other people's values as plain data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sb3_visual_td3.common.arrays import StoredArray
+
+
+def class_path(cls: type) -> str:
+    """:return: where a class is found, such as ``torch.nn.modules.activation.ReLU``"""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def as_plain(value: Any, name: str) -> Any:
+    """Turn a value into a state: None, booleans, numbers, strings, arrays, and lists and dicts of these.
+
+    NumPy's scalars become arrays without dimensions, since arithmetic tells them from Python's numbers. Arrays are
+    copied.
+
+    :param value: what somebody's code hands over; tuples become lists
+    :param name: what it is called, for the error
+    :return: the state
+    :raises ValueError: if there is something else in it, or a key that is no string
+    """
+    if value is None or type(value) in {bool, int, float, str} or isinstance(value, StoredArray):
+        return value
+    if isinstance(value, np.generic | np.ndarray) and not value.dtype.hasobject:
+        return str(value) if isinstance(value, np.str_) else np.array(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{name} has the key {key!r}: expected strings, which is all that plain data may have")
+        return {str(key): as_plain(each, f"{name}.{key}") for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(each, f"{name}[{index}]") for index, each in enumerate(value)]
+    raise ValueError(
+        f"{name} is a {type(value).__name__}: expected plain data (None, booleans, numbers, strings, NumPy arrays, "
+        "lists and dicts of these)"
+    )
+
+
+def as_given(state: Any) -> Any:
+    """Undo :func:`as_plain`, but for tuples, which stay lists.
+
+    :param state: a state, as it came back from where it was put aside
+    :return: the value; its arrays are copies of its own
+    """
+    if isinstance(state, Mapping):
+        return {key: as_given(each) for key, each in state.items()}
+    if isinstance(state, list | tuple):
+        return [as_given(each) for each in state]
+    if isinstance(state, StoredArray):
+        state = np.asarray(state)
+    if isinstance(state, np.ndarray):
+        return state.copy() if state.ndim else state[()]
+    return state
+
+
+def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: those of the values that are plain data; the others are left out"""
+    kept = {}
+    for name, value in values.items():
+        try:
+            kept[name] = as_plain(value, name)
+        except ValueError:
+            continue
+    return kept

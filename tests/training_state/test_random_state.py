@@ -1,0 +1,190 @@
+"""Random generators, noise and spaces: what was going to come next comes next."""
+
+import random
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.noise import (
+    ActionNoise,
+    NormalActionNoise,
+    OrnsteinUhlenbeckActionNoise,
+    VectorizedActionNoise,
+)
+
+from sb3_visual_td3.training_state.action_noise_state import action_noise_state, set_action_noise_state
+from sb3_visual_td3.training_state.random_state import (
+    generator_state,
+    random_state,
+    restored_generator,
+    set_random_state,
+)
+from sb3_visual_td3.training_state.space_state import describe_space, set_space_random_state, space_random_state
+from tests.training_state.snapshots import set_other_random_state, through_json
+
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+
+
+def draw():
+    # An odd number of Gaussians each: all three keep the second of a pair for later.
+    return [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), *th.randn(3).tolist()]
+
+
+def test_the_global_generators_give_what_they_were_going_to():
+    draw()
+    state = through_json(random_state())
+    expected = [draw() for _ in range(3)]
+    set_other_random_state()
+    assert draw() != expected[0]
+    set_random_state(state)
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_reading_draws_nothing():
+    set_other_random_state()
+    expected = draw()
+    set_other_random_state()
+    random_state()
+    assert draw() == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_devices_give_what_they_were_going_to():
+    th.randn(3, device="cuda")
+    state = through_json(random_state())
+    expected = th.randn(5, device="cuda")
+    set_random_state(state)
+    assert th.equal(th.randn(5, device="cuda"), expected)
+
+
+def test_cuda_devices_of_another_machine_are_passed_over():
+    state = random_state()
+    n_devices = th.cuda.device_count() if th.cuda.is_available() else 0
+    set_random_state({**state, "cuda": [*state["cuda"][:n_devices], *[np.zeros(16, np.uint8)] * 3]})
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64", "PCG64DXSM"])
+def test_a_generator_of_any_kind_goes_on(kind):
+    generator = np.random.Generator(getattr(np.random, kind)(5))
+    generator.integers(10, dtype=np.uint32)  # leaves half a word
+    state = through_json(generator_state(generator))
+    expected = generator.random(4).tolist(), generator.integers(100, size=3, dtype=np.uint32).tolist()
+    for other in (None, np.random.Generator(getattr(np.random, kind)(6)), np.random.default_rng(1)):
+        again = restored_generator(other, state)
+        assert (again.random(4).tolist(), again.integers(100, size=3, dtype=np.uint32).tolist()) == expected
+
+
+def test_a_generator_that_others_share_stays_the_same_object():
+    generator = np.random.default_rng(0)
+    assert restored_generator(generator, through_json(generator_state(np.random.default_rng(1)))) is generator
+
+
+def test_a_generator_of_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="'os': expected one of MT19937"):
+        restored_generator(None, {"bit_generator": "os"})
+
+
+NESTED = [
+    lambda: spaces.Box(-1, 1, (2,), np.float32),
+    lambda: spaces.Dict({"a": spaces.Discrete(9), "b": spaces.Tuple([spaces.Box(0, 1, (3,)), spaces.MultiBinary(4)])}),
+    lambda: spaces.Sequence(spaces.Discrete(50)),
+]
+
+
+@pytest.mark.parametrize("make", NESTED)
+def test_spaces_sample_what_they_were_going_to(make):
+    space, other = make(), make()
+    space.seed(3)
+    space.sample()
+    state = through_json(space_random_state(space))
+    expected = [repr(space.sample()) for _ in range(3)]
+    other.seed(4)
+    set_space_random_state(other, state)
+    assert [repr(other.sample()) for _ in range(3)] == expected
+
+
+def test_a_space_that_was_never_sampled_is_not_seeded_by_looking():
+    space, other = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,))
+    state = through_json(space_random_state(space))
+    assert space._np_random is None
+    other.seed(1)
+    set_space_random_state(other, state)
+    assert other._np_random is None
+
+
+def test_a_space_of_another_structure_is_refused():
+    with pytest.raises(ValueError, match="2 parts in the snapshot, 0 here"):
+        set_space_random_state(BOX, space_random_state(NESTED[1]()))
+
+
+def test_spaces_in_words():
+    assert describe_space(spaces.Box(0, 255, (4, 84, 84), np.uint8)) == "Box(4, 84, 84) uint8 from 0 to 255"
+    both = spaces.Dict({"a": BOX, "b": spaces.Discrete(3)})
+    assert describe_space(both) == "Dict(a: Box(2,) float32 from -1.0 to 1.0, b: Discrete(3))"
+    uneven = [spaces.Box(np.array([-1.0, low]), np.ones(2)) for low in (-2.0, -3.0)]
+    assert describe_space(uneven[0]) != describe_space(uneven[1])
+
+
+class Shrinking(ActionNoise):
+    """The user's: a size that shrinks, a generator of its own, a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.size, self.rng, self.name = np.float32(1.0), np.random.default_rng(), "mine"
+
+    def __call__(self):
+        self.size *= np.float32(0.9)
+        return self.rng.normal(0, self.size, 2)
+
+
+class WithState(Shrinking):
+    def get_state(self):
+        return {"size": self.size, "random": self.rng.bit_generator.state}
+
+    def set_state(self, state):
+        self.size, self.rng.bit_generator.state = state["size"], state["random"]
+
+
+def ornstein():
+    return OrnsteinUhlenbeckActionNoise(np.zeros(2), np.ones(2), initial_noise=np.full(2, 0.5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NormalActionNoise(np.zeros(2), np.ones(2)),
+        ornstein,
+        lambda: VectorizedActionNoise(ornstein(), 3),
+        Shrinking,
+        WithState,
+        lambda: VectorizedActionNoise(Shrinking(), 2),
+    ],
+)
+def test_noise_goes_on(make):
+    noise, other = make(), make()
+    for _ in range(3):
+        noise()
+    state, generators = through_json(action_noise_state(noise), large=1), random_state()
+    expected = [noise().tobytes() for _ in range(4)]
+    other()
+    set_action_noise_state(other, state)
+    set_random_state(generators)
+    assert [other().tobytes() for _ in range(4)] == expected
+
+
+def test_a_noise_whose_size_was_changed_keeps_it():
+    noise = NormalActionNoise(np.zeros(2), np.ones(2))
+    state = through_json(action_noise_state(noise))
+    noise._sigma = 0.25 * np.ones(2)
+    set_action_noise_state(noise, state)
+    assert noise._sigma.tolist() == [1.0, 1.0]
+
+
+def test_another_noise_is_refused():
+    state = action_noise_state(VectorizedActionNoise(ornstein(), 3))
+    with pytest.raises(ValueError, match="for 3 environments, here are 2"):
+        set_action_noise_state(VectorizedActionNoise(ornstein(), 2), state)
+    with pytest.raises(ValueError, match=r"VectorizedActionNoise, the model here None: make the model as it was"):
+        set_action_noise_state(None, state)
