@@ -99,11 +99,7 @@ def test_a_buffer_goes_on_beside_the_uninterrupted_one(name, n_envs, n_before, i
         # The newest of one array is no sample until it has a successor.
         if one.size() > (name == "one array"):
             assert sampled(one) == sampled(other)
-    for array in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
-        parts = getattr(one, array, None)
-        for key in parts if isinstance(parts, dict) else [...]:
-            if parts is not None:
-                np.testing.assert_array_equal(getattr(other, array)[key], parts[key])
+        assert_same_arrays(one, other)
 
 
 def test_only_rows_in_use_are_put_aside_and_not_copied():
@@ -177,6 +173,8 @@ def test_what_would_be_lost_is_refused_before_training():
     with pytest.raises(ValueError, match="cannot put HerReplayBuffer aside"):
         replay_state(HerReplayBuffer(10, goals, ACTIONS, env=None))
     check_replay(OtherwiseSampled(*arguments))
+    with pytest.raises(ValueError, match=r"class was '.*\.ReplayBuffer' and is '.*\.OtherwiseSampled'"):
+        set_replay_state(OtherwiseSampled(*arguments), replay_state(ReplayBuffer(*arguments)))
     one, other = WithState(*arguments), WithState(*arguments)
     one.priorities[3] = 7
     set_replay_state(other, read_back(replay_state(one)))
