@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 
-def class_path(thing: object) -> str:
-    """:return: where the class of a thing is found: ``package.module.Class``"""
-    cls = type(thing)
+def class_path(cls: type) -> str:
+    """:return: where the class is found: ``package.module.Class``"""
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -60,7 +60,7 @@ def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
     """
     check_replay(buffer)
     state = buffer.get_state() if isinstance(buffer, HasState) else _stock_state(buffer)
-    return {"class": class_path(buffer), "state": state}
+    return {"class": class_path(type(buffer)), "state": state}
 
 
 def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     :raises ValueError: if the buffer is another one, or :func:`check_replay` does not let it pass; nothing is changed
     """
     check_replay(buffer)
-    require_same_settings({"class": state["class"]}, {"class": class_path(buffer)}, "The replay buffer")
+    require_same_settings({"class": state["class"]}, {"class": class_path(type(buffer))}, "The replay buffer")
     if isinstance(buffer, HasState):
         buffer.set_state(state["state"])
     else:
