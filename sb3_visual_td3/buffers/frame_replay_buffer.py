@@ -26,6 +26,8 @@ from sb3_visual_td3.buffers.observation_store import (
 )
 from sb3_visual_td3.buffers.pair_store import PairStore
 from sb3_visual_td3.buffers.stack_store import StackStore
+from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.same_settings import require_same_settings
 
 Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 
@@ -211,6 +213,65 @@ class FrameReplayBuffer(ReplayBuffer):
         if place.previous is not None:
             self.segment_ends[place.previous] |= ~continues
         self.segment_ends[place.row] = ~shifts
+
+    def end_segment(self) -> None:
+        """Have no n-step window run on beyond the transitions added last, whatever is added next and looks like it."""
+        if self.size():
+            self.segment_ends[(self.pos - 1) % self.buffer_size] = True
+
+    def get_state(self) -> dict[str, Any]:
+        """Show everything that samples and further transitions depend on, without a copy.
+
+        :return: plain data and views of the arrays, as far as they are in use
+        """
+        n_rows = self.size()
+        return {
+            "settings": self._settings(),
+            "pos": int(self.pos),
+            "full": bool(self.full),
+            "is_allocated": self._is_allocated,
+            "columns": {name: column[:n_rows] for name, column in self._columns().items()},
+            "stores": {key: store.get_state(n_rows) for key, store in self._stores.items()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on as the buffer would have that the state was taken of, bit for bit; what is here now is forgotten.
+
+        :param state: of ``get_state``; arrays still on disk are read straight into their places
+        :raises ValueError: if it is the state of a buffer made otherwise; nothing is changed then
+        :raises MemoryError: if the machine cannot hold the whole buffer
+        """
+        require_same_settings(state.get("settings", {}), self._settings(), "This FrameReplayBuffer")
+        if self._is_allocated:
+            self.reset()
+            self._make_columns(self.buffer_size)
+        elif state["is_allocated"]:
+            self._allocate()
+        if state["is_allocated"]:
+            for name, column in self._columns().items():
+                kept = state["columns"][name]
+                fill(column[: kept.shape[0]], kept)
+            for key, store in self._stores.items():
+                store.set_state(state["stores"][key])
+        self.pos, self.full = state["pos"], state["full"]
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        names = ("actions", "rewards", "dones", "timeouts", "segment_ends")
+        return {name: getattr(self, name) for name in names}
+
+    def _settings(self) -> dict[str, Any]:
+        """:return: what a buffer must have in common with another one to take up its state"""
+        parts = {key: f"{store.shape[2:]} {store.dtype}" for key, store in self._stores.items()}
+        return {
+            "buffer_size": int(self.buffer_size * self.n_envs),
+            "n_envs": int(self.n_envs),
+            "frame_stack": int(self.frame_stack),
+            "n_steps": int(self.n_steps),
+            "gamma": float(self.gamma),
+            "handle_timeout_termination": bool(self.handle_timeout_termination),
+            "action": f"{self.actions.shape[2:]} {self.actions.dtype}",
+            **{f"observation[{key!r}]" if self._is_dict else key: part for key, part in parts.items()},
+        }
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """Draw transitions with replacement, with Stable-Baselines3's draws.

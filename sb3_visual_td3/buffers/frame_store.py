@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.buffers.frame_index import Ids
 from sb3_visual_td3.buffers.memory import require_memory
+from sb3_visual_td3.common.arrays import fill
 
 Frames = NDArray[np.uint8]
 
@@ -117,12 +118,46 @@ class FrameStore:
                 found[places] = block[flat[places] - first]
         return found.reshape(*numbers.shape, *self.frame_shape)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """:return: what is in use; room that was never written is not"""
+    def _written(self) -> list[Frames]:
+        """:return: of each block what has been written, no copies"""
         n_used = [self._n_main] + [self._n_more] * len(self._blocks[1:])
         starts = np.cumsum([0, *n_used[:-1]]).tolist()
-        blocks = [block[: max(0, self._n_touched - start)] for block, start in zip(self._blocks, starts, strict=False)]
-        return {**self.__dict__, "_blocks": blocks}
+        return [block[: max(0, self._n_touched - start)] for block, start in zip(self._blocks, starts, strict=False)]
+
+    def get_state(self) -> dict[str, Any]:
+        """Show the frames, without a copy.
+
+        :return: the blocks as far as they are written, and the numbers that are used again, the next one last
+        """
+        return {
+            "n_main": self._n_main,
+            "n_more": self._n_more,
+            "n_touched": self._n_touched,
+            "free": np.array(self._free, np.int64),
+            "blocks": [block for block in self._written() if len(block)],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up frames, one block after the other; there is room for the expected ones.
+
+        :param state: of a store made alike
+        :raises MemoryError: if there are more frames than expected and the machine has no room for them
+        """
+        del self._blocks[1:]
+        self._n_main, self._n_more = state["n_main"], state["n_more"]
+        if len(self._blocks[0]) != self._n_main:  # it was unpickled once: see __setstate__
+            del self._blocks[0]
+            self._blocks.append(np.empty((self._n_main, *self.frame_shape), np.uint8))
+        for number, written in enumerate(state["blocks"]):
+            if number:
+                self._grow()
+            fill(self._blocks[number][: written.shape[0]], written)
+        self._free = np.asarray(state["free"]).tolist()
+        self._n_touched = state["n_touched"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """:return: what is in use; room that was never written is not"""
+        return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Get the room back; what was read is that room where it is as good as full, so that nothing is there twice."""

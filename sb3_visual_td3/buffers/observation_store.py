@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -64,6 +65,12 @@ class ObservationStore(Protocol):
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
         """Copy observations out, by an index such as numpy's into ``(size, n_envs)``."""
+
+    def get_state(self, n_rows: int) -> dict[str, Any]:
+        """:return: what the first rows hold and what the future depends on, as plain data and views of arrays"""
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up such a state, array by array; there is room, and it is empty."""
 
 
 class ObservationView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import get_obs_shape
 
 from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place
+from sb3_visual_td3.common.arrays import fill
 
 
 class PairStore:
@@ -61,3 +63,19 @@ class PairStore:
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
         """:return: a copy of the observations at an index into ``(size, n_envs)``"""
         return np.array(self._pairs[moment][index])
+
+    def get_state(self, n_rows: int) -> dict[str, Any]:
+        """Show what is held, without a copy.
+
+        :param n_rows: rows in use
+        :return: the observations before each transition and those after it, an array each: both grow at their end
+        """
+        return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what was held.
+
+        :param state: of a store made alike
+        """
+        for moment, name in ((BEFORE, "before"), (AFTER, "after")):
+            fill(self._pairs[moment, : state[name].shape[0]], state[name])

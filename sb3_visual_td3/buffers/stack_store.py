@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sb3_visual_td3.buffers.frame_index import ids_let_go
 from sb3_visual_td3.buffers.frame_store import BLACK, Frames, FrameStore
 from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place
+from sb3_visual_td3.common.arrays import fill
 
 
 def _same(one: Frames, other: Frames) -> bool:
@@ -113,3 +114,19 @@ class StackStore:
         ids = self.ids[:, :, moment][index]
         frames = self.frames.take(ids)
         return frames.reshape(*ids.shape[:-1], *self.shape[2:])
+
+    def get_state(self, n_rows: int) -> dict[str, Any]:
+        """Show what is held, without a copy.
+
+        :param n_rows: rows in use
+        :return: the numbers of the frames, and the frames
+        """
+        return {"ids": self.ids[:n_rows], "frames": self.frames.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what was held.
+
+        :param state: of a store made alike
+        """
+        fill(self.ids[: state["ids"].shape[0]], state["ids"])
+        self.frames.set_state(state["frames"])

@@ -156,6 +156,23 @@ class DrivingEvalCallback(BaseCallback):
             self.evaluate()
         self._env.close()
 
+    def get_state(self) -> dict[str, Any]:
+        """:return: how far the best policy drove, and the drivers that know nothing"""
+        return {
+            "best_distance_m": float(self.best_distance_m),
+            "last_evaluated": self._last_evaluated,
+            "baselines": dict(self._baselines),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the record of an earlier run; to be called when training has started.
+
+        :param state: of ``get_state``
+        """
+        self.best_distance_m = state["best_distance_m"]
+        self._last_evaluated = state["last_evaluated"]
+        self._baselines = dict(state["baselines"])
+
     def evaluate(self) -> Drive:
         """Evaluate the policy as it is now, log it, and keep it if it is the best so far."""
         self._last_evaluated = self.num_timesteps

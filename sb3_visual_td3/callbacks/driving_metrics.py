@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.arrays import fill
 
 
 class DrivingMetricsCallback(BaseCallback):
@@ -50,6 +52,28 @@ class DrivingMetricsCallback(BaseCallback):
             self._log_progress(infos[0])
         self._episode_steps[self.locals["dones"]] = 0
         return True
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: what the episodes and the terms of the reward have added up to"""
+        return {
+            "n_episodes": self.n_episodes,
+            "last_logged": self._last_logged,
+            "term_sums": {term: float(total) for term, total in self._term_sums.items()},
+            "n_term_steps": self._n_term_steps,
+            "episode_steps": self._episode_steps,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on in the midst of the episodes of an earlier run; to be called when training has started.
+
+        :param state: of ``get_state``
+        :raises ValueError: if there were more environments or fewer
+        """
+        fill(self._episode_steps, state["episode_steps"])
+        self.n_episodes = state["n_episodes"]
+        self._last_logged = state["last_logged"]
+        self._term_sums = defaultdict(float, state["term_sums"])
+        self._n_term_steps = state["n_term_steps"]
 
     def _add_terms(self, info: dict[str, Any]) -> None:
         if "reward_terms" in info:

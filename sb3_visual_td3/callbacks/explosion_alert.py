@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -107,6 +108,20 @@ class ExplosionAlertCallback(BaseCallback):
         if self.num_timesteps > self._last_checked:
             self._check()
         unwatch(self.model, self.monitor)
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: the window so far, and the alerts that last"""
+        active = [list(alert) for alert in sorted(self._active)]
+        return {"last_checked": self._last_checked, "active": active, "monitor": self.monitor.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the window of an earlier run; to be called when training has started.
+
+        :param state: of ``get_state``
+        """
+        self._last_checked = state["last_checked"]
+        self._active = {(rule, level) for rule, level in state["active"]}
+        self.monitor.set_state(state["monitor"], self.model.device)
 
     def _check(self) -> None:
         self._last_checked = self.num_timesteps

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -47,6 +48,18 @@ class GradientNormCallback(BaseCallback):
         if self.monitor.n_updates and self.num_timesteps > self._last_logged:
             self._log()
         unwatch(self.model, self.monitor)
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: the window so far"""
+        return {"last_logged": self._last_logged, "monitor": self.monitor.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the window of an earlier run; to be called when training has started.
+
+        :param state: of ``get_state``
+        """
+        self._last_logged = state["last_logged"]
+        self.monitor.set_state(state["monitor"], self.model.device)
 
     def _log(self) -> None:
         self._last_logged = self.num_timesteps

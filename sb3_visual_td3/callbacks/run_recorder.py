@@ -63,6 +63,18 @@ class RunRecorderCallback(BaseCallback):
         finished = dataclasses.replace(self._manifest, finished=_now())
         finished.write(self._folder / FILE_NAME)
 
+    def get_state(self) -> dict[str, Any]:
+        """:return: when the run started"""
+        return {"started": self._manifest.started}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Have ``run.json`` tell of the first start; to be called when training has started again.
+
+        :param state: of ``get_state``
+        """
+        self._manifest = dataclasses.replace(self._manifest, started=state["started"])
+        self._manifest.write(self._folder / FILE_NAME)
+
     def _describe_run(self) -> RunManifest:
         model = self.model
         hyperparams = {name: getattr(model, name) for name in _STOCK_HYPERPARAMS if hasattr(model, name)}

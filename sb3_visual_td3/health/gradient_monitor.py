@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch as th
 
@@ -140,6 +141,37 @@ class GradientMonitor:
         self._start_window()
         return _transfer(maxima)
 
+    def get_state(self) -> dict[str, Any]:
+        """Show the window so far, and what is kept over the whole run; to be called between two updates.
+
+        :return: plain data: numbers with the type of tensor that they are
+        """
+        bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
+        return {
+            "last_sampled": dict(self._last_sampled),
+            "n_updates": self.n_updates,
+            "counts": dict(self._counts),
+            "sums": _numbers(self._sums),
+            "maxima": _numbers(self._maxima),
+            "extremes": _numbers(self._extremes),
+            "value_bound": _numbers(bound),
+        }
+
+    def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
+        """Go on with the window of another monitor, to the bit.
+
+        :param state: of ``get_state``
+        :param device: where the model is, whose updates are folded into what is restored here
+        """
+        self._start_window()
+        self._last_sampled = dict(state["last_sampled"])
+        self.n_updates = state["n_updates"]
+        self._counts = dict(state["counts"])
+        self._sums = _scalar_tensors(state["sums"], device)
+        self._maxima = _scalar_tensors(state["maxima"], device)
+        self._extremes = _scalar_tensors(state["extremes"], device)
+        self._value_bound = _scalar_tensors(state["value_bound"], device).get(tags.Q_BOUND)
+
 
 def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor) -> th.Tensor:
     value = value.detach()
@@ -150,3 +182,17 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
     if not tensors:
         return {}
     return dict(zip(tensors, th.stack([tensor.double() for tensor in tensors.values()]).tolist(), strict=True))
+
+
+def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
+    """:return: by name the number, which a Python float holds exactly, and the type of the tensor"""
+    return {
+        name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
+    }
+
+
+def _scalar_tensors(numbers: Mapping[str, Any], device: th.device | str) -> dict[str, th.Tensor]:
+    """:return: the tensors again"""
+    return {
+        name: th.tensor(number, dtype=getattr(th, dtype), device=device) for name, (number, dtype) in numbers.items()
+    }
