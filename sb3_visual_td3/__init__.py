@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
     from sb3_visual_td3.callbacks.gradient_norm import GradientNormCallback
     from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+    from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
     from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 
 __version__ = files(__name__).joinpath("version.txt").read_text(encoding="utf-8").strip()
@@ -27,6 +28,7 @@ _HOMES = {
     "ExplosionAlertCallback": "callbacks.explosion_alert",
     "GradientNormCallback": "callbacks.gradient_norm",
     "RunRecorderCallback": "callbacks.run_recorder",
+    "SnapshotCallback": "callbacks.snapshot",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "FrameReplayBuffer",
     "GradientNormCallback",
     "RunRecorderCallback",
+    "SnapshotCallback",
     "VisualTD3",
     "__version__",
 ]

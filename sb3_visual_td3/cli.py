@@ -36,6 +36,19 @@ def _validate(arguments: list[str]) -> int:
     return 2 if run_dir is None else _report([str(run_dir)])
 
 
+def _resume(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.resume import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 resume",
+        description="Continue a run that was killed, from its newest good snapshot, as if nothing had happened.",
+        epilog="Where the simulator can hand over its state (LiteDriving-v0) the run is the one that was never killed, "
+        "bit for bit; elsewhere (CARLA) it goes on with a new episode, and says so.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
 def _report(arguments: list[str]) -> int:
     from sb3_visual_td3.report.command import add_arguments, run
 
@@ -52,6 +65,7 @@ _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INS
 
 COMMANDS = {
     "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _train),
+    "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
     "validate": Command("train for a short while, then report: may the long run start?", _validate),
     "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
 }

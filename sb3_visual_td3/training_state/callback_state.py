@@ -51,6 +51,11 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 """By class, what changes while a callback of Stable-Baselines3 or rl-zoo works; a subclass has its parents', too."""
 
 
+def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
+    """:return: every callback of a training once, each before those that it holds"""
+    return list(_numbered(root).values())
+
+
 def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> dict[str, Any]:
     """Show what every callback of a training has counted and found.
 

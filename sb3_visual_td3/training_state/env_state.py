@@ -77,9 +77,9 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
         instead of its last: what it had seen was normalised by the statistics of a fresh environment
     :raises ValueError: if the environment was made in another way; nothing has changed then
     """
+    check_env(env, state)
     base = env.unwrapped
     names = sub_env_names(base)
-    _check(state["description"], _description(env, names))
     is_exact = state["why_not_exact"] is None and why_not_exact(env) is None
     if is_exact and state["own"] is not None:
         base.set_state(as_given(state["own"]))  # type: ignore[attr-defined]
@@ -106,8 +106,14 @@ def _description(env: VecEnv, names: list[Names] | None) -> dict[str, Any]:
     }
 
 
-def _check(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """:raises ValueError: if the environments differ; all differences are named"""
+def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
+    """Refuse an environment that was made in another way.
+
+    :param env: the environment that is to go on
+    :param state: of :func:`env_state`
+    :raises ValueError: if they differ; all differences are named
+    """
+    there, here = state["description"], _description(env, sub_env_names(env.unwrapped))
     differences = [
         f"{name}: the snapshot has {_shown(there.get(name))}, the environment here {_shown(value)}"
         for name, value in here.items()

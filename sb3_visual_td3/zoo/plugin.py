@@ -7,6 +7,7 @@ them, this file can go.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import sys
 from importlib.resources import as_file, files
@@ -21,11 +22,14 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.experiment import describe_experiment
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
@@ -49,12 +53,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - callbacks that write into RUN_DIR are told where it is
     - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation
     - a progress bar is shown on a terminal
+    - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
     """
 
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
     has_started = False
     """Whether training has begun, so that an error is no mistake of the command line."""
+    resumed_run_dir: Path | None = None
+    """The RUN_DIR to go on in, from its newest good snapshot."""
 
     def __init__(
         self,
@@ -69,8 +76,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         config = config or default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
+        if self.resumed_run_dir is not None:
+            self.save_path = str(self.resumed_run_dir)
+            self.params_path = f"{self.save_path}/{self.env_name}"
         if not args.tensorboard_log:
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read them, and remember them as they were read: rl-zoo makes objects of them."""
+        hyperparams, saved = super().read_hyperparameters()
+        self._read_hyperparams = copy.deepcopy(dict(saved))
+        return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
         """Leave our ``learning_rate`` as it is written: rl-zoo makes a line of every string, "cos_1e-4" included."""
@@ -87,6 +103,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
         for callback in self.callbacks:
+            if isinstance(callback, SnapshotCallback):
+                callback.run_dir = self.save_path
+                callback.experiment = describe_experiment(self.args, self._read_hyperparams)
+                callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
             if isinstance(callback, DrivingEvalCallback):
@@ -94,10 +114,30 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 self.eval_freq = -1
         super().create_callbacks()
 
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """Make them; the episodes of a run that is resumed are written after those that are there."""
+        if self.resumed_run_dir is not None:
+            self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
+        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log))
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Save them once: a run that is resumed has its own."""
+        if self.resumed_run_dir is None:
+            super()._save_config(saved_hyperparams)
+
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train. Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one."""
+        """Train.
+
+        Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
+        is taken last, when the others have seen the step.
+        """
+        for callback in self.callbacks:
+            if isinstance(callback, SnapshotCallback):
+                callback.prepare(model)
         VisualExperimentManager.has_started = True
-        self.callbacks.sort(key=lambda callback: not isinstance(callback, ProgressBarCallback))
+        self.callbacks.sort(
+            key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
+        )
         super().learn(model)
 
 

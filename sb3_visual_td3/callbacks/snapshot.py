@@ -1,0 +1,214 @@
+"""Puts a whole training aside while it runs, and takes it up again after the process was killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3.callbacks.event_writer import run_directory
+from sb3_visual_td3.callbacks.run_files import continue_event_files, cut_back_to, run_files_state
+from sb3_visual_td3.runs.run_lock import RunLock
+from sb3_visual_td3.runs.snapshot import Snapshot
+from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
+from sb3_visual_td3.training_state.model_settings import settings_of
+from sb3_visual_td3.training_state.training import check_is_alike, checked, set_training_state, training_state
+
+SNAPSHOTS = "snapshots"
+"""Name of the folder in RUN_DIR."""
+MODEL = "model.zip"
+"""Name of Stable-Baselines3's own file of the model in a snapshot, for ``load()``."""
+
+
+class SnapshotCallback(BaseCallback):
+    """Puts the training aside every ``save_freq`` steps, so that a killed run continues as if nothing had happened.
+
+    A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (as Stable-Baselines3's own ``model.zip``, for
+    ``load()`` as well), the replay buffer, VecNormalize, every random state, counters, what callbacks have gathered,
+    and the environment where it can hand over its state (``get_state()`` and ``set_state()``, as LiteDriving-v0 has).
+    The run is then the one that was never killed, bit for bit; another environment begins a new episode, and that is
+    said. Snapshots are data, never code; each is complete or not there, and writes only what is new.
+
+    It is the last in the list of callbacks, so that the others have seen a step before it is put aside. A first
+    snapshot is taken before the first step. If a later one cannot be written (a full disk), that is said, the last
+    good one stays and training goes on.
+
+    A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
+    ``resume=True``, everything else as the first time::
+
+        model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
+
+    :param save_freq: environment steps between two snapshots; one is taken between two rollouts
+    :param run_dir: the run's folder; by default that of its event files
+    :param keep: how many snapshots to keep; the replay data that they share is there once
+    :param resume: whether to go on from the newest good snapshot in ``run_dir``; where there is none, training starts
+    :param verbose: 0 tells about mistakes only, 1 what is resumed, 2 each snapshot
+    :raises ValueError: if a number is below 1, or there is to be resumed without a ``run_dir``; before training starts,
+        if the model or its replay buffer cannot be put aside, if the snapshots there are another run's, or if the model
+        is not made as the one in the snapshot was
+    """
+
+    experiment: Mapping[str, Any] | None = None
+    """How the run was started, as plain data: told by whoever can start it again."""
+    must_resume: bool = False
+    """Whether it is a mistake if there is nothing to resume."""
+
+    def __init__(
+        self,
+        save_freq: int = 10_000,
+        run_dir: str | Path | None = None,
+        keep: int = 2,
+        resume: bool = False,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__(verbose)
+        if save_freq < 1 or keep < 1:
+            raise ValueError(f"save_freq={save_freq}, keep={keep}: expected numbers >= 1")
+        if resume and run_dir is None:
+            raise ValueError("SnapshotCallback(resume=True) has no run_dir: give the folder of the run to go on with")
+        self.save_freq = save_freq
+        self.run_dir = run_dir
+        self.keep = keep
+        self.resume = resume
+        self._store: SnapshotStore | None = None
+        self._lock: RunLock | None = None
+        self._snapshot: Snapshot | None = None
+        self._last_saved: int | None = None
+
+    def prepare(self, model: BaseAlgorithm) -> None:
+        """Find out, before anything is begun, whether the training can be put aside, and what there is to resume.
+
+        :param model: the model to train
+        :raises ValueError: as the class says
+        """
+        self._release()
+        folder = self.run_dir or run_directory(model.logger)
+        if folder is None:
+            raise ValueError("SnapshotCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
+        off_policy = checked(model)
+        self._folder = Path(folder)
+        store = SnapshotStore(self._folder / SNAPSHOTS)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
+        self._lock.acquire()
+        self._snapshot = self._find(store)
+        if self._snapshot is not None:
+            check_is_alike(off_policy, self._snapshot.state["training"])
+        self._settings = settings_of(off_policy)
+        self._store = store
+
+    def _find(self, store: SnapshotStore) -> Snapshot | None:
+        """:return: what to resume, if anything"""
+        if self.resume:
+            try:
+                return store.newest()
+            except NoSnapshotError:
+                if self.must_resume:
+                    raise
+                return None
+        there = store.all()
+        if there:
+            raise ValueError(
+                f"{store.folder} holds snapshots of another run, up to step {there[-1].step:,}: go on with it by "
+                "SnapshotCallback(resume=True) or 'visual-td3 resume', or give another run_dir"
+            )
+        return None
+
+    def _init_callback(self) -> None:
+        if self._store is None:
+            self.prepare(self.model)
+        if self._snapshot is not None:
+            continue_event_files(self.model, self._folder, self._snapshot.state["files"])
+
+    def _on_training_start(self) -> None:
+        root: BaseCallback = self.locals["callback"]
+        everyone = callbacks_in(root)
+        later = [type(callback).__name__ for callback in everyone[everyone.index(self) + 1 :]]
+        if set(later) - {"ProgressBarCallback"}:
+            raise ValueError(
+                f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, so that "
+                "the others have seen a step before it is put aside"
+            )
+        self._root = root
+        for name in unknown_callbacks(root):
+            self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts anew")
+        if self._snapshot is not None:
+            self._go_on_from(self._snapshot)
+        self._last_saved = None if self._snapshot is None else self._snapshot.step
+        self._snapshot = None
+
+    def _go_on_from(self, snapshot: Snapshot) -> None:
+        for line in snapshot.skipped:
+            self._say(f"passed over {line}")
+        state = snapshot.state
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        try:
+            told = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
+            told += cut_back_to(self._folder, self.logger, state["files"], snapshot.step)
+        except (ValueError, MemoryError, OSError) as error:
+            raise SnapshotError(f"{snapshot.path} cannot be resumed: {error}") from error
+        total = self.locals["total_timesteps"]
+        if self.verbose:
+            print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
+        for line in told:
+            self._say(line)
+
+    def _on_rollout_start(self) -> None:
+        if self._last_saved is None:
+            self.save()
+        elif self.model.num_timesteps - self._last_saved >= self.save_freq:
+            try:
+                self.save()
+            except SnapshotError as error:
+                self._last_saved = self.model.num_timesteps
+                print(f"snapshot: {error}; training goes on", file=sys.stderr)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._release()
+
+    def save(self) -> None:
+        """Put the training aside now; to be called between two rollouts, as ``on_rollout_start`` is.
+
+        :raises SnapshotError: if it cannot be written; what was there stays
+        """
+        assert self._store is not None
+        model = self.model
+        assert isinstance(model, OffPolicyAlgorithm)
+        state = {
+            "experiment": self.experiment,
+            "training": training_state(model, self._root, self._settings),
+            "files": run_files_state(self._folder, self.logger),
+        }
+        saved = self._store.save(model.num_timesteps, state, {MODEL: model.save}, self.keep)
+        self._last_saved = model.num_timesteps
+        if self.verbose >= 2:
+            print(
+                f"snapshot of step {saved.step:,} in {saved.seconds:.1f} s: {saved.n_bytes_written / 1e6:,.1f} MB new "
+                f"of {saved.n_bytes_total / 1e6:,.1f}"
+            )
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: nothing: what it knows is where the snapshots are"""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """There is nothing to take up."""
+
+    def _say(self, line: str) -> None:
+        if self.verbose:
+            print(f"snapshot: {line}")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = self._store = None

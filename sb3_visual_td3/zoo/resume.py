@@ -1,0 +1,84 @@
+"""``visual-td3 resume RUN_DIR``: continues a run that was killed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
+from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from sb3_visual_td3.zoo.experiment import arguments_of, check_imports, hyperparameter_file
+from sb3_visual_td3.zoo.plugin import VisualExperimentManager
+from sb3_visual_td3.zoo.train import BAD_USAGE, train_or_complain
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a resumption can be told."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run, which holds snapshots/")
+    parser.add_argument("--list", action="store_true", help="show the snapshots there are and do nothing")
+    parser.add_argument(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages of your own that the run's hyperparameters name and that may be imported",
+    )
+
+
+def run(settings: argparse.Namespace) -> int:
+    """Continue a run.
+
+    :param settings: the parsed arguments
+    :return: the exit code
+    """
+    try:
+        if settings.list:
+            return _list_snapshots(settings.run_dir)
+        experiment = _experiment_of(settings.run_dir)
+        check_imports(experiment, settings.allow)
+    except ValueError as error:
+        print(f"visual-td3 resume: {error}", file=sys.stderr)
+        return BAD_USAGE
+    with tempfile.TemporaryDirectory() as folder:
+        conf_file = Path(folder) / "hyperparams.yml"
+        conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
+        VisualExperimentManager.resumed_run_dir = settings.run_dir
+        try:
+            trained = train_or_complain(arguments_of(experiment, str(conf_file)), "resume")
+        finally:
+            VisualExperimentManager.resumed_run_dir = None
+    return 0 if trained else BAD_USAGE
+
+
+def _store(run_dir: Path) -> SnapshotStore:
+    if not (run_dir / SNAPSHOTS).is_dir():
+        raise ValueError(
+            f"{run_dir} holds no {SNAPSHOTS}/: give the folder of a run that SnapshotCallback was part of, such as "
+            "logs/visual_td3/LiteDriving-v0_1"
+        )
+    return SnapshotStore(run_dir / SNAPSHOTS)
+
+
+def _list_snapshots(run_dir: Path) -> int:
+    for each in _store(run_dir).all():
+        print(f"step {each.step:>12,}  {each.created}  {each.path}")
+    return 0
+
+
+def _experiment_of(run_dir: Path) -> Mapping[str, Any]:
+    """:return: how the run was started, of the newest snapshot whose description can be read"""
+    snapshot = _store(run_dir).newest()
+    experiment: Mapping[str, Any] | None = snapshot.state["experiment"]
+    if experiment is None:
+        raise SnapshotError(
+            f"{run_dir}: the run was not started by 'visual-td3 train'. Call its script again, with "
+            "SnapshotCallback(..., resume=True)"
+        )
+    return experiment

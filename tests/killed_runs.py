@@ -1,0 +1,142 @@
+"""Runs in processes of their own, which are killed; what they leave behind is read and compared."""
+
+import csv
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import torch as th
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+WALL_CLOCK = {"time/fps", "time/time_elapsed"}
+
+
+def in_child(function, log_path):
+    """Call a function in a forked process. Return its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        with open(log_path, "a", buffering=1) as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = log
+            try:
+                status = function() or 0
+            except BaseException:
+                traceback.print_exc()
+                raise
+    finally:
+        os._exit(status)
+
+
+def ended(pid, within_s):
+    """The exit status of a process that ends within that time; None if it does not."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    return None
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def dies_in_the_midst_of_a_snapshot(function, n_writes):
+    """The function, killed when it has made sure for the n-th time that something it wrote is on the disk."""
+    left = [n_writes]
+    really_sync = os.fsync
+
+    def sync(handle):
+        left[0] -= 1
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        really_sync(handle)
+
+    def call():
+        os.fsync = sync
+        return function()
+
+    return call
+
+
+def weights_in(model_path):
+    """Every tensor in SB3's zip, optimizers included."""
+    found = {}
+    with zipfile.ZipFile(model_path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pth"):
+                _collect(found, name, th.load(BytesIO(archive.read(name)), weights_only=True))
+    return found
+
+
+def _collect(found, name, value):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _collect(found, f"{name}.{key}", item)
+    elif isinstance(value, th.Tensor):
+        found[name] = value
+
+
+def assert_same_weights(one, other):
+    first, second = weights_in(one), weights_in(other)
+    assert first.keys() == second.keys()
+    assert len(first) > 10
+    for name, tensor in first.items():
+        assert th.equal(tensor, second[name]), name
+
+
+def assert_same_replay(one, other):
+    first, second = (pickle.loads(path.read_bytes()) for path in (one, other))
+    assert first.size() == second.size() > 0
+    assert first.pos == second.pos
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        a, b = getattr(first, name), getattr(second, name)
+        for key in a if isinstance(a, dict) else [...]:
+            np.testing.assert_array_equal(np.asarray(a[key]), np.asarray(b[key]), err_msg=name)
+    for attribute in ("segment_ends",):
+        if hasattr(first, attribute):
+            np.testing.assert_array_equal(getattr(first, attribute), getattr(second, attribute))
+
+
+def scalars_of_run(folder):
+    """Every scalar of a run, over all of its event files: name -> [(step, value), ...]."""
+    (run,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
+    accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+def assert_same_scalars(one, other):
+    """No gap, no step twice, and every value the same; wall-clock names aside."""
+    first, second = scalars_of_run(one), scalars_of_run(other)
+    assert first.keys() == second.keys()
+    assert len(first) > 20
+    for tag in first:
+        steps = [step for step, _ in second[tag]]
+        assert steps == sorted(set(steps)), tag
+        if tag in WALL_CLOCK:
+            assert steps == [step for step, _ in first[tag]], tag
+        else:
+            np.testing.assert_array_equal(np.array(first[tag]), np.array(second[tag]), err_msg=tag)
+
+
+def episodes_in(folder):
+    """Reward and length of every episode, of all of Monitor's files."""
+    rows = []
+    for path in sorted(folder.glob("*monitor.csv")):
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("#")
+        rows += [(row["r"], row["l"]) for row in csv.DictReader(lines[1:])]
+    return rows
