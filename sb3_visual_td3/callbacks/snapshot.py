@@ -148,13 +148,18 @@ class SnapshotCallback(BaseCallback):
         for line in snapshot.skipped:
             self._say(f"passed over {line}")
         state = snapshot.state
+        total, was_total = self.locals["total_timesteps"], state["training"]["model"]["counters"]["_total_timesteps"]
+        if total != was_total:
+            raise SnapshotError(
+                f"the run in {self._folder} was to have {was_total:,} steps, this one is to have {total:,}: call learn() "
+                "as the first time, for schedules depend on it"
+            )
         assert isinstance(self.model, OffPolicyAlgorithm)
         try:
             told = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
             told += cut_back_to(self._folder, self.logger, state["files"], snapshot.step)
         except (ValueError, MemoryError, OSError) as error:
             raise SnapshotError(f"{snapshot.path} cannot be resumed: {error}") from error
-        total = self.locals["total_timesteps"]
         if self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
         for line in told:

@@ -32,11 +32,15 @@ class RunLock:
     def acquire(self) -> None:
         """Get the lock, or nothing if this object has it.
 
+        Another object of this process gives it up: in a notebook it belongs to a training that was interrupted.
+
         :raises ValueError: if the run is being trained
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:
             return
+        for other in [lock for lock in _held if lock.path.resolve() == self.path.resolve()]:
+            other.release()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             self._lock(handle)

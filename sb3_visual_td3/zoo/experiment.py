@@ -82,7 +82,7 @@ def _plain(where: str, value: Any) -> Any:
         return value
     raise ValueError(
         f"{where} is {value!r}, which a snapshot does not hold: expected numbers, strings, lists and mappings of "
-        "these. Leave SnapshotCallback out, or continue the run with SnapshotCallback(resume=True) in a script of your own"
+        "these. Leave SnapshotCallback out, or train in a script of your own, with SnapshotCallback(resume=True)"
     )
 
 

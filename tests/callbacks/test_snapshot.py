@@ -1,0 +1,337 @@
+"""SnapshotCallback in scripts: the same script is called again and goes on."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+
+from sb3_visual_td3 import SnapshotCallback, VisualTD3
+from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from tests.image_env import ImageEnv
+from tests.killed_runs import assert_same_scalars, episodes_in
+from tests.training_state.small_envs import StatefulEnv, StatefulImageEnv
+
+SMALL = {"buffer_size": 60, "learning_starts": 10, "batch_size": 4, "seed": 0, "device": "cpu"}
+
+
+class Killed(BaseException):
+    """Nothing cleans up after a SIGKILL; nothing that trains catches this."""
+
+
+class Kill(BaseCallback):
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def _on_step(self):
+        if self.num_timesteps >= self.at:
+            raise Killed
+        return True
+
+
+def vector_td3(tb=None, **kwargs):
+    return TD3("MlpPolicy", DummyVecEnv([StatefulEnv]), tensorboard_log=tb, **{**SMALL, **kwargs})
+
+
+def vector_sac(tb=None):
+    env = VecNormalize(make_vec_env(StatefulEnv, 2, seed=1))
+    return SAC("MlpPolicy", env, tensorboard_log=tb, train_freq=3, gradient_steps=2, **SMALL)
+
+
+def stacked_visual_td3(tb=None):
+    env = VecFrameStack(VecNormalize(DummyVecEnv([StatefulImageEnv]), norm_obs=False), 3)
+    kwargs = {"policy_kwargs": {"net_arch": [8], "trunk_dim": 4}, "n_steps": 3}
+    return VisualTD3("CnnPolicy", env, tensorboard_log=tb, **SMALL, **kwargs)
+
+
+def driving(tb=None, monitor_dir=None):
+    kwargs = {"image_size": 48}
+    env = make_vec_env("LiteDriving-v0", 1, seed=2, monitor_dir=monitor_dir, env_kwargs=kwargs)
+    return VisualTD3("CnnPolicy", env, policy_kwargs={"net_arch": [8]}, tensorboard_log=tb, **SMALL)
+
+
+def weights(model):
+    return model.get_parameters()
+
+
+def assert_equal(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, th.Tensor):
+        assert th.equal(one, other)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("make", [vector_td3, vector_sac, stacked_visual_td3, driving])
+def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, make):
+    def script(folder, kill_at=None):
+        model = make(tb=str(folder / "tb"))
+        callbacks = [Kill(kill_at)] if kill_at else []
+        snapshots = SnapshotCallback(save_freq=20, run_dir=folder, resume=True, verbose=0)
+        model.learn(90, callback=[*callbacks, snapshots], log_interval=2)
+        return model
+
+    whole = script(tmp_path / "whole")
+    for kill_at in (1, 33, 47, 81):
+        with pytest.raises(Killed):
+            script(tmp_path / "killed", kill_at)
+    resumed = script(tmp_path / "killed")
+
+    assert_equal(weights(whole), weights(resumed))
+    assert whole.num_timesteps == resumed.num_timesteps >= 90
+    assert_equal(whole.replay_buffer.rewards.tolist(), resumed.replay_buffer.rewards.tolist())
+    assert len(list((tmp_path / "killed" / "tb").iterdir())) == 1, "one folder of event files"
+    assert_same_scalars(tmp_path / "whole" / "tb", tmp_path / "killed" / "tb", at_least=5)
+
+
+@pytest.mark.parametrize("make", [vector_td3, stacked_visual_td3])
+def test_putting_aside_changes_nothing(tmp_path, make):
+    plain, watched = make(), make()
+    plain.learn(60)
+    watched.learn(60, callback=SnapshotCallback(save_freq=7, run_dir=tmp_path))
+    assert_equal(weights(plain), weights(watched))
+    assert len(list((tmp_path / "snapshots").glob("step_*"))) == 2
+
+
+def test_the_model_in_a_snapshot_loads(tmp_path):
+    model = stacked_visual_td3()
+    model.learn(40, callback=SnapshotCallback(save_freq=40, run_dir=tmp_path, keep=1))
+    snapshot = SnapshotStore(tmp_path / "snapshots").newest()
+    assert VisualTD3.load(snapshot.file("model.zip")).num_timesteps == snapshot.step
+
+
+def test_a_model_that_overlaps_a_schedule_and_an_evaluation_goes_on(tmp_path):
+    """SB3's EvalCallback draws its episodes from an environment of its own, which goes on too."""
+
+    def script(folder, kill_at=None):
+        model = vector_td3(str(folder / "tb"), learning_rate=LinearSchedule(1e-3, 1e-4, 1.0))
+        evaluation = EvalCallback(make_vec_env(StatefulEnv, 1, seed=9), eval_freq=25, log_path=folder, verbose=0)
+        callbacks = [Kill(kill_at)] if kill_at else []
+        model.learn(100, callback=[evaluation, *callbacks, SnapshotCallback(10, folder, resume=True, verbose=0)])
+
+    script(tmp_path / "whole")
+    with pytest.raises(Killed):
+        script(tmp_path / "killed", 66)
+    script(tmp_path / "killed")
+    one, other = (np.load(tmp_path / name / "evaluations.npz") for name in ("whole", "killed"))
+    assert one["timesteps"].tolist() == [25, 50, 75, 100]
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_an_environment_without_a_state_goes_on_with_a_new_episode_and_says_so(tmp_path, capsys):
+    def script(kill_at=None):
+        model = VisualTD3("CnnPolicy", ImageEnv(), n_steps=3, policy_kwargs={"net_arch": [8]}, **SMALL)
+        callbacks = [Kill(kill_at)] if kill_at else []
+        model.learn(60, callback=[*callbacks, SnapshotCallback(20, tmp_path, resume=True)])
+        return model
+
+    with pytest.raises(Killed):
+        script(45)
+    model = script()
+    said = capsys.readouterr().out
+    assert "resumed at step 40 of 60" in said
+    assert "ImageEnv has no get_state()/set_state(): a new episode begins" in said
+    assert model.replay_buffer.segment_ends[39, 0], "no return runs on from the old episode into the new one"
+
+
+def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
+    """make_vec_env() begins Monitor's file anew before training starts, and configure() the CSV log."""
+
+    def script(folder, kill_at=None):
+        model = driving(monitor_dir=str(folder))
+        model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+        callbacks = [Kill(kill_at)] if kill_at else []
+        model.learn(300, callback=[*callbacks, SnapshotCallback(60, folder, resume=True)], log_interval=1)
+
+    script(tmp_path / "whole")
+    with pytest.raises(Killed):
+        script(tmp_path / "killed", 190)
+    script(tmp_path / "killed")
+    assert len(episodes_in(tmp_path / "whole")) >= 4
+    assert sorted(episodes_in(tmp_path / "whole")) == sorted(episodes_in(tmp_path / "killed"))
+    assert "0.monitor.csv was begun anew" in capsys.readouterr().out
+    assert (tmp_path / "killed" / "until_000000180.progress.csv").is_file()
+    assert_same_scalars(tmp_path / "whole", tmp_path / "killed", at_least=5)
+
+
+def test_the_newest_good_one_is_taken_where_the_last_is_damaged(tmp_path, capsys):
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    model_path = tmp_path / "snapshots" / "step_000000040" / "model.zip"
+    model_path.write_bytes(model_path.read_bytes()[:-100])
+    resumed = vector_td3()
+    resumed.learn(50, callback=SnapshotCallback(20, tmp_path, resume=True))
+    said = capsys.readouterr().out
+    assert "passed over step_000000040: model.zip is damaged" in said
+    assert "resumed at step 20 of 50" in said
+    whole = vector_td3()
+    whole.learn(50)
+    assert_equal(weights(whole), weights(resumed))
+
+
+def test_a_full_disk_stops_no_training_and_costs_no_snapshot(tmp_path, monkeypatch, capsys):
+    really_write, is_full = os.write, [False]
+
+    def write(handle, data):
+        if is_full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really_write(handle, data)
+
+    class FullBetween(BaseCallback):
+        def _on_step(self):
+            is_full[0] = 30 <= self.num_timesteps < 60
+            return True
+
+    monkeypatch.setattr(os, "write", write)
+    model = vector_td3()
+    model.learn(90, callback=[FullBetween(), SnapshotCallback(20, tmp_path)])
+    monkeypatch.undo()
+
+    assert model.num_timesteps == 90
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("snapshot: ")]
+    assert len(lines) == 1
+    assert "No space left on device" in lines[0]
+    assert "the last good snapshot is step 20" in lines[0]
+    assert "training goes on" in lines[0]
+    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [60, 80]
+    resumed = vector_td3()
+    resumed.learn(90, callback=SnapshotCallback(20, tmp_path, resume=True, verbose=0))
+    assert_equal(weights(model), weights(resumed))
+
+
+def test_a_disk_that_is_full_from_the_start_is_an_error_before_the_first_step(tmp_path, monkeypatch):
+    def write(handle, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", write)
+    model = vector_td3()
+    with pytest.raises(SnapshotError, match="No space left on device"):
+        model.learn(30, callback=SnapshotCallback(10, tmp_path))
+    assert model.num_timesteps == 0
+
+
+class WideEnv(StatefulEnv):
+    observation_space = spaces.Box(-1, 1, (5,), np.float32)
+
+    def _observation(self):
+        return np.zeros(5, np.float32)
+
+
+def _learn_again(folder, model, total=50, **kwargs):
+    model.learn(total, callback=SnapshotCallback(20, folder, resume=True, **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("again", "message"),
+    [
+        (lambda: TD3("MlpPolicy", DummyVecEnv([WideEnv]), **SMALL), r"observation_space: the snapshot has Box\(3,"),
+        (lambda: vector_td3(learning_rate=3e-4), r"learning_rate was 0.001, is 0.0003"),
+        (lambda: vector_td3(policy_kwargs={"net_arch": [8]}), "policy_kwargs"),
+        (lambda: vector_td3(buffer_size=61), "buffer_size was 60, is 61"),
+        (lambda: SAC("MlpPolicy", DummyVecEnv([StatefulEnv]), **SMALL), "algorithm was"),
+    ],
+)
+def test_what_was_made_otherwise_is_refused_and_nothing_is_lost(tmp_path, again, message):
+    vector_td3(str(tmp_path / "tb")).learn(50, callback=SnapshotCallback(20, tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=message):
+        _learn_again(tmp_path, again())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    _learn_again(tmp_path, vector_td3())
+
+
+def test_another_length_is_refused(tmp_path):
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    with pytest.raises(ValueError, match="was to have 50 steps, this one is to have 80"):
+        _learn_again(tmp_path, vector_td3(), total=80)
+
+
+def test_snapshots_of_another_run_are_neither_mixed_with_nor_replaced(tmp_path):
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    with pytest.raises(ValueError, match=r"snapshots of another run, up to step 40.*resume=True"):
+        vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+
+
+def test_a_foreign_snapshot_is_refused(tmp_path):
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path, keep=1))
+    record = tmp_path / "snapshots" / "step_000000040" / "snapshot.json"
+    record.write_text(json.dumps({"format": "something else"}))
+    with pytest.raises(SnapshotError, match=r"no snapshot is good: step_000000040: snapshot\.json"):
+        _learn_again(tmp_path, vector_td3())
+
+
+def test_a_notebook_may_go_on_after_it_was_interrupted(tmp_path):
+    """The first callback still lives, and so does its lock."""
+    first = SnapshotCallback(20, tmp_path)
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=[Kill(30), first])
+    _learn_again(tmp_path, vector_td3(), verbose=0)
+    assert first is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vector_td3(learning_rate=lambda remaining: 1e-3), "learning_rate is a function"),
+        (lambda: PPO("MlpPolicy", DummyVecEnv([StatefulEnv]), device="cpu"), "PPO cannot be put aside"),
+        (lambda: vector_td3(replay_buffer_class=_OwnBuffer), "cannot put _OwnBuffer aside"),
+    ],
+)
+def test_what_cannot_be_put_aside_is_an_error_before_training(tmp_path, make, message):
+    model = make()
+    with pytest.raises(ValueError, match=message):
+        model.learn(30, callback=SnapshotCallback(10, tmp_path))
+    assert model.num_timesteps == 0
+
+
+class _OwnBuffer(ReplayBuffer):
+    """Keeps something that nobody else knows of."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.priorities = np.zeros(3)
+
+
+def test_it_comes_last(tmp_path):
+    with pytest.raises(ValueError, match="SnapshotCallback is followed by Kill: put it last"):
+        vector_td3().learn(30, callback=[SnapshotCallback(10, tmp_path), Kill(20)])
+
+
+def test_a_callback_of_the_users_is_named(tmp_path, capsys):
+    vector_td3().learn(30, callback=[Kill(99), SnapshotCallback(10, tmp_path)])
+    assert "Kill has no get_state() and set_state()" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kwargs", [{"save_freq": 0}, {"keep": 0}, {"resume": True}])
+def test_bad_arguments_are_refused(kwargs):
+    with pytest.raises(ValueError, match="expected numbers|has no run_dir"):
+        SnapshotCallback(**kwargs)
+
+
+def test_without_a_folder_there_is_an_error():
+    with pytest.raises(ValueError, match="no folder to write to"):
+        vector_td3().learn(30, callback=SnapshotCallback(10))
+
+
+def test_progress_is_shown_from_where_it_goes_on(tmp_path):
+    model = vector_td3()
+    model.learn(50, callback=SnapshotCallback(20, tmp_path), progress_bar=True)
+    again = vector_td3()
+    callback = SnapshotCallback(20, tmp_path, resume=True, verbose=0)
+    again.learn(50, callback=callback, progress_bar=True)
+    assert_equal(weights(model), weights(again))
