@@ -129,15 +129,17 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"
     unknown = [name for name in names[:-1] if name not in COUNTERS and name not in _WITHOUT_STATE]
-    if not unknown or _classes_have_state(unknown[0]):
+    return _why_not_through(unknown[0]) if unknown else None
+
+
+def _why_not_through(wrapper: str) -> str | None:
+    """:return: why what is in this outermost unknown wrapper is out of reach; None where it hands that over itself"""
+    classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
+    if not classes:  # it is made in another process, which does not tell whose methods it has found
+        return f"{wrapper} is a wrapper that this process does not know: import it here"
+    if all(hasattr(cls, "get_state") and hasattr(cls, "set_state") for cls in classes):
         return None  # the outermost that has both answers for what is in it
-    return f"{unknown[0]} may keep something of the episode that it cannot hand over: it has no get_state()/set_state()"
-
-
-def _classes_have_state(name: str) -> bool:
-    """:return: whether this process knows a wrapper of this name, and all that bear it have both methods"""
-    classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == name]
-    return bool(classes) and all(hasattr(cls, "get_state") and hasattr(cls, "set_state") for cls in classes)
+    return f"{wrapper} may keep something of the episode that it cannot hand over: it has no get_state()/set_state()"
 
 
 def _subclasses(cls: type) -> Iterator[type]:

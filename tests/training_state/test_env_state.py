@@ -95,6 +95,18 @@ def test_why_it_cannot_go_on_is_one_line(env, reason, where):
     venv.close()
 
 
+def test_a_wrapper_that_only_the_other_process_knows_is_named():
+    def make():
+        class Local(Momentum):
+            pass
+
+        return Local(StatefulEnv())
+
+    venv = VEC_ENVS["elsewhere"]([make])
+    assert why_not_exact(venv) == "Local is a wrapper that this process does not know: import it here"
+    venv.close()
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -204,6 +216,29 @@ def test_a_model_begins_new_episodes_with_fresh_noise(tmp_path):
     assert other._last_episode_starts.tolist() == [True]
 
 
+class Sampling(StatefulEnv):
+    """Has an action space of its own."""
+
+    def __init__(self):
+        self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+
+def test_what_vecnormalize_has_seen_last_and_what_spaces_sample_next():
+    env, other = (normalised(Sampling, 2) for _ in range(2))
+    for number, each in enumerate([env, other]):
+        for index, space in enumerate(each.get_attr("action_space")):
+            space.seed(10 * number + index)
+        each.seed(number)
+        each.reset()
+    list(steps(env, 4))
+    assert set_env_state(other, through_json(env_state(env))) is None
+    np.testing.assert_array_equal(other.get_original_obs(), env.get_original_obs())
+    np.testing.assert_array_equal(other.get_original_reward(), env.get_original_reward())
+    for mine, theirs in zip(env.get_attr("action_space"), other.get_attr("action_space"), strict=True):
+        assert mine.sample().tolist() == theirs.sample().tolist()
+
+
+@pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
 def test_elapsed_time_goes_on():
     env, other = (VecMonitor(normalised(StatefulEnv)) for _ in range(2))
     env.reset()

@@ -91,6 +91,7 @@ def test_the_log_goes_on_with_its_means():
     state = through_json(logger_state(logger))
     record(other, 5.0)
     other.record("other", 1)
+    other.record_mean("mean", 9.0)
     set_logger_state(other, state)
     assert set(other.name_to_value) == {"a", "words", "mean"}
     assert type(other.name_to_value["a"]) is np.float32
