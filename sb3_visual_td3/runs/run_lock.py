@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -39,7 +38,7 @@ class RunLock:
         """
         if self._handle is not None:
             return
-        for other in [lock for lock in _held if lock.path.resolve() == self.path.resolve()]:
+        for other in [lock for lock in _held if lock.path.absolute() == self.path.absolute()]:
             other.release()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -83,7 +82,7 @@ class RunLock:
             ) from error
 
 
-_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+_held: set[RunLock] = set()
 
 
 def _let_go_in_child() -> None:

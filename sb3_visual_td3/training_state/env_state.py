@@ -90,6 +90,41 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     return None if is_exact else env.reset()
 
 
+def evaluation_state(env: VecEnv) -> dict[str, Any]:
+    """Read what an environment remembers between its episodes: one for evaluations, which begin with a reset.
+
+    It may not have been reset yet.
+
+    :param env: the environment, with its layers
+    :return: plain data
+    """
+    base = env.unwrapped
+    names = sub_env_names(base)
+    return {
+        "description": _description(env, names),
+        "layers": [layer_state(layer) for layer in layers_of(env)],
+        "environments": None if names is None else sub_env_states(base, names, owns_states=False),
+        "seeds": list(base._seeds),
+    }
+
+
+def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
+    """Go on from where :func:`evaluation_state` was called; the environment is to be reset before it is used.
+
+    :param env: an environment made alike
+    :param state: as returned there
+    :raises ValueError: if the environment was made in another way; nothing has changed then
+    """
+    check_env(env, state)
+    base = env.unwrapped
+    names = sub_env_names(base)
+    if names is not None and state["environments"] is not None:
+        set_sub_env_states(base, names, state["environments"], to_be_reset=True)
+    for layer, each in zip(layers_of(env), state["layers"], strict=True):
+        set_layer_state(layer, each)
+    base._seeds = list(state["seeds"])  # of the next reset: none, if there has been one
+
+
 def _has_own_state(base: VecEnv) -> bool:
     return hasattr(type(base), "get_state") and hasattr(type(base), "set_state")
 

@@ -12,7 +12,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.training_state.callback_state import callbacks_state, set_callbacks_state
-from sb3_visual_td3.training_state.env_state import check_env, env_state, not_restored, set_env_state, why_not_exact
+from sb3_visual_td3.training_state.env_state import (
+    check_env,
+    env_state,
+    evaluation_state,
+    not_restored,
+    set_env_state,
+    set_evaluation_state,
+    why_not_exact,
+)
 from sb3_visual_td3.training_state.logger_state import logger_state, set_logger_state
 from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
 from sb3_visual_td3.training_state.model_state import model_state, set_model_state
@@ -67,7 +75,7 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
         "replay": replay_state(model.replay_buffer),
         "env": env_state(model.env),
         "logger": logger_state(model.logger),
-        "callbacks": callbacks_state(root, env_state),
+        "callbacks": callbacks_state(root, evaluation_state),
         "random": random_state(),
         "n_threads": th.get_num_threads(),
     }
@@ -99,7 +107,7 @@ def set_training_state(
     told += [f"{name} has no get_state() and set_state(): it starts anew" for name in not_restored(model.env)]
     set_model_state(model, state["model"], first_observation)
     set_logger_state(model.logger, state["logger"])
-    told += set_callbacks_state(root, state["callbacks"], set_env_state)
+    told += set_callbacks_state(root, state["callbacks"], set_evaluation_state)
     if state["n_threads"] != th.get_num_threads():
         told.append(
             f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "

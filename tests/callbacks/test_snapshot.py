@@ -101,8 +101,9 @@ def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, mak
 
 @pytest.mark.parametrize("make", [vector_td3, stacked_visual_td3])
 def test_putting_aside_changes_nothing(tmp_path, make):
-    plain, watched = make(), make()
+    plain = make()
     plain.learn(60)
+    watched = make()
     watched.learn(60, callback=SnapshotCallback(save_freq=7, run_dir=tmp_path))
     assert_equal(weights(plain), weights(watched))
     assert len(list((tmp_path / "snapshots").glob("step_*"))) == 2
