@@ -111,11 +111,15 @@ def assert_same_replay(one, other):
 
 
 def scalars_of_run(folder):
-    """Every scalar of a run, over all of its event files: name -> [(step, value), ...]."""
+    """Every scalar of a run, over all of its event files: name -> [(step, value), ...], by step.
+
+    Files are read in the order of their names, which is that of their seconds: within one second it may be another.
+    """
     (run,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
     accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
     accumulator.Reload()
-    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+    tags = accumulator.Tags()["scalars"]
+    return {tag: sorted((event.step, event.value) for event in accumulator.Scalars(tag)) for tag in tags}
 
 
 def assert_same_scalars(one, other, at_least=20):

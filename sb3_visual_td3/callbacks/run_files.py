@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def _path_of(writer: Any) -> str:
 
 def _cut_text(run_dir: Path, name: str, text: NDArray[np.uint8], step: int) -> str | None:
     """Cut a text file; where it has been begun anew, put what the snapshot kept beside it."""
+    if not any(fnmatch(Path(name).name, pattern) for pattern in _TEXTS):
+        raise ValueError(f"{name!r} is no log of a run: expected one of {', '.join(_TEXTS)}")
     path, content = run_dir / name, text.tobytes()
     if path.is_file():
         with path.open("rb") as file:

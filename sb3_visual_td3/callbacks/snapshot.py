@@ -151,8 +151,8 @@ class SnapshotCallback(BaseCallback):
         total, was_total = self.locals["total_timesteps"], state["training"]["model"]["counters"]["_total_timesteps"]
         if total != was_total:
             raise SnapshotError(
-                f"the run in {self._folder} was to have {was_total:,} steps, this one is to have {total:,}: call learn() "
-                "as the first time, for schedules depend on it"
+                f"the run in {self._folder} was to have {was_total:,} steps, this one is to have {total:,}: call "
+                "learn() as the first time, for schedules depend on it"
             )
         assert isinstance(self.model, OffPolicyAlgorithm)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import arguments_of, check_imports, hyperparameter_file
@@ -41,6 +42,9 @@ def run(settings: argparse.Namespace) -> int:
     try:
         if settings.list:
             return _list_snapshots(settings.run_dir)
+        if (finished := _finishing_time(settings.run_dir)) is not None:
+            print(f"{settings.run_dir} was trained to its end, at {finished}: there is nothing to resume")
+            return 0
         experiment = _experiment_of(settings.run_dir)
         check_imports(experiment, settings.allow)
     except ValueError as error:
@@ -64,6 +68,15 @@ def _store(run_dir: Path) -> SnapshotStore:
             "logs/visual_td3/LiteDriving-v0_1"
         )
     return SnapshotStore(run_dir / SNAPSHOTS)
+
+
+def _finishing_time(run_dir: Path) -> str | None:
+    """:return: when the run came to its end and left its model; None where it did not, or nothing says so"""
+    path = run_dir / FILE_NAME
+    manifest = RunManifest.read(path) if path.is_file() else None
+    if manifest is None or not (run_dir / f"{manifest.env_id}.zip").is_file():
+        return None
+    return manifest.finished
 
 
 def _list_snapshots(run_dir: Path) -> int:

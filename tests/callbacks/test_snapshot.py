@@ -96,7 +96,7 @@ def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, mak
     assert whole.num_timesteps == resumed.num_timesteps >= 90
     assert_equal(whole.replay_buffer.rewards.tolist(), resumed.replay_buffer.rewards.tolist())
     assert len(list((tmp_path / "killed" / "tb").iterdir())) == 1, "one folder of event files"
-    assert_same_scalars(tmp_path / "whole" / "tb", tmp_path / "killed" / "tb", at_least=5)
+    assert_same_scalars(tmp_path / "whole" / "tb", tmp_path / "killed" / "tb", at_least=3)
 
 
 @pytest.mark.parametrize("make", [vector_td3, stacked_visual_td3])
@@ -116,7 +116,7 @@ def test_the_model_in_a_snapshot_loads(tmp_path):
     assert VisualTD3.load(snapshot.file("model.zip")).num_timesteps == snapshot.step
 
 
-def test_a_model_that_overlaps_a_schedule_and_an_evaluation_goes_on(tmp_path):
+def test_a_schedule_and_an_evaluation_go_on(tmp_path):
     """SB3's EvalCallback draws its episodes from an environment of its own, which goes on too."""
 
     def script(folder, kill_at=None):
@@ -320,7 +320,7 @@ def test_a_callback_of_the_users_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("kwargs", [{"save_freq": 0}, {"keep": 0}, {"resume": True}])
 def test_bad_arguments_are_refused(kwargs):
-    with pytest.raises(ValueError, match="expected numbers|has no run_dir"):
+    with pytest.raises(ValueError, match=r"expected numbers|has no run_dir"):
         SnapshotCallback(**kwargs)
 
 

@@ -1,0 +1,177 @@
+"""visual-td3 resume: what it says before anything is begun. That a killed run goes on is in tests/test_resume.py."""
+
+import argparse
+import json
+
+import pytest
+import yaml
+
+from sb3_visual_td3.cli import main
+from sb3_visual_td3.zoo.experiment import (
+    arguments_of,
+    check_imports,
+    describe_experiment,
+    hyperparameter_file,
+)
+from tests.killed_runs import weights_in
+
+SHORT = {
+    "LiteDriving-v0": {
+        "policy": "CnnPolicy",
+        "n_timesteps": 60,
+        "buffer_size": 50,
+        "learning_starts": 40,
+        "batch_size": 4,
+        "train_freq": [2, "step"],
+        "env_kwargs": {"image_size": 48},
+        "policy_kwargs": "dict(net_arch=[8], trunk_dim=4)",
+        "callback": [
+            "sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback",
+            {"sb3_visual_td3.callbacks.snapshot.SnapshotCallback": {"save_freq": 20}},
+        ],
+    }
+}
+
+
+def train(folder, *extra, hyperparams=SHORT):
+    (folder / "short.yml").write_text(yaml.safe_dump(hyperparams))
+    arguments = ["train", "--env", "LiteDriving-v0", "-conf", str(folder / "short.yml"), "-f", str(folder / "logs")]
+    return main([*arguments, "--seed", "1", "--verbose", "0", "--eval-freq", "-1", *extra])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    assert train(folder) == 0
+    return folder / "logs" / "visual_td3" / "LiteDriving-v0_1"
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    before = (finished / "LiteDriving-v0.zip").stat().st_mtime_ns
+    assert main(["resume", str(finished)]) == 0
+    assert "there is nothing to resume" in capsys.readouterr().out
+    assert (finished / "LiteDriving-v0.zip").stat().st_mtime_ns == before
+
+
+def test_what_is_there_is_listed(finished, capsys):
+    assert main(["resume", str(finished), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["20", "40"]
+
+
+def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, capsys):
+    """As if it had been killed after the last snapshot."""
+    model = finished / "LiteDriving-v0.zip"
+    whole = weights_in(model)
+    model.unlink()
+    assert main(["resume", str(finished)]) == 0
+    assert "resumed at step 40 of 60" in capsys.readouterr().out
+    assert all((tensor == whole[name]).all() for name, tensor in weights_in(model).items())
+    assert len(list((finished.parent).iterdir())) == 1, "no other RUN_DIR"
+    run = json.loads((finished / "run.json").read_text())
+    assert run["started"] <= run["finished"]
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys, folder):
+    assert main(["resume", str(tmp_path / folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds no snapshots/" in line
+
+
+def test_a_run_without_a_snapshot_is_one_line(tmp_path, capsys):
+    (tmp_path / "snapshots").mkdir()
+    assert main(["resume", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no snapshot" in line
+
+
+def with_params(**changed):
+    return {"LiteDriving-v0": {**SHORT["LiteDriving-v0"], **changed}}
+
+
+@pytest.mark.parametrize(
+    ("hyperparams", "message"),
+    [
+        (with_params(policy_kwargs="dict(activation_fn=th.nn.ReLU)"), "policy_kwargs is Python code"),
+        (with_params(replay_buffer_class="HerReplayBuffer"), "replay_buffer_class is Python code"),
+    ],
+)
+def test_python_code_in_hyperparameters_is_an_error_before_training(tmp_path, capsys, hyperparams, message):
+    assert train(tmp_path, hyperparams=hyperparams) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("step_*"))
+
+
+def test_a_schedule_that_is_code_is_an_error_before_training(tmp_path, capsys):
+    assert train(tmp_path, "-params", "learning_rate:lambda p: 1e-4") == 2
+    assert "learning_rate is <function" in capsys.readouterr().err
+
+
+ARGUMENTS = {
+    "algo": "visual_td3",
+    "env": "LiteDriving-v0",
+    "seed": 5,
+    "n_timesteps": -1,
+    "tensorboard_log": "",
+    "trained_agent": "",
+    "num_threads": 1,
+    "log_interval": -1,
+    "eval_freq": -1,
+    "eval_episodes": 5,
+    "n_eval_envs": 1,
+    "save_freq": -1,
+    "save_replay_buffer": True,
+    "log_folder": "logs",
+    "vec_env": "subproc",
+    "device": "auto",
+    "verbose": 0,
+    "progress": False,
+    "gym_packages": [],
+    "env_kwargs": {"maps": "train", "n_cars": 3},
+    "eval_env_kwargs": None,
+}
+
+
+def experiment(**hyperparams):
+    return describe_experiment(argparse.Namespace(**ARGUMENTS), hyperparams)
+
+
+def test_the_command_line_is_made_again():
+    described = json.loads(json.dumps(experiment(train_freq=(4, "step"), policy_kwargs="dict(net_arch=[8])")))
+    arguments = arguments_of(described, "run.yml")
+    assert arguments[:2] == ["--conf-file", "run.yml"]
+    assert {"--seed=5", "--vec-env=subproc", "--n-timesteps=-1", "--save-replay-buffer"} <= set(arguments)
+    assert "--progress" not in arguments
+    assert not any(argument.startswith(("--tensorboard-log", "--trained-agent")) for argument in arguments)
+    index = arguments.index("--env-kwargs")
+    assert arguments[index + 1 : index + 3] == ["maps:'train'", "n_cars:3"]
+    assert hyperparameter_file(described) == {
+        "LiteDriving-v0": {"train_freq": [4, "step"], "policy_kwargs": {"net_arch": [8]}}
+    }
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"callback": "evil.Callback"},
+        {"callback": [{"evil.Callback": {"a": 1}}]},
+        {"env_wrapper": ["gymnasium.wrappers.ClipReward", {"evil.Wrapper": {}}]},
+        {"vec_env_wrapper": "evil.Wrapper"},
+        {"policy": "evil.Policy"},
+    ],
+)
+def test_what_a_snapshot_names_is_imported_only_where_it_is_known_or_allowed(named):
+    with pytest.raises(ValueError, match=r"evil\..*--allow evil"):
+        check_imports(experiment(**named))
+    check_imports(experiment(**named), allowed=["evil"])
+
+
+def test_gym_packages_have_to_be_allowed_too():
+    described = {**experiment(), "gym_packages": ["evil"]}
+    with pytest.raises(ValueError, match="--allow evil"):
+        check_imports(described)
+
+
+def test_our_own_hyperparameters_need_no_permission():
+    check_imports(experiment(**SHORT["LiteDriving-v0"]))
