@@ -21,7 +21,7 @@ from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.image_env import ImageEnv
 from tests.killed_runs import assert_same_scalars, episodes_in
-from tests.training_state.small_envs import StatefulEnv, StatefulImageEnv
+from tests.training_state.small_envs import ForgetfulEnv, StatefulEnv, StatefulImageEnv
 
 SMALL = {"buffer_size": 60, "learning_starts": 10, "batch_size": 4, "seed": 0, "device": "cpu"}
 
@@ -38,6 +38,14 @@ class Kill(BaseCallback):
     def _on_step(self):
         if self.num_timesteps >= self.at:
             raise Killed
+        return True
+
+
+class Records(BaseCallback):
+    """Adds to a mean that waits in the logger until the next dump."""
+
+    def _on_step(self):
+        self.logger.record_mean("own/reward", float(self.locals["rewards"].mean()))
         return True
 
 
@@ -83,7 +91,7 @@ def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, mak
         model = make(tb=str(folder / "tb"))
         callbacks = [Kill(kill_at)] if kill_at else []
         snapshots = SnapshotCallback(save_freq=20, run_dir=folder, resume=True, verbose=0)
-        model.learn(90, callback=[*callbacks, snapshots], log_interval=2)
+        model.learn(90, callback=[Records(), *callbacks, snapshots], log_interval=2)
         return model
 
     whole = script(tmp_path / "whole")
@@ -149,6 +157,31 @@ def test_an_environment_without_a_state_goes_on_with_a_new_episode_and_says_so(t
     assert "resumed at step 40 of 60" in said
     assert "ImageEnv has no get_state()/set_state(): a new episode begins" in said
     assert model.replay_buffer.segment_ends[39, 0], "no return runs on from the old episode into the new one"
+
+
+def test_no_return_of_stable_baselines3s_buffer_runs_on_into_a_new_episode(tmp_path, capsys):
+    def script(kill_at=None):
+        model = TD3("MlpPolicy", DummyVecEnv([ForgetfulEnv]), n_steps=3, **SMALL)
+        callbacks = [Kill(kill_at)] if kill_at else []
+        model.learn(40, callback=[*callbacks, SnapshotCallback(20, tmp_path, resume=True)])
+        return model
+
+    with pytest.raises(Killed):
+        script(25)
+    buffer = script().replay_buffer
+    assert "ForgetfulEnv has no get_state()/set_state()" in capsys.readouterr().out
+    assert not buffer.dones[18, 0]
+    assert buffer.dones[19, 0]
+    assert buffer.timeouts[19, 0]
+
+
+def test_what_is_resumed_is_not_put_aside_again(tmp_path):
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    folder = tmp_path / "snapshots" / "step_000000040"
+    before = folder.stat().st_ino
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=[Kill(45), SnapshotCallback(20, tmp_path, resume=True)])
+    assert folder.stat().st_ino == before
 
 
 def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
