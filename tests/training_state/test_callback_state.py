@@ -66,6 +66,19 @@ def by_class(root):
     return found
 
 
+def knowledge(root):
+    """:return: all that the callbacks know by themselves, whether or not the table names it"""
+    return {
+        name: {
+            key: repr(np.array(value).tolist())
+            for key, value in vars(callback).items()
+            if isinstance(value, list | int | float)
+        }
+        for name, callback in by_class(root).items()
+        if name != "CallbackList"
+    }
+
+
 def test_every_class_of_stable_baselines3_is_known():
     classes = [c for _, c in inspect.getmembers(sb3, inspect.isclass) if issubclass(c, BaseCallback)]
     paths = {f"{c.__module__}.{c.__qualname__}" for c in classes if not inspect.isabstract(c)}
@@ -122,7 +135,7 @@ class Seen(BaseCallback):
             self._on_training_start()
             self.inner.update_locals(self.locals)
             assert set_callbacks_state(self.inner, state, set_env_state) == []
-        self.seen.append(callbacks_state(self.inner, env_state))
+        self.seen.append((callbacks_state(self.inner, env_state), knowledge(self.inner)))
         return goes_on
 
 
@@ -154,6 +167,9 @@ def test_the_callbacks_of_stable_baselines3_go_on(tmp_path, moments):
     assert len(resumed) == len(uninterrupted)
     for step, (one, other) in enumerate(zip(resumed, uninterrupted, strict=True), 1):
         assert one == other, step
+    final, known = resumed[-1]
+    assert len(final["callbacks"]) == 13, "what learn() sees is not below them"
+    assert known["EvalCallback"]["evaluations_successes"].count("[") > 3
     assert files[0] == files[1]
     assert set(files[0]) == {"timesteps", "results", "ep_lengths", "successes"}
 
@@ -244,6 +260,13 @@ def test_callbacks_are_matched_by_their_class_and_number():
     assert [(callback.total, callback.n_calls) for callback in fresh] == [(1.0, 10), (2.0, 20), (3.0, 30)]
 
 
+def test_callbacks_that_hold_each_other_are_each_seen_once():
+    inner = Forgetful()
+    outer = Forgetful(inner)
+    inner.above = outer
+    assert len(callbacks_state(outer)["callbacks"]) == 2
+
+
 def test_what_is_missing_on_either_side_is_told_and_no_error():
     state = read_back(callbacks_state(CallbackList([Counting(), Counting(), CheckpointCallback(1, "/tmp")])))
     fresh = Counting()
@@ -267,6 +290,8 @@ def test_only_a_users_callback_without_a_state_is_unknown(tmp_path):
     assert unknown_callbacks(root) == []
     root.callbacks += [Forgetful(Forgetful()), OwnEvaluation(DummyVecEnv([VectorEnv]))]
     assert unknown_callbacks(root) == ["Forgetful", "OwnEvaluation"]
+    without_state = type("OfOurs", (Forgetful,), {"__module__": "sb3_visual_td3.callbacks.of_ours"})
+    assert unknown_callbacks(without_state()) == []
 
 
 def test_a_subclass_keeps_what_its_parent_knows():

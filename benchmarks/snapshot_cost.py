@@ -1,0 +1,153 @@
+"""What does a snapshot of a full replay buffer cost: bytes, seconds, and memory while it is saved and restored?
+
+Fills a FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8 in episodes of 200 steps, in a process of
+its own, saves a snapshot, adds --new of them (a share: 0.05), and saves a second one, which should cost little more
+than what is new. A fresh process then loads the newest and takes it up.
+
+Peak memory is the kernel's own figure (VmHWM), set back before each part: growth beyond what the process held before,
+as a share of the buffer. A restored buffer is there once; what its peak goes beyond itself is the share printed.
+
+Seconds depend on the disk of --folder, to which everything is synced; the first snapshot writes the whole buffer
+there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, by setting, and those
+that are there are not measured again. After a change of the code ask for --again. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch as th
+from replay_memory import Result, fill, in_a_fresh_process, make, make_pool
+
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from sb3_visual_td3.training_state.replay_state import replay_state, set_replay_state
+
+RESULTS = Path(__file__).parent / "results" / "snapshot_cost.json"
+EPISODE = 200
+
+
+def memory_bytes(name: str) -> int:
+    """:return: a figure of this process: ``VmRSS``, what it holds now, or ``VmHWM``, the most since it was set back"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status tells no {name}: this needs Linux")
+
+
+class PeakMemory:
+    """By how much the most that was held within goes beyond what was held before."""
+
+    def __enter__(self) -> PeakMemory:
+        Path("/proc/self/clear_refs").write_text("5")
+        self.before = memory_bytes("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.after = memory_bytes("VmRSS")
+        self.growth = memory_bytes("VmHWM") - self.before
+
+
+def measure_saving(folder: str, n: int, n_new: int, label: str) -> Result:
+    """:return: what two snapshots cost; to be run in a fresh process"""
+    th.set_num_threads(1)
+    pool = make_pool()
+    before = memory_bytes("VmRSS")
+    buffer = make("ours", n)
+    fill(buffer, n, EPISODE, pool, label)
+    found: Result = {"n": buffer.size(), "buffer_bytes": memory_bytes("VmRSS") - before}
+    store = SnapshotStore(Path(folder))
+    # Other frames than before: with the same ones in the same places nothing would be new.
+    for name, step, frames in (("first", n, None), ("second", n + n_new, 0 - pool)):
+        if frames is not None:
+            fill(buffer, n_new, EPISODE, frames, f"{label}, new ones")
+        with PeakMemory() as peak:
+            saved = store.save(step, {"replay": replay_state(buffer)}, files={}, keep=2)
+        found[f"{name}_bytes"] = saved.n_bytes_written
+        found[f"{name}_seconds"] = saved.seconds
+        found[f"{name}_peak_growth"] = peak.growth
+    return found
+
+
+def measure_restoring(folder: str, n: int) -> Result:
+    """:return: what the newest snapshot costs to take up; to be run in a fresh process"""
+    th.set_num_threads(1)
+    buffer = make("ours", n)
+    with PeakMemory() as peak:
+        begin = time.perf_counter()
+        state = SnapshotStore(Path(folder)).newest().state
+        n_seconds_to_load = time.perf_counter() - begin
+        set_replay_state(buffer, state["replay"])
+        n_seconds = time.perf_counter() - begin
+    held = peak.after - peak.before
+    return {
+        "restored": buffer.size(),
+        "load_seconds": n_seconds_to_load,
+        "restore_seconds": n_seconds,
+        "restored_bytes": held,
+        "restore_peak_beyond": peak.growth - held,
+    }
+
+
+def measure(folder: str | None, n: int, n_new: int, label: str) -> Result:
+    """:return: both"""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="snapshot_cost_") as place:
+        saving = in_a_fresh_process(measure_saving, place, n, n_new, label)
+        return {**saving, **in_a_fresh_process(measure_restoring, place, n), "n_new": n_new}
+
+
+def report(result: Result) -> str:
+    """:return: a table as Markdown"""
+    whole = result["buffer_bytes"]
+    rows = [
+        ("buffer, resident, GB", f"{whole / 1e9:.3f} ({result['n']:,.0f} transitions)"),
+        ("first snapshot, GB", f"{result['first_bytes'] / 1e9:.3f} in {result['first_seconds']:.1f} s"),
+        (
+            f"second, after {result['n_new']:,.0f} new transitions, GB",
+            f"{result['second_bytes'] / 1e9:.3f} ({result['second_bytes'] / result['first_bytes']:.1%} of the first) "
+            f"in {result['second_seconds']:.1f} s",
+        ),
+        (
+            "peak memory while saving, beyond before",
+            f"{result['first_peak_growth'] / whole:.1%} of the buffer, then {result['second_peak_growth'] / whole:.1%}",
+        ),
+        ("restoring, s", f"{result['restore_seconds']:.1f}, of them {result['load_seconds']:.1f} to check every byte"),
+        (
+            "peak memory while restoring, beyond the buffer",
+            f"{result['restore_peak_beyond'] / whole:.1%} of the buffer",
+        ),
+    ]
+    return "\n".join(["| what | cost |", "| --- | --- |", *(f"| {name} | {cost} |" for name, cost in rows)])
+
+
+def save(results: dict[str, Result]) -> None:
+    """Keep the results; one file takes the other's place at once."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    temporary = RESULTS.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, RESULTS)
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transitions", type=int, default=100_000, help="in the full buffer (default: 100,000)")
+    parser.add_argument("--new", type=float, default=0.05, help="share that is new in the second (default: 0.05)")
+    parser.add_argument("--folder", help="where the snapshots go, for the time being (default: the system's own)")
+    parser.add_argument("--again", action="store_true", help="measure these settings anew")
+    settings = parser.parse_args()
+    results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    n_new = round(settings.transitions * settings.new)
+    name = f"{settings.transitions:,} transitions, {n_new:,} new ones"
+    if settings.again or name not in results:
+        results[name] = measure(settings.folder, settings.transitions, n_new, name)
+        save(results)
+    print(report(results[name]))
+
+
+if __name__ == "__main__":
+    main()
