@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
-from sb3_visual_td3.training_state.plain_data import as_given, as_plain, class_path
+from sb3_visual_td3.training_state.class_path import class_path
+from sb3_visual_td3.training_state.plain_data import as_given, as_plain
 from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
 
 

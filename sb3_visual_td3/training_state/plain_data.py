@@ -10,11 +10,6 @@ import numpy as np
 from sb3_visual_td3.common.arrays import StoredArray
 
 
-def class_path(cls: type) -> str:
-    """:return: where a class is found, such as ``torch.nn.modules.activation.ReLU``"""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def as_plain(value: Any, name: str) -> Any:
     """Turn a value into a state: None, booleans, numbers, strings, arrays, and lists and dicts of these.
 
