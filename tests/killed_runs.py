@@ -3,12 +3,14 @@
 import csv
 import os
 import pickle
+import re
 import signal
 import sys
 import time
 import traceback
 import zipfile
 from io import BytesIO
+from multiprocessing import forkserver, resource_tracker
 
 import numpy as np
 import torch as th
@@ -23,6 +25,9 @@ def in_child(function, log_path):
     if pid:
         return pid
     status = 1
+    # The processes behind these two are the parent's children, not ours: a new interpreter has none.
+    forkserver._forkserver.__init__()
+    resource_tracker._resource_tracker.__init__()
     try:
         with open(log_path, "a", buffering=1) as log:
             os.dup2(log.fileno(), 1)
@@ -48,9 +53,22 @@ def ended(pid, within_s):
     return None
 
 
+def says(log_path, pattern, pid, within_s=60):
+    """Whether a process writes something before it ends."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if log_path.is_file() and re.search(pattern, log_path.read_text()):
+            return True
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return False
+        time.sleep(0.002)
+    return False
+
+
 def kill(pid):
+    """Kill a process. Return its status."""
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    return os.waitpid(pid, 0)[1]
 
 
 def dies_in_the_midst_of_a_snapshot(function, n_writes):

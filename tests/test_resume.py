@@ -1,6 +1,9 @@
 """A run that is killed again and again, and resumed each time, is the run that was never killed."""
 
 import random
+import signal
+import time
+from functools import partial
 
 import pytest
 
@@ -14,14 +17,17 @@ from tests.killed_runs import (
     episodes_in,
     in_child,
     kill,
+    says,
 )
 
 N_KILLS = 12
+N_SNAPSHOTS = 18
+SAVE_FREQ = 20
 
 RUN = """
 LiteDriving-v0:
   policy: CnnPolicy
-  n_timesteps: 260
+  n_timesteps: {n_timesteps}
   n_envs: {n_envs}
   normalize: {{norm_obs: false, norm_reward: true}}
   buffer_size: 150
@@ -35,7 +41,7 @@ LiteDriving-v0:
     - sb3_visual_td3.callbacks.gradient_norm.GradientNormCallback: {{log_freq: 30, sample_freq: 3}}
     - sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback: {{warning: 0.01, critical: 1.0, check_freq: 30}}
     - sb3_visual_td3.callbacks.driving_metrics.DrivingMetricsCallback: {{log_freq: 30}}
-    - sb3_visual_td3.callbacks.snapshot.SnapshotCallback: {{save_freq: 25, verbose: 2}}
+    - sb3_visual_td3.callbacks.snapshot.SnapshotCallback: {{save_freq: {save_freq}, verbose: 2}}
     - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback:
         {{eval_freq: 110, n_eval_episodes: 1, eval_env_kwargs: {{maps: held_out, image_size: 48}}}}
 """
@@ -48,47 +54,61 @@ def _train(folder, extra):
     return lambda: main([*arguments, *extra])
 
 
-def _killed_and_resumed(folder, start, log_path, rng):
-    """Kill the run ``N_KILLS`` times, then let it finish. Return how often a process was killed in a snapshot."""
-    run_dir = folder / "visual_td3" / "LiteDriving-v0_1"
-    n_killed = 0
-    while n_killed < N_KILLS:
-        has_snapshot = any((run_dir / "snapshots").glob("step_*"))
-        function = (lambda: main(["resume", str(run_dir)])) if has_snapshot else start
-        if not has_snapshot and run_dir.exists():
-            run_dir.rename(run_dir.with_name(f"killed_before_the_first_snapshot_{n_killed}"))
-        if n_killed % 2:
-            function = dies_in_the_midst_of_a_snapshot(function, rng.randint(3, 30))
-        pid = in_child(function, log_path)
-        status = ended(pid, within_s=60 if n_killed % 2 else rng.uniform(0.3, 2.0))
-        if status == 0:
-            break  # it came to its end before the chosen moment
-        if status is None:
-            kill(pid)
-        else:
-            assert status == 9, log_path.read_text()
-        n_killed += 1
-    pid = in_child(lambda: main(["resume", str(run_dir)]), log_path)
+def _run_dir(folder):
+    return folder / "visual_td3" / "LiteDriving-v0_1"
+
+
+def _whole_run(folder, extra):
+    """Let a run come to its end. Return its folder, and the seconds that it takes from one snapshot to the next."""
+    log_path = folder.with_suffix(".log")
+    pid = in_child(_train(folder, extra), log_path)
+    assert says(log_path, "snapshot of step", pid), log_path.read_text()
+    began = time.monotonic()
     assert ended(pid, within_s=120) == 0, log_path.read_text()
-    return run_dir, n_killed
+    return _run_dir(folder), (time.monotonic() - began) / N_SNAPSHOTS
+
+
+def _kill_once(function, log_path, rng, interval_s):
+    """Start or resume the run and kill it, between two steps or within one, or in the midst of a snapshot."""
+    log_path.unlink(missing_ok=True)
+    if rng.random() < 0.5:
+        pid = in_child(dies_in_the_midst_of_a_snapshot(function, rng.randint(1, 16)), log_path)
+        return ended(pid, within_s=120)
+    pid = in_child(function, log_path)
+    says(log_path, "snapshot of step|resumed at step", pid)
+    status = ended(pid, within_s=rng.uniform(0.0, 2.0 * interval_s))
+    return status if status is not None else kill(pid)
 
 
 @pytest.mark.parametrize(
     ("n_envs", "extra"),
-    [(1, []), (2, ["--vec-env", "subproc", "-params", "overlap:True"])],
+    [(1, []), pytest.param(2, ["--vec-env", "subproc", "-params", "overlap:True"], marks=pytest.mark.slow)],
     ids=["one env", "two processes, overlapped"],
 )
 def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path, n_envs, extra):
-    (tmp_path / "run.yml").write_text(RUN.format(n_envs=n_envs))
-    whole = tmp_path / "whole"
-    pid = in_child(_train(whole, extra), tmp_path / "whole.log")
-    assert ended(pid, within_s=120) == 0, (tmp_path / "whole.log").read_text()
-    whole = whole / "visual_td3" / "LiteDriving-v0_1"
+    (tmp_path / "run.yml").write_text(
+        RUN.format(n_envs=n_envs, n_timesteps=N_SNAPSHOTS * SAVE_FREQ, save_freq=SAVE_FREQ)
+    )
+    whole, interval_s = _whole_run(tmp_path / "whole", extra)
 
-    folder = tmp_path / "killed"
-    run_dir, n_killed = _killed_and_resumed(folder, _train(folder, extra), tmp_path / "killed.log", random.Random(5))
+    rng, log_path, n_killed, n_begun = random.Random(5), tmp_path / "killed.log", 0, 0
+    run_dir = tmp_path / "nothing yet"
+    while n_killed < N_KILLS:
+        if any((run_dir / "snapshots").glob("step_*")):
+            status = _kill_once(partial(main, ["resume", str(run_dir)]), log_path, rng, interval_s)
+        else:  # nothing has been trained: it is begun again
+            n_begun += 1
+            folder = tmp_path / f"killed_{n_begun}"
+            run_dir = _run_dir(folder)
+            status = _kill_once(_train(folder, extra), log_path, rng, interval_s)
+        if status == 0:
+            break
+        assert status == signal.SIGKILL, log_path.read_text()
+        n_killed += 1
+    assert n_killed >= 10, f"only {n_killed}: it came to its end too soon"
+    pid = in_child(lambda: main(["resume", str(run_dir)]), log_path)
+    assert ended(pid, within_s=120) == 0, log_path.read_text()
 
-    assert n_killed >= 10
     assert_same_weights(whole / "LiteDriving-v0.zip", run_dir / "LiteDriving-v0.zip")
     assert_same_replay(whole / "replay_buffer.pkl", run_dir / "replay_buffer.pkl")
     assert_same_scalars(whole / "tb", run_dir / "tb")
