@@ -93,6 +93,8 @@ TABLE: list[tuple[str, Values, Values]] = [
     ("constant_clipping", {tags.CLIP_FRACTION["critic_cnn"]: 1.0}, {tags.CLIP_FRACTION["actor_mlp"]: 1.0}),
     ("reward_scale", rewards(-999.0, 1.0), rewards(-1000.0, 1.0)),
     ("reward_scale", rewards(-1.0, 999.0), rewards(-1.0, 1000.0)),
+    ("reward_scale", rewards(-1.0, ending(100.0, 3, 1.01)), rewards(-1.0, ending(100.0, 3, 1.0))),
+    ("reward_scale", rewards(-1.0, ending(5e3, 1, 60.0)), rewards(-1.0, ending(5e3, 2, 60.0))),
     ("learning_rate_too_high", {RATIO["critic_mlp"]: 0.099}, {RATIO["critic_mlp"]: 0.1}),
     ("learning_rate_too_high", {RATIO["actor_cnn"]: ending(0.49, 1, 0.05)}, {RATIO["actor_cnn"]: ending(0.5, 1, 0.05)}),
     (

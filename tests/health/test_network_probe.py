@@ -56,6 +56,13 @@ def test_probing_leaves_statistics_modes_and_random_numbers_as_they_were():
     assert not any(layer._forward_hooks for layer in module)
 
 
+def test_a_layer_that_writes_into_its_input_does_not_change_what_was_seen_before_it():
+    module = nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True))
+    first, second = activations_of(module, lambda: module(th.tensor([[-1.0, 1.0]])))
+    assert first.tolist() == [[pytest.approx(-0.7616, abs=1e-4), pytest.approx(0.7616, abs=1e-4)]]
+    assert second[0, 0] == 0.0
+
+
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 def test_the_probe_of_a_model_equals_a_computation_by_hand(make_model, encoder):
     model = make_model(policy_kwargs={"encoder": encoder})
