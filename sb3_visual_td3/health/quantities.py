@@ -33,7 +33,7 @@ def were_changed(before: Sequence[th.Tensor], parameters: Iterable[th.Tensor]) -
     :return: a scalar, 1 or 0; what was NaN before does not count
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    changed = [((new != old) & (old == old)).any() for new, old in zip(gradients, before, strict=True)]
+    changed = [((new != old) & ~old.isnan()).any() for new, old in zip(gradients, before, strict=True)]
     return th.stack(changed).any().float() if changed else th.zeros(())
 
 

@@ -27,7 +27,7 @@ def test_the_extremes_of_a_point_are_those_of_every_update_since_the_point_befor
     weight = th.nn.Parameter(th.ones(1))
     weight.grad = th.ones(1)
     monitor = GradientMonitor(sample_freq=10, keep_points=True)
-    for n in range(1, 12):
+    for n in range(1, 22):
         rewards = th.full((2, 1), 1000.0 if n == 5 else 1.0)
         values = {"rewards": rewards, "discounts": th.tensor(0.5)}
         update = NetworkUpdate("critic", n, {"critic_mlp": [weight]}, values)
@@ -35,8 +35,8 @@ def test_the_extremes_of_a_point_are_those_of_every_update_since_the_point_befor
         monitor.after_clipping(update)
         monitor.after_step(update)
     points = monitor.read_points()
-    assert points[tags.REWARD_MAX] == [(1, 1.0), (11, 1000.0)]
-    assert points[tags.Q_BOUND] == [(1, 2.0), (11, 2000.0)]
+    assert points[tags.REWARD_MAX] == [(1, 1.0), (11, 1000.0), (21, 1.0)]
+    assert points[tags.Q_BOUND] == [(1, 2.0), (11, 2000.0), (21, 2000.0)]
 
 
 def test_without_being_asked_nothing_is_kept(make_model):
