@@ -87,10 +87,30 @@ UPDATE_RATIO = {
     g: _tag(f"gradients/{g}_update_ratio", "1", f"norm of the step of {g} over the norm of its weights", _GRADIENTS)
     for g in GROUPS
 }
+SEEN_BY_OPTIMIZER = _tag(
+    "gradients/seen_by_optimizer", "0|1", "1 where norms are as the optimizer saw them, after any clipping", _GRADIENTS
+)
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag("alerts/gradient_explosion_warning", "0|1", "a norm above the warning threshold", _ALERTS)
 ALERT_CRITICAL = _tag("alerts/gradient_explosion_critical", "0|1", "a norm above the critical threshold", _ALERTS)
+ALERT_RULES = (
+    "feature_leak",
+    "critic_overestimation",
+    "policy_extrapolation",
+    "actor_saturation",
+    "vanishing_actor_gradient",
+    "gradient_explosion",
+    "constant_clipping",
+    "reward_scale",
+    "non_finite",
+    "encoder_frozen",
+    "dead_camera",
+    "learning_rate_too_high",
+    "stale_target_network",
+)
+"""The diagnoses that are also looked for while it trains."""
+ALERT_RULE = {r: _tag(f"alerts/{r}", "0|1", f"1 while the last updates show {r}", _ALERTS) for r in ALERT_RULES}
 
 # agent/
 TOTAL_ITERATIONS = _tag("agent/total_iterations", "1", "gradient updates made", _GRADIENTS)
@@ -119,6 +139,15 @@ ENCODER_DORMANT_FRACTION = _tag(
 )
 TARGET_DISTANCE = {
     n: _tag(f"agent/{n}_target_distance", "1", f"L2 distance of the {n} from its target copy", _GRADIENTS)
+    for n in NETWORKS
+}
+TARGET_MOVED = {
+    n: _tag(
+        f"agent/{n}_target_moved",
+        "1",
+        f"fraction of measured updates in which the target copy of the {n} had moved since the one before",
+        _GRADIENTS,
+    )
     for n in NETWORKS
 }
 FRAME_STD = _tag("agent/frame_std", "grey level", "standard deviation of the pixels of the newest frames", _GRADIENTS)

@@ -22,12 +22,22 @@ class NetworkUpdate(NamedTuple):
       (batch, 1), ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
     - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim),
       ``policy_q`` (batch, 1): Q1(s, pi(s))
+
+    A key that the algorithm does not let be seen is absent. ``observations`` are the batch's own, as the replay
+    buffer gave them, by reference; None where they are not shown. ``seen_by_optimizer`` says that the gradients
+    were first seen by the optimizer, after any clipping of the algorithm's own.
     """
 
     network: Network
     n_updates: int
     groups: Mapping[str, Sequence[th.Tensor]]
     values: Mapping[str, th.Tensor]
+    observations: th.Tensor | Mapping[str, th.Tensor] | None = None
+    seen_by_optimizer: bool = False
+
+
+Points = Mapping[str, Sequence[tuple[int, float]]]
+"""By tag, (update, value): what was measured of single updates."""
 
 
 class UpdateObserver(Protocol):

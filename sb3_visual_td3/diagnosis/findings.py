@@ -43,6 +43,8 @@ class Diagnosis:
     :param confidence: in [0, 1].
     :param first_step: environment step at which it first showed; None where the data do not tell.
     :param explained_by: ids of diagnoses of which this one is a mere consequence where they are found.
+    :param value: the figure that the rule compared; NaN where it weighed several.
+    :param threshold: what it compared that figure with; NaN likewise.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Diagnosis:
     role: Role = "cause"
     explained_by: tuple[str, ...] = ()
     consequence_of: str | None = None
+    value: float = float("nan")
+    threshold: float = float("nan")
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
         """Return this diagnosis as a consequence of ``cause``."""

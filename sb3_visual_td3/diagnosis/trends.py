@@ -55,6 +55,15 @@ def later_half_change(series: Series) -> float:
     return theil_sen_slope(steps, half.values) * float(steps[-1] - steps[0])
 
 
+def recent(series: Series, at_least: int = 3) -> Series:
+    """Return the last quarter of the points, and not fewer than ``at_least`` where there are as many.
+
+    Of a live window that is its last fifty updates or so, of a run its last quarter.
+    """
+    n_points = max(at_least, -(-len(series) // 4))
+    return Series(series.name, series.steps[-n_points:], series.values[-n_points:])
+
+
 class Ends(NamedTuple):
     """How a quantity stood in the early and in the late part of a run."""
 

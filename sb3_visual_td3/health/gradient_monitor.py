@@ -8,8 +8,9 @@ from typing import Any
 import torch as th
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.common.types import NetworkUpdate, Points
 from sb3_visual_td3.health import quantities
+from sb3_visual_td3.health.network_probe import NetworkProbe
 
 
 class GradientMonitor:
@@ -20,14 +21,23 @@ class GradientMonitor:
 
     :param sample_freq: how many updates lie between two that are measured, >= 1
     :param norms_only: whether to leave out everything but the gradient norms before clipping
+    :param keep_points: whether to keep what single updates showed as well, until :meth:`read_points`
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
-    def __init__(self, sample_freq: int = 10, norms_only: bool = False) -> None:
+    def __init__(self, sample_freq: int = 10, norms_only: bool = False, keep_points: bool = False) -> None:
         if sample_freq < 1:
             raise ValueError(f"sample_freq={sample_freq}: expected a number of updates >= 1")
         self.sample_freq = sample_freq
         self.norms_only = norms_only
+        self.keep_points = keep_points
+        self.probe: NetworkProbe | None = None
+        """Measures the networks themselves, where a callback has given one."""
+        self._points: list[tuple[str, int, th.Tensor]] = []
+        self._extremes_since_point: dict[str, th.Tensor] = {}
+        self._sampled_now = 0
+        self._last_q1: th.Tensor | None = None
+        self._seen_by_optimizer = False
         self._last_sampled: dict[str, int] = {}
         self._before_clipping: dict[str, list[th.Tensor]] = {}
         self._weights: dict[str, list[th.Tensor]] = {}
@@ -50,12 +60,13 @@ class GradientMonitor:
                 self._fold_rewards(update)
         last = self._last_sampled.get(update.network)
         if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
-            self._last_sampled[update.network] = update.n_updates
+            self._last_sampled[update.network] = self._sampled_now = update.n_updates
+            self._seen_by_optimizer = update.seen_by_optimizer
             for group, parameters in update.groups.items():
                 norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM[group], norm)
                 self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
-                if not self.norms_only:
+                if not self.norms_only and not update.seen_by_optimizer:
                     self._before_clipping[group] = quantities.gradients_of(parameters)
 
     def after_clipping(self, update: NetworkUpdate) -> None:
@@ -63,10 +74,11 @@ class GradientMonitor:
         if self.norms_only or not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
-            self._add(tags.GRADIENT_NORM_CLIPPED[group], quantities.gradient_norm(parameters))
-            # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
-            was_clipped = quantities.were_changed(self._before_clipping.pop(group), parameters)
-            self._add(tags.CLIP_FRACTION[group], was_clipped)
+            if not update.seen_by_optimizer:
+                self._add(tags.GRADIENT_NORM_CLIPPED[group], quantities.gradient_norm(parameters))
+                # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
+                was_clipped = quantities.were_changed(self._before_clipping.pop(group), parameters)
+                self._add(tags.CLIP_FRACTION[group], was_clipped)
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
     def after_step(self, update: NetworkUpdate) -> None:
@@ -78,6 +90,7 @@ class GradientMonitor:
             self._add(tags.UPDATE_RATIO[group], quantities.update_ratio(self._weights.pop(group), after))
         if update.network == "critic":
             self._add_critic_values(update)
+            self._add_probed(update)
         else:
             self._add_actor_values(update)
 
@@ -86,34 +99,87 @@ class GradientMonitor:
 
     def _add_critic_values(self, update: NetworkUpdate) -> None:
         values = update.values
-        self._add(tags.CRITIC_LOSS, values["loss"])
-        for tag, loss in zip((tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS), values["losses"], strict=False):
+        if "loss" in values:
+            self._add(tags.CRITIC_LOSS, values["loss"])
+        for tag, loss in zip((tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS), values.get("losses", ()), strict=False):
             self._add(tag, loss)
-        for tag, q_value in zip((tags.Q1_VALUE, tags.Q2_VALUE), values["q_values"].mean(dim=0), strict=False):
+        q_means = values["q_values"].mean(dim=0) if "q_values" in values else ()
+        for tag, q_value in zip((tags.Q1_VALUE, tags.Q2_VALUE), q_means, strict=False):
             self._add(tag, q_value)
-        self._add(tags.TARGET_Q_MEAN, values["target_q"].mean())
+        if "q_values" in values:
+            self._last_q1 = values["q_values"][:, 0].mean().detach()
+        if "target_q" in values:
+            self._add(tags.TARGET_Q_MEAN, values["target_q"].mean())
+        for tag, extreme in self._extremes_since_point.items():
+            self._keep(tag, extreme)
+        self._extremes_since_point.clear()
+        if self._value_bound is not None:
+            self._keep(tags.Q_BOUND, self._value_bound)
 
     def _add_actor_values(self, update: NetworkUpdate) -> None:
         values = update.values
-        self._add(tags.ACTOR_LOSS, values["loss"])
-        self._add(tags.POLICY_Q_VALUE, values["policy_q"].mean())
-        self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
-        self._add(tags.ACTION_STD_MIN, quantities.smallest_action_std(values["actions"]))
-        self._add(tags.PRE_TANH_ABS_MEAN, values["pre_tanh"].abs().mean())
+        if "loss" in values:
+            self._add(tags.ACTOR_LOSS, values["loss"])
+        if "policy_q" in values:
+            policy_q = values["policy_q"].mean()
+            self._add(tags.POLICY_Q_VALUE, policy_q)
+            if self._last_q1 is not None:
+                # Over a whole window the gap is the difference of the means: see read().
+                self._keep(tags.Q_GAP, policy_q - self._last_q1)
+        if "actions" in values:
+            self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
+            self._add(tags.ACTION_STD_MIN, quantities.smallest_action_std(values["actions"]))
+        if "pre_tanh" in values:
+            self._add(tags.PRE_TANH_ABS_MEAN, values["pre_tanh"].abs().mean())
+
+    def _add_probed(self, update: NetworkUpdate) -> None:
+        if self.probe is None:
+            return
+        probed = self.probe.targets_moved()
+        if tags.TARGET_DISTANCE["critic"] not in self._sums:
+            # These take a pass over all the weights and one through the encoder: once in a window is enough.
+            probed.update(self.probe.distances())
+            if update.observations is not None:
+                probed.update(self.probe.dormancy(update.observations))
+        for tag, value in probed.items():
+            self._add(tag, value)
 
     def _fold_rewards(self, update: NetworkUpdate) -> None:
+        if "rewards" not in update.values:
+            return
         rewards, discounts = update.values["rewards"], update.values["discounts"]
         for tag, fold, extreme in (
             (tags.REWARD_MIN, th.minimum, rewards.min()),
             (tags.REWARD_MAX, th.maximum, rewards.max()),
         ):
             self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
+            self._extremes_since_point[tag] = _fold(fold, self._extremes_since_point.get(tag), extreme)
         self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(rewards, discounts))
 
     def _add(self, tag: str, value: th.Tensor) -> None:
         value = value.detach().double()
+        self._keep(tag, value)
         self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
         self._counts[tag] = self._counts.get(tag, 0) + 1
+
+    def _keep(self, tag: str, value: th.Tensor) -> None:
+        if self.keep_points:
+            self._points.append((tag, self._sampled_now, value.detach().double()))
+
+    def read_points(self) -> Points:
+        """Hand over what single updates showed since the last call, in one transfer.
+
+        Independent of :meth:`read`: neither takes anything away from the other.
+
+        :return: by tag, (update, value); empty without ``keep_points``
+        """
+        if not self._points:
+            return {}
+        kept, self._points = self._points, []
+        points: dict[str, list[tuple[int, float]]] = {}
+        for (tag, n_updates, _), value in zip(kept, th.stack([value for *_, value in kept]).tolist(), strict=True):
+            points.setdefault(tag, []).append((n_updates, value))
+        return points
 
     def read(self) -> dict[str, float]:
         """Hand over the window and start the next.
@@ -130,7 +196,7 @@ class GradientMonitor:
         if self._value_bound is not None:
             tensors[tags.Q_BOUND] = self._value_bound
         self._start_window()
-        return _transfer(tensors)
+        return {**_transfer(tensors), tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def read_largest_norms(self) -> dict[str, float]:
         """Hand over each group's largest norm of the window, and start the next.

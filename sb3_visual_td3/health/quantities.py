@@ -77,3 +77,13 @@ def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
     :return: a scalar >= 0
     """
     return (rewards.abs() / (1.0 - discounts)).max()
+
+
+def distance(weights: Sequence[th.Tensor], others: Sequence[th.Tensor]) -> th.Tensor:
+    """L2 distance between two sets of weights of the same shapes.
+
+    :param weights: of a network
+    :param others: of its target copy
+    :return: a scalar >= 0
+    """
+    return th.nn.utils.get_total_norm(th._foreach_sub(list(weights), list(others)))

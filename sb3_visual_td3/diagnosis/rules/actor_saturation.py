@@ -1,13 +1,15 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
 Measured in dead policies: saturation 0.92 to 1.0, largest |u| before the tanh 13 to 16, actor gradients
-0 from about 750 updates on, while the critic's loss and gradients look normal.
+0 from about 750 updates on, while the critic's loss and gradients look normal. Saturation alone is no death:
+one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
 """
 
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
 
@@ -18,6 +20,8 @@ REMEDY = (
     "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
 )
 SATURATED = 0.5
+STILL_ALIVE = 0.7
+"""Confidence is not above this where the actor's head still gets a gradient."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -38,6 +42,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if len(spread) and spread.values[-1] < 0.01:
         confidence += 0.03
         evidence.append(Evidence.last_of(spread, "an action no longer depends on what the camera sees"))
+    has_vanished = head_has_vanished(data)
+    if has_vanished is False:
+        confidence = min(confidence, STILL_ALIVE)
+    elif has_vanished:
+        confidence += 0.05
+        head = data[tags.GRADIENT_NORM["actor_mlp"]].finite
+        evidence.append(Evidence.last_of(head, "the actor's head gets no gradient any more"))
     return Diagnosis(
         ID,
         TITLE,
@@ -45,5 +56,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(saturation, saturation.values >= SATURATED),
-        explained_by=("feature_leak",),
+        explained_by=("feature_leak", "learning_rate_too_high"),
+        value=level,
+        threshold=SATURATED,
     )

@@ -17,6 +17,9 @@ REMEDY = (
     "against the Q values as well. The norms of this run say nothing of its health."
 )
 
+GROWS = 3.0
+"""Growth of the loss over the later half: a guess. The recorded run with clipped norms measured 23."""
+
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Find an encoder norm that stands still while the actor's loss grows by orders of magnitude."""
@@ -26,7 +29,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if support is None or support.ratio <= UNSUPPORTED or len(encoder) < 5 or not norms_are_flat(data):
         return None
     growth = growth_factor(loss.tail(0.5))
-    if not growth >= 3.0:
+    if not growth >= GROWS:
         return None
     evidence = [
         Evidence.last_of(encoder, f"stays at {rounded(encoder.median())} over the whole run"),
@@ -37,4 +40,6 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence.append(Evidence.last_of(alerts, f"none of {len(alerts)} points is active"))
     confidence = bounded(0.7 + 0.2 * min(1.0, growth / 30.0))
     first = support.first_unsupported_step
-    return Diagnosis(ID, TITLE, confidence, tuple(evidence), REMEDY, first, role="blind_spot")
+    return Diagnosis(
+        ID, TITLE, confidence, tuple(evidence), REMEDY, first, role="blind_spot", value=growth, threshold=GROWS
+    )

@@ -23,6 +23,10 @@ REMEDY = (
     "and let the actor maximise the smaller of the two critics. Look at the sampled rewards for outliers first."
 )
 MIN_POINTS = 5
+UNTRAINED = 1.0
+"""A network that has learnt nothing yet gives values of this order; a smaller bound does not judge it."""
+RUNAWAY = 10.0
+LARGE = 200.0
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -44,23 +48,37 @@ def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
     q = q.where(at >= 0)
     if len(q) == 0:
         return None
-    ratio = np.abs(q.values) / bound.values[at[at >= 0]]
+    ratio = np.abs(q.values) / np.maximum(bound.values[at[at >= 0]], UNTRAINED)
     beyond = ratio > 1.0 + 1e-6
     if beyond.sum() < 2:
         return None
     worst = int(np.argmax(ratio))
     evidence = Evidence(q.name, int(q.steps[worst]), float(q.values[worst]), f"{rounded(ratio[worst])} times the bound")
     confidence = bounded(0.6 + 0.35 * min(1.0, math.log10(ratio[worst])))
-    return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, onset(q, beyond))
+    return _told(confidence, evidence, onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
 
 
 def _runaway(q: Series) -> Diagnosis | None:
     later = q.tail(0.5)
     growth = growth_factor(later)
-    if len(later) < 3 or not growth >= 10.0 or not abs(later.values[-1]) > 200.0:
+    if len(later) < 3 or not growth >= RUNAWAY or not abs(later.values[-1]) > LARGE:
         return None
     evidence = Evidence.last_of(
         q, f"grows {rounded(growth)} times over the later half; no bound was logged to hold it against"
     )
     confidence = bounded(0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0))
-    return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, onset(q, np.abs(q.values) > 200.0))
+    return _told(confidence, evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY)
+
+
+def _told(confidence: float, evidence: Evidence, first: int | None, *, value: float, threshold: float) -> Diagnosis:
+    return Diagnosis(
+        ID,
+        TITLE,
+        confidence,
+        (evidence,),
+        REMEDY,
+        first,
+        explained_by=("learning_rate_too_high", "stale_target_network"),
+        value=value,
+        threshold=threshold,
+    )

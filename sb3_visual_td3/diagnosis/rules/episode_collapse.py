@@ -15,6 +15,15 @@ REMEDY = (
 )
 COLLAPSED = 0.4
 MIN_EPISODES = 10
+CAUSES = (
+    "feature_leak",
+    "learning_rate_too_high",
+    "dead_camera",
+    "actor_saturation",
+    "critic_overestimation",
+    "vanishing_actor_gradient",
+    "non_finite",
+)
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -31,5 +40,6 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     confidence = bounded(0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED)
     short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)
     first = None if short_from is None else int(lengths.values[lengths.steps < short_from].sum())
-    causes = ("feature_leak", "actor_saturation", "critic_overestimation", "vanishing_actor_gradient", "non_finite")
-    return Diagnosis(ID, TITLE, confidence, evidence, REMEDY, first, explained_by=causes)
+    return Diagnosis(
+        ID, TITLE, confidence, evidence, REMEDY, first, explained_by=CAUSES, value=ratio, threshold=COLLAPSED
+    )

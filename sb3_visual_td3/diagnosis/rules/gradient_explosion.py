@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
@@ -27,7 +29,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         return None
     worst = max(exploded, key=Series.abs_max)
     growth = growth_factor(worst)
-    confidence = 0.6 + (0.2 if worst.abs_max() > EXPLODED else 0.0) + (0.15 if growth >= GROWN else 0.0)
+    has_grown = growth >= GROWN or _has_shot_up(worst)
+    confidence = 0.6 + (0.2 if worst.abs_max() > EXPLODED else 0.0) + (0.15 if has_grown else 0.0)
     evidence = [Evidence.largest_of(worst, f"{rounded(growth)} times over the run")]
     for tag in (tags.ALERT_CRITICAL, tags.ALERT_WARNING):
         active = data[tag].where(data[tag].values == 1.0)
@@ -42,7 +45,15 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(worst, worst.values > level),
-        explained_by=("feature_leak", "critic_overestimation"),
+        explained_by=(
+            "feature_leak",
+            "learning_rate_too_high",
+            "reward_scale",
+            "stale_target_network",
+            "critic_overestimation",
+        ),
+        value=worst.abs_max(),
+        threshold=EXPLODED if worst.tail(0.25).median() > EXPLODED else AT_LEAST,
     )
 
 
@@ -50,4 +61,11 @@ def _explodes(norm: Series) -> bool:
     if len(norm) < 3:
         return False
     late = norm.tail(0.25).median()
-    return late > EXPLODED or (late > AT_LEAST and growth_factor(norm) >= GROWN)
+    return late > EXPLODED or (late > AT_LEAST and growth_factor(norm) >= GROWN) or _has_shot_up(norm)
+
+
+def _has_shot_up(norm: Series) -> bool:
+    """Return whether the last points stand far above those before: a trend over all of them shows it too late."""
+    late = norm.values[-3:]
+    before = norm.values[:-3]
+    return before.size >= 3 and float(np.median(late)) > max(AT_LEAST, GROWN * float(np.median(before)))

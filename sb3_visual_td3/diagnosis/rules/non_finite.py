@@ -33,5 +33,6 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         min(on_steps, default=None),
-        explained_by=("feature_leak", "critic_overestimation", "gradient_explosion"),
+        explained_by=("feature_leak", "learning_rate_too_high", "critic_overestimation", "gradient_explosion"),
+        value=evidence[0].value,
     )

@@ -42,5 +42,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         onset(distance, distance.values > DISAGREES),
-        explained_by=("critic_overestimation",),
+        explained_by=("learning_rate_too_high", "reward_scale", "critic_overestimation"),
+        value=part,
+        threshold=DISAGREES,
     )

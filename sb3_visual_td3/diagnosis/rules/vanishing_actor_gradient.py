@@ -18,19 +18,28 @@ VANISHED = 1e-3
 """Late median over the run's largest, and over the critic's head. Healthy heads measured 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
+MIN_POINTS = 5
+
+
+def head_has_vanished(data: SeriesSet) -> bool | None:
+    """Return whether the head's norm is nothing beside its own past and beside the critics'; None with too few."""
+    actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
+    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    if len(actor) < MIN_POINTS or len(critic) < MIN_POINTS:
+        return None
+    late, critic_late = actor.tail(0.25).median(), critic.tail(0.25).median()
+    if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
+        return False
+    return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare the last quarter of the head's norm with its own past and with the critic's."""
+    if not head_has_vanished(data):
+        return None
     actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
     critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
-    if len(actor) < 5 or len(critic) < 5:
-        return None
-    late, peak, critic_late = actor.tail(0.25).median(), actor.abs_max(), critic.tail(0.25).median()
-    if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
-        return None
-    if late > NEGLIGIBLE and late > VANISHED * peak:
-        return None
+    late, peak = actor.tail(0.25).median(), actor.abs_max()
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),
@@ -38,5 +47,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     )
     first = onset(actor, (actor.values <= NEGLIGIBLE) | (actor.values <= VANISHED * peak))
     return Diagnosis(
-        ID, TITLE, bounded(confidence), evidence, REMEDY, first, explained_by=("feature_leak", "actor_saturation")
+        ID,
+        TITLE,
+        bounded(confidence),
+        evidence,
+        REMEDY,
+        first,
+        explained_by=("feature_leak", "actor_saturation", "learning_rate_too_high"),
+        value=late,
+        threshold=max(NEGLIGIBLE, VANISHED * peak),
     )

@@ -1,0 +1,49 @@
+"""The actor's gradients are clipped on nearly every update: a guard has become a part of the optimizer.
+
+The critic's encoder is not asked: healthy ones measured norms of 80 to 630, and a limit of 10 clips them always.
+"""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset, recent
+
+ID = "constant_clipping"
+TITLE = "The actor's gradients are clipped on nearly every update"
+REMEDY = (
+    "Find out why the norms before clipping are so large; clipping hides them from the optimizer and cures nothing. "
+    "If they are healthy, the limit is too low: raise max_grad_norm for the group named in the evidence."
+)
+NEARLY_EVERY = 0.9
+MIN_POINTS = 5
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look at the fraction of clipped updates of the actor's two groups; the larger one speaks."""
+    groups = [data[tags.CLIP_FRACTION[group]].finite for group in ("actor_cnn", "actor_mlp")]
+    clipped = max((series for series in groups if len(series) >= MIN_POINTS), key=_level, default=None)
+    if clipped is None or _level(clipped) < NEARLY_EVERY:
+        return None
+    evidence = [Evidence.last_of(clipped, f"mean of the last points {rounded(_level(clipped))}")]
+    norm = data[clipped.name.removesuffix("_clip_fraction") + "_norm"].finite
+    if len(norm):
+        evidence.append(Evidence.last_of(norm, "before clipping"))
+    causes = ("feature_leak", "learning_rate_too_high", "reward_scale", "gradient_explosion", "critic_overestimation")
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.5),
+        tuple(evidence),
+        REMEDY,
+        onset(clipped, clipped.values >= NEARLY_EVERY),
+        explained_by=causes,
+        value=_level(clipped),
+        threshold=NEARLY_EVERY,
+    )
+
+
+def _level(series: Series) -> float:
+    return recent(series, MIN_POINTS).mean()

@@ -1,0 +1,60 @@
+"""An encoder does not learn while the head behind it does: its features stay what chance made them."""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset, recent
+
+ID = "encoder_frozen"
+TITLE = "An encoder does not learn while the head behind it does"
+REMEDY = (
+    "See that the encoder is in its optimizer, that its features are not detached in the loss that trains it, and "
+    "that its units are not all dormant (agent/encoder_dormant_fraction); lower the learning rate if they died."
+)
+FROZEN = 1e-6
+"""The encoder's over the head's, of gradient norms or of update ratios: learning rates differ by less."""
+
+MIN_POINTS = 5
+DORMANT = 0.9
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare gradients and steps of each encoder with those of its head. A learning rate of 0 is a wish."""
+    found = [d for network in ("critic", "actor") if (d := _judge(data, network)) is not None]
+    return found[0] if found else None
+
+
+def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
+    cnn, mlp = f"{network}_cnn", f"{network}_mlp"
+    rate = data[tags.GROUP_LR[cnn]].finite
+    if len(rate) and rate.values[-1] == 0.0:
+        return None
+    for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO):
+        encoder, head = data[by_group[cnn]].finite, data[by_group[mlp]].finite
+        if len(encoder) < MIN_POINTS or len(head) < MIN_POINTS:
+            continue
+        late, late_head = recent(encoder).median(), recent(head).median()
+        if not late_head > 0 or late > FROZEN * late_head:
+            continue
+        evidence = [
+            Evidence.last_of(encoder, f"median of the last points {rounded(late)}"),
+            Evidence.last_of(head, "the head meanwhile"),
+        ]
+        dormant = data[tags.ENCODER_DORMANT_FRACTION].finite
+        if network == "critic" and len(dormant) and dormant.values[-1] >= DORMANT:
+            evidence.append(Evidence.last_of(dormant, "nearly all its units are silent"))
+        return Diagnosis(
+            ID,
+            TITLE,
+            bounded(0.85),
+            tuple(evidence),
+            REMEDY,
+            onset(encoder, encoder.values <= FROZEN * late_head),
+            explained_by=("learning_rate_too_high", "dead_camera", "feature_leak"),
+            value=late / late_head,
+            threshold=FROZEN,
+        )
+    return None

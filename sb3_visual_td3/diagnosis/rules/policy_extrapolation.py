@@ -1,0 +1,80 @@
+"""The critic values what the policy does far above what it values the actions in the replay buffer.
+
+The actor goes where the critic is wrong in its favour: to actions that no transition has corrected. A small
+positive gap is health, for the policy is better than the mixture in the buffer.
+
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is that of critic_overestimation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.q_support import FLOOR
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset, recent
+
+ID = "policy_extrapolation"
+TITLE = "The critic overrates the policy's own actions, which the replayed ones do not support"
+REMEDY = (
+    "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise so "
+    "that the buffer holds actions like the policy's, and lower the actor's learning rate against the critics'."
+)
+MIN_POINTS = 5
+GAP = 0.5
+"""Median gap over the largest replayed |Q|: the criterion q_gap_small has the same. Healthy runs measured 0.05."""
+
+CAUSES = ("feature_leak", "learning_rate_too_high", "stale_target_network", "critic_overestimation")
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Hold the policy's value against what the rewards allow, else the gap against the replayed values."""
+    return _beyond_bound(data) or _wide_gap(data)
+
+
+def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
+    policy_q, q1, bound = (recent(data[tag].finite) for tag in (tags.POLICY_Q_VALUE, tags.Q1_VALUE, tags.Q_BOUND))
+    if len(data[tags.POLICY_Q_VALUE].finite) < MIN_POINTS or not len(q1) or not len(bound) or not bound.values[-1] > 0:
+        return None
+    limit = max(float(bound.values[-1]), FLOOR) * (1 + 1e-6)
+    value = abs(policy_q.median())
+    if value <= limit or q1.abs_max() > limit:
+        return None
+    evidence = (
+        Evidence.last_of(policy_q, f"{rounded(value / limit)} times what the rewards allow"),
+        Evidence.last_of(q1, "replayed pairs stay within it"),
+    )
+    whole = data[tags.POLICY_Q_VALUE].finite
+    return _told(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
+
+
+def _wide_gap(data: SeriesSet) -> Diagnosis | None:
+    gap, q1 = data[tags.Q_GAP].finite, data[tags.Q1_VALUE].finite
+    if len(gap) < MIN_POINTS or len(q1) == 0:
+        return None
+    scale = max(FLOOR, q1.abs_max())
+    part = recent(gap).median() / scale
+    if part <= GAP:
+        return None
+    note = f"the median of the last points is {rounded(part)} times the largest |Q| on replayed pairs"
+    confidence = 0.5 + 0.2 * min(1.0, part - GAP)
+    return _told(confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), part, GAP)
+
+
+def _told(
+    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float
+) -> Diagnosis:
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        evidence,
+        REMEDY,
+        first,
+        explained_by=CAUSES,
+        value=value,
+        threshold=threshold,
+    )

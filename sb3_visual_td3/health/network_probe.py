@@ -1,0 +1,95 @@
+"""Looks at a model's networks: how far the targets lag, whether they move, and how much of the encoder sleeps."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+
+import torch as th
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BaseModel
+from torch import nn
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import NETWORKS, Network
+from sb3_visual_td3.health import quantities
+from sb3_visual_td3.health.dormancy import activations_of, dormant_fraction
+
+SMALL = 1_024
+"""Weights of this many numbers and fewer stand for a network when the question is whether it moved."""
+
+Observations = th.Tensor | Mapping[str, th.Tensor]
+
+
+class NetworkProbe:
+    """Measures networks between updates; it changes none of them and draws no random number.
+
+    :param model: a Stable-Baselines3 algorithm with ``actor`` and ``critic``; targets may be missing
+    :param n_images: how many observations of a batch the encoder is probed with, >= 1
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:
+        # Networks are looked up afresh each time: loading may replace them.
+        self._model = weakref.ref(model)
+        self._n_images = n_images
+        self._small_before: dict[Network, list[th.Tensor]] = {}
+
+    def targets_moved(self) -> dict[str, th.Tensor]:
+        """Say of each target network whether it is another than at the call before.
+
+        Every weight moves together, so a look at the small ones is enough; one that moved by a rounding error is seen.
+
+        :return: 0 or 1 by tag; from the second call on
+        """
+        moved = {}
+        for network, (_, target) in self._pairs().items():
+            small = smallest(target)
+            before = self._small_before.get(network)
+            if before is not None and [old.shape for old in before] == [new.shape for new in small]:
+                differs = [(new != old).any() for new, old in zip(small, before, strict=True)]
+                moved[tags.TARGET_MOVED[network]] = th.stack(differs).any().float()
+            self._small_before[network] = [weight.clone() for weight in small]
+        return moved
+
+    def distances(self) -> dict[str, th.Tensor]:
+        """:return: by tag, the L2 distance of each network from its target copy"""
+        pairs = self._pairs().items()
+        return {tags.TARGET_DISTANCE[name]: quantities.distance(online, target) for name, (online, target) in pairs}
+
+    def dormancy(self, observations: Observations) -> dict[str, th.Tensor]:
+        """Probe the critic's encoder.
+
+        :param observations: a batch as the replay buffer gave it
+        :return: by tag, the dormant fraction; empty where the encoder has no non-linearity
+        """
+        critic = getattr(self._model(), "critic", None)
+        if not isinstance(critic, BaseModel):
+            return {}
+        extractor = critic.features_extractor
+        some = _first(observations, self._n_images)
+        activations = activations_of(extractor, lambda: critic.extract_features(some, extractor))  # type: ignore[arg-type]
+        return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)} if activations else {}
+
+    def _pairs(self) -> dict[Network, tuple[list[th.Tensor], list[th.Tensor]]]:
+        pairs: dict[Network, tuple[list[th.Tensor], list[th.Tensor]]] = {}
+        for network in NETWORKS:
+            online, target = getattr(self._model(), network, None), getattr(self._model(), f"{network}_target", None)
+            if isinstance(online, nn.Module) and isinstance(target, nn.Module):
+                pairs[network] = (_weights(online), _weights(target))
+        return pairs
+
+
+def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
+    """:return: the weights of ``SMALL`` numbers at most (biases, output layers), or the smallest there is"""
+    small = [weight for weight in weights if weight.numel() <= SMALL]
+    return small or [min(weights, key=th.Tensor.numel)]
+
+
+def _weights(module: nn.Module) -> list[th.Tensor]:
+    return [parameter.detach() for parameter in module.parameters()]
+
+
+def _first(observations: Observations, n: int) -> Observations:
+    if isinstance(observations, Mapping):
+        return {key: value[:n] for key, value in observations.items()}
+    return observations[:n]

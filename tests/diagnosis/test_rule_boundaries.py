@@ -1,0 +1,193 @@
+"""Where each rule begins to speak: a table, at the resolution of a live window and of a logged run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.live import judge
+from sb3_visual_td3.diagnosis.ranking import MIN_CONFIDENCE
+from sb3_visual_td3.diagnosis.rules import RULES
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+
+NORM, RATIO = tags.GRADIENT_NORM, tags.UPDATE_RATIO
+Values = dict[str, object]
+RESOLUTIONS = {
+    "live window": np.arange(10, 201, 10),  # updates: a point every 10 of the last 200
+    "logged series": np.arange(100, 5001, 100),  # environment steps: a point every 100 of a whole run
+}
+
+
+def series(values: Values, steps: np.ndarray) -> SeriesSet:
+    """A number is a series that stays there."""
+    spread = {tag: np.broadcast_to(np.asarray(v, dtype=float), steps.shape) for tag, v in values.items()}
+    return SeriesSet.of(Series(tag, steps, v) for tag, v in spread.items())
+
+
+def ending(last: float, n_last: int, before: float) -> Callable[[int], np.ndarray]:
+    return lambda n: np.array([before] * (n - n_last) + [last] * n_last)
+
+
+def growing(factor: float, end: float) -> Callable[[int], np.ndarray]:
+    """Exponential growth by ``factor`` over the whole span."""
+    return lambda n: end * factor ** (np.arange(n) / (n - 1) - 1)
+
+
+def leak(head: float, encoder: float = 1.0, **others: object) -> Values:
+    return {NORM["actor_mlp"]: head, NORM["actor_cnn"]: encoder, NORM["critic_mlp"]: 1.0, **others}
+
+
+def still_targets(n_still: int, ratio: float = 1e-3, **others: object) -> Values:
+    moved = ending(0.0, n_still, 1.0)
+    return {tags.TARGET_MOVED["critic"]: moved, RATIO["critic_mlp"]: ratio, NORM["actor_mlp"]: 1.0, **others}
+
+
+def rewards(low: object, high: object, **others: object) -> Values:
+    return {tags.REWARD_MIN: low, tags.REWARD_MAX: high, **others}
+
+
+# (rule, what is just on the silent side, what is just on the other)
+TABLE: list[tuple[str, Values, Values]] = [
+    ("feature_leak", leak(0.0201), leak(0.02)),
+    ("feature_leak", leak(0.0, encoder=1e-3), leak(0.0, encoder=1.01e-3)),
+    ("feature_leak", leak(0.0, **{tags.ENCODER_IS_SHARED: 1.0}), leak(0.0, **{tags.ENCODER_IS_SHARED: 0.0})),
+    ("feature_leak", {tags.ACTOR_LOSS: -100.0, tags.Q1_VALUE: 1.0}, {tags.ACTOR_LOSS: -100.1, tags.Q1_VALUE: 1.0}),
+    (
+        "clipping_masks_divergence",
+        {NORM["actor_cnn"]: 1.9, tags.ACTOR_LOSS: growing(2.9**2, -1e4), tags.Q1_VALUE: 1.0},
+        {NORM["actor_cnn"]: 1.9, tags.ACTOR_LOSS: growing(3.2**2, -1e4), tags.Q1_VALUE: 1.0},
+    ),
+    ("critic_overestimation", {tags.Q1_VALUE: -10.0, tags.Q_BOUND: 10.0}, {tags.Q1_VALUE: -10.001, tags.Q_BOUND: 10.0}),
+    ("critic_overestimation", {tags.Q2_VALUE: 1.0, tags.Q_BOUND: 0.1}, {tags.Q2_VALUE: 1.001, tags.Q_BOUND: 0.1}),
+    (
+        "critic_overestimation",
+        {tags.Q1_VALUE: ending(11.0, 1, 9.0), tags.Q_BOUND: 10.0},
+        {tags.Q1_VALUE: ending(11.0, 2, 9.0), tags.Q_BOUND: 10.0},
+    ),
+    (
+        "policy_extrapolation",
+        {tags.POLICY_Q_VALUE: 10.0, tags.Q1_VALUE: 1.0, tags.Q_BOUND: 10.0},
+        {tags.POLICY_Q_VALUE: 10.001, tags.Q1_VALUE: 1.0, tags.Q_BOUND: 10.0},
+    ),
+    ("policy_extrapolation", {tags.Q_GAP: 10.0, tags.Q1_VALUE: -20.0}, {tags.Q_GAP: 10.1, tags.Q1_VALUE: -20.0}),
+    ("policy_extrapolation", {tags.Q_GAP: -99.0, tags.Q1_VALUE: 0.1}, {tags.Q_GAP: 0.51, tags.Q1_VALUE: 0.1}),
+    ("twin_critic_desync", {tags.Q1_VALUE: 10.0, tags.Q2_VALUE: 13.0}, {tags.Q1_VALUE: 10.0, tags.Q2_VALUE: 13.1}),
+    ("actor_saturation", {tags.ACTION_SATURATION: 0.49}, {tags.ACTION_SATURATION: 0.5}),
+    (
+        "vanishing_actor_gradient",
+        {NORM["actor_mlp"]: 1.1e-5, NORM["critic_mlp"]: 1.0},
+        {NORM["actor_mlp"]: 1e-5, NORM["critic_mlp"]: 1.0},
+    ),
+    (
+        "vanishing_actor_gradient",
+        {NORM["actor_mlp"]: 0.0, NORM["critic_mlp"]: 1e-5},
+        {NORM["actor_mlp"]: 0.0, NORM["critic_mlp"]: 1.1e-5},
+    ),
+    ("gradient_explosion", {NORM["critic_cnn"]: 50_000.0}, {NORM["critic_cnn"]: 50_001.0}),
+    ("gradient_explosion", {NORM["actor_mlp"]: growing(99.0, 5e3)}, {NORM["actor_mlp"]: growing(101.0, 5e3)}),
+    ("gradient_explosion", {NORM["actor_mlp"]: growing(1e4, 900.0)}, {NORM["actor_mlp"]: growing(1e4, 9e3)}),
+    ("constant_clipping", {tags.CLIP_FRACTION["actor_cnn"]: 0.89}, {tags.CLIP_FRACTION["actor_cnn"]: 0.9}),
+    ("constant_clipping", {tags.CLIP_FRACTION["critic_cnn"]: 1.0}, {tags.CLIP_FRACTION["actor_mlp"]: 1.0}),
+    ("reward_scale", rewards(-999.0, 1.0), rewards(-1000.0, 1.0)),
+    ("reward_scale", rewards(-1.0, 999.0), rewards(-1.0, 1000.0)),
+    ("reward_scale", rewards(-1.0, ending(100.0, 3, 1.01)), rewards(-1.0, ending(100.0, 3, 1.0))),
+    ("reward_scale", rewards(-1.0, ending(5e3, 1, 60.0)), rewards(-1.0, ending(5e3, 2, 60.0))),
+    ("learning_rate_too_high", {RATIO["critic_mlp"]: 0.099}, {RATIO["critic_mlp"]: 0.1}),
+    ("learning_rate_too_high", {RATIO["actor_cnn"]: ending(0.49, 1, 0.05)}, {RATIO["actor_cnn"]: ending(0.5, 1, 0.05)}),
+    (
+        "learning_rate_too_high",
+        {RATIO["critic_cnn"]: ending(0.1, 1, 0.1 / 29)},
+        {RATIO["critic_cnn"]: ending(0.1, 1, 0.1 / 31)},
+    ),
+    ("stale_target_network", still_targets(4), still_targets(5)),
+    ("stale_target_network", still_targets(9, ratio=0.0), still_targets(9)),
+    (
+        "encoder_frozen",
+        {NORM["critic_cnn"]: 1.1e-6, NORM["critic_mlp"]: 1.0},
+        {NORM["critic_cnn"]: 1e-6, NORM["critic_mlp"]: 1.0},
+    ),
+    (
+        "encoder_frozen",
+        {RATIO["actor_cnn"]: 1.1e-9, RATIO["actor_mlp"]: 1e-3},
+        {RATIO["actor_cnn"]: 1e-9, RATIO["actor_mlp"]: 1e-3},
+    ),
+    (
+        "encoder_frozen",
+        {RATIO["critic_cnn"]: 0.0, RATIO["critic_mlp"]: 1e-3, tags.GROUP_LR["critic_cnn"]: 0.0},
+        {RATIO["critic_cnn"]: 0.0, RATIO["critic_mlp"]: 1e-3, tags.GROUP_LR["critic_cnn"]: 1e-4},
+    ),
+    (
+        "encoder_frozen",
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.0},
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1.0},
+    ),
+    ("dead_camera", {tags.FRAME_STD: 1.0}, {tags.FRAME_STD: 0.99}),
+    ("dead_camera", {tags.FRAME_CHANGE: ending(0.0, 5, 9.0)}, {tags.FRAME_CHANGE: ending(0.0, 6, 9.0)}),
+    ("dead_camera", {tags.FRAME_CHANGE: 1e-6}, {tags.FRAME_CHANGE: 0.0}),
+    (
+        "episode_collapse",
+        {tags.EPISODE_LENGTH: lambda n: np.repeat([100.0, 40.0], [n // 4, n - n // 4])},
+        {tags.EPISODE_LENGTH: lambda n: np.repeat([100.0, 39.0], [n // 4, n - n // 4])},
+    ),
+    ("non_finite", {tags.CRITIC_LOSS: 1e30}, {tags.CRITIC_LOSS: ending(np.inf, 1, 1.0)}),
+    ("non_finite", {tags.REWARD_MAX: 0.0}, {tags.REWARD_MAX: ending(np.nan, 1, 1.0)}),
+]
+
+
+def built(values: Values, steps: np.ndarray) -> SeriesSet:
+    return series({tag: v(steps.size) if callable(v) else v for tag, v in values.items()}, steps)
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize(("rule", "silent", "speaking"), TABLE, ids=[f"{i}-{row[0]}" for i, row in enumerate(TABLE)])
+def test_a_rule_begins_to_speak_at_its_boundary(resolution: str, rule: str, silent: Values, speaking: Values) -> None:
+    steps = RESOLUTIONS[resolution]
+    assert RULES[rule](built(silent, steps)) is None
+    diagnosis = RULES[rule](built(speaking, steps))
+    assert diagnosis is not None
+    assert diagnosis.id == rule
+    assert diagnosis.confidence >= MIN_CONFIDENCE
+    is_live = rule in tags.ALERT_RULES
+    assert (rule in [finding.rule for finding in judge(built(speaking, steps))]) == is_live
+
+
+def test_the_table_holds_every_rule() -> None:
+    assert {rule for rule, _, _ in TABLE} == RULES.keys()
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_a_jump_of_a_hundred_is_surer_than_rewards_that_were_always_large(resolution: str) -> None:
+    steps = RESOLUTIONS[resolution]
+    always = RULES["reward_scale"](built(rewards(-1.0, 5e3), steps))
+    just_not = RULES["reward_scale"](built(rewards(-1.0, ending(5e3, 3, 50.1)), steps))
+    jumped = RULES["reward_scale"](built(rewards(-1.0, ending(5e3, 3, 50.0)), steps))
+    assert always is not None
+    assert just_not is not None
+    assert jumped is not None
+    assert jumped.confidence > always.confidence == just_not.confidence
+    grown = {NORM["critic_mlp"]: 2e4}
+    suffering = RULES["reward_scale"](built(rewards(-1.0, 5e3, **grown), steps))
+    assert suffering is not None
+    assert suffering.confidence > always.confidence
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_saturated_actions_are_a_dead_policy_where_the_head_gets_no_gradient_as_well(resolution: str) -> None:
+    steps = RESOLUTIONS[resolution]
+    levels = {}
+    for name, norm in {"alive": 0.1, "dead": 0.0}.items():
+        values = {tags.ACTION_SATURATION: 1.0, NORM["actor_mlp"]: norm, NORM["critic_mlp"]: 1.0}
+        findings = {finding.rule: finding.level for finding in judge(built(values, steps))}
+        levels[name] = findings["actor_saturation"]
+    assert levels == {"alive": "warning", "dead": "critical"}
+
+
+def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
+    """With a policy delay of 100, actor and targets move twice in a window."""
+    steps = RESOLUTIONS["live window"]
+    data = built(still_targets(9), steps)
+    rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))
+    assert RULES["stale_target_network"](SeriesSet({**data.series, rarely.name: rarely})) is None

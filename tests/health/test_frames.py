@@ -1,0 +1,66 @@
+"""What a camera shows, and the monitor that follows it step by step."""
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.health.camera_monitor import CameraMonitor
+from sb3_visual_td3.health.frames import frame_change, frame_std
+
+
+def random_frames(seed, n=3, channels=4):
+    return np.random.default_rng(seed).integers(0, 256, (n, channels, 6, 5), dtype=np.uint8)
+
+
+def test_std_and_change_equal_loops_over_pixels():
+    new, old = random_frames(0), random_frames(1)
+    stds = [np.std(new[i, c].astype(float)) for i in range(3) for c in range(4)]
+    assert float(frame_std(th.as_tensor(new))) == pytest.approx(np.mean(stds), rel=1e-6)
+    changes = [abs(int(a) - int(b)) for a, b in zip(new.ravel(), old.ravel(), strict=True)]
+    assert float(frame_change(th.as_tensor(new), th.as_tensor(old))) == pytest.approx(np.mean(changes), rel=1e-6)
+    assert float(frame_change(th.as_tensor(old), th.as_tensor(new))) == pytest.approx(np.mean(changes), rel=1e-6)
+
+
+def test_a_frozen_camera_changes_by_exactly_nothing_and_a_black_one_has_no_spread():
+    frames = th.as_tensor(random_frames(0))
+    assert float(frame_change(frames, frames)) == 0.0
+    fading = th.arange(3, dtype=th.uint8).view(3, 1, 1, 1).expand(3, 4, 6, 5)
+    assert float(frame_std(fading)) == 0.0, "frames of one colour each, though not of the same one"
+
+
+def test_points_stand_at_every_tenth_change_and_are_means_of_it():
+    camera = CameraMonitor(sample_freq=10)
+    shown = [random_frames(seed, n=1) for seed in range(21)]
+    for step, frame in enumerate(shown):
+        camera.see(frame, n_updates=100 + step)
+    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(shown[1:], shown[:-1], strict=True)]
+    points = camera.read_points()
+    assert [n for n, _ in points[tags.FRAME_CHANGE]] == [110, 120]
+    expected = [np.mean(changes[:10]), np.mean(changes[10:])]
+    assert [value for _, value in points[tags.FRAME_CHANGE]] == pytest.approx(expected)
+    assert camera.read()[tags.FRAME_CHANGE] == pytest.approx(np.mean(expected))
+    assert camera.read_points() == camera.read() == {}
+
+
+def test_an_array_that_the_environment_writes_into_is_still_a_change():
+    camera, buffer = CameraMonitor(sample_freq=1), np.zeros((1, 1, 4, 4), np.uint8)
+    for value in (0, 9):
+        buffer[:] = value
+        camera.see(buffer, 0)
+    assert camera.read()[tags.FRAME_CHANGE] == 9.0
+
+
+def test_of_two_cameras_the_frozen_one_speaks_and_vectors_are_not_looked_at():
+    camera, frozen = CameraMonitor(sample_freq=1), random_frames(0, n=1)
+    for step in range(3):
+        camera.see({"left": random_frames(step, n=1), "right": frozen, "state": np.full((1, 3), step)}, step)
+    assert camera.read()[tags.FRAME_CHANGE] == 0.0
+    for step in range(3):
+        camera.see(np.full((1, 3), step), step)
+    assert camera.read() == {}
+
+
+def test_a_frequency_below_one_is_refused():
+    with pytest.raises(ValueError, match="sample_freq"):
+        CameraMonitor(sample_freq=0)
