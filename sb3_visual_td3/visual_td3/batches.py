@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     Images are ``(batch, channels, height, width)``, uint8 where they are not prepared; actions
     ``(batch, action_dim)`` in [-1, 1]; dones, rewards and discounts ``(batch, 1)``, where a discount that is the same
-    for all may be a number.
+    for all may be a number. ``replayed`` are the observations as the replay buffer gave them, for who watches.
     """
 
     observations: Observations | Prepared
@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     dones: th.Tensor
     rewards: th.Tensor
     discounts: th.Tensor | float
+    replayed: Observations
 
 
 def augmented(observations: Observations, pad: int) -> Observations:
@@ -66,4 +67,4 @@ def batch_of(
     shown = [augmented(observations, pad) for observations in (data.observations, data.next_observations)]
     observations, next_observations = shown if prepare is None else map(prepare, shown)
     discounts = gamma if data.discounts is None else data.discounts
-    return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts)
+    return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts, data.observations)

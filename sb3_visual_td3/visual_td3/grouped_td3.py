@@ -57,10 +57,17 @@ class GroupedTD3(TD3):
         for network, optimizer in zip(NETWORKS, optimizers, strict=True):
             self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
 
-    def _optimize(self, network: Network, loss: th.Tensor, values: dict[str, th.Tensor]) -> None:
+    def _optimize(
+        self,
+        network: Network,
+        loss: th.Tensor,
+        values: dict[str, th.Tensor],
+        replayed: th.Tensor | dict[str, th.Tensor] | None = None,
+    ) -> None:
         optimizer = getattr(self, network).optimizer
         detached = {name: value.detach() for name, value in values.items()}
-        update = NetworkUpdate(network, self._n_updates, self._parameter_groups.of_network[network], detached)
+        groups = self._parameter_groups.of_network[network]
+        update = NetworkUpdate(network, self._n_updates, groups, detached, replayed)
         optimizer.zero_grad()
         # Only this network's weights: the actor's loss would leave gradients in the critics too.
         loss.backward(inputs=self._parameter_groups.weights(network))  # type: ignore[no-untyped-call]

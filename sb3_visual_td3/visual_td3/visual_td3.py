@@ -304,7 +304,7 @@ class VisualTD3(OverlappedTD3):
             "rewards": batch.rewards,
             "discounts": th.as_tensor(batch.discounts),
         }
-        self._optimize("critic", loss, values)
+        self._optimize("critic", loss, values, batch.replayed)
         return loss.detach()
 
     def update_actor(self, batch: Batch) -> th.Tensor:
