@@ -80,19 +80,13 @@ def publish(begun: Path) -> Path:
 
     :param begun: from :func:`begin_folder`, synced
     :return: its path from now on
-    :raises OSError: as the operating system says; the replaced one is back then
+    :raises OSError: as the operating system says; :func:`tidy` brings the replaced one back then
     """
     folder, name = begun.parent, begun.name.removeprefix(_NEW)
-    final, aside = folder / name, folder / f"{_OLD}{name}"
-    is_replacing = final.exists()
-    if is_replacing:
-        os.rename(final, aside)
-    try:
-        os.rename(begun, final)
-    except BaseException:
-        if is_replacing:
-            os.rename(aside, final)
-        raise
+    final = folder / name
+    if final.exists():
+        os.rename(final, folder / f"{_OLD}{name}")
+    os.rename(begun, final)
     sync_folder(folder)
     return final
 

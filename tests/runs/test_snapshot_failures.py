@@ -131,6 +131,8 @@ def test_killed_before_any_call_the_last_complete_one_is_there(tmp_path: Path, s
         assert newest.skipped == []
         assert is_same(newest.state, state_of(newest.step))
         assert newest.step in {2, step}
+        # What is being removed is no longer listed when its first file goes.
+        assert all(is_good(folder, listed.step) for listed in SnapshotStore(folder).all())
         found.append(newest.step)
         save(folder, 4)
         assert is_good(folder, 4)
@@ -186,6 +188,26 @@ def test_refused_at_any_call_nothing_is_lost_and_nothing_is_left(tmp_path: Path,
         assert_no_rest(folder, tmp_path / f"like {number}", kept)
     assert n_refused > 20
     assert n_warned > 3
+
+
+def test_the_disk_has_each_thing_before_what_refers_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    rename = os.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append(os.readlink(f"/proc/self/fd/{handle}")))
+    monkeypatch.setattr(os, "rename", lambda a, b: calls.append(f"rename to {b}") or rename(a, b))
+    save(tmp_path, 1)
+    (begun,) = {call.rpartition("/")[0] for call in calls if call.endswith("snapshot.json")}
+    last_object = max(index for index, call in enumerate(calls) if call.startswith(f"{tmp_path}/objects"))
+    after_objects = calls[last_object:]
+    assert after_objects == [
+        f"{tmp_path}/objects",
+        f"{begun}/arrays.bin",
+        f"{begun}/model.zip",
+        f"{begun}/snapshot.json",
+        begun,
+        f"rename to {tmp_path}/step_000000001",
+        str(tmp_path),
+    ]
 
 
 def test_a_file_that_the_system_cuts_short_is_refused(tmp_path: Path) -> None:

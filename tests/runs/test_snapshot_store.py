@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +68,12 @@ def test_a_state_comes_back_to_the_bit(tree: dict[str, Any], frames: Any) -> Non
         read = SnapshotStore(Path(folder)).newest().state
         assert isinstance(read["frames"], StoredArray) == (frames.nbytes >= CHUNK_BYTES)
         assert is_same(read, {"tree": tree, "frames": frames})
+
+
+def test_two_halves_of_a_letter_stay_two(tmp_path: Path) -> None:
+    state = {"\ud83d\ude00": "\ud83d\ude00"}
+    SnapshotStore(tmp_path).save(1, state, {})
+    assert SnapshotStore(tmp_path).newest().state == state
 
 
 def test_a_snapshot_holds_what_was_saved_and_says_what_it_cost(tmp_path: Path) -> None:
@@ -364,3 +372,10 @@ def test_a_copied_folder_of_snapshots_is_as_good(tmp_path: Path) -> None:
     save(SnapshotStore(tmp_path / "a"), 1)
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert is_good(SnapshotStore(tmp_path / "b"), 1)
+
+
+def test_taking_up_a_run_needs_no_torch_before_its_model_does() -> None:
+    modules = ("snapshot_store", "growing_files", "run_lock")
+    code = f"import sys; from sb3_visual_td3.runs import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
