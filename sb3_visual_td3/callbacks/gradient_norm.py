@@ -12,13 +12,15 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
-from sb3_visual_td3.callbacks.watching import unwatch, watch, watched
+from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 
 
 class GradientNormCallback(BaseCallback):
     """Logs gradient norms before clipping, losses, Q-values and the agent's state.
+
+    Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ are watched from outside: norms are then
+    those that the optimizer sees, after any clipping of the algorithm's own, and ``gradients/seen_by_optimizer`` is 1.
 
     :param sample_freq: how many updates lie between two that are measured
     :param log_freq: how many environment steps lie between two points in the event file
@@ -28,30 +30,34 @@ class GradientNormCallback(BaseCallback):
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:
         super().__init__(verbose)
-        if log_freq < 1:
-            raise ValueError(f"log_freq={log_freq}: expected a number of environment steps >= 1")
-        self.monitor = GradientMonitor(sample_freq)
+        if log_freq < 1 or sample_freq < 1:
+            raise ValueError(f"log_freq={log_freq}, sample_freq={sample_freq}: expected steps and updates >= 1")
+        self.sample_freq = sample_freq
         self.log_freq = log_freq
         self._last_logged = 0
 
     def _on_training_start(self) -> None:
         self._writer = EventWriter(self.logger)
         self._last_logged = self.num_timesteps
-        watch(self.model, self.monitor)
+        self._watch = watch(self.model, self.sample_freq, "means")
+
+    def _on_rollout_start(self) -> None:
+        self._watch.reattach()
 
     def _on_step(self) -> bool:
+        self._watch.see(self.locals, self.num_timesteps)
         if self.num_timesteps - self._last_logged >= self.log_freq:
             self._log()
         return True
 
     def _on_training_end(self) -> None:
-        if self.monitor.n_updates and self.num_timesteps > self._last_logged:
+        if self._watch.monitor.n_updates and self.num_timesteps > self._last_logged:
             self._log()
-        unwatch(self.model, self.monitor)
+        unwatch(self.model, self._watch, "means")
 
     def get_state(self) -> dict[str, Any]:
         """:return: the window so far"""
-        return {"last_logged": self._last_logged, "monitor": self.monitor.get_state()}
+        return {"last_logged": self._last_logged, "watch": self._watch.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on with the window of an earlier run; to be called when training has started.
@@ -59,20 +65,20 @@ class GradientNormCallback(BaseCallback):
         :param state: of ``get_state``
         """
         self._last_logged = state["last_logged"]
-        self.monitor.set_state(state["monitor"], self.model.device)
+        self._watch.set_state(state["watch"])
 
     def _log(self) -> None:
         self._last_logged = self.num_timesteps
-        scalars = {**self.monitor.read(), **self._agent_state()}
+        scalars = {**self._watch.read(), **self._agent_state()}
         self._writer.write(scalars, self.num_timesteps)
 
     def _agent_state(self) -> dict[str, float]:
-        model, sb3_model = watched(self.model), self.model
+        model, sb3_model = self._watch.model, self.model
         assert isinstance(sb3_model, OffPolicyAlgorithm)
         buffer = sb3_model.replay_buffer
         state = {
-            tags.TOTAL_ITERATIONS: float(sb3_model._n_updates),
-            tags.IS_TRAINING: float(sb3_model._n_updates > 0),
+            tags.TOTAL_ITERATIONS: float(self._watch.n_updates),
+            tags.IS_TRAINING: float(self._watch.n_updates > 0),
             tags.REWARD_IS_NORMALIZED: float(model.reward_is_normalized),
             tags.EXPLORATION_NOISE: noise_std(sb3_model.action_noise),
         }

@@ -1,34 +1,152 @@
-"""Takes an observer to a model whose updates can be watched, and away again."""
+"""What is measured of a training: once, for all callbacks that look at it."""
 
 from __future__ import annotations
 
-from sb3_visual_td3.common.types import UpdateObserver, WatchedModel
+import weakref
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import Points, WatchedModel
+from sb3_visual_td3.health.camera_monitor import CameraMonitor
+from sb3_visual_td3.health.gradient_monitor import GradientMonitor
+from sb3_visual_td3.health.network_probe import NetworkProbe
+from sb3_visual_td3.health.reward_monitor import RewardMonitor
+from sb3_visual_td3.health.stock_watch import StockWatch
+
+Reader = Literal["means", "points"]
 
 
-def watched(model: object) -> WatchedModel:
-    """Make sure that a model's updates can be watched.
+class HealthWatch:
+    """The monitors of one training: its updates, its networks, its camera and its rewards.
 
-    :param model: any algorithm
-    :return: the same model
-    :raises ValueError: if it offers no updates to watch
+    Somebody may read means over what was measured since the last time, somebody else the single points; what nobody
+    reads is not kept.
+
+    :param model: any off-policy algorithm of Stable-Baselines3's kind; VisualTD3 shows its updates itself
+    :param sample_freq: how many updates, or steps, lie between two that are measured
+    :raises ValueError: if the model's updates cannot be watched
     """
-    if not isinstance(model, WatchedModel):
-        raise ValueError(
-            f"{type(model).__name__} offers no updates to watch: use VisualTD3 (preset='td3' is stock TD3)"
-        )
-    return model
+
+    def __init__(self, model: BaseAlgorithm, sample_freq: int) -> None:
+        if not isinstance(model, OffPolicyAlgorithm):
+            raise ValueError(
+                f"{type(model).__name__} offers no updates to watch: expected VisualTD3, Stable-Baselines3's TD3, SAC "
+                "or DDPG, or sb3-contrib's TQC or CrossQ"
+            )
+        self._model = model
+        self.model: WatchedModel | StockWatch = model if isinstance(model, WatchedModel) else StockWatch(model)
+        self.monitor = GradientMonitor(sample_freq)
+        self.monitor.probe = NetworkProbe(model)
+        self._camera = CameraMonitor(sample_freq)
+        self._rewards = RewardMonitor(sample_freq)
+        self._last_seen = -1
+        self.readers: list[Reader] = []
+        self.model.observers.append(self.monitor)
+
+    @property
+    def n_updates(self) -> int:
+        """Gradient updates of the critics so far."""
+        return self.model.n_updates if isinstance(self.model, StockWatch) else self._model._n_updates
+
+    def reattach(self) -> None:
+        """Follow the model to networks that have replaced others; without such, nothing changes."""
+        if isinstance(self.model, StockWatch):
+            self.model.attach()
+
+    def see(self, locals_: Mapping[str, Any], num_timesteps: int) -> None:
+        """Take a step of the environments, which several callbacks may show.
+
+        :param locals_: of Stable-Baselines3's ``collect_rollouts``
+        :param num_timesteps: how many steps there have been
+        """
+        if num_timesteps != self._last_seen:
+            self._last_seen = num_timesteps
+            self._camera.see(locals_["new_obs"], self.n_updates)
+            self._rewards.see(locals_["rewards"], self.n_updates)
+
+    def read(self) -> dict[str, float]:
+        """:return: by tag, means since the last call"""
+        if "points" not in self.readers:
+            self._discard_points()
+        return {**self.monitor.read(), **self._camera.read()}
+
+    def read_points(self) -> list[Points]:
+        """:return: what single updates and steps showed since the last call, by source"""
+        if "means" not in self.readers:
+            self.monitor.read()
+            self._camera.read()
+        state: dict[str, list[tuple[int, float]]] = {
+            tags.GROUP_LR[group]: [(self.n_updates, rate)] for group, rate in self.model.learning_rates.items()
+        }
+        if self.model.encoder_is_shared is not None:
+            state[tags.ENCODER_IS_SHARED] = [(self.n_updates, float(self.model.encoder_is_shared))]
+        # The rewards that arrive stand for those that are replayed, where both are there.
+        return [{**self.monitor.read_points(), **self._rewards.read_points()}, self._camera.read_points(), state]
+
+    def _discard_points(self) -> None:
+        self.monitor.read_points()
+        self._rewards.read_points()
+        self._camera.read_points()
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: what has been measured and not yet read"""
+        return {
+            "monitor": self.monitor.get_state(),
+            "camera": self._camera.get_state(),
+            "rewards": self._rewards.get_state(),
+            "last_seen": self._last_seen,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called."""
+        self.monitor.set_state(state["monitor"], self._model.device)
+        self._camera.set_state(state["camera"])
+        self._rewards.set_state(state["rewards"])
+        self._last_seen = state["last_seen"]
+
+    def detach(self) -> None:
+        """Watch no more."""
+        if self.monitor in self.model.observers:
+            self.model.observers.remove(self.monitor)
+        if isinstance(self.model, StockWatch):
+            self.model.detach()
 
 
-def watch(model: object, observer: UpdateObserver) -> None:
-    """Show the observer every update from now on.
+_watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = weakref.WeakKeyDictionary()
 
-    :raises ValueError: if the model offers no updates to watch
+
+def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch:
+    """Begin to watch a model, or look on where it is being watched.
+
+    :param model: any off-policy algorithm
+    :param sample_freq: how many updates lie between two that are measured
+    :param reader: what is to be read
+    :return: the model's watch of that rhythm
+    :raises ValueError: if the model's updates cannot be watched
     """
-    watched(model).observers.append(observer)
+    of_model = _watches.setdefault(model, {})
+    # A reader that comes twice belongs to a training that was interrupted: it starts anew.
+    if sample_freq in of_model and reader in of_model[sample_freq].readers:
+        of_model.pop(sample_freq).detach()
+    if sample_freq not in of_model:
+        of_model[sample_freq] = HealthWatch(model, sample_freq)
+    found = of_model[sample_freq]
+    found.readers.append(reader)
+    found.monitor.keep_points = "points" in found.readers
+    return found
 
 
-def unwatch(model: object, observer: UpdateObserver) -> None:
-    """Show the observer no more updates; one that is not there may be taken away, too."""
-    observers = watched(model).observers
-    if observer in observers:
-        observers.remove(observer)
+def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
+    """Read no more; the last reader ends the watch."""
+    if reader in found.readers:
+        found.readers.remove(reader)
+    found.monitor.keep_points = "points" in found.readers
+    of_model = _watches.get(model, {})
+    if not found.readers:
+        found.detach()
+        for sample_freq in [freq for freq, each in of_model.items() if each is found]:
+            del of_model[sample_freq]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -79,6 +80,14 @@ class LiveWindow:
     def clear(self) -> None:
         """Forget everything: the weights are others now."""
         self._points.clear()
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: the points, as plain data."""
+        return {tag: [list(point) for point in points] for tag, points in self._points.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called."""
+        self._points = {tag: [(n, value) for n, value in points] for tag, points in state.items()}
 
     @property
     def newest(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,22 @@ class CameraMonitor:
         """Hand over the single points since the last call, for a live window."""
         points, self._points = self._points, {}
         return points
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: the last frames, and what has not been read, as plain data"""
+        return {
+            "previous": list(self._previous),
+            "changes": list(self._changes),
+            "points": {tag: [list(point) for point in points] for tag, points in self._points.items()},
+            "unread": {tag: list(values) for tag, values in self._unread.items()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called."""
+        self._previous = [np.array(image) for image in state["previous"]]
+        self._changes = list(state["changes"])
+        self._points = {tag: [(n, value) for n, value in points] for tag, points in state["points"].items()}
+        self._unread = {tag: list(values) for tag, values in state["unread"].items()}
 
 
 def images_in(observations: Observed) -> list[UInt8Array]:

@@ -213,6 +213,8 @@ class GradientMonitor:
         :return: plain data: numbers with the type of tensor that they are
         """
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
+        last_q1 = {} if self._last_q1 is None else {tags.Q1_VALUE: self._last_q1}
+        values = _transfer({str(number): value for number, (*_, value) in enumerate(self._points)})
         return {
             "last_sampled": dict(self._last_sampled),
             "n_updates": self.n_updates,
@@ -221,6 +223,12 @@ class GradientMonitor:
             "maxima": _numbers(self._maxima),
             "extremes": _numbers(self._extremes),
             "value_bound": _numbers(bound),
+            "points": [[tag, n, values[str(number)]] for number, (tag, n, _) in enumerate(self._points)],
+            "extremes_since_point": _numbers(self._extremes_since_point),
+            "last_q1": _numbers(last_q1),
+            "sampled_now": self._sampled_now,
+            "seen_by_optimizer": self._seen_by_optimizer,
+            "probe": None if self.probe is None else self.probe.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
@@ -237,6 +245,16 @@ class GradientMonitor:
         self._maxima = _scalar_tensors(state["maxima"], device)
         self._extremes = _scalar_tensors(state["extremes"], device)
         self._value_bound = _scalar_tensors(state["value_bound"], device).get(tags.Q_BOUND)
+        self._points = [
+            (tag, n_updates, th.tensor(value, dtype=th.float64, device=device))
+            for tag, n_updates, value in state["points"]
+        ]
+        self._extremes_since_point = _scalar_tensors(state["extremes_since_point"], device)
+        self._last_q1 = _scalar_tensors(state["last_q1"], device).get(tags.Q1_VALUE)
+        self._sampled_now = state["sampled_now"]
+        self._seen_by_optimizer = state["seen_by_optimizer"]
+        if self.probe is not None and state["probe"] is not None:
+            self.probe.set_state(state["probe"], device)
 
 
 def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor) -> th.Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BaseModel
@@ -69,6 +71,22 @@ class NetworkProbe:
         some = _first(observations, self._n_images)
         activations = activations_of(extractor, lambda: critic.extract_features(some, extractor))  # type: ignore[arg-type]
         return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)} if activations else {}
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: what the target networks looked like at the last call, as plain data"""
+        return {name: [weight.cpu().numpy() for weight in small] for name, small in self._small_before.items()}
+
+    def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
+        """Go on from where ``get_state`` was called.
+
+        :param state: as returned there
+        :param device: where the networks are
+        """
+        self._small_before = {
+            name: [th.from_numpy(np.array(weight)).to(device) for weight in state[name]]
+            for name in NETWORKS
+            if name in state
+        }
 
     def _pairs(self) -> dict[Network, tuple[list[th.Tensor], list[th.Tensor]]]:
         pairs: dict[Network, tuple[list[th.Tensor], list[th.Tensor]]] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,3 +43,13 @@ class RewardMonitor:
         """Hand over the points since the last call; NaN is the smallest and the largest where it arrived."""
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: the last rewards, and what has not been read, as plain data"""
+        points = {tag: [list(point) for point in kept] for tag, kept in self._points.items()}
+        return {"seen": list(self._seen), "points": points}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where ``get_state`` was called."""
+        self._seen = [np.array(rewards) for rewards in state["seen"]]
+        self._points = {tag: [(n, value) for n, value in kept] for tag, kept in state["points"].items()}

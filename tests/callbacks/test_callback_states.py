@@ -1,6 +1,5 @@
 """Our callbacks, moved into fresh objects in the midst of a window, write what they would have written."""
 
-import json
 import math
 
 import gymnasium as gym
@@ -17,7 +16,6 @@ from sb3_visual_td3 import (
     GradientNormCallback,
     RunRecorderCallback,
 )
-from sb3_visual_td3.callbacks.watching import unwatch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import HasState, NetworkUpdate
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
@@ -49,11 +47,7 @@ class MovedCallback(BaseCallback):
 
     def move(self):
         assert isinstance(self.inner, HasState)
-        state = json.loads(json.dumps(read_back(self.inner.get_state()), default=lambda array: array.tolist()))
-        if "episode_steps" in state:
-            state["episode_steps"] = np.array(state["episode_steps"])
-        if hasattr(self.inner, "monitor"):
-            unwatch(self.model, self.inner.monitor)
+        state = read_back(self.inner.get_state())
         self.inner = self.make()
         self.inner.init_callback(self.model)
         self.inner.on_training_start(self.locals, self.globals)
