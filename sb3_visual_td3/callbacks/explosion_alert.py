@@ -82,7 +82,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         self._watch.see(self.locals, self.num_timesteps)
-        broken = not_finite(self.locals["new_obs"], self.locals["rewards"])
+        broken = not_finite(self.locals)
         if broken is not None or self.num_timesteps - self._last_checked >= self.check_freq:
             return self._check(broken)
         return True
@@ -150,17 +150,20 @@ class ExplosionAlertCallback(BaseCallback):
             append_to(self._alerts_path, alert)
 
 
-def not_finite(observations: Any, rewards: np.ndarray) -> str | None:
-    """Look for NaN and infinity in what the environments gave; images are whole numbers and are not looked at.
+def not_finite(locals_: Mapping[str, Any]) -> str | None:
+    """Look for NaN and infinity in what a step was made of; images are whole numbers and are not looked at.
 
-    :param observations: an array, or a dict of arrays
-    :param rewards: ``(n_envs,)``
-    :return: what is not finite, in words; None if all is
+    :param locals_: of ``collect_rollouts``: ``actions``, ``new_obs`` (an array, or a dict of arrays) and ``rewards``
+    :return: what is not finite, in words: the first in the order of cause and effect; None if all is
     """
-    if not np.isfinite(rewards).all():
-        return f"the reward is {rewards[~np.isfinite(rewards)][0]}: training stops, for every target would be"
-    parts = observations if isinstance(observations, Mapping) else {"": observations}
-    for key, part in parts.items():
+    observations = locals_["new_obs"]
+    by_key = observations if isinstance(observations, Mapping) else {"": observations}
+    parts = {
+        "the policy's action is {}: the weights are, too": locals_["actions"],
+        **{f"the observation{f' {key!r}' if key else ''} holds {{}}": part for key, part in by_key.items()},
+        "the reward is {}: every target would be": locals_["rewards"],
+    }
+    for words, part in parts.items():
         if np.issubdtype(part.dtype, np.floating) and not np.isfinite(part).all():
-            return f"the observation{f' {key!r}' if key else ''} holds {part[~np.isfinite(part)][0]}: training stops"
+            return words.format(part[~np.isfinite(part)].flat[0]) + "; training stops"
     return None

@@ -1,0 +1,207 @@
+"""What the two callbacks show when training fails: alerts in time, a stop, and nothing changed by watching."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
+from sb3_visual_td3.callbacks.alerts import Alert
+from sb3_visual_td3.common import tags
+from tests.callbacks.event_files import scalars_in
+from tests.diagnosis.test_live_training import CASES, LEARNING_STARTS, FailingEnv, nothing
+from tests.image_env import ImageEnv
+from tests.training_state.small_envs import StatefulEnv
+
+
+class Breaks(BaseCallback):
+    """Breaks something at an update."""
+
+    def __init__(self, onset, break_it):
+        super().__init__()
+        self.onset, self.break_it, self.is_broken = onset, break_it, False
+
+    def _on_step(self):
+        if self.model._n_updates >= self.onset and not self.is_broken:
+            self.is_broken = True
+            self.break_it(self.model)
+        return True
+
+
+def alerts_in(folder):
+    path = folder / "alerts.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, name):
+    rule, level, cls, break_it, kwargs = CASES[name]
+    onset = 0 if break_it is nothing else 95
+    settings = {"buffer_size": 500, "learning_starts": LEARNING_STARTS, "batch_size": 8, "device": "cpu", "seed": 0}
+    kwargs = {**settings, "preset": "td3", "learning_rate": 1e-4, "tensorboard_log": str(tmp_path / "tb"), **kwargs}
+    model = cls("CnnPolicy", FailingEnv(), **kwargs)
+    model.learn(
+        LEARNING_STARTS + onset + 110,
+        callback=[GradientNormCallback(), Breaks(onset, break_it), ExplosionAlertCallback(verbose=0)],
+    )
+    found = [alert for alert in alerts_in(tmp_path) if alert["rule"] == rule and alert["level"] == level]
+    assert found
+    # One update a step: the steps after the onset are updates.
+    assert LEARNING_STARTS + onset <= found[0]["step"] <= LEARNING_STARTS + onset + 100
+    assert found[0]["meaning"]
+    points = scalars_in(tmp_path)[tags.ALERT_RULE[rule]]
+    assert (found[0]["step"], 1.0) in points
+    assert {value for step, value in points if step < LEARNING_STARTS + onset} <= {0.0}
+
+
+class BreakingEnv(StatefulEnv):
+    """One number, at one step, is none."""
+
+    bad_step, bad_part = 30, "reward"
+    n_total = 0
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        self.n_total += 1
+        if self.n_total == self.bad_step:
+            if self.bad_part == "reward":
+                reward = math.nan
+            else:
+                observation = np.array([0.0, np.inf, 0.0], np.float32)
+        return observation, reward, *rest
+
+
+class BreakingDictEnv(BreakingEnv):
+    observation_space = spaces.Dict({"state": StatefulEnv.observation_space})
+
+    def reset(self, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        return {"state": observation}, info
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return {"state": observation}, *rest
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "part", "words"),
+    [
+        ("MlpPolicy", BreakingEnv, "reward", "the reward is nan"),
+        ("MlpPolicy", BreakingEnv, "observation", "the observation holds inf"),
+        ("MultiInputPolicy", BreakingDictEnv, "observation", "the observation 'state' holds inf"),
+    ],
+)
+def test_what_is_not_finite_ends_the_training_at_its_step(tmp_path, capsys, policy, env, part, words):
+    broken = env()
+    broken.bad_part = part
+    model = VisualTD3(policy, broken, learning_starts=10, batch_size=4, buffer_size=100, seed=0, device="cpu")
+    model.learn(200, callback=ExplosionAlertCallback(run_dir=tmp_path))
+    assert model.num_timesteps == 30
+    (alert,) = [alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
+    assert (alert["step"], alert["level"]) == (30, "critical")
+    assert words in alert["meaning"]
+    assert "CRITICAL at step 30: non_finite" in capsys.readouterr().out
+    assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_is_named(tmp_path):
+    def break_it(model):
+        with th.no_grad():
+            model.critic.qf0[-1].bias.fill_(math.nan)
+
+    settings = {"learning_starts": 20, "batch_size": 4, "buffer_size": 300, "seed": 0, "device": "cpu"}
+    model = VisualTD3("CnnPolicy", ImageEnv(), policy_kwargs={"net_arch": [8]}, **settings)
+    model.learn(300, callback=[Breaks(40, break_it), ExplosionAlertCallback(run_dir=tmp_path, verbose=0)])
+    assert model.num_timesteps <= 20 + 40 + 60
+    meanings = " ".join(alert["meaning"] for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite")
+    assert "the policy's action is nan: the weights are" in meanings
+
+
+def test_alerts_are_json_that_every_reader_takes():
+    alert = Alert(5, "reward_scale", "warning", math.inf, math.nan, "meaning")
+    assert json.loads(alert.to_json(), parse_constant=pytest.fail)["value"] == "inf"
+    assert json.loads(alert.to_json())["threshold"] is None
+    assert alert.line() == "WARNING at step 5: reward_scale: meaning"
+    assert "is 12.35 (threshold 1e+04)" in alert._replace(value=12.3456, threshold=10_000.0).line()
+
+
+SMALL = {"learning_starts": 20, "batch_size": 8, "buffer_size": 200, "seed": 0, "device": "cpu"}
+STOCK = {
+    "TD3 pixels": lambda **kwargs: TD3("CnnPolicy", ImageEnv(), **SMALL, **kwargs),
+    "SAC pixels": lambda **kwargs: SAC("CnnPolicy", ImageEnv(), **SMALL, **kwargs),
+    "DDPG": lambda **kwargs: DDPG("MlpPolicy", StatefulEnv(), **SMALL, **kwargs),
+    "TQC": lambda **kwargs: TQC("MlpPolicy", StatefulEnv(), **SMALL, **kwargs),
+    "CrossQ": lambda **kwargs: CrossQ("MlpPolicy", StatefulEnv(), **SMALL, **kwargs),
+    "VisualTD3": lambda **kwargs: VisualTD3("CnnPolicy", ImageEnv(), **SMALL, **kwargs),
+    "VisualTD3 separate": lambda **kwargs: VisualTD3(
+        "CnnPolicy", ImageEnv(), policy_kwargs={"encoder": "separate"}, **SMALL, **kwargs
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_watching_changes_no_weight_and_leaves_finite_norms(tmp_path, name):
+    plain = STOCK[name]()
+    plain.learn(70)
+    watched = STOCK[name](tensorboard_log=str(tmp_path))
+    callbacks = [GradientNormCallback(sample_freq=3, log_freq=20), ExplosionAlertCallback(sample_freq=3, verbose=0)]
+    watched.learn(70, callback=callbacks)
+    for (key, one), other in zip(plain.policy.state_dict().items(), watched.policy.state_dict().values(), strict=True):
+        assert th.equal(one, other), key
+    scalars = scalars_in(tmp_path)
+    norms = {tag: points for tag, points in scalars.items() if tag in tags.GRADIENT_NORM.values()}
+    groups = 2 if "Mlp" in type(watched.policy).__name__ or name in {"DDPG", "TQC", "CrossQ"} else 3
+    assert len(norms) >= groups
+    assert all(math.isfinite(value) for points in norms.values() for _, value in points)
+    seen_by_optimizer = {value for _, value in scalars[tags.SEEN_BY_OPTIMIZER]}
+    assert seen_by_optimizer == {0.0 if name.startswith("VisualTD3") else 1.0}
+
+
+def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
+    """By hand: every gradient as it is when SAC's optimizer steps."""
+    model = STOCK["SAC pixels"](tensorboard_log=str(tmp_path))
+    by_hand = {"critic_cnn": [], "critic_mlp": []}
+
+    def take(group, parameters):
+        by_hand[group].append(math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in parameters)))
+
+    def before(optimizer, _args, _kwargs):
+        if optimizer is model.critic.optimizer:
+            cnn = list(model.critic.features_extractor.parameters())
+            mine = {id(parameter) for parameter in cnn}
+            owned = [p for group in optimizer.param_groups for p in group["params"]]
+            if any(id(p) in mine for p in owned):
+                take("critic_cnn", cnn)
+            take("critic_mlp", [p for p in owned if id(p) not in mine])
+
+    handle = model.critic.optimizer.register_step_pre_hook(before)
+    model.learn(60, callback=GradientNormCallback(sample_freq=1, log_freq=20))
+    handle.remove()
+    scalars = scalars_in(tmp_path)
+    # The point of a step is written before its own update; the first update follows step 21.
+    for group in ("critic_cnn", "critic_mlp"):
+        points = scalars[tags.GRADIENT_NORM[group]]
+        assert [step for step, _ in points] == [40, 60]
+        assert len(by_hand[group]) == 40
+        assert points[0][1] == pytest.approx(np.mean(by_hand[group][:19]), rel=1e-6)
+        assert points[1][1] == pytest.approx(np.mean(by_hand[group][19:39]), rel=1e-6)
+
+
+def test_a_watch_of_an_interrupted_training_is_not_shown_updates_twice(make_model):
+    class Stops(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 30:
+                raise KeyboardInterrupt
+            return True
+
+    model = make_model()
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(60, callback=[GradientNormCallback(), ExplosionAlertCallback(), Stops()])
+    model.learn(60, callback=[GradientNormCallback(), ExplosionAlertCallback()])
+    assert model.observers == []
