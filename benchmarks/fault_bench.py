@@ -114,7 +114,15 @@ def judged(folder: Path) -> dict[str, Any]:
         "first_with_seed_names": with_seed_names[0] if with_seed_names else None,
         "is_better_than_random": is_better_than_random(series),
         "saturation": last(series, tags.ACTION_SATURATION),
+        "critical_alerts": critical_alerts(folder),
     }
+
+
+def critical_alerts(folder: Path) -> list[str]:
+    """:return: the rules whose critical alerts began while it trained"""
+    path = folder / "alerts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return sorted({line["rule"] for line in lines if line["level"] == "critical"})
 
 
 def is_better_than_random(series: SeriesSet) -> bool | None:
@@ -171,6 +179,7 @@ def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
         "| --- " * 6 + "|",
     ]
     counts = {"faults": [0, 0], "healthy": [0, 0]}
+    alerts: list[str] = []
     for name, training in TRAININGS.items():
         rows = [results[key(name, seed)] for seed in seeds if key(name, seed) in results]
         rows = [row for row in rows if is_examined(name, row)]
@@ -186,9 +195,12 @@ def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
         also = "".join(f" + {other}" for other in training.also)
         cells = [name, training.story, training.diagnosis + also or "not NO-GO", f"{n_right} of {len(rows)}", firsts]
         lines.append("| " + " | ".join([*cells, ", ".join(f"{first} x{n}" for first, n in alone)]) + " |")
+        if name in HEALTHY:
+            alerts.extend(alert for row in rows for alert in row["critical_alerts"])
     for kind, (n_right, n_all) in counts.items():
         if n_all:
             lines.append(f"\n{kind}: {n_right} of {n_all} right ({n_right / n_all:.0%})")
+    lines.append(f"\ncritical alerts in healthy runs while they trained: {', '.join(alerts) or 'none'}")
     return "\n".join(lines)
 
 

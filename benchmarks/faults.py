@@ -379,6 +379,10 @@ FAULTS: dict[str, Training] = {
 _HEALTHY = {**_OURS, "learning_starts": 500, "batch_size": 64}
 
 
+_ZOO = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128}
+"""What zoo_configs/visual_td3.yml has for LiteDriving-v0."""
+
+
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:
     def make(policy: str, env: Any, **settings: Any) -> OffPolicyAlgorithm:
         noise = NormalActionNoise(np.zeros(1), 0.1 * np.ones(1)) if algorithm is TD3 else None
@@ -390,7 +394,7 @@ def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgori
 _PENDULUM = {"learning_rate": 1e-3, "buffer_size": 10_000, "learning_starts": 500, "batch_size": 128, "gamma": 0.98}
 
 HEALTHY: dict[str, Training] = {
-    "preset": Training("nothing", settings=_HEALTHY, n_timesteps=2_600),
+    "the zoo's file": Training("nothing", settings=_ZOO, n_timesteps=5_000),
     "preset, separate encoders": Training(
         "nothing", settings={**_HEALTHY, "policy_kwargs": {"encoder": "separate"}}, n_timesteps=2_600
     ),

@@ -169,3 +169,16 @@ def test_a_term_dominates_where_it_is_so_at_the_end_and_says_since_when() -> Non
     assert diagnosis.value == 20.0 / 20.5
     early = SeriesSet.of([points("reward/progress", late[::-1]), points("reward/safety", np.full(40, -0.5))])
     assert reward_imbalance.diagnose(early) is None
+
+
+def collapsing(dominating: float) -> SeriesSet:
+    lengths = Series(tags.EPISODE_LENGTH, np.arange(60), np.repeat([100.0, 10.0], [20, 40]))
+    terms = [points("reward/progress", np.full(40, dominating)), points("reward/comfort", np.full(40, 0.1))]
+    return SeriesSet.of([lengths, *terms])
+
+
+def test_a_reward_of_one_term_explains_short_episodes_and_a_penalty_is_explained_by_them() -> None:
+    told = {d.id: d.consequence_of for d in diagnose(collapsing(12.0))}
+    assert told == {"reward_imbalance": None, "episode_collapse": "reward_imbalance"}
+    told = {d.id: d.consequence_of for d in diagnose(collapsing(-12.0))}
+    assert told == {"episode_collapse": None, "reward_imbalance": "episode_collapse"}

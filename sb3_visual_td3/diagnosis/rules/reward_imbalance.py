@@ -28,13 +28,18 @@ PREFIX = "reward/"
 CAUSES = (
     "feature_leak",
     "learning_rate_too_high",
+    "critic_overestimation",
     "actor_saturation",
     "vanishing_actor_gradient",
     "dead_camera",
-    "episode_collapse",
+    "encoder_frozen",
     "non_finite",
 )
-"""A policy that does nothing but have accidents, or stand, is told of little else."""
+OF_A_PENALTY = (*CAUSES, "episode_collapse")
+"""A policy that does nothing but have accidents is told of little else, however the terms are weighed."""
+
+UNSURE = 0.45
+"""Confidence where a penalty dominates: it is more likely a consequence, and it explains nothing itself."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -55,14 +60,16 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(largest, f"{share:.0%} of the terms' magnitudes, later half"),
         Evidence.last_of(others, f"the next, {rounded(100 * sizes[others.name] / total)} %"),
     )
+    is_penalty = largest.tail(0.5).mean() < 0
+    confidence = UNSURE if is_penalty else 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
     return Diagnosis(
         ID,
         TITLE,
-        bounded(0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)),
+        bounded(confidence),
         evidence,
         REMEDY,
         _since(largest, terms),
-        explained_by=CAUSES,
+        explained_by=OF_A_PENALTY if is_penalty else CAUSES,
         value=share,
         threshold=DOMINATES,
     )
