@@ -130,6 +130,11 @@ TABLE: list[tuple[str, Values, Values]] = [
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.0},
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1.0},
     ),
+    (
+        "encoder_frozen",
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.99e-5},
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1e-5},
+    ),
     ("dead_camera", {tags.FRAME_STD: 1.0}, {tags.FRAME_STD: 0.99}),
     ("dead_camera", {tags.FRAME_CHANGE: ending(0.0, 5, 9.0)}, {tags.FRAME_CHANGE: ending(0.0, 6, 9.0)}),
     ("dead_camera", {tags.FRAME_CHANGE: 1e-6}, {tags.FRAME_CHANGE: 0.0}),
