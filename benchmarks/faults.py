@@ -282,6 +282,7 @@ FAULTS: dict[str, Training] = {
         "critic_overestimation",
         algorithm=InverseDiscountTD3,
         settings={**_OURS, "gamma": 0.9, "target_q_clamp": False, "critic_lr": 1e-3, "tau": 0.05},
+        n_timesteps=2_000,
     ),
     "policy is not heard": Training(
         "another controller fills the buffer with narrow actions, and a forgotten bonus pays for steering",
