@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing as mp
 import os
+import shutil
 import time
 import traceback
 from collections import Counter
@@ -88,6 +89,7 @@ def train(name: str, seed: int, folder: Path) -> float:
     :return: seconds that it took
     """
     training = TRAININGS[name]
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted bench left there
     begin = time.perf_counter()
     th.set_num_threads(1)
     set_random_seed(seed)
