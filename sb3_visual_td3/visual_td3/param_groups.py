@@ -210,7 +210,12 @@ class ParameterGroups:
         return {name: self._schedules.get(name, default)(progress_remaining) * scale for name in self.parameters}
 
     def set_learning_rates(
-        self, network: Network, optimizer: th.optim.Optimizer, default: Schedule, progress_remaining: float, scale: float
+        self,
+        network: Network,
+        optimizer: th.optim.Optimizer,
+        default: Schedule,
+        progress_remaining: float,
+        scale: float,
     ) -> None:
         """Write each group's own rate into the network's optimizer; for the rest as :meth:`learning_rates`."""
         rates = self.learning_rates(default, progress_remaining, scale)
