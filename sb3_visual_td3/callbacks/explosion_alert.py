@@ -20,8 +20,9 @@ from sb3_visual_td3.callbacks.alerts import (
     norm_rises_at,
 )
 from sb3_visual_td3.callbacks.event_writer import EventWriter, run_directory
-from sb3_visual_td3.callbacks.finiteness import broken_step, replay_is_finite
+from sb3_visual_td3.callbacks.finiteness import Broken, broken_step, replay_is_finite
 from sb3_visual_td3.callbacks.guard import Guard, OnCritical
+from sb3_visual_td3.callbacks.stand_in import StandIn
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import Points
@@ -44,7 +45,8 @@ class ExplosionAlertCallback(BaseCallback):
 
     The event file gets a 0 or a 1 of each at every check (``alerts/``); console and ``alerts.jsonl`` get one entry when
     an alert begins. Losses, gradients, observations or rewards that are not finite end the training, and the alert
-    says where the last healthy snapshot is; losses are looked at after every training, all else at every check.
+    says where the last healthy snapshot is; losses and
+    the gradients of biases are looked at after every training, all else at every check.
 
     A critical alert may do more than tell: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
     (:class:`~sb3_visual_td3.callbacks.guard.Guard` says what each does). Each action is printed, is a line of level
@@ -95,10 +97,9 @@ class ExplosionAlertCallback(BaseCallback):
         self._last_checked = 0
         self._healthy_at = 0
         """The update at which the weights were healthy beyond doubt: when training started, or after a rollback."""
-        self._unmet: Alert | None = None
-        """What was found between two rollouts, where training cannot be ended: the next step does it."""
         self._is_unwritten = False
-        """Whether the event file has yet to be told of weights that were not finite and were rolled back."""
+        """Whether the event file has yet to be told of weights that were not finite between two rollouts."""
+        self._stand_in: StandIn | None = None
 
     @property
     def is_critical(self) -> bool:
@@ -108,12 +109,17 @@ class ExplosionAlertCallback(BaseCallback):
     @property
     def is_healthy(self) -> bool:
         """Whether nothing critical lasts, as far as it is known by now."""
-        return not (self.is_critical or self._unmet or self.guard.is_in_doubt(self._watch.n_updates))
+        return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property
     def n_updates_in_doubt(self) -> int:
         """How many updates an alert that begins later may reach back."""
         return WINDOW + self.sample_freq
+
+    @property
+    def has_ended_training(self) -> bool:
+        """Whether the next step is the last."""
+        return self.guard.has_stopped
 
     def _on_training_start(self) -> None:
         self._writer = EventWriter(self.logger)
@@ -123,12 +129,12 @@ class ExplosionAlertCallback(BaseCallback):
         self.guard.begin(self.model, callbacks_in(self.locals.get("callback", self)))
         self._watch = watch(self.model, self.sample_freq, "points")
         self._healthy_at = self._watch.n_updates
-        self._unmet, self._is_unwritten = None, False
+        self._is_unwritten = False
         self.window.clear()
 
     def _on_rollout_start(self) -> None:
         self._watch.reattach()
-        self._look_at_losses()
+        self._look_at_updates()
         action = self.guard.carry_out(self.num_timesteps, self._watch.n_updates)
         if action is not None:
             self._healthy_at = self._watch.n_updates
@@ -136,17 +142,19 @@ class ExplosionAlertCallback(BaseCallback):
             self._start_anew()
 
     def _on_step(self) -> bool:
+        if self._stand_in is not None:
+            self._stand_in.put_back()
         self._watch.see(self.locals, self.num_timesteps)
         is_due = self.num_timesteps - self._last_checked >= self.check_freq
-        broken = self._broken_now()
-        if is_due or broken is not None or self._is_unwritten or self.guard.has_stopped:
+        broken = broken_step(self.locals)
+        if is_due or broken is not None or self._is_unwritten:
             self._check(broken)
         return not self.guard.has_stopped
 
     def _on_training_end(self) -> None:
         found = self._watch.finite.first()
         if found is not None:
-            self._respond([self._of_loss(found)], can_act=False)
+            self._tell([self._of_update(found)])
         if self.num_timesteps > self._last_checked:
             self._check(can_act=False)
         unwatch(self.model, self._watch, "points")
@@ -160,7 +168,6 @@ class ExplosionAlertCallback(BaseCallback):
             "watch": self._watch.get_state(),
             "guard": self.guard.get_state(),
             "healthy_at": self._healthy_at,
-            "unmet": None if self._unmet is None else list(self._unmet),
             "is_unwritten": self._is_unwritten,
         }
 
@@ -176,29 +183,22 @@ class ExplosionAlertCallback(BaseCallback):
         if "guard" in state:  # older states have none
             self.guard.set_state(state["guard"])
             self._healthy_at = state["healthy_at"]
-            self._unmet = None if state["unmet"] is None else Alert(*state["unmet"])
             self._is_unwritten = state["is_unwritten"]
 
-    def _look_at_losses(self) -> None:
-        """Meet a loss that is not finite before the next action is chosen."""
+    def _look_at_updates(self) -> None:
+        """Meet an update that is not finite before the next action is chosen."""
         found = self._watch.finite.first()
         if found is None:
             return
-        alert = self._of_loss(found)
-        if self.guard.on_critical == "rollback" and replay_is_finite(self._replay_buffer):
-            self._is_unwritten = True
-            self._respond([alert])
-        else:
-            self._unmet = alert
+        can_go_back = self.guard.on_critical == "rollback" and replay_is_finite(self._replay_buffer)
+        self._is_unwritten = True
+        alerts = [self._of_update(found)]
+        self._tell(alerts, is_fatal=not can_go_back)
+        self._act(alerts)
+        if self.guard.has_stopped:  # a training ends at a step only
+            self._stand_in = StandIn(self.model.policy)
 
-    def _broken_now(self) -> Alert | None:
-        """:return: an alert of what ends the training: found in this step, or before it"""
-        broken = broken_step(self.locals)
-        if self._unmet is not None or broken is None:
-            return self._unmet
-        return self._not_finite(broken.words, self._watch.n_updates if broken.by_weights else None)
-
-    def _of_loss(self, found: NotFinite) -> Alert:
+    def _of_update(self, found: NotFinite) -> Alert:
         return self._not_finite(f"{found.tag} is {found.value} at update {found.n_updates:,}", found.n_updates)
 
     def _not_finite(self, words: str, since: int | None) -> Alert:
@@ -206,10 +206,10 @@ class ExplosionAlertCallback(BaseCallback):
             self.num_timesteps, NON_FINITE, "critical", np.nan, np.nan, words, since=since, remedy=non_finite.REMEDY
         )
 
-    def _check(self, broken: Alert | None = None, can_act: bool = True) -> None:
+    def _check(self, broken: Broken | None = None, can_act: bool = True) -> None:
         """Judge the last updates, tell, and act.
 
-        :param broken: what ends the training
+        :param broken: what is not finite in this step, which ends the training
         :param can_act: whether there will be more training
         """
         self._last_checked = self.num_timesteps
@@ -218,13 +218,16 @@ class ExplosionAlertCallback(BaseCallback):
             self.window.append(points)
         alerts = self._judge(sources[0])
         if broken is not None:
-            broken = broken._replace(step=self.num_timesteps)
-            alerts = [broken, *(alert for alert in alerts if alert.rule != NON_FINITE)]
+            alert = self._not_finite(broken.words, self._watch.n_updates if broken.by_weights else None)
+            alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
         is_fatal = can_act and alerts != [] and alerts[0].rule == NON_FINITE and self._ends(broken)
-        self._respond(alerts, is_fatal, can_act)
+        self._tell(alerts, is_fatal)
+        self._active = {alert.key for alert in alerts}
+        if can_act:
+            self._act(alerts)
         self._write(alerts, bool(largest_norms(sources[0])))
 
-    def _ends(self, broken: Alert | None) -> bool:
+    def _ends(self, broken: Broken | None) -> bool:
         """:return: whether what is not finite ends the training: all but weights that can be rolled back"""
         if broken is not None or self.guard.on_critical != "rollback":
             return True
@@ -240,20 +243,29 @@ class ExplosionAlertCallback(BaseCallback):
             found.append(alert._replace(since=norm_rises_at(data, group, self.warning)))
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
-    def _respond(self, alerts: Sequence[Alert], is_fatal: bool = False, can_act: bool = True) -> None:
-        """Tell what has begun, and have the guard act on what is critical; what is not finite is in front."""
-        n_updates = self._watch.n_updates
+    def _tell(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
+        """Tell what has begun, and doubt the snapshots that were taken since it had.
+
+        :param alerts: that show now
+        :param is_fatal: whether what is not finite ends the training
+        """
         begun = [alert for alert in alerts if alert.key not in self._active]
         since = [alert.since for alert in begun if alert.level == "critical" and alert.since is not None]
         if since:
-            self.guard.doubt(max(min(since) - self.sample_freq, self._healthy_at))
-        last_words = f"; {self.guard.last_words(n_updates)}" if is_fatal else ""
+            self.guard.doubt_from(max(min(since) - self.sample_freq, self._healthy_at))
+        last_words = f"; {self.guard.last_words(self._watch.n_updates)}" if is_fatal else ""
         for alert in begun:
             is_the_end = is_fatal and alert.rule == NON_FINITE
             self._announce(alert._replace(meaning=alert.meaning + last_words) if is_the_end else alert)
-        self._active = {alert.key for alert in alerts}
+        self._active |= {alert.key for alert in alerts}
+
+    def _act(self, alerts: Sequence[Alert]) -> None:
+        """Have the guard act on what is critical, the first of it if there are several."""
         critical = [alert for alert in alerts if alert.level == "critical"]
-        action = self.guard.act_on(critical[0], n_updates) if critical and can_act else None
+        if not critical:
+            return
+        self.guard.doubt_for_now(self._watch.n_updates)
+        action = self.guard.act_on(critical[0], self._watch.n_updates)
         if action is not None:
             self._announce(action)
             if not self.guard.has_stopped:

@@ -90,10 +90,14 @@ class Guard:
         """:return: whether the training is not known to be healthy, whatever the alerts of the moment say"""
         return self.has_stopped or self._target is not None or n_updates < self._doubted_until
 
-    def doubt(self, n_updates: int) -> None:
+    def doubt_from(self, n_updates: int) -> None:
         """Have snapshots marked as unhealthy that were taken after so many updates: trouble had begun by then."""
         if self._snapshots is not None:
             self._snapshots.mark_unhealthy(n_updates)
+
+    def doubt_for_now(self, n_updates: int) -> None:
+        """Take the training for unhealthy until a window has passed: an alert may flicker."""
+        self._doubted_until = n_updates + WINDOW
 
     def last_words(self, n_updates: int) -> str:
         """End the training.
@@ -122,7 +126,6 @@ class Guard:
         if self.n_actions >= self.max_actions:
             return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
         if self.on_critical == "reduce_lr":
-            self._doubted_until = n_updates + WINDOW
             return self._count(cause, cause.step, n_updates, "")
         assert self._snapshots is not None
         healthy = self._snapshots.newest_healthy(n_updates)
@@ -155,7 +158,6 @@ class Guard:
         """:return: what has been done so far; to be called between two rollouts"""
         return {
             "n_actions": self.n_actions,
-            "has_stopped": self.has_stopped,
             "quiet_until": self._quiet_until,
             "doubted_until": self._doubted_until,
             "lr_scale": lr_scale_of(self._model),
@@ -164,7 +166,6 @@ class Guard:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from where ``get_state`` was called, with the learning rates of then."""
         self.n_actions = state["n_actions"]
-        self.has_stopped = state["has_stopped"]
         self._quiet_until = state["quiet_until"]
         self._doubted_until = state["doubted_until"]
         set_lr_scale(self._model, state["lr_scale"])

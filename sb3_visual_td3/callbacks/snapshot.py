@@ -46,6 +46,10 @@ class HealthJudge(Protocol):
     def n_updates_in_doubt(self) -> int:
         """How many updates an alert that begins later may reach back."""
 
+    @property
+    def has_ended_training(self) -> bool:
+        """Whether the next step is the last."""
+
 
 class SnapshotCallback(BaseCallback):
     """Puts the training aside every ``save_freq`` steps, so that a killed run continues as if nothing had happened.
@@ -60,9 +64,10 @@ class SnapshotCallback(BaseCallback):
     snapshot is taken before the first step. If a later one cannot be written (a full disk), that is said, the last
     good one stays and training goes on.
 
-    With an ExplosionAlertCallback in the list, a snapshot is healthy unless a critical alert lasted when it was taken,
-    or had begun to show by then; ``visual-td3 resume RUN_DIR --list`` says so. Beside the last ``keep`` snapshots stays
-    the newest healthy one that no later alert can reach back to, where it is none of them.
+    With an ExplosionAlertCallback in the list, a snapshot is healthy unless a critical alert lasted when it was taken
+    (or less than a window of updates before), or had begun to show by then; ``visual-td3 resume RUN_DIR --list`` says
+    so. Beside the last ``keep`` snapshots stay the newest healthy one that no later alert can reach back to, and the
+    one that will be so next, where they are none of them.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, everything else as the first time::
@@ -192,6 +197,8 @@ class SnapshotCallback(BaseCallback):
             self._say(line)
 
     def _on_rollout_start(self) -> None:
+        if any(judge.has_ended_training for judge in self._judges):
+            return  # there is nothing left to go on with
         if self._last_saved is None:
             self.save()
         elif self.model.num_timesteps - self._last_saved >= self.save_freq:

@@ -1,8 +1,9 @@
-"""Looks whether updates are finite, at every one of them, for the price of a number each."""
+"""Looks whether updates are finite, at every one of them, for the price of a few numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch as th
@@ -23,25 +24,23 @@ class NotFinite(NamedTuple):
 
 
 class FiniteMonitor:
-    """Takes the loss of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+    """Takes a few numbers of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    A loss that is not finite leaves no gradient of the network finite, and a gradient that is not shows in the next
-    loss at the latest. Where an algorithm does not show its losses, the gradient of the heads' biases stands for them.
-    Nothing leaves the device before :meth:`first`.
+    They are the loss, where the algorithm shows it, and the norm of the gradients of each group's biases: what is not
+    finite anywhere on the way back from a loss is not finite in the biases before it. Nothing leaves the device before
+    :meth:`first`.
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Take the number."""
+        """Take the numbers."""
         if "loss" in update.values:
-            seen = _LOSS[update.network], update.values["loss"]
-        else:
-            group = list(update.groups)[-1]
-            seen = tags.GRADIENT_NORM[group], quantities.gradient_norm(_biases(update.groups[group]))
-        tag, value = seen
-        self._seen.append((tag, update.n_updates, value.detach()))
+            self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
+        for group, weights in update.groups.items():
+            norm = quantities.gradient_norm(weight for weight in weights if weight.dim() == 1)
+            self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, norm))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
         """Nothing new."""
@@ -54,13 +53,8 @@ class FiniteMonitor:
         seen, self._seen = self._seen, []
         if not seen:
             return None
-        values = th.stack([value.float() for *_, value in seen])
-        broken = (~values.isfinite()).nonzero().flatten().tolist()
-        if not broken:
-            return None
-        tag, n_updates, _ = seen[broken[0]]
-        return NotFinite(tag, float(values[broken[0]]), n_updates)
-
-
-def _biases(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    return [weight for weight in weights if weight.dim() == 1]
+        values = th.stack([value.detach().float() for *_, value in seen]).tolist()
+        for (tag, n_updates, _), value in zip(seen, values, strict=True):
+            if not math.isfinite(value):
+                return NotFinite(tag, value, n_updates)
+        return None

@@ -40,18 +40,23 @@ def word_for(health: Health | None) -> str:
 
 
 def to_spare(healths: Sequence[Health | None]) -> set[int]:
-    """Choose the snapshots that stay, however old, so that a healthy one is there when newer ones turn out not to be.
+    """Choose the snapshots that stay, however old, so that there is always a healthy one to go back to.
 
-    They are the newest healthy one beyond doubt, and the one that will be so next.
+    They are the newest healthy one beyond doubt, the one that will be so next, and the newest healthy one of all where
+    a later one is unhealthy.
 
     :param healths: of all snapshots, oldest first; None where nobody judged
     :return: their places
     """
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
-    newest = healths[-1] if healths else None
+    if not healthy:
+        return set()
+    newest = healths[-1]
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
-    last = max(settled, default=-1)
-    waiting = [(-health.n_updates, place) for place, health in healthy if place > last]
-    return {*settled[-1:], *([max(waiting)[1]] if waiting else [])}
+    waiting = [(-health.n_updates, place) for place, health in healthy if place > max(settled, default=-1)]
+    last_healthy, _ = healthy[-1]
+    spared = {*settled[-1:], *([max(waiting)[1]] if waiting else [])}
+    is_followed = any(health is not None for health in healths[last_healthy + 1 :])
+    return spared | {last_healthy} if is_followed else spared
