@@ -31,9 +31,6 @@ from sb3_visual_td3.diagnosis.rules import non_finite
 from sb3_visual_td3.health.finite_monitor import NotFinite
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
-_REPLAYED = (tags.REWARD_MIN, tags.REWARD_MAX, tags.Q_BOUND)
-"""Names whose values come from the rewards alone."""
-
 
 class ExplosionAlertCallback(BaseCallback):
     """Judges the last updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
@@ -45,8 +42,8 @@ class ExplosionAlertCallback(BaseCallback):
 
     The event file gets a 0 or a 1 of each at every check (``alerts/``); console and ``alerts.jsonl`` get one entry when
     an alert begins. Losses, gradients, observations or rewards that are not finite end the training, and the alert
-    says where the last healthy snapshot is; losses and
-    the gradients of biases are looked at after every training, all else at every check.
+    says where the last healthy snapshot is; losses and the gradients of biases are looked at after every training,
+    observations and rewards at every step, all else at every check.
 
     A critical alert may do more than tell: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
     (:class:`~sb3_visual_td3.callbacks.guard.Guard` says what each does). Each action is printed, is a line of level
@@ -153,7 +150,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         found = self._watch.finite.first()
-        if found is not None:
+        if found is not None and not self.guard.has_stopped:
             self._tell([self._of_update(found)])
         if self.num_timesteps > self._last_checked:
             self._check(can_act=False)
@@ -190,10 +187,9 @@ class ExplosionAlertCallback(BaseCallback):
         found = self._watch.finite.first()
         if found is None:
             return
-        can_go_back = self.guard.on_critical == "rollback" and replay_is_finite(self._replay_buffer)
         self._is_unwritten = True
         alerts = [self._of_update(found)]
-        self._tell(alerts, is_fatal=not can_go_back)
+        self._tell(alerts, is_fatal=not self._can_go_back())
         self._act(alerts)
         if self.guard.has_stopped:  # a training ends at a step only
             self._stand_in = StandIn(self.model.policy)
@@ -220,19 +216,18 @@ class ExplosionAlertCallback(BaseCallback):
         if broken is not None:
             alert = self._not_finite(broken.words, self._watch.n_updates if broken.by_weights else None)
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
-        is_fatal = can_act and alerts != [] and alerts[0].rule == NON_FINITE and self._ends(broken)
+        is_broken = can_act and any(alert.rule == NON_FINITE for alert in alerts)
+        is_fatal = is_broken and (broken is not None or not self._can_go_back())
         self._tell(alerts, is_fatal)
         self._active = {alert.key for alert in alerts}
         if can_act:
             self._act(alerts)
         self._write(alerts, bool(largest_norms(sources[0])))
 
-    def _ends(self, broken: Broken | None) -> bool:
-        """:return: whether what is not finite ends the training: all but weights that can be rolled back"""
-        if broken is not None or self.guard.on_critical != "rollback":
-            return True
-        rewards = [self.window.data[tag].values for tag in _REPLAYED]
-        return not (all(np.isfinite(values).all() for values in rewards) and replay_is_finite(self._replay_buffer))
+    def _can_go_back(self) -> bool:
+        """:return: whether other weights would make training finite again"""
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
 
     def _judge(self, points: Points) -> list[Alert]:
         """:return: first what is not finite, then what the rules say, the cause in front, then the thresholds"""
@@ -277,11 +272,6 @@ class ExplosionAlertCallback(BaseCallback):
         self._watch.finite.first()
         self.window.clear()
         self._active.clear()
-
-    @property
-    def _replay_buffer(self) -> Any:
-        assert isinstance(self.model, OffPolicyAlgorithm)
-        return self.model.replay_buffer
 
     def _write(self, alerts: Sequence[Alert], has_norms: bool) -> None:
         levels = {alert.level for alert in alerts if ":" in alert.rule}
