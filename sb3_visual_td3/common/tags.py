@@ -151,6 +151,9 @@ TARGET_MOVED = {
     )
     for n in NETWORKS
 }
+GUARD_ACTIONS = _tag(
+    "agent/guard_actions", "1", "how often the guard has acted on a critical alert: see alerts.jsonl", _ALERTS
+)
 FRAME_STD = _tag("agent/frame_std", "grey level", "standard deviation of the pixels of the newest frames", _GRADIENTS)
 FRAME_CHANGE = _tag("agent/frame_change", "grey level", "mean |difference| of consecutive frames", _GRADIENTS)
 

@@ -98,3 +98,17 @@ class WatchedModel(Protocol):
 
     def describe(self) -> Mapping[str, tuple[Any, str]]:
         """Every setting in force and where it comes from."""
+
+
+@runtime_checkable
+class GuardedModel(Protocol):
+    """What a guard asks of a model that can do more than Stable-Baselines3's."""
+
+    lr_scale: float
+    """Factor on every learning rate: schedules go on below it."""
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Return to what had been learnt beside the weights; counters and ``lr_scale`` go on.
+
+        :param state: of an earlier ``get_state``
+        """

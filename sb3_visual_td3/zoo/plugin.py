@@ -134,6 +134,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.prepare(model)
+            if isinstance(callback, ExplosionAlertCallback):
+                callback.guard.prepare(self.callbacks)
         VisualExperimentManager.has_started = True
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
