@@ -6,15 +6,7 @@ from collections import defaultdict
 import pytest
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_visual_td3 import (
-    DrivingEvalCallback,
-    DrivingMetricsCallback,
-    ExplosionAlertCallback,
-    GradientNormCallback,
-    RunRecorderCallback,
-    SnapshotCallback,
-    VisualTD3,
-)
+import sb3_visual_td3 as sv
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
 from tests.callbacks.event_files import scalars_in
@@ -42,7 +34,7 @@ def run(tmp_path_factory):
                 writers[name].add("SB3's logger")
         dump(self, key_values, key_excluded, step)
 
-    model = VisualTD3(
+    model = sv.VisualTD3(
         "CnnPolicy",
         "LiteDriving-v0",
         buffer_size=1_000,
@@ -55,12 +47,12 @@ def run(tmp_path_factory):
         device="cpu",
     )
     callbacks = [
-        RunRecorderCallback(),
-        GradientNormCallback(),
-        ExplosionAlertCallback(verbose=0),
-        DrivingMetricsCallback(),
-        DrivingEvalCallback(eval_freq=150, n_eval_episodes=1, verbose=0),
-        SnapshotCallback(save_freq=100),
+        sv.RunRecorderCallback(),
+        sv.GradientNormCallback(),
+        sv.ExplosionAlertCallback(verbose=0),
+        sv.DrivingMetricsCallback(),
+        sv.DrivingEvalCallback(eval_freq=150, n_eval_episodes=1, verbose=0),
+        sv.SnapshotCallback(save_freq=100),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EventWriter, "write", watched_write)
