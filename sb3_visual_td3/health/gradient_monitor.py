@@ -85,9 +85,8 @@ class GradientMonitor:
                 # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
                 gradients, norm = self._before_clipping.pop(group)
                 was_clipped = quantities.were_changed(gradients, quantities.gradients_of(parameters))
-                if (
-                    was_clipped.device.type != "cpu" or was_clipped
-                ):  # a CPU knows at once when the norm is the one before
+                # On a CPU it is known at once when the norm is still the one before.
+                if was_clipped.device.type != "cpu" or was_clipped:
                     norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM_CLIPPED[group], norm)
                 self._add(tags.CLIP_FRACTION[group], was_clipped)
