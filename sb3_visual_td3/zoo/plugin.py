@@ -111,6 +111,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.run_dir = self.save_path
             if isinstance(callback, DrivingEvalCallback):
                 callback.best_model_save_path = callback.best_model_save_path or self.save_path
+                callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
                 self.eval_freq = -1
         super().create_callbacks()
 
