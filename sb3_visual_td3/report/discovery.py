@@ -10,6 +10,8 @@ from sb3_visual_td3.report.event_reader import UnreadableRunError
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 EVENT_FILE_MARK = "tfevents"
+ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
+"""What rl-zoo writes into RUN_DIR/ENV/; both lie there, or it is another program's folder."""
 _LEVELS_ABOVE = 3
 
 
@@ -40,6 +42,24 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
     if not runs:
         raise UnreadableRunError(f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name)")
     return tuple(runs)
+
+
+def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
+    """Return the folder in which rl-zoo keeps a run's settings, if any, and a note where there are several.
+
+    rl-zoo's RUN_DIR holds one run: RUN_DIR/ENV/config.yml belongs to every event file below it. It is looked for
+    in the run's folder and in those above it.
+    """
+    folder = (run.parent if run.is_file() else run).resolve()
+    for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
+        found = sorted(config.parent for config in above.glob(f"*/{ZOO_CONFIG}"))
+        found = [candidate for candidate in found if (candidate / ZOO_ARGUMENTS).is_file()]
+        if len(found) > 1:
+            names = ", ".join(candidate.name for candidate in found)
+            return None, f"rl-zoo's settings were left aside: {above.name} holds those of {names}"
+        if found:
+            return found[0], None
+    return None, None
 
 
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:

@@ -81,6 +81,20 @@ def _run(analysis: Analysis) -> dict[str, Any]:
         "alert_first_steps": {name: alert.first_step for name, alert in analysis.alerts.items()},
         "notes": list(analysis.notes),
         "manifest": None if analysis.manifest is None else asdict(analysis.manifest),
+        **_settings(analysis),
+    }
+
+
+def _settings(analysis: Analysis) -> dict[str, Any]:
+    """What is known of the run's settings, how they compare, and what to change."""
+    return {
+        "hyperparams": {name: asdict(found) for name, found in analysis.settings.told_settings()},
+        "answers": [asdict(answer) for answer in analysis.answers],
+        "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
+        "recommended_changes": [
+            {"key": c.key, "old": c.old, "new": c.new, "reason": c.reason} for c in analysis.recommendation.changes
+        ],
+        "recommended_code_changes": dict(analysis.recommendation.code),
     }
 
 

@@ -10,12 +10,12 @@ from sb3_visual_td3.common.literals import MAX_CHARACTERS, python_literal
     [
         ("dict(net_arch=[400, 300])", {"net_arch": [400, 300]}),
         (" {'norm_obs': False, 'norm_reward': True} ", {"norm_obs": False, "norm_reward": True}),
-        ("dict(net_arch=dict(pi=[1], qf=[2, 3]), trunk_dim=None)", {"net_arch": {"pi": [1], "qf": [2, 3]}, "trunk_dim": None}),
+        ("dict(a=dict(pi=[1], qf=[2, 3]), b=None)", {"a": {"pi": [1], "qf": [2, 3]}, "b": None}),
         ("dict()", {}),
         ("(1, 'step')", (1, "step")),
         ("-2.5e-3", -0.0025),
     ],
-)  # fmt: skip
+)
 def test_what_python_would_make_of_it_is_read_without_running_it(code: str, value: object) -> None:
     assert python_literal(code) == value
     assert eval(code.strip()) == value  # the same as what rl-zoo's eval makes of it
