@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report.analysis import Analysis, Metric
 
-_STARTS_A_FORMULA = ("=", "+", "-", "@")
+_STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
+"""At the start, or after what a spreadsheet may take for a separator; full-width signs count as the plain ones."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:
@@ -44,18 +45,15 @@ def series_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def inert(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: one that would start one gets an apostrophe in front.
+    """Return text that no spreadsheet takes for a formula: an apostrophe goes before what would start one.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
     """
-    # A control character in front is skipped by some; full-width signs count as the plain ones elsewhere.
-    visible = unicodedata.normalize("NFKC", text).lstrip("".join(map(chr, range(33))))
-    return f"'{text}" if visible.startswith(_STARTS_A_FORMULA) or text[:1] in ("\t", "\r", "\n") else text
+    return _STARTS_A_FORMULA.sub(r"\1'\2", text)
 
 
 def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO(newline="")
-    # Text is quoted: where a spreadsheet splits at semicolons, one within a name must not begin a new cell.
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(headings)
     writer.writerows(rows)

@@ -31,6 +31,8 @@ Agreement = Literal[
     "not_known",
 ]
 _EQUAL = 1e-5
+_CONTRADICTS = 0.05
+"""Updates are counted at the points that are logged, which need not fall on the steps at which they are made."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...]
         (row.title, _ours(row), row.source or "-", *(_cell(row.against[identifier]) for identifier in titles))
         for row in rows
     )
+
+
+def reference_sources() -> str:
+    """Return where the references' values stand, in one line."""
+    table = reference_table()
+    return "; ".join(f"{title}: {table.sources[identifier]}" for identifier, title in table.titles.items()) + "."
 
 
 def _ours(row: ComparedParameter) -> str:
@@ -174,7 +182,9 @@ def _contradicts(said: Reading, measured: Reading) -> bool:
         return measured.value != 0.0
     if said.value is None:
         return False
-    return measured.changes or abs(said.value - measured.value) > 0.01 * max(abs(said.value), abs(measured.value))
+    return measured.changes or abs(said.value - measured.value) > _CONTRADICTS * max(
+        abs(said.value), abs(measured.value)
+    )
 
 
 def _applies(parameter: Parameter, settings: RunSettings, series: SeriesSet) -> bool:

@@ -23,6 +23,7 @@ _UPDATES_PER_STEP = ("updates_per_step", "utd_ratio", "updates_per_env_step")
 _UPDATES_EACH_TIME = ("gradient_steps", "updates_each", "num_updates")
 _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
+_MIN_POINTS = 5
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,12 @@ def reference_table() -> ReferenceTable:
 def _parameter(identifier: str, entry: dict[str, Any], known: Mapping[str, Any]) -> Parameter:
     references = {name: _reference(entry.pop(name), known[name]["title"]) for name in known if name in entry}
     names = tuple(Name(name) if isinstance(name, str) else Name(**name) for name in entry.pop("names"))
-    return Parameter(id=identifier, names=names, references=references, **{**entry, "none_if_null": tuple(entry.get("none_if_null", ()))})
+    return Parameter(
+        id=identifier,
+        names=names,
+        references=references,
+        **{**entry, "none_if_null": tuple(entry.get("none_if_null", ()))},
+    )
 
 
 def _reference(value: Any, source: str) -> Reading:
@@ -233,7 +239,8 @@ def logged(series: SeriesSet) -> dict[str, Reading]:
     found["exploration_noise"] = series[tags.EXPLORATION_NOISE]
     readings = {name: _first(each.finite) for name, each in found.items() if len(each.finite)}
     updates = series[tags.TOTAL_ITERATIONS].finite
-    if len(updates) > 1 and updates.steps[-1] > updates.steps[0]:
+    updates = updates.where(updates.values > 0)
+    if len(updates) >= _MIN_POINTS and updates.steps[-1] > updates.steps[0]:
         rate = (updates.values[-1] - updates.values[0]) / float(updates.steps[-1] - updates.steps[0])
         readings["updates_per_step"] = Reading(_rounded(rate, 3), number(_rounded(rate, 3)), EVENT_FILE)
     return readings

@@ -91,6 +91,7 @@ class Cure:
 
     proposals: tuple[Proposal, ...]
     code: str | None
+    code_in_visual_td3: str | None
     if_nothing_to_change: str | None
 
 
@@ -103,6 +104,7 @@ def cures() -> Mapping[str, Cure]:
         identifier: Cure(
             tuple(Proposal(**{**p, "envs": tuple(p.get("envs", ()))}) for p in entry.get("changes", ())),
             entry.get("code"),
+            entry.get("code_in_visual_td3"),
             entry.get("if_nothing_to_change"),
         )
         for identifier, entry in content.items()
@@ -129,6 +131,8 @@ def recommend(
         for change in found:
             changes.setdefault(change.key, change)
         sentence = cure.code or (None if found else cure.if_nothing_to_change)
+        if settings.algo == "visual_td3" and cure.code_in_visual_td3 is not None:
+            sentence = cure.code_in_visual_td3
         if sentence is not None:
             code[diagnosis.id] = sentence
     return Recommendation(tuple(changes.values()), code)
@@ -149,13 +153,20 @@ class _Run:
         key, parameter = self._key(proposal.key, diagnosis)
         own_name, own_value = self._own_line(key, parameter)
         old = self._in_force(key, parameter)
-        new = self._new(proposal, proposal.default if old is None else old)
-        if new is None or new == old:
+        in_force = proposal.default if old is None else old
+        new = self._new(proposal, in_force)
+        if new is None or new == in_force:
             return None
-        reason = proposal.reason
+        return Change(key, old, new, f"{proposal.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
+
+    def _needs(self, key: str) -> str:
+        """Return what a change takes beside the line itself, as the end of its reason."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
-            reason += "; an argument of VisualTD3 (--algo visual_td3)"
-        return Change(key, old, new, reason, diagnosis.id, own_name, own_value)
+            return "; an argument of VisualTD3 (--algo visual_td3)"
+        if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
+            # SB3 2.9 stores VecNormalize's unstacked observation: "could not broadcast input array".
+            return "; SB3's TD3 crashes on it below a frame_stack, VisualTD3 does not (--algo visual_td3)"
+        return ""
 
     @property
     def _rewards_are_normalized(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.hyperparams_notation import reference_table
 
 FORMAT_VERSION = 1
 
@@ -91,6 +92,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
         "hyperparams": {name: asdict(found) for name, found in analysis.settings.told_settings()},
         "answers": [asdict(answer) for answer in analysis.answers],
         "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
+        "hyperparam_references": dict(reference_table().sources) if analysis.hyperparams else {},
         "recommended_changes": [
             {"key": c.key, "old": c.old, "new": c.new, "reason": c.reason} for c in analysis.recommendation.changes
         ],

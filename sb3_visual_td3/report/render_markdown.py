@@ -9,7 +9,7 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.hyperparam_comparison import comparison_table
+from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
 from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
 from sb3_visual_td3.report.wording import (
     STATUS_MARK,
@@ -144,7 +144,7 @@ def _settings(analysis: Analysis) -> list[str]:
         lines += ["```diff", *diff, "```", ""]
     if analysis.hyperparams:
         headings, rows = comparison_table(analysis.hyperparams)
-        lines += ["## Hyperparameters against well-known ones", "", *_table(headings, rows)]
+        lines += ["## Hyperparameters against well-known ones", "", *_table(headings, rows), reference_sources(), ""]
     others = other_setting_rows(analysis.settings)
     if others:
         lines += ["## Hyperparameters (other files)", "", *_table(("Name", "Value", "Source"), others)]

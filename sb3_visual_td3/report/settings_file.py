@@ -34,9 +34,8 @@ class PlainLoader(yaml.SafeLoader):
 
 
 def _ordered_dict(loader: PlainLoader, node: Any) -> dict[Any, Any]:
-    arguments = loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
     try:
-        (pairs,) = arguments or [[]]
+        (pairs,) = loader.construct_sequence(node, deep=True)
         return dict(pairs)
     except (TypeError, ValueError) as error:
         raise yaml.constructor.ConstructorError(
@@ -104,11 +103,11 @@ class _Plain:
                 f"{self.name}: more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}: no settings"
             )
         if isinstance(value, Mapping):
-            return {str(key): self.value(item, depth + 1) for key, item in value.items()}
+            return {str(self.value(key, depth)): self.value(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple | set):
             return [self.value(item, depth + 1) for item in value]
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            return math.copysign(math.inf, value)  # Python refuses to write out very long numbers
+            return math.inf if value > 0 else -math.inf  # Python refuses to write out very long numbers
         return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
