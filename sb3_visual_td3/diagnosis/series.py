@@ -88,9 +88,11 @@ class SeriesSet:
     """The series of one run, or of a window of it.
 
     :param series: by tag; a tag without a point is the same as an absent one.
+    :param told: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
+    told: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
@@ -109,9 +111,9 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether the last finite value of a 0/1 tag is 1; None where it is not logged."""
+        """Return whether the last finite value of a 0/1 tag is 1; where it is not logged, what is told, or None."""
         values = self[name].finite.values
-        return None if values.size == 0 else bool(values[-1] == 1.0)
+        return self.told.get(name) if values.size == 0 else bool(values[-1] == 1.0)
 
     @property
     def n_steps(self) -> int | None:
