@@ -13,7 +13,8 @@ from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs
-from sb3_visual_td3.report.event_reader import OnBytes, UnreadableRunError, read_run
+from sb3_visual_td3.report.event_file import OnBytes
+from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, write_reports
 
