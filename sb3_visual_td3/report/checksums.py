@@ -47,13 +47,14 @@ def masked_crc32c(data: _Bytes, begins: _Places, ends: _Places) -> Checksums:
     distinct, which = np.unique(lengths, return_inverse=True)
     starts = np.array([_moved_start(int(length)) for length in distinct], dtype=np.uint32)
     crcs ^= starts[which] ^ np.uint32(_START)
-    return ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_MASK_DELTA)
+    masked: Checksums = ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_MASK_DELTA)
+    return masked
 
 
 def _padded(data: _Bytes, begins: _Places, ends: _Places, width: int) -> _Bytes:
     """Return the strings as columns, ``(width, n)``, with zeros in front."""
     at = ends + np.arange(-width, 0)[:, None]
-    padded = data[np.maximum(at, 0)]
+    padded: _Bytes = data[np.maximum(at, 0)]
     padded[at < begins] = 0
     return padded
 
@@ -63,20 +64,21 @@ def _from_zero(columns: _Bytes) -> Checksums:
     width, n = columns.shape
     blocks = columns.reshape(-1, min(width, _BLOCK), n)
     table = _table()
-    crcs = table.take(blocks[:, 0])
+    crcs: Checksums = table.take(blocks[:, 0])
     for at in range(1, blocks.shape[1]):
         crcs = table.take((crcs ^ blocks[:, at]) & 255) ^ (crcs >> np.uint32(8))
     level = _BLOCK_LEVEL
     while len(crcs) > 1:
         crcs = _moved(_mover(level), crcs[0::2]) ^ crcs[1::2]
         level += 1
-    return crcs[0]
+    single: Checksums = crcs[0]
+    return single
 
 
 @lru_cache(maxsize=1)
 def _table() -> Checksums:
     """Return the CRC, begun at 0, of every single byte."""
-    crcs = np.arange(256, dtype=np.uint32)
+    crcs: Checksums = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         crcs = np.where(crcs & 1, (crcs >> 1) ^ np.uint32(_POLYNOMIAL), crcs >> 1)
     return crcs
@@ -89,11 +91,12 @@ def _mover(level: int) -> Checksums:
         half = _mover(level - 1)
         return _moved(half, half)
     single = np.arange(256, dtype=np.uint32) << (8 * np.arange(4, dtype=np.uint32))[:, None]
-    return _table().take(single & 255) ^ (single >> np.uint32(8))
+    mover: Checksums = _table().take(single & 255) ^ (single >> np.uint32(8))
+    return mover
 
 
 def _moved(mover: Checksums, crcs: Checksums) -> Checksums:
-    moved = mover[0].take(crcs & 255)
+    moved: Checksums = mover[0].take(crcs & 255)
     for byte in (1, 2, 3):
         moved ^= mover[byte].take((crcs >> np.uint32(8 * byte)) & 255)
     return moved

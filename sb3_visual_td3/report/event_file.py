@@ -120,9 +120,7 @@ class EventFile:
         if self._n_no_events:
             notes.append(f"{name}: {self._n_no_events:,} records are no events, and were left out")
         if self.clock_went_back_s > CLOCK_TOLERANCE_S:
-            notes.append(
-                f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step, not by time"
-            )
+            notes.append(f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step")
         return notes
 
     def _take(self, records: Iterable[bytes]) -> None:
@@ -152,8 +150,7 @@ class EventFile:
             self.clock_went_back_s = max(self.clock_went_back_s, self.last_wall_time - wall_time)
         elif wall_time > self.last_wall_time:
             self.last_wall_time = wall_time
-        if wall_time < self.first_wall_time:
-            self.first_wall_time = wall_time
+        self.first_wall_time = min(self.first_wall_time, wall_time)
 
 
 def scalar(value: Any) -> float | None:

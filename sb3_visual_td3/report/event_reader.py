@@ -79,23 +79,7 @@ class RunReader:
         """
         files = sorted(self._files.values(), key=lambda file: (file.first_wall_time, file.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
-        merged: dict[str, Series] = {}
-        n_replaced, n_repeated = 0, 0
-        end = -math.inf
-        for file in files:
-            # A clock that says nothing (NaN, or always the same) does not make a file the later one.
-            is_later = file.clock_is_known and file.first_wall_time > end
-            for tag, points in file.points.items():
-                new = _series(tag, points)
-                old = merged.get(tag)
-                if old is not None and is_later:
-                    kept = old.where(old.steps < new.steps[0])
-                    n_replaced += len(old) - len(kept)
-                    old = kept
-                elif old is not None:
-                    n_repeated += int(np.isin(new.steps, old.steps).sum())
-                merged[tag] = new if old is None else _joined(old, new)
-            end = max(end, file.last_wall_time)
+        merged, n_replaced, n_repeated = _merged(files)
         if not merged:
             raise UnreadableRunError(_why_empty(self.path, len(files), notes))
         if n_replaced:
@@ -104,11 +88,33 @@ class RunReader:
             )
         if n_repeated:
             notes.append(
-                f"{n_repeated:,} steps stand in several files whose clocks overlap: which is the later one cannot be "
-                "told, all their points are kept"
+                f"{n_repeated:,} points repeat steps of another file, and the clocks do not tell which file is the "
+                "later one: all are kept"
             )
         n_points = sum(map(len, merged.values()))
         return RunData(self.path, SeriesSet(merged), tuple(file.path for file in files), n_points, tuple(notes))
+
+
+def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], int, int]:
+    """Return the series of all files, how many points were replaced, and how many repeat others' steps."""
+    merged: dict[str, Series] = {}
+    n_replaced, n_repeated = 0, 0
+    end = -math.inf
+    for file in files:
+        # A clock that says nothing (NaN, or always the same) does not make a file the later one.
+        is_later = file.clock_is_known and file.first_wall_time > end
+        for tag, points in file.points.items():
+            new = _series(tag, points)
+            old = merged.get(tag)
+            if old is not None and is_later:
+                kept = old.where(old.steps < new.steps[0])
+                n_replaced += len(old) - len(kept)
+                old = kept
+            elif old is not None:
+                n_repeated += int(np.isin(new.steps, old.steps).sum())
+            merged[tag] = new if old is None else _joined(old, new)
+        end = max(end, file.last_wall_time)
+    return merged, n_replaced, n_repeated
 
 
 def _series(tag: str, points: Points) -> Series:
