@@ -12,13 +12,20 @@ import numpy as np
 import yaml
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
+from sb3_visual_td3.diagnosis.cause_checks import no_sure_cause
+from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
+from sb3_visual_td3.diagnosis.checks import Check, Measurement
 from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
+CHECKS: Mapping[str, Check] = {**PLAIN_CHECKS, "no_sure_cause": Check(no_sure_cause)}
+"""By the kind that criteria.yml names."""
+
 _OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if "actor_cnn" in name)
+_OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if "critic_cnn" in name}
+_OF_ENCODERS |= {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_DORMANT_FRACTION}
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class _Run:
     """
 
     encoder_is_shared: bool
+    has_no_encoder: bool
     reward_is_normalized: bool
     length: int | None = None
     judged_length: int | None = None
@@ -115,7 +123,11 @@ class _Run:
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
-        flags = cls(data.flag(tags.ENCODER_IS_SHARED) is True, data.flag(tags.REWARD_IS_NORMALIZED) is True)
+        flags = cls(
+            encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
+            has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
+            reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
+        )
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
         judged_length = data.length_told_by(needed)
@@ -130,11 +142,14 @@ class _Run:
         return criterion.blocking and not (criterion.scale_dependent and self.reward_is_normalized)
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        return tuple(tag for tag in criterion.tags if not (self.encoder_is_shared and tag in _OF_ACTOR_ENCODER))
+        """Return the tags of a criterion that such a policy can log."""
+        absent = _OF_ENCODERS if self.has_no_encoder else _OF_ACTOR_ENCODER if self.encoder_is_shared else frozenset()
+        return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
-        has_only_the_encoder = bool(criterion.tags) and not self.asked_of(criterion)
-        return self.encoder_is_shared and (criterion.needs_actor_encoder or has_only_the_encoder)
+        if criterion.needs_actor_encoder:
+            return self.encoder_is_shared or self.has_no_encoder
+        return bool(criterion.tags) and not self.asked_of(criterion)
 
     def needs(self, criterion: Criterion) -> bool:
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
@@ -143,7 +158,8 @@ class _Run:
 
 def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if run.excuses(criterion):
-        return Measurement(Status.NOT_APPLICABLE, None, "actor and critic share one encoder")
+        why = "the policy has no encoder" if run.has_no_encoder else "actor and critic share one encoder"
+        return Measurement(Status.NOT_APPLICABLE, None, why)
     asked = run.asked_of(criterion)
     begin = criterion.applies_from_step
     if begin > 0 and (run.length is None or run.judged_length is None):

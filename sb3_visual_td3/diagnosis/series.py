@@ -142,12 +142,14 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether every finite value of a 0/1 tag is 1; None where it is not logged.
+        """Return whether a 0/1 tag is 1; None where it is not logged, or is not always the same.
 
-        A flag excuses (a shared encoder, scaled rewards): one that does not always say so excuses nothing.
+        A flag excuses (a shared encoder, scaled rewards): one that contradicts itself excuses nothing.
         """
         values = self[name].finite.values
-        return None if values.size == 0 else bool((values == 1.0).all())
+        if values.size and (values == 1.0).all():
+            return True
+        return False if values.size and (values == 0.0).all() else None
 
     @property
     def n_steps(self) -> int | None:
