@@ -121,9 +121,11 @@ class SeriesSet:
     """The series of one run, or of a window of it.
 
     :param series: by tag; a tag without a point is the same as an absent one.
+    :param told: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
+    told: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
@@ -142,14 +144,16 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether a 0/1 tag is 1; None where it is not logged, or is not always the same.
+        """Return whether a 0/1 tag is 1; None where it is not always the same; where it is not logged, what is told.
 
         A flag excuses (a shared encoder, scaled rewards): one that contradicts itself excuses nothing.
         """
         values = self[name].finite.values
-        if values.size and (values == 1.0).all():
+        if values.size == 0:
+            return self.told.get(name)
+        if (values == 1.0).all():
             return True
-        return False if values.size and (values == 0.0).all() else None
+        return False if (values == 0.0).all() else None
 
     @property
     def n_steps(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
 from sb3_visual_td3.report.event_reader import RunData
+from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
+from sb3_visual_td3.report.hyperparams_found import RunSettings
+from sb3_visual_td3.report.recommendation import Recommendation, recommend
+from sb3_visual_td3.report.settings_answers import Answer, answers, effect
 from sb3_visual_td3.runs.manifest import RunManifest
 
 ALERT_PREFIX = "alerts/"
@@ -80,6 +84,10 @@ class Analysis:
     :param name: what tells the run apart from the others of the report.
     :param alerts: by short name: "warning", "critical", and the rest of the tag for other rules.
     :param missing: names of the table that the run did not log.
+    :param settings: the run's hyperparameters, and where each comes from.
+    :param answers: what the settings answered because the event file did not.
+    :param hyperparams: the hyperparameters against well-known ones; empty where none is known.
+    :param recommendation: what to change; empty for a run that may go on.
     """
 
     name: str
@@ -92,6 +100,10 @@ class Analysis:
     missing: tuple[str, ...]
     manifest: RunManifest | None
     notes: tuple[str, ...]
+    settings: RunSettings = field(default_factory=RunSettings)
+    answers: tuple[Answer, ...] = ()
+    hyperparams: tuple[ComparedParameter, ...] = ()
+    recommendation: Recommendation = field(default_factory=Recommendation)
 
     @property
     def series(self) -> SeriesSet:
@@ -115,24 +127,42 @@ def analyse(
     name: str,
     manifest: RunManifest | None = None,
     notes: Sequence[str] = (),
+    settings: RunSettings | None = None,
 ) -> Analysis:
-    """Judge the series of a run. The manifest is shown and decides nothing."""
+    """Judge the series of a run.
+
+    :param manifest: shown, and decides nothing.
+    :param settings: answer what the event file leaves open; the notes say where they did, and what came of it.
+    """
+    settings = settings or RunSettings()
     series = data.series
-    results = judge(criteria, series)
-    logged = series.names()
+    answered, against = answers(settings, series)
+    known = replace(series, told={answer.tag: True for answer in answered})
+    results, diagnoses = judge(criteria, known), diagnose(known)
+    verdict = decide(results)
+    hyperparams = compare_hyperparams(settings, series)
+    answers_did = effect(answered, series, criteria, results, diagnoses)
     return Analysis(
         name=name,
         data=data,
-        verdict=decide(results),
+        verdict=verdict,
         criteria=results,
-        diagnoses=diagnose(series),
-        metrics={tag: Metric.of(series[tag]) for tag in logged},
-        alerts={
-            _SHORT_ALERT_NAMES.get(tag, tag.removeprefix(ALERT_PREFIX)): AlertCount.of(series[tag])
-            for tag in logged
-            if tag.startswith(ALERT_PREFIX)
-        },
+        diagnoses=diagnoses,
+        metrics={tag: Metric.of(series[tag]) for tag in series.names()},
+        alerts=_alerts(series),
         missing=tuple(tag for tag in tags.TAGS if tag not in series),
         manifest=manifest,
-        notes=(*data.notes, *notes),
+        notes=(*data.notes, *notes, *against, *answers_did, *contradictions(hyperparams)),
+        settings=settings,
+        answers=answered,
+        hyperparams=hyperparams,
+        recommendation=recommend(verdict, diagnoses, settings, series),
     )
+
+
+def _alerts(series: SeriesSet) -> dict[str, AlertCount]:
+    return {
+        _SHORT_ALERT_NAMES.get(tag, tag.removeprefix(ALERT_PREFIX)): AlertCount.of(series[tag])
+        for tag in series.names()
+        if tag.startswith(ALERT_PREFIX)
+    }

@@ -8,17 +8,24 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
-from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs
+from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
+from sb3_visual_td3.report.export_csv import report_csv, series_csv
+from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
+from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
+from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
+from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, write_reports
 
-FORMATS = ("md", "html", "json")
+FORMATS = ("md", "html", "json", "csv")
+DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 MAX_REASONS = 4
 
@@ -40,12 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: PATH itself where it holds a run.json, else the current folder)",
     )
     parser.add_argument("--criteria", type=Path, metavar="FILE", help="YAML file that changes or adds criteria")
+    parser.add_argument("--hyperparams", type=Path, metavar="FILE", help=HYPERPARAMS_HELP)
+    parser.add_argument("--tags", type=Path, metavar="FILE", help=TAGS_HELP)
     parser.add_argument(
         "--format",
         type=_formats,
-        default=FORMATS,
-        metavar="md,html,json",
-        help="which reports to write (default: all three)",
+        default=DEFAULT_FORMATS,
+        metavar="md,html,json,csv",
+        help="which reports to write (default: md,html,json); csv is report.csv, a row per tag, and series.csv, "
+        "a row per point",
     )
     parser.add_argument(
         "--fail-on",
@@ -73,16 +83,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> ExitCode:
-    criteria = load_criteria(args.criteria)
+    inputs = _Inputs(
+        load_criteria(args.criteria),
+        None if args.tags is None else load_tag_mapping(args.tags),
+        None if args.hyperparams is None else given_settings(args.hyperparams),
+    )
     unreadable: list[str] = []
     runs = _find_all(args.paths, unreadable)
-    analyses = _analyse_all(runs, criteria, unreadable)
+    analyses = _analyse_all(runs, inputs, unreadable)
     for line in unreadable:
         _complain(line)
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
     codes += [ExitCode.UNREADABLE] * len(unreadable)
     if analyses:
-        contents = {f"report.{form}": _renderer(form)(analyses, unreadable) for form in args.format}
+        contents = {name: text for form in args.format for name, text in _rendered(form, analyses, unreadable)}
         written = write_reports(output_folders(args.output, args.paths), contents)
         for analysis in analyses:
             _say(_summary(analysis))
@@ -117,20 +131,31 @@ def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
     return f"{own}/{files.path.relative_to(path)}"
 
 
-def _analyse_all(
-    runs: Sequence[tuple[str, RunFiles]], criteria: Sequence[Criterion], unreadable: list[str]
-) -> list[Analysis]:
+class _Inputs(NamedTuple):
+    """What the runs are read and judged with."""
+
+    criteria: Sequence[Criterion]
+    tag_mapping: TagMapping | None
+    hyperparams: Layer | None
+
+
+def _analyse_all(runs: Sequence[tuple[str, RunFiles]], inputs: _Inputs, unreadable: list[str]) -> list[Analysis]:
     analyses = []
     n_bytes = sum(file.stat().st_size for _, files in runs for file in files.files if file.exists())
     with _progress(n_bytes) as on_bytes:
         for name, files in runs:
             try:
-                data = read_run(files.path, files.files, on_bytes)
+                data = with_our_names(read_run(files.path, files.files, on_bytes), inputs.tag_mapping)
             except (UnreadableRunError, OSError) as error:
                 unreadable.append(_one_line(error))
                 continue
             manifest, note = find_manifest(files.path)
-            analyses.append(analyse(data, criteria, name=name, manifest=manifest, notes=[note] if note else []))
+            zoo_folder, zoo_note = find_zoo_folder(files.path)
+            settings, settings_notes = run_settings(inputs.hyperparams, manifest, zoo_folder)
+            notes = [*filter(None, (note, zoo_note)), *settings_notes]
+            analyses.append(
+                analyse(data, inputs.criteria, name=name, manifest=manifest, notes=notes, settings=settings)
+            )
     return analyses
 
 
@@ -146,6 +171,13 @@ def _progress(n_bytes: int) -> Iterator[OnBytes | None]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Reading event files", total=n_bytes)
         yield lambda n: progress.advance(task, n)
+
+
+def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the files of a format, name and text."""
+    if form == "csv":
+        return [("report.csv", report_csv(analyses)), ("series.csv", series_csv(analyses))]
+    return [(f"report.{form}", _renderer(form)(analyses, unreadable))]
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:

@@ -16,8 +16,10 @@ from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report import wording
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.hyperparams import hyperparam_rows
+from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
+from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
 from sb3_visual_td3.report.plots import Figure, plots
+from sb3_visual_td3.report.zoo_diff import zoo_diff
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -48,6 +50,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(wording=wording, table=tags.TAGS, hyperparam_rows=hyperparam_rows)
+    environment.globals.update(
+        zoo_diff=zoo_diff,
+        comparison_table=comparison_table,
+        reference_sources=reference_sources,
+        other_setting_rows=other_setting_rows,
+    )
     environment.filters["number"] = number
     environment.filters["figure_json"] = figure_json
     return environment

@@ -10,6 +10,7 @@ from typing import Any
 
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.hyperparams_notation import reference_table
 
 FORMAT_VERSION = 1
 
@@ -81,6 +82,21 @@ def _run(analysis: Analysis) -> dict[str, Any]:
         "alert_first_steps": {name: alert.first_step for name, alert in analysis.alerts.items()},
         "notes": list(analysis.notes),
         "manifest": None if analysis.manifest is None else asdict(analysis.manifest),
+        **_settings(analysis),
+    }
+
+
+def _settings(analysis: Analysis) -> dict[str, Any]:
+    """What is known of the run's settings, how they compare, and what to change."""
+    return {
+        "hyperparams": {name: asdict(found) for name, found in analysis.settings.told_settings()},
+        "answers": [asdict(answer) for answer in analysis.answers],
+        "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
+        "hyperparam_references": dict(reference_table().sources) if analysis.hyperparams else {},
+        "recommended_changes": [
+            {"key": c.key, "old": c.old, "new": c.new, "reason": c.reason} for c in analysis.recommendation.changes
+        ],
+        "recommended_code_changes": dict(analysis.recommendation.code),
     }
 
 

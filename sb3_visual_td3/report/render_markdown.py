@@ -9,7 +9,8 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.hyperparams import hyperparam_rows
+from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
+from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
 from sb3_visual_td3.report.wording import (
     STATUS_MARK,
     STATUS_WORD,
@@ -19,6 +20,7 @@ from sb3_visual_td3.report.wording import (
     reasons,
     run_line,
 )
+from sb3_visual_td3.report.zoo_diff import zoo_diff
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
@@ -51,6 +53,7 @@ def _run(analysis: Analysis) -> list[str]:
         *_criteria(analysis),
         *_alerts(analysis),
         *_metrics(analysis),
+        *_settings(analysis),
         *_rest(analysis),
     ]
 
@@ -128,6 +131,24 @@ def _metrics(analysis: Analysis) -> list[str]:
     )
     headings = ("Tag", "Unit", "Points", "First", "Last", "Mean", "Std", "Min", "Max", "Steps")
     return ["## Metrics", "", *_table(headings, rows)]
+
+
+def _settings(analysis: Analysis) -> list[str]:
+    """What the run was made with: recommended changes, against well-known settings, and from which file."""
+    lines: list[str] = []
+    if analysis.recommendation.code or analysis.recommendation.changes:
+        lines += ["## Recommended changes", ""]
+        lines += [line for code in analysis.recommendation.code.values() for line in (_safe(code), "")]
+    diff = zoo_diff(analysis.recommendation.changes, analysis.settings)
+    if diff:
+        lines += ["```diff", *diff, "```", ""]
+    if analysis.hyperparams:
+        headings, rows = comparison_table(analysis.hyperparams)
+        lines += ["## Hyperparameters against well-known ones", "", *_table(headings, rows), reference_sources(), ""]
+    others = other_setting_rows(analysis.settings)
+    if others:
+        lines += ["## Hyperparameters (other files)", "", *_table(("Name", "Value", "Source"), others)]
+    return lines
 
 
 def _rest(analysis: Analysis) -> list[str]:
