@@ -14,7 +14,8 @@ from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
-from sb3_visual_td3.report.event_reader import OnBytes, UnreadableRunError, read_run
+from sb3_visual_td3.report.event_file import OnBytes
+from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
 from sb3_visual_td3.report.export_csv import report_csv, series_csv
 from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
