@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
-from sb3_visual_td3.report.plots import plots
+from sb3_visual_td3.report.plots.run_plots import plots
 from sb3_visual_td3.report.render_html import figure_json, render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import render_markdown
