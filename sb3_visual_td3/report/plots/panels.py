@@ -74,7 +74,7 @@ _GROUP_COLOURS = {"actor_cnn": ORANGE, "actor_mlp": PURPLE, "critic_cnn": BLUE, 
 
 def _groups(names: dict[str, str], *, magnitude: bool = False) -> tuple[Line, ...]:
     return tuple(
-        Line(names[group], group, _GROUP_COLOURS[group], magnitude=magnitude, dash=DASHES[i % 2])
+        Line(names[group], group, _GROUP_COLOURS[group], magnitude=magnitude, dash=DASHES[i])
         for i, group in enumerate(tags.GROUPS)
     )
 
@@ -87,8 +87,8 @@ PANELS = (
         "that the critics do not see on replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
-            Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True),
-            Line(tags.POLICY_Q_VALUE, "|Q1| of the policy's actions", GREEN, magnitude=True, dash="dash"),
+            Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
+            Line(tags.POLICY_Q_VALUE, "|Q1| of the policy's actions", GREEN, magnitude=True, dash="dashdot"),
             Line(tags.Q_BOUND, "largest |Q| that rewards allow", BLACK, magnitude=True, dash="dot"),
         ),
         log=True,

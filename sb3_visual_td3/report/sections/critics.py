@@ -121,15 +121,13 @@ def _quantities(data: SeriesSet, names: tuple[str, ...]) -> tuple[Quantity, ...]
 def _quantity(series: Series) -> Quantity:
     magnitudes = np.abs(series.values)
     at = int(magnitudes.argmax())
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(series.values.mean()), float(series.values.std())
     return Quantity(
         tag=series.name,
         n=len(series),
         first=float(series.values[0]),
         last=float(series.values[-1]),
-        mean=mean,
-        std=std,
+        mean=float(series.values.mean()),
+        std=float(series.values.std()),
         largest=float(magnitudes[at]),
         largest_step=int(series.steps[at]),
     )
@@ -139,20 +137,19 @@ def _twins(data: SeriesSet) -> Twins | None:
     q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
     if len(q1) == 0:
         return None
-    with np.errstate(over="ignore", invalid="ignore"):
-        differences = q1.values - q2.values
-        distances = np.abs(differences)
-        at = int(distances.argmax())
-        chosen = np.isin(q1.steps, representative(q1).steps)
-        return Twins(
-            n=len(q1),
-            mean_distance=float(distances.mean()),
-            max_distance=float(distances[at]),
-            max_step=int(q1.steps[at]),
-            mean_difference=float(differences.mean()),
-            scale=max(FLOOR, q1.abs_max(), q2.abs_max()),
-            rows=tuple(map(TwinRow, q1.steps[chosen].tolist(), q1.values[chosen].tolist(), q2.values[chosen].tolist())),
-        )
+    differences = q1.values - q2.values
+    distances = np.abs(differences)
+    at = int(distances.argmax())
+    chosen = np.isin(q1.steps, representative(q1).steps)
+    return Twins(
+        n=len(q1),
+        mean_distance=float(distances.mean()),
+        max_distance=float(distances[at]),
+        max_step=int(q1.steps[at]),
+        mean_difference=float(differences.mean()),
+        scale=max(FLOOR, q1.abs_max(), q2.abs_max()),
+        rows=tuple(map(TwinRow, q1.steps[chosen].tolist(), q1.values[chosen].tolist(), q2.values[chosen].tolist())),
+    )
 
 
 def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:

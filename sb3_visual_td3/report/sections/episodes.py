@@ -121,8 +121,7 @@ def _part(series: Series, part: slice) -> Series:
 
 def _quotient(above: Series, below: Series) -> float | None:
     total = float(below.values.sum())
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(above.values.sum() / total) if total > 0 else None
+    return float(above.values.sum() / total) if total > 0 else None
 
 
 def _incidents(counts: Series, lengths: Series) -> Incidents | None:

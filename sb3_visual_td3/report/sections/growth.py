@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.diagnosis.trends import growth_factor
+from sb3_visual_td3.diagnosis.trends import theil_sen_slope
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns
 from sb3_visual_td3.report.numbers import factor, of_or_none, signed
 from sb3_visual_td3.report.sections.points import representative
@@ -46,7 +48,8 @@ class Timeline:
     :param multiplier: magnitude of the last value over that of the first; None where the first is 0.
     :param later_half: growth over the later half of the steps, by a robust slope of log|x|.
     :param per_1000_steps: growth per 1,000 steps by the same slope over the whole run; None on fewer steps.
-    :param doubling_steps: steps in which the magnitude doubles, by that slope; None where it does not grow.
+    :param doubling_steps: steps in which the magnitude doubles, by the slope over the whole run; None where it
+        does not do so within the run.
     """
 
     tag: str
@@ -92,14 +95,14 @@ def timeline(series: Series) -> Timeline | None:
     if len(finite) == 0:
         return None
     rows = _rows(representative(finite))
-    per_1000, doubling = _rates(finite)
+    later_half, per_1000, doubling = _rates(finite)
     return Timeline(
         tag=series.name,
         n_points=len(finite),
         rows=rows,
         largest=finite.abs_max(),
         multiplier=rows[-1].cumulative,
-        later_half=of_or_none(growth_factor(finite.tail(0.5))),
+        later_half=later_half,
         per_1000_steps=per_1000,
         doubling_steps=doubling,
     )
@@ -118,14 +121,30 @@ def _ratio(value: float, reference: float) -> float | None:
     return None if reference == 0 else abs(value / reference)
 
 
-def _rates(series: Series) -> tuple[float | None, float | None]:
-    span = float(series.steps[-1] - series.steps[0])
-    whole = growth_factor(series)
-    if not span > 0 or not math.isfinite(whole):
-        return None, None
-    slope = math.log(whole) / span
-    per_1000 = math.exp(min(max(slope * PER_STEPS, -700.0), 700.0)) if span >= PER_STEPS else None
-    return per_1000, math.log(2) / slope if slope > 0 else None
+def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
+    """Return growth over the later half, growth per 1,000 steps, and the steps in which it doubles."""
+    later, whole = series.tail(0.5), log_slope(series)
+    later_slope = log_slope(later)
+    later_half = None if later_slope is None else _factor(later_slope * _span(later))
+    if whole is None:
+        return later_half, None, None
+    span = _span(series)
+    per_1000 = _factor(whole * PER_STEPS) if span >= PER_STEPS else None
+    return later_half, per_1000, math.log(2) / whole if whole * span >= math.log(2) else None
+
+
+def log_slope(series: Series) -> float | None:
+    """Return the robust slope of log|x| per step over the values that are not 0; None with fewer than two steps."""
+    moving = series.where(series.values != 0)
+    return of_or_none(theil_sen_slope(moving.steps.astype(np.float64), np.log(np.abs(moving.values))))
+
+
+def _span(series: Series) -> float:
+    return float(series.steps[-1] - series.steps[0])
+
+
+def _factor(exponent: float) -> float:
+    return math.exp(min(max(exponent, -700.0), 700.0))
 
 
 def tell_growth(found: Growth) -> Section | None:
@@ -134,7 +153,7 @@ def tell_growth(found: Growth) -> Section | None:
         return None
     method: Sentence = (
         "Factors are those of the magnitude. Per 1,000 steps, over the later half, and doubling: by a robust slope "
-        "(Theil-Sen) of log|x|, so that single outliers do not decide; a 0 counts as a millionth of the largest.",
+        "(Theil-Sen) of log|x|, so that single outliers do not decide; values of 0 have no logarithm and are left out.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]
@@ -145,9 +164,8 @@ def _in_one_sentence(one: Timeline) -> Sentence:
     first, last = one.first, one.last
     said = f" went from {number(first.value)} at {first.step:,} to {number(last.value)} at {last.step:,}"
     said += "" if one.multiplier is None else f", {factor(one.multiplier)} in magnitude"
-    doubles = one.doubling_steps is not None and one.doubling_steps < (last.step - first.step) / 2
-    said += f", doubling every {number(round(one.doubling_steps or 0))} steps." if doubles else "."
-    return (Code(one.tag), said)
+    doubling = one.doubling_steps
+    return (Code(one.tag), said + ("." if doubling is None else f", doubling every {number(round(doubling))} steps."))
 
 
 def _overview(found: Growth) -> Table:

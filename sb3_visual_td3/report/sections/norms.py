@@ -137,8 +137,7 @@ def _ratio(data: SeriesSet, numerator: str, denominator: str) -> NormRatio | Non
     if len(above) == 0:
         return None
     divides = below.values != 0
-    with np.errstate(over="ignore"):
-        ratios = above.values[divides] / below.values[divides]
+    ratios = above.values[divides] / below.values[divides]
     steps = above.steps[divides]
     mean_below = below.mean()
     return NormRatio(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult
@@ -37,16 +39,18 @@ class RunSections:
         cls, data: SeriesSet, criteria: Sequence[CriterionResult] = (), diagnoses: Sequence[Diagnosis] = ()
     ) -> RunSections:
         """Compute them all."""
-        return cls(
-            growth=growth(data),
-            norms=norms(data, diagnoses),
-            critics=critics(data),
-            rewards=rewards(data),
-            episodes=episodes(data),
-            evaluations=evaluations(data),
-            alerts=alerts(data),
-            availability=availability(data, criteria),
-        )
+        # Sums and ratios of absurd values overflow; that is infinite, not a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return cls(
+                growth=growth(data),
+                norms=norms(data, diagnoses),
+                critics=critics(data),
+                rewards=rewards(data),
+                episodes=episodes(data),
+                evaluations=evaluations(data),
+                alerts=alerts(data),
+                availability=availability(data, criteria),
+            )
 
     def told(self) -> tuple[Section, ...]:
         """Return the sections between the plots and the list of metrics; what was not logged is left out."""
