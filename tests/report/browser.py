@@ -51,7 +51,7 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
 
-    def send(self, method: str, *, timeout: float = 60, **parameters: Any) -> Message:
+    def send(self, method: str, *, timeout: float = 120, **parameters: Any) -> Message:
         """Call a method of the protocol and return its result; what comes meanwhile is kept in ``events``."""
         self._n_sent += 1
         message: Message = {"id": self._n_sent, "method": method, "params": parameters}
@@ -78,13 +78,21 @@ class Page:
         return message
 
     def open(self, uri: str, size: tuple[int, int] = DESKTOP) -> None:
-        """Load a page; returns once it is loaded and every plot is drawn."""
+        """Load a page; returns once it is loaded."""
         self.resize(size)
+        self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=uri)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
-        self.until(
-            "[...document.querySelectorAll('.plot')].every(function (p) { return p.querySelector('.main-svg'); })"
-        )
+
+    def draw(self, selector: str = ".plot") -> int:
+        """Scroll to the plots that a selector finds, until each is drawn, and back; return how many there are."""
+        n_plots: int = self.evaluate(f"document.querySelectorAll({selector!r}).length")
+        for i in range(n_plots):
+            plot = f"document.querySelectorAll({selector!r})[{i}]"
+            self.evaluate(f"{plot}.scrollIntoView({{ block: 'center' }})")
+            self.until(f"{plot}.querySelector('.main-svg') !== null")
+        self.evaluate("scrollTo(0, 0)")
+        return n_plots
 
     def resize(self, size: tuple[int, int]) -> None:
         width, height = size
@@ -102,7 +110,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression: str, timeout: float = 60) -> None:
+    def until(self, expression: str, timeout: float = 120) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + timeout
         while not self.evaluate(expression):

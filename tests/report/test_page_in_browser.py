@@ -73,12 +73,23 @@ def test_the_worst_verdict_of_several_runs_is_read_without_scrolling(
     assert page.evaluate("document.getElementById('verdict').innerText") == "NO-GO"
     assert visible(page, "#verdict")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_plot_is_drawn_when_it_is_scrolled_to(page: Page, tmp_path: Path, size: tuple[int, int]) -> None:
+    analyses = [analysed(leaking(), "a"), analysed(healthy(), "b")]
+    show(page, tmp_path, *analyses, size=size)
     n_plots = len(overlays(analyses)) + sum(len(plots(analysis)) for analysis in analyses)
+    n_at_once = page.evaluate("document.querySelectorAll('.plot .main-svg').length")
+    assert n_at_once < n_plots
+    assert page.draw() == n_plots
     assert page.evaluate("document.querySelectorAll('.plot .xaxislayer-above').length") == n_plots
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_nothing_is_loaded_from_a_network_and_the_browser_has_no_complaint(page: Page, tmp_path: Path) -> None:
-    show(page, tmp_path, analysed(complete()), analysed(leaking(), "leak"))
+    show(page, tmp_path, analysed(complete()))
+    page.draw()
     assert requests(page)[0].startswith("file://")
     assert [url for url in requests(page)[1:] if not url.startswith(("data:", "blob:"))] == []
     assert complaints(page) == []
@@ -98,11 +109,12 @@ def test_a_page_that_loads_something_would_be_seen(page: Page, tmp_path: Path) -
 
 def hover(page: Page, plot: str, curve: int, point: int) -> str:
     """Move the mouse to a point of a curve and return what the label there says."""
+    page.draw(f"#{plot}")
     x, y = place_of(page, plot, curve, point)
     page.move_mouse(2, 2)
-    page.until("document.querySelectorAll('.hovertext').length === 0", timeout=10)
+    page.until("document.querySelectorAll('.hovertext').length === 0")
     page.move_mouse(x, y)
-    page.until(f"document.querySelectorAll('#{plot} .hovertext').length > 0", timeout=10)
+    page.until(f"document.querySelectorAll('#{plot} .hovertext').length > 0")
     said: str = page.evaluate(f"document.querySelector('#{plot} .hovertext').textContent")
     return said
 
@@ -135,7 +147,7 @@ def test_the_mouse_over_a_plot_reads_step_and_value_as_they_were_logged(
     shown = float(said.split(": ")[-1].replace(",", "").replace("\N{MINUS SIGN}", "-"))
     assert shown == pytest.approx(loss.values[20], rel=1e-4)
     page.move_mouse(2, 2)
-    page.until("document.querySelectorAll('.hovertext').length === 0", timeout=10)
+    page.until("document.querySelectorAll('.hovertext').length === 0")
 
 
 def test_the_mouse_over_the_strip_reads_which_alert_was_active_when(page: Page, tmp_path: Path) -> None:
@@ -201,13 +213,15 @@ def test_every_word_stands_out_from_its_ground_on_the_screen_and_on_paper(
 
 def test_paper_has_every_detail_and_no_plot_is_cut(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, analysed(complete()))
+    page.draw("#run-0-plot-actor_loss")
     closed = page.evaluate("document.querySelectorAll('details:not([open])').length")
-    width = page.evaluate("document.querySelector('.plot .main-svg').clientWidth")
+    width = page.evaluate("document.querySelector('#run-0-plot-actor_loss .main-svg').clientWidth")
     assert closed > 5
     page.evaluate(
         """addEventListener('beforeprint', function () {
             window.printed = [
                 document.querySelectorAll('details:not([open])').length,
+                document.querySelectorAll('.plot .xaxislayer-above').length,
                 Math.max(...[...document.querySelectorAll('.plot .main-svg')].map(function (svg) {
                     return svg.clientWidth;
                 })),
@@ -216,13 +230,14 @@ def test_paper_has_every_detail_and_no_plot_is_cut(page: Page, tmp_path: Path) -
     )
     page.print(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
-    n_closed, widest = page.evaluate("window.printed")
+    n_closed, n_plots, widest = page.evaluate("window.printed")
     a4, margins = 210 / 25.4 * 96, 2 * 13 / 25.4 * 96
     assert n_closed == 0
+    assert n_plots == len(plots(analysed(complete())))
     assert widest <= a4 - margins
     page.until("document.querySelectorAll('details:not([open])').length > 0")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") == closed
-    page.until(f"document.querySelector('.plot .main-svg').clientWidth === {width}", timeout=10)
+    page.until(f"document.querySelector('#run-0-plot-actor_loss .main-svg').clientWidth === {width}")
 
 
 def test_the_keyboard_alone_leads_to_a_section_and_unfolds_a_table(page: Page, tmp_path: Path) -> None:
@@ -252,7 +267,8 @@ def test_a_wide_table_on_a_phone_scrolls_by_itself_and_takes_the_focus_for_it(pa
 
 
 def test_markup_in_a_log_is_shown_as_it_is_spelled_and_runs_nowhere(page: Page, tmp_path: Path) -> None:
-    show(page, tmp_path, hostile(), analysed(complete(), "b"))
+    show(page, tmp_path, hostile(), analysed(leaking(), "b"))
+    page.draw(".plot[id$=actor_loss], .plot[id$=alerts], .plot[id$=reward_terms]")
     assert page.happened("Page.javascriptDialogOpening") == []
     assert complaints(page) == []
     assert page.evaluate("document.querySelectorAll('x-evil, main b x, img').length") == 0

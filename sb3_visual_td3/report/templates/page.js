@@ -1,19 +1,36 @@
 (function () {
   "use strict";
   var PRINT_WIDTH = 660; // pixels that fit between the margins of A4 and of US Letter
-  var plots = [];
+  var NEAR = "800px"; // a plot is drawn when it comes that close to the window
+  var drawn = [];
   var opened = [];
 
   function each(selector, act) {
     Array.prototype.forEach.call(document.querySelectorAll(selector), act);
   }
 
-  each("script[data-plot]", function (source) {
-    var target = document.getElementById(source.dataset.plot);
-    var figure = JSON.parse(source.textContent);
-    Plotly.newPlot(target, figure.data, figure.layout, { responsive: true, displayModeBar: false });
-    plots.push(target);
-  });
+  function draw(target) {
+    if (drawn.indexOf(target) < 0) {
+      var figure = JSON.parse(target.parentElement.querySelector("script[data-plot]").textContent);
+      Plotly.newPlot(target, figure.data, figure.layout, { responsive: true, displayModeBar: false });
+      drawn.push(target);
+    }
+  }
+
+  // A comparison has a hundred plots or more: the verdict need not wait for them.
+  if ("IntersectionObserver" in window) {
+    var observer = new IntersectionObserver(function (entries) {
+      entries.forEach(function (entry) {
+        if (entry.isIntersecting) {
+          observer.unobserve(entry.target);
+          draw(entry.target);
+        }
+      });
+    }, { rootMargin: NEAR });
+    each(".plot", function (target) { observer.observe(target); });
+  } else {
+    each(".plot", draw);
+  }
 
   // Whoever has no mouse scrolls a wide table with the arrow keys; it must take the focus for that.
   function letScroll() {
@@ -32,7 +49,8 @@
       details.open = true;
       opened.push(details);
     });
-    plots.forEach(function (plot) {
+    each(".plot", draw);
+    drawn.forEach(function (plot) {
       Plotly.relayout(plot, { autosize: false, width: PRINT_WIDTH });
     });
   });
@@ -41,7 +59,7 @@
       details.open = false;
     });
     opened = [];
-    plots.forEach(function (plot) {
+    drawn.forEach(function (plot) {
       Plotly.relayout(plot, { autosize: true, width: null });
     });
   });
