@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.analysis import Analysis, Metric
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.metric import Metric
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 """At the start, or after what a spreadsheet may take for a separator; full-width signs count as the plain ones."""
