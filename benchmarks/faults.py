@@ -202,7 +202,7 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
 
 
 class PaidAccidents(gym.Wrapper):  # type: ignore[type-arg]
-    """The safety term is subtracted, and it was negative; a cost of time makes waiting dear: an accident is the way out."""
+    """The safety term is subtracted, and it was negative; time costs: an accident is the way out."""
 
     def step(self, action: Any) -> Any:
         """:return: as the environment, with the safety term's sign turned, three times, and 2 a step for the time"""
