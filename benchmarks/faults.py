@@ -202,14 +202,14 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
 
 
 class PaidAccidents(gym.Wrapper):  # type: ignore[type-arg]
-    """The safety term is subtracted, and it was negative: an accident earns 30."""
+    """The safety term is subtracted, and it was negative; time costs: an accident is the way out."""
 
     def step(self, action: Any) -> Any:
-        """:return: as the environment, with the safety term's sign turned, three times"""
+        """:return: as the environment, with the safety term's sign turned, three times, and 2 a step for the time"""
         observation, reward, terminated, truncated, info = super().step(action)
         safety = info["reward_terms"]["safety"]
-        info["reward_terms"] = {**info["reward_terms"], "safety": -3.0 * safety}
-        return observation, float(reward) - 4.0 * safety, terminated, truncated, info
+        info["reward_terms"] = {**info["reward_terms"], "safety": -3.0 * safety, "time": -2.0}
+        return observation, float(reward) - 4.0 * safety - 2.0, terminated, truncated, info
 
 
 class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
@@ -297,6 +297,7 @@ FAULTS: dict[str, Training] = {
         "twin_critic_desync",
         algorithm=OneCriticTD3,
         settings={**_OURS, "actor_objective": "q1"},
+        env_kwargs={"reward_scale": 10.0},
         normalize_reward=False,
     ),
     "stock, 1e-3": Training(
@@ -331,7 +332,7 @@ FAULTS: dict[str, Training] = {
         env_kwargs={"reward": RewardWeights(progress=20.0)},
     ),
     "paid accidents": Training(
-        "the safety term has the wrong sign",
+        "the safety term has the wrong sign, and time costs",
         "episode_collapse",
         settings=_OURS,
         wrapper=PaidAccidents,
@@ -406,7 +407,6 @@ HEALTHY: dict[str, Training] = {
         settings={**_HEALTHY, "policy_kwargs": {"encoder": "separate"}},
         n_timesteps=2_000,
         image_size=None,
-        seeds=(0, 1, 3, 4),
     ),
     "preset, rewards as they are": Training(
         "nothing",
@@ -415,7 +415,6 @@ HEALTHY: dict[str, Training] = {
         image_size=None,
         normalize_reward=False,
         env_kwargs={"n_cars": 2},
-        seeds=(0, 1, 3, 4),
     ),
     "Pendulum, VisualTD3": Training(
         "nothing",

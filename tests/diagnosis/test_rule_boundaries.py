@@ -209,3 +209,15 @@ def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
     data = built(still_targets(9), steps)
     rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))
     assert RULES["stale_target_network"](SeriesSet({**data.series, rarely.name: rarely})) is None
+
+
+def test_a_camera_is_surely_dead_when_it_has_stood_still_longer_than_any_car_may() -> None:
+    def confidence(steps: np.ndarray, n_still: int) -> float:
+        found = RULES["dead_camera"](built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
+        assert found is not None
+        return found.confidence
+
+    window, logged = RESOLUTIONS.values()
+    assert confidence(window, 19) == 0.65
+    assert confidence(window, 20) == 0.9
+    assert confidence(logged, 6) == 0.9
