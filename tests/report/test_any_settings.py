@@ -77,7 +77,7 @@ def analysed(name: str, content: dict[str, Any] | None = None) -> Analysis:
 ALONE = {name: analysed(name) for name in RUNS}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(sorted(RUNS)), content=CONTENTS)
 def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, content: dict[str, Any]) -> None:
     analysis = analysed(name, content)
@@ -95,7 +95,7 @@ def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, c
     yaml.safe_load("\n".join(block))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(content=CONTENTS)
 def test_any_settings_make_a_page(content: dict[str, Any]) -> None:
     page = render_html([analysed("dead", content)])
