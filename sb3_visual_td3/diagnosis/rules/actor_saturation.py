@@ -56,7 +56,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(saturation, saturation.values >= SATURATED),
-        explained_by=("feature_leak", "learning_rate_too_high"),
+        explained_by=("feature_leak", "learning_rate_too_high", "twin_critic_desync"),
         value=level,
         threshold=SATURATED,
     )

@@ -22,6 +22,8 @@ CAUSES = (
     "actor_saturation",
     "critic_overestimation",
     "vanishing_actor_gradient",
+    "encoder_frozen",
+    "reward_imbalance",
     "non_finite",
 )
 
