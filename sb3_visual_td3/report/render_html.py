@@ -19,7 +19,11 @@ from sb3_visual_td3.report.compare import HEADINGS, comparison
 from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
 from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
 from sb3_visual_td3.report.plots import Figure, plots
+from sb3_visual_td3.report.visible import visible
 from sb3_visual_td3.report.zoo_diff import zoo_diff
+
+MAX_CHARACTERS = 4000
+"""Of one cell or sentence of the page; the longest of ours has a tenth of that."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -45,6 +49,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
+        finalize=_harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,6 +64,13 @@ def _environment() -> jinja2.Environment:
     environment.filters["number"] = number
     environment.filters["figure_json"] = figure_json
     return environment
+
+
+def _harmless(value: object) -> object:
+    """Return what a template shows without control characters, and not endless; our own markup as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return visible(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…")
 
 
 def _source(name: str) -> str:
