@@ -23,7 +23,11 @@ from sb3_visual_td3.report.plots.figures import Figure
 from sb3_visual_td3.report.plots.overlays import overlays
 from sb3_visual_td3.report.plots.run_plots import plots
 from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
+from sb3_visual_td3.report.visible import visible
 from sb3_visual_td3.report.zoo_diff import zoo_diff
+
+MAX_CHARACTERS = 4000
+"""Of one cell or sentence of the page; the longest of ours has a tenth of that."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -51,6 +55,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
+        finalize=_harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,6 +74,13 @@ def _environment() -> jinja2.Environment:
     environment.filters["number"] = number
     environment.filters["figure_json"] = figure_json
     return environment
+
+
+def _harmless(value: object) -> object:
+    """Return what a template shows without control characters, and not endless; our own markup as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return visible(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…")
 
 
 def _source(name: str) -> str:
