@@ -11,7 +11,7 @@ ID = "episode_collapse"
 TITLE = "Episodes collapse to a fraction of their first length"
 REMEDY = (
     "Watch it drive. Either the policy ends its episodes: look for a reward that is earned by ending early, and for a "
-    "policy that no longer depends on the camera. Or the simulator does: look at what ends an episode at its first steps."
+    "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
 )
 COLLAPSED = 0.4
 MIN_EPISODES = 10
