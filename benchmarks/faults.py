@@ -201,15 +201,23 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
         return np.nan_to_num(action)
 
 
-class PaidAccidents(gym.Wrapper):  # type: ignore[type-arg]
-    """The safety term is subtracted, and it was negative; time costs: an accident is the way out."""
+class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
+    """From the 700th step on the road's collision mesh is not loaded: every episode ends at its third step."""
+
+    n_total, n_steps = 0, 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        """:return: as the environment"""
+        self.n_steps = 0
+        return super().reset(**kwargs)
 
     def step(self, action: Any) -> Any:
-        """:return: as the environment, with the safety term's sign turned, three times, and 2 a step for the time"""
+        """:return: as the environment, or the end"""
+        self.n_total += 1
+        self.n_steps += 1
         observation, reward, terminated, truncated, info = super().step(action)
-        safety = info["reward_terms"]["safety"]
-        info["reward_terms"] = {**info["reward_terms"], "safety": -3.0 * safety, "time": -2.0}
-        return observation, float(reward) - 4.0 * safety - 2.0, terminated, truncated, info
+        is_falling = self.n_total > 700 and self.n_steps >= 3
+        return observation, float(reward) - 10.0 * is_falling, terminated or is_falling, truncated, info
 
 
 class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
@@ -331,12 +339,11 @@ FAULTS: dict[str, Training] = {
         settings=_OURS,
         env_kwargs={"reward": RewardWeights(progress=20.0)},
     ),
-    "paid accidents": Training(
-        "the safety term has the wrong sign, and time costs",
+    "falls through the road": Training(
+        "half-way through, episodes begin to end at their third step",
         "episode_collapse",
         settings=_OURS,
-        wrapper=PaidAccidents,
-        n_timesteps=2_000,
+        wrapper=FallsThroughTheRoad,
     ),
     "log of zero": Training(
         "a term of the critic's loss becomes NaN",
