@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,16 +99,23 @@ class Series:
 
     def mean(self) -> float:
         """Return the mean of the finite values; NaN where there is none."""
+        return self._of_scaled(np.mean)
+
+    def std(self) -> float:
+        """Return the standard deviation of the finite values, as of a whole population; NaN where there is none."""
+        return self._of_scaled(np.std)
+
+    def _of_scaled(self, statistic: Callable[[FloatArray], np.floating]) -> float:
         values = self.finite.values
         if values.size == 0:
             return float("nan")
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
-        if np.isfinite(mean):
-            return mean
-        # Near the largest double the sum overflows, the mean does not.
-        largest = float(np.abs(values).max())
-        return float((values / largest).mean()) * largest
+            result = float(statistic(values))
+            if np.isfinite(result):
+                return result
+            # Near the largest double a sum overflows where its mean does not.
+            largest = float(np.abs(values).max())
+            return float(statistic(values / largest)) * largest
 
     def median(self) -> float:
         """Return the median of the finite values; NaN where there is none."""

@@ -35,7 +35,7 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
     if path.is_file():
         return (RunFiles(path, (path,)),)
     runs = []
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_refuse):
         folders.sort()
         files = tuple(Path(folder) / name for name in sorted(names) if EVENT_FILE_MARK in name)
         if files:
@@ -43,6 +43,11 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
     if not runs:
         raise UnreadableRunError(f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name)")
     return tuple(runs)
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be looked into may hold the run that fails: it must not be passed over."""
+    raise error
 
 
 def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:

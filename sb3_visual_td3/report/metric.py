@@ -29,16 +29,14 @@ class Metric:
         finite = series.finite.values
         if finite.size == 0:
             finite = np.array([np.nan])
-        # A value near the largest double overflows in the square; that is infinite, not a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return cls(
-                n=len(series),
-                first=float(series.values[0]),
-                last=float(series.values[-1]),
-                mean=float(finite.mean()),
-                std=float(finite.std()),
-                min=float(finite.min()),
-                max=float(finite.max()),
-                first_step=int(series.steps[0]),
-                last_step=int(series.steps[-1]),
-            )
+        return cls(
+            n=len(series),
+            first=float(series.values[0]),
+            last=float(series.values[-1]),
+            mean=series.mean(),
+            std=series.std(),
+            min=float(finite.min()),
+            max=float(finite.max()),
+            first_step=int(series.steps[0]),
+            last_step=int(series.steps[-1]),
+        )
