@@ -12,6 +12,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, SnapshotCallback, VisualTD3
+from sb3_visual_td3.callbacks.alerts import Alert
+from sb3_visual_td3.callbacks.guard import Guard
 from sb3_visual_td3.callbacks.lr_scale import lr_scale_of, set_lr_scale
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.schedules import Scaled
@@ -256,6 +258,10 @@ def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from
         steps = [step for step, _ in points]
         assert steps == sorted(set(steps)), tag
     assert [step for step, _ in scalars[tags.GUARD_ACTIONS]] == [*range(20, 321, 20)]
+    # The window has nothing of what was before: the next check finds nothing.
+    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["level"] == "critical"} & tags.ALERT_RULE.keys()
+    assert [dict(scalars[tags.ALERT_RULE[rule]])[at] for rule in rules] == [1.0] * len(rules) != []
+    assert {dict(scalars[tags.ALERT_RULE[rule]])[at + 20] for rule in rules} == {0.0}
 
 
 def test_only_what_was_learnt_returns(tmp_path):
@@ -378,6 +384,28 @@ class BreaksAt(BaseCallback):
 
     def set_state(self, state):
         pass
+
+
+def test_what_the_guard_has_done_counts_in_a_resumed_run(tmp_path):
+    """By hand: an action at update 100, and none before update 300, whoever asks."""
+    alert = Alert(120, "reward_scale", "critical", 1.0, 0.0, "", since=90)
+
+    def begun(model):
+        found = Guard("reduce_lr", lr_factor=0.5, max_actions=2)
+        found.begin(model, [])
+        return found
+
+    first, model = begun(visual_td3()), visual_td3()
+    assert first.act_on(alert, 100).level == "action"
+    second = begun(model)
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert model.lr_scale == 0.5
+    assert second.act_on(alert, 100 + WINDOW - 1) is None
+    assert "(action 2 of 2)" in second.act_on(alert, 100 + WINDOW).meaning
+    assert model.lr_scale == 0.25
+    assert not second.has_stopped
+    assert "2 actions have not cured it" in second.act_on(alert, 100 + 2 * WINDOW).meaning
+    assert second.has_stopped
 
 
 def test_keep_1_spares_the_healthy_one_while_newer_ones_are_not(tmp_path):
