@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
@@ -343,7 +344,7 @@ FAULTS: dict[str, Training] = {
         "half-way through, episodes begin to end at their third step",
         "episode_collapse",
         settings=_OURS,
-        wrapper=FallsThroughTheRoad,
+        wrapper=lambda env: Monitor(FallsThroughTheRoad(env)),  # make_vec_env's own Monitor would not see it
     ),
     "log of zero": Training(
         "a term of the critic's loss becomes NaN",
@@ -429,7 +430,7 @@ HEALTHY: dict[str, Training] = {
         env=PENDULUM,
         n_timesteps=7_000,
         normalize_reward=False,
-        seeds=(0, 1, 3, 4),
+        seeds=(0, 1),
     ),
     "Pendulum, stock TD3": Training(
         "nothing",
@@ -438,7 +439,7 @@ HEALTHY: dict[str, Training] = {
         env=PENDULUM,
         n_timesteps=7_000,
         normalize_reward=False,
-        seeds=(0, 1, 3, 4),
+        seeds=(0, 1),
     ),
     "Pendulum, stock SAC": Training(
         "nothing",
