@@ -23,7 +23,7 @@ from tests.callbacks.event_files import scalars_in
 from tests.callbacks.test_live_alerts import BreakingEnv, Breaks, alerts_in
 from tests.callbacks.test_snapshot import Kill, Killed
 from tests.killed_runs import assert_same_scalars, weights_in
-from tests.training_state.small_envs import StatefulEnv
+from tests.training_state.small_envs import StatefulEnv, StatefulImageEnv
 
 STARTS = 20
 """Environment steps before the first update; then one update follows each step."""
@@ -42,6 +42,12 @@ def sac(folder=None, **kwargs):
     log = None if folder is None else str(folder / "tb")
     settings = {**SMALL, "policy_kwargs": {"net_arch": [16]}, "tensorboard_log": log, **kwargs}
     return SAC("MlpPolicy", DummyVecEnv([StatefulEnv]), **settings)
+
+
+def pixels(folder=None, **kwargs):
+    """The recommended set: one encoder, fused optimizers, bfloat16 where the machine has it."""
+    settings = {**SMALL, "policy_kwargs": {"net_arch": [8], "trunk_dim": 4}, "tensorboard_log": str(folder / "tb")}
+    return VisualTD3("CnnPolicy", DummyVecEnv([StatefulImageEnv]), **{**settings, **kwargs})
 
 
 def blow_up(model):
@@ -214,7 +220,7 @@ def test_a_factor_on_a_factor_is_one_factor_on_what_was_given():
         assert model.lr_schedule(1.0) == 0.7 * factor
 
 
-@pytest.mark.parametrize("make", [visual_td3, sac])
+@pytest.mark.parametrize("make", [visual_td3, sac, pixels])
 def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from_where_it_was(tmp_path, make):
     notes, alerts = Notes(), guard("rollback")
     model = make(tmp_path)
@@ -245,8 +251,8 @@ def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from
     assert (model.num_timesteps, model._n_updates) == (320, 300)
     assert model.replay_buffer.size() == 320, "no transition is lost"
     given = model.lr_schedule.schedule(0.0) if make is sac else 1e-3
-    assert rates_at(notes, 319) == [given * 0.5]
-    assert rates_at(notes, at - 1) == [given]
+    assert set(rates_at(notes, 319)) == {given * 0.5}
+    assert set(rates_at(notes, at - 1)) == {given}
     if ranges:
         assert float(model._target_range.upper) < 1e6
     # No alert lasts: what was rolled back is healthy.
@@ -259,7 +265,7 @@ def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from
         assert steps == sorted(set(steps)), tag
     assert [step for step, _ in scalars[tags.GUARD_ACTIONS]] == [*range(20, 321, 20)]
     # The window has nothing of what was before: the next check finds nothing.
-    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["level"] == "critical"} & tags.ALERT_RULE.keys()
+    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["step"] == at} & tags.ALERT_RULE.keys()
     assert [dict(scalars[tags.ALERT_RULE[rule]])[at] for rule in rules] == [1.0] * len(rules) != []
     assert {dict(scalars[tags.ALERT_RULE[rule]])[at + 20] for rule in rules} == {0.0}
 
