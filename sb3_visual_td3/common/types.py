@@ -16,7 +16,7 @@ class NetworkUpdate(NamedTuple):
     """One gradient update of one network, as its observers see it.
 
     ``groups`` maps a group name (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``) to its
-    parameters; ``values`` holds the update's own tensors, detached, under these keys:
+    parameters; ``values`` holds the update's own tensors, detached, which nobody writes to afterwards. Their keys:
 
     - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q``
       (batch, 1), ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar

@@ -61,8 +61,7 @@ class GradientMonitor:
         if update.network == "critic":
             self.n_updates += 1
             if not self.norms_only and "rewards" in update.values:
-                # Their own: an algorithm may write the next batch into the same memory.
-                self._unfolded.append((update.values["rewards"].clone(), update.values["discounts"].clone()))
+                self._unfolded.append((update.values["rewards"], update.values["discounts"]))
                 if len(self._unfolded) >= MOST_UNFOLDED:
                     self._fold_rewards()
         last = self._last_sampled.get(update.network)
@@ -84,7 +83,7 @@ class GradientMonitor:
             if not update.seen_by_optimizer:
                 # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
                 gradients, norm = self._before_clipping.pop(group)
-                was_clipped = quantities.were_changed(gradients, quantities.gradients_of(parameters))
+                was_clipped = quantities.were_changed(gradients, parameters)
                 # On a CPU it is known at once when the norm is still the one before.
                 if was_clipped.device.type != "cpu" or was_clipped:
                     norm = quantities.gradient_norm(parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch as th
 
 SATURATED = 0.98
@@ -38,17 +39,24 @@ def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
     return th.cat(gradients) if gradients else th.zeros(0)
 
 
-def were_changed(before: th.Tensor, after: th.Tensor) -> th.Tensor:
+def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Whether any gradient is another number than it was.
 
-    :param before: what :func:`gradients_of` gave
-    :param after: what it gave later, for the same parameters
+    :param before: what :func:`gradients_of` gave for the same parameters
+    :param parameters: the parameters
     :return: a scalar, 1 or 0; what was NaN before does not count
     """
-    if before.device.type == "cpu" and before.dtype in {th.float32, th.float64}:
-        old, new = before.numpy(), after.numpy()  # no copy; numpy compares five times as fast as torch
-        return th.tensor(float(((new != old) & ~np.isnan(old)).any()))
-    return ((after != before) & ~before.isnan()).any().float()
+    if before.device.type != "cpu" or before.dtype not in {th.float32, th.float64}:
+        return ((gradients_of(parameters) != before) & ~before.isnan()).any().float()
+    gradients = [parameter.grad.flatten().numpy() for parameter in parameters if parameter.grad is not None]
+    places = np.cumsum([gradient.size for gradient in gradients[:-1]])
+    return th.tensor(float(any(map(_differs, np.split(before.numpy(), places), gradients))))
+
+
+def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bool:
+    """:return: what torch would say, five times as fast, and faster still where nothing does"""
+    differs = new != old
+    return bool(differs.any()) and bool((differs & ~np.isnan(old)).any())
 
 
 def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.Tensor:

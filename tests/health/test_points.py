@@ -93,19 +93,6 @@ def test_a_reward_that_is_no_number_is_both_extremes():
         assert th.tensor(points[tag][1][1]).isnan(), tag
 
 
-def test_a_batch_that_is_written_over_does_not_change_what_was_seen():
-    weight = th.nn.Parameter(th.ones(1))
-    weight.grad = th.ones(1)
-    monitor, rewards = GradientMonitor(sample_freq=10), th.zeros(2, 1)
-    for n, reward in enumerate((7.0, 1.0)):
-        rewards.fill_(reward)
-        update = NetworkUpdate("critic", n, {"critic_mlp": [weight]}, {"rewards": rewards, "discounts": th.tensor(0.5)})
-        monitor.after_backward(update)
-        monitor.after_clipping(update)
-        monitor.after_step(update)
-    assert monitor.read()[tags.REWARD_MAX] == 7.0
-
-
 def test_without_being_asked_nothing_is_kept(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=1)
     model.observers.append(monitor)
