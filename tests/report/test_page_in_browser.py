@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.report.analysis import Analysis, analyse
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
 from sb3_visual_td3.report.plots.overlays import overlays
 from sb3_visual_td3.report.plots.run_plots import plots
 from sb3_visual_td3.report.render_html import render_html
 
 from .browser import DESKTOP, PHONE, Page, browser, needs_chromium
-from .synthetic_runs import complete, healthy, leaking
+from .synthetic_runs import REAL_RUNS, complete, healthy, leaking, needs_real_runs
 from .test_renderers import MARKUP, analysed, hostile
+
+PAPER = int((210 - 2 * 13) / 25.4 * 96)
+"""Pixels between the margins of A4, which is the narrower of the two usual papers."""
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
@@ -143,11 +150,23 @@ def test_the_mouse_over_a_plot_reads_step_and_value_as_they_were_logged(
     show(page, tmp_path, analysis, size=size)
     loss = analysis.series[tags.ACTOR_LOSS]
     said = hover(page, "run-0-plot-actor_loss", curve=0, point=20)
-    assert said.startswith(f"|actor loss|, {tags.ACTOR_LOSS}{loss.steps[20]:,}: ")
-    shown = float(said.split(": ")[-1].replace(",", "").replace("\N{MINUS SIGN}", "-"))
-    assert shown == pytest.approx(loss.values[20], rel=1e-4)
+    assert said == f"|actor loss|, {tags.ACTOR_LOSS}{loss.steps[20]:,}: {number(loss.values[20])}"
     page.move_mouse(2, 2)
     page.until("document.querySelectorAll('.hovertext').length === 0")
+
+
+@needs_real_runs
+def test_the_page_of_the_first_run_is_read_and_hovered(page: Page, tmp_path: Path) -> None:
+    (run,) = find_runs(REAL_RUNS / "seed_5k")
+    analysis = analyse(read_run(run.path, run.files), load_criteria(), name="seed_5k")
+    show(page, tmp_path, analysis)
+    assert page.evaluate("document.getElementById('verdict').innerText") == "NO-GO"
+    assert "17 are active and 5 are not" in page.evaluate("document.getElementById('run-0-alerts').innerText")
+    assert "413 episodes" in page.evaluate("document.getElementById('run-0-episodes').innerText")
+    last = len(analysis.series[tags.ACTOR_LOSS]) - 1
+    assert hover(page, "run-0-plot-actor_loss", 0, last) == f"|actor loss|, {tags.ACTOR_LOSS}5,000: -7,607,850"
+    assert complaints(page) == []
+    assert [url for url in requests(page) if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_the_mouse_over_the_strip_reads_which_alert_was_active_when(page: Page, tmp_path: Path) -> None:
@@ -231,13 +250,30 @@ def test_paper_has_every_detail_and_no_plot_is_cut(page: Page, tmp_path: Path) -
     page.print(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     n_closed, n_plots, widest = page.evaluate("window.printed")
-    a4, margins = 210 / 25.4 * 96, 2 * 13 / 25.4 * 96
     assert n_closed == 0
     assert n_plots == len(plots(analysed(complete())))
-    assert widest <= a4 - margins
+    assert widest <= PAPER
     page.until("document.querySelectorAll('details:not([open])').length > 0")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") == closed
     page.until(f"document.querySelector('#run-0-plot-actor_loss .main-svg').clientWidth === {width}")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_nothing_is_wider_than_paper(page: Page, tmp_path: Path, several: bool) -> None:
+    show(page, tmp_path, *[analysed(complete(), "complete"), analysed(leaking(), "leak")][: 1 + several])
+    page.evaluate("document.querySelectorAll('details').forEach(function (d) { d.open = true; })")
+    page.resize((PAPER, 900))
+    page.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        # What is wider makes the browser shrink the whole document.
+        wider = page.evaluate(
+            f"""[...document.querySelectorAll('main table, main figure, main pre')].filter(function (element) {{
+                return element.getBoundingClientRect().right > {PAPER};
+            }}).map(function (element) {{ return element.textContent.trim().slice(0, 60); }})"""
+        )
+    finally:
+        page.send("Emulation.setEmulatedMedia", media="")
+    assert wider == []
 
 
 def test_the_keyboard_alone_leads_to_a_section_and_unfolds_a_table(page: Page, tmp_path: Path) -> None:

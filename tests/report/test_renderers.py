@@ -199,9 +199,7 @@ def test_markup_reaches_no_plot() -> None:
     for plot in drawn:
         for text in strings_in(plot.figure):
             assert not re.search("<(?!br>|b>|/b>|extra>|/extra>)", text), text
-            assert all(field in {"x:,", "customdata", "customdata:,.5g"} for field in re.findall("%{(.*?)}", text)), (
-                text
-            )
+            assert set(re.findall("%{(.*?)}", text)) <= {"x:,", "customdata"}, text
 
 
 def strings_in(value: object) -> list[str]:

@@ -22,11 +22,17 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     caption = "From the first active point to the next that is not. " + (
         f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
     )
+    begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
+    margin = max(1.0, 0.02 * (end - begin))
     rows = [_row(name, alert) for name, alert in fired.items()]
     layout = {
         **base_layout(90 + ROW_HEIGHT * len(rows)),
         "margin": {"l": 16, "r": 16, "t": 12, "b": 48},
-        "xaxis": {**x_axis(), "title": {"text": "environment step", "standoff": 6}},
+        "xaxis": {
+            **x_axis(),
+            "title": {"text": "environment step", "standoff": 6},
+            "range": [begin - margin, end + margin],
+        },
         "yaxis": {"type": "category", "automargin": True, "autorange": "reversed", "ticklabelstandoff": 6},
         "showlegend": False,
         "hovermode": "closest",

@@ -25,6 +25,7 @@ _LEGEND_ROW = 18
 MAX_BANDS = 100
 """Of one kind and plot: stretches that are closer together than this part of the run are drawn as one."""
 
+_LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}
 
 
@@ -84,14 +85,14 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
     values = np.abs(thin.values) if line.magnitude else thin.values
     shown = values if floor is None else np.maximum(values, floor)
     what = harmless(line.label) if line.label in series.name else f"{harmless(line.label)}, {harmless(series.name)}"
-    hover = f"{what}<br>%{{x:,}}: <b>%{{customdata:,.5g}}</b><extra></extra>"
+    hover = f"{what}<br>%{{x:,}}: <b>%{{customdata}}</b><extra></extra>"
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(thin) <= 60 else "lines",
         "name": harmless(line.label),
         "x": thin.steps.tolist(),
         "y": shown.tolist(),
-        "customdata": thin.values.tolist(),
+        "customdata": [number(value) for value in thin.values.tolist()],
         "hovertemplate": hover,
         "line": {"color": line.colour, "width": 2, "dash": line.dash},
         "marker": {"size": 4, "color": line.colour},
@@ -231,7 +232,13 @@ def _decades(drawn: Sequence[Figure]) -> Figure:
 
 def base_layout(height: int) -> Figure:
     """Return what all plots have in common."""
-    return {"height": height, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "#ffffff", "font": _FONT}
+    return {
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "#ffffff",
+        "font": _FONT,
+        "hoverlabel": _LABEL,
+    }
 
 
 def x_axis() -> Figure:

@@ -34,6 +34,7 @@ class Stretch(NamedTuple):
 class Alert:
     """How often one alert was active; points that say 0 are no alerts.
 
+    :param logged: first and last step of its points.
     :param first_step: of the first active point; None where there is none.
     :param stretches: the active points, those that follow one another together.
     """
@@ -41,17 +42,19 @@ class Alert:
     tag: str
     n_points: int
     n_active: int
+    logged: tuple[int, int]
     first_step: int | None
     last_step: int | None
     stretches: tuple[Stretch, ...]
 
     @classmethod
     def of(cls, series: Series) -> Alert:
-        """Count the points that are 1."""
+        """Count the points of a series that is not empty that are 1."""
         is_active = series.values == 1.0
         active = series.steps[is_active]
         first, last = (int(active[0]), int(active[-1])) if active.size else (None, None)
-        return cls(series.name, len(series), int(active.size), first, last, _stretches(series))
+        logged = (int(series.steps[0]), int(series.steps[-1]))
+        return cls(series.name, len(series), int(active.size), logged, first, last, _stretches(series))
 
     @property
     def longest(self) -> Stretch | None:

@@ -192,6 +192,6 @@ def _timeline_table(one: Timeline) -> Table:
         (f"{row.step:,}", number(row.value), signed(row.change), factor(row.multiplier), factor(row.cumulative))
         for row in one.rows
     )
-    heads = ("Step", "Value", "Change since the row above", "Times the row above", "Times the first row")
+    heads = ("Step", "Value", "Change", "Times row above", "Times first row")
     caption: Sentence = (Code(one.tag), f": {len(rows)} of {one.n_points:,} points")
     return Table(tuple(Column(h, True) for h in heads), rows, caption, folded=one.tag != tags.ACTOR_LOSS)

@@ -9,11 +9,19 @@
     Array.prototype.forEach.call(document.querySelectorAll(selector), act);
   }
 
-  function draw(target) {
+  // Drawn anew rather than laid out anew where the width changes: plotly leaves the legend where it was.
+  function draw(target, width) {
+    var figure = JSON.parse(target.parentElement.querySelector("script[data-plot]").textContent);
+    if (width) {
+      figure.layout.width = width;
+    }
+    Plotly.newPlot(target, figure.data, figure.layout, { responsive: !width, displayModeBar: false });
+  }
+
+  function drawOnce(target) {
     if (drawn.indexOf(target) < 0) {
-      var figure = JSON.parse(target.parentElement.querySelector("script[data-plot]").textContent);
-      Plotly.newPlot(target, figure.data, figure.layout, { responsive: true, displayModeBar: false });
       drawn.push(target);
+      draw(target);
     }
   }
 
@@ -23,13 +31,13 @@
       entries.forEach(function (entry) {
         if (entry.isIntersecting) {
           observer.unobserve(entry.target);
-          draw(entry.target);
+          drawOnce(entry.target);
         }
       });
     }, { rootMargin: NEAR });
     each(".plot", function (target) { observer.observe(target); });
   } else {
-    each(".plot", draw);
+    each(".plot", drawOnce);
   }
 
   // Whoever has no mouse scrolls a wide table with the arrow keys; it must take the focus for that.
@@ -49,18 +57,19 @@
       details.open = true;
       opened.push(details);
     });
-    each(".plot", draw);
-    drawn.forEach(function (plot) {
-      Plotly.relayout(plot, { autosize: false, width: PRINT_WIDTH });
-    });
+    each(".plot", function (target) { draw(target, PRINT_WIDTH); });
   });
   window.addEventListener("afterprint", function () {
     opened.forEach(function (details) {
       details.open = false;
     });
     opened = [];
-    drawn.forEach(function (plot) {
-      Plotly.relayout(plot, { autosize: true, width: null });
+    each(".plot", function (target) {
+      if (drawn.indexOf(target) < 0) {
+        Plotly.purge(target);
+      } else {
+        draw(target);
+      }
     });
   });
 

@@ -118,6 +118,9 @@ def test_the_strip_has_one_row_for_each_alert_that_was_active() -> None:
     (steps,) = [row["x"] for row in strip["data"] if row["name"] == "policy_extrapolation"]
     stretch = analysis.alerts["policy_extrapolation"].stretches[0]
     assert steps == [stretch.first_step, stretch.until_step, None]
+    begin, end = strip["layout"]["xaxis"]["range"]
+    assert begin < analysis.alerts["critical"].logged[0] == 1100
+    assert end > analysis.alerts["critical"].logged[1] == 5000
     assert "alerts" not in ids(analysed(healthy()))
 
 
@@ -134,7 +137,7 @@ def test_zeros_stand_at_the_foot_of_a_log_axis_and_hover_as_zeros() -> None:
     points = Series("a", np.array([1, 2, 3]), np.array([-100.0, 0.0, 1.0]))
     (curve,) = curves([(Line("a", "a", "#000000", magnitude=True), points)], log=True)
     assert curve["y"] == [100.0, 0.1, 1.0]
-    assert curve["customdata"] == [-100.0, 0.0, 1.0]
+    assert curve["customdata"] == ["-100", "0", "1"]
 
 
 def test_lines_of_a_plot_are_told_apart_without_their_colours() -> None:
