@@ -24,6 +24,16 @@ Report = Callable[..., int]
 NAME = "events.out.tfevents.1"
 
 
+@pytest.fixture
+def judge(report: Report) -> Report:
+    """The command where the pages do not matter."""
+
+    def call(*arguments: object) -> int:
+        return report(*arguments, "--format", "json")
+
+    return call
+
+
 def written(tmp_path: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((tmp_path / "out" / "report.json").read_text())
     return content
@@ -40,30 +50,30 @@ def moved(run: Values, by: int) -> Values:
 
 @pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1)])
 def test_steps_out_of_order_and_points_twice_change_no_verdict(
-    report: Report, tmp_path: Path, make: Callable[[], Values], code: int
+    judge: Report, tmp_path: Path, make: Callable[[], Values], code: int
 ) -> None:
     points = points_of(make())
     order = np.random.default_rng(0).permutation(len(points))
     append(tmp_path / "run" / NAME, scalars([points[i] for i in order]))
-    assert report(tmp_path / "run") == code
+    assert judge(tmp_path / "run") == code
     first = written(tmp_path)["criteria"]
     append(tmp_path / "run" / NAME, scalars(points))
     twice = [p for p in points if p[0] != tags.EPISODE_LENGTH]
     append(tmp_path / "other" / NAME, scalars(sorted(points + twice, key=lambda p: p[1])))
-    assert report(tmp_path / "other") == code
+    assert judge(tmp_path / "other") == code
     assert [c["status"] for c in written(tmp_path)["criteria"]] == [c["status"] for c in first]  # type: ignore[index,attr-defined]
 
 
 @pytest.mark.parametrize("by", [2**53 + 1, 2**62])
 @pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1)])
 def test_steps_that_no_double_holds_change_no_verdict(
-    report: Report, tmp_path: Path, make: Callable[[], Values], code: int, by: int
+    judge: Report, tmp_path: Path, make: Callable[[], Values], code: int, by: int
 ) -> None:
     append(tmp_path / "near" / NAME, scalars(points_of(make())))
-    assert report(tmp_path / "near", "--format", "json") == code
+    assert judge(tmp_path / "near") == code
     near = written(tmp_path)
     append(tmp_path / "far" / NAME, scalars(points_of(moved(make(), by), last=1 << 63)))
-    assert report(tmp_path / "far", "--format", "json") == code
+    assert judge(tmp_path / "far") == code
     far = written(tmp_path)
     assert far["run"]["n_steps"] == 5000 + by  # type: ignore[index]
     long = {"episode_length_improves"}  # applies from 10,000 steps
@@ -71,14 +81,14 @@ def test_steps_that_no_double_holds_change_no_verdict(
         assert a["id"] in long or (a["status"], a["value"]) == (b["status"], b["value"]), a["id"]
 
 
-def test_negative_steps_are_steps_before_others(report: Report, tmp_path: Path) -> None:
+def test_negative_steps_are_steps_before_others(judge: Report, tmp_path: Path) -> None:
     append(tmp_path / "run" / NAME, scalars(points_of(moved(leaking(), -3000), after=-(10**6))))
-    assert report(tmp_path / "run") == 1
+    assert judge(tmp_path / "run") == 1
     found = written(tmp_path)
     assert found["metrics"][tags.ACTOR_LOSS]["first_step"] == -1900  # type: ignore[index]
     assert found["diagnoses"][0]["id"] == "feature_leak"  # type: ignore[index]
     append(tmp_path / "before" / NAME, scalars([("a", -5, 1.0), ("a", -3, 2.0)]))
-    assert report(tmp_path / "before") == 3
+    assert judge(tmp_path / "before") == 3
     assert written(tmp_path)["run"]["n_steps"] is None  # type: ignore[index]
 
 
@@ -109,27 +119,27 @@ def test_values_at_the_limits_of_doubles(
     assert (metric["min"], metric["max"]) == (scale, scale)
 
 
-def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(report: Report, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(judge: Report, tmp_path: Path) -> None:
     points = points_of(leaking())
     third = len(points) // 3
     for i, part in enumerate((points[:third], points[third : 2 * third], points[2 * third :])):
         append(tmp_path / "run" / NAME, scalars(part, start_time=[1e9, 5.0, 2e9][i]))
-    assert report(tmp_path / "run") == 1
+    assert judge(tmp_path / "run") == 1
     assert any("the clock goes back by 999,999,99" in note for note in notes(tmp_path))
     assert written(tmp_path)["run"]["n_points"] == len(points)  # type: ignore[index]
 
 
-def test_threads_that_write_a_second_apart_are_no_jump(report: Report, tmp_path: Path) -> None:
+def test_threads_that_write_a_second_apart_are_no_jump(judge: Report, tmp_path: Path) -> None:
     append(tmp_path / "run" / NAME, event("a", 1, 1.0, 1000.0) + event("a", 2, 1.0, 999.0))
-    report(tmp_path / "run")
+    judge(tmp_path / "run")
     assert notes(tmp_path) == []
 
 
-def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(report: Report, tmp_path: Path) -> None:
+def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(judge: Report, tmp_path: Path) -> None:
     """The clock was set back between the files: nothing may be taken for replaced."""
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
     append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
-    assert report(tmp_path / "run") == 1
+    assert judge(tmp_path / "run") == 1
     assert any("the clocks do not tell which file is the later one" in note for note in notes(tmp_path))
     n_points = len(points_of(leaking())) + len(points_of(healthy())) + 1
     assert written(tmp_path)["run"]["n_points"] == n_points  # type: ignore[index]
@@ -147,7 +157,7 @@ def test_a_clock_that_says_nothing_makes_no_file_the_later_one(tmp_path: Path, w
     assert "2 points repeat steps of another file" in data.notes[0]
 
 
-def test_pictures_histograms_and_texts_are_passed_over(report: Report, tmp_path: Path) -> None:
+def test_pictures_histograms_and_texts_are_passed_over(judge: Report, tmp_path: Path) -> None:
     text = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[b"<b>hyperparameters</b>"])
     odd = [
         summary_pb2.Summary.Value(tag="picture", image=summary_pb2.Summary.Image(encoded_image_string=b"x" * 200_000)),
@@ -161,18 +171,18 @@ def test_pictures_histograms_and_texts_are_passed_over(report: Report, tmp_path:
     others = [event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(graph_def=b"g" * 1000), event_pb2.Event()]
     begin = b"".join(frame(other.SerializeToString()) for other in others)
     append(tmp_path / "run" / NAME, begin + scalars(run[:50]) + between + scalars(run[50:], 2000.0))
-    assert report(tmp_path / "run") == 0
+    assert judge(tmp_path / "run") == 0
     metrics = written(tmp_path)["metrics"]
     assert "in between" in metrics  # type: ignore[operator]
     assert not {"picture", "histogram", "text", "nothing"} & set(metrics)  # type: ignore[call-overload]
     assert written(tmp_path)["run"]["n_points"] == len(run) + 1  # type: ignore[index]
 
 
-def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(report: Report, tmp_path: Path) -> None:
+def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: Report, tmp_path: Path) -> None:
     broken = event("abcd", 1, 1.0, 1.0)
     no_text = frame(broken[12:-4].replace(b"abcd", b"ab\xff\xfe"))
     append(tmp_path / "run" / NAME, no_text + frame(b"\xff\xff\xff") + scalars(points_of(healthy())))
-    assert report(tmp_path / "run") == 0
+    assert judge(tmp_path / "run") == 0
     assert notes(tmp_path) == [f"{NAME}: 2 records are no events, and were left out"]
 
 
@@ -215,49 +225,49 @@ def test_a_strange_tag_is_judged_like_another_and_shown_in_one_line(
     assert "\x1b" not in "".join(lines)
 
 
-def test_two_runs_of_one_name_are_told_apart_by_their_paths(report: Report, tmp_path: Path) -> None:
+def test_two_runs_of_one_name_are_told_apart_by_their_paths(judge: Report, tmp_path: Path) -> None:
     for parent, make in (("a", healthy), ("b", leaking)):
         write_events(make(), tmp_path / parent / "run_1")
-    assert report(tmp_path / "a" / "run_1", tmp_path / "b" / "run_1") == 1
+    assert judge(tmp_path / "a" / "run_1", tmp_path / "b" / "run_1") == 1
     names = [run["run"]["name"] for run in written(tmp_path)["runs"]]  # type: ignore[attr-defined]
     assert len(set(names)) == 2
     assert all(name.endswith("run_1") for name in names)
 
 
-def test_links_that_go_round_are_passed_by(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_links_that_go_round_are_passed_by(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "run" / "again").symlink_to("..")
     (tmp_path / "run" / "self").symlink_to("self")
-    assert report(tmp_path / "run") == 0
-    assert report(tmp_path / "run" / "self") == 2
+    assert judge(tmp_path / "run") == 0
+    assert judge(tmp_path / "run" / "self") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_an_event_file_that_leads_nowhere_is_exit_2_and_one_line(
-    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Something is there and cannot be read: what it says may be NO-GO."""
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "run" / "tfevents.2").symlink_to("gone")
-    assert report(tmp_path / "run") == 2
+    assert judge(tmp_path / "run") == 2
     assert capsys.readouterr().err.splitlines() == [
         f"visual-td3 report: {tmp_path / 'run' / 'tfevents.2'}: No such file or directory"
     ]
 
 
-def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(report: Report, tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     os.mkfifo(tmp_path / "run" / "tfevents.pipe")
-    assert report(tmp_path / "run") == 0
+    assert judge(tmp_path / "run") == 0
     assert notes(tmp_path) == ["tfevents.pipe is no regular file, and was left out"]
     (tmp_path / "run" / "tfevents.folder").mkdir()
-    assert report(tmp_path / "run") == 0
+    assert judge(tmp_path / "run") == 0
     os.mkfifo(tmp_path / "alone.tfevents")
-    assert report(tmp_path / "alone.tfevents") == 2
+    assert judge(tmp_path / "alone.tfevents") == 2
 
 
 def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    judge: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b").mkdir()
@@ -269,15 +279,15 @@ def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(
         return look(path)  # type: ignore[call-overload]
 
     monkeypatch.setattr(discovery.os, "scandir", refuse)
-    assert report(tmp_path / "runs") == 2
+    assert judge(tmp_path / "runs") == 2
     assert capsys.readouterr().err.splitlines() == [f"visual-td3 report: {tmp_path / 'runs' / 'b'}: Permission denied"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads what is forbidden")
-def test_a_forbidden_folder_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_forbidden_folder_is_exit_2(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b").mkdir(mode=0)
-    assert report(tmp_path / "runs") == 2
+    assert judge(tmp_path / "runs") == 2
     assert "Permission denied" in capsys.readouterr().err
 
 
