@@ -193,3 +193,10 @@ def test_an_actor_that_follows_an_untrained_critic_is_a_consequence() -> None:
         "actor_saturation": "twin_critic_desync",
         "policy_extrapolation": "twin_critic_desync",
     }
+
+
+def test_values_beyond_what_the_rewards_allow_push_every_action_to_its_end() -> None:
+    beyond = {tags.Q1_VALUE: np.full(40, 30.0), tags.Q2_VALUE: np.full(40, 30.0), tags.Q_BOUND: np.full(40, 10.0)}
+    data = {**beyond, tags.ACTION_SATURATION: np.full(40, 1.0)}
+    told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in data.items()))}
+    assert told == {"critic_overestimation": None, "actor_saturation": "critic_overestimation"}
