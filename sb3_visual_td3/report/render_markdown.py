@@ -186,7 +186,7 @@ def _section_table(table: Table) -> list[str]:
     if table.folded:
         caption = html.escape("".join(part if isinstance(part, str) else part.text for part in table.caption))
         return ["<details>", f"<summary>{' '.join(caption.split())}</summary>", "", *lines, "</details>", ""]
-    return [f"{_sentence(table.caption)}:", "", *lines] if table.caption else lines
+    return [_sentence(table.caption), "", *lines] if table.caption else lines
 
 
 def _sentence(sentence: Sentence) -> str:

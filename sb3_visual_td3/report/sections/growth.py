@@ -122,21 +122,25 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return growth over the later half, growth per 1,000 steps, and the steps in which it doubles."""
-    later, whole = series.tail(0.5), log_slope(series)
-    later_slope = log_slope(later)
+    """Return growth over the later half, growth per 1,000 steps, and the steps in which it doubles.
+
+    Told of the part in which the values are not 0: beyond it nothing grows, and nothing is extrapolated.
+    """
+    later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
+    later_slope, slope = log_slope(later), log_slope(whole)
     later_half = None if later_slope is None else _factor(later_slope * _span(later))
-    if whole is None:
+    if slope is None:
         return later_half, None, None
-    span = _span(series)
-    per_1000 = _factor(whole * PER_STEPS) if span >= PER_STEPS else None
-    return later_half, per_1000, math.log(2) / whole if whole * span >= math.log(2) else None
+    per_1000 = _factor(slope * PER_STEPS) if _span(whole) >= PER_STEPS else None
+    return later_half, per_1000, math.log(2) / slope if slope * _span(whole) >= math.log(2) else None
 
 
 def log_slope(series: Series) -> float | None:
-    """Return the robust slope of log|x| per step over the values that are not 0; None with fewer than two steps."""
-    moving = series.where(series.values != 0)
-    return of_or_none(theil_sen_slope(moving.steps.astype(np.float64), np.log(np.abs(moving.values))))
+    """Return the robust slope of log|x| per step; None with fewer than two distinct steps.
+
+    :param series: finite, without zeros.
+    """
+    return of_or_none(theil_sen_slope(series.steps.astype(np.float64), np.log(np.abs(series.values))))
 
 
 def _span(series: Series) -> float:

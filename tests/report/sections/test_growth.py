@@ -59,6 +59,16 @@ def test_what_does_not_double_within_the_run_has_no_doubling_time() -> None:
     assert found.doubling_steps is None
 
 
+def test_growth_is_told_of_the_part_that_is_not_zero() -> None:
+    steps = np.arange(0, 4001, 100)
+    found = timeline(Series("a", steps, np.where(steps <= 500, np.exp(-0.01 * steps), 0.0)))
+    assert found is not None
+    assert (found.per_1000_steps, found.doubling_steps, found.later_half) == (None, None, None)
+    found = timeline(Series("a", steps, np.where(steps <= 2000, np.exp(0.001 * steps), 0.0)))
+    assert found is not None
+    assert found.per_1000_steps == pytest.approx(math.e)
+
+
 def test_what_shrinks_does_not_double() -> None:
     found = timeline(series([8.0, 4.0, 2.0, 1.0]))
     assert found is not None
