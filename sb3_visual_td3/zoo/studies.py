@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 JOURNAL = ".log"
 """How rl-zoo tells a journal file from the address of a database."""
@@ -56,8 +55,9 @@ def _database(address: str) -> RDBStorage:
     for n_tries in range(1, N_OPENINGS + 1):
         try:
             return RDBStorage(address, engine_kwargs=options)
-        except SQLAlchemyError:
-            if n_tries == N_OPENINGS or "already exists" not in str(sys.exc_info()[1]):
+        except SQLAlchemyError as error:
+            made_by_others = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if n_tries == N_OPENINGS or not made_by_others:
                 raise
             time.sleep(0.2 * n_tries)
     raise AssertionError("the last try returns or raises")

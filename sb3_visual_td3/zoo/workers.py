@@ -57,10 +57,12 @@ def this_worker() -> dict[str, Any]:
     return {"host": os.uname().nodename, "machine": machine(), "pid": os.getpid(), "started": start_time(os.getpid())}
 
 
-def has_ended(worker: Mapping[str, Any]) -> bool:
-    """:return: whether a worker is known to have ended; never of one on another machine"""
+def has_ended(worker: Mapping[str, Any]) -> bool | None:
+    """:return: whether a worker has ended; None where that cannot be seen from here: on another machine"""
     here = machine()
-    return here is not None and worker["machine"] == here and start_time(worker["pid"]) != worker["started"]
+    if here is None or worker["machine"] != here:
+        return None
+    return start_time(worker["pid"]) != worker["started"]
 
 
 class Heartbeat:
@@ -138,10 +140,11 @@ class Watchman:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.system_attrs.get(WORKER)
             silent = self._is_silent(trial.number, None if worker is None else worker["beat"])
-            if worker is not None and (silent or has_ended(worker)):
-                self._give_up(trial, worker)
-            elif not silent:
+            ended = silent if worker is None else has_ended(worker)
+            if not (silent if ended is None else ended):
                 living.append(trial.number)
+            elif worker is not None:
+                self._give_up(trial, worker)
         return living
 
     def _is_silent(self, number: int, beat: int | None) -> bool:
