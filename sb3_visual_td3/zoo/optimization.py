@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from sb3_visual_td3.zoo.search import Budget, Worker
 from sb3_visual_td3.zoo.search_report import write_report
 from sb3_visual_td3.zoo.studies import load_study, open_storage, open_study
 from sb3_visual_td3.zoo.trials import callbacks_of_a_trial, facts_of, run_trial
+from sb3_visual_td3.zoo.workers import WORKER, this_worker
 
 
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
@@ -40,6 +42,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     pruner = manager._create_pruner(manager.pruner)
     study = open_study(storage, manager.study_name, identity, _sampler(manager), pruner)
     _describe(study, manager._hyperparams)
+    _draw_apart(study)
     print(f"Study {study.study_name}: sampler {manager.sampler}, pruner {manager.pruner}", flush=True)
     on_start()
     budget = Budget(manager.n_trials, manager.max_total_trials)
@@ -85,6 +88,19 @@ def _sampler(manager: ExperimentManager) -> BaseSampler:
     except ImportError as error:
         raise ValueError(f"--sampler {manager.sampler}: {error}; pip install optunahub, or take tpe") from error
     return sampler
+
+
+def _draw_apart(study: optuna.Study) -> None:
+    """Let the second worker of a study, and the first one when it comes back, draw what nobody has drawn.
+
+    rl-zoo gives every sampler the ``--seed``: with the same seed they would try the same. All say that they are there
+    and then look for others, so that of two that start together one sees the other at least.
+    """
+    worker = this_worker()
+    own = f"{WORKER}:{worker['host']}:{worker['pid']}:{worker['started']}:{uuid.uuid4().hex[:8]}"
+    study.set_user_attr(own, True)
+    if any(name.startswith(WORKER) and name != own for name in study.user_attrs):
+        study.sampler.reseed_rng()
 
 
 def _describe(study: optuna.Study, hyperparams: Mapping[str, Any]) -> None:

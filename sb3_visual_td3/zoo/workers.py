@@ -62,7 +62,7 @@ def has_ended(worker: Mapping[str, Any]) -> bool | None:
     here = machine()
     if here is None or worker["machine"] != here:
         return None
-    return start_time(worker["pid"]) != worker["started"]
+    return bool(start_time(worker["pid"]) != worker["started"])
 
 
 class Heartbeat:

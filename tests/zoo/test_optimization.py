@@ -114,6 +114,17 @@ def test_trial_0_is_a_trial(tmp_path, short_env):
     assert main([*told, "--trial-id", "7"]) == 2
 
 
+def test_the_seed_fixes_the_first_workers_draws_and_no_other_worker_repeats_them(tmp_path, short_env):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        train([*arguments(tmp_path / name, n_timesteps=12), "--n-trials", "1"])
+    train([*arguments(tmp_path / "a", n_timesteps=12), "--n-trials", "1"])
+    first, second = study_in(tmp_path / "a").trials
+    (of_another_study,) = study_in(tmp_path / "b").trials
+    assert first.params == of_another_study.params
+    assert first.params["tau"] != second.params["tau"]
+
+
 def test_an_environment_that_fails_costs_one_trial(tmp_path, short_env, monkeypatch, capsys):
     monkeypatch.setattr(ShortEnv, "fails_in_trials", (3,))
     train([*arguments(tmp_path), "--n-trials", "1", "--max-total-trials", "2"])
@@ -135,8 +146,9 @@ def test_a_trial_that_turns_no_go_is_pruned_and_says_why(tmp_path, short_env, mo
     assert "No trial is complete" in out
 
 
-def test_a_policy_that_saturates_is_pruned_at_an_evaluation_and_a_healthy_one_is_not(tmp_path, short_env):
-    """A reward of the action, ever larger learning rates: the actor's tanh ends at its edge."""
+def test_a_run_with_an_absurd_learning_rate_is_pruned_at_its_first_evaluation_and_a_sound_one_is_not(
+    tmp_path, short_env
+):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     told = [*arguments(tmp_path, n_timesteps=400, batch_size=16), "--n-trials", "2"]
     storage = open_storage(f"{tmp_path}/study.log")
@@ -160,14 +172,16 @@ def test_a_policy_that_saturates_is_pruned_at_an_evaluation_and_a_healthy_one_is
         "net_arch": "small",
     }
     study.enqueue_trial(healthy)
-    study.enqueue_trial({**healthy, "actor_lr": 2e-3, "critic_lr": 2e-3, "pre_tanh_penalty": 1e-6, "layer_norm": False})
+    study.enqueue_trial({**healthy, "actor_lr": 1.0, "critic_lr": 1.0})
     train(told)
     good, dead = study_in(tmp_path).trials
     assert good.state is TrialState.COMPLETE
     assert "verdict" not in good.user_attrs
     assert dead.state is TrialState.PRUNED
     assert dead.user_attrs["verdict"] == "NO-GO"
-    assert dead.user_attrs["diagnosis"] == "actor_saturation"
+    assert dead.user_attrs["diagnosis"] == "learning_rate_too_high"
+    assert list(good.intermediate_values) == [1, 2]
+    assert list(dead.intermediate_values) == [1]
 
 
 def test_what_is_not_sure_prunes_nothing():
