@@ -53,9 +53,7 @@ def test_the_lock_of_a_worker_that_was_killed_while_it_wrote_is_taken_away(tmp_p
     """With a relative path Optuna's own lock would be waited for without an end."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
-    open_storage("logs/study.log")
-    study_of_dead = optuna.storages.journal.JournalFileBackend(str(tmp_path / "logs" / "study.log"))
-    assert study_of_dead._lock.acquire()
+    assert open_storage("logs/study.log")._backend._lock.acquire()  # and it is killed
     opened = []
     thread = threading.Thread(
         target=lambda: opened.append(open_study(open_storage("logs/study.log", lock_grace_s=3), "study", {})),
