@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.analysis import Analysis, Metric
+from sb3_visual_td3.diagnosis.series import Series
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.metric import Metric
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 """At the start, or after what a spreadsheet may take for a separator; full-width signs count as the plain ones."""
@@ -36,12 +38,18 @@ def report_csv(analyses: Sequence[Analysis]) -> str:
 def series_csv(analyses: Sequence[Analysis]) -> str:
     """Return one row for each point of each run, under our names, by tag and step."""
     rows = (
-        (inert(analysis.name), inert(tag), step, value)
+        (run, name, step, value)
         for analysis in analyses
-        for tag in analysis.series.names()
-        for step, value in zip(analysis.series[tag].steps.tolist(), analysis.series[tag].values.tolist(), strict=True)
+        for run, name, series in _named_series(analysis)
+        for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True)
     )
     return _csv(["run", "tag", "step", "value"], rows)
+
+
+def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
+    run = inert(analysis.name)
+    for tag in analysis.series.names():
+        yield run, inert(tag), analysis.series[tag]
 
 
 def inert(text: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sb3_visual_td3.common.literals import python_literal
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
-from sb3_visual_td3.report.settings_file import parse_mapping, read_mapping
+from sb3_visual_td3.report.settings_file import parse_mapping, plain_mapping, read_mapping
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 HELP = (
@@ -174,23 +174,29 @@ def run_settings(
     :param zoo_folder: where rl-zoo's config.yml and args.yml lie.
     """
     told = [given] if given is not None else []
-    if manifest is not None:
-        told.append(_of_manifest(manifest, FILE_NAME))
     notes = []
-    for name, read in ((ZOO_ARGUMENTS, _zoo_arguments), (ZOO_CONFIG, dict)):
-        if zoo_folder is None:
-            break
+    sources: dict[str, Callable[[], Layer]] = {}
+    if manifest is not None:
+        sources[FILE_NAME] = lambda: _of_manifest(manifest, FILE_NAME)
+    if zoo_folder is not None:
+        sources |= {f"rl-zoo's {name}": partial(_of_zoo, zoo_folder, name) for name in (ZOO_ARGUMENTS, ZOO_CONFIG)}
+    for source, read in sources.items():
         try:
-            told.append(Layer.of(f"rl-zoo's {name}", read(read_mapping(zoo_folder / name))))
+            told.append(read())
         except (ValueError, OSError) as error:
-            notes.append(f"rl-zoo's {name} was left aside: {' '.join(str(error).split())}")
+            notes.append(f"the settings in {source} were left aside: {' '.join(str(error).split())}")
     return RunSettings(tuple(told), _defaults(RunSettings(tuple(told)))), tuple(notes)
 
 
 def _of_manifest(manifest: RunManifest, source: str) -> Layer:
     identity = {name: getattr(manifest, name) for name in _IDENTITY}
     known = {name: value for name, value in identity.items() if value is not None}
-    return Layer.of(source, {**known, **manifest.hyperparams})
+    return Layer.of(source, plain_mapping({**manifest.hyperparams, **known}, source))
+
+
+def _of_zoo(folder: Path, name: str) -> Layer:
+    content = read_mapping(folder / name)
+    return Layer.of(f"rl-zoo's {name}", _zoo_arguments(content) if name == ZOO_ARGUMENTS else content)
 
 
 def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:

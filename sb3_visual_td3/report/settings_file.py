@@ -85,6 +85,15 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
         raise ValueError(f"{name}: nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected a mapping of names to values, got {type(content).__name__}")
+    return plain_mapping(content, name)
+
+
+def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """Return a mapping with nothing in it but plain values, few enough and not too deep.
+
+    :param name: of the file, for errors.
+    :raises ValueError: where there are too many, or they lie too deep.
+    """
     plain: dict[str, Any] = _Plain(name).value(content)
     return plain
 

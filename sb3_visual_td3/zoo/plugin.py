@@ -10,6 +10,7 @@ import argparse
 import copy
 import os
 import sys
+from collections import OrderedDict
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ import yaml
 # rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import ProgressBarCallback
@@ -30,6 +32,8 @@ from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.experiment import describe_experiment
+from sb3_visual_td3.zoo.optimization import optimize, with_trial
+from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
@@ -41,6 +45,8 @@ def register() -> None:
     A script of your own needs no more than this and rl_zoo3's ``train()``.
     """
     ALGOS[ALGO] = VisualTD3
+    HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
+    HYPERPARAMS_CONVERTER[ALGO] = convert_visual_td3_params
     zoo_train.ExperimentManager = VisualExperimentManager
 
 
@@ -83,8 +89,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read them, and remember them as they were read: rl-zoo makes objects of them."""
+        """Read them, and remember them as they were read: rl-zoo makes objects of them.
+
+        rl-zoo takes ``--trial-id 0`` for none, so it is not shown any.
+        """
+        trial_id: int | None = self.__dict__.pop("trial_id")
+        self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
+        if trial_id is not None:
+            hyperparams = with_trial(self, trial_id, hyperparams)
+            saved = OrderedDict(sorted(hyperparams.items()))
+            print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
         self._read_hyperparams = copy.deepcopy(dict(saved))
         return hyperparams, saved
 
@@ -96,12 +111,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def create_log_folder(self) -> None:
-        """Make RUN_DIR and remember it."""
+        """Make RUN_DIR and remember it; a search has none."""
+        if self.optimize_hyperparameters:
+            return
         super().create_log_folder()
         self.run_dirs.append(Path(self.save_path))
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        if self.optimize_hyperparameters:  # the trials make their own
+            return
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.run_dir = self.save_path
@@ -111,6 +130,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.run_dir = self.save_path
             if isinstance(callback, DrivingEvalCallback):
                 callback.best_model_save_path = callback.best_model_save_path or self.save_path
+                callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
                 self.eval_freq = -1
         super().create_callbacks()
 
@@ -118,7 +138,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Make them; the episodes of a run that is resumed are written after those that are there."""
         if self.resumed_run_dir is not None:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
-        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log))
+        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save them once: a run that is resumed has its own."""
@@ -134,11 +154,21 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.prepare(model)
+            if isinstance(callback, ExplosionAlertCallback):
+                callback.guard.prepare(self.callbacks)
         VisualExperimentManager.has_started = True
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
         )
         super().learn(model)
+
+    def hyperparameters_optimization(self) -> None:
+        """Search for hyperparameters."""
+
+        def on_start() -> None:
+            VisualExperimentManager.has_started = True
+
+        optimize(self, on_start)
 
 
 def default_config(algo: str, env_id: str) -> str | None:

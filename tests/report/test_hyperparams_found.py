@@ -83,6 +83,11 @@ def test_rl_zoos_own_files_are_read_with_their_source(report: Report, tmp_path: 
     }
 
 
+def test_without_n_on_the_command_line_the_length_is_the_files(report: Report, tmp_path: Path) -> None:
+    report(zoo_run(tmp_path, CONFIG, n_timesteps=-1))
+    assert written(tmp_path)["hyperparams"]["n_timesteps"] == {"value": 20_000, "source": "rl-zoo's config.yml"}
+
+
 @pytest.mark.parametrize("start", ["", "tb", "tb/TD3_1"])
 def test_the_zoos_folder_is_found_from_anywhere_in_the_run(start: str, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
@@ -127,7 +132,7 @@ def test_a_config_that_would_run_code_is_left_aside_with_a_note(report: Report, 
     )
     assert report(run_dir) == 0
     assert not (tmp_path / "pwned").exists()
-    assert "rl-zoo's config.yml was left aside" in "\n".join(written(tmp_path)["notes"])
+    assert "the settings in rl-zoo's config.yml were left aside" in "\n".join(written(tmp_path)["notes"])
     assert written(tmp_path)["hyperparams"]["algo"]["source"] == "rl-zoo's args.yml"
 
 
@@ -172,6 +177,16 @@ def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
     assert name in line
     assert reason in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_json_too_deep_or_too_large_for_settings_is_left_aside() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    for hyperparams in ({"tau": 0.005, "deep": deep}, {"many": list(range(20_000))}):
+        found, (note,) = run_settings(None, RunManifest("TD3", "e", hyperparams=hyperparams), None)
+        assert found.told == ()
+        assert note.startswith("the settings in run.json were left aside: run.json: more than 10,000 values")
 
 
 def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

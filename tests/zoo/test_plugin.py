@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import rl_zoo3.utils
 import yaml
@@ -69,6 +70,12 @@ def test_callbacks_of_the_yml_write_into_the_run(run_dir):
 def test_the_evaluation_has_one_writer(run_dir):
     """rl-zoo's own EvalCallback would write eval/mean_reward as well."""
     assert [step for step, _ in scalars_in(run_dir / "tb")["eval/mean_reward"]] == [50, 60]
+
+
+def test_the_evaluation_leaves_what_rl_zoos_plots_are_made_of(run_dir):
+    record = np.load(run_dir / "evaluations.npz")
+    assert record["timesteps"].tolist() == [50, 60]
+    assert record["results"].shape == record["ep_lengths"].shape == (2, 1)
 
 
 def test_the_critic_sees_normalised_rewards(run_dir):
