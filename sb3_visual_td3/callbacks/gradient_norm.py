@@ -84,6 +84,7 @@ class GradientNormCallback(BaseCallback):
         }
         if buffer is not None:
             state[tags.BUFFER_UTILIZATION] = buffer.size() / buffer.buffer_size
+        state[tags.HAS_ENCODER] = float(model.encoder_is_shared is not None)
         if model.encoder_is_shared is not None:
             state[tags.ENCODER_IS_SHARED] = float(model.encoder_is_shared)
         for group, rate in model.learning_rates.items():

@@ -136,6 +136,7 @@ ACTION_STD_MIN = _tag(
     "agent/action_std_min", "1", "smallest per-dimension std of the policy's actions over a batch", _GRADIENTS
 )
 ENCODER_IS_SHARED = _tag("agent/encoder_is_shared", "0|1", "1 where actor and critic share one encoder", _GRADIENTS)
+HAS_ENCODER = _tag("agent/has_encoder", "0|1", "1 where the networks look at images through an encoder", _GRADIENTS)
 REWARD_IS_NORMALIZED = _tag(
     "agent/reward_is_normalized", "0|1", "1 where the critic sees rewards scaled by VecNormalize", _GRADIENTS
 )

@@ -11,12 +11,16 @@ from typing import Any
 import yaml
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
+from sb3_visual_td3.diagnosis.cause_checks import no_sure_cause
+from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
+from sb3_visual_td3.diagnosis.checks import Check, Measurement
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
+CHECKS: Mapping[str, Check] = {**PLAIN_CHECKS, "no_sure_cause": Check(no_sure_cause)}
+"""By the kind that criteria.yml names."""
 
 
 @dataclass(frozen=True)

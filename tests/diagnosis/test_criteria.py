@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.checks import CHECKS
-from sb3_visual_td3.diagnosis.criteria import Criterion, judge, load_criteria
+from sb3_visual_td3.diagnosis.criteria import CHECKS, Criterion, judge, load_criteria
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Status
 

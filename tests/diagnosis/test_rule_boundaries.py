@@ -45,6 +45,12 @@ def still_targets(n_still: int, ratio: float = 1e-3, **others: object) -> Values
     return {tags.TARGET_MOVED["critic"]: moved, RATIO["critic_mlp"]: ratio, NORM["actor_mlp"]: 1.0, **others}
 
 
+def counted_from(start: int) -> Callable[[int], np.ndarray]:
+    """One update per step after ``start`` steps, by the steps of either resolution."""
+    by_length = {steps.size: steps for steps in RESOLUTIONS.values()}
+    return lambda n: np.maximum(by_length[n] - start, 0)
+
+
 def rewards(low: object, high: object, **others: object) -> Values:
     return {tags.REWARD_MIN: low, tags.REWARD_MAX: high, **others}
 
@@ -124,6 +130,11 @@ TABLE: list[tuple[str, Values, Values]] = [
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.0},
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1.0},
     ),
+    (
+        "encoder_frozen",
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.99e-5},
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1e-5},
+    ),
     ("dead_camera", {tags.FRAME_STD: 1.0}, {tags.FRAME_STD: 0.99}),
     ("dead_camera", {tags.FRAME_CHANGE: ending(0.0, 5, 9.0)}, {tags.FRAME_CHANGE: ending(0.0, 6, 9.0)}),
     ("dead_camera", {tags.FRAME_CHANGE: 1e-6}, {tags.FRAME_CHANGE: 0.0}),
@@ -132,6 +143,13 @@ TABLE: list[tuple[str, Values, Values]] = [
         {tags.EPISODE_LENGTH: lambda n: np.repeat([100.0, 40.0], [n // 4, n - n // 4])},
         {tags.EPISODE_LENGTH: lambda n: np.repeat([100.0, 39.0], [n // 4, n - n // 4])},
     ),
+    (
+        "reward_imbalance",
+        {tags.REWARD_TERM["progress"]: 0.9, tags.REWARD_TERM["safety"]: -0.1},
+        {tags.REWARD_TERM["progress"]: 0.09, tags.REWARD_TERM["safety"]: -0.91},
+    ),
+    ("reward_imbalance", {tags.REWARD_TERM["progress"]: 1.0}, {"reward/comfort": 1.0, "reward/progress": 0.1}),
+    ("short_warmup", {tags.TOTAL_ITERATIONS: counted_from(91)}, {tags.TOTAL_ITERATIONS: counted_from(90)}),
     ("non_finite", {tags.CRITIC_LOSS: 1e30}, {tags.CRITIC_LOSS: ending(np.inf, 1, 1.0)}),
     ("non_finite", {tags.REWARD_MAX: 0.0}, {tags.REWARD_MAX: ending(np.nan, 1, 1.0)}),
 ]
@@ -191,3 +209,15 @@ def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
     data = built(still_targets(9), steps)
     rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))
     assert RULES["stale_target_network"](SeriesSet({**data.series, rarely.name: rarely})) is None
+
+
+def test_a_camera_is_surely_dead_when_it_has_stood_still_longer_than_any_car_may() -> None:
+    def confidence(steps: np.ndarray, n_still: int) -> float:
+        found = RULES["dead_camera"](built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
+        assert found is not None
+        return found.confidence
+
+    window, logged = RESOLUTIONS.values()
+    assert confidence(window, 19) == 0.65
+    assert confidence(window, 20) == 0.9
+    assert confidence(logged, 6) == 0.9

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose, rank
-from sb3_visual_td3.diagnosis.rules import RULES, actor_saturation, feature_leak, gradient_explosion
+from sb3_visual_td3.diagnosis.rules import (
+    RULES,
+    actor_saturation,
+    feature_leak,
+    gradient_explosion,
+    reward_imbalance,
+    short_warmup,
+)
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 
@@ -126,3 +133,70 @@ def test_saturation_counts_at_the_end_and_not_on_the_way() -> None:
     diagnosis = actor_saturation.diagnose(SeriesSet.of([dying]))
     assert diagnosis is not None
     assert diagnosis.first_step == 2100
+
+
+def counted(*points: tuple[int, float]) -> SeriesSet:
+    steps, values = zip(*points, strict=True)
+    return SeriesSet.of([Series(tags.TOTAL_ITERATIONS, np.array(steps), np.array(values))])
+
+
+def test_the_first_update_is_found_from_the_count_whatever_the_rhythm() -> None:
+    one_a_step = short_warmup.diagnose(counted((100, 98), (200, 198)))
+    assert one_a_step is not None
+    assert one_a_step.value == 2
+    half_a_step = short_warmup.diagnose(counted((100, 20), (200, 70), (300, 120)))
+    assert half_a_step is not None
+    assert half_a_step.value == 60
+    assert half_a_step.confidence < one_a_step.confidence
+
+
+def test_counts_that_do_not_tell_where_they_began_are_no_short_warm_up() -> None:
+    """A run that goes on from a checkpoint, one point alone, a count that stands still."""
+    for points in ([(100, 50_000), (200, 50_100)], [(100, 98)], [(100, 98), (200, 98)], [(0, 5), (100, 105)]):
+        assert short_warmup.diagnose(counted(*points)) is None, points
+
+
+def test_a_warm_up_of_stable_baselines_is_long_enough_for_it_not_to_be_told() -> None:
+    assert short_warmup.diagnose(counted((200, 99), (300, 199))) is None
+
+
+def test_a_term_dominates_where_it_is_so_at_the_end_and_says_since_when() -> None:
+    late = [0.5] * 20 + [20.0] * 20
+    data = SeriesSet.of([points("reward/progress", late), points("reward/safety", np.full(40, -0.5))])
+    diagnosis = reward_imbalance.diagnose(data)
+    assert diagnosis is not None
+    assert diagnosis.first_step == 2100
+    assert diagnosis.value == 20.0 / 20.5
+    early = SeriesSet.of([points("reward/progress", late[::-1]), points("reward/safety", np.full(40, -0.5))])
+    assert reward_imbalance.diagnose(early) is None
+
+
+def collapsing(dominating: float) -> SeriesSet:
+    lengths = Series(tags.EPISODE_LENGTH, np.arange(60), np.repeat([100.0, 10.0], [20, 40]))
+    terms = [points("reward/progress", np.full(40, dominating)), points("reward/comfort", np.full(40, 0.1))]
+    return SeriesSet.of([lengths, *terms])
+
+
+def test_a_reward_of_one_term_explains_short_episodes_and_a_penalty_is_explained_by_them() -> None:
+    told = {d.id: d.consequence_of for d in diagnose(collapsing(12.0))}
+    assert told == {"reward_imbalance": None, "episode_collapse": "reward_imbalance"}
+    told = {d.id: d.consequence_of for d in diagnose(collapsing(-12.0))}
+    assert told == {"episode_collapse": None, "reward_imbalance": "episode_collapse"}
+
+
+def test_an_actor_that_follows_an_untrained_critic_is_a_consequence() -> None:
+    q = {tags.Q1_VALUE: np.full(40, 5.0), tags.Q2_VALUE: np.full(40, 0.1)}
+    follows = {tags.ACTION_SATURATION: np.full(40, 0.7), tags.Q_GAP: np.full(40, 4.0)}
+    told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in {**q, **follows}.items()))}
+    assert told == {
+        "twin_critic_desync": None,
+        "actor_saturation": "twin_critic_desync",
+        "policy_extrapolation": "twin_critic_desync",
+    }
+
+
+def test_values_beyond_what_the_rewards_allow_push_every_action_to_its_end() -> None:
+    beyond = {tags.Q1_VALUE: np.full(40, 30.0), tags.Q2_VALUE: np.full(40, 30.0), tags.Q_BOUND: np.full(40, 10.0)}
+    data = {**beyond, tags.ACTION_SATURATION: np.full(40, 1.0)}
+    told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in data.items()))}
+    assert told == {"critic_overestimation": None, "actor_saturation": "critic_overestimation"}

@@ -48,11 +48,19 @@ def healthy(seed: int = 0, last_step: int = 5000, shared_encoder: bool = False) 
         tags.ACTION_SATURATION: np.clip(0.05 + noise(0.02), 0, 1),
         tags.ACTION_STD_MIN: 0.2 + np.abs(noise(0.02)),
         tags.PRE_TANH_ABS_MEAN: 0.5 + 0.5 * x,
+        tags.HAS_ENCODER: np.ones(steps.size),
         tags.ENCODER_IS_SHARED: np.full(steps.size, float(shared_encoder)),
         tags.REWARD_IS_NORMALIZED: np.zeros(steps.size),
+        tags.REWARD_MIN: -10 + noise(0.1),
+        tags.REWARD_MAX: 1 + noise(0.01),
+        tags.TARGET_MOVED["critic"]: np.ones(steps.size),
+        tags.FRAME_STD: 40 + noise(2),
+        tags.FRAME_CHANGE: 6 + noise(0.5),
+        **{ratio: 1e-3 + np.abs(noise(1e-4)) for g, ratio in tags.UPDATE_RATIO.items() if g != "actor_cnn"},
     }
     if not shared_encoder:
         values[tags.GRADIENT_NORM["actor_cnn"]] = 0.02 + 0.3 * x + np.abs(noise(0.02))
+        values[tags.UPDATE_RATIO["actor_cnn"]] = 1e-3 + np.abs(noise(1e-4))
         values[tags.CLIP_FRACTION["actor_cnn"]] = np.clip(0.05 + noise(0.02), 0, 1)
     run: Values = {tag: (steps, v) for tag, v in values.items()}
     run[tags.EPISODE_LENGTH] = _episodes(rng, last_step, 40, 160)

@@ -45,6 +45,7 @@ def test_the_first_run_is_no_go_with_the_figures_of_its_file(report: Report, tmp
         "no_critical_alerts",
         "no_critical_alerts_no_go",
         "episode_length_not_decreasing",
+        "no_sure_cause",
     }
     assert statuses["episode_length_improves"] == "not_applicable"
     assert statuses["policy_drives"] == "unknown"

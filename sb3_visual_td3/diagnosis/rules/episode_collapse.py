@@ -10,8 +10,8 @@ from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 ID = "episode_collapse"
 TITLE = "Episodes collapse to a fraction of their first length"
 REMEDY = (
-    "The policy ends its episodes: watch it drive. Look for a reward that is earned by ending early, and for a "
-    "policy that no longer depends on the camera."
+    "Watch it drive. Either the policy ends its episodes: look for a reward that is earned by ending early, and for a "
+    "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
 )
 COLLAPSED = 0.4
 MIN_EPISODES = 10
@@ -22,6 +22,8 @@ CAUSES = (
     "actor_saturation",
     "critic_overestimation",
     "vanishing_actor_gradient",
+    "encoder_frozen",
+    "reward_imbalance",
     "non_finite",
 )
 

@@ -1,0 +1,270 @@
+"""Is the report right? Real short trainings with one fault each, and healthy ones, judged from their event files.
+
+For every fault the table says what the report put first, seed by seed. The rules were tuned on seeds 0 to 2; seeds 3 to
+5 are the examination. Of the healthy runs none may be NO-GO.
+
+    python benchmarks/fault_bench.py                           # everything, an hour or two on two cores
+    python benchmarks/fault_bench.py --seeds 3 4 5 --jobs 2    # the examination
+    python benchmarks/fault_bench.py --only leak 'one critic'
+    python benchmarks/fault_bench.py --judge-again             # the event files there are, by the rules as they are now
+
+Results are kept by run, and those that are there are not made again: it can be stopped and continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import shutil
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from faults import FAULTS, HEALTHY, LITE, Training
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from tqdm import tqdm
+
+from sb3_visual_td3 import (
+    DrivingEvalCallback,
+    DrivingMetricsCallback,
+    ExplosionAlertCallback,
+    GradientNormCallback,
+    RunRecorderCallback,
+)
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.verdict import decide
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
+
+RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
+TRAININGS = {**FAULTS, **HEALTHY}
+LIKELY = 0.5
+"""Confidence below which the report names no cause."""
+RANDOM_PENDULUM = -1_000.0
+"""Return that random actions hardly ever reach: they average about -1,200."""
+
+
+def environment(training: Training, seed: int) -> VecEnv:
+    """:return: what the training learns from"""
+    env_kwargs = {**training.env_kwargs, **_camera(training)}
+    env = make_vec_env(training.env, 1, seed=seed, env_kwargs=env_kwargs or None, wrapper_class=training.wrapper)
+    return VecNormalize(env, norm_obs=False) if training.normalize_reward else env
+
+
+def _camera(training: Training) -> dict[str, int]:
+    return {} if training.image_size is None or training.env != LITE else {"image_size": training.image_size}
+
+
+def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
+    """:return: those that our hyperparameter files name"""
+    chosen: list[BaseCallback] = [
+        RunRecorderCallback(folder),
+        GradientNormCallback(),
+        DrivingMetricsCallback(),
+    ]
+    if training.watches_alerts:
+        chosen.append(ExplosionAlertCallback(run_dir=folder, verbose=0))
+    if training.env == LITE:
+        eval_env_kwargs = {"maps": "held_out", **_camera(training)}
+        chosen.append(DrivingEvalCallback(LITE, eval_env_kwargs, training.n_timesteps // 2, 4, verbose=0))
+    return chosen
+
+
+def train(name: str, seed: int, folder: Path) -> float:
+    """Make one run.
+
+    :return: seconds that it took
+    """
+    training = TRAININGS[name]
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted bench left there
+    begin = time.perf_counter()
+    th.set_num_threads(1)
+    set_random_seed(seed)
+    policy = "CnnPolicy" if training.env == LITE else "MlpPolicy"
+    model = training.algorithm(
+        policy,
+        environment(training, seed),
+        seed=seed,
+        device="cpu",
+        tensorboard_log=str(folder / "tb"),
+        **training.settings,
+    )
+    model.learn(training.n_timesteps, callback=callbacks(training, folder))
+    return time.perf_counter() - begin
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    """:return: what the report says of a run, all that it says, and with the first run's 39 names alone"""
+    (files,) = find_runs(folder)
+    series = read_run(files.path, files.files).series
+    found = diagnose(series)
+    seed_only = SeriesSet({name: s for name, s in series.series.items() if name in SEED_NAMES})
+    with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY]
+    return {
+        "verdict": decide(judge(load_criteria(), series)).value,
+        "first": found[0].id if found and found[0].confidence >= LIKELY else None,
+        "found": [[d.id, d.role, d.confidence, d.first_step] for d in found],
+        "first_with_seed_names": with_seed_names[0] if with_seed_names else None,
+        "is_better_than_random": is_better_than_random(series),
+        "saturation": last(series, tags.ACTION_SATURATION),
+        "critical_alerts": critical_alerts(folder),
+    }
+
+
+def critical_alerts(folder: Path) -> list[str]:
+    """:return: the rules whose critical alerts began while it trained"""
+    path = folder / "alerts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return sorted({line["rule"] for line in lines if line["level"] == "critical"})
+
+
+def is_better_than_random(series: SeriesSet) -> bool | None:
+    """:return: whether the policy earns more than random actions do; None where nothing tells"""
+    distance, random = last(series, tags.EVAL_DISTANCE), last(series, tags.EVAL_RANDOM_DISTANCE)
+    if distance is not None and random is not None:
+        return distance > random
+    returns = series[tags.EPISODE_REWARD].finite.values
+    return None if returns.size < 10 else bool(np.mean(returns[-10:]) > RANDOM_PENDULUM)
+
+
+def last(series: SeriesSet, tag: str) -> float | None:
+    """:return: the last finite value"""
+    values = series[tag].finite.values
+    return float(values[-1]) if values.size else None
+
+
+def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
+    """:return: the run's key and its row"""
+    name, seed, logs, judge_only = job
+    folder = logs / name.replace(" ", "_").replace(",", "") / str(seed)
+    try:
+        row = {} if judge_only else {"seconds": round(train(name, seed, folder), 1)}
+        return key(name, seed), {**row, **judged(folder)}
+    except Exception:
+        return key(name, seed), {"error": traceback.format_exc(limit=3)}
+
+
+def key(name: str, seed: int) -> str:
+    """:return: what a run is called in the results file"""
+    return f"{name} / seed {seed}"
+
+
+def is_right(name: str, row: dict[str, Any]) -> bool:
+    """:return: whether the report said of a run what there is to say"""
+    training = TRAININGS[name]
+    if name in HEALTHY:
+        return bool(row["verdict"] != "NO-GO")
+    told = {found[0] for found in row["found"]}
+    return row["first"] == training.diagnosis and set(training.also) <= told
+
+
+def is_examined(name: str, row: dict[str, Any]) -> bool:
+    """:return: whether a run is what it is meant to be: a healthy one has learnt something, and is not saturated"""
+    if "error" in row:
+        return False
+    return name not in HEALTHY or bool(row["is_better_than_random"] and (row["saturation"] or 0.0) < 0.5)
+
+
+def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
+    """:return: a row for every training, and the counts"""
+    lines = [
+        "| training | what is wrong | must be first | right | what was first | 39 names alone |",
+        "| --- " * 6 + "|",
+    ]
+    counts = {"faults": [0, 0], "healthy": [0, 0]}
+    alerts: list[str] = []
+    for name, training in TRAININGS.items():
+        rows = [results[key(name, seed)] for seed in seeds if key(name, seed) in results]
+        rows = [row for row in rows if is_examined(name, row)]
+        if not rows:
+            continue
+        n_right = sum(is_right(name, row) for row in rows)
+        count = counts["healthy" if name in HEALTHY else "faults"]
+        count[0] += n_right
+        count[1] += len(rows)
+        what = "verdict" if name in HEALTHY else "first"
+        firsts = ", ".join(f"{first} x{n}" for first, n in Counter(str(row[what]) for row in rows).most_common())
+        alone = Counter(str(row["first_with_seed_names"]) for row in rows).most_common()
+        also = "".join(f" + {other}" for other in training.also)
+        cells = [name, training.story, training.diagnosis + also or "not NO-GO", f"{n_right} of {len(rows)}", firsts]
+        lines.append("| " + " | ".join([*cells, ", ".join(f"{first} x{n}" for first, n in alone)]) + " |")
+        if name in HEALTHY:
+            alerts.extend(alert for row in rows for alert in row["critical_alerts"])
+    for kind, (n_right, n_all) in counts.items():
+        if n_all:
+            lines.append(f"\n{kind}: {n_right} of {n_all} right ({n_right / n_all:.0%})")
+    lines.append(f"\ncritical alerts in healthy runs while they trained: {', '.join(alerts) or 'none'}")
+    return "\n".join(lines)
+
+
+SEED_NAMES = frozenset(
+    name
+    for name in tags.TAGS
+    if name
+    in {
+        *("train/episode_reward", "train/episode_length", "train/collisions_per_episode"),
+        *("train/lane_invasions_per_episode", "train/actor_loss", "train/critic_loss", "train/q1_value"),
+        *("train/q2_value", "train/exploration_noise", *tags.GRADIENT_NORM.values()),
+        *(tags.ALERT_WARNING, tags.ALERT_CRITICAL, tags.TOTAL_ITERATIONS, tags.IS_TRAINING),
+        *(tags.BUFFER_UTILIZATION, *tags.GROUP_LR.values(), *tags.PARAM_MEAN.values(), *tags.PARAM_STD.values()),
+        *("progress/buffer_size", "progress/episode_steps", "progress/current_reward", "progress/speed_kmh"),
+        *("eval/mean_reward", "eval/success_rate", "eval/avg_collisions", "eval/avg_lane_invasions"),
+        "eval/avg_episode_length",
+    }
+)
+"""The names that the first run logged."""
+
+
+def keep(results: dict[str, Any], output: Path) -> None:
+    """Add the results to those in the file."""
+    output.parent.mkdir(exist_ok=True)
+    merged = json.loads(output.read_text()) if output.is_file() else {}
+    for name, row in results.items():
+        merged[name] = {**({"seconds": merged[name]["seconds"]} if "seconds" in merged.get(name, {}) else {}), **row}
+    temporary = output.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
+    os.replace(temporary, output)
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), help="default: 0 1 2 3 4 5")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time, a thread each (default: 1)")
+    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs go")
+    parser.add_argument("--judge-again", action="store_true", help="train nothing: judge the event files there are")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    options = parser.parse_args()
+    results = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    there = {key(name, seed) for name in options.only for seed in options.seeds} & results.keys()
+    wanted = [
+        (name, seed, options.log_folder, options.judge_again)
+        for seed in options.seeds
+        for name in options.only
+        if seed in TRAININGS[name].seeds and options.judge_again == (key(name, seed) in there)
+    ]
+    with mp.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
+        for name, row in tqdm(pool.imap_unordered(run, wanted), total=len(wanted), unit="run", disable=None):
+            if "error" in row:
+                print(f"{name}: {row['error']}")
+            else:
+                keep({name: row}, options.output)
+    print(table(json.loads(options.output.read_text()), options.seeds))
+
+
+if __name__ == "__main__":
+    main()

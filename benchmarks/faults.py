@@ -1,0 +1,454 @@
+"""Trainings with one thing wrong each, and trainings with nothing wrong: what the fault bench runs.
+
+Each fault is what a person might write, in as few lines as it takes: a sign, a missing line, a unit. ``diagnosis`` is
+the id that the report has to put first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.visual_td3 import losses
+from sb3_visual_td3.visual_td3.encoders import NatureConvolutions
+
+LITE, PENDULUM = "LiteDriving-v0", "Pendulum-v1"
+NARROW = 0.1
+"""Standard deviation of the actions of a controller that is not the policy."""
+
+Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how.
+
+    :param story: what is wrong, as its author would tell it afterwards
+    :param diagnosis: the id that has to come first; empty where nothing is wrong
+    :param also: ids that have to be told as well
+    :param watches_alerts: whether ExplosionAlertCallback takes part; without it a NaN does not end the training
+    """
+
+    story: str
+    diagnosis: str = ""
+    also: tuple[str, ...] = ()
+    algorithm: Callable[..., OffPolicyAlgorithm] = VisualTD3
+    settings: dict[str, Any] = field(default_factory=dict)
+    env: str = LITE
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    wrapper: Wrapper | None = None
+    normalize_reward: bool = True
+    n_timesteps: int = 1_300
+    image_size: int | None = 48
+    """Height and width of LiteDriving-v0's camera; None is its own 84. No fault is a matter of pixels."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    watches_alerts: bool = True
+
+
+# ---- algorithms with something wrong
+
+
+class LeakyTD3(VisualTD3):
+    """Hands the critic the ACTOR's features in the actor's loss."""
+
+    def update_actor(self, batch: Any) -> th.Tensor:
+        """:return: the loss"""
+        with self._arithmetic.autocast():
+            features = self.actor.encode(batch.observations)
+            pre_tanh = self.actor.pre_tanh(features)
+            q_values = self.critic.score(features, th.tanh(pre_tanh), first_only=True)
+        loss = losses.actor_loss(q_values)
+        values = {"loss": loss, "actions": th.tanh(pre_tanh), "pre_tanh": pre_tanh, "policy_q": q_values[0]}
+        self._optimize("actor", loss, values)
+        return loss.detach()
+
+
+class ClippedFirstTD3(LeakyTD3):
+    """The leak, clipped, and a monitor that is called after the clipping: the second recorded run."""
+
+    def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
+        observers, self.observers = self.observers, [_SeesClippedOnly(self.observers, self._parameter_groups)]
+        super()._optimize(network, loss, values, replayed)
+        self.observers = observers
+
+
+class _SeesClippedOnly:
+    def __init__(self, observers: list[Any], groups: Any) -> None:
+        self._observers, self._groups = observers, groups
+
+    def after_backward(self, update: Any) -> None:
+        self._groups.clip(update.network)
+        for observer in self._observers:
+            observer.after_backward(update)
+
+    def after_clipping(self, update: Any) -> None:
+        for observer in self._observers:
+            observer.after_clipping(update)
+
+    def after_step(self, update: Any) -> None:
+        for observer in self._observers:
+            observer.after_step(update)
+
+
+class InverseDiscountTD3(VisualTD3):
+    """Bootstraps with gamma to the power of MINUS n: values feed on themselves."""
+
+    def _target_q_values(self, batch: Any) -> th.Tensor:
+        return super()._target_q_values(batch._replace(discounts=1.0 / batch.discounts))
+
+
+class DeafTD3(VisualTD3):
+    """Another controller drives, narrowly, and the targets follow it: the policy's own actions are never tried."""
+
+    def _sample_action(self, *_: Any, **__: Any) -> Any:
+        action = np.array([[0.0, 0.3]]) + self._behaviour.normal(0.0, NARROW, (self.n_envs, 2))
+        return action.astype(np.float32), action.astype(np.float32)
+
+    @th.no_grad()
+    def _target_q_values(self, batch: Any) -> th.Tensor:
+        next_actions = th.tensor([0.0, 0.3]) + NARROW * th.randn_like(batch.actions)
+        with self._arithmetic.autocast():
+            features = self.critic_target.encode(batch.next_observations)
+            next_q_values = th.cat(self.critic_target.score(features, next_actions), dim=1)
+        return losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._behaviour = np.random.default_rng(self.seed)
+
+
+class OneCriticTD3(VisualTD3):
+    """The second critic's loss is computed, logged, and left out of the sum."""
+
+    def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
+        super()._optimize(network, values["losses"][0] if network == "critic" else loss, values, replayed)
+
+
+class DetachedActionTD3(VisualTD3):
+    """The action is detached before the critic scores it: the actor's loss reaches nothing."""
+
+    def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
+        super()._optimize(network, loss * 0.0 if network == "actor" else loss, values, replayed)
+
+
+class UnscaledTD3(VisualTD3):
+    """A GradScaler scales the losses by 65,536, and nobody scales the gradients back."""
+
+    def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
+        super()._optimize(network, loss * 65_536.0, values, replayed)
+
+
+class StaleTD3(VisualTD3):
+    """The soft update was lost when a loop was rewritten."""
+
+    def soft_update(self) -> None:
+        """Do nothing."""
+
+
+class LogOfZeroTD3(VisualTD3):
+    """A term of the critic's loss is a logarithm that meets a 0 at its 700th update."""
+
+    def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
+        if network == "critic" and self._n_updates >= 700:
+            loss = loss * th.log(th.zeros(())) * 0.0
+            values = {**values, "loss": loss}
+        super()._optimize(network, loss, values, replayed)
+
+
+class DetachedConvolutions(NatureConvolutions):
+    """Features come out detached: a remainder of some other experiment."""
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """:return: features without a gradient"""
+        return super().forward(observations).detach()
+
+
+# ---- environments with something wrong
+
+
+class ScaledReward(gym.RewardWrapper):  # type: ignore[type-arg]
+    """Rewards in thousandths: somebody wrote millimetres for metres."""
+
+    def reward(self, reward: Any) -> float:
+        """:return: the reward times 1,000"""
+        return 1_000.0 * float(reward)
+
+
+class PaidSteering(gym.Wrapper):  # type: ignore[type-arg]
+    """A bonus for steering, put in to see whether rewards arrive at all, was never taken out."""
+
+    def step(self, action: Any) -> Any:
+        """:return: as the environment, with ten times the steering added to the reward"""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, float(reward) + 10.0 * float(action[0]), terminated, truncated, info
+
+
+class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
+    """The simulator takes an action that is no number for 0 and drives on."""
+
+    def action(self, action: Any) -> Any:
+        """:return: the action in numbers"""
+        return np.nan_to_num(action)
+
+
+class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
+    """From the 700th step on the road's collision mesh is not loaded: every episode ends at its third step."""
+
+    n_total, n_steps = 0, 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        """:return: as the environment"""
+        self.n_steps = 0
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        """:return: as the environment, or the end"""
+        self.n_total += 1
+        self.n_steps += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        is_falling = self.n_total > 700 and self.n_steps >= 3
+        return observation, float(reward) - 10.0 * is_falling, terminated or is_falling, truncated, info
+
+
+class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
+    """A queue that is never emptied hands out the same frames from the 600th on."""
+
+    n_seen, kept = 0, None
+
+    def observation(self, observation: Any) -> Any:
+        """:return: the observation, or the last one that came through"""
+        self.n_seen += 1
+        if self.n_seen <= 600:
+            self.kept = observation
+        return self.kept
+
+
+class CoveredCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
+    """The sensor looks at the inside of the bonnet."""
+
+    def observation(self, observation: Any) -> Any:
+        """:return: one dark grey"""
+        return np.full_like(observation, 12)
+
+
+# ---- the list
+
+_OURS: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "buffer_size": 4_000,
+    "learning_starts": 300,
+    "batch_size": 32,
+    "tau": 0.01,
+    "n_steps": 3,
+}
+_SEPARATE = {**_OURS, "policy_kwargs": {"encoder": "separate"}}
+_STOCK = {
+    **_OURS,
+    "preset": "td3",
+    "precision": "auto",
+    "n_steps": 1,
+    "tau": 0.005,
+    "policy_kwargs": {"encoder": "separate"},
+}
+"""Stock TD3's wiring, networks and objective."""
+
+
+def _frozen_or_covered(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    # Both kinds, by chance: which one is drawn with the run's seed.
+    return FrozenCamera(env) if th.randint(2, ()) else CoveredCamera(env)
+
+
+FAULTS: dict[str, Training] = {
+    "leak": Training(
+        "the critic scores the actor's features",
+        "feature_leak",
+        algorithm=LeakyTD3,
+        settings=_STOCK,
+        normalize_reward=False,
+    ),
+    "leak, clipped": Training(
+        "the same, clipped to 1, norms logged after clipping",
+        "feature_leak",
+        ("clipping_masks_divergence",),
+        algorithm=ClippedFirstTD3,
+        settings={**_STOCK, "max_grad_norm": 1.0, "actor_cnn_lr": 1e-3},
+        env_kwargs={"reward_scale": 10.0},
+        normalize_reward=False,
+    ),
+    "inverse discount": Training(
+        "the target is discounted by gamma ** -n",
+        "critic_overestimation",
+        algorithm=InverseDiscountTD3,
+        settings={**_OURS, "gamma": 0.9, "target_q_clamp": False, "critic_lr": 1e-3, "tau": 0.05},
+        n_timesteps=2_000,
+    ),
+    "policy is not heard": Training(
+        "another controller fills the buffer with narrow actions, and a forgotten bonus pays for steering",
+        "policy_extrapolation",
+        algorithm=DeafTD3,
+        settings={**_OURS, "gamma": 0.9, "target_q_clamp": False, "pre_tanh_penalty": 0.5, "critic_lr": 1e-3},
+        wrapper=PaidSteering,
+        normalize_reward=False,
+    ),
+    "one critic": Training(
+        "the second critic's loss is left out of the sum",
+        "twin_critic_desync",
+        algorithm=OneCriticTD3,
+        settings={**_OURS, "actor_objective": "q1"},
+        env_kwargs={"reward_scale": 10.0},
+        normalize_reward=False,
+    ),
+    "stock, 1e-3": Training(
+        "stock TD3 at SB3's learning rate: every action runs to its limit",
+        "actor_saturation",
+        ("vanishing_actor_gradient",),
+        settings={**_STOCK, "learning_rate": 1e-3},
+    ),
+    "detached action": Training(
+        "the action is detached before the critic scores it",
+        "vanishing_actor_gradient",
+        algorithm=DetachedActionTD3,
+        settings=_OURS,
+    ),
+    "gradients not unscaled": Training(
+        "a GradScaler's 65,536 is never divided out again",
+        "gradient_explosion",
+        algorithm=UnscaledTD3,
+        settings={**_SEPARATE, "max_grad_norm": {}},
+    ),
+    "millimetres": Training(
+        "rewards are a thousand times too large",
+        "reward_scale",
+        settings=_OURS,
+        wrapper=ScaledReward,
+        normalize_reward=False,
+    ),
+    "one term": Training(
+        "progress weighs 20, everything else as it was",
+        "reward_imbalance",
+        settings=_OURS,
+        env_kwargs={"reward": RewardWeights(progress=20.0)},
+    ),
+    "falls through the road": Training(
+        "half-way through, episodes begin to end at their third step",
+        "episode_collapse",
+        settings=_OURS,
+        wrapper=lambda env: Monitor(FallsThroughTheRoad(env)),  # make_vec_env's own Monitor would not see it
+    ),
+    "log of zero": Training(
+        "a term of the critic's loss becomes NaN",
+        "non_finite",
+        algorithm=LogOfZeroTD3,
+        settings=_OURS,
+        wrapper=TakesNaN,
+        watches_alerts=False,
+    ),
+    "detached encoder": Training(
+        "the encoder's features are detached",
+        "encoder_frozen",
+        settings={**_OURS, "policy_kwargs": {"encoder_arch": DetachedConvolutions}},
+    ),
+    "dead camera": Training(
+        "frames freeze, or are dark from the start",
+        "dead_camera",
+        settings=_OURS,
+        wrapper=_frozen_or_covered,
+    ),
+    "learning rate 0.1": Training(
+        "learning_rate=0.1, a typing error for 1e-4",
+        "learning_rate_too_high",
+        settings={**_OURS, "learning_rate": 0.1},
+    ),
+    "no soft update": Training(
+        "the target networks are never moved",
+        "stale_target_network",
+        algorithm=StaleTD3,
+        settings=_OURS,
+    ),
+    "no warm-up": Training(
+        "learning_starts=1: updates begin with a handful of transitions",
+        "short_warmup",
+        settings={**_OURS, "learning_starts": 1},
+    ),
+    "clipped to nothing": Training(
+        "max_grad_norm=1e-4 for the actor",
+        "constant_clipping",
+        settings={**_OURS, "max_grad_norm": {"actor": 1e-4}},
+    ),
+}
+"""By name; each has a right answer."""
+
+_HEALTHY = {**_OURS, "learning_starts": 500}
+
+
+_LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
+"""What zoo_configs/visual_td3.yml has for LiteDriving-v0, but for one update per two steps."""
+
+
+def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:
+    def make(policy: str, env: Any, **settings: Any) -> OffPolicyAlgorithm:
+        noise = NormalActionNoise(np.zeros(1), 0.1 * np.ones(1)) if algorithm is TD3 else None
+        return algorithm(policy, env, action_noise=noise, **settings)
+
+    return make
+
+
+_PENDULUM = {"learning_rate": 1e-3, "buffer_size": 10_000, "learning_starts": 500, "batch_size": 128, "gamma": 0.98}
+
+HEALTHY: dict[str, Training] = {
+    "preset, 5,000 steps": Training(
+        "nothing", settings=_LONGER, n_timesteps=5_000, image_size=None, seeds=(0, 1, 2, 3, 4)
+    ),
+    "preset, separate encoders": Training(
+        "nothing",
+        settings={**_HEALTHY, "policy_kwargs": {"encoder": "separate"}},
+        n_timesteps=2_000,
+        image_size=None,
+    ),
+    "preset, rewards as they are": Training(
+        "nothing",
+        settings=_HEALTHY,
+        n_timesteps=2_000,
+        image_size=None,
+        normalize_reward=False,
+        env_kwargs={"n_cars": 2},
+    ),
+    "Pendulum, VisualTD3": Training(
+        "nothing",
+        settings={**_PENDULUM, "noise_schedule": 0.1},
+        env=PENDULUM,
+        n_timesteps=7_000,
+        normalize_reward=False,
+        seeds=(0, 1),
+    ),
+    "Pendulum, stock TD3": Training(
+        "nothing",
+        algorithm=_stock(TD3),
+        settings=_PENDULUM,
+        env=PENDULUM,
+        n_timesteps=7_000,
+        normalize_reward=False,
+        seeds=(0, 1),
+    ),
+    "Pendulum, stock SAC": Training(
+        "nothing",
+        algorithm=_stock(SAC),
+        settings=_PENDULUM,
+        env=PENDULUM,
+        n_timesteps=7_000,
+        normalize_reward=False,
+        seeds=(0, 1, 3, 4),
+    ),
+}
+"""By name; none of them may be called NO-GO."""

@@ -1,0 +1,82 @@
+"""One term of the reward is nearly all of it: the policy is not told of the others.
+
+Shares are of the mean |term| per step over the later half. Measured on LiteDriving-v0: the largest share was 0.4 to 0.7
+in healthy runs, 0.7 with the weights of the first run (0.95 on progress), 0.95 with a weight of 20 where it should be
+0.6.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "reward_imbalance"
+TITLE = "One term of the reward is nearly all of it"
+REMEDY = (
+    "Weigh the terms so that each can change what the policy prefers: lower the weight of the term named in the "
+    "evidence, or raise the others', until no share is above two thirds or so in a run that drives."
+)
+DOMINATES = 0.9
+MIN_POINTS = 5
+MIN_TERMS = 2
+PREFIX = "reward/"
+
+CAUSES = (
+    "feature_leak",
+    "learning_rate_too_high",
+    "critic_overestimation",
+    "actor_saturation",
+    "vanishing_actor_gradient",
+    "dead_camera",
+    "encoder_frozen",
+    "non_finite",
+)
+OF_A_PENALTY = (*CAUSES, "episode_collapse")
+"""A policy that does nothing but have accidents is told of little else, however the terms are weighed."""
+
+UNSURE = 0.45
+"""Confidence where a penalty dominates: it is more likely a consequence, and it explains nothing itself."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare the mean magnitudes of the logged terms over the later half."""
+    terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
+    if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
+        return None
+    sizes = {term.name: float(np.abs(term.tail(0.5).values).mean()) for term in terms}
+    total = sum(sizes.values())
+    if not 0 < total < np.inf:
+        return None
+    largest = max(terms, key=lambda term: sizes[term.name])
+    share = sizes[largest.name] / total
+    if share <= DOMINATES:
+        return None
+    others = max((term for term in terms if term is not largest), key=lambda term: sizes[term.name])
+    evidence = (
+        Evidence.last_of(largest, f"{share:.0%} of the terms' magnitudes, later half"),
+        Evidence.last_of(others, f"the next, {rounded(100 * sizes[others.name] / total)} %"),
+    )
+    is_penalty = largest.tail(0.5).mean() < 0
+    confidence = UNSURE if is_penalty else 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        evidence,
+        REMEDY,
+        _since(largest, terms),
+        explained_by=OF_A_PENALTY if is_penalty else CAUSES,
+        value=share,
+        threshold=DOMINATES,
+    )
+
+
+def _since(largest: Series, terms: list[Series]) -> int | None:
+    """:return: the step from which the largest term dominates, where all were logged together"""
+    together = [term for term in terms if np.array_equal(term.steps, largest.steps)]
+    total = np.sum([np.abs(term.values) for term in together], axis=0)
+    return onset(largest, np.abs(largest.values) > DOMINATES * total)
