@@ -2,98 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
-from tqdm.auto import tqdm
 
+from sb3_visual_td3.callbacks.driving_trips import (
+    Drive,
+    Driver,
+    Trip,
+    drive_trips,
+    full_brake_driver,
+    mean_of,
+    random_driver,
+)
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
-
-Driver = Callable[[Any], np.ndarray]
-"""Maps a batch of observations to a batch of actions ``(n_envs, action_dim)``."""
-
-
-class Drive(NamedTuple):
-    """The mean over the episodes of one evaluation."""
-
-    reward: float
-    length: float
-    distance_m: float
-    speed_mps: float
-    collisions: float
-    lane_invasions: float
-    success_rate: float
-
-
-class _Tally:
-    """What one evaluation episode has added up to."""
-
-    def __init__(self) -> None:
-        self.reward = 0.0
-        self.speeds: list[float] = []
-        self.last_info: dict[str, Any] = {}
-
-    def add(self, reward: float, info: dict[str, Any]) -> None:
-        self.reward += reward
-        self.speeds.append(info["speed_mps"])
-        self.last_info = info
-
-    def row(self) -> tuple[float, ...]:
-        info = self.last_info
-        return (
-            self.reward,
-            len(self.speeds),
-            info["distance_m"],
-            float(np.mean(self.speeds)),
-            info["collisions"],
-            info["lane_invasions"],
-            float(info["is_success"]),
-        )
-
-
-def drive(driver: Driver, env: VecEnv, seed: int, description: str = "evaluation", quiet: bool = True) -> Drive:
-    """Drive one episode in each of the environments.
-
-    :param driver: what acts
-    :param env: driving environments; each starts from a place of its own that the seed fixes
-    :param seed: of the environments
-    :param description: for the progress bar
-    :param quiet: whether to leave out the progress bar, which only a terminal sees
-    :return: the means
-    """
-    env.seed(seed)
-    observations = env.reset()
-    tallies = [_Tally() for _ in range(env.num_envs)]
-    driving = np.ones(env.num_envs, dtype=bool)
-    with tqdm(total=env.num_envs, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
-        while driving.any():
-            observations, rewards, dones, infos = env.step(driver(observations))
-            for index in np.flatnonzero(driving):
-                tallies[index].add(float(rewards[index]), infos[index])
-            bar.update(int((driving & dones).sum()))
-            driving &= ~dones
-    return Drive(*np.mean([tally.row() for tally in tallies], axis=0).tolist())
-
-
-def random_driver(env: VecEnv, seed: int) -> Driver:
-    """:return: a driver that draws every action uniformly"""
-    assert env.action_space.shape is not None
-    generator = np.random.default_rng(seed)
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
-    shape = (env.num_envs, *env.action_space.shape)
-    return lambda _: generator.uniform(low, high, shape).astype(np.float32)
-
-
-def full_brake_driver(env: VecEnv) -> Driver:
-    """:return: a driver that steers straight and brakes, always"""
-    brake = np.tile(np.array([0.0, -1.0], dtype=np.float32), (env.num_envs, 1))
-    return lambda _: brake
 
 
 class DrivingEvalCallback(BaseCallback):
@@ -108,6 +35,8 @@ class DrivingEvalCallback(BaseCallback):
     :param n_eval_episodes: episodes of each evaluation, always from the same places
     :param seed: of the places
     :param best_model_save_path: where ``best_model.zip`` goes; None keeps none
+    :param log_path: where ``evaluations.npz`` goes, as Stable-Baselines3's EvalCallback writes it and rl-zoo's
+        ``all_plots`` reads it; None writes none
     :param verbose: 0 keeps the console quiet
     :raises ValueError: if a number is below 1
     """
@@ -120,6 +49,7 @@ class DrivingEvalCallback(BaseCallback):
         n_eval_episodes: int = 5,
         seed: int = 1_000,
         best_model_save_path: str | Path | None = None,
+        log_path: str | Path | None = None,
         verbose: int = 1,
     ) -> None:
         super().__init__(verbose)
@@ -131,6 +61,8 @@ class DrivingEvalCallback(BaseCallback):
         self.n_eval_episodes = n_eval_episodes
         self.seed = seed
         self.best_model_save_path = best_model_save_path
+        self.log_path = log_path
+        self._evaluations: dict[int, list[Trip]] = {}
         self.best_distance_m = -np.inf
         self._last_evaluated = 0
 
@@ -139,12 +71,26 @@ class DrivingEvalCallback(BaseCallback):
         self._last_evaluated = self.num_timesteps
         self._env = make_vec_env(self.eval_env, self.n_eval_episodes, self.seed, env_kwargs=self.eval_env_kwargs)
         self._baselines = {
-            tags.EVAL_RANDOM_DISTANCE: self._drive(random_driver(self._env, self.seed), "random driver").distance_m,
-            tags.EVAL_BRAKE_DISTANCE: self._drive(full_brake_driver(self._env), "full-brake driver").distance_m,
+            tag: mean_of(self._drive(driver, description)).distance_m
+            for tag, driver, description in (
+                (tags.EVAL_RANDOM_DISTANCE, random_driver(self._env, self.seed), "random driver"),
+                (tags.EVAL_BRAKE_DISTANCE, full_brake_driver(self._env), "full-brake driver"),
+            )
         }
 
-    def _drive(self, driver: Driver, description: str) -> Drive:
-        return drive(driver, self._env, self.seed, description, quiet=not self.verbose)
+    def _drive(self, driver: Driver, description: str) -> list[Trip]:
+        return drive_trips(driver, self._env, self.seed, description, quiet=not self.verbose)
+
+    def _keep(self, trips: list[Trip]) -> None:
+        self._evaluations[self.num_timesteps] = trips
+        if self.log_path is None:
+            return
+        columns = (("results", "reward"), ("ep_lengths", "length"), ("successes", "is_success"))
+        every = self._evaluations.values()
+        arrays = {name: np.array([[getattr(trip, field) for trip in row] for row in every]) for name, field in columns}
+        arrays["timesteps"] = np.array(list(self._evaluations))
+        with open(Path(self.log_path) / "evaluations.npz", "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own
 
     def _on_step(self) -> bool:
         if self.num_timesteps - self._last_evaluated >= self.eval_freq:
@@ -162,6 +108,9 @@ class DrivingEvalCallback(BaseCallback):
             "best_distance_m": float(self.best_distance_m),
             "last_evaluated": self._last_evaluated,
             "baselines": dict(self._baselines),
+            "evaluations": [
+                {"step": step, "trips": [list(trip) for trip in trips]} for step, trips in self._evaluations.items()
+            ],
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -172,11 +121,15 @@ class DrivingEvalCallback(BaseCallback):
         self.best_distance_m = state["best_distance_m"]
         self._last_evaluated = state["last_evaluated"]
         self._baselines = dict(state["baselines"])
+        rows = state.get("evaluations", [])  # a snapshot of an earlier version has none
+        self._evaluations = {row["step"]: [Trip(*trip) for trip in row["trips"]] for row in rows}
 
     def evaluate(self) -> Drive:
         """Evaluate the policy as it is now, log it, and keep it if it is the best so far."""
         self._last_evaluated = self.num_timesteps
-        result = self._drive(lambda observations: self.model.predict(observations, deterministic=True)[0], "policy")
+        trips = self._drive(lambda observations: self.model.predict(observations, deterministic=True)[0], "policy")
+        self._keep(trips)
+        result = mean_of(trips)
         scalars = {
             tags.EVAL_REWARD: result.reward,
             tags.EVAL_LENGTH: result.length,

@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +24,7 @@ from rl_zoo3 import train as zoo_train
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
@@ -29,19 +32,27 @@ from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.block_keys import check_keys
 from sb3_visual_td3.zoo.experiment import describe_experiment
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
+_ZOO_EVAL_FREQ = 25_000
+_ZOO_EVAL_EPISODES = 5
+"""What rl-zoo's flags say where they are not given: then the hyperparameter file decides."""
 
 
 def register() -> None:
     """Teach rl_zoo3 the algorithm ``visual_td3``; calling it again changes nothing.
 
-    A script of your own needs no more than this and rl_zoo3's ``train()``.
+    A script of your own needs no more than this and rl_zoo3's ``train()`` or ``enjoy()``.
     """
     ALGOS[ALGO] = VisualTD3
     zoo_train.ExperimentManager = VisualExperimentManager
+    with hub_errors():
+        from rl_zoo3 import enjoy as zoo_enjoy
+    zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
@@ -50,11 +61,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - without ``--conf-file``, our file for the algorithm is read where we have one for the environment
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
     - our ``learning_rate`` may be any schedule that we know
+    - a misspelt hyperparameter is named before anything is made, and what cannot be set up leaves no RUN_DIR
     - callbacks that write into RUN_DIR are told where it is
-    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation
+    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation, with its flags
+    - ``--trial-id 0`` is trial 0; checkpoints hold VecNormalize, and replay with ``--save-replay-buffer``
     - a progress bar is shown on a terminal
     - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
     """
+
+    custom_hyperparams: dict[str, Any] | None
+    eval_freq: int
 
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
@@ -73,6 +89,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         show_progress: bool = False,
         **kwargs: Any,
     ) -> None:
+        self._made: list[Path] = []
         config = config or default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
@@ -84,7 +101,11 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read them, and remember them as they were read: rl-zoo makes objects of them."""
+        if self.storage and self.study_name and self.trial_id == 0:  # rl-zoo takes trial 0 for none
+            trial = self.load_trial(self.storage, self.study_name, 0)
+            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
         hyperparams, saved = super().read_hyperparameters()
+        check_keys(saved, ALGOS[self.algo], f"{self.config}, {self.env_name.gym_id}")
         self._read_hyperparams = copy.deepcopy(dict(saved))
         return hyperparams, saved
 
@@ -95,10 +116,37 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        """Evaluate on an environment made as the one of training, where nothing else is said."""
+        processed = super()._preprocess_hyperparams(hyperparams)
+        if self._eval_env_kwargs_args is None:
+            self.eval_env_kwargs: dict[str, Any] = self.env_kwargs
+        return processed
+
+    def setup_experiment(self) -> Any:
+        """Set it up; what cannot be set up leaves no RUN_DIR."""
+        with self._nothing_left():
+            return super().setup_experiment()
+
+    @contextmanager
+    def _nothing_left(self) -> Iterator[None]:
+        """Remove the RUN_DIR, and the folders above it that were made for it, if it comes to nothing."""
+        try:
+            yield
+        except BaseException:
+            for folder in self._made:
+                if folder == Path(self.save_path):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # another run is there by now
+                    folder.rmdir()
+            raise
+
     def create_log_folder(self) -> None:
         """Make RUN_DIR and remember it."""
+        run_dir = Path(self.save_path)
+        self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         super().create_log_folder()
-        self.run_dirs.append(Path(self.save_path))
+        self.run_dirs.append(run_dir)
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
@@ -109,10 +157,28 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
-            if isinstance(callback, DrivingEvalCallback):
-                callback.best_model_save_path = callback.best_model_save_path or self.save_path
-                self.eval_freq = -1
+        self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
+        for callback in self.callbacks:
+            if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
+                callback.save_replay_buffer = self.save_replay_buffer
+                callback.save_vecnormalize = self.normalize
+
+    def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
+        """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
+        for callback in callbacks:
+            callback.best_model_save_path = callback.best_model_save_path or self.save_path
+            callback.log_path = callback.log_path or self.save_path
+            given = self._eval_env_kwargs_args or {}
+            callback.eval_env_kwargs = {**self.env_kwargs, **callback.eval_env_kwargs, **given}
+            if self.eval_freq < 0:
+                self.callbacks.remove(callback)
+            elif self.eval_freq != _ZOO_EVAL_FREQ:
+                callback.eval_freq = max(self.eval_freq, 1)
+            if self.n_eval_episodes != _ZOO_EVAL_EPISODES:
+                callback.n_eval_episodes = self.n_eval_episodes
+        if callbacks:
+            self.eval_freq = -1
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Make them; the episodes of a run that is resumed are written after those that are there."""
@@ -131,9 +197,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
         is taken last, when the others have seen the step.
         """
-        for callback in self.callbacks:
-            if isinstance(callback, SnapshotCallback):
-                callback.prepare(model)
+        with self._nothing_left():
+            for callback in self.callbacks:
+                if isinstance(callback, SnapshotCallback):
+                    callback.prepare(model)
         VisualExperimentManager.has_started = True
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))

@@ -6,7 +6,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_visual_td3 import DrivingEvalCallback, DrivingMetricsCallback
-from sb3_visual_td3.callbacks.driving_eval import drive, full_brake_driver, random_driver
+from sb3_visual_td3.callbacks.driving_trips import drive, full_brake_driver, random_driver
 from sb3_visual_td3.common import tags
 from tests.callbacks.event_files import scalars_in
 
