@@ -53,6 +53,18 @@ def _resume(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _evaluate(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.evaluate import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 evaluate",
+        description="Drive a trained agent on roads that it has not seen, beside a random and a full-brake driver: "
+        "success, route, return, infractions for each map, with bootstrap intervals of 95 %.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
 def _report(arguments: list[str]) -> int:
     from sb3_visual_td3.report.command import add_arguments, run
 
@@ -72,6 +84,7 @@ COMMANDS = {
     "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
     "validate": Command("train for a short while, then report: may the long run start?", _validate),
     "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
+    "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
     "enjoy": Command("show a trained agent: rl-zoo's command, as are all below", _of_zoo("enjoy")),
     "record-video": Command("film a trained agent: RUN_DIR/videos/*.mp4", _of_zoo("record_video")),
     "plot-train": Command("plot the episodes of training, a curve for each run", _of_zoo("plot_train")),

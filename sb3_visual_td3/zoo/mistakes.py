@@ -75,7 +75,7 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(f"{message}; --help shows the flags")
 
     stock = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = refuse  # type: ignore[method-assign, assignment]
+    argparse.ArgumentParser.error = refuse  # type: ignore[method-assign]
     try:
         yield
     finally:

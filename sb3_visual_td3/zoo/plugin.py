@@ -90,7 +90,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._made: list[Path] = []
-        config = config or default_config(algo, env_id)
+        config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
         if self.resumed_run_dir is not None:
@@ -206,6 +206,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
         )
         super().learn(model)
+
+
+def _shipped(config: str) -> str:
+    """:return: the path of our file of this name, where the name is bare and no such file lies in the current folder"""
+    resource = CONFIGS.joinpath(config)
+    if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
+        return config
+    with as_file(resource) as path:
+        return str(path)
 
 
 def default_config(algo: str, env_id: str) -> str | None:
