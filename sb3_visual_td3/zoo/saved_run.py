@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import rl_zoo3.import_envs  # noqa: F401 - registers environments
 import yaml
@@ -38,15 +40,17 @@ class SavedRun(NamedTuple):
         :param env_kwargs: of each
         :return: the environments
         """
-        return create_test_env(
-            self.env_id,
-            n_envs=n_envs,
-            stats_path=str(self._settings_dir()),
-            seed=seed,
-            should_render=False,
-            hyperparams=self._hyperparams(),
-            env_kwargs=dict(env_kwargs),
-        )
+        with redirect_stdout(io.StringIO()):  # it says for every map that it reads VecNormalize's file
+            env = create_test_env(
+                self.env_id,
+                n_envs=n_envs,
+                stats_path=str(self._settings_dir()),
+                seed=seed,
+                should_render=False,
+                hyperparams=self._hyperparams(),
+                env_kwargs=dict(env_kwargs),
+            )
+        return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
         """:return: the model, with no room for replay
@@ -57,7 +61,7 @@ class SavedRun(NamedTuple):
         return algorithm.load(str(self.model_path), device=device)
 
     def _settings_dir(self) -> Path:
-        return self.run_dir / EnvironmentName(self.env_id)
+        return self.run_dir / str(EnvironmentName(self.env_id))
 
     def _hyperparams(self) -> dict[str, Any]:
         hyperparams: dict[str, Any] = get_saved_hyperparams(str(self._settings_dir()), test_mode=True)[0]

@@ -25,7 +25,7 @@ Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 def _mean(field: str) -> Quantity:
     column = Trip._fields.index(field)
-    return lambda rows: rows[..., column].mean(axis=-1)
+    return lambda rows: np.asarray(rows[..., column].mean(axis=-1))
 
 
 def _per_km(field: str) -> Quantity:

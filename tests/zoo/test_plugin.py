@@ -1,7 +1,6 @@
 """rl-zoo with our algorithm: one short run, and what it leaves behind."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
