@@ -38,6 +38,10 @@ def figures_kept(command: str) -> Iterator[None]:
     from matplotlib import pyplot as plt
 
     def keep() -> None:
+        if not any(axes.has_data() for number in plt.get_fignums() for axes in plt.figure(number).axes):
+            raise ValueError(
+                "nothing to plot: no run with enough episodes or evaluations was found for -a, -e and -f (and -w)"
+            )
         for number in plt.get_fignums():
             path = Path(f"{command}-{number}.png").resolve()
             plt.figure(number).savefig(path)
@@ -50,4 +54,11 @@ def figures_kept(command: str) -> Iterator[None]:
         yield
     finally:
         plt.show = show
-        plt.close("all")
+        close_figures()
+
+
+def close_figures() -> None:
+    """Let go of all figures."""
+    from matplotlib import pyplot as plt
+
+    plt.close("all")

@@ -25,7 +25,8 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
@@ -33,6 +34,7 @@ from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.block_keys import check_keys
+from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import describe_experiment
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 
@@ -64,6 +66,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a misspelt hyperparameter is named before anything is made, and what cannot be set up leaves no RUN_DIR
     - callbacks that write into RUN_DIR are told where it is
     - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation, with its flags
+    - ``-i`` makes n more steps: counters, schedules, VecNormalize and, where it was saved, replay go on
     - ``--trial-id 0`` is trial 0; checkpoints hold VecNormalize, and replay with ``--save-replay-buffer``
     - a progress bar is shown on a terminal
     - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
@@ -186,6 +189,28 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log))
 
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
+        stats = beside(self.trained_agent, str(self.env_name)).vecnormalize
+        if not self.continue_training or not stats.exists():
+            return cast(VecEnv, super()._maybe_normalize(env, eval_env))
+        print(f"Loading VecNormalize from {stats}")
+        normalizer = VecNormalize.load(str(stats), env)
+        normalizer.training = not eval_env
+        if eval_env:
+            normalizer.norm_reward = False
+        self.normalize = True
+        return normalizer
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        """Load it, a checkpoint with the replay buffer of its own."""
+        model = super()._load_pretrained_agent(hyperparams, env)
+        replay = beside(self.trained_agent, str(self.env_name)).replay_buffer
+        if replay.name != "replay_buffer.pkl" and replay.exists() and isinstance(model, OffPolicyAlgorithm):
+            print(f"Loading replay buffer from {replay}")
+            model.load_replay_buffer(str(replay), truncate_last_traj=self.truncate_last_trajectory)
+        return cast(BaseAlgorithm, model)
+
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save them once: a run that is resumed has its own."""
         if self.resumed_run_dir is None:
@@ -205,7 +230,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
         )
-        super().learn(model)
+        super().learn(Continued(model) if self.continue_training else model)
 
 
 def _shipped(config: str) -> str:
