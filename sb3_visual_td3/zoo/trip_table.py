@@ -35,8 +35,9 @@ def _per_km(field: str) -> Quantity:
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         km = rows[..., metres].sum(axis=-1) / 1_000.0
         count = rows[..., column].sum(axis=-1)
-
-    return lambda rows: np.array(rows[..., column].mean(axis=-1), dtype=np.float64)
+        # Of nothing numpy would make a warning as well.
+        rates: NDArray[np.float64] = np.divide(count, km, out=np.full(np.shape(km), np.nan), where=km > 0)
+        return rates
 
     return rate
 
