@@ -13,7 +13,7 @@ import yaml
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
@@ -49,6 +49,7 @@ class SavedRun(NamedTuple):
                 should_render=False,
                 hyperparams=self._hyperparams(),
                 env_kwargs=dict(env_kwargs),
+                vec_env_cls=DummyVecEnv,  # a process for each would import torch for each
             )
         return cast(VecEnv, env)
 

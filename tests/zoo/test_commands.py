@@ -447,6 +447,19 @@ def test_a_script_of_ones_own_needs_four_lines(logs, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_path):
+    conf = {ENV: {**yaml.safe_load(CONF)[ENV], "overlap": True, "n_envs": 2, "callback": None}}
+    (tmp_path / "overlap.yml").write_text(yaml.safe_dump(conf))
+    arguments = ["-conf", tmp_path / "overlap.yml", "-f", tmp_path, "--eval-freq", -1, "--vec-env"]
+    assert visual_td3(["train", *map(str, arguments), "dummy"]) == 2, "a simulator in this process cannot"
+    assert not (tmp_path / "visual_td3").exists()
+    run_dir = train([*map(str, arguments), "subproc"])
+    model = VisualTD3.load(run_dir / f"{ENV}.zip", device="cpu", buffer_size=1)
+    assert model.overlap
+    assert model._n_updates == 10
+
+
+@pytest.mark.slow
 def test_the_literal_commands_train_and_show(tmp_path):
     train_command = f"train.py --algo visual_td3 --env {ENV} -n 60 -f {tmp_path} --eval-freq 60 --eval-episodes 1"
     settings = ["-params", "learning_starts:50", "batch_size:4"]
