@@ -57,6 +57,10 @@ def test_the_run_leaves_model_events_and_run_json(run_dir):
     assert run["encoder"] == "shared"
     assert run["hyperparams"]["critic_cnn_lr"] == "lin_1e-4"
     assert run["finished"]
+    assert run["machine"]["cores"] >= 1
+    assert run["command"] == sys.orig_argv
+    assert {"rl_zoo3", "sb3-contrib", "torch"} <= run["versions"].keys()
+    assert run["git"] is None or set(run["git"]) == {"commit", "dirty"}
 
 
 def test_callbacks_of_the_yml_write_into_the_run(run_dir):
@@ -120,6 +124,24 @@ def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("visual-td3 train: ")
     assert words in line
+
+
+@pytest.mark.parametrize("trial", [0, 3])
+def test_a_trial_is_loaded_by_its_number_zero_too(tmp_path, monkeypatch, trial):
+    asked = []
+    monkeypatch.setattr(
+        VisualExperimentManager, "load_trial", lambda _, *which: asked.append(which) or {"batch_size": 7, "tau": 0.5}
+    )
+    (tmp_path / "conf.yml").write_text("LiteDriving-v0: {policy: CnnPolicy, batch_size: 3, tau: 0.1}")
+    kwargs = {"storage": "a.log", "study_name": "b", "trial_id": trial, "hyperparams": {"tau": 0.25}}
+    where = [str(tmp_path), "", 0]
+    args = SimpleNamespace(tensorboard_log="")
+    manager = VisualExperimentManager(
+        args, "visual_td3", "LiteDriving-v0", *where, config=str(tmp_path / "conf.yml"), **kwargs
+    )
+    found, _ = manager.read_hyperparameters()
+    assert (found["batch_size"], found["tau"]) == (7, 0.25), "a flag wins over the trial, the trial over the file"
+    assert asked == [("a.log", "b", trial)]
 
 
 def schedules_of(tmp_path, algo, hyperparams):
