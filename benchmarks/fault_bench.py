@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing as mp
 import os
+import shutil
 import time
 import traceback
 from collections import Counter
@@ -58,10 +59,13 @@ RANDOM_PENDULUM = -1_000.0
 
 def environment(training: Training, seed: int) -> VecEnv:
     """:return: what the training learns from"""
-    env = make_vec_env(
-        training.env, 1, seed=seed, env_kwargs=training.env_kwargs or None, wrapper_class=training.wrapper
-    )
+    env_kwargs = {**training.env_kwargs, **_camera(training)}
+    env = make_vec_env(training.env, 1, seed=seed, env_kwargs=env_kwargs or None, wrapper_class=training.wrapper)
     return VecNormalize(env, norm_obs=False) if training.normalize_reward else env
+
+
+def _camera(training: Training) -> dict[str, int]:
+    return {} if training.image_size is None or training.env != LITE else {"image_size": training.image_size}
 
 
 def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
@@ -74,7 +78,8 @@ def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
     if training.watches_alerts:
         chosen.append(ExplosionAlertCallback(run_dir=folder, verbose=0))
     if training.env == LITE:
-        chosen.append(DrivingEvalCallback(eval_freq=training.n_timesteps // 2, n_eval_episodes=4, verbose=0))
+        eval_env_kwargs = {"maps": "held_out", **_camera(training)}
+        chosen.append(DrivingEvalCallback(LITE, eval_env_kwargs, training.n_timesteps // 2, 4, verbose=0))
     return chosen
 
 
@@ -84,6 +89,7 @@ def train(name: str, seed: int, folder: Path) -> float:
     :return: seconds that it took
     """
     training = TRAININGS[name]
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted bench left there
     begin = time.perf_counter()
     th.set_num_threads(1)
     set_random_seed(seed)
@@ -249,7 +255,7 @@ def main() -> None:
         (name, seed, options.log_folder, options.judge_again)
         for seed in options.seeds
         for name in options.only
-        if options.judge_again == (key(name, seed) in there)
+        if seed in TRAININGS[name].seeds and options.judge_again == (key(name, seed) in there)
     ]
     with mp.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
         for name, row in tqdm(pool.imap_unordered(run, wanted), total=len(wanted), unit="run", disable=None):

@@ -9,11 +9,21 @@ from typing import NamedTuple
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import Points
-from sb3_visual_td3.diagnosis.live import Finding
+from sb3_visual_td3.diagnosis.live import WINDOW, Finding
+from sb3_visual_td3.diagnosis.rules import gradient_explosion, non_finite
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset
+
+NON_FINITE = non_finite.ID
+ACTION = "action"
+"""Level of a line that tells of something done because of a rule; the others are ``warning`` and ``critical``."""
 
 
 class Alert(NamedTuple):
-    """One activation of a rule."""
+    """One activation of a rule, or what was done because of one.
+
+    ``since`` is the gradient update at which it first showed; None where nothing was learnt from it.
+    """
 
     step: int
     rule: str
@@ -21,6 +31,8 @@ class Alert(NamedTuple):
     value: float
     threshold: float
     meaning: str
+    since: int | None = None
+    remedy: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -68,6 +80,7 @@ def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical
                 value=norm,
                 threshold=critical if is_critical else warning,
                 meaning=f"the gradient of {group} is too large to be learning; the report names the likely cause",
+                remedy=gradient_explosion.REMEDY,
             )
         )
     return alerts
@@ -83,9 +96,18 @@ def largest_norms(points: Points) -> dict[str, float]:
     return norms
 
 
+def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
+    """:return: the update from which a group's gradient norm stays above a threshold; None if it does not"""
+    norm = window[tags.GRADIENT_NORM[group]]
+    return onset(norm, ~(norm.values <= warning))
+
+
 def alert_of(finding: Finding, step: int) -> Alert:
     """:return: what is to be said of a rule that the last updates speak for"""
-    return Alert(step, finding.rule, finding.level, finding.value, finding.threshold, finding.meaning)
+    # Where the rule cannot tell since when, all of the window is in doubt.
+    since = finding.n_updates - WINDOW if finding.since is None else finding.since
+    shown = finding.rule, finding.level, finding.value, finding.threshold, finding.meaning
+    return Alert(step, *shown, since, finding.remedy)
 
 
 def append_to(path: Path, alert: Alert) -> None:

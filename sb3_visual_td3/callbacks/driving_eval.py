@@ -2,115 +2,220 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped, sync_envs_normalization
 
-from sb3_visual_td3.callbacks.driving_trips import (
-    Drive,
-    Driver,
-    Trip,
-    drive_trips,
-    full_brake_driver,
-    mean_of,
-    random_driver,
-)
+from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
 
+BestBy = Literal["distance", "reward"]
+_NOTHING_TO_ACT_ON = "eval_env_kwargs has nothing to act on: give it with the id of an environment"
 
-class DrivingEvalCallback(BaseCallback):
+
+class DrivingEvalCallback(EvalCallback):
     """Evaluates the policy every ``eval_freq`` steps and at the end, on environments of its own.
 
-    "It survived" is no success, so metres and speed are logged, and beside them the metres of a random and of a
-    full-brake driver from the same places. The model that drove farthest is kept as ``best_model.zip``.
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. "It survived" is no
+    success, so metres and speed are logged, and beside them the metres of a random and of a full-brake driver from the
+    same places. Where it differs: ``eval_freq`` counts environment steps, not calls; there is an evaluation at the end;
+    every evaluation starts from the same places; the model that drove *farthest* is the best (``best_by``); and the
+    ``eval/`` names are written at the evaluation's own step into the event files, not through the logger.
 
-    :param eval_env: id of a driving environment, whose ``info`` tells distance, speed, collisions and invasions
-    :param eval_env_kwargs: for the environment; by default LiteDriving-v0's held-out maps
+    :param eval_env: a driving environment, whose ``info`` tells distance, speed, collisions, lane invasions and
+        success: its id, for one environment per episode, made here; or an environment or VecEnv of your own
+    :param callback_on_new_best: called when there is a new best model
+    :param callback_after_eval: called after every evaluation
+    :param n_eval_episodes: episodes of each evaluation
     :param eval_freq: how many environment steps lie between two evaluations
-    :param n_eval_episodes: episodes of each evaluation, always from the same places
-    :param seed: of the places
-    :param best_model_save_path: where ``best_model.zip`` goes; None keeps none
-    :param log_path: where ``evaluations.npz`` goes, as Stable-Baselines3's EvalCallback writes it and rl-zoo's
-        ``all_plots`` reads it; None writes none
+    :param log_path: folder where ``evaluations.npz`` goes; None writes none
+    :param best_model_save_path: folder where ``best_model.zip`` goes; None keeps none
+    :param deterministic: whether the policy acts without randomness
+    :param render: whether to render each step of an evaluation
     :param verbose: 0 keeps the console quiet
-    :raises ValueError: if a number is below 1
+    :param warn: whether to warn where an environment of your own is in no Monitor
+    :param eval_env_kwargs: for the environment with that id; by default LiteDriving-v0's held-out maps
+    :param seed: of the places
+    :param best_by: whether the best model is the one with the longest distance, or with the largest mean reward;
+        Stable-Baselines3's StopTrainingOnRewardThreshold, called on a new best one, wants ``"reward"``
+    :raises ValueError: if a number is below 1, ``best_by`` is neither, or ``eval_env_kwargs`` is given with an
+        environment that is there already; when training starts, if the environment's ``info`` does not tell of a
+        drive, or it is not wrapped as the one that is trained on
     """
 
     def __init__(
         self,
-        eval_env: str = "LiteDriving-v0",
-        eval_env_kwargs: Mapping[str, Any] | None = None,
-        eval_freq: int = 2_500,
+        eval_env: str | gym.Env[Any, Any] | VecEnv = "LiteDriving-v0",
+        callback_on_new_best: BaseCallback | None = None,
+        callback_after_eval: BaseCallback | None = None,
         n_eval_episodes: int = 5,
-        seed: int = 1_000,
-        best_model_save_path: str | Path | None = None,
+        eval_freq: int = 2_500,
         log_path: str | Path | None = None,
+        best_model_save_path: str | Path | None = None,
+        deterministic: bool = True,
+        render: bool = False,
         verbose: int = 1,
+        warn: bool = True,
+        *,
+        eval_env_kwargs: Mapping[str, Any] | None = None,
+        seed: int = 1_000,
+        best_by: BestBy = "distance",
     ) -> None:
-        super().__init__(verbose)
-        if eval_freq < 1 or n_eval_episodes < 1:
-            raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected numbers >= 1")
-        self.eval_env = eval_env
-        self.eval_env_kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
-        self.eval_freq = eval_freq
-        self.n_eval_episodes = n_eval_episodes
+        _check_numbers(eval_freq, n_eval_episodes)
+        if best_by not in get_args(BestBy):
+            raise ValueError(f"best_by={best_by!r}: expected one of {', '.join(get_args(BestBy))}")
+        self._make_env: partial[VecEnv] | None = None
+        if isinstance(eval_env, str):
+            kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
+            self._make_env = partial(make_vec_env, eval_env, n_eval_episodes, seed, env_kwargs=kwargs)
+        elif eval_env_kwargs is not None:
+            raise ValueError(_NOTHING_TO_ACT_ON)
+        super().__init__(
+            eval_env if self._make_env is None else self._make_env(),  # type: ignore[arg-type]
+            callback_on_new_best,
+            callback_after_eval,
+            n_eval_episodes,
+            eval_freq,
+            None if log_path is None else str(log_path),
+            None if best_model_save_path is None else str(best_model_save_path),
+            deterministic,
+            render,
+            verbose,
+            warn,
+        )
         self.seed = seed
-        self.best_model_save_path = best_model_save_path
-        self.log_path = log_path
-        self._evaluations: dict[int, list[Trip]] = {}
+        self.best_by = best_by
         self.best_distance_m = -np.inf
+        self._is_closed = False
+        self._is_new_best = False
         self._last_evaluated = 0
 
+    @property
+    def eval_env_kwargs(self) -> dict[str, Any] | None:
+        """Of the environment that is made here; None for one of your own."""
+        return None if self._make_env is None else dict(self._make_env.keywords["env_kwargs"])
+
+    def configure(
+        self,
+        eval_freq: int | None = None,
+        n_eval_episodes: int | None = None,
+        eval_env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take, before training, what the constructor was not told; what is None stays as it is.
+
+        :param eval_freq: as the constructor's
+        :param n_eval_episodes: as the constructor's
+        :param eval_env_kwargs: as the constructor's, in place of all that were there
+        :raises ValueError: as the constructor does
+        """
+        eval_freq = self.eval_freq if eval_freq is None else eval_freq
+        n_eval_episodes = self.n_eval_episodes if n_eval_episodes is None else n_eval_episodes
+        _check_numbers(eval_freq, n_eval_episodes)
+        kwargs = self.eval_env_kwargs if eval_env_kwargs is None else dict(eval_env_kwargs)
+        if self._make_env is None and kwargs is not None:
+            raise ValueError(_NOTHING_TO_ACT_ON)
+        is_another = (n_eval_episodes, kwargs) != (self.n_eval_episodes, self.eval_env_kwargs)
+        if self._make_env is not None and is_another:
+            env_id = self._make_env.args[0]
+            self._make_env = partial(make_vec_env, env_id, n_eval_episodes, self.seed, env_kwargs=kwargs)
+            self.eval_env.close()
+            self.eval_env = self._make_env()
+        self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
+
+    def _init_callback(self) -> None:
+        with warnings.catch_warnings():
+            if self._make_env is not None:  # observations are normalised here, see _policy
+                warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+            super()._init_callback()
+        is_monitored = is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]
+        if self.warn and not is_monitored:
+            warnings.warn(
+                "the evaluation environment is in no Monitor: rewards and lengths are those that its wrappers leave",
+                stacklevel=2,
+            )
+
     def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if self._is_closed and self._make_env is not None:
+            self.eval_env = self._make_env()
+            self._is_closed = False
         self._writer = EventWriter(self.logger)
         self._last_evaluated = self.num_timesteps
-        self._env = make_vec_env(self.eval_env, self.n_eval_episodes, self.seed, env_kwargs=self.eval_env_kwargs)
-        self._baselines = {
-            tag: mean_of(self._drive(driver, description)).distance_m
-            for tag, driver, description in (
-                (tags.EVAL_RANDOM_DISTANCE, random_driver(self._env, self.seed), "random driver"),
-                (tags.EVAL_BRAKE_DISTANCE, full_brake_driver(self._env), "full-brake driver"),
-            )
+        self._sync_normalization()  # what cannot be done is said before training
+        baselines = {
+            tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
+            tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
         }
+        self._baselines = {tag: mean_of(self._drive(*driver)).distance_m for tag, driver in baselines.items()}
 
-    def _drive(self, driver: Driver, description: str) -> list[Trip]:
-        return drive_trips(driver, self._env, self.seed, description, quiet=not self.verbose)
+    def _drive(self, driver: Driver, description: str) -> list[Drive]:
+        return drive_episodes(
+            driver, self.eval_env, self.seed, self.n_eval_episodes, description, not self.verbose, self.render
+        )
 
-    def _keep(self, trips: list[Trip]) -> None:
-        self._evaluations[self.num_timesteps] = trips
-        if self.log_path is None:
-            return
-        columns = (("results", "reward"), ("ep_lengths", "length"), ("successes", "is_success"))
-        every = self._evaluations.values()
-        arrays = {name: np.array([[getattr(trip, field) for trip in row] for row in every]) for name, field in columns}
-        arrays["timesteps"] = np.array(list(self._evaluations))
-        with open(Path(self.log_path) / "evaluations.npz", "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own
+    def _sync_normalization(self) -> None:
+        """Have an environment of the user's own scale as the training does; what is made here is not wrapped."""
+        if self._make_env is None and self.model.get_vec_normalize_env() is not None:
+            try:
+                sync_envs_normalization(self.training_env, self.eval_env)
+            except (AttributeError, AssertionError) as error:
+                raise ValueError(
+                    f"the training environment is {self.training_env}, the evaluation's {self.eval_env}: expected "
+                    "them to be wrapped alike, for VecNormalize's sake, or the id of an environment"
+                ) from error
+
+    def _policy(self) -> Driver:
+        """:return: the policy, which sees observations as in training"""
+        self._sync_normalization()
+        normalizer = self.model.get_vec_normalize_env()
+        must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None
+
+        def act(observations: Any) -> np.ndarray:
+            if must_normalize:
+                assert normalizer is not None
+                observations = normalizer.normalize_obs(observations)
+            return self.model.predict(observations, deterministic=self.deterministic)[0]
+
+        return act
 
     def _on_step(self) -> bool:
-        if self.num_timesteps - self._last_evaluated >= self.eval_freq:
-            self.evaluate()
-        return True
+        if self.num_timesteps - self._last_evaluated < self.eval_freq:
+            return True
+        self.evaluate()
+        return self._call_callbacks()
 
     def _on_training_end(self) -> None:
         if self._last_evaluated != self.num_timesteps:
             self.evaluate()
-        self._env.close()
+            self._call_callbacks()
+        if self._make_env is not None:
+            self.eval_env.close()
+            self._is_closed = True
+
+    def _call_callbacks(self) -> bool:
+        """:return: whether training can go on"""
+        goes_on = True
+        if self._is_new_best and self.callback_on_new_best is not None:
+            goes_on = self.callback_on_new_best.on_step()
+        return self._on_event() and goes_on
 
     def get_state(self) -> dict[str, Any]:
-        """:return: how far the best policy drove, and the drivers that know nothing"""
+        """:return: what Stable-Baselines3's EvalCallback does not know, whose own record is put aside beside it"""
         return {
             "best_distance_m": float(self.best_distance_m),
             "last_evaluated": self._last_evaluated,
             "baselines": dict(self._baselines),
-            "evaluations": [
-                {"step": step, "trips": [list(trip) for trip in trips]} for step, trips in self._evaluations.items()
-            ],
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -121,15 +226,33 @@ class DrivingEvalCallback(BaseCallback):
         self.best_distance_m = state["best_distance_m"]
         self._last_evaluated = state["last_evaluated"]
         self._baselines = dict(state["baselines"])
-        rows = state.get("evaluations", [])  # a snapshot of an earlier version has none
-        self._evaluations = {row["step"]: [Trip(*trip) for trip in row["trips"]] for row in rows}
 
     def evaluate(self) -> Drive:
-        """Evaluate the policy as it is now, log it, and keep it if it is the best so far."""
+        """Evaluate the policy as it is now, log it, and keep it if it is the best so far.
+
+        :return: the means over the episodes
+        """
         self._last_evaluated = self.num_timesteps
-        trips = self._drive(lambda observations: self.model.predict(observations, deterministic=True)[0], "policy")
-        self._keep(trips)
-        result = mean_of(trips)
+        drives = self._drive(self._policy(), "policy")
+        result = mean_of(drives)
+        self._write(result)
+        self._keep_record(drives)
+        if self.verbose:
+            print(
+                f"evaluation at step {self.num_timesteps}: {result.distance_m:.0f} m in {result.length:.0f} steps "
+                f"at {result.speed_mps:.1f} m/s (random {self._baselines[tags.EVAL_RANDOM_DISTANCE]:.0f} m, "
+                f"full brake {self._baselines[tags.EVAL_BRAKE_DISTANCE]:.0f} m)"
+            )
+        is_farther, is_richer = result.distance_m > self.best_distance_m, result.reward > self.best_mean_reward
+        self._is_new_best = is_farther if self.best_by == "distance" else is_richer
+        if self._is_new_best and self.best_model_save_path is not None:
+            self.model.save(os.path.join(self.best_model_save_path, "best_model"))
+        self.last_mean_reward = result.reward
+        self.best_mean_reward = max(self.best_mean_reward, result.reward)
+        self.best_distance_m = max(self.best_distance_m, result.distance_m)
+        return result
+
+    def _write(self, result: Drive) -> None:
         scalars = {
             tags.EVAL_REWARD: result.reward,
             tags.EVAL_LENGTH: result.length,
@@ -140,13 +263,25 @@ class DrivingEvalCallback(BaseCallback):
             tags.EVAL_SUCCESS_RATE: result.success_rate,
         }
         self._writer.write({**scalars, **self._baselines}, self.num_timesteps)
-        if self.verbose:
-            print(
-                f"evaluation at step {self.num_timesteps}: {result.distance_m:.0f} m in {result.length:.0f} steps "
-                f"at {result.speed_mps:.1f} m/s (random {self._baselines[tags.EVAL_RANDOM_DISTANCE]:.0f} m, "
-                f"full brake {self._baselines[tags.EVAL_BRAKE_DISTANCE]:.0f} m)"
-            )
-        if self.best_model_save_path is not None and result.distance_m > self.best_distance_m:
-            self.model.save(Path(self.best_model_save_path) / "best_model")
-        self.best_distance_m = max(self.best_distance_m, result.distance_m)
-        return result
+
+    def _keep_record(self, drives: list[Drive]) -> None:
+        """Add the episodes to ``evaluations.npz``, as Stable-Baselines3 writes it and its readers expect it."""
+        self._is_success_buffer = [bool(drive.success_rate) for drive in drives]
+        if self.log_path is None:
+            return
+        self.evaluations_timesteps.append(self.num_timesteps)
+        self.evaluations_results.append([drive.reward for drive in drives])
+        self.evaluations_length.append([int(drive.length) for drive in drives])
+        self.evaluations_successes.append(self._is_success_buffer)
+        np.savez(
+            self.log_path,
+            timesteps=self.evaluations_timesteps,
+            results=self.evaluations_results,
+            ep_lengths=self.evaluations_length,
+            successes=self.evaluations_successes,
+        )
+
+
+def _check_numbers(eval_freq: int, n_eval_episodes: int) -> None:
+    if eval_freq < 1 or n_eval_episodes < 1:
+        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected numbers >= 1")

@@ -14,12 +14,22 @@ from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.arrays import fill
 
+_OF_EPISODE = {
+    "collisions": tags.EPISODE_COLLISIONS,
+    "lane_invasions": tags.EPISODE_LANE_INVASIONS,
+    "route_completion": tags.EPISODE_ROUTE_COMPLETION,
+    "is_success": tags.EPISODE_SUCCESS,
+}
+"""What ``info`` says of an episode when it ends."""
+
 
 class DrivingMetricsCallback(BaseCallback):
     """Logs one point per episode, and every ``log_freq`` steps the state of the drive.
 
-    It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``speed_kmh``, ``reward_terms``) and
-    the Monitor wrapper's ``episode``; what an environment does not tell is not logged.
+    It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``,
+    ``speed_kmh``, ``reward_terms``) and the Monitor wrapper's ``episode``; what an environment does not tell is not
+    logged. ``reward_terms`` maps the name of each term of the reward to what it added in this step, a number: the term
+    ``comfort`` of an environment of your own is logged as ``reward/comfort``.
 
     :param log_freq: how many environment steps lie between two points of ``progress/`` and ``reward/``
     :param verbose: as in Stable-Baselines3
@@ -79,14 +89,11 @@ class DrivingMetricsCallback(BaseCallback):
         if "reward_terms" in info:
             self._n_term_steps += 1
             for term, value in info["reward_terms"].items():
-                self._term_sums[term] += value
+                self._term_sums[str(term)] += float(value)
 
     def _log_episode(self, info: dict[str, Any]) -> None:
         scalars = {tags.EPISODE_REWARD: info["episode"]["r"], tags.EPISODE_LENGTH: info["episode"]["l"]}
-        if "collisions" in info:
-            scalars[tags.EPISODE_COLLISIONS] = info["collisions"]
-        if "lane_invasions" in info:
-            scalars[tags.EPISODE_LANE_INVASIONS] = info["lane_invasions"]
+        scalars.update({tag: float(info[key]) for key, tag in _OF_EPISODE.items() if info.get(key) is not None})
         self._writer.write(scalars, self.n_episodes)
         self.n_episodes += 1
 
@@ -101,8 +108,7 @@ class DrivingMetricsCallback(BaseCallback):
         if "reward_terms" in info:
             scalars[tags.PROGRESS_REWARD] = sum(info["reward_terms"].values())
         for term, total in self._term_sums.items():
-            if term in tags.REWARD_TERM:
-                scalars[tags.REWARD_TERM[term]] = total / self._n_term_steps
+            scalars[tags.reward_term(term)] = total / self._n_term_steps
         self._term_sums.clear()
         self._n_term_steps = 0
         self._writer.write(scalars, self.num_timesteps)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
-from sb3_visual_td3.common.tags import TAGS
+from sb3_visual_td3.callbacks.dashboard import custom_scalars
+from sb3_visual_td3.common.tags import is_known
+
+_have_the_dashboard: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class EventWriter:
     """Writes beside Stable-Baselines3's logger, into the same event files.
 
-    The logger dumps everything at once, every few episodes; a callback has a rhythm of its own.
+    The logger dumps everything at once, every few episodes; a callback has a rhythm of its own. The first of our
+    callbacks that starts with an event file writes the dashboard into it.
 
     :param logger: the model's logger; without a TensorBoard output nothing is written
     """
 
     def __init__(self, logger: Logger) -> None:
         self._writers = [out.writer for out in logger.output_formats if isinstance(out, TensorBoardOutputFormat)]
+        for writer in self._writers:
+            if writer not in _have_the_dashboard:
+                _have_the_dashboard.add(writer)
+                writer.add_custom_scalars(custom_scalars())
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Add one point to each of the names.
@@ -27,7 +37,8 @@ class EventWriter:
         :param scalars: by name; every name stands in ``common/tags.py``
         :param step: environment step, or episode where the table says so
         """
-        assert not scalars.keys() - TAGS.keys(), f"not in common/tags.py: {sorted(scalars.keys() - TAGS.keys())}"
+        unknown = sorted(name for name in scalars if not is_known(name))
+        assert not unknown, f"not in common/tags.py: {unknown}"
         for writer in self._writers:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,15 +16,39 @@ from sb3_visual_td3.callbacks.run_files import continue_event_files, cut_back_to
 from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import Snapshot
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
+from sb3_visual_td3.runs.snapshot_health import Health
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
 from sb3_visual_td3.training_state.model_settings import settings_of
-from sb3_visual_td3.training_state.training import check_is_alike, checked, set_training_state, training_state
+from sb3_visual_td3.training_state.training import (
+    check_is_alike,
+    checked,
+    go_back,
+    set_training_state,
+    training_state,
+)
 
 SNAPSHOTS = "snapshots"
 """Name of the folder in RUN_DIR."""
 MODEL = "model.zip"
 """Name of Stable-Baselines3's own file of the model in a snapshot, for ``load()``."""
+
+
+@runtime_checkable
+class HealthJudge(Protocol):
+    """A callback that knows whether the training is healthy, such as ExplosionAlertCallback."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing critical lasts."""
+
+    @property
+    def n_updates_in_doubt(self) -> int:
+        """How many updates an alert that begins later may reach back."""
+
+    @property
+    def has_ended_training(self) -> bool:
+        """Whether the next step is the last."""
 
 
 class SnapshotCallback(BaseCallback):
@@ -39,6 +63,11 @@ class SnapshotCallback(BaseCallback):
     It is the last in the list of callbacks, so that the others have seen a step before it is put aside. A first
     snapshot is taken before the first step. If a later one cannot be written (a full disk), that is said, the last
     good one stays and training goes on.
+
+    With an ExplosionAlertCallback in the list, a snapshot is healthy unless a critical alert lasted when it was taken
+    (or less than a window of updates before), or had begun to show by then; ``visual-td3 resume RUN_DIR --list`` says
+    so. Beside the last ``keep`` snapshots stay the newest healthy one that no later alert can reach back to, and the
+    one that will be so next, where they are none of them.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, everything else as the first time::
@@ -81,6 +110,7 @@ class SnapshotCallback(BaseCallback):
         self._lock: RunLock | None = None
         self._snapshot: Snapshot | None = None
         self._last_saved: int | None = None
+        self._judges: list[HealthJudge] = []
 
     def prepare(self, model: BaseAlgorithm) -> None:
         """Find out, before anything is begun, whether the training can be put aside, and what there is to resume.
@@ -137,6 +167,7 @@ class SnapshotCallback(BaseCallback):
                 "the others have seen a step before it is put aside"
             )
         self._root = root
+        self._judges = [callback for callback in everyone if isinstance(callback, HealthJudge)]
         for name in unknown_callbacks(root):
             self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts anew")
         if self._snapshot is not None:
@@ -166,6 +197,8 @@ class SnapshotCallback(BaseCallback):
             self._say(line)
 
     def _on_rollout_start(self) -> None:
+        if any(judge.has_ended_training for judge in self._judges):
+            return  # there is nothing left to go on with
         if self._last_saved is None:
             self.save()
         elif self.model.num_timesteps - self._last_saved >= self.save_freq:
@@ -194,13 +227,51 @@ class SnapshotCallback(BaseCallback):
             "training": training_state(model, self._root, self._settings),
             "files": run_files_state(self._folder, self.logger),
         }
-        saved = self._store.save(model.num_timesteps, state, {MODEL: model.save}, self.keep)
+        saved = self._store.save(model.num_timesteps, state, {MODEL: model.save}, self.keep, health=self._health())
         self._last_saved = model.num_timesteps
         if self.verbose >= 2:
             print(
                 f"snapshot of step {saved.step:,} in {saved.seconds:.1f} s: {saved.n_bytes_written / 1e6:,.1f} MB new "
                 f"of {saved.n_bytes_total / 1e6:,.1f}"
             )
+
+    def newest_healthy(self, n_updates: int) -> Snapshot | None:
+        """Find what there is to go back to.
+
+        :param n_updates: gradient updates that it has made at most
+        :return: the last healthy snapshot; None if there is none
+        """
+        assert self._store is not None
+        try:
+            return self._store.newest_healthy(n_updates)
+        except SnapshotError:
+            return None
+
+    def mark_unhealthy(self, n_updates: int) -> None:
+        """Take back that snapshots are healthy, if they have made more gradient updates than this."""
+        assert self._store is not None
+        try:
+            self._store.mark_unhealthy(n_updates)
+        except (OSError, SnapshotError) as error:
+            print(f"snapshot: {self._folder / SNAPSHOTS}: unhealthy ones could not be marked: {error}", file=sys.stderr)
+
+    def go_back_to(self, snapshot: Snapshot) -> None:
+        """Return to what had been learnt by then; all else goes on.
+
+        :param snapshot: of :meth:`newest_healthy`
+        """
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        go_back(self.model, snapshot.state["training"], snapshot.file(MODEL))
+
+    def _health(self) -> Health | None:
+        if not self._judges:
+            return None
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        return Health(
+            is_healthy=all(judge.is_healthy for judge in self._judges),
+            n_updates=self.model._n_updates,
+            n_in_doubt=max(judge.n_updates_in_doubt for judge in self._judges),
+        )
 
     def get_state(self) -> dict[str, Any]:
         """:return: nothing: what it knows is where the snapshots are"""

@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import Points, WatchedModel
 from sb3_visual_td3.health.camera_monitor import CameraMonitor
+from sb3_visual_td3.health.finite_monitor import FiniteMonitor
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 from sb3_visual_td3.health.network_probe import NetworkProbe
 from sb3_visual_td3.health.reward_monitor import RewardMonitor
@@ -41,6 +42,7 @@ class HealthWatch:
         self.model: WatchedModel | StockWatch = model if isinstance(model, WatchedModel) else StockWatch(model)
         self.monitor = GradientMonitor(sample_freq)
         self.monitor.probe = NetworkProbe(model)
+        self.finite = FiniteMonitor()
         self._camera = CameraMonitor(sample_freq)
         self._rewards = RewardMonitor(sample_freq)
         self._last_seen = -1
@@ -51,6 +53,13 @@ class HealthWatch:
     def n_updates(self) -> int:
         """Gradient updates of the critics so far."""
         return self.model.n_updates if isinstance(self.model, StockWatch) else self._model._n_updates
+
+    def set_readers(self, *readers: Reader) -> None:
+        """Say who reads from now on: what nobody reads is not measured."""
+        self.readers = list(readers)
+        self.monitor.keep_points = "points" in readers
+        if ("points" in readers) != (self.finite in self.model.observers):
+            (self.model.observers.append if "points" in readers else self.model.observers.remove)(self.finite)
 
     def reattach(self) -> None:
         """Follow the model to networks that have replaced others; without such, nothing changes."""
@@ -107,11 +116,14 @@ class HealthWatch:
         self._camera.set_state(state["camera"])
         self._rewards.set_state(state["rewards"])
         self._last_seen = state["last_seen"]
+        if isinstance(self.model, StockWatch):  # it began to count when the model's counters were not set yet
+            self.model.n_updates = self._model._n_updates
 
     def detach(self) -> None:
         """Watch no more."""
-        if self.monitor in self.model.observers:
-            self.model.observers.remove(self.monitor)
+        for observer in (self.monitor, self.finite):
+            if observer in self.model.observers:
+                self.model.observers.remove(observer)
         if isinstance(self.model, StockWatch):
             self.model.detach()
 
@@ -135,16 +147,13 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
     if sample_freq not in of_model:
         of_model[sample_freq] = HealthWatch(model, sample_freq)
     found = of_model[sample_freq]
-    found.readers.append(reader)
-    found.monitor.keep_points = "points" in found.readers
+    found.set_readers(*found.readers, reader)
     return found
 
 
 def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
     """Read no more; the last reader ends the watch."""
-    if reader in found.readers:
-        found.readers.remove(reader)
-    found.monitor.keep_points = "points" in found.readers
+    found.set_readers(*(other for other in found.readers if other != reader))
     of_model = _watches.get(model, {})
     if not found.readers:
         found.detach()

@@ -53,6 +53,18 @@ class Cosine:
         return self.end + (self.start - self.end) * 0.5 * (1.0 - math.cos(math.pi * max(progress_remaining, 0.0)))
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """Another schedule times a factor."""
+
+    schedule: Schedule
+    factor: float
+
+    def __call__(self, progress_remaining: float) -> float:
+        """:return: the other schedule's value times the factor"""
+        return self.schedule(progress_remaining) * self.factor
+
+
 _SHAPES: dict[str, type[Linear] | type[Cosine]] = {"lin": Linear, "cos": Cosine}
 
 

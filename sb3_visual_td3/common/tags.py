@@ -2,7 +2,8 @@
 
 A name has one writer (``owner``). The x-axis is environment steps (``"step"``) unless the table says
 ``"episode"``. The 39 names of the first, hand-judged run are kept to the letter so that its readers and
-its files still compare; the rest is what that run could not see.
+its files still compare; the rest is what that run could not see. The terms of a reward that is not ours have names
+that no table knows beforehand: see :func:`reward_term`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ EPISODE_COLLISIONS = _tag("train/collisions_per_episode", "1", "collisions in th
 EPISODE_LANE_INVASIONS = _tag(
     "train/lane_invasions_per_episode", "1", "lane marks crossed in the episode", _DRIVING, "episode"
 )
+EPISODE_ROUTE_COMPLETION = _tag(
+    "train/route_completion", "1", "part of the route behind the vehicle when the episode ended", _DRIVING, "episode"
+)
+EPISODE_SUCCESS = _tag("train/success", "0|1", "1 where the episode ended in success", _DRIVING, "episode")
 
 # train/: the update
 ACTOR_LOSS = _tag("train/actor_loss", "return", "the actor's loss", _GRADIENTS)
@@ -151,6 +156,9 @@ TARGET_MOVED = {
     )
     for n in NETWORKS
 }
+GUARD_ACTIONS = _tag(
+    "agent/guard_actions", "1", "how often the guard has acted on a critical alert: see alerts.jsonl", _ALERTS
+)
 FRAME_STD = _tag("agent/frame_std", "grey level", "standard deviation of the pixels of the newest frames", _GRADIENTS)
 FRAME_CHANGE = _tag("agent/frame_change", "grey level", "mean |difference| of consecutive frames", _GRADIENTS)
 
@@ -163,6 +171,19 @@ PROGRESS_SPEED = _tag("progress/speed_kmh", "km/h", "speed of the ego vehicle", 
 # reward/: mean per step of each named term since the last point, weighted as it enters the sum
 REWARD_TERMS = ("progress", "smoothness", "lane_centring", "efficiency", "safety")
 REWARD_TERM = {t: _tag(f"reward/{t}", "reward", f"mean weighted {t} term per step", _DRIVING) for t in REWARD_TERMS}
+REWARD = "reward/"
+"""What the name of every term begins with, of terms that stand in no table too."""
+
+
+def reward_term(term: str) -> str:
+    """:return: the name that a term of the reward is logged under, of an environment that is not ours too"""
+    return REWARD + term
+
+
+def is_known(name: str) -> bool:
+    """:return: whether something may be logged under this name: it stands in the table, or is a term of a reward"""
+    return name in TAGS or name.startswith(REWARD)
+
 
 # eval/
 EVAL_REWARD = _tag("eval/mean_reward", "reward", "mean return of the evaluated policy", _EVAL)

@@ -16,7 +16,7 @@ class NetworkUpdate(NamedTuple):
     """One gradient update of one network, as its observers see it.
 
     ``groups`` maps a group name (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``) to its
-    parameters; ``values`` holds the update's own tensors, detached, under these keys:
+    parameters; ``values`` holds the update's own tensors, detached, which nobody writes to afterwards. Their keys:
 
     - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q``
       (batch, 1), ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
@@ -98,3 +98,17 @@ class WatchedModel(Protocol):
 
     def describe(self) -> Mapping[str, tuple[Any, str]]:
         """Every setting in force and where it comes from."""
+
+
+@runtime_checkable
+class GuardedModel(Protocol):
+    """What a guard asks of a model that can do more than Stable-Baselines3's."""
+
+    lr_scale: float
+    """Factor on every learning rate: schedules go on below it."""
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Return to what had been learnt beside the weights; counters and ``lr_scale`` go on.
+
+        :param state: of an earlier ``get_state``
+        """

@@ -209,6 +209,7 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
     n_points = sum(len(data[tag]) for tag in chosen)
     if n_points == 0:
         return _unknown(*(tags or ("anything",)))
+    missing = [tag for tag in tags if tag not in data]
     bad = [data[tag].where(~np.isfinite(data[tag].values)) for tag in chosen]
     bad = [series for series in bad if len(series)]
     n_bad = sum(map(len, bad))
@@ -216,44 +217,55 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
     if bad:
         first = min(bad, key=lambda series: int(series.steps[0]))
         detail = f"{n_bad} of {detail}; {first.name} at {int(first.steps[0]):,} is {first.values[0]}"
+    if n_bad <= threshold and missing:
+        return _unknown(*missing)
     return _judged(n_bad <= threshold, float(n_bad), n_points, min_points, detail)
 
 
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass where no |Q| is larger than that many times the logged bound of its step.
 
-    Where the bound is still 0 (no reward but 0 was seen) it says nothing of an untrained network.
+    Where the bound is still 0 (no reward but 0 was seen) it says nothing of an untrained network. A value from
+    before the first bound cannot be judged, and what cannot be judged does not pass.
     """
     bound = data[names.Q_BOUND].finite
-    bound = bound.where(bound.values > 0)
-    if len(bound) == 0:
+    n_points = int((bound.values > 0).sum())
+    if n_points == 0:
         return _unknown(names.Q_BOUND)
-    value, detail, n_points = -1.0, "", len(bound)
+    value, detail, n_without = -1.0, "", 0
     for series in (data[tag].finite for tag in tags):
         at = np.searchsorted(bound.steps, series.steps, side="right") - 1
-        judged = series.where(at >= 0)
+        n_without += int((at < 0).sum())
+        limits = np.where(at >= 0, bound.values[np.maximum(at, 0)], 0.0)
+        judged, limits = series.where(limits > 0), limits[limits > 0]
         if len(judged) == 0:
             continue
-        ratios = np.abs(judged.values) / bound.values[at[at >= 0]]
+        ratios = np.abs(judged.values) / limits
         worst = int(np.argmax(ratios))
         if ratios[worst] > value:
             value = float(ratios[worst])
             detail = f"largest |Q| / bound: {judged.name} at {int(judged.steps[worst]):,}"
         n_points = min(n_points, len(judged))
-    missing = _missing(data, tags)
-    if value < 0 or (value <= threshold and missing):
-        return _unknown(*(missing or tags))
     # The event file holds 32-bit floats: equality must survive the rounding.
-    return _judged(value <= threshold * (1 + 1e-6), value, n_points, min_points, detail)
+    holds = value <= threshold * (1 + 1e-6)
+    missing = _missing(data, tags)
+    if value < 0 or (holds and missing):
+        return _unknown(*(missing or tags))
+    if holds and n_without:
+        return Measurement(Status.UNKNOWN, value, f"{detail}; {n_without} values were logged before any bound")
+    return _judged(holds, value, n_points, min_points, detail)
 
 
 def tail_mean_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass where the mean over the last quarter of the steps is below the threshold, for every logged tag."""
+    """Pass where the mean over the last quarter of the steps is below the threshold, for every tag."""
     present = [data[tag].finite for tag in tags if len(data[tag].finite)]
     if not present:
         return _unknown(*tags)
     worst = max(present, key=lambda series: series.tail(LAST_QUARTER).mean())
     value = worst.tail(LAST_QUARTER).mean()
+    missing = _missing(data, tags)
+    if value < threshold and missing:
+        return _unknown(*missing)
     detail = f"mean of {worst.name} over the last quarter"
     return _judged(value < threshold, value, min(map(len, present)), min_points, detail)
 

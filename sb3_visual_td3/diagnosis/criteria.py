@@ -8,19 +8,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.cause_checks import no_sure_cause
 from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
 from sb3_visual_td3.diagnosis.checks import Check, Measurement
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
 CHECKS: Mapping[str, Check] = {**PLAIN_CHECKS, "no_sure_cause": Check(no_sure_cause)}
 """By the kind that criteria.yml names."""
+
+_OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if "actor_cnn" in name)
+_OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if "critic_cnn" in name}
+_OF_ENCODERS |= {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_DORMANT_FRACTION}
 
 
 @dataclass(frozen=True)
@@ -72,42 +77,112 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 
 
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
-    """Judge every criterion over the series of one run."""
-    reward_is_normalized = data.flag(tags.REWARD_IS_NORMALIZED) is True
+    """Judge every criterion over the series of one run.
+
+    Taking whole tags away never makes GO of NO-GO: a tag that is gone is unknown, and never a pass or an excuse. The
+    one exception is ``all_finite`` without named tags: a tag that nothing asks for may have held the only NaN.
+    """
+    run = _Run.of(criteria, data)
     results = []
-    for criterion in criteria:
-        measured = _measure(criterion, data)
-        blocks = criterion.blocking and not (criterion.scale_dependent and reward_is_normalized)
-        results.append(
-            CriterionResult(
-                id=criterion.id,
-                title=criterion.title,
-                status=measured.status,
-                blocking=blocks,
-                value=measured.value,
-                threshold=criterion.threshold,
-                source=criterion.source,
-                detail=measured.detail,
-                tags=criterion.tags,
+    # At the limits of doubles a sum is infinite and a difference NaN; neither passes a comparison.
+    with np.errstate(all="ignore"):
+        for criterion in criteria:
+            measured = _measure(criterion, data, run)
+            results.append(
+                CriterionResult(
+                    id=criterion.id,
+                    title=criterion.title,
+                    status=measured.status,
+                    blocking=run.blocks(criterion),
+                    value=measured.value,
+                    threshold=criterion.threshold,
+                    source=criterion.source,
+                    detail=measured.detail,
+                    tags=criterion.tags,
+                )
             )
-        )
     return tuple(results)
 
 
-def _measure(criterion: Criterion, data: SeriesSet) -> Measurement:
-    if criterion.needs_actor_encoder and data.flag(tags.ENCODER_IS_SHARED):
-        return Measurement(Status.NOT_APPLICABLE, None, "actor and critic share one encoder")
-    n_steps = data.n_steps
-    if criterion.applies_from_step > 0:
-        if n_steps is None:
-            return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
-        if n_steps < criterion.applies_from_step:
-            return Measurement(
-                Status.NOT_APPLICABLE,
-                None,
-                f"applies from {criterion.applies_from_step:,} steps; the run has {n_steps:,}",
-            )
-    return CHECKS[criterion.kind](data, criterion.tags, criterion.threshold, criterion.min_points)
+@dataclass(frozen=True)
+class _Run:
+    """What a run says of itself.
+
+    :param length: in environment steps, by whatever tag tells; None where none does.
+    :param judged_length: by the tags without which there is no GO. What else was logged does not decide whether a
+        criterion applies: without it the same failure would be excused.
+    :param last_step: the last environment step of any tag of the table.
+    """
+
+    encoder_is_shared: bool
+    has_no_encoder: bool
+    reward_is_normalized: bool
+    length: int | None = None
+    judged_length: int | None = None
+    last_step: int | None = None
+
+    @classmethod
+    def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
+        flags = cls(
+            encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
+            has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
+            reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
+        )
+        needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
+        length = data.n_steps
+        judged_length = data.length_told_by(needed)
+        return replace(
+            flags,
+            length=length,
+            judged_length=length if judged_length is None else judged_length,
+            last_step=max((int(data[name].steps[-1]) for name in data.names() if is_on_steps(name)), default=None),
+        )
+
+    def blocks(self, criterion: Criterion) -> bool:
+        return criterion.blocking and not (criterion.scale_dependent and self.reward_is_normalized)
+
+    def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
+        """Return the tags of a criterion that such a policy can log."""
+        absent = _OF_ENCODERS if self.has_no_encoder else _OF_ACTOR_ENCODER if self.encoder_is_shared else frozenset()
+        return tuple(tag for tag in criterion.tags if tag not in absent)
+
+    def excuses(self, criterion: Criterion) -> bool:
+        if criterion.needs_actor_encoder:
+            return self.encoder_is_shared or self.has_no_encoder
+        return bool(criterion.tags) and not self.asked_of(criterion)
+
+    def needs(self, criterion: Criterion) -> bool:
+        is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
+        return bool(criterion.tags) and is_certain and self.blocks(criterion)
+
+
+def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
+    if run.excuses(criterion):
+        why = "the policy has no encoder" if run.has_no_encoder else "actor and critic share one encoder"
+        return Measurement(Status.NOT_APPLICABLE, None, why)
+    asked = run.asked_of(criterion)
+    begin = criterion.applies_from_step
+    if begin > 0 and (run.length is None or run.judged_length is None):
+        return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
+    if begin > 0 and run.length is not None and run.length < begin:
+        return Measurement(Status.NOT_APPLICABLE, None, f"applies from {begin:,} steps; the run has {run.length:,}")
+    measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
+    if measured.status is Status.PASS:
+        return _while_logged(measured, data, asked, run.last_step)
+    if measured.status is Status.FAIL and begin > 0 and run.judged_length is not None and run.judged_length < begin:
+        detail = f"applies from {begin:,} steps, and what judges the training ends at {run.judged_length:,}"
+        return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")
+    return measured
+
+
+def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
+    """Return a pass as unknown where a tag ends long before the run does: it says nothing of what came after."""
+    ended = [tag for tag in asked if is_on_steps(tag) and last_step is not None and data[tag].ends_before(last_step)]
+    if not ended:
+        return measured
+    series = data[ended[0]].finite
+    detail = f"{measured.detail}; {series.name} ends at {int(series.steps[-1]):,}, the run at {last_step:,}"
+    return measured._replace(status=Status.UNKNOWN, detail=detail)
 
 
 def _read(path: Path) -> str:

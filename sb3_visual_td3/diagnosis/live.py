@@ -33,6 +33,7 @@ class Finding(NamedTuple):
     :ivar tag: the logged name that speaks loudest.
     :ivar value: what the rule compared with ``threshold``; NaN where it weighed several figures.
     :ivar meaning: one line.
+    :ivar remedy: what to do.
     """
 
     rule: str
@@ -43,6 +44,7 @@ class Finding(NamedTuple):
     value: float
     threshold: float
     meaning: str
+    remedy: str
 
 
 class LiveWindow:
@@ -126,4 +128,5 @@ def _finding(diagnosis: Diagnosis, newest: int) -> Finding:
         value=value,
         threshold=diagnosis.threshold,
         meaning=f"{diagnosis.title}{follows}: {speaks.tag} {speaks.note}",
+        remedy=diagnosis.remedy,
     )

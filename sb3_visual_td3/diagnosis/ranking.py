@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from sb3_visual_td3.diagnosis.findings import Diagnosis, Role
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -19,7 +21,9 @@ _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
 def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     """Run every rule over the series and rank what they find."""
-    return rank(found for rule in RULES.values() if (found := rule(data)) is not None)
+    # At the limits of doubles a sum is infinite and a ratio NaN: the rules' comparisons know what to do with both.
+    with np.errstate(all="ignore"):
+        return rank(found for rule in RULES.values() if (found := rule(data)) is not None)
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:

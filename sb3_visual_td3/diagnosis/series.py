@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,9 @@ from sb3_visual_td3.common import tags
 FloatArray = npt.NDArray[np.float64]
 StepArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+MAX_STEP = 2.0**63
+"""Event files count steps in signed 64 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +59,38 @@ class Series:
         """Return the points that ``mask`` selects."""
         return self if bool(mask.all()) else Series(self.name, self.steps[mask], self.values[mask])
 
+    @property
+    def offsets(self) -> FloatArray:
+        """Return how far each point lies behind the first: ``(n,) float64``.
+
+        Doubles hold whole numbers up to 2^53 only; differences of larger steps are exact here where they are small.
+        """
+        begin = self.steps[:1].astype(np.uint64)
+        return (self.steps.astype(np.uint64) - begin).astype(np.float64)
+
     def tail(self, fraction: float) -> Series:
         """Return the points in the last ``fraction`` of the steps that the series spans."""
         if len(self) == 0:
             return self
-        first, last = float(self.steps[0]), float(self.steps[-1])
-        return self.where(self.steps >= last - fraction * (last - first))
+        first, last = int(self.steps[0]), int(self.steps[-1])
+        return self.where(self.steps >= max(first, last - int(fraction * (last - first))))
 
     def up_to(self, step: int) -> Series:
         """Return the points at or before ``step``."""
         return self.where(self.steps <= step)
+
+    def ends_before(self, step: int) -> bool:
+        """Return whether the points break off long before a step.
+
+        By more than a twentieth of it, and than twice the longest pause that the points made before.
+        """
+        finite = self.finite
+        if len(finite) == 0:
+            return False
+        last = int(finite.steps[-1])
+        pauses = np.diff(finite.offsets)
+        longest = float(pauses.max(initial=0.0)) or max(float(last), 0.0)
+        return step - last > max(2.0 * longest, 0.05 * step)
 
     def abs_max(self) -> float:
         """Return the largest finite magnitude; NaN where there is none."""
@@ -74,8 +99,23 @@ class Series:
 
     def mean(self) -> float:
         """Return the mean of the finite values; NaN where there is none."""
+        return self._of_scaled(np.mean)
+
+    def std(self) -> float:
+        """Return the standard deviation of the finite values, as of a whole population; NaN where there is none."""
+        return self._of_scaled(np.std)
+
+    def _of_scaled(self, statistic: Callable[[FloatArray], np.floating]) -> float:
         values = self.finite.values
-        return float(values.mean()) if values.size else float("nan")
+        if values.size == 0:
+            return float("nan")
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = float(statistic(values))
+            if np.isfinite(result):
+                return result
+            # Near the largest double a sum overflows where its mean does not.
+            largest = float(np.abs(values).max())
+            return float(statistic(values / largest)) * largest
 
     def median(self) -> float:
         """Return the median of the finite values; NaN where there is none."""
@@ -88,9 +128,11 @@ class SeriesSet:
     """The series of one run, or of a window of it.
 
     :param series: by tag; a tag without a point is the same as an absent one.
+    :param told: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
+    told: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
@@ -109,26 +151,44 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether the last finite value of a 0/1 tag is 1; None where it is not logged."""
+        """Return whether a 0/1 tag is 1; None where it is not always the same; where it is not logged, what is told.
+
+        A flag excuses (a shared encoder, scaled rewards): one that contradicts itself excuses nothing.
+        """
         values = self[name].finite.values
-        return None if values.size == 0 else bool(values[-1] == 1.0)
+        if values.size == 0:
+            return self.told.get(name)
+        if (values == 1.0).all():
+            return True
+        return False if (values == 0.0).all() else None
 
     @property
     def n_steps(self) -> int | None:
-        """Length of the run in environment steps; None where no tag tells.
+        """Length of the run in environment steps; None where no tag tells."""
+        return self.length_told_by(self.series)
+
+    def length_told_by(self, names: Iterable[str]) -> int | None:
+        """Return the length of the run in environment steps, as far as these tags tell.
 
         The table's tags with that x-axis tell, and so does the sum of the episode lengths (their own
         x-axis is the episode). Tags outside the table count only where the table's say nothing.
         """
-        known = [
-            s.steps[-1] for n, s in self.series.items() if n in tags.TAGS and tags.TAGS[n].x_axis == "step" and len(s)
-        ]
-        lengths = self[tags.EPISODE_LENGTH].finite.values
-        if lengths.size:
-            known.append(np.int64(lengths[lengths > 0].sum()))
+        logged = [name for name in names if name in self]
+        known = [int(self[name].steps[-1]) for name in logged if is_on_steps(name)]
+        if tags.EPISODE_LENGTH in logged:
+            lengths = self[tags.EPISODE_LENGTH].finite.values
+            with np.errstate(over="ignore"):
+                total = float(lengths[lengths > 0].sum())
+            if total < MAX_STEP:
+                known.append(int(total))
         if not known:
-            known = [s.steps[-1] for n, s in self.series.items() if n not in tags.TAGS and len(s)]
-        return int(max(known)) if known else None
+            known = [int(self[name].steps[-1]) for name in logged if name not in tags.TAGS]
+        return max((length for length in known if length >= 0), default=None)
+
+
+def is_on_steps(name: str) -> bool:
+    """Return whether a tag stands in the table with environment steps as its x-axis."""
+    return name in tags.TAGS and tags.TAGS[name].x_axis == "step"
 
 
 def aligned(first: Series, second: Series) -> tuple[Series, Series]:

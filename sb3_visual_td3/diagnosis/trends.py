@@ -11,6 +11,9 @@ from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series
 MAX_POINTS_FOR_SLOPE = 128
 """Longer series are reduced to the medians of this many bins before the pairwise slopes are taken."""
 
+SMALLEST = 5e-324
+"""The smallest positive double: a millionth of one that is almost as small would be 0, which has no logarithm."""
+
 
 def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
     """Return the median of the slopes between all pairs of points; NaN with fewer than two distinct ``x``.
@@ -40,10 +43,9 @@ def growth_factor(series: Series) -> float:
     largest = finite.abs_max()
     if not largest > 0:
         return float("nan")
-    logs = np.log(np.maximum(np.abs(finite.values), largest * 1e-6))
-    steps = finite.steps.astype(np.float64)
-    span = float(steps[-1] - steps[0])
-    return float(np.exp(np.clip(theil_sen_slope(steps, logs) * span, -700.0, 700.0)))
+    logs = np.log(np.maximum(np.abs(finite.values), max(largest * 1e-6, SMALLEST)))
+    steps = finite.offsets
+    return float(np.exp(np.clip(theil_sen_slope(steps, logs) * float(steps[-1]), -700.0, 700.0)))
 
 
 def later_half_change(series: Series) -> float:
@@ -51,8 +53,8 @@ def later_half_change(series: Series) -> float:
     half = series.finite.tail(0.5)
     if len(half) == 0:
         return float("nan")
-    steps = half.steps.astype(np.float64)
-    return theil_sen_slope(steps, half.values) * float(steps[-1] - steps[0])
+    steps = half.offsets
+    return theil_sen_slope(steps, half.values) * float(steps[-1])
 
 
 def recent(series: Series, at_least: int = 3) -> Series:

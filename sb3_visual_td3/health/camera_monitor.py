@@ -32,6 +32,7 @@ class CameraMonitor:
             raise ValueError(f"sample_freq={sample_freq}: expected a number of steps >= 1")
         self.sample_freq = sample_freq
         self._previous: list[UInt8Array] = []
+        self._unseen: list[list[UInt8Array]] = []
         self._changes: list[float] = []
         self._points: dict[str, list[tuple[int, float]]] = {}
         self._unread: dict[str, list[float]] = {}
@@ -43,17 +44,24 @@ class CameraMonitor:
             all else is not looked at
         :param n_updates: updates made so far, for the points
         """
-        images = images_in(observations)
-        if [image.shape for image in images] == [image.shape for image in self._previous] and images:
-            pairs = zip(images, self._previous, strict=True)
-            # Several cameras: the one that moves least, for it alone may have frozen.
-            self._changes.append(min(float(frame_change(_tensor(new), _tensor(old))) for new, old in pairs))
         # An environment may write its next frame into the array that it gave.
-        self._previous = [image.copy() for image in images]
+        self._unseen.append([image.copy() for image in images_in(observations)])
+        if len(self._changes) + len(self._unseen) >= self.sample_freq:
+            self._take_changes()
         if len(self._changes) >= self.sample_freq:
             self._add(tags.FRAME_CHANGE, n_updates, sum(self._changes) / len(self._changes))
-            self._add(tags.FRAME_STD, n_updates, min(float(frame_std(_tensor(image))) for image in images))
+            self._add(tags.FRAME_STD, n_updates, min(float(frame_std(_tensor(image))) for image in self._previous))
             self._changes.clear()
+
+    def _take_changes(self) -> None:
+        """Compare the frames that came since the last time: many in a row cost less than one by one."""
+        for images in self._unseen:
+            if [image.shape for image in images] == [image.shape for image in self._previous] and images:
+                pairs = zip(images, self._previous, strict=True)
+                # Several cameras: the one that moves least, for it alone may have frozen.
+                self._changes.append(min(float(frame_change(_tensor(new), _tensor(old))) for new, old in pairs))
+            self._previous = images
+        self._unseen.clear()
 
     def _add(self, tag: str, n_updates: int, value: float) -> None:
         self._points.setdefault(tag, []).append((n_updates, value))
@@ -74,6 +82,7 @@ class CameraMonitor:
 
     def get_state(self) -> dict[str, Any]:
         """:return: the last frames, and what has not been read, as plain data"""
+        self._take_changes()
         return {
             "previous": list(self._previous),
             "changes": list(self._changes),
@@ -83,6 +92,7 @@ class CameraMonitor:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from where ``get_state`` was called."""
+        self._unseen.clear()
         self._previous = [np.array(image) for image in state["previous"]]
         self._changes = list(state["changes"])
         self._points = {tag: [(n, value) for n, value in points] for tag, points in state["points"].items()}

@@ -12,6 +12,9 @@ from sb3_visual_td3.common.types import NetworkUpdate, Points
 from sb3_visual_td3.health import quantities
 from sb3_visual_td3.health.network_probe import NetworkProbe
 
+MOST_UNFOLDED = 100
+"""Batches of rewards that may wait until their extremes are taken."""
+
 
 class GradientMonitor:
     """Watches a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
@@ -39,9 +42,10 @@ class GradientMonitor:
         self._last_q1: th.Tensor | None = None
         self._seen_by_optimizer = False
         self._last_sampled: dict[str, int] = {}
-        self._before_clipping: dict[str, list[th.Tensor]] = {}
+        self._before_clipping: dict[str, tuple[th.Tensor, th.Tensor]] = {}
         self._weights: dict[str, list[th.Tensor]] = {}
         self._value_bound: th.Tensor | None = None
+        self._unfolded: list[tuple[th.Tensor, th.Tensor]] = []
         self._start_window()
 
     def _start_window(self) -> None:
@@ -56,8 +60,10 @@ class GradientMonitor:
         """Take the norms before clipping, and the rewards of every critic update."""
         if update.network == "critic":
             self.n_updates += 1
-            if not self.norms_only:
-                self._fold_rewards(update)
+            if not self.norms_only and "rewards" in update.values:
+                self._unfolded.append((update.values["rewards"], update.values["discounts"]))
+                if len(self._unfolded) >= MOST_UNFOLDED:
+                    self._fold_rewards()
         last = self._last_sampled.get(update.network)
         if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
             self._last_sampled[update.network] = self._sampled_now = update.n_updates
@@ -67,7 +73,7 @@ class GradientMonitor:
                 self._add(tags.GRADIENT_NORM[group], norm)
                 self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
                 if not self.norms_only and not update.seen_by_optimizer:
-                    self._before_clipping[group] = quantities.gradients_of(parameters)
+                    self._before_clipping[group] = quantities.gradients_of(parameters), norm
 
     def after_clipping(self, update: NetworkUpdate) -> None:
         """Take the norms that the optimizer will see."""
@@ -75,9 +81,13 @@ class GradientMonitor:
             return
         for group, parameters in update.groups.items():
             if not update.seen_by_optimizer:
-                self._add(tags.GRADIENT_NORM_CLIPPED[group], quantities.gradient_norm(parameters))
                 # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
-                was_clipped = quantities.were_changed(self._before_clipping.pop(group), parameters)
+                gradients, norm = self._before_clipping.pop(group)
+                was_clipped = quantities.were_changed(gradients, parameters)
+                # On a CPU it is known at once when the norm is still the one before.
+                if was_clipped.device.type != "cpu" or was_clipped:
+                    norm = quantities.gradient_norm(parameters)
+                self._add(tags.GRADIENT_NORM_CLIPPED[group], norm)
                 self._add(tags.CLIP_FRACTION[group], was_clipped)
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
@@ -110,6 +120,7 @@ class GradientMonitor:
             self._last_q1 = values["q_values"][:, 0].mean().detach()
         if "target_q" in values:
             self._add(tags.TARGET_Q_MEAN, values["target_q"].mean())
+        self._fold_rewards()
         for tag, extreme in self._extremes_since_point.items():
             self._keep(tag, extreme)
         self._extremes_since_point.clear()
@@ -144,14 +155,15 @@ class GradientMonitor:
         for tag, value in probed.items():
             self._add(tag, value)
 
-    def _fold_rewards(self, update: NetworkUpdate) -> None:
-        if "rewards" not in update.values:
+    def _fold_rewards(self) -> None:
+        """Take the extremes of the rewards since the last time: of many at once, for each call has its price."""
+        if not self._unfolded:
             return
-        rewards, discounts = update.values["rewards"], update.values["discounts"]
-        for tag, fold, extreme in (
-            (tags.REWARD_MIN, th.minimum, rewards.min()),
-            (tags.REWARD_MAX, th.maximum, rewards.max()),
-        ):
+        rewards = th.cat([reward for reward, _ in self._unfolded])
+        discounts = th.cat([_as_many(discount, reward) for reward, discount in self._unfolded])
+        self._unfolded.clear()
+        lowest, highest = rewards.aminmax()
+        for tag, fold, extreme in ((tags.REWARD_MIN, th.minimum, lowest), (tags.REWARD_MAX, th.maximum, highest)):
             self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
             self._extremes_since_point[tag] = _fold(fold, self._extremes_since_point.get(tag), extreme)
         self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(rewards, discounts))
@@ -189,6 +201,7 @@ class GradientMonitor:
         """
         if not self._sums:
             return {}
+        self._fold_rewards()
         means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
         if tags.POLICY_Q_VALUE in means and tags.Q1_VALUE in means:
             means[tags.Q_GAP] = means[tags.POLICY_Q_VALUE] - means[tags.Q1_VALUE]
@@ -212,6 +225,7 @@ class GradientMonitor:
 
         :return: plain data: numbers with the type of tensor that they are
         """
+        self._fold_rewards()
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
         last_q1 = {} if self._last_q1 is None else {tags.Q1_VALUE: self._last_q1}
         values = _transfer({str(number): value for number, (*_, value) in enumerate(self._points)})
@@ -238,6 +252,7 @@ class GradientMonitor:
         :param device: where the model is, whose updates are folded into what is restored here
         """
         self._start_window()
+        self._unfolded.clear()
         self._last_sampled = dict(state["last_sampled"])
         self.n_updates = state["n_updates"]
         self._counts = dict(state["counts"])
@@ -260,6 +275,13 @@ class GradientMonitor:
 def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor) -> th.Tensor:
     value = value.detach()
     return value if so_far is None else fold(so_far, value)
+
+
+def _as_many(discounts: th.Tensor, rewards: th.Tensor) -> th.Tensor:
+    """:return: one discount for each reward, where the rewards are"""
+    if discounts.device != rewards.device:  # a number of Python's, which costs no transfer
+        return th.full_like(rewards, float(discounts))
+    return discounts.expand_as(rewards)
 
 
 def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:

@@ -34,7 +34,7 @@ class NetworkProbe:
         # Networks are looked up afresh each time: loading may replace them.
         self._model = weakref.ref(model)
         self._n_images = n_images
-        self._small_before: dict[Network, list[th.Tensor]] = {}
+        self._small_before: dict[Network, th.Tensor] = {}
 
     def targets_moved(self) -> dict[str, th.Tensor]:
         """Say of each target network whether it is another than at the call before.
@@ -44,19 +44,25 @@ class NetworkProbe:
         :return: 0 or 1 by tag; from the second call on
         """
         moved = {}
-        for network, (_, target) in self._pairs().items():
-            small = smallest(target)
+        for network in NETWORKS:
+            target = getattr(self._model(), f"{network}_target", None)
+            if not isinstance(target, nn.Module):
+                continue
+            small = th.cat([weight.flatten() for weight in smallest(_weights(target))])
             before = self._small_before.get(network)
-            if before is not None and [old.shape for old in before] == [new.shape for new in small]:
-                differs = [(new != old).any() for new, old in zip(small, before, strict=True)]
-                moved[tags.TARGET_MOVED[network]] = th.stack(differs).any().float()
-            self._small_before[network] = [weight.clone() for weight in small]
+            if before is not None and before.shape == small.shape:
+                moved[tags.TARGET_MOVED[network]] = (small != before).any().float()
+            self._small_before[network] = small
         return moved
 
     def distances(self) -> dict[str, th.Tensor]:
         """:return: by tag, the L2 distance of each network from its target copy"""
-        pairs = self._pairs().items()
-        return {tags.TARGET_DISTANCE[name]: quantities.distance(online, target) for name, (online, target) in pairs}
+        found = {}
+        for network in NETWORKS:
+            online, target = getattr(self._model(), network, None), getattr(self._model(), f"{network}_target", None)
+            if isinstance(online, nn.Module) and isinstance(target, nn.Module):
+                found[tags.TARGET_DISTANCE[network]] = quantities.distance(_weights(online), _weights(target))
+        return found
 
     def dormancy(self, observations: Observations) -> dict[str, th.Tensor]:
         """Probe the critic's encoder.
@@ -74,7 +80,7 @@ class NetworkProbe:
 
     def get_state(self) -> dict[str, Any]:
         """:return: what the target networks looked like at the last call, as plain data"""
-        return {name: [weight.cpu().numpy() for weight in small] for name, small in self._small_before.items()}
+        return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
         """Go on from where ``get_state`` was called.
@@ -83,18 +89,8 @@ class NetworkProbe:
         :param device: where the networks are
         """
         self._small_before = {
-            name: [th.from_numpy(np.array(weight)).to(device) for weight in state[name]]
-            for name in NETWORKS
-            if name in state
+            name: th.from_numpy(np.array(state[name])).to(device) for name in NETWORKS if name in state
         }
-
-    def _pairs(self) -> dict[Network, tuple[list[th.Tensor], list[th.Tensor]]]:
-        pairs: dict[Network, tuple[list[th.Tensor], list[th.Tensor]]] = {}
-        for network in NETWORKS:
-            online, target = getattr(self._model(), network, None), getattr(self._model(), f"{network}_target", None)
-            if isinstance(online, nn.Module) and isinstance(target, nn.Module):
-                pairs[network] = (_weights(online), _weights(target))
-        return pairs
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:

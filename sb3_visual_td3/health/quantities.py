@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch as th
 
 SATURATED = 0.98
 """An action with a larger absolute value counts as saturated: tanh' is below 0.04 there."""
+
+
+def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
+    """L2 norm of all numbers together.
+
+    :param tensors: at least one, all on one device
+    :return: a scalar >= 0 (not finite where a number is not)
+    """
+    # What th.nn.utils.get_total_norm gives, to the bit, without looking for several devices.
+    norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
+    return norm
 
 
 def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
@@ -17,24 +30,33 @@ def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     :return: a scalar >= 0 (not finite where a gradient is not)
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return th.nn.utils.get_total_norm(gradients) if gradients else th.zeros(())
+    return total_norm(gradients) if gradients else th.zeros(())
 
 
-def gradients_of(parameters: Iterable[th.Tensor]) -> list[th.Tensor]:
-    """:return: copies of the gradients that are there"""
-    return [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
+    """:return: a copy of the gradients that are there, as one vector"""
+    gradients = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
+    return th.cat(gradients) if gradients else th.zeros(0)
 
 
-def were_changed(before: Sequence[th.Tensor], parameters: Iterable[th.Tensor]) -> th.Tensor:
+def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Whether any gradient is another number than it was.
 
     :param before: what :func:`gradients_of` gave for the same parameters
     :param parameters: the parameters
     :return: a scalar, 1 or 0; what was NaN before does not count
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    changed = [((new != old) & ~old.isnan()).any() for new, old in zip(gradients, before, strict=True)]
-    return th.stack(changed).any().float() if changed else th.zeros(())
+    if before.device.type != "cpu" or before.dtype not in {th.float32, th.float64}:
+        return ((gradients_of(parameters) != before) & ~before.isnan()).any().float()
+    gradients = [parameter.grad.flatten().numpy() for parameter in parameters if parameter.grad is not None]
+    places = np.cumsum([gradient.size for gradient in gradients[:-1]])
+    return th.tensor(float(any(map(_differs, np.split(before.numpy(), places), gradients))))
+
+
+def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bool:
+    """:return: what torch would say, five times as fast, and faster still where nothing does"""
+    differs = new != old
+    return bool(differs.any()) and bool((differs & ~np.isnan(old)).any())
 
 
 def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.Tensor:
@@ -48,7 +70,7 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
     """
     steps = th._foreach_sub(list(after), list(before))
     smallest = th.finfo(before[0].dtype).tiny
-    return th.nn.utils.get_total_norm(steps) / th.nn.utils.get_total_norm(list(before)).clamp(min=smallest)
+    return total_norm(steps) / total_norm(before).clamp(min=smallest)
 
 
 def action_saturation(actions: th.Tensor) -> th.Tensor:
@@ -86,4 +108,4 @@ def distance(weights: Sequence[th.Tensor], others: Sequence[th.Tensor]) -> th.Te
     :param others: of its target copy
     :return: a scalar >= 0
     """
-    return th.nn.utils.get_total_norm(th._foreach_sub(list(weights), list(others)))
+    return total_norm(th._foreach_sub(list(weights), list(others)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,7 @@ class RewardMonitor:
         :param n_updates: updates made so far, for the points
         """
         self._seen.append(np.array(rewards))
-        is_finite = bool(np.isfinite(rewards).all())
-        if len(self._seen) >= self.sample_freq or not is_finite:
+        if len(self._seen) >= self.sample_freq or not all(map(math.isfinite, rewards.tolist())):
             self._points[tags.REWARD_MIN].append((n_updates, float(np.min(self._seen))))
             self._points[tags.REWARD_MAX].append((n_updates, float(np.max(self._seen))))
             self._seen.clear()

@@ -3,74 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
 from sb3_visual_td3.report.event_reader import RunData
+from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
+from sb3_visual_td3.report.hyperparams_found import RunSettings
+from sb3_visual_td3.report.metric import Metric
+from sb3_visual_td3.report.recommendation import Recommendation, recommend
+from sb3_visual_td3.report.sections.alerts import Alert
+from sb3_visual_td3.report.sections.run_sections import RunSections
+from sb3_visual_td3.report.settings_answers import Answer, answers, effect
 from sb3_visual_td3.runs.manifest import RunManifest
-
-ALERT_PREFIX = "alerts/"
-_SHORT_ALERT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Statistics of one tag: over its finite values, first and last as they are."""
-
-    n: int
-    first: float
-    last: float
-    mean: float
-    std: float
-    min: float
-    max: float
-    first_step: int
-    last_step: int
-
-    @classmethod
-    def of(cls, series: Series) -> Metric:
-        """Compute the statistics of a series that is not empty (population standard deviation)."""
-        finite = series.finite.values
-        if finite.size == 0:
-            finite = np.array([np.nan])
-        # A value near the largest double overflows in the square; that is infinite, not a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return cls(
-                n=len(series),
-                first=float(series.values[0]),
-                last=float(series.values[-1]),
-                mean=float(finite.mean()),
-                std=float(finite.std()),
-                min=float(finite.min()),
-                max=float(finite.max()),
-                first_step=int(series.steps[0]),
-                last_step=int(series.steps[-1]),
-            )
-
-
-@dataclass(frozen=True)
-class AlertCount:
-    """How often one alert was active; points that say 0 are no alerts.
-
-    :param first_step: step of the first activation; None where there was none.
-    """
-
-    n_points: int
-    n_active: int
-    first_step: int | None
-
-    @classmethod
-    def of(cls, series: Series) -> AlertCount:
-        """Count the points that are 1."""
-        active = series.steps[series.values == 1.0]
-        return cls(len(series), int(active.size), int(active[0]) if active.size else None)
 
 
 @dataclass(frozen=True)
@@ -78,8 +28,11 @@ class Analysis:
     """One run, judged.
 
     :param name: what tells the run apart from the others of the report.
-    :param alerts: by short name: "warning", "critical", and the rest of the tag for other rules.
     :param missing: names of the table that the run did not log.
+    :param settings: the run's hyperparameters, and where each comes from.
+    :param answers: what the settings answered because the event file did not.
+    :param hyperparams: the hyperparameters against well-known ones; empty where none is known.
+    :param recommendation: what to change; empty for a run that may go on.
     """
 
     name: str
@@ -88,15 +41,28 @@ class Analysis:
     criteria: tuple[CriterionResult, ...]
     diagnoses: tuple[Diagnosis, ...]
     metrics: Mapping[str, Metric]
-    alerts: Mapping[str, AlertCount]
     missing: tuple[str, ...]
     manifest: RunManifest | None
     notes: tuple[str, ...]
+    settings: RunSettings = field(default_factory=RunSettings)
+    answers: tuple[Answer, ...] = ()
+    hyperparams: tuple[ComparedParameter, ...] = ()
+    recommendation: Recommendation = field(default_factory=Recommendation)
 
     @property
     def series(self) -> SeriesSet:
         """The series that were judged."""
         return self.data.series
+
+    @cached_property
+    def sections(self) -> RunSections:
+        """The figures below the verdict; computed when they are first asked for."""
+        return RunSections.of(self.series, self.criteria, self.diagnoses)
+
+    @property
+    def alerts(self) -> Mapping[str, Alert]:
+        """By short name: "warning", "critical", and the rest of the tag for other rules."""
+        return self.sections.alerts
 
     def blocking(self, status: Status) -> tuple[CriterionResult, ...]:
         """Return the blocking criteria of one status."""
@@ -115,24 +81,33 @@ def analyse(
     name: str,
     manifest: RunManifest | None = None,
     notes: Sequence[str] = (),
+    settings: RunSettings | None = None,
 ) -> Analysis:
-    """Judge the series of a run. The manifest is shown and decides nothing."""
+    """Judge the series of a run.
+
+    :param manifest: shown, and decides nothing.
+    :param settings: answer what the event file leaves open; the notes say where they did, and what came of it.
+    """
+    settings = settings or RunSettings()
     series = data.series
-    results = judge(criteria, series)
-    logged = series.names()
+    answered, against = answers(settings, series)
+    known = replace(series, told={answer.tag: True for answer in answered})
+    results, diagnoses = judge(criteria, known), diagnose(known)
+    verdict = decide(results)
+    hyperparams = compare_hyperparams(settings, series)
+    answers_did = effect(answered, series, criteria, results, diagnoses)
     return Analysis(
         name=name,
         data=data,
-        verdict=decide(results),
+        verdict=verdict,
         criteria=results,
-        diagnoses=diagnose(series),
-        metrics={tag: Metric.of(series[tag]) for tag in logged},
-        alerts={
-            _SHORT_ALERT_NAMES.get(tag, tag.removeprefix(ALERT_PREFIX)): AlertCount.of(series[tag])
-            for tag in logged
-            if tag.startswith(ALERT_PREFIX)
-        },
+        diagnoses=diagnoses,
+        metrics={tag: Metric.of(series[tag]) for tag in series.names()},
         missing=tuple(tag for tag in tags.TAGS if tag not in series),
         manifest=manifest,
-        notes=(*data.notes, *notes),
+        notes=(*data.notes, *notes, *against, *answers_did, *contradictions(hyperparams)),
+        settings=settings,
+        answers=answered,
+        hyperparams=hyperparams,
+        recommendation=recommend(verdict, diagnoses, settings, series),
     )

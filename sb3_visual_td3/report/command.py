@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
-from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs
-from sb3_visual_td3.report.event_reader import OnBytes, UnreadableRunError, read_run
+from sb3_visual_td3.report.console import BeginPart, complain, one_line, progress, say, status, unseen
+from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
+from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
+from sb3_visual_td3.report.export_csv import report_csv, series_csv
+from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
+from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
+from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
+from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
+from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, FoundRuns, watch
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, write_reports
 
-FORMATS = ("md", "html", "json")
+FORMATS = ("md", "html", "json", "csv")
+DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 MAX_REASONS = 4
 
@@ -39,18 +47,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: PATH itself where it holds a run.json, else the current folder)",
     )
     parser.add_argument("--criteria", type=Path, metavar="FILE", help="YAML file that changes or adds criteria")
+    parser.add_argument("--hyperparams", type=Path, metavar="FILE", help=HYPERPARAMS_HELP)
+    parser.add_argument("--tags", type=Path, metavar="FILE", help=TAGS_HELP)
     parser.add_argument(
         "--format",
         type=_formats,
-        default=FORMATS,
-        metavar="md,html,json",
-        help="which reports to write (default: all three)",
+        default=DEFAULT_FORMATS,
+        metavar="md,html,json,csv",
+        help="which reports to write (default: md,html,json); csv is report.csv, a row per tag, and series.csv, "
+        "a row per point",
     )
     parser.add_argument(
         "--fail-on",
         choices=("no-go", "insufficient"),
         default="insufficient",
         help="no-go: exit 0 where the data do not suffice for a verdict (default: insufficient, exit 3)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="look again and again at runs that still go on: say it when the verdict changes, keep the reports up to "
+        "date, end when run.json says that every run is finished, or by Ctrl-C, with the last verdict's exit code",
+    )
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"with --watch: how long to wait between two looks (default: {DEFAULT_INTERVAL_S:g})",
     )
 
 
@@ -62,31 +85,38 @@ def run(args: argparse.Namespace) -> int:
     try:
         return int(_report(args))
     except (ValueError, OSError) as error:
-        _complain(error)
+        complain(error)
         return int(ExitCode.UNREADABLE)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        _complain(f"internal error, please report it: {type(error).__name__}: {error} ({where})")
+        complain(f"internal error, please report it: {type(error).__name__}: {error} ({where})")
         return int(ExitCode.INTERNAL_ERROR)
 
 
 def _report(args: argparse.Namespace) -> ExitCode:
-    criteria = load_criteria(args.criteria)
-    unreadable: list[str] = []
-    runs = _find_all(args.paths, unreadable)
-    analyses = _analyse_all(runs, criteria, unreadable)
-    for line in unreadable:
-        _complain(line)
+    analyses: Sequence[Analysis]
+    if args.interval is not None and not args.watch:
+        raise ValueError(f"--interval {args.interval:g} says how often to look: give --watch as well")
+    job = _Job(
+        paths=tuple(args.paths),
+        output=args.output,
+        formats=tuple(args.format),
+        criteria=load_criteria(args.criteria),
+        tag_mapping=None if args.tags is None else load_tag_mapping(args.tags),
+        hyperparams=None if args.hyperparams is None else given_settings(args.hyperparams),
+    )
+    if args.watch:
+        watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status)
+        analyses, unreadable, written = watched.analyses, watched.problems, watched.written
+    else:
+        analyses, unreadable, written = job.do_once()
+    for analysis in analyses:
+        say(_summary(analysis))
+    if written:
+        say(["Reports:", *(f"  {path.resolve()}" for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
-    codes += [ExitCode.UNREADABLE] * len(unreadable)
-    if analyses:
-        contents = {f"report.{form}": _renderer(form)(analyses, unreadable) for form in args.format}
-        written = write_reports(output_folders(args.output, args.paths), contents)
-        for analysis in analyses:
-            _say(_summary(analysis))
-        _say(["Reports:", *(f"  {path.resolve()}" for path in written)])
-    return worst(codes)
+    return worst([*codes, *(ExitCode.UNREADABLE for _ in unreadable)])
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
@@ -95,18 +125,85 @@ def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
     return EXIT_CODE_OF[verdict]
 
 
-def _find_all(paths: Iterable[Path], unreadable: list[str]) -> list[tuple[str, RunFiles]]:
-    found: dict[Path, tuple[str, RunFiles]] = {}
-    for path in paths:
-        try:
-            runs = find_runs(path)
-        except (UnreadableRunError, OSError) as error:
-            unreadable.append(_one_line(error))
-            continue
-        for files in runs:
-            found.setdefault(files.path.resolve(), (_name(path, files, n_runs=len(runs)), files))
-    names = [name for name, _ in found.values()]
-    return [(name if names.count(name) == 1 else str(files.path), files) for name, files in found.values()]
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for, and what it takes to do it."""
+
+    paths: tuple[Path, ...]
+    output: Path | None
+    formats: tuple[str, ...]
+    criteria: Sequence[Criterion]
+    tag_mapping: TagMapping | None
+    hyperparams: Layer | None
+
+    def do_once(self) -> tuple[Sequence[Analysis], Sequence[str], Sequence[Path]]:
+        """Read, judge and write; return the runs, what could not be read, and the reports."""
+        found = self.find()
+        unreadable = [*found.waiting, *found.problems]
+        n_bytes = sum(file.stat().st_size for _, files in found.runs for file in files.files if file.exists())
+        with progress(n_bytes >= PROGRESS_FROM_BYTES) as begin:
+            analyses = self._analyse_all(found.runs, unreadable, n_bytes, begin)
+            for line in unreadable:
+                complain(line)
+            written = self.publish(analyses, unreadable, begin) if analyses else ()
+        return analyses, unreadable, written
+
+    def find(self) -> FoundRuns:
+        """Look for the runs, each once, whatever the paths have in common."""
+        found: dict[Path, tuple[str, RunFiles]] = {}
+        waiting, problems = [], []
+        for path in self.paths:
+            try:
+                runs = find_runs(path)
+            except UnreadableRunError as error:
+                waiting.append(one_line(error))
+                continue
+            except OSError as error:
+                problems.append(one_line(error))
+                continue
+            for files in runs:
+                found.setdefault(files.path.resolve(), (_name(path, files, n_runs=len(runs)), files))
+        names = [name for name, _ in found.values()]
+        named = [(name if names.count(name) == 1 else str(files.path), files) for name, files in found.values()]
+        return FoundRuns(named, waiting, problems)
+
+    def is_finished(self, files: RunFiles) -> bool:
+        """Return whether run.json says that the run has ended."""
+        manifest, _ = find_manifest(files.path)
+        return manifest is not None and manifest.finished is not None
+
+    def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
+        """Judge a run, with what is known of it beside its event files."""
+        manifest, note = find_manifest(files.path)
+        zoo_folder, zoo_note = find_zoo_folder(files.path)
+        settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
+        notes = [*filter(None, (note, zoo_note)), *settings_notes]
+        data = with_our_names(data, self.tag_mapping)
+        return analyse(data, self.criteria, name=name, manifest=manifest, notes=notes, settings=settings)
+
+    def publish(
+        self, analyses: Sequence[Analysis], unreadable: Sequence[str], begin: BeginPart = unseen
+    ) -> Sequence[Path]:
+        """Write the reports and return their paths."""
+        advance = begin("Writing reports", len(self.formats))
+        contents: dict[str, str] = {}
+        for form in self.formats:
+            contents |= _rendered(form, analyses, unreadable)
+            advance(1)
+        return write_reports(output_folders(self.output, self.paths), contents)
+
+    def _analyse_all(
+        self, runs: Sequence[tuple[str, RunFiles]], unreadable: list[str], n_bytes: int, begin: BeginPart
+    ) -> list[Analysis]:
+        analyses = []
+        on_bytes, on_run = begin("Reading event files", n_bytes), begin("Judging", len(runs))
+        for name, files in runs:
+            try:
+                analyses.append(self.analyse(name, files, read_run(files.path, files.files, on_bytes)))
+            except (UnreadableRunError, OSError) as error:
+                unreadable.append(one_line(error))
+            on_run(1)
+        return analyses
 
 
 def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
@@ -116,35 +213,11 @@ def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
     return f"{own}/{files.path.relative_to(path)}"
 
 
-def _analyse_all(
-    runs: Sequence[tuple[str, RunFiles]], criteria: Sequence[Criterion], unreadable: list[str]
-) -> list[Analysis]:
-    analyses = []
-    n_bytes = sum(file.stat().st_size for _, files in runs for file in files.files if file.exists())
-    with _progress(n_bytes) as on_bytes:
-        for name, files in runs:
-            try:
-                data = read_run(files.path, files.files, on_bytes)
-            except (UnreadableRunError, OSError) as error:
-                unreadable.append(_one_line(error))
-                continue
-            manifest, note = find_manifest(files.path)
-            analyses.append(analyse(data, criteria, name=name, manifest=manifest, notes=[note] if note else []))
-    return analyses
-
-
-@contextmanager
-def _progress(n_bytes: int) -> Iterator[OnBytes | None]:
-    """Show a progress bar on a terminal's stderr where there is much to read."""
-    if n_bytes < PROGRESS_FROM_BYTES or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Reading event files", total=n_bytes)
-        yield lambda n: progress.advance(task, n)
+def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]) -> dict[str, str]:
+    """Return the files of a format, text by name."""
+    if form == "csv":
+        return {"report.csv": report_csv(analyses), "series.csv": series_csv(analyses)}
+    return {f"report.{form}": _renderer(form)(analyses, unreadable)}
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
@@ -185,23 +258,11 @@ def _formats(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        sys.stdout.write(_printable(line) + "\n")
-
-
-def _complain(error: object) -> None:
-    sys.stderr.write(f"visual-td3 report: {_printable(_one_line(error))}\n")
-
-
-def _one_line(error: object) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'file'}: {error.strerror}"
-    return " ".join(str(error).split())
-
-
-def _printable(text: str) -> str:
-    """Return text without control characters: a tag or a folder's name may hold a terminal's escape codes."""
-    visible = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    encoding = sys.stdout.encoding or "utf-8"
-    return visible.encode(encoding, "replace").decode(encoding)
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of seconds above 0")
+    return seconds

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Status, Verdict
-from sb3_visual_td3.report.analysis import Analysis, Metric
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.metric import Metric
 
 HEADINGS = (
     "Run",

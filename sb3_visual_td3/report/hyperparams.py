@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sb3_visual_td3.runs.manifest import RunManifest
+from sb3_visual_td3.report.hyperparams_found import RunSettings
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 
 def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]:
@@ -29,6 +30,15 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
     rows += [("command", " ".join(manifest.command))] if manifest.command else []
     rows += [(f"version of {package}", _text(version)) for package, version in sorted(manifest.versions.items())]
     return tuple((name, value) for name, value in rows if value != "null")
+
+
+def other_setting_rows(settings: RunSettings) -> tuple[tuple[str, str, str], ...]:
+    """Return name, value and source of what other files than run.json tell."""
+    return tuple(
+        (name, _text(found.value), found.source)
+        for name, found in settings.told_settings()
+        if found.source != FILE_NAME
+    )
 
 
 def _flatten(prefix: str, values: Mapping[str, Any], rows: list[tuple[str, str]]) -> None:

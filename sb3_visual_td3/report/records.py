@@ -5,18 +5,29 @@ Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfre
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+import numpy as np
+import numpy.typing as npt
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+
+from sb3_visual_td3.report.checksums import masked_crc32c
 
 MAX_RECORD_BYTES = 1 << 30
 """A length beyond this is a damaged header, not a record."""
 
+READ_BYTES = 1 << 20
+"""Bytes of one batch; more where a single record is longer."""
+
 _HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
+FOOTER_BYTES = 4
+FRAME_BYTES = _HEADER.size + FOOTER_BYTES
+"""What a record takes beside its own bytes."""
 
 
 class DamagedRecordError(ValueError):
@@ -32,40 +43,89 @@ class DamagedRecordError(ValueError):
         self.n_whole = n_whole
         self.offset = offset
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the file merely ends too soon: of one that grows, the rest is still to come."""
+        return self.reason == CUT_OFF
 
-def read_records(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[bytes]:
-    """Yield the records of a file, in order.
 
-    :param on_bytes: called with the number of bytes of each record, for a progress bar.
+CUT_OFF, DAMAGED = "cut off", "damaged"
+
+
+def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[list[bytes]]:
+    """Yield the records of a file in order, some thousands at a time, each held against its checksum.
+
+    :param offset: where to begin, the end of a record.
+    :param n_whole: records before it, for messages.
     :raises DamagedRecordError: after the last whole record, where the file does not end with one.
     :raises OSError: if the file cannot be read.
     """
-    with path.open("rb") as stream:
-        n_whole, offset = 0, 0
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(offset)
+        buffer, n_wanted = b"", READ_BYTES
         while True:
-            record = _read_one(stream, n_whole, offset)
-            if record is None:
-                return
-            n_bytes = _HEADER.size + len(record) + _FOOTER.size
-            n_whole, offset = n_whole + 1, offset + n_bytes
-            if on_bytes is not None:
-                on_bytes(n_bytes)
-            yield record
+            chunk = stream.read(n_wanted)
+            buffer += chunk
+            frames = _frames(buffer)
+            n_good = _n_undamaged(buffer, frames)
+            records = [buffer[begin:end] for begin, end in zip(frames.begins[:n_good], frames.ends, strict=False)]
+            if records:
+                yield records
+            n_whole += n_good
+            n_used = frames.ends[n_good - 1] + FOOTER_BYTES if n_good else 0
+            offset += n_used
+            buffer = buffer[n_used:]
+            if frames.is_damaged or n_good < len(frames.ends):
+                raise DamagedRecordError(DAMAGED, n_whole, offset)
+            if not chunk:
+                break
+            n_left = os.fstat(stream.fileno()).st_size - offset - len(buffer)
+            n_wanted = max(READ_BYTES, min(frames.n_missing, n_left))
+    if buffer:
+        raise DamagedRecordError(CUT_OFF, n_whole, offset)
 
 
-def _read_one(stream: BinaryIO, n_whole: int, offset: int) -> bytes | None:
-    header = stream.read(_HEADER.size)
-    if not header:
-        return None
-    if len(header) < _HEADER.size:
-        raise DamagedRecordError("cut off", n_whole, offset)
-    length, header_checksum = _HEADER.unpack(header)
-    if masked_crc32c(header[:8]) != header_checksum or length > MAX_RECORD_BYTES:
-        raise DamagedRecordError("damaged", n_whole, offset)
-    body = stream.read(length)
-    footer = stream.read(_FOOTER.size)
-    if len(body) < length or len(footer) < _FOOTER.size:
-        raise DamagedRecordError("cut off", n_whole, offset)
-    if masked_crc32c(body) != _FOOTER.unpack(footer)[0]:
-        raise DamagedRecordError("damaged", n_whole, offset)
-    return bytes(body)
+class _Frames(NamedTuple):
+    """Where the records of a buffer lie.
+
+    :ivar is_damaged: whether the header after the last one is no header.
+    :ivar n_missing: bytes that the record after the last one still needs.
+    """
+
+    begins: list[int]
+    ends: list[int]
+    is_damaged: bool
+    n_missing: int
+
+
+def _frames(buffer: bytes) -> _Frames:
+    begins: list[int] = []
+    ends: list[int] = []
+    at, size = 0, len(buffer)
+    while at + _HEADER.size <= size:
+        length, checksum = _HEADER.unpack_from(buffer, at)
+        if checksum != _length_checksum(length) or length > MAX_RECORD_BYTES:
+            return _Frames(begins, ends, True, 0)
+        begin = at + _HEADER.size
+        at = begin + length + FOOTER_BYTES
+        if at > size:
+            return _Frames(begins, ends, False, at - size)
+        begins.append(begin)
+        ends.append(begin + length)
+    return _Frames(begins, ends, False, 0)
+
+
+@lru_cache(maxsize=4096)
+def _length_checksum(length: int) -> int:
+    return int(pywrap_tensorflow.masked_crc32c(length.to_bytes(8, "little")))
+
+
+def _n_undamaged(buffer: bytes, frames: _Frames) -> int:
+    """Return how many of the records come before the first whose checksum does not hold."""
+    if not frames.ends:
+        return 0
+    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, dtype=np.uint8)
+    begins, ends = np.array(frames.begins), np.array(frames.ends)
+    told = np.ascontiguousarray(data[ends[:, None] + np.arange(FOOTER_BYTES)]).view("<u4")[:, 0]
+    wrong = np.flatnonzero(masked_crc32c(data, begins, ends) != told)
+    return int(wrong[0]) if wrong.size else len(frames.ends)

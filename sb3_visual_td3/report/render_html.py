@@ -16,8 +16,18 @@ from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report import wording
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.hyperparams import hyperparam_rows
-from sb3_visual_td3.report.plots import Figure, plots
+from sb3_visual_td3.report.document import Code, Flag
+from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
+from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
+from sb3_visual_td3.report.plots.figures import Figure
+from sb3_visual_td3.report.plots.overlays import overlays
+from sb3_visual_td3.report.plots.run_plots import plots
+from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
+from sb3_visual_td3.report.visible import visible
+from sb3_visual_td3.report.zoo_diff import zoo_diff
+
+MAX_CHARACTERS = 4000
+"""Of one cell or sentence of the page; the longest of ours has a tenth of that."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -26,6 +36,7 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
     """Return the page: the verdict first, then why, what to do, the criteria, plots and metrics of each run."""
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]
+    drawn_over = overlays(analyses)
     return environment.get_template("report.html.j2").render(
         analyses=analyses,
         plotted=plotted,
@@ -33,9 +44,10 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
         verdict=worst_verdict(a.verdict for a in analyses),
         headings=HEADINGS,
         comparison=comparison(analyses) if len(analyses) > 1 else (),
+        overlays=drawn_over,
         style=Markup(_source("style.css")),
-        script=Markup(_source("plots.js")),
-        plotly=Markup(get_plotlyjs()) if any(plotted) else None,
+        script=Markup(_source("page.js")),
+        plotly=Markup(get_plotlyjs()) if drawn_over or any(plotted) else None,
     )
 
 
@@ -43,14 +55,32 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
+        finalize=_harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals.update(wording=wording, table=tags.TAGS, hyperparam_rows=hyperparam_rows)
+    environment.globals.update(
+        zoo_diff=zoo_diff,
+        comparison_table=comparison_table,
+        reference_sources=reference_sources,
+        other_setting_rows=other_setting_rows,
+    )
+    environment.globals.update(tell_logged=tell_logged, tell_missing=tell_missing)
+    environment.globals.update(warning_tag=tags.ALERT_WARNING, critical_tag=tags.ALERT_CRITICAL)
+    environment.tests["code"] = lambda part: isinstance(part, Code)
+    environment.tests["flag"] = lambda part: isinstance(part, Flag)
     environment.filters["number"] = number
     environment.filters["figure_json"] = figure_json
     return environment
+
+
+def _harmless(value: object) -> object:
+    """Return what a template shows without control characters, and not endless; our own markup as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return visible(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…")
 
 
 def _source(name: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.hyperparams_notation import reference_table
+from sb3_visual_td3.report.sections.alerts import Alert
 
 FORMAT_VERSION = 1
 
@@ -79,15 +81,59 @@ def _run(analysis: Analysis) -> dict[str, Any]:
         "missing_tags": list(analysis.missing),
         "alert_points": {name: alert.n_points for name, alert in analysis.alerts.items()},
         "alert_first_steps": {name: alert.first_step for name, alert in analysis.alerts.items()},
+        **run_figures(analysis),
         "notes": list(analysis.notes),
         "manifest": None if analysis.manifest is None else asdict(analysis.manifest),
+        **_settings(analysis),
+    }
+
+
+def _settings(analysis: Analysis) -> dict[str, Any]:
+    """What is known of the run's settings, how they compare, and what to change."""
+    return {
+        "hyperparams": {name: asdict(found) for name, found in analysis.settings.told_settings()},
+        "answers": [asdict(answer) for answer in analysis.answers],
+        "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
+        "hyperparam_references": dict(reference_table().sources) if analysis.hyperparams else {},
+        "recommended_changes": [
+            {"key": c.key, "old": c.old, "new": c.new, "reason": c.reason} for c in analysis.recommendation.changes
+        ],
+        "recommended_code_changes": dict(analysis.recommendation.code),
+    }
+
+
+def run_figures(analysis: Analysis) -> dict[str, Any]:
+    """Return the figures of the sections, under their names; whoever reads version 1 may count on none of them."""
+    sections = analysis.sections
+    return {
+        "availability": asdict(sections.availability)["kinds"],
+        "growth": {one.tag: asdict(one) for one in sections.growth.timelines},
+        "norms": asdict(sections.norms),
+        "critics": asdict(sections.critics),
+        "rewards": asdict(sections.rewards),
+        "episodes": asdict(sections.episodes),
+        "evaluations": asdict(sections.evaluations),
+        "alert_history": {name: _history(alert) for name, alert in sections.alerts.items()},
+    }
+
+
+def _history(alert: Alert) -> dict[str, Any]:
+    return {
+        "n_points": alert.n_points,
+        "n_active": alert.n_active,
+        "first_step": alert.first_step,
+        "last_step": alert.last_step,
+        "n_stretches": len(alert.stretches),
+        "longest_stretch": alert.longest,
     }
 
 
 def _safe(value: Any) -> Any:
-    """Return the value with every NaN and infinity as null: JSON has no word for them."""
+    """Return the value as JSON has words for it: NaN and infinity as null, named fields as an object."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
         return {str(key): _safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

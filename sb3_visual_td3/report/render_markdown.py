@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 
-from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Evidence
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.hyperparams import hyperparam_rows
+from sb3_visual_td3.report.document import Code, Flag, Inline, Section, Sentence, Table
+from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
+from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
+from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
 from sb3_visual_td3.report.wording import (
+    FLAG_MARK,
     STATUS_MARK,
     STATUS_WORD,
     VERDICT_SENTENCE,
@@ -19,23 +25,45 @@ from sb3_visual_td3.report.wording import (
     reasons,
     run_line,
 )
+from sb3_visual_td3.report.zoo_diff import zoo_diff
+
+MAX_CHARACTERS = 65_536
+"""What GitHub takes as the text of a pull request or of a comment."""
+
+
+class _Detail(IntEnum):
+    SHORT = 0
+    """The verdict, why, and what to do first."""
+    OPEN = 1
+    """What stands open; no table that a reader would have to unfold."""
+    ALL = 2
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the text of report.md."""
+    """Return the text of report.md, with as much detail as a pull request takes."""
+    for detail in reversed(_Detail):
+        text = _render(analyses, unreadable, detail)
+        if len(text) <= MAX_CHARACTERS:
+            break
+    return text
+
+
+def _render(analyses: Sequence[Analysis], unreadable: Sequence[str], detail: _Detail) -> str:
     lines: list[str] = []
     if len(analyses) != 1:
         lines += [f"# {worst_verdict(a.verdict for a in analyses).value}: {len(analyses)} runs", ""]
         lines += _table(HEADINGS, (row.cells for row in comparison(analyses)))
     for analysis in analyses:
-        lines += _run(analysis)
+        lines += _run(analysis, detail)
     if unreadable:
         lines += ["## Could not be read", "", *(f"- {_safe(line)}" for line in unreadable), ""]
+    if detail is not _Detail.ALL:
+        lines += [f"Left out here, to stay within {MAX_CHARACTERS:,} characters: detail that report.html has.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _run(analysis: Analysis) -> list[str]:
-    return [
+def _run(analysis: Analysis, detail: _Detail) -> list[str]:
+    lines = [
         f"# {analysis.verdict.value}: {_safe(analysis.name)}",
         "",
         VERDICT_SENTENCE[analysis.verdict],
@@ -47,11 +75,20 @@ def _run(analysis: Analysis) -> list[str]:
         "",
         first_step_to_take(analysis),
         "",
+    ]
+    if detail is _Detail.SHORT:
+        return lines
+    logged, missing = analysis.sections.availability, tell_missing(analysis.sections.availability)
+    return [
+        *lines,
         *_diagnoses(analysis),
         *_criteria(analysis),
-        *_alerts(analysis),
-        *_metrics(analysis),
-        *_rest(analysis),
+        *(line for section in analysis.sections.told() for line in _section(section, detail)),
+        *_section(tell_logged(logged, analysis.metrics), detail),
+        *_settings(analysis),
+        *_hyperparams(analysis),
+        *([] if missing is None else _section(missing, detail)),
+        *_notes(analysis),
     ]
 
 
@@ -72,15 +109,17 @@ def _diagnoses(analysis: Analysis) -> list[str]:
             "",
             f"`{diagnosis.id}` · {diagnosis.role.replace('_', ' ')} · confidence {diagnosis.confidence:.0%}{since}",
             "",
-            *(
-                f"- `{_safe(e.tag)}` {'' if e.step is None else f'at {e.step:,} '}is {number(e.value)}: {_safe(e.note)}"
-                for e in diagnosis.evidence
-            ),
+            *(f"- {_evidence(evidence)}" for evidence in diagnosis.evidence),
             "",
         ]
         if diagnosis is not analysis.cause:
             lines += [diagnosis.remedy, ""]
     return ["## Diagnosis", "", *lines] if lines else ["## Diagnosis", "", "No rule found a known cause.", ""]
+
+
+def _evidence(evidence: Evidence) -> str:
+    where = "" if evidence.step is None else f"at {evidence.step:,} "
+    return f"{_inline(Code(evidence.tag))} {where}is {number(evidence.value)}: {_safe(evidence.note)}"
 
 
 def _criteria(analysis: Analysis) -> list[str]:
@@ -100,47 +139,66 @@ def _criteria(analysis: Analysis) -> list[str]:
     return ["## Criteria", "", *_table(headings, rows)]
 
 
-def _alerts(analysis: Analysis) -> list[str]:
-    if not analysis.alerts:
-        return []
-    rows = (
-        (name, number(alert.n_active), number(alert.n_points), number(alert.first_step))
-        for name, alert in analysis.alerts.items()
-    )
-    return ["## Alerts", "", *_table(("Alert", "Active", "Points logged", "First active at"), rows)]
-
-
-def _metrics(analysis: Analysis) -> list[str]:
-    rows = (
-        (
-            f"`{tag.replace('`', '')}`",
-            tags.TAGS[tag].unit if tag in tags.TAGS else "",
-            number(m.n),
-            number(m.first),
-            number(m.last),
-            number(m.mean),
-            number(m.std),
-            number(m.min),
-            number(m.max),
-            f"{m.first_step:,} to {m.last_step:,}",
-        )
-        for tag, m in analysis.metrics.items()
-    )
-    headings = ("Tag", "Unit", "Points", "First", "Last", "Mean", "Std", "Min", "Max", "Steps")
-    return ["## Metrics", "", *_table(headings, rows)]
-
-
-def _rest(analysis: Analysis) -> list[str]:
+def _settings(analysis: Analysis) -> list[str]:
+    """What the run was made with: recommended changes, against well-known settings, and from which file."""
     lines: list[str] = []
-    hyperparams = hyperparam_rows(analysis.manifest)
-    if hyperparams:
-        lines += ["## Hyperparameters (run.json)", "", *_table(("Name", "Value"), hyperparams)]
-    if analysis.missing:
-        names = ", ".join(f"`{tag}`" for tag in analysis.missing)
-        lines += ["## Not logged", "", f"{len(analysis.missing)} of {len(tags.TAGS)} names: {names}", ""]
-    if analysis.notes:
-        lines += ["## Notes", "", *(f"- {_safe(note)}" for note in analysis.notes), ""]
+    if analysis.recommendation.code or analysis.recommendation.changes:
+        lines += ["## Recommended changes", ""]
+        lines += [line for code in analysis.recommendation.code.values() for line in (_safe(code), "")]
+    diff = zoo_diff(analysis.recommendation.changes, analysis.settings)
+    if diff:
+        lines += ["```diff", *diff, "```", ""]
+    if analysis.hyperparams:
+        headings, rows = comparison_table(analysis.hyperparams)
+        lines += ["## Hyperparameters against well-known ones", "", *_table(headings, rows), reference_sources(), ""]
+    others = other_setting_rows(analysis.settings)
+    if others:
+        lines += ["## Hyperparameters (other files)", "", *_table(("Name", "Value", "Source"), others)]
     return lines
+
+
+def _hyperparams(analysis: Analysis) -> list[str]:
+    hyperparams = hyperparam_rows(analysis.manifest)
+    if not hyperparams:
+        return []
+    return ["## Hyperparameters (run.json)", "", *_table(("Name", "Value"), hyperparams)]
+
+
+def _notes(analysis: Analysis) -> list[str]:
+    return ["## Notes", "", *(f"- {_safe(note)}" for note in analysis.notes), ""] if analysis.notes else []
+
+
+def _section(section: Section, detail: _Detail) -> list[str]:
+    lines = [f"## {section.title}", ""]
+    mark = "- " if len(section.sentences) > 1 else ""
+    lines += [f"{mark}{_sentence(sentence)}" for sentence in section.sentences]
+    lines += [""] if section.sentences else []
+    for table in section.tables:
+        if detail is _Detail.ALL or not table.folded:
+            lines += _section_table(table)
+    return lines
+
+
+def _section_table(table: Table) -> list[str]:
+    aligned = ["|" + "|".join(" ---: " if column.is_number else " --- " for column in table.columns) + "|"]
+    rows = ["| " + " | ".join(_inline(cell) for cell in row) + " |" for row in table.rows]
+    lines = ["| " + " | ".join(_safe(column.heading) for column in table.columns) + " |", *aligned, *rows, ""]
+    if table.folded:
+        caption = html.escape("".join(part if isinstance(part, str) else part.text for part in table.caption))
+        return ["<details>", f"<summary>{' '.join(caption.split())}</summary>", "", *lines, "</details>", ""]
+    return [_sentence(table.caption), "", *lines] if table.caption else lines
+
+
+def _sentence(sentence: Sentence) -> str:
+    return "".join(map(_inline, sentence))
+
+
+def _inline(part: Inline) -> str:
+    if isinstance(part, Code):
+        return f"`{_safe(part.text.replace('`', ''))}`"
+    if isinstance(part, Flag):
+        return f"**{FLAG_MARK} {_safe(part.text)}**"
+    return _safe(part)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -150,6 +208,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Return text of a log as text: no table cell ends early, no markup starts."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return text.replace("<", "&lt;").replace("[", "\\[")
+    """Return text of a log as text: no table cell ends early, no markup starts, spaces at its ends stay."""
+    begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+    text = text.replace("<", "&lt;").replace("[", "\\[")
+    return f"{' ' if begin and text else ''}{text}{' ' if end else ''}"

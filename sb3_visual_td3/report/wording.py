@@ -18,6 +18,9 @@ STATUS_WORD = {
     Status.UNKNOWN: "unknown",
     Status.NOT_APPLICABLE: "not applicable",
 }
+FLAG_MARK = "▲"
+"""Before what should be seen first."""
+
 VERDICT_SENTENCE = {
     Verdict.GO: "Every blocking criterion holds. Nothing in this run speaks against a long one.",
     Verdict.NO_GO: "A long run like this one would be wasted.",

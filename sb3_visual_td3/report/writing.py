@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from sb3_visual_td3.report.visible import escaped_in_json, visible
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 
@@ -41,6 +42,11 @@ def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Pa
 
 
 def _write(path: Path, text: str) -> Path:
+    if path.suffix == ".json":
+        text = escaped_in_json(text)
+    elif path.suffix != ".html":
+        # A page holds plotly's source; its renderer sees to the text of the log.
+        text = visible(text)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sb3_visual_td3.runs.durable_files import FileDigest
 from sb3_visual_td3.runs.object_store import is_digest
+from sb3_visual_td3.runs.snapshot_health import Health
 from sb3_visual_td3.runs.state_tree import ARRAY_KINDS
 
 FORMAT = "sb3_visual_td3 snapshot"
@@ -65,6 +66,7 @@ class SnapshotRecord:
     :param state: the tree without its arrays, see :mod:`~sb3_visual_td3.runs.state_tree`
     :param arrays: in the tree's order
     :param files: every other file in the folder
+    :param health: of the training, as far as it is known by now; None where nobody judged
     """
 
     step: int
@@ -74,6 +76,7 @@ class SnapshotRecord:
     state: Mapping[str, Any]
     arrays: tuple[ArrayRecord, ...]
     files: Mapping[str, FileDigest]
+    health: Health | None = None
 
     @property
     def chunks(self) -> dict[str, int]:
@@ -97,6 +100,7 @@ class SnapshotRecord:
             "state": self.state,
             "arrays": [array._asdict() for array in self.arrays],
             "files": {name: file._asdict() for name, file in self.files.items()},
+            "health": None if self.health is None else self.health._asdict(),
         }
         return _encode({**content, "sha256": hashlib.sha256(_encode(content)).hexdigest()})
 
@@ -146,6 +150,7 @@ class SnapshotRecord:
             state=read["state"],
             arrays=arrays,
             files=files,
+            health=Health.from_record(read.get("health")),  # older records have none
         )
 
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from sb3_visual_td3.runs.chunked_array import chunk_bytes_for, cut
 from sb3_visual_td3.runs.durable_files import FileDigest, digest_of, sync_file, sync_folder, write_durably
 from sb3_visual_td3.runs.object_store import ObjectStore
-from sb3_visual_td3.runs.snapshot import Snapshot, load_snapshot
+from sb3_visual_td3.runs.snapshot import Snapshot, load_snapshot, rewrite_record
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
 from sb3_visual_td3.runs.snapshot_folders import (
     FoundSnapshot,
@@ -39,6 +39,7 @@ from sb3_visual_td3.runs.snapshot_folders import (
     tidy,
     tidy_if_possible,
 )
+from sb3_visual_td3.runs.snapshot_health import Health, to_spare
 from sb3_visual_td3.runs.snapshot_record import (
     RECORD_NAME,
     SMALL_ARRAYS_NAME,
@@ -67,6 +68,7 @@ class ListedSnapshot(NamedTuple):
     step: int
     path: Path
     created: str
+    health: Health | None = None
 
 
 class SnapshotStore:
@@ -87,26 +89,27 @@ class SnapshotStore:
         files: Mapping[str, FileWriter],
         keep: int = 2,
         versions: Mapping[str, str] | None = None,
+        health: Health | None = None,
     ) -> SavedSnapshot:
         """Put a state aside, then remove what is no longer needed.
 
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: name to what writes that file at the path it is called with
-        :param keep: how many snapshots stay, this one included
+        :param keep: how many snapshots stay, this one included, beside those of ``snapshot_health.to_spare``
         :param versions: package name to version, to be told by ``Snapshot.versions``
+        :param health: of the training; None where nobody judges
         :return: what was written
         :raises ValueError: if the arguments are wrong, before anything is written; the message names the place
         :raises SnapshotError: if it cannot be written; what was begun is removed and earlier snapshots stay as they are
         """
-        began = time.perf_counter()
-        step = int(step)
+        began, step = time.perf_counter(), int(step)
         _check_arguments(step, files, keep)
         tree = split(state)
         try:
             self._objects.begin()
             begun = begin_folder(self.folder, step)
-            record, n_bytes_written = self._write(begun, step, tree, files, versions or {})
+            record, n_bytes_written = self._write(begun, step, tree, files, versions or {}, health)
             path = publish(begun)
         except BaseException as error:
             self._take_back()
@@ -123,7 +126,7 @@ class SnapshotStore:
     def all(self) -> list[ListedSnapshot]:
         """:return: what is there, oldest first, unchecked; what can be no snapshot is left out"""
         return [
-            ListedSnapshot(found.step, found.path, found.record.created)
+            ListedSnapshot(found.step, found.path, found.record.created, found.record.health)
             for found in _oldest_first(find_snapshots(self.folder))
             if found.record is not None
         ]
@@ -168,32 +171,49 @@ class SnapshotStore:
         except SnapshotError as error:
             raise SnapshotError(f"{self.folder}: {error}") from error
 
-    def _load(self, found: FoundSnapshot) -> Snapshot:
+    def newest_healthy(self, n_updates: int) -> Snapshot | None:
+        """Load the one saved last among those that are healthy, but for its large arrays, which are not checked.
+
+        :param n_updates: gradient updates that it has made at most
+        :return: that snapshot; None if there is none, or none that is good
+        """
+        for candidate in reversed(_oldest_first(find_snapshots(self.folder))):
+            health = _health_of(candidate)
+            if health is not None and health.is_healthy and health.n_updates <= n_updates:
+                with suppress(SnapshotError):
+                    return self._load(candidate, with_large_arrays=False)
+        return None
+
+    def mark_unhealthy(self, n_updates: int) -> None:
+        """Note of snapshots that were taken for healthy that they are not.
+
+        :param n_updates: those that have made more gradient updates
+        :raises OSError: as the operating system says; those that it has not come to stay as they are
+        """
+        for found in find_snapshots(self.folder):
+            health = _health_of(found)
+            if found.record is not None and health is not None and health.is_healthy and health.n_updates > n_updates:
+                rewrite_record(found.path, replace(found.record, health=health._replace(is_healthy=False)))
+
+    def _load(self, found: FoundSnapshot, with_large_arrays: bool = True) -> Snapshot:
         if found.record is None:
             raise SnapshotError(found.reason)
         try:
-            return load_snapshot(found.path, found.record, self._objects)
+            return load_snapshot(found.path, found.record, self._objects, with_large_arrays)
         except SnapshotError as error:
             self._serials_of_damaged.add(found.record.serial)
             raise SnapshotError(f"{folder_name(found.step)}: {error}") from error
 
     def _write(
-        self, begun: Path, step: int, tree: SplitTree, files: Mapping[str, FileWriter], versions: Mapping[str, str]
+        self,
+        begun: Path,
+        step: int,
+        tree: SplitTree,
+        files: Mapping[str, FileWriter],
+        versions: Mapping[str, str],
+        health: Health | None,
     ) -> tuple[SnapshotRecord, int]:
-        arrays: list[ArrayRecord] = []
-        small: list[NamedArray] = []
-        n_bytes_small = n_bytes_written = 0
-        for place, array in tree.arrays:
-            record = ArrayRecord(place, array.dtype.str, array.shape, None, chunk_bytes_for(array.nbytes), ())
-            if array.nbytes < record.chunk_bytes:
-                record = record._replace(offset=n_bytes_small, chunk_bytes=0)
-                small.append(NamedArray(place, array))
-                n_bytes_small += array.nbytes
-            else:
-                stored = [self._objects.put(part) for part in cut(array, record.chunk_bytes)]
-                record = record._replace(chunks=tuple(chunk.digest for chunk in stored))
-                n_bytes_written += sum(chunk.n_bytes_written for chunk in stored)
-            arrays.append(record)
+        arrays, small, n_bytes_written = self._put_arrays(tree.arrays)
         self._objects.sync()
         write_durably(begun / SMALL_ARRAYS_NAME, _content(small))
         digests = {SMALL_ARRAYS_NAME: digest_of(begun / SMALL_ARRAYS_NAME)}
@@ -207,6 +227,7 @@ class SnapshotStore:
             state=tree.plain,
             arrays=tuple(arrays),
             files=digests,
+            health=health,
         )
         content = memoryview(record_to_write.to_bytes())
         write_durably(begun / RECORD_NAME, [content])
@@ -214,14 +235,35 @@ class SnapshotStore:
         n_bytes_written += sum(digest.n_bytes for digest in digests.values()) + len(content)
         return record_to_write, n_bytes_written
 
+    def _put_arrays(self, named: Sequence[NamedArray]) -> tuple[list[ArrayRecord], list[NamedArray], int]:
+        """:return: where each array is, those that are not in chunks, and how many bytes were written"""
+        arrays: list[ArrayRecord] = []
+        small: list[NamedArray] = []
+        n_bytes_small = n_bytes_written = 0
+        for place, array in named:
+            record = ArrayRecord(place, array.dtype.str, array.shape, None, chunk_bytes_for(array.nbytes), ())
+            if array.nbytes < record.chunk_bytes:
+                record = record._replace(offset=n_bytes_small, chunk_bytes=0)
+                small.append(NamedArray(place, array))
+                n_bytes_small += array.nbytes
+            else:
+                stored = [self._objects.put(part) for part in cut(array, record.chunk_bytes)]
+                record = record._replace(chunks=tuple(chunk.digest for chunk in stored))
+                n_bytes_written += sum(chunk.n_bytes_written for chunk in stored)
+            arrays.append(record)
+        return arrays, small, n_bytes_written
+
     def _prune(self, keep: int) -> None:
         tidy(self.folder)
         found = find_snapshots(self.folder)
         known = _oldest_first(found)
-        kept = [snapshot for snapshot in known if not self._is_damaged(snapshot)][-keep:]
+        whole = [snapshot for snapshot in known if not self._is_damaged(snapshot)]
+        kept = whole[-keep:]
         n_older = known.index(kept[0])
+        spared = [whole[place] for place in to_spare([_health_of(snapshot) for snapshot in whole])]
         for old in known[:n_older]:
-            remove(old.path)
+            if old not in spared:
+                remove(old.path)
         # What cannot be read goes when it would have gone by its step. A newer one may be good after all (it may only
         # be locked away, or belong to a newer version), and nobody knows which chunks it needs: all stay.
         first_kept = min(snapshot.step for snapshot in kept)
@@ -230,7 +272,7 @@ class SnapshotStore:
             if old.step < first_kept:
                 remove(old.path)
         if all(other.step < first_kept for other in unknown):
-            self._objects.keep_only(_chunks_of(known[n_older:]))
+            self._objects.keep_only(_chunks_of([*spared, *known[n_older:]]))
 
     def _is_damaged(self, found: FoundSnapshot) -> bool:
         return found.record is None or found.record.serial in self._serials_of_damaged
@@ -288,6 +330,10 @@ def _written_by(write: FileWriter, path: Path) -> FileDigest:
 def _oldest_first(found: Sequence[FoundSnapshot]) -> list[FoundSnapshot]:
     known = [(snapshot.record.serial, snapshot) for snapshot in found if snapshot.record is not None]
     return [snapshot for _, snapshot in sorted(known, key=lambda pair: pair[0])]
+
+
+def _health_of(found: FoundSnapshot) -> Health | None:
+    return None if found.record is None else found.record.health
 
 
 def _chunks_of(found: Sequence[FoundSnapshot]) -> set[str]:

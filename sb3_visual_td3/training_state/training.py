@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_visual_td3.common.types import GuardedModel
 from sb3_visual_td3.training_state.callback_state import callbacks_state, set_callbacks_state
 from sb3_visual_td3.training_state.env_state import (
     check_env,
@@ -25,6 +26,7 @@ from sb3_visual_td3.training_state.logger_state import logger_state, set_logger_
 from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
 from sb3_visual_td3.training_state.model_state import model_state, set_model_state
 from sb3_visual_td3.training_state.parameters import load_parameters
+from sb3_visual_td3.training_state.plain_data import as_given
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.replay_state import check_replay, end_segment, replay_state, set_replay_state
 
@@ -115,3 +117,20 @@ def set_training_state(
         )
     set_random_state(state["random"])
     return told
+
+
+def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
+    """Return to what had been learnt when :func:`training_state` was called, and to nothing else of that time.
+
+    Networks, target networks and optimizers are those of then. Counters, the replay buffer, environments, random
+    states, callbacks and the log go on: training does not go back in time.
+
+    :param model: between two rollouts
+    :param state: as returned there, of this training
+    :param model_path: what ``model.save()`` wrote at the same time
+    :raises ValueError: if it is the state of something else
+    """
+    load_parameters(model, model_path)
+    extras = state["model"]["extras"]
+    if isinstance(model, GuardedModel) and extras is not None:
+        model.roll_back(as_given(extras))

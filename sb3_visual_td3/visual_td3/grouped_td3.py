@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch as th
 from stable_baselines3 import TD3
@@ -11,17 +14,22 @@ from sb3_visual_td3.common.schedules import parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
 from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
+from sb3_visual_td3.visual_td3.presets import Resolved
+from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
 class GroupedTD3(TD3):
     """TD3 that steps its optimizers by named groups: a learning rate and clipping for each, observers for all.
 
-    What calls :meth:`_optimize`, and sets up ``_parameter_groups``, is the subclass.
+    What calls :meth:`_optimize`, and sets up ``_parameter_groups`` and ``_target_range``, is the subclass.
     """
 
     policy: VisualTD3Policy
     observers: list[UpdateObserver]
+    lr_scale: float = 1.0
+    """Factor on the learning rate of every group; it lasts, and is saved with the model."""
     _parameter_groups: ParameterGroups
+    _target_range: TargetRange
     _losses: dict[str, list[th.Tensor]]
     """Of the last training, by name, until they are recorded."""
 
@@ -43,7 +51,38 @@ class GroupedTD3(TD3):
     @property
     def learning_rates(self) -> dict[str, float]:
         """The learning rate in force, by group."""
-        return self._parameter_groups.learning_rates(self.lr_schedule, self._current_progress_remaining)
+        progress = self._current_progress_remaining
+        return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
+
+    def _describe_rates(self) -> dict[str, Resolved]:
+        """:return: the rate of each group at the start of training, where it comes from, and the factor on all"""
+        described = {"lr_scale": Resolved(self.lr_scale, "td3" if self.lr_scale == 1.0 else "attribute")}
+        for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
+            name = f"{group.removesuffix('_mlp')}_lr"
+            given = getattr(self, name)
+            described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
+        return described
+
+    def get_state(self) -> dict[str, Any]:
+        """:return: what training depends on beside Stable-Baselines3's own attributes, as plain data"""
+        return {"target_range": self._target_range.get_state(), "lr_scale": self.lr_scale}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`get_state` was called; to be called when training has started.
+
+        :param state: as returned there
+        """
+        self._target_range.set_state(state["target_range"])
+        self.lr_scale = state.get("lr_scale", 1.0)  # older states have none
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Return to what had been learnt, beside the weights, when a state was taken: the range of rewards seen.
+
+        Updates that are owed and ``lr_scale`` are none of it.
+
+        :param state: of an earlier :meth:`get_state`
+        """
+        self._target_range.set_state(state["target_range"])
 
     def _setup_lr_schedule(self) -> None:
         """Take what the groups' own rates may be, strings included, and refuse what is no rate."""
@@ -52,10 +91,10 @@ class GroupedTD3(TD3):
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Set each group's own rate; Stable-Baselines3 would write one into all of them."""
         progress = self._current_progress_remaining
-        self.logger.record("train/learning_rate", self.lr_schedule(progress))
+        self.logger.record("train/learning_rate", self.lr_schedule(progress) * self.lr_scale)
         assert isinstance(optimizers, list)
         for network, optimizer in zip(NETWORKS, optimizers, strict=True):
-            self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress)
+            self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress, self.lr_scale)
 
     def _optimize(
         self,

@@ -125,13 +125,14 @@ class OverlappedTD3(GroupedTD3):
         if self._pending is not None:
             assert self.replay_buffer is not None
             self._pending.store_in(self.replay_buffer)
-        return {"n_updates_owed": self._n_updates_owed}
+        return {**super().get_state(), "n_updates_owed": self._n_updates_owed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from where :meth:`get_state` was called; to be called when training has started.
 
         :param state: as returned there
         """
+        super().set_state(state)
         self._n_updates_owed = state["n_updates_owed"]
 
     def _store_transition(

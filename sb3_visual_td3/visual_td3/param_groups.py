@@ -199,20 +199,26 @@ class ParameterGroups:
         self._grad_clip = grad_clip
         self._units = clipped_units(max_grad_norm, list(self.parameters))
 
-    def learning_rates(self, default: Schedule, progress_remaining: float) -> dict[str, float]:
+    def learning_rates(self, default: Schedule, progress_remaining: float, scale: float = 1.0) -> dict[str, float]:
         """Look up the learning rate of each group at this moment.
 
         :param default: the model's own schedule, for groups that have no rate of their own
         :param progress_remaining: 1 at the start, 0 at the end of training
+        :param scale: factor on all of them
         :return: by group
         """
-        return {name: self._schedules.get(name, default)(progress_remaining) for name in self.parameters}
+        return {name: self._schedules.get(name, default)(progress_remaining) * scale for name in self.parameters}
 
     def set_learning_rates(
-        self, network: Network, optimizer: th.optim.Optimizer, default: Schedule, progress_remaining: float
+        self,
+        network: Network,
+        optimizer: th.optim.Optimizer,
+        default: Schedule,
+        progress_remaining: float,
+        scale: float,
     ) -> None:
         """Write each group's own rate into the network's optimizer; for the rest as :meth:`learning_rates`."""
-        rates = self.learning_rates(default, progress_remaining)
+        rates = self.learning_rates(default, progress_remaining, scale)
         for param_group, name in zip(optimizer.param_groups, self.of_network[network], strict=True):
             param_group["lr"] = rates[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -199,7 +198,7 @@ class VisualTD3(OverlappedTD3):
         )
         self._set_arithmetic()
         self._losses = {}
-        self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
+        self._target_range = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
         schedule = self.settings.noise_schedule
         self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
@@ -226,10 +225,7 @@ class VisualTD3(OverlappedTD3):
         """
         described = dict(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
-        for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
-            name = f"{group.removesuffix('_mlp')}_lr"
-            given = getattr(self, name)
-            described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
+        described.update(self._describe_rates())
         return described
 
     def _on_step(self) -> None:
@@ -335,15 +331,6 @@ class VisualTD3(OverlappedTD3):
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
-
-    def get_state(self) -> dict[str, Any]:
-        """:return: what training depends on beside Stable-Baselines3's own attributes, as plain data"""
-        return {**super().get_state(), "target_range": self._target_range.get_state()}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`get_state` was called."""
-        super().set_state(state)
-        self._target_range.set_state(state["target_range"])
 
     def _excluded_save_params(self) -> list[str]:
         derived = "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _losses"

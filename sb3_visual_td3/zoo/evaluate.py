@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 from tqdm.auto import tqdm
 
-from sb3_visual_td3.callbacks.driving_trips import Driver, Trip, drive_trips, full_brake_driver, random_driver
+from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
 from sb3_visual_td3.zoo.mistakes import complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
@@ -57,13 +57,13 @@ def run(settings: argparse.Namespace) -> int:
             raise ValueError(f"--output {settings.output}: there is no folder {settings.output.resolve().parent}")
         saved = _choose(settings)
         maps = _maps(saved, settings.maps)
-        trips = _drive_all(saved, maps, settings)
+        drives = _drive_all(saved, maps, settings)
     except mistakes() as error:
         return complain("evaluate", error)
-    table = summarise(trips)
+    table = summarise(drives)
     show(table, f"{saved.model_path}, {settings.n_episodes * len(settings.seeds)} episodes on each map")
     if settings.output is not None:
-        settings.output.write_text(json.dumps(_as_json(saved, settings, maps, table, trips), indent=2) + "\n")
+        settings.output.write_text(json.dumps(_as_json(saved, settings, maps, table, drives), indent=2) + "\n")
         print(f"Written to {settings.output}")
     return 0
 
@@ -91,10 +91,10 @@ def _maps(saved: SavedRun, asked: list[str]) -> list[str]:
     return found
 
 
-def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -> dict[str, dict[str, list[Trip]]]:
+def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -> dict[str, dict[str, list[Drive]]]:
     """:return: the episodes of each driver on each map"""
     model = saved.load(settings.device)
-    trips: dict[str, dict[str, list[Trip]]] = {driver: {name: [] for name in maps} for driver in DRIVERS}
+    drives: dict[str, dict[str, list[Drive]]] = {driver: {name: [] for name in maps} for driver in DRIVERS}
     n_episodes = len(DRIVERS) * len(maps) * len(settings.seeds) * settings.n_episodes
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for name in maps:
@@ -109,11 +109,11 @@ def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -
                 for label, driver in zip(DRIVERS, drivers, strict=True):
                     bar.set_description(f"{name}, {label}")
                     for done in range(0, settings.n_episodes, n_envs):
-                        batch = drive_trips(driver, env, seed + done)[: settings.n_episodes - done]
-                        trips[label][name] += batch
+                        batch = drive_episodes(driver, env, seed + done)[: settings.n_episodes - done]
+                        drives[label][name] += batch
                         bar.update(len(batch))
             env.close()
-    return trips
+    return drives
 
 
 def _as_json(
@@ -121,7 +121,7 @@ def _as_json(
     settings: argparse.Namespace,
     maps: list[str],
     table: Table,
-    trips: dict[str, dict[str, list[Trip]]],
+    drives: dict[str, dict[str, list[Drive]]],
 ) -> dict[str, Any]:
     return {
         "format_version": 1,
@@ -134,7 +134,7 @@ def _as_json(
         "deterministic": not settings.stochastic,
         "results": table,
         "episodes": {
-            driver: {name: [trip._asdict() for trip in rows] for name, rows in by_map.items()}
-            for driver, by_map in trips.items()
+            driver: {name: [drive._asdict() for drive in rows] for name, rows in by_map.items()}
+            for driver, by_map in drives.items()
         },
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from sb3_visual_td3.common.literals import python_literal
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium")
 """What a resumed run may import because its hyperparameters name it; others have to be allowed by the user."""
@@ -62,11 +63,8 @@ def _as_data(name: str, value: Any) -> Any:
 def _literal(name: str, code: str) -> Any:
     """:return: what ``dict(a=1)`` or a literal stands for, without running it"""
     try:
-        node = ast.parse(code.strip(), mode="eval").body
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-            return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
-        return ast.literal_eval(node)
-    except (ValueError, SyntaxError) as error:
+        return python_literal(code)
+    except ValueError as error:
         raise ValueError(
             f"{name} is Python code, which a snapshot does not hold: {code!r}. Write it as a yml mapping of numbers "
             "and strings, or leave SnapshotCallback out"

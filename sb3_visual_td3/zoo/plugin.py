@@ -11,6 +11,7 @@ import copy
 import os
 import shutil
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
@@ -22,6 +23,7 @@ import yaml
 # rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
@@ -36,7 +38,9 @@ from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.block_keys import check_keys
 from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import describe_experiment
+from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
+from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
@@ -51,6 +55,8 @@ def register() -> None:
     A script of your own needs no more than this and rl_zoo3's ``train()`` or ``enjoy()``.
     """
     ALGOS[ALGO] = VisualTD3
+    HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
+    HYPERPARAMS_CONVERTER[ALGO] = convert_visual_td3_params
     zoo_train.ExperimentManager = VisualExperimentManager
     with hub_errors():
         from rl_zoo3 import enjoy as zoo_enjoy
@@ -72,7 +78,6 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
     """
 
-    custom_hyperparams: dict[str, Any] | None
     eval_freq: int
 
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
@@ -103,11 +108,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read them, and remember them as they were read: rl-zoo makes objects of them."""
-        if self.storage and self.study_name and self.trial_id == 0:  # rl-zoo takes trial 0 for none
-            trial = self.load_trial(self.storage, self.study_name, 0)
-            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+        """Read them, and remember them as they were read: rl-zoo makes objects of them.
+
+        rl-zoo takes ``--trial-id 0`` for none, so it is not shown any.
+        """
+        trial_id: int | None = self.__dict__.pop("trial_id")
+        self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
+        if trial_id is not None:
+            hyperparams = with_trial(self, trial_id, hyperparams)
+            saved = OrderedDict(sorted(hyperparams.items()))
+            print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
         check_keys(saved, ALGOS[self.algo], f"{self.config}, {self.env_name.gym_id}")
         self._read_hyperparams = copy.deepcopy(dict(saved))
         return hyperparams, saved
@@ -145,7 +156,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             raise
 
     def create_log_folder(self) -> None:
-        """Make RUN_DIR and remember it."""
+        """Make RUN_DIR and remember it; a search has none."""
+        if self.optimize_hyperparameters:
+            return
         run_dir = Path(self.save_path)
         self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         super().create_log_folder()
@@ -153,6 +166,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        if self.optimize_hyperparameters:  # the trials make their own
+            return
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.run_dir = self.save_path
@@ -170,16 +185,19 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
         """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
         for callback in callbacks:
-            callback.best_model_save_path = callback.best_model_save_path or self.save_path
-            callback.log_path = callback.log_path or self.save_path
-            given = self._eval_env_kwargs_args or {}
-            callback.eval_env_kwargs = {**self.env_kwargs, **callback.eval_env_kwargs, **given}
             if self.eval_freq < 0:
+                callback.eval_env.close()
                 self.callbacks.remove(callback)
-            elif self.eval_freq != _ZOO_EVAL_FREQ:
-                callback.eval_freq = max(self.eval_freq, 1)
-            if self.n_eval_episodes != _ZOO_EVAL_EPISODES:
-                callback.n_eval_episodes = self.n_eval_episodes
+                continue
+            callback.best_model_save_path = callback.best_model_save_path or self.save_path
+            callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
+            given, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
+            kwargs = given if own is None else {**self.env_kwargs, **own, **given}
+            callback.configure(
+                None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1),
+                None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes,
+                kwargs or None,
+            )
         if callbacks:
             self.eval_freq = -1
 
@@ -187,7 +205,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Make them; the episodes of a run that is resumed are written after those that are there."""
         if self.resumed_run_dir is not None:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
-        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log))
+        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
@@ -226,11 +244,21 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):
                     callback.prepare(model)
+                if isinstance(callback, ExplosionAlertCallback):
+                    callback.guard.prepare(self.callbacks)
         VisualExperimentManager.has_started = True
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
         )
         super().learn(Continued(model) if self.continue_training else model)
+
+    def hyperparameters_optimization(self) -> None:
+        """Search for hyperparameters."""
+
+        def on_start() -> None:
+            VisualExperimentManager.has_started = True
+
+        optimize(self, on_start)
 
 
 def _shipped(config: str) -> str:

@@ -14,6 +14,7 @@ import yaml
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot_health import word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import arguments_of, check_imports, hyperparameter_file
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE
@@ -82,7 +83,7 @@ def _finishing_time(run_dir: Path) -> str | None:
 
 def _list_snapshots(run_dir: Path) -> int:
     for each in _store(run_dir).all():
-        print(f"step {each.step:>12,}  {each.created}  {each.path}")
+        print(f"step {each.step:>12,}  {each.created}  {word_for(each.health):<10}  {each.path}")
     return 0
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from sb3_visual_td3.callbacks.driving_trips import Trip
+from sb3_visual_td3.callbacks.drives import Drive
 
 Interval = dict[str, float]
 """``mean``, and ``low`` and ``high`` of the 95 % interval."""
@@ -24,13 +24,13 @@ Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def _mean(field: str) -> Quantity:
-    column = Trip._fields.index(field)
+    column = Drive._fields.index(field)
     return lambda rows: np.asarray(rows[..., column].mean(axis=-1))
 
 
 def _per_km(field: str) -> Quantity:
     """:return: the quantity that counts over all the metres driven; where nobody moved there is no rate"""
-    column, metres = Trip._fields.index(field), Trip._fields.index("distance_m")
+    column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         km = rows[..., metres].sum(axis=-1) / 1_000.0
@@ -43,7 +43,7 @@ def _per_km(field: str) -> Quantity:
 
 
 QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
-    "success_rate": ("success", "{:.0%}", _mean("is_success")),
+    "success_rate": ("success", "{:.0%}", _mean("success_rate")),
     "route_completion": ("route", "{:.0%}", _mean("route_completion")),
     "return": ("return", "{:.1f}", _mean("reward")),
     "length": ("decisions", "{:.0f}", _mean("length")),
@@ -55,23 +55,23 @@ QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
 """By the name in the JSON: heading, format, and the number that episodes ``(..., n, field)`` give."""
 
 
-def summarise(trips: Mapping[str, Mapping[str, Sequence[Trip]]]) -> Table:
+def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """Add up episodes, by driver and map and over all maps.
 
-    :param trips: by driver and map; at least one each
+    :param drives: by driver and map; at least one each
     :return: the table
     """
     return {
         driver: {
             name: _intervals(rows)
-            for name, rows in [*by_map.items(), (TOGETHER, [trip for rows in by_map.values() for trip in rows])]
+            for name, rows in [*by_map.items(), (TOGETHER, [drive for rows in by_map.values() for drive in rows])]
         }
-        for driver, by_map in trips.items()
+        for driver, by_map in drives.items()
     }
 
 
-def _intervals(trips: Sequence[Trip]) -> dict[str, Interval]:
-    rows = np.array(trips, dtype=np.float64)
+def _intervals(drives: Sequence[Drive]) -> dict[str, Interval]:
+    rows = np.array(drives, dtype=np.float64)
     # The same draws for each driver and each time: a bootstrap over episodes.
     draws = np.random.default_rng(0).integers(len(rows), size=(_N_RESAMPLES, len(rows)))
     resampled = rows[draws]

@@ -1,4 +1,4 @@
-from sb3_visual_td3.common.tags import TAGS
+from sb3_visual_td3.common.tags import REWARD_TERM, REWARD_TERMS, TAGS, is_known, reward_term
 
 FIRST_RUN = [
     "train/episode_reward",
@@ -56,5 +56,16 @@ def test_every_row_says_what_it_means_and_who_writes_it():
         assert tag.owner.endswith("Callback")
 
 
-def test_only_the_four_names_of_an_episode_count_episodes():
-    assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == FIRST_RUN[:4]
+def test_only_the_names_of_an_episode_count_episodes():
+    of_an_episode = [*FIRST_RUN[:4], "train/route_completion", "train/success"]
+    assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == of_an_episode
+
+
+def test_a_term_of_ours_has_its_row():
+    assert [reward_term(term) for term in REWARD_TERMS] == list(REWARD_TERM.values())
+    assert {reward_term(term) for term in REWARD_TERMS} <= set(TAGS)
+
+
+def test_only_terms_of_a_reward_may_stand_in_no_table():
+    known = {name: is_known(name) for name in ("reward", "rewards/a", "train/own", "eval/mean_reward", "reward/own")}
+    assert [name for name in known if known[name]] == ["eval/mean_reward", "reward/own"]

@@ -130,6 +130,11 @@ TABLE: list[tuple[str, Values, Values]] = [
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.0},
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1.0},
     ),
+    (
+        "encoder_frozen",
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.99e-5},
+        {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1e-5},
+    ),
     ("dead_camera", {tags.FRAME_STD: 1.0}, {tags.FRAME_STD: 0.99}),
     ("dead_camera", {tags.FRAME_CHANGE: ending(0.0, 5, 9.0)}, {tags.FRAME_CHANGE: ending(0.0, 6, 9.0)}),
     ("dead_camera", {tags.FRAME_CHANGE: 1e-6}, {tags.FRAME_CHANGE: 0.0}),
@@ -204,3 +209,15 @@ def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
     data = built(still_targets(9), steps)
     rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))
     assert RULES["stale_target_network"](SeriesSet({**data.series, rarely.name: rarely})) is None
+
+
+def test_a_camera_is_surely_dead_when_it_has_stood_still_longer_than_any_car_may() -> None:
+    def confidence(steps: np.ndarray, n_still: int) -> float:
+        found = RULES["dead_camera"](built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
+        assert found is not None
+        return found.confidence
+
+    window, logged = RESOLUTIONS.values()
+    assert confidence(window, 19) == 0.65
+    assert confidence(window, 20) == 0.9
+    assert confidence(logged, 6) == 0.9

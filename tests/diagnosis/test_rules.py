@@ -182,3 +182,21 @@ def test_a_reward_of_one_term_explains_short_episodes_and_a_penalty_is_explained
     assert told == {"reward_imbalance": None, "episode_collapse": "reward_imbalance"}
     told = {d.id: d.consequence_of for d in diagnose(collapsing(-12.0))}
     assert told == {"episode_collapse": None, "reward_imbalance": "episode_collapse"}
+
+
+def test_an_actor_that_follows_an_untrained_critic_is_a_consequence() -> None:
+    q = {tags.Q1_VALUE: np.full(40, 5.0), tags.Q2_VALUE: np.full(40, 0.1)}
+    follows = {tags.ACTION_SATURATION: np.full(40, 0.7), tags.Q_GAP: np.full(40, 4.0)}
+    told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in {**q, **follows}.items()))}
+    assert told == {
+        "twin_critic_desync": None,
+        "actor_saturation": "twin_critic_desync",
+        "policy_extrapolation": "twin_critic_desync",
+    }
+
+
+def test_values_beyond_what_the_rewards_allow_push_every_action_to_its_end() -> None:
+    beyond = {tags.Q1_VALUE: np.full(40, 30.0), tags.Q2_VALUE: np.full(40, 30.0), tags.Q_BOUND: np.full(40, 10.0)}
+    data = {**beyond, tags.ACTION_SATURATION: np.full(40, 1.0)}
+    told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in data.items()))}
+    assert told == {"critic_overestimation": None, "actor_saturation": "critic_overestimation"}

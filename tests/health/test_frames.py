@@ -43,6 +43,29 @@ def test_points_stand_at_every_tenth_change_and_are_means_of_it():
     assert camera.read_points() == camera.read() == {}
 
 
+def test_points_do_not_tell_when_frames_were_compared_or_moved_to_another_monitor():
+    """Of an environment whose frames change their shape in between, and of one that shows none for a while."""
+    shown = [random_frames(seed, n=1, channels=1 if 5 <= seed < 8 else 4) for seed in range(40)]
+    shown[20:23] = [np.zeros((1, 3))] * 3
+    changes, expected, previous = [], [], None
+    for step, frame in enumerate(shown):
+        if previous is not None and frame.ndim == 4 and frame.shape == previous.shape:
+            changes.append(np.abs(frame.astype(int) - previous).mean())
+        previous = frame
+        if len(changes) == 10:
+            expected.append((step, pytest.approx(np.mean(changes), rel=1e-6)))
+            changes = []
+    for moments in (set(), {3, 4, 5, 9, 10, 21, 33}, set(range(40))):
+        camera, points = CameraMonitor(sample_freq=10), []
+        for step, frame in enumerate(shown):
+            camera.see(frame, n_updates=step)
+            points += camera.read_points().get(tags.FRAME_CHANGE, [])
+            if step in moments:
+                state, camera = camera.get_state(), CameraMonitor(sample_freq=10)
+                camera.set_state(state)
+        assert points == expected
+
+
 def test_an_array_that_the_environment_writes_into_is_still_a_change():
     camera, buffer = CameraMonitor(sample_freq=1), np.zeros((1, 1, 4, 4), np.uint8)
     for value in (0, 9):

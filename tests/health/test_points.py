@@ -39,6 +39,60 @@ def test_the_extremes_of_a_point_are_those_of_every_update_since_the_point_befor
     assert points[tags.Q_BOUND] == [(1, 2.0), (11, 2000.0), (21, 2000.0)]
 
 
+class EveryUpdate:
+    """Rewards and discounts of every update of the critics."""
+
+    def __init__(self):
+        self.rewards, self.discounts = [], []
+
+    def after_backward(self, update):
+        if update.network == "critic":
+            self.rewards.append(update.values["rewards"].clone())
+            self.discounts.append(update.values["discounts"].clone())
+
+    def after_clipping(self, update):
+        pass
+
+    after_step = after_clipping
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("sample_freq", [1, 7, 1_000])
+def test_no_reward_of_an_update_between_the_measured_ones_is_missed(make_model, n_steps, sample_freq):
+    """With one discount for all, and with one for each sample; with batches that wait until somebody reads."""
+    model, monitor, every = make_model(n_steps=n_steps), GradientMonitor(sample_freq), EveryUpdate()
+    model.observers += [monitor, every]
+    bounds = []
+    for _ in range(3):
+        every.rewards, every.discounts = [], []
+        model.learn(140, reset_num_timesteps=False)
+        read = monitor.read()
+        if not read:
+            assert sample_freq == 1_000, "nothing was measured in this window"
+            continue
+        rewards = th.cat(every.rewards)
+        assert len(every.rewards) > 100, "more than may wait"
+        bounds += [float((r.abs() / (1 - d)).max()) for r, d in zip(every.rewards, every.discounts, strict=True)]
+        assert (read[tags.REWARD_MIN], read[tags.REWARD_MAX]) == (float(rewards.min()), float(rewards.max()))
+        assert read[tags.Q_BOUND] == pytest.approx(max(bounds), rel=1e-12)
+
+
+def test_a_reward_that_is_no_number_is_both_extremes():
+    weight = th.nn.Parameter(th.ones(1))
+    weight.grad = th.ones(1)
+    monitor = GradientMonitor(sample_freq=5, keep_points=True)
+    for n in range(1, 7):
+        rewards = th.tensor([[1.0], [float("nan") if n == 3 else 2.0]])
+        update = NetworkUpdate("critic", n, {"critic_mlp": [weight]}, {"rewards": rewards, "discounts": th.tensor(0.5)})
+        monitor.after_backward(update)
+        monitor.after_clipping(update)
+        monitor.after_step(update)
+    points = monitor.read_points()
+    assert [n for n, _ in points[tags.REWARD_MIN]] == [1, 6]
+    for tag in (tags.REWARD_MIN, tags.REWARD_MAX, tags.Q_BOUND):
+        assert th.tensor(points[tag][1][1]).isnan(), tag
+
+
 def test_without_being_asked_nothing_is_kept(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=1)
     model.observers.append(monitor)

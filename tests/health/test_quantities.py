@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch as th
 
@@ -23,13 +24,47 @@ def test_a_gradient_that_is_not_finite_shows():
     assert math.isinf(float(quantities.gradient_norm([parameter([0.0], [float("inf")])])))
 
 
-def test_a_gradient_was_changed_where_any_number_was():
+@pytest.mark.parametrize("dtype", [th.float32, th.float64, th.bfloat16])
+def test_a_gradient_was_changed_where_any_number_was(dtype):
     parameters = [parameter([0.0, 0.0], [3.0, float("nan")]), parameter([0.0], None), parameter([0.0], [4.0])]
+    parameters = [p if p.grad is None else th.nn.Parameter(p.to(dtype)) for p in parameters]
+    parameters[0].grad, parameters[2].grad = th.tensor([3.0, math.nan], dtype=dtype), th.tensor([4.0], dtype=dtype)
     before = quantities.gradients_of(parameters)
+    assert before.tolist()[::2] == [3.0, 4.0]
     assert float(quantities.were_changed(before, parameters)) == 0.0
-    parameters[2].grad.mul_(0.999999)
+    parameters[2].grad.mul_(0.99)
     assert float(quantities.were_changed(before, parameters)) == 1.0
-    assert float(quantities.were_changed([], [parameter([1.0], None)])) == 0.0
+    nothing = [parameter([1.0], None)]
+    assert float(quantities.were_changed(quantities.gradients_of(nothing), nothing)) == 0.0
+
+
+@pytest.mark.parametrize(("old", "new", "changed"), [(1.0, math.nan, 1), (math.inf, 1.0, 1), (math.inf, math.inf, 0)])
+def test_what_becomes_nan_was_changed_and_what_was_nan_was_not(old, new, changed):
+    for dtype in (th.float32, th.bfloat16):
+        weight = th.nn.Parameter(th.zeros(2, dtype=dtype))
+        weight.grad = th.tensor([0.0, new], dtype=dtype)
+        before = th.tensor([math.nan, old], dtype=dtype)
+        assert float(quantities.were_changed(before, [weight])) == changed
+
+
+def test_a_change_is_found_in_every_place_of_every_gradient_however_it_lies_in_memory():
+    weights = [th.nn.Parameter(th.zeros(shape)) for shape in ((2, 3, 2, 2), (3,), (2, 2))]
+    weights[0].grad = th.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=th.channels_last)
+    weights[1].grad, weights[2].grad = th.arange(3.0), th.arange(4.0).view(2, 2).T
+    before = quantities.gradients_of(weights)
+    assert float(quantities.were_changed(before, weights)) == 0.0
+    for weight in weights:
+        for place in np.ndindex(weight.shape):
+            weight.grad[place] += 1.0
+            assert float(quantities.were_changed(before, weights)) == 1.0, (weight.shape, place)
+            weight.grad[place] -= 1.0
+    assert float(quantities.were_changed(before, weights)) == 0.0
+
+
+def test_the_norm_is_that_of_torch_to_the_bit():
+    generator = th.Generator().manual_seed(0)
+    parts = [th.randn(shape, generator=generator) for shape in ((300, 400), (400,), (32, 4, 8, 8), (1,))]
+    assert float(quantities.total_norm(parts)) == float(th.nn.utils.get_total_norm(parts))
 
 
 def test_the_update_ratio_is_the_steps_norm_over_the_weights():

@@ -71,6 +71,36 @@ def healthy(seed: int = 0, last_step: int = 5000, shared_encoder: bool = False) 
     return run
 
 
+def complete(seed: int = 0) -> Values:
+    """A healthy run that logged every name of the table, of which two alerts were active for a while."""
+    run = healthy(seed)
+    rng = np.random.default_rng(seed + 1)
+    steps, _ = run[tags.Q1_VALUE]
+    x = np.linspace(0, 1, steps.size)
+    for i, (term, sign) in enumerate(zip(tags.REWARD_TERMS, (1, -1, 1, 1, -1), strict=True)):
+        run[tags.REWARD_TERM[term]] = (steps, sign * (6 - i) / 10 * (0.5 + x))
+    for group in tags.GROUPS:
+        run[tags.GRADIENT_NORM_CLIPPED[group]] = (steps, np.minimum(run[tags.GRADIENT_NORM[group]][1], 10))
+        run[tags.UPDATE_RATIO[group]] = (steps, 1e-3 * np.exp(-x) * rng.uniform(0.8, 1.2, steps.size))
+    run[tags.CRITIC_1_LOSS] = (steps, run[tags.CRITIC_LOSS][1] * 0.55)
+    run[tags.CRITIC_2_LOSS] = (steps, run[tags.CRITIC_LOSS][1] * 0.45)
+    run[tags.REWARD_MIN], run[tags.REWARD_MAX] = (steps, np.full(steps.size, -2.0)), (steps, np.full(steps.size, 1.3))
+    episodes, lengths = run[tags.EPISODE_LENGTH]
+    run[tags.EPISODE_REWARD] = (episodes, lengths * 0.9)
+    run[tags.EPISODE_COLLISIONS] = (episodes, (episodes % 3 == 0).astype(float))
+    run[tags.EPISODE_LANE_INVASIONS] = (episodes, np.ones(episodes.size))
+    run[tags.ALERT_RULE["policy_extrapolation"]] = (steps, ((x > 0.2) & (x < 0.3)).astype(float))
+    run[tags.ALERT_RULE["constant_clipping"]] = (steps, ((x > 0.25) & (x < 0.4) | (x > 0.9)).astype(float))
+    evals = run[tags.EVAL_DISTANCE][0]
+    run[tags.EVAL_REWARD], run[tags.EVAL_SUCCESS_RATE] = (evals, 0.1 * evals), (evals, np.linspace(0, 1, evals.size))
+    run[tags.FRAME_STD], run[tags.FRAME_CHANGE] = (steps, np.full(steps.size, 40.0)), (steps, np.full(steps.size, 5.0))
+    for tag in tags.TAGS:
+        level = 0.0 if tag.startswith("alerts/") else 1.0
+        at = evals if tag.startswith("eval/") else steps
+        run.setdefault(tag, (at, np.full(at.size, level)))
+    return run
+
+
 def dead_policy(seed: int = 0) -> Values:
     """Every action at the end of its range, actor gradients 0, the critic as ever."""
     run = healthy(seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.event_reader import read_run
 
 from .synthetic_runs import REAL_RUNS, needs_real_runs
 
@@ -49,6 +50,90 @@ def test_the_first_run_is_no_go_with_the_figures_of_its_file(report: Report, tmp
     }
     assert statuses["episode_length_improves"] == "not_applicable"
     assert statuses["policy_drives"] == "unknown"
+
+
+def test_the_sections_say_of_the_first_run_what_its_file_says(report: Report, tmp_path: Path) -> None:
+    report(REAL_RUNS / "seed_5k", "--format", "json")
+    run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
+
+    assert sum(len(kind["logged"]) for kind in run["availability"]) == 39
+    episode_level = run["availability"][0]
+    assert [(one["n"], one["first_step"], one["last_step"]) for one in episode_level["logged"]] == [(413, 0, 412)] * 4
+
+    critical, warning = (run["alert_history"][name] for name in ("critical", "warning"))
+    assert (critical["n_points"], critical["n_active"], critical["first_step"]) == (22, 17, 3400)
+    assert (warning["n_points"], warning["n_active"], warning["first_step"]) == (8, 3, 3100)
+    assert warning["longest_stretch"] == {"first_step": 3100, "last_step": 3300, "until_step": 3300, "n_points": 3}
+
+    episodes = run["episodes"]
+    assert (episodes["n"], episodes["n_steps"], episodes["last"][-1]["end_step"]) == (413, 5000, 5000)
+    assert episodes["mean_length"] == pytest.approx(12.1, abs=0.05)
+    assert episodes["first"][0]["length"] == 50
+    assert {episode["length"] for episode in episodes["last"]} == {2, 3}
+
+    loss = run["growth"][tags.ACTOR_LOSS]
+    assert (loss["rows"][0]["step"], loss["rows"][-1]["step"]) == (2600, 5000)
+    assert loss["multiplier"] == pytest.approx(7_607_850.5 / 2.85215759)
+    encoder = {row["step"]: row["value"] for row in run["growth"][tags.GRADIENT_NORM["actor_cnn"]]["rows"]}
+    assert encoder[2600] == pytest.approx(64.4, abs=0.05)
+    assert encoder[3000] == pytest.approx(4530, abs=0.5)
+    assert encoder[5000] == 8_199_994.5
+    assert run["critics"]["values"][0]["last"] == pytest.approx(81.27, abs=0.005)
+    assert run["critics"]["bound_use"] == []
+    assert run["rewards"]["terms"] == []
+
+
+def test_ratios_of_the_norms_are_those_of_the_common_steps(report: Report, tmp_path: Path) -> None:
+    report(REAL_RUNS / "seed_5k", "--format", "json")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    groups = {group["group"]: group for group in found["run"]["norms"]["groups"]}
+    ratios = {(r["numerator"], r["denominator"]): r for r in found["run"]["norms"]["ratios"]}
+    assert groups["actor_cnn"]["mean"] == pytest.approx(1_826_337.33, abs=0.01)
+    encoders = ratios["actor_cnn", "critic_cnn"]
+    assert encoders["ratio_of_means"] == pytest.approx(groups["actor_cnn"]["mean"] / groups["critic_cnn"]["mean"])
+    assert encoders["ratio_of_means"] == pytest.approx(1_826_337.33 / 5_897.0, rel=1e-5)
+
+    # The same from the file itself, the slow way.
+    (file,) = (REAL_RUNS / "seed_5k").iterdir()
+    series = read_run(file, [file]).series
+    above, below = (series[tags.GRADIENT_NORM[group]] for group in ("actor_cnn", "critic_cnn"))
+    naive = [
+        a / b
+        for s, a in zip(above.steps, above.values, strict=True)
+        for t, b in zip(below.steps, below.values, strict=True)
+        if s == t
+    ]
+    assert encoders["mean"] == pytest.approx(sum(naive) / len(naive))
+    assert encoders["max"] == pytest.approx(max(naive))
+    heads = ratios["actor_cnn", "actor_mlp"]
+    assert heads["n_zero"] == int((series[tags.GRADIENT_NORM["actor_mlp"]].values == 0).sum()) == 21
+
+
+def test_the_report_of_the_first_run_says_it_in_words(report: Report, tmp_path: Path) -> None:
+    report(REAL_RUNS / "seed_5k", "--format", "md")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "`alerts/gradient_explosion_critical` has 22 points, of which 17 are active and 5 are not." in text
+    assert "`alerts/gradient_explosion_warning` has 8 points, of which 3 are active and 5 are not." in text
+    assert "413 episodes over 5,000 steps: 12.11 steps on average" in text
+    assert "**▲ Collapsed**" in text
+    assert "Unknown: no `reward/` tag was logged" in text
+    assert f"{len(tags.TAGS) - 39} of {len(tags.TAGS)} known names were not logged." in text
+
+
+def test_the_clipped_runs_norms_are_said_to_be_taken_after_clipping(report: Report, tmp_path: Path) -> None:
+    report(REAL_RUNS / "clipped_5k", "--format", "json,md")
+    run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
+    assert run["norms"]["taken"] == "after, by its look"
+    assert run["episodes"]["n"] == 417
+    assert run["alert_history"]["critical"] == {
+        "n_points": 25,
+        "n_active": 0,
+        "first_step": None,
+        "last_step": None,
+        "n_stretches": 0,
+        "longest_stretch": None,
+    }
+    assert "seem to have been taken after clipping" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_the_clipped_run_is_no_go_though_its_norms_are_small(report: Report, tmp_path: Path) -> None:

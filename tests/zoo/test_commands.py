@@ -370,7 +370,7 @@ def test_evaluate_finds_what_evaluate_policy_finds(logs, tmp_path, capsys):
     mine = found["results"]["policy"]["held_out_1"]
     assert mine["return"]["mean"] == pytest.approx(np.mean(rewards), abs=1e-4)
     assert mine["length"]["mean"] == np.mean(lengths)
-    each = sorted(trip["reward"] for trip in found["episodes"]["policy"]["held_out_1"])
+    each = sorted(drive["reward"] for drive in found["episodes"]["policy"]["held_out_1"])
     assert each == pytest.approx(sorted(rewards), abs=1e-4)
     assert set(found["results"]) == {"policy", "random", "full brake"}
     assert set(found["results"]["policy"]) == {"held_out_1", "all"}
@@ -390,7 +390,7 @@ def test_more_environments_at_once_drive_the_same_episodes(logs, tmp_path):
     for name in found[0]["maps"]:
         one, other = (each["episodes"]["full brake"][name] for each in found)
         assert one == other
-        assert len({trip["distance_m"] for trip in one}) == 2
+        assert len({drive["distance_m"] for drive in one}) == 2
 
 
 def test_evaluate_wants_maps(in_folder, capsys):

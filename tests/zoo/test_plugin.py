@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import rl_zoo3.utils
 import yaml
@@ -74,6 +75,12 @@ def test_the_evaluation_has_one_writer(run_dir):
     assert [step for step, _ in scalars_in(run_dir / "tb")["eval/mean_reward"]] == [50, 60]
 
 
+def test_the_evaluation_leaves_what_rl_zoos_plots_are_made_of(run_dir):
+    record = np.load(run_dir / "evaluations.npz")
+    assert record["timesteps"].tolist() == [50, 60]
+    assert record["results"].shape == record["ep_lengths"].shape == (2, 1)
+
+
 def test_the_critic_sees_normalised_rewards(run_dir):
     scalars = scalars_in(run_dir / "tb")
     assert {value for _, value in scalars["agent/reward_is_normalized"]} == {1.0}
@@ -124,24 +131,6 @@ def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("visual-td3 train: ")
     assert words in line
-
-
-@pytest.mark.parametrize("trial", [0, 3])
-def test_a_trial_is_loaded_by_its_number_zero_too(tmp_path, monkeypatch, trial):
-    asked = []
-    monkeypatch.setattr(
-        VisualExperimentManager, "load_trial", lambda _, *which: asked.append(which) or {"batch_size": 7, "tau": 0.5}
-    )
-    (tmp_path / "conf.yml").write_text("LiteDriving-v0: {policy: CnnPolicy, batch_size: 3, tau: 0.1}")
-    kwargs = {"storage": "a.log", "study_name": "b", "trial_id": trial, "hyperparams": {"tau": 0.25}}
-    where = [str(tmp_path), "", 0]
-    args = SimpleNamespace(tensorboard_log="")
-    manager = VisualExperimentManager(
-        args, "visual_td3", "LiteDriving-v0", *where, config=str(tmp_path / "conf.yml"), **kwargs
-    )
-    found, _ = manager.read_hyperparameters()
-    assert (found["batch_size"], found["tau"]) == (7, 0.25), "a flag wins over the trial, the trial over the file"
-    assert asked == [("a.log", "b", trial)]
 
 
 def schedules_of(tmp_path, algo, hyperparams):

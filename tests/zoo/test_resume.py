@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from sb3_visual_td3.cli import main
+from sb3_visual_td3.runs.snapshot_health import Health
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
     arguments_of,
     check_imports,
@@ -57,6 +59,20 @@ def test_what_is_there_is_listed(finished, capsys):
     assert main(["resume", str(finished), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["20", "40"]
+    assert all("  not judged  " in line for line in lines)
+
+
+def test_what_is_listed_says_what_is_healthy(tmp_path, capsys):
+    store = SnapshotStore(tmp_path / "snapshots")
+    for step, health in [(20, Health(True, 10, 5)), (40, Health(False, 30, 5)), (60, None)]:
+        store.save(step, {}, {}, keep=3, health=health)
+    assert main(["resume", str(tmp_path), "--list"]) == 0
+    listed = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [[part.strip() for part in line if part][-2:] for line in listed] == [
+        ["healthy", str(tmp_path / "snapshots" / "step_000000020")],
+        ["unhealthy", str(tmp_path / "snapshots" / "step_000000040")],
+        ["not judged", str(tmp_path / "snapshots" / "step_000000060")],
+    ]
 
 
 def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, capsys):
@@ -101,6 +117,13 @@ def test_python_code_in_hyperparameters_is_an_error_before_training(tmp_path, ca
     assert train(tmp_path, hyperparams=hyperparams) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("step_*"))
+
+
+def test_a_rollback_without_snapshots_is_an_error_before_training(tmp_path, capsys):
+    alerts = {"sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback": {"on_critical": "rollback"}}
+    assert train(tmp_path, hyperparams=with_params(callback=[alerts])) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
+    assert "add SnapshotCallback(run_dir=...) as the last" in line
 
 
 def test_a_schedule_that_is_code_is_an_error_before_training(tmp_path, capsys):

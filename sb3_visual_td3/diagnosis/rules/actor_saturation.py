@@ -20,6 +20,9 @@ REMEDY = (
     "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
 )
 SATURATED = 0.5
+CAUSES = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
+"""Values without a limit push every action to its end."""
+
 STILL_ALIVE = 0.7
 """Confidence is not above this where the actor's head still gets a gradient."""
 
@@ -56,7 +59,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(saturation, saturation.values >= SATURATED),
-        explained_by=("feature_leak", "learning_rate_too_high"),
+        explained_by=CAUSES,
         value=level,
         threshold=SATURATED,
     )

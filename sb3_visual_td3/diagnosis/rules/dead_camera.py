@@ -20,8 +20,8 @@ ONE_COLOUR = 1.0
 MIN_POINTS = 6
 """At both resolutions: a car may stand still, in our environments for fifty steps at most."""
 
-SURELY = 20
-"""Points without any change after which no standstill explains it."""
+SURELY = 190
+"""Steps without any change after which no standstill explains it."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -34,7 +34,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if still < MIN_POINTS:
         return None
     evidence = Evidence.last_of(change, f"no pixel has changed for {still} points")
-    return _told(0.9 if still >= SURELY else 0.65, evidence, onset(change, change.values == 0.0), 0.0)
+    is_sure = change.steps[-1] - change.steps[-still] >= SURELY
+    return _told(0.9 if is_sure else 0.65, evidence, onset(change, change.values == 0.0), 0.0)
 
 
 def _points_at_end(change: Series) -> int:

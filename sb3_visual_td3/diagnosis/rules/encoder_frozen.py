@@ -17,6 +17,9 @@ REMEDY = (
 FROZEN = 1e-6
 """The encoder's over the head's, of gradient norms or of update ratios: learning rates differ by less."""
 
+A_GRADIENT = 1e-5
+"""Norm of the head's gradient below which there is none to compare with: a saturated tanh passes nothing on."""
+
 MIN_POINTS = 5
 DORMANT = 0.9
 
@@ -31,6 +34,9 @@ def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
     cnn, mlp = f"{network}_cnn", f"{network}_mlp"
     rate = data[tags.GROUP_LR[cnn]].finite
     if len(rate) and rate.values[-1] == 0.0:
+        return None
+    head_norm = data[tags.GRADIENT_NORM[mlp]].finite
+    if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
         return None
     for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO):
         encoder, head = data[by_group[cnn]].finite, data[by_group[mlp]].finite
@@ -53,7 +59,7 @@ def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
             tuple(evidence),
             REMEDY,
             onset(encoder, encoder.values <= FROZEN * late_head),
-            explained_by=("learning_rate_too_high", "dead_camera", "feature_leak"),
+            explained_by=("learning_rate_too_high", "dead_camera", "feature_leak", "actor_saturation"),
             value=late / late_head,
             threshold=FROZEN,
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import MAX_STEP, SeriesSet
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 
 ID = "episode_collapse"
 TITLE = "Episodes collapse to a fraction of their first length"
 REMEDY = (
-    "The policy ends its episodes: watch it drive. Look for a reward that is earned by ending early, and for a "
-    "policy that no longer depends on the camera."
+    "Watch it drive. Either the policy ends its episodes: look for a reward that is earned by ending early, and for a "
+    "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
 )
 COLLAPSED = 0.4
 MIN_EPISODES = 10
@@ -31,6 +31,7 @@ CAUSES = (
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare the median length of the first and of the last third of the steps."""
     lengths = data[tags.EPISODE_LENGTH].finite
+    lengths = lengths.where(lengths.values < MAX_STEP)
     ends = episode_length_ends(lengths)
     if ends is None or len(lengths) < MIN_EPISODES or ends.late >= COLLAPSED * ends.early:
         return None

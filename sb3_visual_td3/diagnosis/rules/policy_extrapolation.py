@@ -27,7 +27,13 @@ MIN_POINTS = 5
 GAP = 0.5
 """Median gap over the largest replayed |Q|: the criterion q_gap_small has the same. Healthy runs measured 0.05."""
 
-CAUSES = ("feature_leak", "learning_rate_too_high", "stale_target_network", "critic_overestimation")
+CAUSES = (
+    "feature_leak",
+    "learning_rate_too_high",
+    "stale_target_network",
+    "critic_overestimation",
+    "twin_critic_desync",
+)
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:

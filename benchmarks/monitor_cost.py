@@ -1,0 +1,210 @@
+"""What does watching a training cost? The same model's updates with the monitor on and off, by turns.
+
+On means what GradientNormCallback and ExplosionAlertCallback do at their defaults in a training of one update per
+step: one update in 10 measured, a look at camera and rewards at each step, a check every 50 steps, a point in the event
+file every 100. A block is 100 updates, so that it holds all of that; blocks come in pairs, each pair in the other order
+than the one before, and a pair gives one ratio. What is asked for is at most 2 % as the median of these.
+
+Beside the wall clock stands the processor time, which other work on the machine disturbs less, and the part of it that
+was spent inside the monitor's own calls: what it costs apart from what it does to caches.
+
+Pairs are kept in benchmarks/results/monitor_cost.json, by setting, and those that are there are not measured again: it
+can be stopped and continued. After a change of the code ask for --again. With the defaults it takes ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import configure
+from tqdm import tqdm
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
+from sb3_visual_td3.common.types import NetworkUpdate, UpdateObserver
+
+RESULTS = Path(__file__).parent / "results" / "monitor_cost.json"
+N_STORED = 1_000
+N_FRAMES = 50
+Pair = dict[str, dict[str, float]]
+
+
+class Case(NamedTuple):
+    """A training whose monitor is measured."""
+
+    batch_size: int
+    settings: dict[str, Any]
+
+
+CASES = {
+    "preset visual, batch 128": Case(128, {}),
+    "separate encoders, batch 256": Case(256, {"policy_kwargs": {"encoder": "separate"}}),
+    "preset visual, batch 64": Case(64, {}),
+}
+
+
+class Stopwatch:
+    """Adds up the processor time of this thread that is spent in what it is laid around."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """:return: the same function, timed"""
+
+        def timed(*args: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return function(*args)
+            finally:
+                self.total_s += time.thread_time() - begin
+
+        return timed
+
+
+class Timed:
+    """An observer, timed."""
+
+    def __init__(self, observer: UpdateObserver, watch: Stopwatch) -> None:
+        self.after_backward: Callable[[NetworkUpdate], None] = watch.around(observer.after_backward)
+        self.after_clipping: Callable[[NetworkUpdate], None] = watch.around(observer.after_clipping)
+        self.after_step: Callable[[NetworkUpdate], None] = watch.around(observer.after_step)
+
+
+class Training:
+    """Updates of one model, and the monitor that can be taken away and put back.
+
+    :param case: what is trained
+    :param device: where
+    :param folder: for the event files
+    """
+
+    def __init__(self, case: Case, device: str, folder: str) -> None:
+        self.batch_size = case.batch_size
+        settings = {"buffer_size": N_STORED, "batch_size": case.batch_size, "device": device, "seed": 0}
+        self.model = VisualTD3("CnnPolicy", "LiteDriving-v0", **settings, **case.settings)
+        self.model.set_logger(configure(folder, ["tensorboard"]))
+        rng = np.random.default_rng(0)
+        self._frames = rng.integers(0, 256, (N_FRAMES, 1, 4, 84, 84), np.uint8)
+        self._rewards = rng.normal(size=(N_FRAMES, 1)).astype(np.float32)
+        self._fill(rng)
+        self.watch = Stopwatch()
+        self._callbacks = CallbackList([GradientNormCallback(), ExplosionAlertCallback(verbose=0)])
+        self._callbacks.init_callback(self.model)
+        self._callbacks.on_training_start({}, {})
+        self._observers = [Timed(observer, self.watch) for observer in self.model.observers]
+        self._step_timed = self.watch.around(self._step)
+
+    def _fill(self, rng: np.random.Generator) -> None:
+        assert self.model.replay_buffer is not None
+        for index in range(N_STORED):
+            first, second = self._frames[index % N_FRAMES], self._frames[(index + 1) % N_FRAMES]
+            action = rng.uniform(-1.0, 1.0, (1, 2)).astype(np.float32)
+            self.model.replay_buffer.add(first, second, action, rng.normal(size=1), np.zeros(1), [{}])
+
+    def _step(self) -> None:
+        """What the monitor sees of a step of the environment."""
+        self.model.num_timesteps += 1
+        index = self.model.num_timesteps % N_FRAMES
+        action = np.zeros((1, 2), np.float32)
+        self._callbacks.on_rollout_start()
+        self._callbacks.update_locals(
+            {"new_obs": self._frames[index], "rewards": self._rewards[index], "actions": action}
+        )
+        self._callbacks.on_step()
+
+    def block(self, n_updates: int, is_watched: bool) -> dict[str, float]:
+        """:return: the seconds of so many updates: of the wall clock, of the processor, and inside the monitor"""
+        self.model.observers[:] = self._observers if is_watched else []
+        self.watch.total_s = 0.0
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(n_updates):
+            if is_watched:
+                self._step_timed()
+            self.model.train(1, self.batch_size)
+        if self.model.device.type == "cuda":
+            th.cuda.synchronize()
+        return {
+            "wall_s": time.perf_counter() - wall,
+            "cpu_s": time.process_time() - cpu,
+            "inside_s": self.watch.total_s,
+        }
+
+
+def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, name: str, save: Any) -> None:
+    """Measure the pairs that are missing."""
+    for is_watched in (True, False):
+        training.block(12, is_watched)  # what is done once, and what allocates
+    with tqdm(total=options.pairs, initial=len(pairs), desc=name, unit="pair", smoothing=0.0, disable=None) as bar:
+        while len(pairs) < options.pairs:
+            order = ("on", "off") if len(pairs) % 2 else ("off", "on")
+            pairs.append({which: training.block(options.updates, which == "on") for which in order})
+            save()
+            bar.update()
+
+
+def spread(values: Sequence[float]) -> str:
+    """:return: median and quartiles of shares that the monitor adds"""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{median:+.2%} ({low:+.2%} to {high:+.2%})"
+
+
+def table(results: dict[str, list[Pair]], n_updates: int) -> str:
+    """:return: the cases as Markdown"""
+    columns = ["ms/update, off", "wall clock", "processor time", "inside the monitor, of the processor time"]
+    lines = ["| what | pairs | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
+    for name, pairs in results.items():
+        update_ms = 1e3 * statistics.median(pair["off"]["wall_s"] for pair in pairs) / n_updates
+        added = [
+            spread([pair["on"][clock] / pair["off"][clock] - 1.0 for pair in pairs]) for clock in ("wall_s", "cpu_s")
+        ]
+        inside = spread([pair["on"]["inside_s"] / (pair["on"]["cpu_s"] - pair["on"]["inside_s"]) for pair in pairs])
+        lines.append(f"| {name} | {len(pairs)} | " + " | ".join([f"{update_ms:.1f}", *added, inside]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=12, help="of blocks, on and off (default: 12)")
+    parser.add_argument("--updates", type=int, default=100, help="of a block (default: 100)")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="(all)")
+    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="(default: benchmarks/results/monitor_cost.json)")
+    parser.add_argument("--again", action="store_true", help="forget these cases' pairs and measure anew")
+    options = parser.parse_args()
+    th.set_num_threads(options.num_threads)
+    key = f"{options.device}, {options.num_threads} thread(s), blocks of {options.updates}"
+    results: dict[str, dict[str, list[Pair]]] = (
+        json.loads(options.output.read_text()) if options.output.is_file() else {}
+    )
+    here = results.setdefault(key, {})
+
+    def save() -> None:
+        options.output.parent.mkdir(exist_ok=True)
+        temporary = options.output.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(temporary, options.output)
+
+    for name in options.cases:
+        pairs = here[name] = [] if options.again else here.get(name, [])
+        if len(pairs) < options.pairs:
+            with tempfile.TemporaryDirectory() as folder:
+                measure(Training(CASES[name], options.device, folder), pairs, options, name, save)
+    print(f"{key}; torch {th.__version__}\n")
+    print(table({name: here[name] for name in options.cases}, options.updates))
+
+
+if __name__ == "__main__":
+    main()

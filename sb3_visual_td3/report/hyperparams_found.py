@@ -1,0 +1,249 @@
+"""A run's settings: which file tells each, and what is in force where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sb3_visual_td3.common.literals import python_literal
+from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
+from sb3_visual_td3.report.settings_file import parse_mapping, plain_mapping, read_mapping
+from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
+
+HELP = (
+    "JSON or YAML file with the hyperparameters of the runs, as flat names: 'tau: 0.005' or 'polyak: 0.995', "
+    "'actor_lr: 1e-4', 'update_every: 50'; rl-zoo's config.yml is such a file. Without it they are read from a "
+    "run's run.json and from rl-zoo's own files"
+)
+_GROUPS = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
+"""Settings that rl-zoo's files may hold as Python code."""
+
+_IDENTITY = ("algo", "env_id", "seed", "n_timesteps", "encoder", "reward_is_normalized")
+_IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value and the source that tells it."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The settings of one source.
+
+    :param values: by flat name: ``policy_kwargs.trunk_dim``, ``normalize.norm_reward``.
+    :param code: what stands there as Python code, as it is written, by name.
+    """
+
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, source: str, content: Mapping[str, Any]) -> Layer:
+        """Flatten what a file holds; callbacks are no setting of the algorithm and are left out."""
+        values: dict[str, Any] = {}
+        code: dict[str, str] = {}
+        for name, value in content.items():
+            if name == "callback":
+                continue
+            read = value
+            if name in _GROUPS and isinstance(value, str):
+                code[name] = value
+                read = _literal_or_text(value)
+            if name == "train_freq" and isinstance(value, Mapping):
+                read = [value.get("frequency"), value.get("unit", "step")]
+            _flatten(name, read, values)
+        return cls(source, values, code)
+
+    def value_or_group(self, name: str) -> Any:
+        """Return a value, or the mapping of the values below a name; None where there is neither."""
+        if name in self.values:
+            return self.values[name]
+        prefix = f"{name}."
+        group = {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
+        return group or None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What is known of a run's settings.
+
+    :param told: by source, the one that counts first in front.
+    :param defaults: what is in force where no source names it; empty where the algorithm is not known.
+    """
+
+    told: tuple[Layer, ...] = ()
+    defaults: Layer = field(default_factory=lambda: Layer("default"))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every source, the defaults last."""
+        return (*self.told, self.defaults)
+
+    def get(self, name: str) -> Setting | None:
+        """Return a setting from the first source that has it."""
+        return next((Setting(layer.values[name], layer.source) for layer in self.layers if name in layer.values), None)
+
+    def value(self, name: str) -> Any:
+        """Return a setting's value; None where no source has it."""
+        found = self.get(name)
+        return None if found is None else found.value
+
+    @property
+    def file_layers(self) -> tuple[Layer, ...]:
+        """What a person would edit: rl-zoo's file where there is one, else every source."""
+        of_zoo = tuple(layer for layer in self.told if layer.source.endswith(ZOO_CONFIG))
+        return of_zoo or self.told
+
+    def told_settings(self) -> Iterator[tuple[str, Setting]]:
+        """Yield what the sources tell, each name once."""
+        for name in dict.fromkeys(name for layer in self.told for name in layer.values):
+            found = self.get(name)
+            assert found is not None
+            yield name, found
+
+    @property
+    def algo(self) -> str | None:
+        """``"td3"``, ``"visual_td3"``, another algorithm's name in lower case, or None."""
+        name = self.value("algo")
+        if not isinstance(name, str):
+            return None
+        return {"td3": "td3", "visualtd3": "visual_td3"}.get(name.lower().replace("_", ""), name.lower())
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the settings say that there is an encoder."""
+        return self.value("policy") in _IMAGE_POLICIES or self.value("encoder") is not None
+
+    @property
+    def encoder_is_shared(self) -> Setting | None:
+        """Whether one encoder, trained by the critic, serves both networks."""
+        for name, found in self._each("encoder", "policy_kwargs.encoder", "encoder_is_shared"):
+            if found.value in ("shared", "separate") or (isinstance(found.value, bool) and name.endswith("shared")):
+                return Setting(found.value in ("shared", True), found.source)
+        return None
+
+    @property
+    def reward_is_normalized(self) -> Setting | None:
+        """Whether the critics see rewards that VecNormalize has scaled, which is what it does unless told not to."""
+        for layer in self.layers:
+            group = {name for name in layer.values if name.startswith("normalize.")}
+            for name in ("reward_is_normalized", "normalize.norm_reward", "normalize"):
+                if isinstance(layer.values.get(name), bool):
+                    return Setting(layer.values[name], layer.source)
+            if group:
+                return Setting(True, layer.source)
+        return None
+
+    def _each(self, *names: str) -> Iterator[tuple[str, Setting]]:
+        for layer in self.layers:
+            yield from ((name, Setting(layer.values[name], layer.source)) for name in names if name in layer.values)
+
+
+def given_settings(path: Path) -> Layer:
+    """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
+
+    :raises ValueError: if it is none of these; the message names the file.
+    :raises OSError: if it cannot be read.
+    """
+    content = read_mapping(path)
+    if "format_version" in content and "algo" in content:
+        return _of_manifest(RunManifest.read(path), path.name)
+    if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):
+        raise ValueError(
+            f"{path}: expected names and values, such as 'tau: 0.005'; of a file with a block for each environment, "
+            "give one block"
+        )
+    return Layer.of(path.name, content)
+
+
+def run_settings(
+    given: Layer | None, manifest: RunManifest | None, zoo_folder: Path | None
+) -> tuple[RunSettings, tuple[str, ...]]:
+    """Put together what is known of a run's settings, and notes on files that could not be used.
+
+    :param given: of --hyperparams; it counts before run.json, and run.json before rl-zoo's files.
+    :param zoo_folder: where rl-zoo's config.yml and args.yml lie.
+    """
+    told = [given] if given is not None else []
+    notes = []
+    sources: dict[str, Callable[[], Layer]] = {}
+    if manifest is not None:
+        sources[FILE_NAME] = lambda: _of_manifest(manifest, FILE_NAME)
+    if zoo_folder is not None:
+        sources |= {f"rl-zoo's {name}": partial(_of_zoo, zoo_folder, name) for name in (ZOO_ARGUMENTS, ZOO_CONFIG)}
+    for source, read in sources.items():
+        try:
+            told.append(read())
+        except (ValueError, OSError) as error:
+            notes.append(f"the settings in {source} were left aside: {' '.join(str(error).split())}")
+    return RunSettings(tuple(told), _defaults(RunSettings(tuple(told)))), tuple(notes)
+
+
+def _of_manifest(manifest: RunManifest, source: str) -> Layer:
+    identity = {name: getattr(manifest, name) for name in _IDENTITY}
+    known = {name: value for name, value in identity.items() if value is not None}
+    return Layer.of(source, plain_mapping({**manifest.hyperparams, **known}, source))
+
+
+def _of_zoo(folder: Path, name: str) -> Layer:
+    content = read_mapping(folder / name)
+    return Layer.of(f"rl-zoo's {name}", _zoo_arguments(content) if name == ZOO_ARGUMENTS else content)
+
+
+def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {"algo": content.get("algo"), "env_id": content.get("env"), "seed": content.get("seed")}
+    n_timesteps = content.get("n_timesteps")
+    if isinstance(n_timesteps, int) and n_timesteps > 0:
+        arguments["n_timesteps"] = n_timesteps
+    arguments["env_kwargs"] = content.get("env_kwargs")
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _defaults(told: RunSettings) -> Layer:
+    if told.algo not in ("td3", "visual_td3"):
+        return Layer("default")
+    known = _known_defaults()
+    values = dict(known["td3"])
+    if any(layer.source.endswith(ZOO_CONFIG) for layer in told.told):
+        values["action_noise"] = None  # rl-zoo's file is all that its TD3 was made of
+    if told.algo == "td3":
+        return Layer("SB3's default", values)
+    policy = told.value("policy")
+    preset = str(told.value("preset") or ("td3" if policy == "MlpPolicy" else "visual"))
+    return Layer("VisualTD3's default", {**values, **known["presets"].get(preset, {})})
+
+
+def own_arguments() -> frozenset[str]:
+    """Return the settings that VisualTD3 takes and SB3's TD3 does not."""
+    rates = ("actor_lr", "critic_lr", "actor_cnn_lr", "critic_cnn_lr")
+    return frozenset({*_known_defaults()["presets"]["td3"], *rates})
+
+
+@cache
+def _known_defaults() -> dict[str, Any]:
+    name = "hyperparam_defaults.yml"
+    return parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
+
+
+def _literal_or_text(code: str) -> Any:
+    try:
+        return python_literal(code)
+    except ValueError:
+        return code
+
+
+def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            _flatten(f"{name}.{key}", item, into)
+    else:
+        into[name] = value

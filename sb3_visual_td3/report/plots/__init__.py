@@ -1,0 +1,1 @@
+"""The plots of the page as plain plotly figures: data in, dictionaries out."""

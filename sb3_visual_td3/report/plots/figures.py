@@ -1,0 +1,246 @@
+"""A panel as a plotly figure: curves, axes, thresholds, alerts and the onset of the cause."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.series import Series
+from sb3_visual_td3.report.plots.panels import BLACK, RED, Line, Mark, Panel
+from sb3_visual_td3.report.sections.alerts import Alert, Stretch
+from sb3_visual_td3.report.thinning import thinned
+
+Figure = dict[str, Any]
+
+HEIGHT = 340
+_LEGEND_ROW = 18
+MAX_BANDS = 100
+"""Of one kind and plot: stretches that are closer together than this part of the run are drawn as one."""
+
+_LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
+_FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with what stands around it; a wide one has a row of the page to itself."""
+
+    id: str
+    title: str
+    caption: str
+    figure: Figure
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class BandStyle:
+    """How a stretch of an alert is shown: the outline tells it as well as the colour does.
+
+    :param top: how far up it reaches, of the plot's height.
+    """
+
+    fill: str
+    outline: str
+    dash: str
+    top: float = 1.0
+
+
+WARNING = BandStyle("rgba(230,159,0,0.16)", "rgba(138,83,0,0.7)", "dot")
+CRITICAL = BandStyle("rgba(179,38,30,0.13)", "rgba(179,38,30,0.6)", "solid")
+OTHER = BandStyle("rgba(90,80,160,0.55)", "rgba(90,80,160,0.9)", "solid", top=0.03)
+STYLES = {tags.ALERT_WARNING: WARNING, tags.ALERT_CRITICAL: CRITICAL}
+
+
+def harmless(text: str) -> str:
+    """Return text for plotly, which reads markup and ``%{...}`` in names, titles and labels: as it is spelled."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;")
+
+
+def in_pairs(plots: Sequence[Plot]) -> tuple[Plot, ...]:
+    """Return the plots with the last of the narrow ones made wide where it would stand alone in its row."""
+    narrow = [plot for plot in plots if not plot.is_wide]
+    alone = narrow[-1] if len(narrow) % 2 else None
+    return tuple(replace(plot, is_wide=True) if plot is alone else plot for plot in plots)
+
+
+def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
+    """Return the traces of lines.
+
+    :param lines: with their finite values, none empty.
+    """
+    floor = _log_floor([series for _, series in lines]) if log else None
+    return [_curve(line, series, floor) for line, series in lines]
+
+
+def _curve(line: Line, series: Series, floor: float | None) -> Figure:
+    thin = thinned(series)
+    values = np.abs(thin.values) if line.magnitude else thin.values
+    shown = values if floor is None else np.maximum(values, floor)
+    what = harmless(line.label) if line.label in series.name else f"{harmless(line.label)}, {harmless(series.name)}"
+    hover = f"{what}<br>%{{x:,}}: <b>%{{customdata}}</b><extra></extra>"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if len(thin) <= 60 else "lines",
+        "name": harmless(line.label),
+        "x": thin.steps.tolist(),
+        "y": shown.tolist(),
+        "customdata": [number(value) for value in thin.values.tolist()],
+        "hovertemplate": hover,
+        "line": {"color": line.colour, "width": 2, "dash": line.dash},
+        "marker": {"size": 4, "color": line.colour},
+    }
+
+
+def _log_floor(series: Sequence[Series]) -> float:
+    """Return where zeros are drawn on a log axis: a decade below the smallest value, within eight of the largest."""
+    magnitudes = np.abs(np.concatenate([s.values for s in series]))
+    positive = magnitudes[magnitudes > 1e-300]
+    if positive.size == 0:
+        return 1e-3
+    return float(max(positive.min() / 10, min(1e-4, positive.max() / 1e8)))
+
+
+def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figure], list[Figure]]:
+    """Return lines and labels of a panel's thresholds.
+
+    :param limits: threshold by criterion.
+    """
+    shapes, labels = [], []
+    for i, mark in enumerate(panel.marks):
+        limit = limits.get(mark.criterion)
+        if limit is not None and math.isfinite(limit) and (limit > 0 or not panel.log):
+            shapes.append(_line(RED, "dash", xref="paper", x0=0, x1=1, yref="y", y0=limit, y1=limit))
+            labels.append(_threshold_label(mark, limit, panel, above=i % 2 == 1))
+    return shapes, labels
+
+
+def _line(colour: str, dash: str, **place: Any) -> Figure:
+    return {"type": "line", **place, "line": {"color": colour, "width": 1.5, "dash": dash}}
+
+
+def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> Figure:
+    return {
+        "xref": "paper",
+        "x": 0.005,
+        "yref": "y",
+        "y": float(np.log10(limit)) if panel.log else limit,
+        "text": harmless(f"{mark.label} {number(limit)}"),
+        "showarrow": False,
+        "xanchor": "left",
+        "yanchor": "bottom" if above or len(panel.marks) == 1 else "top",
+        "font": {"size": 11, "color": RED},
+        "bgcolor": "rgba(255,255,255,0.8)",
+    }
+
+
+def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
+    """Return what marks the alerts in a plot: bands of the two gradient alerts, a strip at the foot for all others."""
+    bands: list[Figure] = []
+    others: list[Stretch] = []
+    for alert in alerts:
+        if alert.tag in STYLES:
+            bands += [_band(stretch, STYLES[alert.tag]) for stretch in joined_stretches(alert.stretches)]
+        else:
+            others += alert.stretches
+    return bands + [_band(stretch, OTHER) for stretch in joined_stretches(others)]
+
+
+def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
+    """Return the stretches with those joined that overlap or nearly touch, so that few are drawn."""
+    ordered = sorted(stretches)
+    if not ordered:
+        return []
+    gap = (max(s.until_step for s in ordered) - ordered[0].first_step) / at_most if len(ordered) > at_most else 0
+    kept = [ordered[0]]
+    for stretch in ordered[1:]:
+        last = kept[-1]
+        if stretch.first_step - last.until_step <= gap:
+            n_points = last.n_points + stretch.n_points
+            ends = (max(last.last_step, stretch.last_step), max(last.until_step, stretch.until_step))
+            kept[-1] = Stretch(last.first_step, *ends, n_points)
+        else:
+            kept.append(stretch)
+    return kept
+
+
+def _band(stretch: Stretch, style: BandStyle) -> Figure:
+    place = {"xref": "x", "x0": stretch.first_step, "x1": stretch.until_step, "yref": "paper", "y0": 0, "y1": style.top}
+    outline = {"width": 1, "color": style.outline, "dash": style.dash}
+    return {"type": "rect", **place, "fillcolor": style.fill, "line": outline, "layer": "below"}
+
+
+def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure], list[Figure]]:
+    """Return line and label of where the likely cause first showed.
+
+    :param last_step: of the run: a label in its later half stands to the left of its line.
+    """
+    if cause is None or cause.first_step is None:
+        return [], []
+    x = cause.first_step
+    is_late = last_step is not None and x > last_step * 0.6
+    label = {
+        "xref": "x",
+        "x": x,
+        "yref": "paper",
+        "y": 1,
+        "text": harmless(f"{cause.id} from {x:,}"),
+        "showarrow": False,
+        "xanchor": "right" if is_late else "left",
+        "yanchor": "bottom",
+        "font": {"size": 11, "color": BLACK},
+    }
+    return [_line(BLACK, "dot", xref="x", x0=x, x1=x, yref="paper", y0=0, y1=1)], [label]
+
+
+def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequence[Figure]) -> Figure:
+    """Return axes, legend and what is drawn over the curves.
+
+    :param drawn: the curves.
+    """
+    y_axis: Figure = {"title": {"text": harmless(panel.unit)}, "gridcolor": "#e6e8eb", "automargin": True}
+    if panel.log:
+        y_axis |= {"type": "log", "exponentformat": "power", **_decades(drawn)}
+    if panel.y_range is not None:
+        y_axis["range"] = list(panel.y_range)
+    return {
+        **base_layout(HEIGHT + _LEGEND_ROW * max(0, len(drawn) - 4)),
+        "margin": {"l": 64, "r": 16, "t": 28, "b": 48},
+        "xaxis": {**x_axis(), "title": {"text": harmless(panel.x_title), "standoff": 6}},
+        "yaxis": y_axis,
+        "showlegend": len(drawn) > 1,
+        "legend": {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"},
+        "hovermode": "closest",
+        "shapes": shapes,
+        "annotations": labels,
+    }
+
+
+def _decades(drawn: Sequence[Figure]) -> Figure:
+    """Return ticks at whole decades, eight at most, where the curves span two or more."""
+    positive = [y for curve in drawn for y in curve["y"] if y > 0]
+    decades = math.log10(max(positive)) - math.log10(min(positive)) if positive else 0.0
+    return {"dtick": math.ceil(decades / 8)} if decades >= 2 else {"nticks": 8}
+
+
+def base_layout(height: int) -> Figure:
+    """Return what all plots have in common."""
+    return {
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "#ffffff",
+        "font": _FONT,
+        "hoverlabel": _LABEL,
+    }
+
+
+def x_axis() -> Figure:
+    """Return the x-axis that all plots have in common."""
+    return {"gridcolor": "#eef0f2", "tickformat": ",", "zeroline": False, "automargin": True}

@@ -1,0 +1,218 @@
+"""What the plots of one run show: data, not code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sb3_visual_td3.common import tags
+
+# After Okabe & Ito, which every common colour vision tells apart; the light ones darkened until they stand out
+# from white by 3 : 1.
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#00875F",
+    "#B0568F",
+    "#2F8FCB",
+    "#B3261E",
+    "#333333",
+)
+LINE_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK)
+DASHES = ("solid", "dot", "dash", "dashdot")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a plot.
+
+    :param label: as the legend and the label under the mouse have it.
+    :param magnitude: draw |x|; what the mouse shows stays as it was logged.
+    """
+
+    tag: str
+    label: str
+    colour: str
+    magnitude: bool = False
+    dash: str = "solid"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A horizontal threshold, named by the criterion that it belongs to."""
+
+    criterion: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one plot shows; it appears where at least one of its lines was logged.
+
+    :param requires: a tag without which the plot would say nothing.
+    """
+
+    id: str
+    title: str
+    caption: str
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...] = ()
+    log: bool = False
+    unit: str = ""
+    x_title: str = "environment step"
+    y_range: tuple[float, float] | None = None
+    requires: str | None = None
+
+    @property
+    def has_alerts(self) -> bool:
+        """Whether its x-axis is that of the alerts."""
+        return self.x_title != EPISODE_AXIS
+
+
+EPISODE_AXIS = "episode"
+_GROUP_COLOURS = {"actor_cnn": ORANGE, "actor_mlp": PURPLE, "critic_cnn": BLUE, "critic_mlp": SKY}
+
+
+def _groups(names: dict[str, str], *, magnitude: bool = False) -> tuple[Line, ...]:
+    return tuple(
+        Line(names[group], group, _GROUP_COLOURS[group], magnitude=magnitude, dash=DASHES[i])
+        for i, group in enumerate(tags.GROUPS)
+    )
+
+
+PANELS = (
+    Panel(
+        "actor_loss",
+        "Actor loss against the Q values that support it",
+        "Magnitudes on a log axis. A healthy loss stays of the order of Q; where the lines part, the actor earns value "
+        "that the critics do not see on replayed pairs.",
+        (
+            Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
+            Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
+            Line(tags.POLICY_Q_VALUE, "|Q1| of the policy's actions", GREEN, magnitude=True, dash="dashdot"),
+            Line(tags.Q_BOUND, "largest |Q| that rewards allow", BLACK, magnitude=True, dash="dot"),
+        ),
+        log=True,
+        unit="return",
+        requires=tags.ACTOR_LOSS,
+    ),
+    Panel(
+        "gradients",
+        "Gradient norms of the four groups",
+        "Log axis.",
+        _groups(tags.GRADIENT_NORM, magnitude=True),
+        (Mark("actor_cnn_norm_mean", "GO: actor_cnn mean below"), Mark("actor_cnn_norm_no_go", "NO-GO: mean above")),
+        log=True,
+    ),
+    Panel(
+        "q_values",
+        "Q values",
+        "The twin critics on replayed pairs, the first one on the policy's own actions, and the target.",
+        (
+            Line(tags.Q1_VALUE, "Q1", BLUE),
+            Line(tags.Q2_VALUE, "Q2", SKY, dash="dot"),
+            Line(tags.POLICY_Q_VALUE, "Q1 of the policy's actions", GREEN, dash="dash"),
+            Line(tags.TARGET_Q_MEAN, "target", PURPLE, dash="dashdot"),
+        ),
+        unit="return",
+    ),
+    Panel(
+        "q_bound",
+        "|Q| against what the rewards allow",
+        "Log axis. Above the dotted line, max|R| / (1 - discount), a Q value is wrong whatever the policy does.",
+        (
+            Line(tags.Q_BOUND, "largest |Q| that rewards allow", BLACK, magnitude=True, dash="dot"),
+            Line(tags.Q1_VALUE, "|Q1|", BLUE, magnitude=True),
+            Line(tags.Q2_VALUE, "|Q2|", SKY, magnitude=True, dash="dash"),
+            Line(tags.POLICY_Q_VALUE, "|Q1| of the policy's actions", GREEN, magnitude=True, dash="dashdot"),
+        ),
+        log=True,
+        unit="return",
+        requires=tags.Q_BOUND,
+    ),
+    Panel(
+        "critic_loss",
+        "Critic loss",
+        "Mean squared temporal-difference error: the sum, and each critic's own.",
+        (
+            Line(tags.CRITIC_LOSS, "both critics", BLUE),
+            Line(tags.CRITIC_1_LOSS, "first critic", GREEN, dash="dash"),
+            Line(tags.CRITIC_2_LOSS, "second critic", ORANGE, dash="dot"),
+        ),
+        (Mark("critic_loss_mean", "GO: mean below"),),
+        unit="return²",
+    ),
+    Panel(
+        "policy",
+        "Is the policy alive?",
+        "Fraction of actions at the ends of their range, and the smallest spread of an action over a batch.",
+        (
+            Line(tags.ACTION_SATURATION, "saturated actions", ORANGE),
+            Line(tags.ACTION_STD_MIN, "smallest action std", BLUE, dash="dash"),
+        ),
+        (Mark("policy_is_alive", "dead from"),),
+        y_range=(-0.03, 1.05),
+    ),
+    Panel(
+        "pre_tanh",
+        "The policy before its tanh",
+        "Mean |u|. Beyond 3 or so the tanh is flat and passes no gradient.",
+        (Line(tags.PRE_TANH_ABS_MEAN, "mean |u|", PURPLE),),
+    ),
+    Panel(
+        "driving",
+        "Metres driven, against drivers that know nothing",
+        "Per evaluation episode.",
+        (
+            Line(tags.EVAL_DISTANCE, "policy", GREEN),
+            Line(tags.EVAL_RANDOM_DISTANCE, "random actions", ORANGE, dash="dash"),
+            Line(tags.EVAL_BRAKE_DISTANCE, "full brake", BLACK, dash="dot"),
+        ),
+        unit="m",
+    ),
+    Panel(
+        "clipping",
+        "Clipped updates",
+        "Fraction of updates in which the group's gradient was clipped. A group near 1 gets a normalised gradient: its "
+        "clipped norm says nothing.",
+        _groups(tags.CLIP_FRACTION),
+        y_range=(-0.03, 1.05),
+    ),
+    Panel(
+        "update_ratios",
+        "Steps beside weights",
+        "Norm of a step over the norm of the weights, on a log axis. About 0.001 is usual; at 0 a group stands still.",
+        _groups(tags.UPDATE_RATIO, magnitude=True),
+        log=True,
+    ),
+    Panel(
+        "episode_length",
+        "Episode length",
+        "One point per episode; log axis.",
+        (Line(tags.EPISODE_LENGTH, "steps", BLUE, magnitude=True),),
+        log=True,
+        unit="steps",
+        x_title=EPISODE_AXIS,
+    ),
+    Panel(
+        "episode_reward",
+        "Episode reward",
+        "One point per episode: the environment's own rewards, summed.",
+        (Line(tags.EPISODE_REWARD, "reward", GREEN),),
+        unit="reward",
+        x_title=EPISODE_AXIS,
+    ),
+)
+"""The reward terms have their own panel: their names are the environment's."""
+
+
+def reward_panel(terms: tuple[str, ...]) -> Panel:
+    """Return the panel of the reward terms.
+
+    :param terms: their tags, the largest first.
+    """
+    lines = (
+        Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])
+        for i, tag in enumerate(terms)
+    )
+    caption = "Mean per step of each term, weighted as it enters the sum."
+    return Panel("reward_terms", "Reward terms", caption, tuple(lines), unit="reward")

@@ -1,0 +1,262 @@
+"""From the first diagnoses to settings: what to change in the hyperparameter file, against what the run had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.report.hyperparams_found import RunSettings, own_arguments
+from sb3_visual_td3.report.hyperparams_notation import (
+    Parameter,
+    Reading,
+    as_number,
+    by_default,
+    logged,
+    reference_table,
+    told,
+)
+from sb3_visual_td3.report.settings_file import parse_mapping
+
+ACT_FROM = 0.5
+"""Confidence of a cause from which settings are recommended for it."""
+
+RATES = ("actor_lr", "critic_lr", "actor_cnn_lr", "critic_cnn_lr")
+_GROUP_LR = "group_lr"
+_COMMON_RATE = ("learning_rate", "lr")
+_SCHEDULES = ("lin_", "cos_")
+_READ_AS = {"learning_starts": "first_update"}
+"""Keys whose value other notations tell under another parameter of the reference table."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the hyperparameter file.
+
+    :param key: in the names of VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping.
+    :param old: the run's own value; None where it is not known, or not set.
+    :param own_name: how the run's settings call it, and None where no line of theirs names it.
+    :param own_value: what stands there.
+    """
+
+    key: str
+    old: Any
+    new: Any
+    reason: str
+    diagnosis: str
+    own_name: str | None = None
+    own_value: Any = None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to change.
+
+    :param changes: of the hyperparameter file.
+    :param code: by diagnosis, what no hyperparameter cures.
+    """
+
+    changes: tuple[Change, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One entry of recommendations.yml, which explains the keys."""
+
+    key: str
+    reason: str
+    to: Any = None
+    fill: Mapping[str, Any] = field(default_factory=dict)
+    at_least: float | None = None
+    at_most: float | None = None
+    times: float | None = None
+    of_steps: float | None = None
+    most: float | None = None
+    unless_set: bool = False
+    unless_rewards_are_normalized: bool = False
+    envs: tuple[str, ...] = ()
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Cure:
+    """What recommendations.yml holds for one diagnosis."""
+
+    proposals: tuple[Proposal, ...]
+    code: str | None
+    code_in_visual_td3: str | None
+    if_nothing_to_change: str | None
+
+
+@cache
+def cures() -> Mapping[str, Cure]:
+    """Return the table, by the diagnosis's id."""
+    name = "recommendations.yml"
+    content = parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
+    return {
+        identifier: Cure(
+            tuple(Proposal(**{**p, "envs": tuple(p.get("envs", ()))}) for p in entry.get("changes", ())),
+            entry.get("code"),
+            entry.get("code_in_visual_td3"),
+            entry.get("if_nothing_to_change"),
+        )
+        for identifier, entry in content.items()
+    }
+
+
+def recommend(
+    verdict: Verdict, diagnoses: Sequence[Diagnosis], settings: RunSettings, series: SeriesSet
+) -> Recommendation:
+    """Return what to change for the causes that were found, the first one first; nothing for a run that may go on.
+
+    Consequences ask for nothing: they go with their cause. Of two changes of one key the first counts.
+    """
+    if verdict is Verdict.GO:
+        return Recommendation()
+    run = _Run(settings, series, logged(series))
+    changes: dict[str, Change] = {}
+    code: dict[str, str] = {}
+    for diagnosis in diagnoses:
+        cure = cures().get(diagnosis.id)
+        if cure is None or diagnosis.role == "consequence" or diagnosis.confidence < ACT_FROM:
+            continue
+        found = [change for p in cure.proposals if (change := run.change(p, diagnosis)) is not None]
+        for change in found:
+            changes.setdefault(change.key, change)
+        sentence = cure.code or (None if found else cure.if_nothing_to_change)
+        if settings.algo == "visual_td3" and cure.code_in_visual_td3 is not None:
+            sentence = cure.code_in_visual_td3
+        if sentence is not None:
+            code[diagnosis.id] = sentence
+    return Recommendation(tuple(changes.values()), code)
+
+
+@dataclass(frozen=True)
+class _Run:
+    settings: RunSettings
+    series: SeriesSet
+    logged: Mapping[str, Reading]
+
+    def change(self, proposal: Proposal, diagnosis: Diagnosis) -> Change | None:
+        """Return the change where the run's own value is another one."""
+        if proposal.envs and self.settings.value("env_id") not in proposal.envs:
+            return None
+        if proposal.unless_rewards_are_normalized and self._rewards_are_normalized:
+            return None
+        key, parameter = self._key(proposal.key, diagnosis)
+        own_name, own_value = self._own_line(key, parameter)
+        old = self._in_force(key, parameter)
+        in_force = proposal.default if old is None else old
+        new = self._new(proposal, in_force)
+        if new is None or new == in_force:
+            return None
+        return Change(key, old, new, f"{proposal.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
+
+    def _needs(self, key: str) -> str:
+        """Return what a change takes beside the line itself, as the end of its reason."""
+        if key in own_arguments() and self.settings.algo != "visual_td3":
+            return "; an argument of VisualTD3 (--algo visual_td3)"
+        if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
+            # SB3 2.9 stores VecNormalize's unstacked observation: "could not broadcast input array".
+            return "; SB3's TD3 crashes on it below a frame_stack, VisualTD3 does not (--algo visual_td3)"
+        return ""
+
+    @property
+    def _rewards_are_normalized(self) -> bool:
+        logged_flag = self.series.flag(tags.REWARD_IS_NORMALIZED)
+        told_flag = self.settings.reward_is_normalized
+        return bool(told_flag is not None and told_flag.value) if logged_flag is None else logged_flag
+
+    def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
+        """Return the key to write, and the parameter of the reference table that it is."""
+        table = reference_table().parameters
+        if key != _GROUP_LR:
+            return key, table.get(_READ_AS.get(key, key))
+        parameter = table[f"{_group_of(diagnosis).removesuffix('_mlp')}_lr"]
+        return (parameter.id if self._has_own_rate(parameter) else "learning_rate"), parameter
+
+    def _has_own_rate(self, parameter: Parameter) -> bool:
+        """Return whether the group has a learning rate that is not that of all."""
+        common = as_number(self.settings.value("learning_rate"))
+        for layer in self.settings.told:
+            for name in parameter.names:
+                if name.name in layer.values and name.name not in _COMMON_RATE:
+                    return as_number(layer.values[name.name]) != common
+        if common is None and parameter.id in self.logged:
+            rates = {self.logged[name].value for name in RATES if name in self.logged}
+            return len(rates) > 1
+        return False
+
+    def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
+        """Return the line of the run's settings: of rl-zoo's file, where there is one, for it is what is edited."""
+        others = [] if parameter is None else [n.name for n in parameter.names if n.name not in _COMMON_RATE]
+        names = _COMMON_RATE if key == "learning_rate" else (key, *others)
+        for layer in self.settings.file_layers:
+            for name in names:
+                value = layer.value_or_group(name)
+                if value is not None:
+                    return name, layer.code.get(name, value)
+        return None, None
+
+    def _in_force(self, key: str, parameter: Parameter | None) -> Any:
+        """Return the value that the run had, in the units of the key."""
+        for layer in self.settings.told:
+            value = layer.value_or_group(key)
+            if value is not None or key in layer.values:
+                return value
+        if parameter is None:
+            return self.settings.defaults.values.get(key)
+        reading = told(parameter, self.settings) or self.logged.get(parameter.id)
+        reading = reading or by_default(parameter, self.settings)
+        if reading is None:
+            return None
+        return reading.written if reading.written.startswith(_SCHEDULES) else reading.value
+
+    def _new(self, proposal: Proposal, old: Any) -> Any:
+        if isinstance(proposal.to, Mapping):
+            own = old if isinstance(old, Mapping) else {}
+            return {**proposal.fill, **own, **proposal.to}
+        if proposal.to is not None:
+            is_set = old is not None and old is not False and old != 0
+            return None if proposal.unless_set and is_set else proposal.to
+        lowest, highest = self._lowest(proposal), proposal.at_most
+        found = as_number(old)
+        if found is None:
+            return lowest if lowest is not None else highest
+        value, is_schedule = found
+        new: float | None = None
+        if lowest is not None and value < lowest:
+            new = lowest
+        elif highest is not None and value > highest:
+            new = highest
+        elif proposal.times is not None:
+            new = float(f"{value * proposal.times:.3g}")
+        return _of_the_same_shape(str(old), new / value) if new is not None and is_schedule and value else new
+
+    def _lowest(self, proposal: Proposal) -> float | None:
+        n_steps = self.series.n_steps
+        if proposal.at_least is None or proposal.of_steps is None or n_steps is None:
+            return proposal.at_least
+        return min(max(proposal.at_least, round(proposal.of_steps * n_steps)), proposal.most or n_steps)
+
+
+def _group_of(diagnosis: Diagnosis) -> str:
+    """Return the parameter group that the evidence names first; the critics' heads where it names none."""
+    by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in tags.GROUPS}
+    return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), "critic_mlp")
+
+
+def _of_the_same_shape(schedule: str, factor: float) -> Any:
+    """Return ``"lin_3e-4_1e-5"`` with every number times the factor; of another kind of schedule, its new start."""
+    shape, *ends = schedule.split("_")
+    if not schedule.startswith(_SCHEDULES):
+        start = as_number(schedule)
+        return None if start is None else float(f"{start[0] * factor:.3g}")
+    return "_".join([shape, *(f"{float(end) * factor:.3g}" for end in ends)])

@@ -1,0 +1,133 @@
+"""The alerts of a run: the points that were logged, and the few of them that say "active"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table
+from sb3_visual_td3.report.numbers import percent, step_range
+
+PREFIX = "alerts/"
+_SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
+
+
+class Stretch(NamedTuple):
+    """Points of one alert that are active one after the other.
+
+    :ivar until_step: step of the next point, which is not active; the last active one's where none follows.
+    """
+
+    first_step: int
+    last_step: int
+    until_step: int
+    n_points: int
+
+
+@dataclass(frozen=True)
+class Alert:
+    """How often one alert was active; points that say 0 are no alerts.
+
+    :param logged: first and last step of its points.
+    :param first_step: of the first active point; None where there is none.
+    :param stretches: the active points, those that follow one another together.
+    """
+
+    tag: str
+    n_points: int
+    n_active: int
+    logged: tuple[int, int]
+    first_step: int | None
+    last_step: int | None
+    stretches: tuple[Stretch, ...]
+
+    @classmethod
+    def of(cls, series: Series) -> Alert:
+        """Count the points of a series that is not empty that are 1."""
+        is_active = series.values == 1.0
+        active = series.steps[is_active]
+        first, last = (int(active[0]), int(active[-1])) if active.size else (None, None)
+        logged = (int(series.steps[0]), int(series.steps[-1]))
+        return cls(series.name, len(series), int(active.size), logged, first, last, _stretches(series))
+
+    @property
+    def longest(self) -> Stretch | None:
+        """The stretch of the most points, the first of those as long; None where it was never active."""
+        return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
+
+
+def _stretches(series: Series) -> tuple[Stretch, ...]:
+    active = (series.values == 1.0).astype(np.int8)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], active, [0]])))
+    steps = series.steps
+    return tuple(
+        Stretch(int(steps[begin]), int(steps[end - 1]), int(steps[min(end, len(series) - 1)]), int(end - begin))
+        for begin, end in zip(edges[::2], edges[1::2], strict=True)
+    )
+
+
+def alerts(data: SeriesSet) -> dict[str, Alert]:
+    """Return the logged alerts by short name: "warning", "critical", else the rest of the tag."""
+    return {
+        _SHORT_NAMES.get(tag, tag.removeprefix(PREFIX)): Alert.of(data[tag])
+        for tag in data.names()
+        if tag.startswith(PREFIX)
+    }
+
+
+def tell_alerts(found: Mapping[str, Alert]) -> Section | None:
+    """Return the section; None where the run logged no alert."""
+    if not found:
+        return None
+    fired = {name: alert for name, alert in found.items() if alert.n_active}
+    silent = [alert for alert in found.values() if not alert.n_active]
+    sentences: list[Sentence] = [
+        (
+            "A point of an alert is 1 where the alert is active, and 0 where it was looked for and not found. "
+            "Activations count, points do not.",
+        ),
+        *(_told_apart(alert) for alert in fired.values()),
+    ]
+    if silent:
+        names = ", ".join(alert.tag.removeprefix(PREFIX) for alert in silent)
+        sentences.append((f"Logged and never active: {names}.",))
+    tables = (_table(fired),) if fired else ()
+    return Section("alerts", "Alerts", tuple(sentences), tables)
+
+
+def _told_apart(alert: Alert) -> Sentence:
+    n_quiet = alert.n_points - alert.n_active
+    said = f" has {alert.n_points:,} points, of which {alert.n_active:,} are active and {n_quiet:,} are not."
+    return (Code(alert.tag), said)
+
+
+def _table(fired: Mapping[str, Alert]) -> Table:
+    heads = ("Active", "Points logged", "Part active", "First active at", "Last active at", "Stretches")
+    rows = tuple(
+        (
+            name,
+            number(alert.n_active),
+            number(alert.n_points),
+            percent(alert.n_active / alert.n_points),
+            number(alert.first_step),
+            number(alert.last_step),
+            number(len(alert.stretches)),
+            _longest(alert),
+        )
+        for name, alert in fired.items()
+    )
+    return Table((Column("Alert"), *(Column(head, True) for head in heads), Column("Longest stretch")), rows)
+
+
+def _longest(alert: Alert) -> str:
+    longest = alert.longest
+    if longest is None:
+        return "-"
+    points = f"{longest.n_points:,} point{'s' if longest.n_points != 1 else ''}"
+    return f"{points}, {step_range(longest.first_step, longest.last_step)}"

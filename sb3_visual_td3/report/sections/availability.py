@@ -1,0 +1,171 @@
+"""What was logged, by kind, with its statistics; and what was not, with what it would have told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.tags import TAGS, Tag
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
+from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, joined
+from sb3_visual_td3.report.metric import Metric
+from sb3_visual_td3.report.numbers import step_range
+
+OTHER = "other"
+
+
+def _starts(prefix: str) -> Callable[[str], bool]:
+    return lambda tag: tag.startswith(prefix)
+
+
+def _is_episode_level(tag: str) -> bool:
+    return tag in TAGS and TAGS[tag].x_axis == "episode"
+
+
+KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "episode": ("Episode level", _is_episode_level),
+    "update": ("Update level: losses and Q values", _starts("train/")),
+    "norms": ("Gradients", _starts("gradients/")),
+    "alerts": ("Alerts", _starts("alerts/")),
+    "agent": ("Agent", _starts("agent/")),
+    "reward": ("Reward terms", _starts("reward/")),
+    "progress": ("Progress", _starts("progress/")),
+    "eval": ("Evaluation", _starts("eval/")),
+    OTHER: ("Other names", lambda _: True),
+}
+"""Id, title and which tags belong there; the first that fits."""
+
+
+def kind_of(tag: str) -> str:
+    """Return the id of the kind that a tag belongs to."""
+    return next(kind for kind, (_, holds) in KINDS.items() if holds(tag))
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One tag of the log."""
+
+    tag: str
+    n: int
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One name of the table that the run did not log.
+
+    :param needed_by: ids of the criteria that are unknown for want of it.
+    """
+
+    tag: str
+    meaning: str
+    owner: str
+    needed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The tags of one kind."""
+
+    id: str
+    title: str
+    logged: tuple[Logged, ...]
+    missing: tuple[Missing, ...]
+
+    @property
+    def n_points(self) -> int:
+        """Points of all its tags."""
+        return sum(one.n for one in self.logged)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What was logged and what was not, by kind; kinds without a name are left out."""
+
+    kinds: tuple[Kind, ...]
+
+
+def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> Availability:
+    """Sort the tags of a log, and the names of the table that it lacks, by kind."""
+    logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
+    missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
+    for tag in data.names():
+        series = data[tag]
+        logged[kind_of(tag)].append(Logged(tag, len(series), int(series.steps[0]), int(series.steps[-1])))
+    for tag, row in TAGS.items():
+        if tag not in data:
+            missing[kind_of(tag)].append(_missing(row, criteria))
+    kinds = (Kind(kind, title, tuple(logged[kind]), tuple(missing[kind])) for kind, (title, _) in KINDS.items())
+    return Availability(tuple(kind for kind in kinds if kind.logged or kind.missing))
+
+
+def _missing(row: Tag, criteria: Sequence[CriterionResult]) -> Missing:
+    unknown = (r for r in criteria if r.status is Status.UNKNOWN)
+    needed_by = tuple(r.id for r in unknown if row.name in r.tags or row.name in re.split(r"[\s,;]+", r.detail))
+    return Missing(row.name, row.meaning, row.owner, needed_by)
+
+
+def tell_logged(found: Availability, metrics: Mapping[str, Metric]) -> Section:
+    """Return what was logged: a summary by kind, and the statistics of each tag."""
+    summary = tuple(
+        (
+            kind.title,
+            number(len(kind.logged)),
+            number(len(kind.missing)),
+            number(kind.n_points),
+            _range(kind),
+        )
+        for kind in found.kinds
+    )
+    table = Table((*columns("Kind", "Tags logged", "Known tags missing", "Points"), Column("From, to")), summary)
+    details = (_statistics(kind, metrics) for kind in found.kinds if kind.logged)
+    return Section("metrics", "Metrics", (), (table, *details))
+
+
+def _unit(kind: Kind) -> str:
+    return "episode" if kind.id == "episode" else ""
+
+
+def _range(kind: Kind) -> str:
+    if not kind.logged:
+        return "-"
+    first, last = min(one.first_step for one in kind.logged), max(one.last_step for one in kind.logged)
+    return step_range(first, last, _unit(kind))
+
+
+def _statistics(kind: Kind, metrics: Mapping[str, Metric]) -> Table:
+    rows = []
+    for one in kind.logged:
+        m = metrics[one.tag]
+        figures = (number(m.n), number(m.first), number(m.last), number(m.mean), number(m.std))
+        unit = TAGS[one.tag].unit if one.tag in TAGS else ""
+        where = step_range(m.first_step, m.last_step, _unit(kind))
+        rows.append((Code(one.tag), unit, *figures, number(m.min), number(m.max), where))
+    heads = ("Points", "First", "Last", "Mean", "Std", "Min", "Max", "From, to")
+    heading = (Column("Tag"), Column("Unit"), *(Column(head, True) for head in heads))
+    return Table(heading, tuple(rows), (f"{kind.title}: {len(rows)} logged",), folded=True)
+
+
+def tell_missing(found: Availability) -> Section | None:
+    """Return what was not logged; None where every name of the table was."""
+    kinds = [kind for kind in found.kinds if kind.missing]
+    if not kinds:
+        return None
+    n_missing = sum(len(kind.missing) for kind in kinds)
+    needed = [Code(one.tag) for kind in kinds for one in kind.missing if one.needed_by]
+    sentences: list[Sentence] = [(f"{n_missing} of {len(tags.TAGS)} known names were not logged.",)]
+    if needed:
+        sentences.append(("Criteria are unknown for want of ", *joined(needed), "."))
+    rows = tuple(
+        (Code(one.tag), one.meaning, ", ".join(one.needed_by) or "-", one.owner)
+        for kind in kinds
+        for one in kind.missing
+    )
+    heading = tuple(map(Column, ("Tag", "What it would have told", "Criteria unknown without it", "Written by")))
+    table = Table(heading, rows, ("All names that were not logged",), folded=True)
+    return Section("missing", "Not logged", tuple(sentences), (table,))

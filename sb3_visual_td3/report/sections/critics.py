@@ -1,0 +1,264 @@
+"""What the critics say: Q values, the twins beside each other, and how much of it the rewards allow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.checks import within_bound
+from sb3_visual_td3.diagnosis.numerals import number, rounded
+from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
+from sb3_visual_td3.report.numbers import factor, of_or_none, percent, signed
+from sb3_visual_td3.report.sections.points import representative
+
+Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.Q_BOUND)
+LOSS_TAGS = (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
+BOUNDED_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.POLICY_Q_VALUE)
+
+TWINS_SAY_NOTHING = (
+    "That the twins agree does not speak against overestimation: "
+    "critics that learn from the same targets overrate alike."
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Statistics of one tag over its finite values.
+
+    :param largest: the largest magnitude, met at ``largest_step``.
+    """
+
+    tag: str
+    n: int
+    first: float
+    last: float
+    mean: float
+    std: float
+    largest: float
+    largest_step: int
+
+
+class TwinRow(NamedTuple):
+    """Both critics at one step."""
+
+    step: int
+    q1: float
+    q2: float
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The distance of the two critics at the steps that both have.
+
+    :param mean_difference: mean of Q1 - Q2, with its sign.
+    :param scale: the largest |Q| of the pair, counted as 1 at least.
+    """
+
+    n: int
+    mean_distance: float
+    max_distance: float
+    max_step: int
+    mean_difference: float
+    scale: float
+    rows: tuple[TwinRow, ...]
+
+    @property
+    def part_of_scale(self) -> float:
+        """The mean distance over the scale of Q."""
+        return self.mean_distance / self.scale
+
+
+class BoundUse(NamedTuple):
+    """How much of what the rewards allow one Q value takes, at most; above 1 is impossible for a true value."""
+
+    tag: str
+    part: float
+
+
+@dataclass(frozen=True)
+class Critics:
+    """What was logged of the critics.
+
+    :param gap: median of policy_q_value - q1_value over the last quarter; None where it was not logged.
+    :param support: the actor's loss against the Q values; None where one of the two was not logged.
+    """
+
+    values: tuple[Quantity, ...]
+    losses: tuple[Quantity, ...]
+    twins: Twins | None
+    bound_use: tuple[BoundUse, ...]
+    gap: float | None
+    support: QSupport | None
+
+    @property
+    def largest_bound_use(self) -> BoundUse | None:
+        """The Q value that takes the most of its bound; None where no bound was logged."""
+        return max(self.bound_use, key=lambda use: use.part, default=None)
+
+
+def critics(data: SeriesSet) -> Critics:
+    """Measure the Q values, the twins' distance, the use of the bound and the critics' losses."""
+    return Critics(
+        values=_quantities(data, Q_TAGS),
+        losses=_quantities(data, LOSS_TAGS),
+        twins=_twins(data),
+        bound_use=tuple(use for tag in BOUNDED_TAGS if (use := _bound_use(data, tag)) is not None),
+        gap=of_or_none(data[tags.Q_GAP].finite.tail(0.25).median()),
+        support=actor_loss_support(data),
+    )
+
+
+def _quantities(data: SeriesSet, names: tuple[str, ...]) -> tuple[Quantity, ...]:
+    return tuple(_quantity(series) for tag in names if len(series := data[tag].finite))
+
+
+def _quantity(series: Series) -> Quantity:
+    magnitudes = np.abs(series.values)
+    at = int(magnitudes.argmax())
+    return Quantity(
+        tag=series.name,
+        n=len(series),
+        first=float(series.values[0]),
+        last=float(series.values[-1]),
+        mean=float(series.values.mean()),
+        std=float(series.values.std()),
+        largest=float(magnitudes[at]),
+        largest_step=int(series.steps[at]),
+    )
+
+
+def _twins(data: SeriesSet) -> Twins | None:
+    q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
+    if len(q1) == 0:
+        return None
+    differences = q1.values - q2.values
+    distances = np.abs(differences)
+    at = int(distances.argmax())
+    chosen = np.isin(q1.steps, representative(q1).steps)
+    return Twins(
+        n=len(q1),
+        mean_distance=float(distances.mean()),
+        max_distance=float(distances[at]),
+        max_step=int(q1.steps[at]),
+        mean_difference=float(differences.mean()),
+        scale=max(FLOOR, q1.abs_max(), q2.abs_max()),
+        rows=tuple(map(TwinRow, q1.steps[chosen].tolist(), q1.values[chosen].tolist(), q2.values[chosen].tolist())),
+    )
+
+
+def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:
+    # Against a threshold of 0 the criterion's own check is a measurement: the largest |Q| / bound.
+    part = within_bound(data, (tag,), 0.0, 1).value
+    return None if part is None else BoundUse(tag, part)
+
+
+def tell_critics(found: Critics) -> Section | None:
+    """Return the section; None where nothing of the critics was logged."""
+    if not found.values and not found.losses:
+        return None
+    sentences = [*_twins_sentence(found), *_bound_sentence(found), *_gap_sentence(found), *_support_sentence(found)]
+    tables = [_quantity_table(found)]
+    if found.twins is not None and found.twins.n > 1:
+        tables.append(_twins_table(found.twins))
+    return Section("critics", "Q values and the twin critics", tuple(sentences), tuple(tables))
+
+
+def _twins_sentence(found: Critics) -> list[Sentence]:
+    twins = found.twins
+    if twins is None:
+        return [("Whether the twins agree is not known: Q1 and Q2 were not both logged.",)]
+    said = (
+        f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps, "
+        f"{percent(twins.part_of_scale)} of the largest |Q| ({rounded(twins.scale)}); at most "
+        f"{number(twins.max_distance)}, at {twins.max_step:,}. {TWINS_SAY_NOTHING}"
+    )
+    return [(said,)]
+
+
+def _bound_sentence(found: Critics) -> list[Sentence]:
+    use = found.largest_bound_use
+    if use is None:
+        return [
+            (
+                "Whether Q lies beyond what the rewards allow is not known: ",
+                Code(tags.Q_BOUND),
+                " was not logged (GradientNormCallback writes it).",
+            )
+        ]
+    if use.part > 1.0 + 1e-6:
+        said = f" reaches {factor(use.part)} of what the rewards allow: overestimation, by theory alone."
+        return [(Flag(use.tag), said)]
+    said = (
+        f" takes at most {percent(use.part)} of what the rewards allow. The bound is loose: beyond it Q is wrong, "
+        "within it Q may still be too large."
+    )
+    return [(Code(use.tag), said)]
+
+
+def _gap_sentence(found: Critics) -> list[Sentence]:
+    if found.gap is None:
+        return []
+    scale = found.twins.scale if found.twins else math.nan
+    said = (
+        f" ends at {signed(found.gap)} (median of the last quarter), {percent(abs(found.gap) / scale)} of the largest "
+        "|Q|: what the actor believes its own actions gain over the replayed ones."
+    )
+    return [(Code(tags.Q_GAP), said)]
+
+
+def _support_sentence(found: Critics) -> list[Sentence]:
+    support = found.support
+    if support is None:
+        return []
+    against = f"{support.scale_in_words}, {rounded(support.q_scale)}"
+    said = f" ends near {rounded(support.loss)}: {factor(support.ratio)} {against}."
+    if support.first_unsupported_step is not None:
+        said += f" The critics have not supported it since step {support.first_unsupported_step:,}: calm Q values on "
+        said += "replayed pairs say nothing of what the actor is told."
+    return [(Code(tags.ACTOR_LOSS), said)]
+
+
+def _quantity_table(found: Critics) -> Table:
+    use = dict(found.bound_use)
+    rows = tuple(
+        (
+            Code(one.tag),
+            number(one.n),
+            number(one.first),
+            number(one.last),
+            number(one.mean),
+            number(one.std),
+            number(one.largest),
+            number(one.largest_step),
+            _use(use.get(one.tag)),
+        )
+        for one in (*found.values, *found.losses)
+    )
+    heads = ("Points", "First", "Last", "Mean", "Std", "Largest |x|", "Largest at", "Of its bound, at most")
+    return Table(columns("Tag", *heads), rows)
+
+
+def _use(part: float | None) -> Inline:
+    return Flag(percent(part)) if part is not None and part > 1.0 + 1e-6 else percent(part)
+
+
+def _twins_table(twins: Twins) -> Table:
+    rows = tuple(
+        (
+            f"{row.step:,}",
+            number(row.q1),
+            number(row.q2),
+            number(min(row.q1, row.q2)),
+            signed(row.q1 - row.q2),
+        )
+        for row in twins.rows
+    )
+    heads = ("Step", "Q1", "Q2", "Smaller of the two", "Q1 - Q2")
+    caption = (f"The twin critics, {len(rows)} of {twins.n:,} common steps",)
+    return Table(tuple(Column(head, True) for head in heads), rows, caption, folded=True)

@@ -1,0 +1,201 @@
+"""How losses and gradient norms grew: a dozen rows each, with the factors between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import theil_sen_slope
+from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns
+from sb3_visual_td3.report.numbers import factor, of_or_none, signed
+from sb3_visual_td3.report.sections.points import representative
+
+PER_STEPS = 1000
+
+TIMELINE_TAGS = (
+    tags.ACTOR_LOSS,
+    *tags.GRADIENT_NORM.values(),
+    tags.CRITIC_LOSS,
+    tags.Q1_VALUE,
+)
+
+
+class GrowthRow(NamedTuple):
+    """One of the dozen points that stand for a series.
+
+    :ivar change: against the row before; None in the first row.
+    :ivar multiplier: of the magnitude, against the row before; None where that was 0.
+    :ivar cumulative: of the magnitude, against the first row; None where that was 0.
+    """
+
+    step: int
+    value: float
+    change: float | None
+    multiplier: float | None
+    cumulative: float | None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """How one tag grew.
+
+    :param multiplier: magnitude of the last value over that of the first; None where the first is 0.
+    :param later_half: growth over the later half of the steps, by a robust slope of log|x|.
+    :param per_1000_steps: growth per 1,000 steps by the same slope over the whole run; None on fewer steps.
+    :param doubling_steps: steps in which the magnitude doubles, by the slope over the whole run; None where it
+        does not do so within the run.
+    """
+
+    tag: str
+    n_points: int
+    rows: tuple[GrowthRow, ...]
+    largest: float
+    multiplier: float | None
+    later_half: float | None
+    per_1000_steps: float | None
+    doubling_steps: float | None
+
+    @property
+    def first(self) -> GrowthRow:
+        """The first finite point."""
+        return self.rows[0]
+
+    @property
+    def last(self) -> GrowthRow:
+        """The last finite point."""
+        return self.rows[-1]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The timelines of the tags that were logged."""
+
+    timelines: tuple[Timeline, ...]
+
+    def of(self, tag: str) -> Timeline | None:
+        """Return the timeline of a tag; None where it was not logged."""
+        return next((timeline for timeline in self.timelines if timeline.tag == tag), None)
+
+
+def growth(data: SeriesSet) -> Growth:
+    """Follow losses, norms and Q over the run."""
+    found = (timeline(data[tag]) for tag in TIMELINE_TAGS)
+    return Growth(tuple(one for one in found if one is not None))
+
+
+def timeline(series: Series) -> Timeline | None:
+    """Follow one series; None where it has no finite value."""
+    finite = series.finite
+    if len(finite) == 0:
+        return None
+    rows = _rows(representative(finite))
+    later_half, per_1000, doubling = _rates(finite)
+    return Timeline(
+        tag=series.name,
+        n_points=len(finite),
+        rows=rows,
+        largest=finite.abs_max(),
+        multiplier=rows[-1].cumulative,
+        later_half=later_half,
+        per_1000_steps=per_1000,
+        doubling_steps=doubling,
+    )
+
+
+def _rows(series: Series) -> tuple[GrowthRow, ...]:
+    steps, values = series.steps.tolist(), series.values.tolist()
+    rows = [GrowthRow(steps[0], values[0], None, None, _ratio(values[0], values[0]))]
+    for i in range(1, len(values)):
+        change, before = values[i] - values[i - 1], values[i - 1]
+        rows.append(GrowthRow(steps[i], values[i], change, _ratio(values[i], before), _ratio(values[i], values[0])))
+    return tuple(rows)
+
+
+def _ratio(value: float, reference: float) -> float | None:
+    return None if reference == 0 else abs(value / reference)
+
+
+def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
+    """Return growth over the later half, growth per 1,000 steps, and the steps in which it doubles.
+
+    Told of the part in which the values are not 0: beyond it nothing grows, and nothing is extrapolated.
+    """
+    later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
+    later_slope, slope = log_slope(later), log_slope(whole)
+    later_half = None if later_slope is None else _factor(later_slope * _span(later))
+    if slope is None:
+        return later_half, None, None
+    per_1000 = _factor(slope * PER_STEPS) if _span(whole) >= PER_STEPS else None
+    return later_half, per_1000, math.log(2) / slope if slope * _span(whole) >= math.log(2) else None
+
+
+def log_slope(series: Series) -> float | None:
+    """Return the robust slope of log|x| per step; None with fewer than two distinct steps.
+
+    :param series: finite, without zeros.
+    """
+    return of_or_none(theil_sen_slope(series.steps.astype(np.float64), np.log(np.abs(series.values))))
+
+
+def _span(series: Series) -> float:
+    return float(series.steps[-1] - series.steps[0])
+
+
+def _factor(exponent: float) -> float:
+    return math.exp(min(max(exponent, -700.0), 700.0))
+
+
+def tell_growth(found: Growth) -> Section | None:
+    """Return the section; None where nothing of the kind was logged."""
+    if not found.timelines:
+        return None
+    method: Sentence = (
+        "Factors are those of the magnitude. Per 1,000 steps, over the later half, and doubling: by a robust slope "
+        "(Theil-Sen) of log|x|, so that single outliers do not decide; values of 0 have no logarithm and are left out.",
+    )
+    lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
+    tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]
+    return Section("growth", "Losses and gradients over time", (*lead, method), tuple(tables))
+
+
+def _in_one_sentence(one: Timeline) -> Sentence:
+    first, last = one.first, one.last
+    said = f" went from {number(first.value)} at {first.step:,} to {number(last.value)} at {last.step:,}"
+    said += "" if one.multiplier is None else f", {factor(one.multiplier)} in magnitude"
+    doubling = one.doubling_steps
+    return (Code(one.tag), said + ("." if doubling is None else f", doubling every {number(round(doubling))} steps."))
+
+
+def _overview(found: Growth) -> Table:
+    heads = ("Points", "First", "Last", "Largest |x|", "Last / first", "Per 1,000 steps", "Later half")
+    rows = tuple(
+        (
+            Code(one.tag),
+            number(one.n_points),
+            number(one.first.value),
+            number(one.last.value),
+            number(one.largest),
+            factor(one.multiplier),
+            factor(one.per_1000_steps),
+            factor(one.later_half),
+            "-" if one.doubling_steps is None else f"{number(round(one.doubling_steps))} steps",
+        )
+        for one in found.timelines
+    )
+    return Table((*columns("Tag", *heads), Column("Doubles every", True)), rows)
+
+
+def _timeline_table(one: Timeline) -> Table:
+    rows = tuple(
+        (f"{row.step:,}", number(row.value), signed(row.change), factor(row.multiplier), factor(row.cumulative))
+        for row in one.rows
+    )
+    heads = ("Step", "Value", "Change", "Times row above", "Times first row")
+    caption: Sentence = (Code(one.tag), f": {len(rows)} of {one.n_points:,} points")
+    return Table(tuple(Column(h, True) for h in heads), rows, caption, folded=one.tag != tags.ACTOR_LOSS)

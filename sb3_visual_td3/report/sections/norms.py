@@ -1,0 +1,235 @@
+"""The gradient norms of the four groups, beside one another, and whether they were taken before clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.numerals import number, rounded
+from sb3_visual_td3.diagnosis.rules import clipping_masks_divergence
+from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
+from sb3_visual_td3.report.numbers import factor, of_or_none, percent
+from sb3_visual_td3.report.sections.points import representative
+
+Taken = Literal["before", "optimizer", "after, by its look", "not said"]
+"""When a norm was taken; the last is what a log says that has nothing but norms."""
+
+_TAKEN_IN_WORDS: dict[Taken, str] = {
+    "before": "The norms were taken before clipping: what was clipped is logged beside them.",
+    "optimizer": "The norms are as the optimizer saw them, after any clipping: small ones may be large ones, clipped.",
+    "after, by its look": (
+        "The norms seem to have been taken after clipping: that of the actor's encoder stands still while its loss "
+        "runs away. They say nothing of the run's health, and neither do alerts or criteria that read them."
+    ),
+    "not said": "The log does not say whether the norms were taken before or after clipping.",
+}
+
+PAIRS = (("actor_cnn", "critic_cnn"), ("actor_cnn", "actor_mlp"), ("critic_cnn", "critic_mlp"))
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """The gradient norm of one group over the run.
+
+    :param clip_fraction: mean over the last quarter of the steps; None where it was not logged.
+    :param update_ratio: median norm of a step over the norm of the weights; None where it was not logged.
+    """
+
+    group: str
+    n: int
+    mean: float
+    max: float
+    max_step: int
+    last: float
+    mean_clipped: float | None
+    clip_fraction: float | None
+    update_ratio: float | None
+
+
+class RatioRow(NamedTuple):
+    """Two norms at one step; the ratio is None where the denominator is 0."""
+
+    step: int
+    numerator: float
+    denominator: float
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class NormRatio:
+    """One group's norm over another's, at the steps that both have.
+
+    :param n_zero: steps at which the denominator is 0; they count in no ratio.
+    :param mean: of the ratios of the single steps; None where every denominator is 0.
+    :param ratio_of_means: mean norm over mean norm; None where the latter is 0.
+    """
+
+    numerator: str
+    denominator: str
+    n: int
+    n_zero: int
+    mean: float | None
+    median: float | None
+    max: float | None
+    max_step: int | None
+    ratio_of_means: float | None
+    rows: tuple[RatioRow, ...]
+
+
+@dataclass(frozen=True)
+class Norms:
+    """What was logged of the gradients.
+
+    :param head_has_vanished: whether the actor's head gets no gradient at the end while the critics do; None
+        where the log does not say.
+    """
+
+    taken: Taken
+    head_has_vanished: bool | None
+    groups: tuple[GroupNorm, ...]
+    ratios: tuple[NormRatio, ...]
+
+
+def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
+    """Measure the norms of the groups that were logged, and their ratios."""
+    groups = tuple(
+        _group(data, group, series) for group in tags.GROUPS if len(series := data[tags.GRADIENT_NORM[group]].finite)
+    )
+    ratios = (_ratio(data, numerator, denominator) for numerator, denominator in PAIRS)
+    found = tuple(ratio for ratio in ratios if ratio is not None)
+    return Norms(_taken(data, diagnoses), head_has_vanished(data), groups, found)
+
+
+def _taken(data: SeriesSet, diagnoses: Sequence[Diagnosis]) -> Taken:
+    if data.flag(tags.SEEN_BY_OPTIMIZER):
+        return "optimizer"
+    if any(tag in data for tag in (*tags.GRADIENT_NORM_CLIPPED.values(), *tags.CLIP_FRACTION.values())):
+        return "before"
+    if any(diagnosis.id == clipping_masks_divergence.ID for diagnosis in diagnoses):
+        return "after, by its look"
+    return "not said"
+
+
+def _group(data: SeriesSet, group: str, series: Series) -> GroupNorm:
+    at = int(np.argmax(series.values))
+    return GroupNorm(
+        group=group,
+        n=len(series),
+        mean=series.mean(),
+        max=float(series.values[at]),
+        max_step=int(series.steps[at]),
+        last=float(series.values[-1]),
+        mean_clipped=of_or_none(data[tags.GRADIENT_NORM_CLIPPED[group]].mean()),
+        clip_fraction=of_or_none(data[tags.CLIP_FRACTION[group]].finite.tail(0.25).mean()),
+        update_ratio=of_or_none(data[tags.UPDATE_RATIO[group]].median()),
+    )
+
+
+def _ratio(data: SeriesSet, numerator: str, denominator: str) -> NormRatio | None:
+    above, below = aligned(data[tags.GRADIENT_NORM[numerator]], data[tags.GRADIENT_NORM[denominator]])
+    if len(above) == 0:
+        return None
+    divides = below.values != 0
+    ratios = above.values[divides] / below.values[divides]
+    steps = above.steps[divides]
+    mean_below = below.mean()
+    return NormRatio(
+        numerator=numerator,
+        denominator=denominator,
+        n=len(above),
+        n_zero=int((~divides).sum()),
+        mean=float(ratios.mean()) if ratios.size else None,
+        median=float(np.median(ratios)) if ratios.size else None,
+        max=float(ratios.max()) if ratios.size else None,
+        max_step=int(steps[ratios.argmax()]) if ratios.size else None,
+        ratio_of_means=above.mean() / mean_below if mean_below != 0 else None,
+        rows=_ratio_rows(above, below),
+    )
+
+
+def _ratio_rows(above: Series, below: Series) -> tuple[RatioRow, ...]:
+    chosen = np.isin(above.steps, representative(above).steps)
+    steps, tops, bottoms = above.steps[chosen], above.values[chosen], below.values[chosen]
+    return tuple(
+        RatioRow(step, top, bottom, top / bottom if bottom != 0 else None)
+        for step, top, bottom in zip(steps.tolist(), tops.tolist(), bottoms.tolist(), strict=True)
+    )
+
+
+def tell_norms(found: Norms) -> Section | None:
+    """Return the section; None where no norm was logged."""
+    if not found.groups:
+        return None
+    sentences: list[Sentence] = [(_TAKEN_IN_WORDS[found.taken],), *map(_ratio_sentence, found.ratios)]
+    tables = [_group_table(found)]
+    if found.ratios:
+        tables += [_ratio_table(found.ratios), *map(_ratio_rows_table, found.ratios[:1])]
+    return Section("norms", "Gradient norms of the four groups", tuple(sentences), tuple(tables))
+
+
+def _ratio_sentence(ratio: NormRatio) -> Sentence:
+    names: Sentence = (Code(ratio.numerator), " / ", Code(ratio.denominator), ": ")
+    if ratio.mean is None or ratio.max is None:
+        return (*names, f"{ratio.denominator} is 0 at all {ratio.n} common steps, so there is no ratio.")
+    said = f"{factor(ratio.mean)} on average, {factor(ratio.max)} at most (at {number(ratio.max_step)})."
+    if ratio.n_zero:
+        said += f" {ratio.denominator} is 0 at {ratio.n_zero} of {ratio.n} common steps, which no ratio counts."
+    return (*names, said)
+
+
+def _group_table(found: Norms) -> Table:
+    heads = ("Points", "Mean", "Max", "Max at", "Last", "Mean after clipping", "Clipped at the end", "Step / weights")
+    rows = tuple(
+        (
+            Code(group.group),
+            number(group.n),
+            number(group.mean),
+            number(group.max),
+            number(group.max_step),
+            _last(group, found),
+            number(group.mean_clipped),
+            percent(group.clip_fraction),
+            number(group.update_ratio),
+        )
+        for group in found.groups
+    )
+    return Table(columns("Group", *heads), rows)
+
+
+def _last(group: GroupNorm, found: Norms) -> Inline:
+    last = number(group.last)
+    return Flag(f"{last}, no gradient") if group.group == "actor_mlp" and found.head_has_vanished else last
+
+
+def _ratio_table(ratios: Sequence[NormRatio]) -> Table:
+    heads = ("Common steps", "Denominator 0", "Mean", "Median", "Max", "Max at", "Mean norm / mean norm")
+    rows = tuple(
+        (
+            f"{ratio.numerator} / {ratio.denominator}",
+            number(ratio.n),
+            number(ratio.n_zero),
+            factor(ratio.mean),
+            factor(ratio.median),
+            factor(ratio.max),
+            number(ratio.max_step),
+            factor(ratio.ratio_of_means),
+        )
+        for ratio in ratios
+    )
+    return Table(columns("Ratio", *heads), rows, ("Ratios at common steps",))
+
+
+def _ratio_rows_table(ratio: NormRatio) -> Table:
+    heads = ("Step", ratio.numerator, ratio.denominator, "Ratio")
+    rows = tuple(
+        (f"{row.step:,}", number(row.numerator), number(row.denominator), factor(row.ratio)) for row in ratio.rows
+    )
+    caption = (f"{ratio.numerator} beside {ratio.denominator}, {rounded(len(rows))} of {ratio.n:,} common steps",)
+    return Table(tuple(Column(head, True) for head in heads), rows, caption, folded=True)

@@ -1,0 +1,135 @@
+"""The named terms of the reward: which of them the return is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table, columns
+from sb3_visual_td3.report.numbers import percent
+
+PREFIX = "reward/"
+
+DOMINATES = 0.8
+"""Part of the sum of magnitudes from which one term is the reward, more or less. A guess: the hand-judged run's
+author put his progress term at 0.93 to 0.95 and called it an imbalance."""
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One term, weighted as it enters the reward.
+
+    :param mean: over its points; its sign says whether it pays or costs.
+    :param mean_magnitude: mean of its magnitude.
+    :param share: of the sum of the terms' mean magnitudes; None where all terms are 0.
+    """
+
+    tag: str
+    n: int
+    mean: float
+    min: float
+    max: float
+    mean_magnitude: float
+    share: float | None
+
+    @property
+    def name(self) -> str:
+        """The term's own name."""
+        return self.tag.removeprefix(PREFIX)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The terms that were logged, the largest share first.
+
+    :param critic_range: smallest and largest reward that the critic was shown; None where it was not logged.
+    :param is_normalized: whether the critic saw rewards scaled by VecNormalize; None where it was not logged.
+    """
+
+    terms: tuple[RewardTerm, ...]
+    critic_range: tuple[float, float] | None
+    is_normalized: bool | None
+
+    @property
+    def dominating(self) -> RewardTerm | None:
+        """The term that is nearly the whole reward; None where there is no other term, or no such one."""
+        if len(self.terms) < 2 or (self.terms[0].share or 0.0) < DOMINATES:
+            return None
+        return self.terms[0]
+
+
+def rewards(data: SeriesSet) -> Rewards:
+    """Measure the share of each logged term."""
+    series = [data[tag].finite for tag in data.names() if tag.startswith(PREFIX)]
+    series = [term for term in series if len(term)]
+    magnitudes = [float(np.abs(term.values).mean()) for term in series]
+    total = sum(magnitudes)
+    terms = [
+        _term(term, size, size / total if 0 < total < math.inf else None)
+        for term, size in zip(series, magnitudes, strict=True)
+    ]
+    low, high = data[tags.REWARD_MIN].finite.values, data[tags.REWARD_MAX].finite.values
+    return Rewards(
+        terms=tuple(sorted(terms, key=lambda term: (-term.mean_magnitude, term.tag))),
+        critic_range=(float(low.min()), float(high.max())) if low.size and high.size else None,
+        is_normalized=data.flag(tags.REWARD_IS_NORMALIZED),
+    )
+
+
+def _term(series: Series, mean_magnitude: float, share: float | None) -> RewardTerm:
+    return RewardTerm(
+        tag=series.name,
+        n=len(series),
+        mean=series.mean(),
+        min=float(series.values.min()),
+        max=float(series.values.max()),
+        mean_magnitude=mean_magnitude,
+        share=share,
+    )
+
+
+def tell_rewards(found: Rewards) -> Section:
+    """Return the section; it says so where the shares are not known."""
+    sentences: list[Sentence] = [_lead(found)]
+    if found.critic_range is not None:
+        low, high = found.critic_range
+        scaled = {True: ", scaled by VecNormalize", False: ", not scaled by VecNormalize", None: ""}
+        sentences.append(
+            (f"The critic was shown rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
+        )
+    return Section("rewards", "Reward terms", tuple(sentences), (_table(found),) if found.terms else ())
+
+
+def _lead(found: Rewards) -> Sentence:
+    if not found.terms:
+        return ("Unknown: no ", Code(PREFIX), " tag was logged. DrivingMetricsCallback writes one for each named term.")
+    if found.dominating is not None:
+        share = percent(found.dominating.share)
+        return (
+            Code(found.dominating.tag),
+            f" makes up {share} of the sum of magnitudes: what the policy learns is that term and little else.",
+        )
+    share = percent(found.terms[0].share)
+    return ("The largest term is ", Code(found.terms[0].tag), f", {share} of the sum of magnitudes.")
+
+
+def _table(found: Rewards) -> Table:
+    rows = tuple(
+        (
+            Code(term.tag),
+            Flag(f"{percent(term.share)}, dominates") if term == found.dominating else percent(term.share),
+            number(term.mean),
+            number(term.mean_magnitude),
+            number(term.min),
+            number(term.max),
+            number(term.n),
+        )
+        for term in found.terms
+    )
+    heads = ("Share of the sum of |terms|", "Mean per step", "Mean magnitude", "Smallest", "Largest", "Points")
+    return Table(columns("Term", *heads), rows)

@@ -1,0 +1,211 @@
+"""``--watch``: runs that are still going on, judged again whenever they have logged something new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.console import complain, one_line, say
+from sb3_visual_td3.report.discovery import RunFiles
+from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError
+from sb3_visual_td3.report.wording import reason, reasons
+
+DEFAULT_INTERVAL_S = 10.0
+NOTHING_YET = "no verdict"
+
+
+class FoundRuns(NamedTuple):
+    """What lies under the paths now.
+
+    :ivar runs: name and files of each run.
+    :ivar waiting: in one line each, where there is no event file yet.
+    :ivar problems: in one line each, what cannot be looked at.
+    """
+
+    runs: Sequence[tuple[str, RunFiles]]
+    waiting: Sequence[str]
+    problems: Sequence[str]
+
+
+class Job(Protocol):
+    """What the command does with runs, whether it looks once or often."""
+
+    def find(self) -> FoundRuns:
+        """Look for the runs."""
+
+    def is_finished(self, files: RunFiles) -> bool:
+        """Return whether run.json says that the run has ended."""
+
+    def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
+        """Judge a run."""
+
+    def publish(self, analyses: Sequence[Analysis], unreadable: Sequence[str]) -> Sequence[Path]:
+        """Write the reports and return their paths."""
+
+
+@dataclass
+class _Watched:
+    """One run, as it was when it was looked at last.
+
+    :param said: the verdict and the cause that were told last.
+    """
+
+    reader: RunReader
+    analysis: Analysis | None = None
+    said: str = NOTHING_YET
+    was_finished: bool = False
+
+
+class Watch:
+    """Runs under watch. :meth:`look` does all the work of one look and never waits.
+
+    :param job: how runs are found, judged and written.
+    :param quiet_s: a finished run may log its last points, such as an evaluation's, after run.json said so: it is
+        over where its files are that old, or where a second look finds nothing new.
+    """
+
+    def __init__(self, job: Job, quiet_s: float) -> None:
+        self._job = job
+        self._quiet_s = quiet_s
+        self._watched: dict[Path, _Watched] = {}
+        self._told: set[str] = set()
+        self.problems: Sequence[str] = ()
+        self.written: Sequence[Path] = ()
+        self.is_over = False
+
+    @property
+    def analyses(self) -> list[Analysis]:
+        """The runs that could be judged, as of the last look."""
+        return [run.analysis for run in self._watched.values() if run.analysis is not None]
+
+    def look(self) -> None:
+        """Read what is new, judge it, write the reports, and say what has changed."""
+        found = self._job.find()
+        problems = list(found.problems)
+        places = {files.path.resolve(): (name, files) for name, files in found.runs}
+        is_changed = self._forget_all_but(places)
+        are_finished = bool(places) and not found.waiting
+        for place, (name, files) in places.items():
+            run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
+            # Asked before the files are read: what a run has logged by its end is then surely seen.
+            is_finished = self._job.is_finished(files)
+            try:
+                has_new = self._read(run, name, files, is_finished)
+            except (ValueError, OSError) as error:
+                problems.append(one_line(error))
+                are_finished = False
+                continue
+            is_changed |= has_new
+            are_finished &= is_finished and (not has_new or self._is_quiet(files))
+        self._tell_once([*(f"waiting: {line}" for line in found.waiting), *problems])
+        self.problems = problems
+        if is_changed and self.analyses:
+            self.written = self._job.publish(self.analyses, problems)
+        self.is_over = are_finished
+
+    def _read(self, run: _Watched, name: str, files: RunFiles, is_finished: bool) -> bool:
+        has_new = run.reader.read_new(files.files)
+        if not has_new and is_finished == run.was_finished:
+            return False
+        run.was_finished = is_finished
+        try:
+            data = run.reader.data(is_growing=not is_finished)
+        except UnreadableRunError:
+            if is_finished:
+                raise
+            run.analysis = None
+        else:
+            run.analysis = self._job.analyse(name, files, data)
+        self._say_change(run, name)
+        return True
+
+    def _say_change(self, run: _Watched, name: str) -> None:
+        new = NOTHING_YET if run.analysis is None else _state(run.analysis)
+        if new != run.said:
+            say([_change_line(name, run.analysis, run.said, new)])
+            run.said = new
+
+    def _forget_all_but(self, places: Collection[Path]) -> bool:
+        gone = self._watched.keys() - set(places)
+        for place in gone:
+            run = self._watched.pop(place)
+            if run.said != NOTHING_YET:
+                say([f"{_now()}  {place.name}: {run.said} -> {NOTHING_YET}: its event files are gone"])
+        return bool(gone)
+
+    def _tell_once(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            if line not in self._told:
+                complain(line)
+        self._told = set(lines)
+
+    def _is_quiet(self, files: RunFiles) -> bool:
+        return time.time() - max(file.stat().st_mtime for file in files.files) >= self._quiet_s
+
+    def in_one_line(self) -> str:
+        """Return how the runs stand, for a status line."""
+        analyses = self.analyses
+        if not analyses:
+            return "Waiting for a first point"
+        steps = max((analysis.series.n_steps or 0 for analysis in analyses), default=0)
+        runs = f"{len(analyses)} runs" if len(analyses) > 1 else analyses[0].name
+        return f"Watching {runs} · step {steps:,} · {worst_verdict(a.verdict for a in analyses).value} · Ctrl-C ends"
+
+
+def watch(
+    job: Job,
+    interval_s: float,
+    status: Callable[[], AbstractContextManager[Callable[[str], None]]],
+    wait: Callable[[float], None] = time.sleep,
+) -> Watch:
+    """Look again and again, until every run is finished or the user ends it with Ctrl-C.
+
+    :param interval_s: seconds between two looks; never less than a look takes.
+    :param status: shows a line while it waits.
+    :param wait: waits that many seconds.
+    :return: how the runs stood last.
+    """
+    watched = Watch(job, interval_s)
+    try:
+        with status() as show:
+            while True:
+                began = time.monotonic()
+                watched.look()
+                if watched.is_over:
+                    return watched
+                show(watched.in_one_line())
+                wait(max(interval_s, time.monotonic() - began))
+    except KeyboardInterrupt:
+        return watched
+
+
+def _state(analysis: Analysis) -> str:
+    return analysis.verdict.value + (f" ({analysis.cause.id})" if analysis.cause else "")
+
+
+def _change_line(name: str, analysis: Analysis | None, old: str, new: str) -> str:
+    if analysis is None:
+        return f"{_now()}  {name}: {old} -> {new}: its event files hold nothing any more"
+    n_steps = analysis.series.n_steps
+    at = "" if n_steps is None else f"  step {n_steps:,}"
+    return f"{_now()}  {name}{at}: {old} -> {new}: {_why(analysis)}"
+
+
+def _why(analysis: Analysis) -> str:
+    if analysis.verdict is Verdict.GO:
+        return "every blocking criterion holds so far"
+    first, *others = reasons(analysis) or [None]
+    if first is None:
+        return "no blocking criterion applies"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{first.title}. {reason(first)}{more}"
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,173 @@
+"""The dashboard: what TensorBoard's own plugin reads back from a run's event file."""
+
+import json
+import logging
+from collections import Counter
+
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar import custom_scalars_plugin, layout_pb2, metadata
+from tensorboard.plugins.scalar import scalars_plugin
+
+from sb3_visual_td3 import (
+    DrivingEvalCallback,
+    DrivingMetricsCallback,
+    ExplosionAlertCallback,
+    GradientNormCallback,
+    RunRecorderCallback,
+    SnapshotCallback,
+    VisualTD3,
+)
+from sb3_visual_td3.callbacks.dashboard import DASHBOARD
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
+from tests.callbacks.event_files import scalars_in
+from tests.callbacks.test_driving_metrics import TermsEnv
+from tests.callbacks.test_snapshot import Kill, Killed
+
+EVERYONE = (GradientNormCallback, ExplosionAlertCallback, DrivingMetricsCallback, DrivingEvalCallback)
+
+
+def layouts_in(path):
+    """Every layout in an event file, read with TensorBoard's own proto."""
+    found = []
+    for event in EventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            if value.tag == metadata.CONFIG_SUMMARY_TAG:
+                assert value.metadata.plugin_data.plugin_name == metadata.PLUGIN_NAME
+                found.append(layout_pb2.Layout.FromString(value.tensor.string_val[0]))
+    return found
+
+
+def event_files(folder):
+    return sorted(folder.rglob("events.out.tfevents.*"))
+
+
+def plugin_of(logdir):
+    """TensorBoard's "Custom Scalars" page over a folder of runs."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    context = base_plugin.TBContext(
+        data_provider=MultiplexerDataProvider(multiplexer, str(logdir)), sampling_hints={}, logdir=str(logdir)
+    )
+    scalars = scalars_plugin.ScalarsPlugin(context)
+    context.plugin_name_to_instance = {"scalars": scalars}
+    return custom_scalars_plugin.CustomScalarsPlugin(context)
+
+
+def layout_of(plugin):
+    return json.loads(plugin.layout_impl(RequestContext(), ""))
+
+
+def lines_of(plugin, run):
+    """By title of group and chart, the names that TensorBoard draws for a run."""
+    found = {}
+    for category in layout_of(plugin)["category"]:
+        for chart in category["chart"]:
+            names = set()
+            for pattern in chart["multiline"]["tag"]:
+                answer = plugin.scalars_impl(RequestContext(), run, pattern, "")
+                assert answer["regex_valid"]
+                names |= set(answer["tag_to_events"])
+            found[category["title"], chart["title"]] = names
+    return found
+
+
+def test_every_name_of_the_table_is_in_a_chart_and_no_other_name_is():
+    shown = [name for charts in DASHBOARD.values() for names in charts.values() for name in names]
+    assert set(shown) == set(tags.TAGS)
+    in_two = {name for name, n in Counter(shown).items() if n > 1}
+    assert in_two == set(tags.GRADIENT_NORM.values()), "among the norms, and beside what clipping left of them"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with every callback, separate encoders, and terms of a reward that are not ours."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    settings = {"buffer_size": 200, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
+    model = VisualTD3(
+        "CnnPolicy", Monitor(TermsEnv()), policy_kwargs={"encoder": "separate"}, tensorboard_log=folder, **settings
+    )
+    callbacks = [callback() for callback in EVERYONE[:3]]
+    model.learn(130, callback=callbacks, log_interval=1, tb_log_name="run")
+    return folder
+
+
+def test_the_layout_is_in_the_event_file_once_whoever_starts(run):
+    (file,) = event_files(run)
+    (layout,) = layouts_in(file)
+    assert [category.title for category in layout.category] == list(DASHBOARD)
+
+
+def test_tensorboard_draws_in_each_chart_the_names_of_the_table_and_no_other(run):
+    logged = set(scalars_in(run))
+    for (group, title), drawn in lines_of(plugin_of(run), "run_1").items():
+        expected = set(DASHBOARD[group][title]) & logged
+        if group == "Driving" and title.startswith("terms"):
+            expected = {"reward/comfort", "reward/my own (m)", "reward/safety", "reward/bonus"}
+        assert drawn == expected, (group, title)
+    assert {tags.CRITIC_1_LOSS, tags.GRADIENT_NORM_CLIPPED["actor_cnn"], tags.FRAME_STD} <= logged
+
+
+@pytest.mark.parametrize("callback", EVERYONE, ids=lambda callback: callback.__name__)
+def test_each_callback_writes_it_where_it_is_alone(lite_model, tmp_path, callback):
+    lite_model.learn(5, callback=callback())
+    assert [len(layouts_in(file)) for file in event_files(tmp_path)] == [1]
+
+
+def test_no_layout_where_none_of_our_names_is_written(lite_model, tmp_path):
+    lite_model.learn(5, callback=RunRecorderCallback())
+    assert [layouts_in(file) for file in event_files(tmp_path)] == [[]]
+
+
+def test_a_second_training_into_the_same_file_does_not_repeat_it(lite_model, tmp_path):
+    lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1))
+    lite_model.set_logger(lite_model.logger)  # the user's own, from now on
+    lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1), reset_num_timesteps=False)
+    (file,) = event_files(tmp_path)
+    assert len(layouts_in(file)) == 1
+    assert len(scalars_in(tmp_path)[tags.PROGRESS_SPEED]) == 10
+
+
+def test_a_resumed_run_has_it_in_each_file_and_tensorboard_shows_it_once(tmp_path, caplog):
+    def script(kill_at=None):
+        env = make_vec_env("LiteDriving-v0", 1, seed=2)
+        settings = {"buffer_size": 100, "learning_starts": 1_000, "batch_size": 4, "seed": 0, "device": "cpu"}
+        model = VisualTD3(
+            "CnnPolicy", env, policy_kwargs={"net_arch": [4]}, tensorboard_log=tmp_path / "tb", **settings
+        )
+        callbacks = [DrivingMetricsCallback(log_freq=1), *([Kill(kill_at)] if kill_at else [])]
+        model.learn(40, callback=[*callbacks, SnapshotCallback(10, tmp_path, resume=True, verbose=0)])
+
+    for kill_at in (15, 35):
+        with pytest.raises(Killed):
+            script(kill_at)
+    script()
+    files = event_files(tmp_path)
+    assert len({file.parent for file in files}) == 1
+    assert len(files) == 3
+    assert [len(layouts_in(file)) for file in files] == [1, 1, 1]
+    with caplog.at_level(logging.WARNING):
+        plugin = plugin_of(tmp_path)
+    assert caplog.records == []
+    assert [category["title"] for category in layout_of(plugin)["category"]] == list(DASHBOARD)
+    answer = plugin.scalars_impl(RequestContext(), "tb/TD3_1", f"{tags.PROGRESS_SPEED}$", "")
+    assert sorted(step for _, step, _ in answer["tag_to_events"][tags.PROGRESS_SPEED]) == list(range(1, 41))
+
+
+def test_the_report_reads_past_it(run):
+    """It is no scalar: neither a tag, nor a point, nor a note."""
+    (found,) = find_runs(run)
+    data = read_run(found.path, found.files)
+    scalars = scalars_in(run)
+    assert set(data.series.names()) == set(scalars)
+    assert data.n_points == sum(map(len, scalars.values()))
+    assert data.notes == ()

@@ -1,0 +1,576 @@
+"""The guard on small trainings that really fail: it stops, lowers the rate, goes back, and leaves the rest alone."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, SnapshotCallback, VisualTD3
+from sb3_visual_td3.callbacks.alerts import Alert
+from sb3_visual_td3.callbacks.guard import Guard
+from sb3_visual_td3.callbacks.lr_scale import lr_scale_of, set_lr_scale
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.schedules import Scaled
+from sb3_visual_td3.diagnosis.live import WINDOW
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from tests.callbacks.event_files import scalars_in
+from tests.callbacks.test_live_alerts import BreakingEnv, Breaks, alerts_in
+from tests.callbacks.test_snapshot import Kill, Killed
+from tests.killed_runs import assert_same_scalars, weights_in
+from tests.training_state.small_envs import StatefulEnv, StatefulImageEnv
+
+STARTS = 20
+"""Environment steps before the first update; then one update follows each step."""
+SMALL = {"learning_starts": STARTS, "batch_size": 8, "buffer_size": 2_000, "seed": 0, "device": "cpu"}
+ONSET = 145
+"""What fails does so in step 166, after this many updates; snapshots are taken every 50 steps."""
+
+
+def visual_td3(folder=None, env=StatefulEnv, **kwargs):
+    log = None if folder is None else str(folder / "tb")
+    settings = {**SMALL, "policy_kwargs": {"net_arch": [16]}, "target_q_clamp": True, "tensorboard_log": log, **kwargs}
+    return VisualTD3("MlpPolicy", DummyVecEnv([env]), **settings)
+
+
+def sac(folder=None, **kwargs):
+    log = None if folder is None else str(folder / "tb")
+    settings = {**SMALL, "policy_kwargs": {"net_arch": [16]}, "tensorboard_log": log, **kwargs}
+    return SAC("MlpPolicy", DummyVecEnv([StatefulEnv]), **settings)
+
+
+def pixels(folder=None, **kwargs):
+    """The recommended set: one encoder, fused optimizers, bfloat16 where the machine has it."""
+    settings = {**SMALL, "policy_kwargs": {"net_arch": [8], "trunk_dim": 4}, "tensorboard_log": str(folder / "tb")}
+    return VisualTD3("CnnPolicy", DummyVecEnv([StatefulImageEnv]), **{**settings, **kwargs})
+
+
+def blow_up(model):
+    """Values of the critics a thousand times too large, which no few updates take back."""
+    with th.no_grad():
+        for weight in model.critic.parameters():
+            weight.mul_(30.0)
+
+
+def break_weights(model):
+    """The next update of the actor breaks it too."""
+    with th.no_grad():
+        model.critic.qf0[-1].bias.fill_(math.nan)
+
+
+class Always(Breaks):
+    """Breaks it at every step from an update on."""
+
+    def _on_step(self):
+        self.is_broken = False
+        return super()._on_step()
+
+
+class Notes(BaseCallback):
+    """What the model is at the start of each rollout, when the guard has acted."""
+
+    def _on_training_start(self):
+        self.at = {}
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_start(self):
+        tensors = {}
+        for name, part in self.model.get_parameters().items():
+            flatten(tensors, f"{name}.pth", part)
+        rates = [group["lr"] for group in self.model.critic.optimizer.param_groups]
+        self.at[self.model.num_timesteps] = (self.model._n_updates, tensors, rates)
+
+
+def flatten(found, name, value):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            flatten(found, f"{name}.{key}", item)
+    elif isinstance(value, th.Tensor):
+        found[name] = value.detach().clone()
+
+
+def guard(on_critical, **kwargs):
+    settings = {"warning": 1e3, "critical": 1e4, "check_freq": 20, "sample_freq": 5, "verbose": 0, **kwargs}
+    return ExplosionAlertCallback(on_critical=on_critical, **settings)
+
+
+def trained(model, folder, callbacks, n_steps=320, **kwargs):
+    snapshots = SnapshotCallback(**{"save_freq": 50, "run_dir": folder, "verbose": 0, **kwargs})
+    model.learn(n_steps, callback=[*callbacks, snapshots])
+    return model
+
+
+def actions_in(folder):
+    return [alert for alert in alerts_in(folder) if alert["level"] == "action"]
+
+
+def snapshots_in(folder):
+    return {listed.step: listed for listed in SnapshotStore(folder / "snapshots").all()}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"on_critical": "explode"}, r"on_critical='explode': expected one of 'warn', 'stop', 'reduce_lr', 'rollback'"),
+        ({"lr_factor": 0.0}, r"lr_factor=0.0: expected a number above 0 and below 1"),
+        ({"lr_factor": 1}, "lr_factor=1: expected"),
+        ({"lr_factor": True}, "lr_factor=True: expected"),
+        ({"lr_factor": math.nan}, "lr_factor=nan: expected"),
+        ({"lr_factor": "0.5"}, "lr_factor='0.5': expected"),
+        ({"max_actions": 0}, "max_actions=0: expected a number of actions >= 1"),
+        ({"max_actions": 2.5}, "max_actions=2.5: expected"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ExplosionAlertCallback(**kwargs)
+
+
+def test_a_rollback_without_snapshots_is_an_error_before_the_first_step():
+    model = visual_td3()
+    with pytest.raises(ValueError, match=r"on_critical='rollback'.*add SnapshotCallback.*as the last"):
+        model.learn(50, callback=[guard("rollback")])
+    assert model.num_timesteps == 0
+    assert model.observers == []
+
+
+def test_by_default_a_critical_alert_only_tells(tmp_path):
+    model = visual_td3(tmp_path)
+    model.learn(320, callback=[Breaks(ONSET, blow_up), ExplosionAlertCallback(1e3, 1e4, 20, 5, tmp_path, 0)])
+    assert model.num_timesteps == 320
+    assert {alert["level"] for alert in alerts_in(tmp_path)} >= {"critical"}
+    assert actions_in(tmp_path) == []
+    assert tags.GUARD_ACTIONS not in scalars_in(tmp_path)
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac])
+def test_stop_ends_the_training_at_the_check_that_sees_it(tmp_path, capsys, make):
+    model = make(tmp_path)
+    model.learn(320, callback=[Breaks(ONSET, blow_up), guard("stop", verbose=1)])
+    (action,) = actions_in(tmp_path)
+    first = next(alert for alert in alerts_in(tmp_path) if alert["level"] == "critical")
+    assert action["step"] == first["step"] == model.num_timesteps
+    assert STARTS + ONSET <= model.num_timesteps <= STARTS + ONSET + 100
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ACTION")]
+    assert line.startswith(f"ACTION at step {model.num_timesteps}: {first['rule']}: training stops. ")
+    assert line.endswith(first["remedy"])
+    assert scalars_in(tmp_path)[tags.GUARD_ACTIONS][-1] == (model.num_timesteps, 1.0)
+
+
+def rates_at(notes, step):
+    return notes.at[step][2]
+
+
+def test_a_lower_rate_reaches_every_group_and_the_schedule_goes_on_below_it(tmp_path):
+    notes = Notes()
+    model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
+    trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
+    (action,) = actions_in(tmp_path)
+    assert "learning rates times 0.25: 0.25 of what was given (action 1 of 3)" in action["meaning"]
+    at = action["step"]
+    assert rates_at(notes, at - 1) == [4e-4]
+    assert rates_at(notes, at) == rates_at(notes, 319) == [1e-4]
+    assert model.learning_rates == {"actor_mlp": 0.0, "critic_mlp": 1e-4}
+    assert model.describe()["lr_scale"] == (0.25, "attribute")
+    assert model.describe()["critic_lr"] == (4e-4, "argument")
+
+
+def test_a_lower_rate_is_saved_with_the_model(tmp_path):
+    model = visual_td3(learning_rate="lin_1e-3")
+    assert "lr_scale" not in vars(model), "models that were never guarded are saved as before"
+    model.lr_scale = 0.3
+    model.learn(30)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=DummyVecEnv([StatefulEnv]), device="cpu")
+    assert loaded.lr_scale == 0.3
+    loaded.learn(60)
+    assert loaded.learning_rates == {"actor_mlp": 0.0, "critic_mlp": 0.0}
+    loaded._current_progress_remaining = 0.5
+    assert loaded.learning_rates["critic_mlp"] == pytest.approx(0.3 * 0.5e-3)
+
+
+def test_a_stock_algorithms_rate_is_lowered_for_all_its_optimizers_and_saved(tmp_path):
+    model = sac(tmp_path, learning_rate=1e-3)
+    trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.3)], n_steps=ONSET + 250)
+    n_actions = len(actions_in(tmp_path))
+    assert n_actions == 2
+    optimizers = (model.actor.optimizer, model.critic.optimizer, model.ent_coef_optimizer)
+    expected = 1e-3 * (1.0 * 0.3 * 0.3)
+    assert [group["lr"] for each in optimizers for group in each.param_groups] == [expected] * 3
+    model.save(tmp_path / "model")
+    loaded = SAC.load(tmp_path / "model", env=DummyVecEnv([StatefulEnv]), device="cpu")
+    loaded.learn(STARTS + 5)
+    assert loaded.critic.optimizer.param_groups[0]["lr"] == expected
+
+
+def test_a_factor_on_a_factor_is_one_factor_on_what_was_given():
+    model = sac(learning_rate=0.7)
+    set_lr_scale(model, 1.0)
+    assert not isinstance(model.lr_schedule, Scaled)
+    for factor in (0.3, 0.09, 0.1):
+        set_lr_scale(model, factor)
+        assert lr_scale_of(model) == factor
+        assert model.lr_schedule(1.0) == 0.7 * factor
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac, pixels])
+def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from_where_it_was(tmp_path, make):
+    notes, alerts = Notes(), guard("rollback")
+    model = make(tmp_path)
+    ranges = []
+
+    def blow_up_and_note(model):
+        blow_up(model)
+        if isinstance(model, VisualTD3):
+            ranges.append(float(model._target_range.upper))
+            model._target_range.upper = th.tensor(1e6)
+
+    trained(model, tmp_path, [Breaks(ONSET, blow_up_and_note), alerts, notes], keep=9)
+    (action,) = actions_in(tmp_path)
+    at = action["step"]
+    (went_back_to,) = re.findall(r"back to the weights of (\S+),", action["meaning"])
+    saved = snapshots_in(tmp_path)
+    assert went_back_to == str(saved[150].path), "the last one before the onset"
+
+    n_updates, tensors, _ = notes.at[at]
+    in_snapshot = weights_in(saved[150].path / "model.zip")
+    assert any("exp_avg_sq" in name for name in tensors), "the optimizers' moments are among them"
+    for name, tensor in tensors.items():
+        assert th.equal(tensor, in_snapshot[name]), name
+    assert n_updates == at - STARTS, "updates are counted on"
+    before = notes.at[at - 1][1]
+    assert not all(th.equal(before[name], tensor) for name, tensor in tensors.items()), "it was somewhere else"
+
+    assert (model.num_timesteps, model._n_updates) == (320, 300)
+    assert model.replay_buffer.size() == 320, "no transition is lost"
+    given = model.lr_schedule.schedule(0.0) if make is sac else 1e-3
+    assert set(rates_at(notes, 319)) == {given * 0.5}
+    assert set(rates_at(notes, at - 1)) == {given}
+    if ranges:
+        assert float(model._target_range.upper) < 1e6
+    # No alert lasts: what was rolled back is healthy.
+    assert not alerts.is_critical
+    assert alerts.is_healthy
+    scalars = scalars_in(tmp_path)
+    assert scalars[tags.GUARD_ACTIONS][-1][1] == 1.0
+    for tag, points in scalars.items():
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)), tag
+    assert [step for step, _ in scalars[tags.GUARD_ACTIONS]] == [*range(20, 321, 20)]
+    # The window has nothing of what was before: the next check finds nothing.
+    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["step"] == at} & tags.ALERT_RULE.keys()
+    assert [dict(scalars[tags.ALERT_RULE[rule]])[at] for rule in rules] == [1.0] * len(rules) != []
+    assert {dict(scalars[tags.ALERT_RULE[rule]])[at + 20] for rule in rules} == {0.0}
+
+
+def test_only_what_was_learnt_returns(tmp_path):
+    """Going back in the last step leaves steps, replay, random states and counters as they are without it."""
+
+    class GoesBack(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 171:
+                before = th.get_rng_state(), np.random.get_state()[1].tolist()
+                self.snapshots.go_back_to(self.snapshots.newest_healthy(10**9))
+                assert (th.get_rng_state().tolist(), np.random.get_state()[1].tolist()) == (
+                    before[0].tolist(),
+                    before[1],
+                )
+            return True
+
+    plain = visual_td3().learn(171)
+    model, goes_back = visual_td3(tmp_path), GoesBack()
+    goes_back.snapshots = SnapshotCallback(50, tmp_path, verbose=0)
+    model.learn(171, callback=[guard("warn"), goes_back, goes_back.snapshots])
+    for name in ("observations", "actions", "rewards", "dones"):
+        np.testing.assert_array_equal(getattr(plain.replay_buffer, name), getattr(model.replay_buffer, name))
+    assert (model._n_updates, model._episode_num) == (plain._n_updates, plain._episode_num)
+    weights = [next(each.critic.parameters()) for each in (plain, model)]
+    assert not th.equal(*weights)
+
+
+def test_actions_are_bounded_and_stand_apart_by_a_window_of_updates(tmp_path, capsys):
+    model = visual_td3(tmp_path)
+    callbacks = [Always(ONSET, blow_up_once_more), guard("rollback", max_actions=2, verbose=1)]
+    trained(model, tmp_path, callbacks, n_steps=2_000)
+    first, second, last = actions_in(tmp_path)
+    assert "(action 1 of 2)" in first["meaning"]
+    assert "0.25 of what was given (action 2 of 2)" in second["meaning"]
+    assert last["meaning"].startswith("training stops: 2 actions have not cured it (max_actions=2). ")
+    assert last["step"] == model.num_timesteps < 2_000
+    assert WINDOW <= second["step"] - first["step"] <= WINDOW + 40
+    assert WINDOW <= last["step"] - second["step"] <= WINDOW + 40
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ACTION")]
+    assert len(lines) == 3
+    assert scalars_in(tmp_path)[tags.GUARD_ACTIONS][-1] == (model.num_timesteps, 2.0)
+
+
+def blow_up_once_more(model):
+    """So that whatever the optimizer does, and whoever goes back, values stay too large."""
+    with th.no_grad():
+        for weight in model.critic.parameters():
+            weight.clamp_(-2.0, 2.0).add_(2.0)
+
+
+def test_without_a_healthy_snapshot_it_stops_and_says_so(tmp_path):
+    """What was trained before is broken from the start, so the first snapshot is the only one there can be."""
+    model = visual_td3(tmp_path)
+
+    class Unhealthy(BaseCallback):
+        is_healthy, n_updates_in_doubt, has_ended_training = False, 0, False
+
+        def _on_step(self):
+            return True
+
+    trained(model, tmp_path, [Unhealthy(), Breaks(ONSET, blow_up), guard("rollback")])
+    (action,) = actions_in(tmp_path)
+    assert action["meaning"].startswith("training stops: there is no healthy snapshot to go back to. ")
+    assert model.num_timesteps == action["step"] < 320
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac])
+def test_a_run_that_is_healthy_does_not_know_that_it_is_guarded(tmp_path, make):
+    plain = make().learn(300)
+    guarded = make(tmp_path)
+    trained(guarded, tmp_path, [GradientNormCallback(5, 50), guard("rollback", critical=1e9)], n_steps=300)
+    assert actions_in(tmp_path) == []
+    for (key, one), other in zip(plain.policy.state_dict().items(), guarded.policy.state_dict().values(), strict=True):
+        assert th.equal(one, other), key
+    assert {value for _, value in scalars_in(tmp_path)[tags.GUARD_ACTIONS]} == {0.0}
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac])
+def test_a_run_that_is_resumed_after_an_action_goes_on_bit_for_bit(tmp_path, make):
+    """It is killed within the quiet window too; what is broken once more in step 400 is acted on once more."""
+
+    def script(folder, kill_at=None):
+        model = make(folder, learning_rate=7e-4)
+        breaks = [BreaksAt(166), BreaksAt(400)]
+        callbacks = [*breaks, guard("rollback", lr_factor=0.3), *([Kill(kill_at)] if kill_at else [])]
+        return trained(model, folder, callbacks, n_steps=450, resume=True, keep=3)
+
+    whole = script(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    for kill_at in (185, 231, 333):
+        with pytest.raises(Killed):
+            script(killed, kill_at)
+    resumed = script(killed)
+    assert len(actions_in(tmp_path / "whole")) == 2
+    assert resumed.num_timesteps == 450
+    assert lr_scale_of(resumed) == lr_scale_of(whole) == 1.0 * 0.3 * 0.3
+    for (key, one), other in zip(whole.policy.state_dict().items(), resumed.policy.state_dict().values(), strict=True):
+        assert th.equal(one, other), key
+    texts = [
+        (folder / "alerts.jsonl").read_text().replace(str(folder), "RUN") for folder in (tmp_path / "whole", killed)
+    ]
+    assert texts[0] == texts[1]
+    assert_same_scalars(tmp_path / "whole" / "tb", killed / "tb", at_least=10)
+
+
+class BreaksAt(BaseCallback):
+    """Breaks the model at one step, whatever was before."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            blow_up(self.model)
+        return True
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        pass
+
+
+def test_what_the_guard_has_done_counts_in_a_resumed_run(tmp_path):
+    """By hand: an action at update 100, and none before update 300, whoever asks."""
+    alert = Alert(120, "reward_scale", "critical", 1.0, 0.0, "", since=90)
+
+    def begun(model):
+        found = Guard("reduce_lr", lr_factor=0.5, max_actions=2)
+        found.begin(model, [])
+        return found
+
+    first, model = begun(visual_td3()), visual_td3()
+    assert first.act_on(alert, 100).level == "action"
+    second = begun(model)
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert model.lr_scale == 0.5
+    assert second.act_on(alert, 100 + WINDOW - 1) is None
+    assert "(action 2 of 2)" in second.act_on(alert, 100 + WINDOW).meaning
+    assert model.lr_scale == 0.25
+    assert not second.has_stopped
+    assert "2 actions have not cured it" in second.act_on(alert, 100 + 2 * WINDOW).meaning
+    assert second.has_stopped
+
+
+def test_keep_1_spares_the_healthy_one_while_newer_ones_are_not(tmp_path):
+    model = visual_td3(tmp_path)
+    trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("warn")], n_steps=450, keep=1)
+    kept = snapshots_in(tmp_path)
+    assert [(step, kept[step].health.is_healthy) for step in kept] == [(150, True), (400, False)]
+    store = SnapshotStore(tmp_path / "snapshots")
+    assert store.newest().step == 400, "what is resumed is the newest, and the run goes on as it would have"
+    assert store.newest_healthy(10**9).step == 150
+
+
+def test_a_snapshot_from_before_the_alert_but_after_its_onset_is_marked_when_the_alert_begins(tmp_path):
+    """Checks every 90 steps: one snapshot falls between the onset and the check that sees it."""
+    seen = {}
+
+    class Looks(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps in (179, 181):
+                seen[self.num_timesteps] = {s: h.health.is_healthy for s, h in snapshots_in(tmp_path).items()}
+            return True
+
+    model = visual_td3(tmp_path)
+    callbacks = [Breaks(ONSET, blow_up), guard("warn", check_freq=90), Looks()]
+    trained(model, tmp_path, callbacks, n_steps=190, save_freq=35, keep=9)
+    assert seen[179] == {0: True, 35: True, 70: True, 105: True, 140: True, 175: True}
+    assert seen[181] == {0: True, 35: True, 70: True, 105: True, 140: True, 175: False}
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac])
+def test_weights_that_are_not_finite_are_rolled_back_before_they_choose_an_action(tmp_path, make):
+    model = make(tmp_path)
+    trained(model, tmp_path, [Breaks(ONSET, break_weights), guard("rollback")])
+    (action,) = actions_in(tmp_path)
+    # It breaks in the step before update 131, which shows it; the next step is made with other weights.
+    alert = next(alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite")
+    assert alert["step"] == action["step"] == STARTS + ONSET + 1
+    name = "train/critic_loss" if make is visual_td3 else "gradients/critic_mlp_norm"
+    assert alert["meaning"] == f"{name} is nan at update {ONSET + 1}"
+    assert model.num_timesteps == 320
+    assert all(th.isfinite(weight).all() for weight in model.policy.parameters())
+    points = scalars_in(tmp_path)[tags.ALERT_RULE["non_finite"]]
+    assert [step for step, value in points if value] == [STARTS + ONSET + 2], "the event file is told once"
+    for tag, of_tag in scalars_in(tmp_path).items():
+        steps = [step for step, _ in of_tag]
+        assert steps == sorted(set(steps)), tag
+
+
+@pytest.mark.parametrize("make", [visual_td3, sac])
+@pytest.mark.parametrize("mode", ["warn", "stop", "reduce_lr"])
+def test_weights_that_are_not_finite_stop_and_the_last_healthy_snapshot_is_named(tmp_path, mode, make):
+    actions = []
+
+    class Sees(BaseCallback):
+        def _on_step(self):
+            actions.append(self.locals["actions"])
+            return True
+
+    model = make(tmp_path)
+    trained(model, tmp_path, [Breaks(ONSET, break_weights), Sees(), guard(mode)])
+    assert model.num_timesteps == STARTS + ONSET + 2
+    (alert,) = [alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
+    path = tmp_path / "snapshots" / "step_000000150"
+    name = "train/critic_loss" if make is visual_td3 else "gradients/critic_mlp_norm"
+    assert alert["meaning"] == f"{name} is nan at update {ONSET + 1}; training stops; last healthy: {path}"
+    assert alert["step"] == STARTS + ONSET + 1
+    assert path.is_dir()
+    assert np.isfinite(actions).all(), "the environment is given no NaN for the last step"
+    assert not all(th.isfinite(weight).all() for weight in model.policy.parameters()), "nothing is glossed over"
+    assert scalars_in(tmp_path)[tags.ALERT_RULE["non_finite"]][-1] == (model.num_timesteps, 1.0)
+
+
+@pytest.mark.parametrize("network", ["actor", "critic"])
+def test_a_gradient_that_is_not_finite_is_named_at_its_own_update_though_the_loss_is(tmp_path, network):
+    """And the broken weights choose no action: a rollback comes first."""
+
+    def poison(model):
+        """Once, on the way back through the first layer."""
+
+        def passed(module, inputs, output):
+            if output.requires_grad:
+                handle.remove()
+                output.register_hook(lambda gradient: gradient * math.nan)
+
+        layers = model.actor.mu if network == "actor" else model.critic.qf0
+        handle = layers[0].register_forward_hook(passed)
+
+    model = visual_td3(tmp_path, policy_delay=1)
+    trained(model, tmp_path, [Breaks(ONSET, poison), guard("rollback")], n_steps=220)
+    alert, action = (alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite")
+    assert alert["meaning"] == f"gradients/{network}_mlp_norm is nan at update {ONSET + 1}"
+    assert (alert["level"], action["level"]) == ("critical", "action")
+    assert model.num_timesteps == 220
+
+
+def test_weights_that_break_again_and_again_end_the_training(tmp_path):
+    model = visual_td3(tmp_path)
+    trained(model, tmp_path, [Always(ONSET, break_weights), guard("rollback", max_actions=2)])
+    *acted, last = actions_in(tmp_path)
+    assert [action["step"] for action in acted] == [166, 167], "weights that are not finite cannot wait"
+    assert last["meaning"].startswith("training stops: 2 actions have not cured it")
+    assert model.num_timesteps == 169
+
+
+def test_rewards_that_are_not_finite_stop_whatever_was_asked_for(tmp_path):
+    def env():
+        broken = BreakingEnv()
+        broken.bad_step = 150
+        return broken
+
+    model = visual_td3(tmp_path, env=env)
+    trained(model, tmp_path, [guard("rollback")])
+    assert model.num_timesteps == 150
+    assert np.isfinite(model.replay_buffer.rewards).all(), "it is not stored"
+    (alert,) = alerts_in(tmp_path)
+    path = tmp_path / "snapshots" / "step_000000100"
+    assert alert["meaning"] == f"the reward is nan: every target would be; training stops; last healthy: {path}"
+
+
+def test_rewards_in_the_replay_buffer_that_are_not_finite_stop_too(tmp_path):
+    def poison(model):
+        model.replay_buffer.rewards[:50] = math.nan
+
+    model = visual_td3(tmp_path)
+    trained(model, tmp_path, [Breaks(ONSET, poison), guard("rollback")])
+    assert actions_in(tmp_path) == []
+    assert model.num_timesteps == STARTS + ONSET + 2
+    (alert,) = [alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
+    assert "training stops; last healthy: " in alert["meaning"]
+
+
+def test_the_last_update_of_a_training_is_looked_at_too(tmp_path):
+    model = visual_td3(tmp_path)
+    model.learn(STARTS + ONSET + 1, callback=[Breaks(ONSET, break_weights), guard("stop", run_dir=tmp_path)])
+    (alert,) = [alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
+    assert alert["meaning"] == f"train/critic_loss is nan at update {ONSET + 1}"
+
+
+def test_lines_of_actions_are_json_like_all_others(tmp_path):
+    trained(visual_td3(tmp_path), tmp_path, [Breaks(ONSET, blow_up), guard("rollback")], n_steps=220)
+    lines = (tmp_path / "alerts.jsonl").read_text().splitlines()
+    read = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert {frozenset(line) for line in read} == {
+        frozenset({"step", "rule", "level", "value", "threshold", "meaning", "since", "remedy"})
+    }
+    assert {line["level"] for line in read} <= {"warning", "critical", "action"}
+
+
+def test_an_overlapped_training_goes_back_too(tmp_path):
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    env = SubprocVecEnv([StatefulEnv], start_method="fork")
+    notes = Notes()
+    kwargs = {"policy_kwargs": {"net_arch": [16]}, "tensorboard_log": str(tmp_path / "tb")}
+    model = VisualTD3("MlpPolicy", env, overlap=True, **kwargs, **SMALL)
+    trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("rollback"), notes], keep=9)
+    env.close()
+    (action,) = actions_in(tmp_path)
+    saved = snapshots_in(tmp_path)[150].path / "model.zip"
+    tensors = notes.at[action["step"]][1]
+    assert all(th.equal(tensor, tensors[name]) for name, tensor in weights_in(saved).items() if name in tensors)
+    assert (model.num_timesteps, model._n_updates) == (320, 300), "no update that was owed is lost"

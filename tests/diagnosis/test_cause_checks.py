@@ -1,0 +1,86 @@
+"""A cause that the rules are sure of is a failure; what they could not look at is no acquittal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
+from tests.report.synthetic_runs import Values, as_series, dead_policy, healthy, leaking
+
+(CRITERION,) = (criterion for criterion in load_criteria() if criterion.id == "no_sure_cause")
+
+
+def judged(run: Values | SeriesSet) -> CriterionResult:
+    (result,) = judge([CRITERION], run if isinstance(run, SeriesSet) else as_series(run))
+    return result
+
+
+def with_points(run: Values, **values: float) -> Values:
+    """The run with constant series in place of its own; ``__`` stands for the slash."""
+    steps = run[tags.Q1_VALUE][0]
+    return {**run, **{name.replace("__", "/"): (steps, np.full(steps.size, v)) for name, v in values.items()}}
+
+
+@pytest.mark.parametrize("shared_encoder", [False, True])
+def test_a_healthy_run_with_all_that_the_rules_read_passes(shared_encoder: bool) -> None:
+    assert judged(healthy(shared_encoder=shared_encoder)).status is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("cause", "broken"),
+    [
+        ("stale_target_network", {"agent__critic_target_moved": 0.0}),
+        ("dead_camera", {"agent__frame_std": 0.2}),
+        ("encoder_frozen", {"gradients__critic_cnn_norm": 0.0}),
+        ("vanishing_actor_gradient", {"gradients__actor_mlp_norm": 0.0}),
+    ],
+)
+def test_what_lets_a_policy_drive_a_little_all_the_same_fails_and_is_named(
+    cause: str, broken: dict[str, float]
+) -> None:
+    result = judged(with_points(healthy(shared_encoder=True), **broken))
+    assert result.status is Status.FAIL
+    assert result.blocking
+    assert cause in result.detail
+    assert result.value is not None
+    assert result.value >= 0.75
+
+
+def test_failing_runs_fail() -> None:
+    assert judged(leaking()).status is Status.FAIL
+    assert judged(dead_policy()).status is Status.FAIL
+
+
+@pytest.mark.parametrize("tag", CRITERION.tags)
+def test_a_tag_that_a_rule_reads_and_nobody_logged_is_unknown(tag: str) -> None:
+    run = healthy()
+    del run[tag]
+    result = judged(run)
+    assert result.status is Status.UNKNOWN
+    assert tag in result.detail
+
+
+def test_a_policy_without_an_encoder_is_not_asked_for_a_camera_and_has_to_say_so() -> None:
+    run = {
+        tag: points
+        for tag, points in healthy().items()
+        if "_cnn" not in tag and "frame" not in tag and tag != tags.ENCODER_IS_SHARED
+    }
+    assert judged(with_points(run, agent__has_encoder=0.0)).status is Status.PASS
+    del run[tags.HAS_ENCODER]
+    assert judged(run).status is Status.UNKNOWN
+
+
+def test_a_cause_just_short_of_sure_does_not_fail_it() -> None:
+    """Saturated actions whose head still gets a gradient: 0.7."""
+    result = judged(with_points(healthy(), agent__action_saturation=1.0))
+    assert result.status is Status.PASS
+    assert result.value == 0.7
+
+
+def test_nothing_is_unknown() -> None:
+    assert judged(SeriesSet.of([Series(tags.Q1_VALUE, np.array([1]), np.array([0.0]))])).status is Status.UNKNOWN

@@ -1,0 +1,276 @@
+"""Data that are taken away: what was NO-GO never becomes GO by it, as far as that can be said.
+
+docs/gating.md says in words what is held here, and what cannot hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import Criterion, judge, load_criteria
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
+from tests.report.synthetic_runs import Values, as_series, dead_policy, healthy, leaking, with_nan
+
+BUILT_IN = load_criteria()
+HEALTHY = [healthy(last_step=last, shared_encoder=shared) for last in (2400, 5000) for shared in (False, True)]
+BY_ID = {criterion.id: criterion for criterion in BUILT_IN}
+
+
+def verdict(run: Values, criteria: tuple[Criterion, ...] = BUILT_IN) -> Verdict:
+    return decide(judge(criteria, as_series(run)))
+
+
+def result(identifier: str, run: Values) -> CriterionResult:
+    (only,) = (r for r in judge(BUILT_IN, as_series(run)) if r.id == identifier)
+    return only
+
+
+def without(run: Values, names: set[str]) -> Values:
+    return {tag: points for tag, points in run.items() if tag not in names}
+
+
+def fails_by_a_stray_nan_alone(run: Values, removed: set[str], criteria: tuple[Criterion, ...]) -> bool:
+    """The one exception: all that failed is that a tag which nothing asks for was not finite, and it is gone."""
+    failed = {r.id for r in judge(criteria, as_series(run)) if r.blocking and r.status is Status.FAIL}
+    broken = {tag for tag, (_, values) in run.items() if not np.isfinite(values).all()}
+    return failed == {"no_nan_or_inf"} and broken <= removed
+
+
+CHANGES = ("scale", "end", "nan", "cut", "further", "thin", "zero", "flip", "collapse")
+COLLAPSED = np.repeat([50.0, 3.0], [20, 700])
+
+
+@st.composite
+def damaged_runs(draw: st.DrawFn) -> Values:
+    """A healthy run, a few tags of which are changed: scaled, broken off, longer than the others, NaN, mixed up."""
+    run = dict(draw(st.sampled_from(HEALTHY)))
+    extra = draw(st.sampled_from(["", "other/tag", tags.PROGRESS_BUFFER_SIZE, tags.TOTAL_ITERATIONS]))
+    if extra:
+        last = draw(st.sampled_from([100, 2400, 2600, 5000, 9000, 12_000]))
+        run[extra] = (np.array([1, last]), np.array([0.0, 1.0]))
+    for _ in range(draw(st.integers(1, 3))):
+        tag = draw(st.sampled_from(sorted(run)))
+        steps, values = run[tag]
+        change = draw(st.sampled_from(CHANGES))
+        part = draw(st.floats(0.0, 1.0))
+        at = int(part * len(steps))
+        if change == "scale":
+            values = values * draw(st.sampled_from([-1.0, 0.0, 0.1, 30.0, 1e4, 1e8]))
+        elif change == "end":
+            values = np.where(np.arange(len(values)) >= at, 1e7, values)
+        elif change == "nan":
+            values = np.where(np.arange(len(values)) == at, np.nan, values)
+        elif change == "cut":
+            steps, values = steps[: at + 1], values[: at + 1]
+        elif change == "further":
+            steps = steps * 3
+        elif change == "thin":
+            steps, values = steps[:: at + 1], values[:: at + 1]
+        elif change == "zero":
+            values = np.zeros_like(values)
+        elif change == "collapse":
+            tag, steps, values = tags.EPISODE_LENGTH, np.arange(COLLAPSED.size), COLLAPSED
+        else:
+            values = np.where(np.arange(len(values)) % 2 == 0, 1.0 - values, values)
+        run[tag] = (steps, values)
+    return run
+
+
+def all_blocking(criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
+    return tuple(dataclasses.replace(criterion, blocking=True) for criterion in criteria)
+
+
+def names_to_remove(draw: st.DrawFn, run: Values, criteria: tuple[Criterion, ...]) -> set[str]:
+    """A few tags, beside none or all of those that no blocking criterion names."""
+    few = draw(st.lists(st.sampled_from(sorted(run)), max_size=3, unique=True))
+    named = {tag for criterion in criteria if criterion.blocking for tag in criterion.tags}
+    return {*few, *(run.keys() - named if draw(st.booleans()) else ())}
+
+
+@pytest.mark.parametrize("criteria", [BUILT_IN, all_blocking(BUILT_IN)], ids=["built in", "all blocking"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_taking_whole_tags_away_never_makes_go_of_no_go(criteria: tuple[Criterion, ...], data: st.DataObject) -> None:
+    run = data.draw(damaged_runs())
+    assume(verdict(run, criteria) is Verdict.NO_GO)
+    removed = names_to_remove(data.draw, run, criteria)
+    if verdict(without(run, removed), criteria) is Verdict.GO:
+        assert fails_by_a_stray_nan_alone(run, removed, criteria)
+
+
+def test_a_criterion_stays_applicable_when_the_tag_that_told_the_length_is_gone() -> None:
+    run = healthy(last_step=2400)
+    run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
+    run[tags.PROGRESS_BUFFER_SIZE] = (np.array([1, 5000]), np.array([1.0, 5000.0]))
+    # Episodes collapse in 5,000 steps, but the tags that judge the training end at 2,400: no NO-GO, and no GO.
+    assert result("episode_length_not_decreasing", run).status is Status.UNKNOWN
+    for removed in (tags.PROGRESS_BUFFER_SIZE, tags.EPISODE_LENGTH):
+        assert verdict(run) is not Verdict.NO_GO or verdict(without(run, {removed})) is not Verdict.GO
+    longer = healthy(last_step=5000)
+    longer[tags.EPISODE_LENGTH] = run[tags.EPISODE_LENGTH]
+    assert result("episode_length_not_decreasing", longer).status is Status.FAIL
+    for tag in longer.keys() - {tags.EPISODE_LENGTH}:
+        assert verdict(without(longer, {tag})) is Verdict.NO_GO, tag
+
+
+def test_a_short_runs_episodes_do_not_block_by_the_way_of_a_cause() -> None:
+    run = healthy(last_step=2400)
+    run[tags.EPISODE_LENGTH] = (np.arange(300), np.repeat([50.0, 3.0], [20, 280]))
+    assert result("episode_length_not_decreasing", run).status is Status.NOT_APPLICABLE
+    assert result("no_sure_cause", run).status is Status.PASS
+    assert verdict(run) is verdict(without(run, {tags.EPISODE_LENGTH})) is Verdict.GO
+
+
+@pytest.mark.parametrize("flag", [tags.ENCODER_IS_SHARED, tags.REWARD_IS_NORMALIZED])
+def test_a_flag_that_is_absent_or_contradicts_itself_excuses_nothing(flag: str) -> None:
+    run = healthy()
+    steps, norm = run[tags.GRADIENT_NORM["actor_cnn"]]
+    run[tags.GRADIENT_NORM["actor_cnn"]] = (steps, norm * 1e6)
+    excused = {Status.NOT_APPLICABLE, Status.FAIL}
+    for values, blocks in ((np.ones(40), False), (np.arange(40) % 2, True), (np.full(40, 0.5), True), (None, True)):
+        flagged = without(run, {flag}) if values is None else {**run, flag: (steps, values.astype(float))}
+        found = result("actor_cnn_norm_mean", flagged)
+        assert found.status in excused
+        assert (found.blocking and found.status is Status.FAIL) is blocks, values
+
+
+def test_what_has_no_encoder_is_not_asked_for_one() -> None:
+    run = healthy()
+    camera = {tag for tag in run if "cnn" in tag} | {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_IS_SHARED}
+    vectors = without(run, camera)
+    vectors[tags.HAS_ENCODER] = (np.array([1100, 5000]), np.zeros(2))
+    assert result("actor_cnn_norm_mean", vectors).status is Status.NOT_APPLICABLE
+    assert verdict(vectors) is Verdict.GO
+    assert verdict(without(vectors, {tags.HAS_ENCODER})) is Verdict.INSUFFICIENT
+
+
+FIRST_TAGS = sorted({criterion.tags[0] for criterion in BUILT_IN if criterion.tags} - {tags.EPISODE_LENGTH})
+
+
+@pytest.mark.parametrize("tag", FIRST_TAGS)
+def test_a_tag_that_breaks_off_does_not_speak_for_what_came_after(tag: str) -> None:
+    run = healthy()
+    steps, values = run[tag]
+    kept = steps <= steps[0] + (steps[-1] - steps[0]) // 3
+    run[tag] = (steps[kept], values[kept])
+    for criterion in BUILT_IN:
+        if tag in criterion.tags:
+            found = result(criterion.id, run)
+            assert found.status is not Status.PASS
+            if found.value is not None and found.status is Status.UNKNOWN:
+                assert f"ends at {int(steps[kept][-1]):,}, the run at 5,000" in found.detail
+
+
+@pytest.mark.parametrize(("last", "expected"), [(5000, Status.PASS), (4800, Status.PASS), (4700, Status.UNKNOWN)])
+def test_a_twentieth_of_the_run_may_be_missing_at_the_end(last: int, expected: Status) -> None:
+    run = healthy()
+    steps, values = run[tags.CRITIC_LOSS]
+    run[tags.CRITIC_LOSS] = (steps[steps <= last], values[steps <= last])
+    assert result("critic_loss_mean", run).status is expected
+
+
+def test_a_rare_evaluation_is_no_tag_that_breaks_off() -> None:
+    run = healthy()
+    for tag in (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE):
+        steps, values = run[tag]
+        run[tag] = (steps[[0, 2]], values[[0, 2]])
+    assert verdict(run) is Verdict.GO
+    run[tags.EVAL_DISTANCE] = (np.array([1000]), np.array([60.0]))
+    assert verdict(run) is Verdict.INSUFFICIENT
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), make=st.sampled_from([leaking, dead_policy, with_nan]), seed=st.integers(0, 3))
+def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, make: object, seed: int) -> None:
+    run = make(seed)  # type: ignore[operator]
+    tag = data.draw(st.sampled_from(sorted(run)))
+    steps, values = run[tag]
+    last = data.draw(st.integers(int(steps[0]), int(steps[-1])))
+    assume(last < 0.9 * steps[-1])
+    assert verdict({**run, tag: (steps[steps <= last], values[steps <= last])}) is not Verdict.GO
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_points_taken_from_what_supports_a_loss_never_excuse_it(data: st.DataObject) -> None:
+    run = leaking()
+    for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN):
+        steps, values = run[tag]
+        kept = np.array(data.draw(st.lists(st.booleans(), min_size=steps.size, max_size=steps.size)))
+        run[tag] = (steps[kept], values[kept])
+    for identifier in ("actor_loss_stable", "actor_loss_no_exponential_growth"):
+        assert result(identifier, run).status is Status.FAIL
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_points_taken_from_the_bound_never_excuse_a_value(data: st.DataObject) -> None:
+    run = healthy()
+    steps, q = run[tags.Q1_VALUE]
+    at = data.draw(st.integers(0, steps.size - 1))
+    run[tags.Q_BOUND] = (steps, np.linspace(1.0, 500.0, steps.size))
+    run[tags.Q1_VALUE] = (steps, np.where(np.arange(steps.size) == at, 600.0, np.clip(q, -0.5, 0.5)))
+    assert result("q_within_bound", run).status is Status.FAIL
+    kept = np.array(data.draw(st.lists(st.booleans(), min_size=steps.size, max_size=steps.size)))
+    run[tags.Q_BOUND] = (steps[kept], run[tags.Q_BOUND][1][kept])
+    assert result("q_within_bound", run).status in {Status.FAIL, Status.UNKNOWN}
+
+
+WITNESSED = {
+    "no_nan_or_inf": (tags.CRITIC_LOSS, np.nan),
+    "q_magnitude": (tags.Q2_VALUE, -900.0),
+    "no_critical_alerts": (tags.ALERT_CRITICAL, 1.0),
+}
+
+
+@pytest.mark.parametrize("identifier", WITNESSED)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_one_bad_point_fails_whatever_else_is_taken_away(identifier: str, data: st.DataObject) -> None:
+    tag, bad = WITNESSED[identifier]
+    steps, values = HEALTHY[2][tag]
+    at = data.draw(st.integers(0, steps.size - 1))
+    kept = np.array(data.draw(st.lists(st.booleans(), min_size=steps.size, max_size=steps.size)))
+    kept[at] = True
+    values = np.where(np.arange(steps.size) == at, bad, values)
+    others = data.draw(st.lists(st.sampled_from(sorted(HEALTHY[2].keys() - {tag})), unique=True))
+    run = {**{name: HEALTHY[2][name] for name in others}, tag: (steps[kept], values[kept])}
+    assert result(identifier, run).status is Status.FAIL
+
+
+@settings(max_examples=60, deadline=None)
+@given(n_points=st.integers(1, 4), data=st.data())
+def test_too_few_points_never_pass(n_points: int, data: st.DataObject) -> None:
+    run = {}
+    for tag, (steps, values) in healthy(data.draw(st.integers(0, 5))).items():
+        chosen = sorted(data.draw(st.sets(st.integers(0, steps.size - 1), min_size=1, max_size=n_points)))
+        run[tag] = (steps[chosen], values[chosen])
+    assert verdict(run) is not Verdict.GO
+
+
+def test_every_named_tag_must_be_there_to_pass() -> None:
+    both = ("gradients/actor_cnn_clip_fraction", "gradients/actor_mlp_clip_fraction")
+    for kind in ("tail_mean_below", "all_finite", "abs_max_at_most", "smooth"):
+        criterion = Criterion("mine", "t", kind, both, True, "me", threshold=0.9)
+        (whole,) = judge([criterion], as_series(HEALTHY[2]))
+        (half,) = judge([criterion], as_series(without(HEALTHY[2], {both[0]})))
+        assert (whole.status, half.status) == (Status.PASS, Status.UNKNOWN), kind
+
+
+def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
+    """What cannot hold: a tag that nothing asks for is gone, and with it the only fault."""
+    run = healthy()
+    run["other/tag"] = (np.array([1]), np.array([np.nan]))
+    assert verdict(run) is Verdict.NO_GO
+    assert verdict(without(run, {"other/tag"})) is Verdict.GO
+
+
+def test_series_sets_know_a_window_without_points() -> None:
+    assert SeriesSet().length_told_by(["nothing"]) is None

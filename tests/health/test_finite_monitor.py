@@ -1,0 +1,51 @@
+"""What is not finite is seen at its own update, in one number of each."""
+
+import math
+
+import pytest
+import torch as th
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import DDPG, SAC, TD3
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.health.finite_monitor import FiniteMonitor, NotFinite
+from sb3_visual_td3.health.stock_watch import attach
+
+
+def update(network, n_updates, loss):
+    return NetworkUpdate(network, n_updates, {}, {"loss": th.tensor(loss)})
+
+
+def test_the_first_number_that_is_none_is_named_with_its_update():
+    monitor = FiniteMonitor()
+    assert monitor.first() is None
+    for number, losses in enumerate([(1.0, 2.0), (math.inf, 3.0), (4.0, math.nan)], start=7):
+        for network, loss in zip(("critic", "actor"), losses, strict=True):
+            monitor.after_backward(update(network, number, loss))
+    assert monitor.first() == NotFinite(tags.CRITIC_LOSS, math.inf, 8)
+    assert monitor.first() is None, "it is told once"
+    monitor.after_backward(update("actor", 10, -math.inf))
+    assert monitor.first() == NotFinite(tags.ACTOR_LOSS, -math.inf, 10)
+
+
+def test_a_large_finite_loss_is_none_of_it():
+    monitor = FiniteMonitor()
+    monitor.after_backward(update("critic", 1, 3e38))
+    assert monitor.first() is None
+
+
+@pytest.mark.parametrize("cls", [SAC, TD3, DDPG, TQC, CrossQ])
+def test_a_stock_algorithms_update_is_seen_though_its_loss_is_not(cls):
+    model = cls("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, buffer_size=300, seed=0, device="cpu")
+    monitor = FiniteMonitor()
+    watch = attach(model, monitor)
+    model.learn(40)
+    assert monitor.first() is None
+    assert watch.n_updates == 20
+    with th.no_grad():
+        next(model.critic.parameters()).fill_(math.nan)
+    model.train(gradient_steps=1, batch_size=8)
+    found = monitor.first()
+    assert (found.tag, found.n_updates) == (tags.GRADIENT_NORM["critic_mlp"], 21)
+    assert math.isnan(found.value)

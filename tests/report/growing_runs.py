@@ -1,0 +1,52 @@
+"""Event files that grow while somebody looks."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.checksums import masked_crc32c
+
+from .synthetic_runs import Values
+
+
+def frame(body: bytes) -> bytes:
+    """Return a record as it stands in the file."""
+    header = struct.pack("<Q", len(body))
+    both = np.frombuffer(header + body, dtype=np.uint8)
+    edges = np.array([0, 8]), np.array([8, 8 + len(body)])
+    of_header, of_body = masked_crc32c(both, *edges).tolist()
+    return header + struct.pack("<I", of_header) + body + struct.pack("<I", of_body)
+
+
+def event(tag: str, step: int, value: float, wall_time: float) -> bytes:
+    """Return one scalar as a framed record."""
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, simple_value=value)])
+    return frame(event_pb2.Event(wall_time=wall_time, step=step, summary=summary).SerializeToString())
+
+
+def scalars(points: Sequence[tuple[str, int, float]], start_time: float = 1000.0) -> bytes:
+    """Return points as an event file holds them."""
+    return b"".join(event(tag, step, value, start_time + i * 1e-3) for i, (tag, step, value) in enumerate(points))
+
+
+def points_of(run: Values, after: int = -1, last: int = 1 << 60) -> list[tuple[str, int, float]]:
+    """Return a run's points after one environment step and up to another, in the order in which they are written."""
+    points = []
+    for tag, (steps, values) in run.items():
+        when = np.cumsum(values) if tag == tags.EPISODE_LENGTH else steps
+        rows = zip(when.tolist(), steps.tolist(), values.tolist(), strict=True)
+        points += [(at, tag, step, value) for at, step, value in rows if after < at <= last]
+    return [(tag, step, value) for _, tag, step, value in sorted(points, key=lambda point: point[0])]
+
+
+def append(file: Path, content: bytes) -> None:
+    """Add to a file, which is made where it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as stream:
+        stream.write(content)

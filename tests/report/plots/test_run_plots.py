@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.series import Series
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.plots.figures import (
+    CRITICAL,
+    MAX_BANDS,
+    OTHER,
+    WARNING,
+    Figure,
+    Plot,
+    alert_bands,
+    curves,
+    in_pairs,
+    joined_stretches,
+)
+from sb3_visual_td3.report.plots.overlays import overlays
+from sb3_visual_td3.report.plots.panels import PANELS, Line
+from sb3_visual_td3.report.plots.run_plots import plots
+from sb3_visual_td3.report.sections.alerts import Alert
+from tests.report.synthetic_runs import complete, foreign, healthy, leaking
+from tests.report.test_renderers import analysed
+
+
+def ids(analysis: Analysis) -> list[str]:
+    return [plot.id for plot in plots(analysis)]
+
+
+def figure(analysis: Analysis, name: str) -> Figure:
+    return next(plot.figure for plot in plots(analysis) if plot.id == name)
+
+
+def test_plots_appear_only_where_something_was_logged() -> None:
+    assert ids(analysed(foreign())) == ["actor_loss", "critic_loss"]
+    assert ids(analysed(healthy())) == [
+        "actor_loss",
+        "gradients",
+        "q_values",
+        "q_bound",
+        "critic_loss",
+        "policy",
+        "pre_tanh",
+        "driving",
+        "clipping",
+        "episode_length",
+    ]
+
+
+def test_a_complete_run_has_every_plot_with_every_line() -> None:
+    analysis = analysed(complete())
+    assert set(ids(analysis)) == {panel.id for panel in PANELS} | {"alerts", "reward_terms"}
+    for panel in PANELS:
+        assert len(figure(analysis, panel.id)["data"]) == len(panel.lines)
+    assert [line["name"] for line in figure(analysis, "reward_terms")["data"]] == [
+        "progress",
+        "smoothness",
+        "lane_centring",
+        "efficiency",
+        "safety",
+    ]
+
+
+def test_the_plots_mark_thresholds_alerts_and_the_onset_of_the_cause() -> None:
+    analysis = analysed(leaking())
+    shapes = figure(analysis, "gradients")["layout"]["shapes"]
+    assert [s["y0"] for s in shapes if s["type"] == "line" and s["yref"] == "y"] == [10_000.0, 50_000.0]
+    (band,) = [s for s in shapes if s["type"] == "rect"]
+    critical = analysis.series[tags.ALERT_CRITICAL]
+    assert band["x0"] == critical.steps[critical.values == 1.0][0]
+    assert band["x1"] == 5000
+    (onset,) = [s for s in shapes if s["type"] == "line" and s["xref"] == "x"]
+    assert onset["x0"] == analysis.diagnoses[0].first_step
+
+
+def alert(tag: str, *values: float) -> Alert:
+    return Alert.of(Series(tag, np.arange(len(values)) * 10, np.array(values)))
+
+
+@pytest.mark.parametrize("tag", [tags.ALERT_WARNING, tags.ALERT_CRITICAL, *tags.ALERT_RULE.values(), "alerts/new"])
+def test_every_alert_is_marked_on_the_time_lines(tag: str) -> None:
+    (band,) = alert_bands([alert(tag, 0, 1, 1, 0, 0)])
+    assert (band["x0"], band["x1"]) == (10, 30)
+    style = {tags.ALERT_WARNING: WARNING, tags.ALERT_CRITICAL: CRITICAL}.get(tag, OTHER)
+    assert (band["fillcolor"], band["y1"], band["line"]["dash"]) == (style.fill, style.top, style.dash)
+
+
+def test_the_alerts_are_told_apart_without_their_colours() -> None:
+    assert len({(style.dash, style.top) for style in (WARNING, CRITICAL, OTHER)}) == 3
+
+
+def test_an_alert_that_flickers_does_not_flood_the_plots() -> None:
+    flickering = alert("alerts/x", *([0.0, 1.0] * 50_000))
+    assert len(flickering.stretches) == 50_000
+    drawn = joined_stretches(flickering.stretches)
+    assert len(drawn) <= MAX_BANDS + 1
+    assert sum(stretch.n_points for stretch in drawn) == flickering.n_active
+    assert (drawn[0].first_step, drawn[-1].last_step) == (flickering.first_step, flickering.last_step)
+
+
+def test_few_stretches_are_drawn_as_they_are() -> None:
+    few = alert("alerts/x", 1, 0, 0, 1, 0, 1)
+    assert joined_stretches(few.stretches) == list(few.stretches)
+    assert joined_stretches([]) == []
+
+
+def test_the_strip_has_one_row_for_each_alert_that_was_active() -> None:
+    analysis = analysed(complete())
+    strip = figure(analysis, "alerts")
+    assert [row["name"] for row in strip["data"]] == ["constant_clipping", "policy_extrapolation"]
+    (steps,) = [row["x"] for row in strip["data"] if row["name"] == "policy_extrapolation"]
+    stretch = analysis.alerts["policy_extrapolation"].stretches[0]
+    assert steps == [stretch.first_step, stretch.until_step, None]
+    begin, end = strip["layout"]["xaxis"]["range"]
+    assert begin < analysis.alerts["critical"].logged[0] == 1100
+    assert end > analysis.alerts["critical"].logged[1] == 5000
+    assert "alerts" not in ids(analysed(healthy()))
+
+
+@pytest.mark.parametrize("limit", ["0", "-5.0", ".inf", ".nan"])
+def test_a_threshold_that_a_log_axis_does_not_have_is_not_drawn(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "own.yml").write_text(f"format_version: 1\ncriteria: {{actor_cnn_norm_mean: {{threshold: {limit}}}}}\n")
+    analysis = analysed(healthy(), criteria=load_criteria(tmp_path / "own.yml"))
+    drawn = figure(analysis, "gradients")
+    assert [s["y0"] for s in drawn["layout"]["shapes"] if s["yref"] == "y"] == [50_000.0]
+    json.dumps(drawn, allow_nan=False)
+
+
+def test_zeros_stand_at_the_foot_of_a_log_axis_and_hover_as_zeros() -> None:
+    points = Series("a", np.array([1, 2, 3]), np.array([-100.0, 0.0, 1.0]))
+    (curve,) = curves([(Line("a", "a", "#000000", magnitude=True), points)], log=True)
+    assert curve["y"] == [100.0, 0.1, 1.0]
+    assert curve["customdata"] == ["-100", "0", "1"]
+
+
+def test_lines_of_a_plot_are_told_apart_without_their_colours() -> None:
+    for panel in PANELS:
+        assert len({line.dash for line in panel.lines}) == len(panel.lines), panel.id
+
+
+@pytest.mark.parametrize(("widths", "expected"), [("nn", "nn"), ("nnn", "nnw"), ("wn", "ww"), ("wnn", "wnn"), ("", "")])
+def test_no_plot_stands_alone_in_a_row_of_two(widths: str, expected: str) -> None:
+    given = [Plot(str(i), "", "", {}, is_wide=width == "w") for i, width in enumerate(widths)]
+    assert "".join("w" if plot.is_wide else "n" for plot in in_pairs(given)) == expected
+
+
+def test_overlays_draw_each_run_as_one_line_of_its_own_look() -> None:
+    analyses = [analysed(healthy(seed), f"run {seed}") for seed in range(24)]
+    drawn = {plot.id: plot.figure for plot in overlays(analyses)}
+    assert {"runs_train_actor_loss", "runs_gradients_actor_cnn_norm", "runs_train_q1_value"} <= set(drawn)
+    assert {"runs_train_episode_length", "runs_eval_mean_distance_m"} <= set(drawn)
+    looks = [(line["line"]["color"], line["line"]["dash"]) for line in drawn["runs_train_q1_value"]["data"]]
+    assert len(set(looks)) == 24
+    for figure_ in drawn.values():
+        names = {line["name"]: (line["line"]["color"], line["line"]["dash"]) for line in figure_["data"]}
+        assert names == dict(zip([a.name for a in analyses], looks, strict=True))
+
+
+def test_an_overlay_needs_two_runs_that_logged_it_and_more_than_one_point() -> None:
+    assert overlays([analysed(healthy())]) == ()
+    both = [plot.id for plot in overlays([analysed(healthy()), analysed(foreign())])]
+    assert both == ["runs_train_actor_loss", "runs_train_critic_loss"]
+    once = {tags.Q1_VALUE: (np.array([5]), np.array([1.0]))}
+    assert overlays([analysed(once, "a"), analysed(once, "b")]) == ()

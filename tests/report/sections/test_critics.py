@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.document import Flag, Section
+from sb3_visual_td3.report.sections.critics import TWINS_SAY_NOTHING, Critics, critics, tell_critics
+from tests.report.synthetic_runs import as_series, healthy, leaking
+
+
+def of(**values: list[float]) -> SeriesSet:
+    names = {"q1": tags.Q1_VALUE, "q2": tags.Q2_VALUE, "bound": tags.Q_BOUND, "gap": tags.Q_GAP}
+    return SeriesSet.of(Series(names[key], np.arange(len(v)) * 10, np.array(v)) for key, v in values.items())
+
+
+def told(found: Critics) -> Section:
+    section = tell_critics(found)
+    assert section is not None
+    return section
+
+
+def text(section: Section) -> str:
+    return " ".join(
+        "".join(part if isinstance(part, str) else part.text for part in line) for line in section.sentences
+    )
+
+
+def test_the_distance_of_the_twins_is_as_computed_by_hand() -> None:
+    twins = critics(of(q1=[1.0, 10.0, -20.0], q2=[2.0, 7.0, -20.0])).twins
+    assert twins is not None
+    assert twins.mean_distance == pytest.approx(4 / 3)
+    assert (twins.max_distance, twins.max_step) == (3.0, 10)
+    assert twins.mean_difference == pytest.approx(2 / 3)
+    assert twins.scale == 20.0
+    assert twins.part_of_scale == pytest.approx(4 / 60)
+    assert [(row.q1, row.q2) for row in twins.rows] == [(1.0, 2.0), (10.0, 7.0), (-20.0, -20.0)]
+
+
+def test_small_q_values_are_held_against_one() -> None:
+    twins = critics(of(q1=[0.1], q2=[0.2])).twins
+    assert twins is not None
+    assert twins.scale == 1.0
+
+
+def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> None:
+    found = critics(of(q1=[5.0, -30.0, 10.0], bound=[100.0, 100.0, 20.0]))
+    (use,) = found.bound_use
+    assert (use.tag, use.part) == (tags.Q1_VALUE, 0.5)
+    assert "at most 50 % of what the rewards allow" in text(told(found))
+
+
+def test_beyond_the_bound_is_overestimation_and_flagged() -> None:
+    section = told(critics(of(q1=[5.0, 60.0], bound=[20.0, 20.0])))
+    assert "reaches 3x of what the rewards allow: overestimation" in text(section)
+    assert any(isinstance(cell, Flag) for row in section.tables[0].rows for cell in row)
+
+
+def test_agreement_of_the_twins_is_never_called_the_absence_of_overestimation() -> None:
+    section = told(critics(of(q1=[5.0, 6.0], q2=[5.0, 6.0])))
+    assert TWINS_SAY_NOTHING in text(section)
+    assert "not known: train/q_bound was not logged" in text(section)
+
+
+def test_a_single_critic_is_not_called_in_agreement() -> None:
+    assert "not known: Q1 and Q2 were not both logged" in text(told(critics(of(q1=[5.0]))))
+
+
+def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
+    found = critics(of(q1=[10.0] * 8, q2=[10.0] * 8, gap=[9.0] * 6 + [2.0, 2.0]))
+    assert found.gap == 2.0
+    assert "train/q_gap ends at +2 (median of the last quarter), 20 % of the largest |Q|" in text(told(found))
+
+
+def test_an_unsupported_loss_is_told_with_the_step_from_which_it_was_not() -> None:
+    leak, sound = (told(critics(as_series(run))) for run in (leaking(), healthy()))
+    assert "The critics have not supported it since step" in text(leak)
+    assert "have not supported it" not in text(sound)
+
+
+def test_without_critics_there_is_no_section() -> None:
+    assert tell_critics(critics(SeriesSet())) is None

@@ -1,0 +1,143 @@
+"""What a run's tags, settings and folders are called is shown, and never obeyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sb3_visual_td3.report.console import one_line
+from sb3_visual_td3.report.visible import escaped_in_json, visible, visible_line
+from sb3_visual_td3.runs.manifest import RunManifest
+
+from .growing_runs import append, points_of, scalars
+from .synthetic_runs import Values, leaking, write_events
+from .test_renderers import MARKUP, outside_plotly
+
+Report = Callable[..., int]
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
+NAMES = ["../../x", "/tmp/absolute", "a\nb", ESCAPES, MARKUP, "..", "\\\\host\\share", "%2e%2e/x", "C:\\x"]
+
+
+def nasty(tags: list[str]) -> Values:
+    run = leaking()
+    for tag in tags:
+        run[tag] = (np.array([1, 2]), np.array([1.0, np.nan]))
+    return run
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_tags_and_settings_of_any_name_write_nowhere_else_and_are_shown_inert(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "deep" / "er" / "run"
+    write_events(nasty(NAMES), folder)
+    hyperparams = {name: {name: name} for name in NAMES}
+    versions = {name: name for name in NAMES}
+    manifest = RunManifest("../../algo", ESCAPES, hyperparams=hyperparams, versions=versions, event_dir="../../..")
+    manifest.write(folder / "run.json")
+    before = tree(tmp_path)
+    assert report(folder, "--format", "md,html,json,csv", output=tmp_path / "out") == 1
+    names = ("report.md", "report.html", "report.json", "report.csv", "series.csv")
+    assert tree(tmp_path) - before == {"out", *(f"out/{name}" for name in names)}
+    texts = {name: (tmp_path / "out" / name).read_text(encoding="utf-8") for name in names}
+    texts["report.html"] = outside_plotly(texts["report.html"])
+    for name, text in texts.items():
+        assert not CONTROL.search(text), name
+    assert "<script>alert" not in texts["report.html"]
+    assert "alert(1)</script>" not in texts["report.html"]
+    assert "<script" not in texts["report.md"]
+    found = json.loads(texts["report.json"])
+    assert set(NAMES) <= set(found["metrics"])
+    assert found["run"]["manifest"]["hyperparams"] == hyperparams
+    captured = capsys.readouterr()
+    assert not CONTROL.search(captured.out + captured.err)
+
+
+@pytest.mark.parametrize("name", ["a\nb", ESCAPES.replace("/", ""), "<b>bold", "[x](y)", "...", "\udcff\udcfe"])
+def test_a_folder_of_any_name_is_shown_inert(
+    report: Report, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / name
+    append(folder / "events.tfevents", scalars(points_of(leaking())))
+    (tmp_path / "runs" / "empty").mkdir()
+    (tmp_path / "runs" / "empty" / f"{name}.tfevents").touch()
+    assert report(tmp_path / "runs") == 2
+    captured = capsys.readouterr()
+    assert not CONTROL.search(captured.out + captured.err)
+    assert len(captured.err.splitlines()) == 1
+    for form in ("md", "html", "json"):
+        text = (tmp_path / "out" / f"report.{form}").read_text(encoding="utf-8")
+        assert not CONTROL.search(outside_plotly(text)), form
+    assert "<b>bold" not in outside_plotly((tmp_path / "out" / "report.html").read_text())
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["runs"][0]["run"]["path"] == str(folder)
+
+
+def test_a_path_that_goes_up_and_down_writes_where_it_was_told(report: Report, tmp_path: Path) -> None:
+    write_events(leaking(), tmp_path / "runs" / "a" / "tb")
+    RunManifest("visual_td3", "x", event_dir="../../../../etc").write(tmp_path / "runs" / "a" / "run.json")
+    before = tree(tmp_path)
+    assert report(tmp_path / "runs" / "b" / ".." / "a", output=None) == 2
+    assert report(tmp_path / "runs" / "a" / "tb" / "..", "--format", "json", output=None) == 1
+    assert tree(tmp_path) - before == {"runs/a/report.json"}
+
+
+def test_a_link_in_the_output_folder_is_replaced_and_not_followed(report: Report, tmp_path: Path) -> None:
+    write_events(leaking(), tmp_path / "run")
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").symlink_to(tmp_path / "precious")
+    assert report(tmp_path / "run", "--format", "json") == 1
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "out" / "report.json").is_symlink()
+
+
+def test_a_console_that_knows_only_ascii_is_no_error(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_events(nasty(["\U0001f697 ä"]), tmp_path / "rün")
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", encoding="ascii") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert report(tmp_path / "rün", "--format", "json") == 1
+    assert "NO-GO  r?n" in os.fdopen(reader).read()
+
+
+@given(text=st.text())
+def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+    assert not CONTROL.search(visible(text))
+    assert len(visible(text)) == len(text)
+    line = visible_line(text, 20)
+    assert len(line) <= 20
+    assert "\n" not in line
+    assert "\t" not in line
+
+
+@given(value=st.recursive(st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner, max_size=3)))
+def test_json_says_the_same_when_it_is_escaped(value: object) -> None:
+    plain = json.dumps(value, ensure_ascii=False, indent=1)
+    assert json.loads(escaped_in_json(plain)) == value
+    assert not CONTROL.search(escaped_in_json(plain))
+
+
+def test_what_is_not_obeyed_stays_as_it_is() -> None:
+    car = "\U0001f697\u200d\U0001f4a8 é 漢字 \N{NO-BREAK SPACE}"
+    assert visible_line(car) == car
+
+
+def test_an_error_of_several_lines_is_one() -> None:
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(OSError(2, "No such file", "x")) == "x: No such file"

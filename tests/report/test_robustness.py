@@ -1,0 +1,330 @@
+"""Whatever lies in the folder: the right answer, or one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report import command, discovery
+from sb3_visual_td3.report.event_reader import RunReader
+
+from .growing_runs import append, event, frame, points_of, scalars
+from .synthetic_runs import Values, dead_policy, healthy, leaking, write_events
+
+Report = Callable[..., int]
+NAME = "events.out.tfevents.1"
+
+
+@pytest.fixture
+def judge(report: Report) -> Report:
+    """The command where the pages do not matter."""
+
+    def call(*arguments: object) -> int:
+        return report(*arguments, "--format", "json")
+
+    return call
+
+
+def written(tmp_path: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((tmp_path / "out" / "report.json").read_text())
+    return content
+
+
+def notes(tmp_path: Path) -> list[str]:
+    return written(tmp_path)["run"]["notes"]  # type: ignore[index,no-any-return]
+
+
+def moved(run: Values, by: int) -> Values:
+    """The run, its environment steps that much later."""
+    return {tag: (steps if tag == tags.EPISODE_LENGTH else steps + by, values) for tag, (steps, values) in run.items()}
+
+
+@pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1)])
+def test_steps_out_of_order_and_points_twice_change_no_verdict(
+    judge: Report, tmp_path: Path, make: Callable[[], Values], code: int
+) -> None:
+    points = points_of(make())
+    order = np.random.default_rng(0).permutation(len(points))
+    append(tmp_path / "run" / NAME, scalars([points[i] for i in order]))
+    assert judge(tmp_path / "run") == code
+    first = written(tmp_path)["criteria"]
+    append(tmp_path / "run" / NAME, scalars(points))
+    twice = [p for p in points if p[0] != tags.EPISODE_LENGTH]
+    append(tmp_path / "other" / NAME, scalars(sorted(points + twice, key=lambda p: p[1])))
+    assert judge(tmp_path / "other") == code
+    assert [c["status"] for c in written(tmp_path)["criteria"]] == [c["status"] for c in first]  # type: ignore[index,attr-defined]
+
+
+@pytest.mark.parametrize("by", [2**53 + 1, 2**62])
+@pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1)])
+def test_steps_that_no_double_holds_change_no_verdict(
+    judge: Report, tmp_path: Path, make: Callable[[], Values], code: int, by: int
+) -> None:
+    append(tmp_path / "near" / NAME, scalars(points_of(make())))
+    assert judge(tmp_path / "near") == code
+    near = written(tmp_path)
+    append(tmp_path / "far" / NAME, scalars(points_of(moved(make(), by), last=1 << 63)))
+    assert judge(tmp_path / "far") == code
+    far = written(tmp_path)
+    assert far["run"]["n_steps"] == 5000 + by  # type: ignore[index]
+    long = {"episode_length_improves"}  # applies from 10,000 steps
+    for a, b in zip(near["criteria"], far["criteria"], strict=True):  # type: ignore[call-overload]
+        assert a["id"] in long or (a["status"], a["value"]) == (b["status"], b["value"]), a["id"]
+
+
+def test_negative_steps_are_steps_before_others(judge: Report, tmp_path: Path) -> None:
+    append(tmp_path / "run" / NAME, scalars(points_of(moved(leaking(), -3000), after=-(10**6))))
+    assert judge(tmp_path / "run") == 1
+    found = written(tmp_path)
+    assert found["metrics"][tags.ACTOR_LOSS]["first_step"] == -1900  # type: ignore[index]
+    assert found["diagnoses"][0]["id"] == "feature_leak"  # type: ignore[index]
+    append(tmp_path / "before" / NAME, scalars([("a", -5, 1.0), ("a", -3, 2.0)]))
+    assert judge(tmp_path / "before") == 3
+    assert written(tmp_path)["run"]["n_steps"] is None  # type: ignore[index]
+
+
+def doubles(points: list[tuple[str, int, float]]) -> bytes:
+    """Points as 64-bit tensors, which hold what a simple value cannot."""
+    records = []
+    for tag, step, value in points:
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=[value])
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, tensor=tensor)])
+        records.append(frame(event_pb2.Event(wall_time=1.0, step=step, summary=summary).SerializeToString()))
+    return b"".join(records)
+
+
+@pytest.mark.parametrize("scale", [1e308, -1e308, 5e-324, 1e-300])
+def test_values_at_the_limits_of_doubles(
+    report: Report, tmp_path: Path, scale: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = healthy()
+    steps, _ = run[tags.CRITIC_LOSS]
+    run[tags.CRITIC_LOSS] = (steps, np.full(steps.size, scale))
+    append(tmp_path / "run" / NAME, doubles(points_of(run)))
+    expected = 1 if scale > 200 else 0
+    assert report(tmp_path / "run") == expected
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    metric = written(tmp_path)["metrics"][tags.CRITIC_LOSS]  # type: ignore[index]
+    assert metric["mean"] == pytest.approx(scale, rel=1e-9)
+    assert (metric["min"], metric["max"]) == (scale, scale)
+
+
+def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(judge: Report, tmp_path: Path) -> None:
+    points = points_of(leaking())
+    third = len(points) // 3
+    for i, part in enumerate((points[:third], points[third : 2 * third], points[2 * third :])):
+        append(tmp_path / "run" / NAME, scalars(part, start_time=[1e9, 5.0, 2e9][i]))
+    assert judge(tmp_path / "run") == 1
+    assert any("the clock goes back by 999,999,99" in note for note in notes(tmp_path))
+    assert written(tmp_path)["run"]["n_points"] == len(points)  # type: ignore[index]
+
+
+def test_threads_that_write_a_second_apart_are_no_jump(judge: Report, tmp_path: Path) -> None:
+    append(tmp_path / "run" / NAME, event("a", 1, 1.0, 1000.0) + event("a", 2, 1.0, 999.0))
+    judge(tmp_path / "run")
+    assert notes(tmp_path) == []
+
+
+def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(judge: Report, tmp_path: Path) -> None:
+    """The clock was set back between the files: nothing may be taken for replaced."""
+    append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
+    append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
+    assert judge(tmp_path / "run") == 1
+    assert any("the clocks do not tell which file is the later one" in note for note in notes(tmp_path))
+    n_points = len(points_of(leaking())) + len(points_of(healthy())) + 1
+    assert written(tmp_path)["run"]["n_points"] == n_points  # type: ignore[index]
+
+
+@pytest.mark.parametrize("wall_time", [float("nan"), 0.0, float("inf"), -1.0])
+def test_a_clock_that_says_nothing_makes_no_file_the_later_one(tmp_path: Path, wall_time: float) -> None:
+    files = [tmp_path / "tfevents.1", tmp_path / "tfevents.2"]
+    for file in files:
+        append(file, event("a", 1, 1.0, wall_time) + event("a", 2, 2.0, wall_time))
+    reader = RunReader(tmp_path)
+    reader.read_new(files)
+    data = reader.data()
+    assert data.series["a"].steps.tolist() == [1, 1, 2, 2]
+    assert "2 points repeat steps of another file" in data.notes[0]
+
+
+def test_pictures_histograms_and_texts_are_passed_over(judge: Report, tmp_path: Path) -> None:
+    text = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[b"<b>hyperparameters</b>"])
+    odd = [
+        summary_pb2.Summary.Value(tag="picture", image=summary_pb2.Summary.Image(encoded_image_string=b"x" * 200_000)),
+        summary_pb2.Summary.Value(tag="histogram", histo=summary_pb2.HistogramProto(bucket=[1.0] * 3000)),
+        summary_pb2.Summary.Value(tag="text", tensor=text),
+        summary_pb2.Summary.Value(tag="nothing"),
+        summary_pb2.Summary.Value(tag="in between", simple_value=3.0),
+    ]
+    run = points_of(healthy())
+    between = frame(event_pb2.Event(step=3, summary=summary_pb2.Summary(value=odd)).SerializeToString())
+    others = [event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(graph_def=b"g" * 1000), event_pb2.Event()]
+    begin = b"".join(frame(other.SerializeToString()) for other in others)
+    append(tmp_path / "run" / NAME, begin + scalars(run[:50]) + between + scalars(run[50:], 2000.0))
+    assert judge(tmp_path / "run") == 0
+    metrics = written(tmp_path)["metrics"]
+    assert "in between" in metrics  # type: ignore[operator]
+    assert not {"picture", "histogram", "text", "nothing"} & set(metrics)  # type: ignore[call-overload]
+    assert written(tmp_path)["run"]["n_points"] == len(run) + 1  # type: ignore[index]
+
+
+def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: Report, tmp_path: Path) -> None:
+    broken = event("abcd", 1, 1.0, 1.0)
+    no_text = frame(broken[12:-4].replace(b"abcd", b"ab\xff\xfe"))
+    append(tmp_path / "run" / NAME, no_text + frame(b"\xff\xff\xff") + scalars(points_of(healthy())))
+    assert judge(tmp_path / "run") == 0
+    assert notes(tmp_path) == [f"{NAME}: 2 records are no events, and were left out"]
+
+
+def test_ten_thousand_tags(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = points_of(healthy()) + [(f"layer/{i}/weights", 5000, float(i)) for i in range(10_000)]
+    append(tmp_path / "run" / NAME, scalars(points))
+    assert report(tmp_path / "run") == 0
+    assert len(written(tmp_path)["metrics"]) > 10_000  # type: ignore[arg-type]
+    assert len(capsys.readouterr().out.splitlines()) < 20
+    assert (tmp_path / "out" / "report.html").stat().st_size < 20e6
+
+
+STRANGE_TAGS = [
+    "a\nb",
+    "a\x1b[31mred",
+    "\x00",
+    "\U0001f697\u200d\U0001f4a8",
+    "x" * 50_000,
+    " ",
+    "",
+    "a\u202eb",
+    "../../up",
+]
+
+
+@pytest.mark.parametrize("tag", STRANGE_TAGS, ids=range(len(STRANGE_TAGS)))
+def test_a_strange_tag_is_judged_like_another_and_shown_in_one_line(
+    report: Report, tmp_path: Path, tag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = points_of(healthy())
+    append(tmp_path / "run" / NAME, scalars([*run, (tag, 1, 1.0)]))
+    assert report(tmp_path / "run") == 0
+    assert tag in written(tmp_path)["metrics"]  # type: ignore[operator]
+    capsys.readouterr()
+    append(tmp_path / "run" / NAME, event(tag, 2, float("nan"), 9999.0))
+    assert report(tmp_path / "run") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 1000
+    assert len(lines) < 20
+    assert "\x1b" not in "".join(lines)
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_paths(judge: Report, tmp_path: Path) -> None:
+    for parent, make in (("a", healthy), ("b", leaking)):
+        write_events(make(), tmp_path / parent / "run_1")
+    assert judge(tmp_path / "a" / "run_1", tmp_path / "b" / "run_1") == 1
+    names = [run["run"]["name"] for run in written(tmp_path)["runs"]]  # type: ignore[attr-defined]
+    assert len(set(names)) == 2
+    assert all(name.endswith("run_1") for name in names)
+
+
+def test_links_that_go_round_are_passed_by(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "again").symlink_to("..")
+    (tmp_path / "run" / "self").symlink_to("self")
+    assert judge(tmp_path / "run") == 0
+    assert judge(tmp_path / "run" / "self") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_event_file_that_leads_nowhere_is_exit_2_and_one_line(
+    judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Something is there and cannot be read: what it says may be NO-GO."""
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "tfevents.2").symlink_to("gone")
+    assert judge(tmp_path / "run") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"visual-td3 report: {tmp_path / 'run' / 'tfevents.2'}: No such file or directory"
+    ]
+
+
+def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    os.mkfifo(tmp_path / "run" / "tfevents.pipe")
+    assert judge(tmp_path / "run") == 0
+    assert notes(tmp_path) == ["tfevents.pipe is no regular file, and was left out"]
+    (tmp_path / "run" / "tfevents.folder").mkdir()
+    assert judge(tmp_path / "run") == 0
+    os.mkfifo(tmp_path / "alone.tfevents")
+    assert judge(tmp_path / "alone.tfevents") == 2
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(
+    judge: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "b").mkdir()
+    look = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(discovery.os, "scandir", refuse)
+    assert judge(tmp_path / "runs") == 2
+    assert capsys.readouterr().err.splitlines() == [f"visual-td3 report: {tmp_path / 'runs' / 'b'}: Permission denied"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads what is forbidden")
+def test_a_forbidden_folder_is_exit_2(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "b").mkdir(mode=0)
+    assert judge(tmp_path / "runs") == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_report_whose_place_is_taken_by_a_folder_is_exit_2(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "out" / "report.md" / "full").mkdir(parents=True)
+    assert report(tmp_path / "run") == 2
+    assert "report.md" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.md"]
+
+
+STEPS = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 10_000) | st.sampled_from([0, -1, 2**53, 2**63 - 1, -(2**63)])
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -0.0, 5e-324, 1.7e308, -1.7e308])
+NAMES = st.sampled_from([*tags.TAGS, "rollout/ep_rew_mean"]) | st.text(max_size=8)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    points=st.lists(st.tuples(NAMES, STEPS, NUMBERS), max_size=60),
+    cut=st.floats(0, 1) | st.none(),
+    data=st.data(),
+)
+def test_nothing_that_can_be_logged_is_an_internal_error(
+    tmp_path_factory: pytest.TempPathFactory,
+    points: list[tuple[str, int, float]],
+    cut: float | None,
+    data: st.DataObject,
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    content = doubles(points)
+    append(folder / NAME, content[: len(content) if cut is None else int(cut * len(content))])
+    parser = command.argparse.ArgumentParser()
+    command.add_arguments(parser)
+    code = command.run(parser.parse_args([str(folder), "--output", str(folder / "out"), "--format", "md,json,csv"]))
+    assert code in {1, 2, 3}
+    if code != 2:
+        text = (folder / "out" / "report.json").read_text()
+        json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} in the JSON"))

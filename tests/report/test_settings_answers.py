@@ -1,0 +1,139 @@
+"""What the settings may answer for the event file, and that it is never done silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.verdict import Status, Verdict
+from sb3_visual_td3.report.analysis import Analysis, analyse
+from sb3_visual_td3.report.event_reader import RunData
+from sb3_visual_td3.report.hyperparams_found import Layer, run_settings
+
+from .synthetic_runs import Values, as_series, healthy, leaking, write_events
+
+Report = Callable[..., int]
+
+
+def without(run: Values, *names: str) -> Values:
+    return {tag: points for tag, points in run.items() if tag not in names}
+
+
+def shared_run() -> Values:
+    """A healthy run with a shared encoder that does not say so."""
+    return without(healthy(shared_encoder=True), tags.ENCODER_IS_SHARED)
+
+
+def silent_on_rewards(make: Callable[[], Values] = healthy) -> Values:
+    return without(make(), tags.REWARD_IS_NORMALIZED)
+
+
+def analysed(run: Values, **content: Any) -> Analysis:
+    settings, _ = run_settings(Layer.of("mine.yml", content) if content else None, None, None)
+    return analyse(RunData(Path("run"), as_series(run), (), 1), load_criteria(), name="run", settings=settings)
+
+
+def statuses(analysis: Analysis) -> dict[str, tuple[Status, bool]]:
+    return {r.id: (r.status, r.blocking) for r in analysis.criteria}
+
+
+def test_a_shared_encoder_that_only_the_settings_tell_is_judged_and_the_notes_say_so() -> None:
+    alone, told = analysed(shared_run()), analysed(shared_run(), policy_kwargs={"encoder": "shared"})
+    assert alone.verdict is Verdict.INSUFFICIENT
+    assert told.verdict is Verdict.GO
+    assert statuses(told)["actor_cnn_norm_mean"] == (Status.NOT_APPLICABLE, True)
+    first, second = told.notes
+    assert first.startswith(
+        "The event file does not tell, so the settings do: actor and critic share one encoder, says mine.yml."
+    )
+    assert "actor_cnn_norm_mean, actor_cnn_norm_no_go" in first
+    assert second == "By the event file alone the verdict would be INSUFFICIENT, not GO"
+    assert [(a.tag, a.source) for a in told.answers] == [(tags.ENCODER_IS_SHARED, "mine.yml")]
+
+
+def test_settings_never_speak_against_an_encoder_that_the_event_file_logged() -> None:
+    run = without(leaking(), tags.ENCODER_IS_SHARED)
+    told = analysed(run, encoder="shared")
+    assert told.verdict is Verdict.NO_GO
+    assert told.diagnoses[0].id == "feature_leak"
+    assert told.answers == ()
+    assert "the event file is believed" in told.notes[0]
+    assert statuses(told) == statuses(analysed(run))
+
+
+def test_a_logged_flag_goes_before_the_settings() -> None:
+    run = healthy(shared_encoder=False)
+    told = analysed(run, encoder="shared", reward_is_normalized=True)
+    assert told.answers == ()
+    assert statuses(told) == statuses(analysed(run))
+
+
+def test_normalised_rewards_that_only_the_settings_tell_unblock_what_presumes_raw_ones_and_say_so() -> None:
+    run = silent_on_rewards()
+    steps, loss = run[tags.CRITIC_LOSS]
+    run[tags.CRITIC_LOSS] = (steps, loss * 100)
+    assert analysed(run).verdict is Verdict.NO_GO
+    told = analysed(run, normalize={"norm_reward": True})
+    assert told.verdict is Verdict.GO
+    assert statuses(told)["critic_loss_mean"] == (Status.FAIL, False)
+    assert "the rewards are normalised, says mine.yml" in told.notes[0]
+    assert "critic_loss_mean" in told.notes[0]
+    assert told.notes[1] == "By the event file alone the verdict would be NO-GO, not GO"
+
+
+@pytest.mark.parametrize("content", [{"normalize": False}, {"encoder": "separate"}, {"tau": 0.005}, {}])
+def test_a_no_or_nothing_changes_nothing(content: dict[str, Any]) -> None:
+    run = without(shared_run(), tags.REWARD_IS_NORMALIZED)
+    told = analysed(run, **content)
+    assert told.notes == ()
+    assert statuses(told) == statuses(analysed(run))
+
+
+def test_a_diagnosis_that_an_answer_rules_out_is_named() -> None:
+    run = {tag: points for tag, points in leaking().items() if "actor_cnn" not in tag and tag != tags.ENCODER_IS_SHARED}
+    assert analysed(run).diagnoses[0].id == "feature_leak"
+    told = analysed(run, encoder="shared")
+    assert "feature_leak" not in {d.id for d in told.diagnoses}
+    assert "feature_leak" in told.notes[0]
+    assert told.verdict is Verdict.NO_GO
+
+
+def test_what_is_told_is_no_logged_tag() -> None:
+    told = analysed(shared_run(), encoder="shared")
+    assert tags.ENCODER_IS_SHARED not in told.metrics
+    assert tags.ENCODER_IS_SHARED in told.missing
+    assert told.series.n_steps == analysed(shared_run()).series.n_steps
+
+
+def test_a_told_flag_counts_only_where_none_is_logged() -> None:
+    series = as_series(healthy(shared_encoder=False))
+    assert SeriesSet(series.series, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is False
+    assert SeriesSet({}, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is True
+    assert SeriesSet().flag(tags.ENCODER_IS_SHARED) is None
+
+
+def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, tmp_path: Path) -> None:
+    write_events(shared_run(), tmp_path / "run")
+    (tmp_path / "mine.yml").write_text("encoder: shared\n")
+    assert report(tmp_path / "run") == 3
+    assert "Judged from the event files alone." in (tmp_path / "out" / "report.html").read_text()
+    assert report(tmp_path / "run", "--hyperparams", tmp_path / "mine.yml") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Judged from the event files alone." not in page
+    for text in (page, (tmp_path / "out" / "report.md").read_text()):
+        assert "By the event file alone the verdict would be INSUFFICIENT, not GO" in text
+    run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
+    assert run["answers"] == [
+        {
+            "tag": tags.ENCODER_IS_SHARED,
+            "meaning": "actor and critic share one encoder",
+            "source": "mine.yml",
+        }
+    ]

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
+from sb3_visual_td3.report.tag_mapping import built_in_mappings, load_tag_mapping, with_our_names
+
+from .synthetic_runs import Values, as_series, healthy, leaking, write_events
+
+Report = Callable[..., int]
+
+
+def cleanrl() -> Values:
+    """What td3_continuous_action.py logs: a point every 100 steps, one per episode at the step where it ended."""
+    steps = np.arange(25_100, 30_001, 100)
+    x = np.linspace(0, 1, steps.size)
+    ends = np.array([120, 250, 400, 401, 900])
+    return {
+        "losses/actor_loss": (steps, -1 - 9 * x),
+        "losses/qf1_loss": (steps, 3 + x),
+        "losses/qf2_loss": (steps, 4 + x),
+        "losses/qf_loss": (steps, (7 + 2 * x) / 2.0),
+        "losses/qf1_values": (steps, 1 + 9 * x),
+        "losses/qf2_values": (steps, 1 + 9.1 * x),
+        "charts/episodic_return": (ends, np.array([1.0, 2.0, 3.0, 4.0, 5.0])),
+        "charts/episodic_length": (ends, np.array([120.0, 130.0, 150.0, 1.0, 499.0])),
+        "charts/SPS": (steps, np.full(steps.size, 90.0)),
+    }
+
+
+def data_of(run: Values) -> RunData:
+    return RunData(Path("run"), as_series(run), (), 1)
+
+
+def mapping_file(folder: Path, text: str) -> Path:
+    path = folder / "names.yml"
+    path.write_text(text)
+    return path
+
+
+def test_cleanrls_names_are_ours_without_being_told() -> None:
+    data = with_our_names(data_of(cleanrl()))
+    assert set(data.series.names()) == {
+        tags.ACTOR_LOSS,
+        tags.CRITIC_LOSS,
+        tags.CRITIC_1_LOSS,
+        tags.CRITIC_2_LOSS,
+        tags.Q1_VALUE,
+        tags.Q2_VALUE,
+        tags.EPISODE_REWARD,
+        tags.EPISODE_LENGTH,
+        "charts/SPS",
+    }
+    (note,) = data.notes
+    assert note.startswith("CleanRL's names read as ours: ")
+    assert "losses/qf_loss times 2 as train/critic_loss" in note
+
+
+def test_cleanrls_critic_loss_is_the_sum_again() -> None:
+    series = with_our_names(data_of(cleanrl())).series
+    total = series[tags.CRITIC_1_LOSS].values + series[tags.CRITIC_2_LOSS].values
+    np.testing.assert_allclose(series[tags.CRITIC_LOSS].values, total)
+
+
+def test_an_episodes_point_is_counted_by_episodes_where_ours_is() -> None:
+    series = with_our_names(data_of(cleanrl())).series
+    assert series[tags.EPISODE_LENGTH].steps.tolist() == [0, 1, 2, 3, 4]
+    assert series[tags.EPISODE_LENGTH].values.tolist() == [120, 130, 150, 1, 499]
+    assert series[tags.Q1_VALUE].steps[0] == 25_100
+    assert series.n_steps == 30_000
+
+
+def test_a_cleanrl_leak_is_no_go_which_it_could_not_be_under_its_own_names(report: Report, tmp_path: Path) -> None:
+    run = cleanrl()
+    steps, _ = run["losses/actor_loss"]
+    run["losses/actor_loss"] = (steps, -3 * np.exp(14 * np.linspace(0, 1, steps.size)))
+    write_events(run, tmp_path / "run")
+    assert report(tmp_path / "run") == 1
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["diagnoses"][0]["id"] == "feature_leak"
+    unknown = {f"x/{name}": points for name, points in run.items()}
+    write_events(unknown, tmp_path / "unknown")
+    assert report(tmp_path / "unknown") == 3
+
+
+def test_a_name_that_only_looks_like_cleanrls_is_left_alone() -> None:
+    run = {"losses/qf_loss": (np.array([1]), np.array([1.0]))}
+    assert with_our_names(data_of(run)).series.names() == ["losses/qf_loss"]
+
+
+def test_our_own_names_are_never_replaced() -> None:
+    run = {**healthy(), **cleanrl()}
+    ours = healthy()
+    data = with_our_names(data_of(run))
+    for tag, (_, values) in ours.items():
+        np.testing.assert_array_equal(data.series[tag].values, values)
+    assert "losses/actor_loss" in data.series
+    assert tags.CRITIC_1_LOSS in data.series  # what healthy() has not
+
+
+def test_sb3s_evaluation_length_is_ours_and_its_running_mean_is_no_episode() -> None:
+    steps = np.array([1000, 2000])
+    run = {name: (steps, np.array([1.0, 2.0])) for name in ("time/fps", tags.CRITIC_LOSS, "eval/mean_ep_length")}
+    run["rollout/ep_len_mean"] = (steps, np.array([50.0, 60.0]))
+    data = with_our_names(data_of(run))
+    assert data.series[tags.EVAL_LENGTH].values.tolist() == [1, 2]
+    assert tags.EPISODE_LENGTH not in data.series
+    assert "rollout/ep_len_mean" in data.series
+
+
+def test_built_in_names_stand_in_our_table_and_their_libraries_are_named() -> None:
+    assert {mapping.name for mapping in built_in_mappings()} == {"CleanRL", "Stable-Baselines3"}
+    for mapping in built_in_mappings():
+        assert mapping.recognised_by
+        assert {t.tag for targets in mapping.targets.values() for t in targets} <= set(tags.TAGS)
+        assert not mapping.keep_out.keys() & mapping.targets.keys()
+
+
+def test_a_file_names_what_is_foreign_with_factor_and_sign(report: Report, tmp_path: Path) -> None:
+    run = leaking()
+    steps, loss = run.pop(tags.ACTOR_LOSS)
+    run["Policy/objective"] = (steps, -loss / 2)
+    write_events(run, tmp_path / "run")
+    file = mapping_file(tmp_path, "Policy/objective: {tag: train/actor_loss, scale: -2}\n")
+    report(tmp_path / "run", "--tags", file)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["metrics"][tags.ACTOR_LOSS]["last"] == pytest.approx(loss[-1])
+    assert "Policy/objective" not in found["metrics"]
+    assert found["diagnoses"][0]["id"] == "feature_leak"
+    assert "Policy/objective times -2 as train/actor_loss" in str(found["run"]["notes"])
+
+
+def test_one_name_of_theirs_may_be_two_of_ours(tmp_path: Path) -> None:
+    file = mapping_file(tmp_path, "lr: [agent/actor_lr, agent/critic_lr]\n")
+    data = with_our_names(data_of({"lr": (np.array([1]), np.array([0.5]))}), load_tag_mapping(file))
+    assert data.series.names() == ["agent/actor_lr", "agent/critic_lr"]
+
+
+def test_a_file_goes_before_the_built_in_names(tmp_path: Path) -> None:
+    file = mapping_file(tmp_path, "losses/qf_loss: train/critic_loss\n")
+    data = with_our_names(data_of(cleanrl()), load_tag_mapping(file))
+    np.testing.assert_array_equal(data.series[tags.CRITIC_LOSS].values, cleanrl()["losses/qf_loss"][1])
+    assert tags.ACTOR_LOSS in data.series
+
+
+def test_names_that_this_run_did_not_log_are_told(tmp_path: Path) -> None:
+    file = mapping_file(tmp_path, "Loss/qf1: train/q1_value\nLoss/typo: train/q2_value\n")
+    data = with_our_names(data_of({"Loss/qf1": (np.array([1]), np.array([1.0]))}), load_tag_mapping(file))
+    assert data.notes[-1] == "names.yml also names what this run did not log: Loss/typo"
+
+
+def test_a_name_of_ours_may_be_scaled_in_place(tmp_path: Path) -> None:
+    file = mapping_file(tmp_path, "train/critic_loss: {tag: train/critic_loss, scale: 2}\n")
+    run = {tags.CRITIC_LOSS: (np.array([1]), np.array([3.0]))}
+    assert with_our_names(data_of(run), load_tag_mapping(file)).series[tags.CRITIC_LOSS].values.tolist() == [6.0]
+
+
+@pytest.mark.parametrize("text", ["a: train/q1_value\nb: train/q1_value\n", "a: train/q2_value\n"])
+def test_two_names_that_would_become_one_are_refused(text: str, tmp_path: Path) -> None:
+    run = {name: (np.array([1]), np.array([1.0])) for name in ("a", "b", tags.Q2_VALUE)}
+    mapping = load_tag_mapping(mapping_file(tmp_path, text))
+    with pytest.raises(UnreadableRunError, match="were both logged"):
+        with_our_names(data_of(run), mapping)
+
+
+def test_two_names_for_one_are_fine_where_a_run_logs_one_of_them(tmp_path: Path) -> None:
+    mapping = load_tag_mapping(mapping_file(tmp_path, "a: train/q1_value\nb: train/q1_value\n"))
+    data = with_our_names(data_of({"b": (np.array([1]), np.array([1.0]))}), mapping)
+    assert data.series.names() == [tags.Q1_VALUE]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: train/q1_valeu", "'train/q1_valeu' is no name of ours; the nearest is 'train/q1_value'"),
+        ("a: {tag: train/q1_value, scale: 0}", "expected a finite number that is not 0"),
+        ("a: {tag: train/q1_value, scale: .inf}", "expected a finite number"),
+        ("a: {tag: train/q1_value, factor: 2}", "expected one of our names"),
+        ("a: 3", "expected one of our names"),
+        ("- a", "expected a mapping"),
+        ("a: b: c", "not valid YAML"),
+        ("rollout/ep_len_mean: train/episode_length", "running mean over up to 100 episodes"),
+        ("a: !!python/object/apply:os.system [touch pwned]", "Only plain values are read"),
+    ],
+)
+def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
+    report: Report, tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    assert report(tmp_path / "run", "--tags", mapping_file(tmp_path, text)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert "names.yml" in line
+    assert reason in line
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_file_that_is_not_there_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(healthy(), tmp_path / "run")
+    assert report(tmp_path / "run", "--tags", tmp_path / "absent.yml") == 2
+    assert "absent.yml: No such file" in capsys.readouterr().err
+
+
+def test_a_clash_in_one_run_leaves_the_others(report: Report, tmp_path: Path) -> None:
+    run = healthy()
+    write_events({**run, "q": run[tags.Q1_VALUE]}, tmp_path / "runs" / "a")
+    write_events(run, tmp_path / "runs" / "b")
+    file = mapping_file(tmp_path, "q: train/q1_value\n")
+    assert report(tmp_path / "runs", "--tags", file) == 2
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [r["run"]["name"] for r in found["runs"]] == ["runs/b"]
+    assert "q and train/q1_value were both logged" in found["unreadable"][0]
+
+
+def test_a_value_that_overflows_by_its_factor_is_infinite_and_not_lost(tmp_path: Path) -> None:
+    mapping = load_tag_mapping(mapping_file(tmp_path, "a: {tag: train/q1_value, scale: 1.0e+300}\n"))
+    data = with_our_names(data_of({"a": (np.array([1, 2]), np.array([1e300, np.nan]))}), mapping)
+    values = data.series[tags.Q1_VALUE].values
+    assert np.isinf(values[0])
+    assert np.isnan(values[1])

@@ -1,0 +1,323 @@
+"""``report --watch``: what it says while a run goes on, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report import command, event_file
+from sb3_visual_td3.report.watch import watch
+from sb3_visual_td3.runs.manifest import RunManifest
+
+from .growing_runs import append, event, points_of, scalars
+from .synthetic_runs import Values, healthy, leaking, with_nan, write_events
+
+ROOT = Path(__file__).resolve().parents[2]
+Report = Callable[..., int]
+Watched = Callable[..., int]
+
+
+@pytest.fixture
+def watched(report: Report, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """The command with --watch: instead of each pause something happens, and at the end Ctrl-C is pressed."""
+
+    def call(*arguments: object, happens: Iterable[Callable[[], object]] = (), output: object = "out") -> int:
+        events = iter(happens)
+
+        def wait(_seconds: float) -> None:
+            action = next(events, None)
+            if action is None:
+                raise KeyboardInterrupt
+            action()
+
+        monkeypatch.setattr(command, "watch", partial(watch, wait=wait))
+        return report(*arguments, "--watch", "--format", "json", output=output)
+
+    return call
+
+
+def changes(out: str) -> list[str]:
+    """The lines that told of a change, without the time."""
+    return [line[10:] for line in out.splitlines() if " -> " in line and line[2:3] == ":"]
+
+
+def finish(folder: Path, finished: str | None = "2026-01-01T00:00:00+00:00") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    RunManifest("visual_td3", "LiteDriving-v0", event_dir=".", finished=finished).write(folder / "run.json")
+
+
+def test_one_line_tells_each_change_and_the_reports_follow(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
+    verdicts = []
+
+    def go_on(after: int, last: int) -> None:
+        append(file, scalars(points_of(run, after, last), start_time=1000.0 + last))
+
+    def look_up() -> None:
+        verdicts.append(json.loads((tmp_path / "out" / "report.json").read_text())["verdict"])
+
+    go_on(-1, 1300)
+    code = watched(tmp_path / "run", happens=[look_up, lambda: go_on(1300, 3900), look_up, lambda: go_on(3900, 9999)])
+    lines = changes(capsys.readouterr().out)
+    assert code == 1
+    assert [line.split(": ")[0:2] for line in lines] == [
+        ["run  step 1,300", "no verdict -> INSUFFICIENT"],
+        ["run  step 3,900", "INSUFFICIENT -> GO"],
+        ["run  step 5,009", "GO -> NO-GO (non_finite)"],
+    ]
+    assert "Every logged value is finite. Found: 11" in lines[2]
+    look_up()
+    assert verdicts == ["INSUFFICIENT", "GO", "NO-GO"]
+
+
+def test_nothing_new_is_nothing_said_and_nothing_judged(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    judged = []
+    judge = command.analyse
+    monkeypatch.setattr(command, "analyse", lambda *a, **k: judged.append(1) or judge(*a, **k))
+    assert watched(tmp_path / "run", happens=[lambda: None] * 5) == 0
+    assert len(judged) == 1
+    captured = capsys.readouterr()
+    assert len(changes(captured.out)) == 1
+    assert captured.err == ""
+
+
+def test_only_new_bytes_are_read(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_events(healthy(), tmp_path / "run")
+    size = file.stat().st_size
+    offsets = []
+    read = event_file.read_records
+
+    def spied(path: Path, offset: int, n_whole: int) -> object:
+        offsets.append(offset)
+        return read(path, offset, n_whole)
+
+    monkeypatch.setattr(event_file, "read_records", spied)
+    watched(tmp_path / "run", happens=[lambda: append(file, event("a", 1, 1.0, 2000.0)), lambda: None])
+    assert offsets == [0, size, size + len(event("a", 1, 1.0, 2000.0))]
+
+
+def test_it_waits_for_a_folder_and_for_a_file_and_says_so(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "run" / "events.out.tfevents.1"
+    steps: list[Callable[[], object]] = [
+        run.mkdir,
+        lambda: None,
+        lambda: append(file, b""),
+        lambda: append(file, scalars(points_of(healthy()))),
+    ]
+    assert watched(run, happens=steps) == 0
+    captured = capsys.readouterr()
+    assert len(changes(captured.out)) == 1
+    assert [line.split(": ", 2)[1] for line in captured.err.splitlines()] == ["waiting", "waiting"]
+    assert "no such file or folder" in captured.err
+    assert "no event file here" in captured.err
+
+
+def test_ctrl_c_before_anything_was_logged_is_no_verdict_and_exit_2(watched: Watched, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert watched(tmp_path / "run", happens=[lambda: None]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_half_written_record_is_not_there_yet(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = scalars(points_of(healthy()))
+    last = event("late/tag", 5000, 7.0, 3000.0)
+    file = tmp_path / "run" / "events.out.tfevents.1"
+    append(file, content + last[:5])
+    seen = []
+
+    def metrics() -> dict[str, object]:
+        found: dict[str, object] = json.loads((tmp_path / "out" / "report.json").read_text())
+        seen.append(("late/tag" in found["metrics"], found["run"]["notes"]))  # type: ignore[operator,index]
+        return found
+
+    happens = [metrics, lambda: append(file, last[5:30]), metrics, lambda: append(file, last[30:])]
+    assert watched(tmp_path / "run", happens=happens) == 0
+    metrics()
+    assert seen == [(False, []), (False, []), (True, [])]
+    assert "Note" not in capsys.readouterr().out
+
+
+def test_a_file_that_was_cut_back_is_read_again(watched: Watched, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "events.out.tfevents.1"
+    run = healthy()
+    early = scalars(points_of(run, last=3000))
+    append(file, early)
+    append(file, scalars(points_of(with_nan(), after=3000), start_time=2000.0))
+
+    def resume() -> None:
+        with file.open("r+b") as stream:
+            stream.truncate(len(early))
+        append(file, scalars(points_of(run, after=3000), start_time=3000.0))
+
+    assert watched(tmp_path / "run", happens=[resume]) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["metrics"][tags.CRITIC_LOSS]["n"] == 40
+    assert found["run"]["n_points"] == len(points_of(run))
+
+
+def test_new_files_and_new_runs_appear_and_the_worst_verdict_is_the_exit_code(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = healthy()
+    append(tmp_path / "runs" / "a" / "tfevents.1", scalars(points_of(run, last=3000)))
+
+    def resume() -> None:
+        append(tmp_path / "runs" / "a" / "tfevents.2", scalars(points_of(run, after=2900), start_time=9000.0))
+
+    def second() -> None:
+        write_events(leaking(), tmp_path / "runs" / "b")
+
+    assert watched(tmp_path / "runs", happens=[resume, second]) == 1
+    names = [line.split("  ")[0].split(": ")[0] for line in changes(capsys.readouterr().out)]
+    assert names == ["runs", "runs/b"]
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [(r["verdict"], len(r["run"]["files"])) for r in content["runs"]] == [("GO", 2), ("NO-GO", 1)]
+
+
+def test_it_ends_by_itself_when_every_run_has_finished(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write_events(healthy(), tmp_path / "runs" / name)
+        finish(tmp_path / "runs" / name, None)
+    late = [lambda: finish(tmp_path / "runs" / "a"), lambda: finish(tmp_path / "runs" / "b"), lambda: None]
+    never = [lambda: pytest.fail("it went on")] * 3
+    assert watched(tmp_path / "runs", "--interval", "600", happens=[*late, *never]) == 0
+    out = capsys.readouterr().out
+    assert out.count("GO  runs/") == 2
+    assert "Reports:" in out
+
+
+def test_what_a_run_logs_after_it_was_called_finished_is_still_seen(watched: Watched, tmp_path: Path) -> None:
+    run = healthy()
+    file = tmp_path / "run" / "tfevents.1"
+    append(file, scalars(points_of(run, last=4900)))
+    finish(tmp_path / "run")
+    evaluation = scalars(points_of(run, after=4900), start_time=5000.0)
+    happens = [lambda: append(file, evaluation + b"half"), lambda: None]
+    assert watched(tmp_path / "run", "--interval", "600", happens=happens) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
+    assert found["n_points"] == len(points_of(run))
+    # It is over: now the half record is a file that was cut off.
+    assert "cut off" in found["notes"][0]
+
+
+def test_a_run_that_finished_long_ago_is_reported_at_once(watched: Watched, tmp_path: Path) -> None:
+    file = write_events(healthy(), tmp_path / "run")
+    os.utime(file, (1000.0, 1000.0))
+    finish(tmp_path / "run")
+    assert watched(tmp_path / "run", happens=[lambda: pytest.fail("it waited")]) == 0
+
+
+def test_a_run_that_is_gone_is_told(watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_events(leaking(), tmp_path / "runs" / "a")
+    write_events(healthy(), tmp_path / "runs" / "b")
+    assert watched(tmp_path / "runs", happens=[file.unlink]) == 0
+    captured = capsys.readouterr()
+    assert changes(captured.out)[-1] == "a: NO-GO (feature_leak) -> no verdict: its event files are gone"
+
+
+def test_what_cannot_be_read_is_said_once_and_is_exit_2(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "run" / "tfevents.9").symlink_to("tfevents.9")
+    assert watched(tmp_path / "run", happens=[lambda: None, lambda: None]) == 2
+    assert capsys.readouterr().err.count("symbolic links") == 1
+
+
+def test_fail_on_no_go_holds_for_a_watch_too(watched: Watched, tmp_path: Path) -> None:
+    few: Values = {tags.ACTOR_LOSS: (np.array([1, 2]), np.array([1.0, 2.0]))}
+    write_events(few, tmp_path / "run")
+    assert watched(tmp_path / "run") == 3
+    assert watched(tmp_path / "run", "--fail-on", "no-go") == 0
+
+
+def test_it_never_looks_more_than_half_of_the_time(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    paused = []
+
+    def wait(seconds: float) -> None:
+        paused.append(seconds)
+        raise KeyboardInterrupt
+
+    clock = iter([100.0, 107.0, 200.0, 201.0])
+    monkeypatch.setattr("sb3_visual_td3.report.watch.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(command, "watch", partial(watch, wait=wait))
+    for _ in range(2):
+        report(tmp_path / "run", "--watch", "--interval", "2")
+    assert paused == [7.0, 2.0]
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
+def test_an_interval_that_is_none_is_refused(report: Report, tmp_path: Path, interval: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        report(tmp_path, "--watch", "--interval", interval)
+    assert refused.value.code == 2
+
+
+def test_an_interval_without_a_watch_is_refused(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(tmp_path, "--interval", "3") == 2
+    assert "--watch" in capsys.readouterr().err
+
+
+def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
+    """The whole of it: a run that a thread writes, a process that watches it, a real signal."""
+    run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
+    file.parent.mkdir()
+    arguments = ["report", str(file.parent), "--watch", "--interval", "0.05", "--format", "json", "--output", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sb3_visual_td3", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert "waiting" in process.stderr.readline()
+        content = scalars(points_of(run))
+
+        def write() -> None:
+            for at in range(0, len(content), 4001):
+                append(file, content[at : at + 4001])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        lines = iter(process.stdout.readline, "")
+        last = next(line for line in lines if "-> NO-GO (non_finite)" in line)
+        writer.join()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "step" in last
+    assert process.returncode == 1
+    assert rest.startswith("NO-GO  run") or "\nNO-GO  run" in rest
+    assert "Traceback" not in errors

@@ -1,0 +1,196 @@
+"""A worker of a search: it finishes what was asked for, whatever becomes of single trials and of other workers."""
+
+import time
+from threading import Event, Thread
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sb3_visual_td3.zoo import search
+from sb3_visual_td3.zoo.search import Budget, SearchStoppedError, Worker
+from sb3_visual_td3.zoo.studies import open_storage, open_study
+from sb3_visual_td3.zoo.workers import WORKER, this_worker
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(search.gc, "collect", lambda: 0)  # takes longer than these trials
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def make_worker(objective, budget, address=None, storage=None, study=None, **kwargs):
+    storage = storage or open_storage(address)
+    study = study or open_study(storage, "study", {})
+    return Worker(study, storage, objective, budget, poll_s=0.02, **kwargs), study
+
+
+def states(study):
+    return [trial.state.name for trial in study.trials]
+
+
+def draws(trial):
+    return trial.suggest_float("x", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("n_own", "n_finished", "n_running", "expected"),
+    [
+        (0, 0, 0, "run"),
+        (5, 19, 0, "run"),
+        (5, 19, 1, "wait"),
+        (5, 18, 1, "run"),
+        (5, 18, 3, "wait"),
+        (0, 20, 0, "stop"),
+        (0, 21, 2, "stop"),
+    ],
+)
+def test_a_total_counts_finished_trials_and_begins_no_more_than_are_missing(n_own, n_finished, n_running, expected):
+    assert Budget(3, 20).next(n_own, n_finished, n_running) == expected
+
+
+@pytest.mark.parametrize(("n_own", "expected"), [(0, "run"), (2, "run"), (3, "stop")])
+def test_without_a_total_a_worker_counts_its_own(n_own, expected):
+    assert Budget(3).next(n_own, 100, 100) == expected
+
+
+def test_a_worker_goes_on_after_an_error_and_the_trial_says_why():
+    def objective(trial):
+        if trial.number == 1:
+            raise RuntimeError("time-out of 10s while waiting\nfor the simulator")
+        return draws(trial)
+
+    worker, study = make_worker(objective, Budget(1, max_total_trials=3))
+    worker.run()
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    reason = study.trials[1].user_attrs["fail_reason"]
+    assert reason == "RuntimeError: time-out of 10s while waiting for the simulator"
+
+
+def test_pruned_trials_are_finished_and_failed_ones_are_not():
+    def objective(trial):
+        trial.report(1.0, 1)
+        if trial.number == 0:
+            raise optuna.TrialPruned("behind")
+        if trial.number == 1:
+            return float("nan")
+        return 2.0
+
+    worker, study = make_worker(objective, Budget(1, max_total_trials=2))
+    worker.run()
+    assert states(study) == ["PRUNED", "FAIL", "COMPLETE"]
+    assert "not a number" in study.trials[1].user_attrs["fail_reason"]
+
+
+def test_a_search_in_which_everything_fails_ends():
+    def objective(trial):
+        raise RuntimeError("no simulator")
+
+    worker, study = make_worker(objective, Budget(1, max_total_trials=3))
+    with pytest.raises(SearchStoppedError, match="no simulator"):
+        worker.run()
+    assert states(study) == ["FAIL"] * search.MAX_FAILURES
+
+
+def test_failures_that_are_not_in_a_row_do_not_end_a_search():
+    def objective(trial):
+        if trial.number % 2:
+            raise RuntimeError("now and then")
+        return draws(trial)
+
+    worker, study = make_worker(objective, Budget(1, max_total_trials=search.MAX_FAILURES + 2))
+    worker.run()
+    assert states(study).count("FAIL") > search.MAX_FAILURES
+
+
+def test_what_the_user_interrupts_is_queued_again():
+    def objective(trial):
+        draws(trial)
+        raise KeyboardInterrupt
+
+    worker, study = make_worker(objective, Budget(5))
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    assert states(study) == ["FAIL", "WAITING"]
+    assert study.trials[1].system_attrs["fixed_params"] == study.trials[0].params
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on():
+    def objective(trial):
+        x = draws(trial)
+        if trial.number == 0:
+            study.tell(trial.number, state=TrialState.FAIL)
+        return x
+
+    worker, study = make_worker(objective, Budget(1, max_total_trials=2))
+    worker.run()
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_threads_finish_as_many_as_were_asked_for(tmp_path):
+    worker, study = make_worker(lambda trial: time.sleep(0.01) or draws(trial), Budget(1, 12), f"{tmp_path}/study.log")
+    worker.run(n_jobs=3)
+    assert states(study).count("COMPLETE") == 12
+    assert set(states(study)) <= {"COMPLETE", "FAIL"}
+
+
+@pytest.mark.parametrize("address", ["{}/study.log", "sqlite:///{}/study.db"])
+def test_two_workers_finish_the_total_and_no_more(tmp_path, address):
+    address = address.format(tmp_path)
+    workers = [make_worker(lambda trial: time.sleep(0.02) or draws(trial), Budget(1, 10), address) for _ in range(2)]
+    threads = [Thread(target=worker.run) for worker, _ in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert states(workers[0][1]).count("COMPLETE") == 10
+
+
+def test_the_last_trials_of_others_are_waited_for_and_done_again_where_they_fail(tmp_path):
+    """A worker that left when enough were begun would leave the study short."""
+    storage = open_storage(f"{tmp_path}/study.log")
+    study = open_study(storage, "study", {})
+    other = study.ask()
+    storage.set_trial_system_attr(other._trial_id, WORKER, {**this_worker(), "beat": 0})
+    worker, _ = make_worker(draws, Budget(1, max_total_trials=2), storage=storage, study=study)
+    thread = Thread(target=worker.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while states(study) != ["RUNNING", "COMPLETE"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert thread.is_alive()
+    assert states(study) == ["RUNNING", "COMPLETE"]
+    study.tell(other.number, state=TrialState.FAIL)
+    thread.join(60)
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_of_two_that_begin_the_last_trial_together_one_steps_back():
+    begun, may_end = Event(), Event()
+
+    def objective(trial):
+        begun.set()
+        may_end.wait(60)
+        return draws(trial)
+
+    storage = open_storage(None)
+    worker, study = make_worker(objective, Budget(1, max_total_trials=1), storage=storage)
+    thread = Thread(target=worker.run)
+    thread.start()
+    assert begun.wait(60)
+    late, _ = make_worker(draws, Budget(1, max_total_trials=1), storage=storage, study=study)
+    late._finish(study.ask())  # it had counted before the other one began
+    may_end.set()
+    thread.join(60)
+    assert states(study) == ["COMPLETE", "FAIL"]
+    assert study.trials[1].user_attrs["fail_reason"] == "others had begun the last trials"
+
+
+def test_a_trial_that_was_queued_twice_runs_once():
+    worker, study = make_worker(draws, Budget(2))
+    for _ in range(2):
+        study.enqueue_trial({"x": 0.5}, user_attrs={"retry_of": 17, "n_retries": 1})
+    worker.run()
+    assert states(study) == ["COMPLETE", "FAIL"]
+    assert study.trials[1].user_attrs["fail_reason"] == "trial 17 had been queued twice"

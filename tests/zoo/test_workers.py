@@ -1,0 +1,200 @@
+"""Who is alive: the dead are found at once, the living are never failed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sb3_visual_td3.zoo import workers
+from sb3_visual_td3.zoo.studies import open_storage, open_study
+from sb3_visual_td3.zoo.workers import WORKER, Heartbeat, Watchman, fail, has_ended, queue_again, this_worker
+
+GRACE_S = 100.0
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(params=["journal", "sqlite"])
+def study(request, tmp_path):
+    """A study, with its storage as an attribute."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    address = {"journal": f"{tmp_path}/study.log", "sqlite": f"sqlite:///{tmp_path}/study.db"}[request.param]
+    storage = open_storage(address)
+    study = open_study(storage, "study", {})
+    study.of = storage
+    return study
+
+
+def begun(study, worker):
+    """A trial that a worker has begun, as it says."""
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    if worker is not None:
+        study.of.set_trial_system_attr(trial._trial_id, WORKER, {**worker, "beat": 0})
+    return trial.number
+
+
+def dead_worker():
+    """What a process would have said that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    worker = {**this_worker(), "pid": process.pid, "started": workers.start_time(process.pid)}
+    assert worker["started"] is not None
+    assert not has_ended(worker)
+    process.kill()
+    deadline = time.monotonic() + 20
+    while not has_ended(worker) and time.monotonic() < deadline:  # nobody has waited for it: it is a zombie
+        time.sleep(0.01)
+    assert has_ended(worker)
+    process.wait()
+    return worker
+
+
+def test_a_process_that_has_ended_is_known_to_have():
+    worker = dead_worker()
+    assert has_ended(worker), "after it was waited for as well"
+
+
+def test_a_living_process_is_not_known_to_have_ended():
+    assert has_ended(this_worker()) is False
+
+
+def test_a_process_that_has_taken_a_dead_ones_number_is_not_it():
+    assert has_ended({**this_worker(), "started": "12345"})
+
+
+def test_nothing_is_known_of_another_machine():
+    assert has_ended({**dead_worker(), "machine": "elsewhere"}) is None
+    assert has_ended({**dead_worker(), "machine": None}) is None
+
+
+def test_a_dead_workers_trial_fails_and_its_parameters_are_queued_again(study):
+    number = begun(study, dead_worker())
+    x = study.trials[number].params["x"]
+    assert Watchman(study, study.of).look() == []
+    dead, queued = study.trials
+    assert dead.state is TrialState.FAIL
+    assert "its worker died" in dead.user_attrs["fail_reason"]
+    assert queued.state is TrialState.WAITING
+    again = study.ask()
+    assert again.suggest_float("x", 0, 1) == x
+    assert again.user_attrs["retry_of"] == number
+
+
+def test_two_who_find_the_same_dead_worker_queue_once(study):
+    begun(study, dead_worker())
+    trials = study.get_trials()
+    first, second = Watchman(study, study.of), Watchman(study, study.of)
+    first.look()
+    second._give_up(trials[0], trials[0].system_attrs[WORKER])  # it had looked before the first one failed the trial
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_living_workers_trial_is_never_failed_however_slow(study):
+    clock = Clock()
+    watchman = Watchman(study, study.of, GRACE_S, clock)
+    number = begun(study, this_worker())
+    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    for n_beats in range(5):
+        study.of.set_trial_system_attr(trial_id, WORKER, {**this_worker(), "beat": n_beats})
+        assert watchman.look() == [number]
+        clock.now += 0.9 * GRACE_S
+    assert study.trials[number].state is TrialState.RUNNING
+
+
+def test_a_living_process_that_beats_no_more_is_left_alone_on_its_own_machine(study):
+    """It may have been stopped, or starved of its processor: the process table says that it lives."""
+    clock = Clock()
+    watchman = Watchman(study, study.of, GRACE_S, clock)
+    number = begun(study, this_worker())
+    watchman.look()
+    clock.now = 10 * GRACE_S
+    assert watchman.look() == [number]
+
+
+def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_the_grace_period(study):
+    clock = Clock()
+    watchman = Watchman(study, study.of, GRACE_S, clock)
+    number = begun(study, {**this_worker(), "machine": "elsewhere"})
+    assert watchman.look() == [number]
+    clock.now = GRACE_S
+    assert watchman.look() == [number]
+    clock.now = GRACE_S + 1
+    assert watchman.look() == []
+    assert study.trials[number].state is TrialState.FAIL
+
+
+def test_a_trial_of_which_nobody_says_that_he_runs_it_is_not_failed_but_not_waited_for_either(study):
+    clock = Clock()
+    watchman = Watchman(study, study.of, GRACE_S, clock)
+    number = begun(study, None)
+    assert watchman.look() == [number]
+    clock.now = GRACE_S + 1
+    assert watchman.look() == []
+    assert study.trials[number].state is TrialState.RUNNING
+
+
+def test_parameters_that_end_one_worker_after_another_are_given_up(study):
+    number = begun(study, this_worker())
+    n_queued = 0
+    while n_queued < 9 and queue_again(study, study.trials[number]):
+        n_queued += 1
+        number = study.ask().number
+    assert n_queued == workers.MAX_RETRIES
+
+
+def test_a_trial_that_was_queued_and_has_drawn_nothing_yet_is_queued_again(study):
+    study.enqueue_trial({"x": 0.25})
+    number = study.ask().number
+    assert queue_again(study, study.trials[number])
+    study.ask()
+    assert study.ask().suggest_float("x", 0, 1) != 0.25, "once"
+    assert study.trials[1].system_attrs["fixed_params"] == {"x": 0.25}
+
+
+def test_a_heartbeat_beats_until_it_is_stopped(study):
+    trial = study.ask()
+    heartbeat = Heartbeat(study.of, trial._trial_id, beat_s=0.02)
+    heartbeat.start()
+    deadline = time.monotonic() + 30
+    while study.trials[0].system_attrs[WORKER]["beat"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    heartbeat.stop()
+    worker = study.trials[0].system_attrs[WORKER]
+    assert worker["beat"] >= 2
+    assert worker["pid"] == os.getpid()
+    time.sleep(0.1)
+    assert study.trials[0].system_attrs[WORKER] == worker
+
+
+def test_a_heartbeat_ends_where_the_trial_has_been_ended_by_another(study):
+    trial = study.ask()
+    heartbeat = Heartbeat(study.of, trial._trial_id, beat_s=0.02)
+    heartbeat.start()
+    assert fail(study, study.of, trial.number, "for a test")
+    heartbeat._thread.join(30)
+    assert not heartbeat._thread.is_alive()
+    assert not fail(study, study.of, trial.number, "again")
+
+
+def test_a_stopped_process_is_alive():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        started = workers.start_time(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        assert workers.start_time(process.pid) == started
+    finally:
+        process.kill()
+        process.wait()
