@@ -71,7 +71,8 @@ DASHBOARD: Mapping[str, Charts] = {
         "updates": (tags.TOTAL_ITERATIONS,),
         "replay buffer, part filled": (tags.BUFFER_UTILIZATION,),
         "replay buffer, transitions": (tags.PROGRESS_BUFFER_SIZE,),
-        "yes or no": (tags.IS_TRAINING, tags.ENCODER_IS_SHARED, tags.REWARD_IS_NORMALIZED),
+        "actions of the guard": (tags.GUARD_ACTIONS,),
+        "yes or no": (tags.IS_TRAINING, tags.HAS_ENCODER, tags.ENCODER_IS_SHARED, tags.REWARD_IS_NORMALIZED),
     },
 }
 """By title of a group, its charts: every name of the table is in one of them, some in two."""

@@ -107,8 +107,9 @@ class DrivingMetricsCallback(BaseCallback):
             scalars[tags.PROGRESS_SPEED] = info["speed_kmh"]
         if "reward_terms" in info:
             scalars[tags.PROGRESS_REWARD] = sum(info["reward_terms"].values())
-        for term, total in self._term_sums.items():
-            scalars[tags.reward_term(term)] = total / self._n_term_steps
-        self._term_sums.clear()
-        self._n_term_steps = 0
+        if self._n_term_steps:
+            for term, total in self._term_sums.items():
+                scalars[tags.reward_term(term)] = total / self._n_term_steps
+                self._term_sums[term] = 0.0  # a term that has been there and is not is nothing
+            self._n_term_steps = 0
         self._writer.write(scalars, self.num_timesteps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch as th
@@ -39,8 +39,8 @@ class FiniteMonitor:
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():
-            norm = quantities.gradient_norm(weight for weight in weights if weight.dim() == 1)
-            self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, norm))
+            if some := _watched(weights):
+                self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, quantities.gradient_norm(some)))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
         """Nothing new."""
@@ -58,3 +58,9 @@ class FiniteMonitor:
             if not math.isfinite(value):
                 return NotFinite(tag, value, n_updates)
         return None
+
+
+def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
+    """:return: the vectors (biases) among the weights that have a gradient; without any, the smallest weight"""
+    moved = [weight for weight in weights if weight.grad is not None]
+    return [weight for weight in moved if weight.dim() == 1] or sorted(moved, key=th.Tensor.numel)[:1]

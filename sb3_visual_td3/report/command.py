@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for report.md, report.html and report.json "
         "(default: PATH itself where it holds a run.json, else the current folder)",
     )
+    _add_what_to_judge_by(parser)
+    _add_how_to_watch(parser)
+
+
+def _add_what_to_judge_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criteria", type=Path, metavar="FILE", help="YAML file that changes or adds criteria")
     parser.add_argument("--hyperparams", type=Path, metavar="FILE", help=HYPERPARAMS_HELP)
     parser.add_argument("--tags", type=Path, metavar="FILE", help=TAGS_HELP)
@@ -63,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="insufficient",
         help="no-go: exit 0 where the data do not suffice for a verdict (default: insufficient, exit 3)",
     )
+
+
+def _add_how_to_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
         action="store_true",

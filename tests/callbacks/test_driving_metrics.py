@@ -54,7 +54,10 @@ def test_each_episode_has_a_point_of_what_its_last_step_says(lite_model, tmp_pat
 
 
 class TermsEnv(ImageEnv):
-    """An environment of the user's own: other terms, one of them seldom, and one that is called as one of ours."""
+    """An environment of the user's own: other terms, one of them seldom, and one that is called as one of ours.
+
+    After 60 steps it tells no terms any more.
+    """
 
     n_total = 0
 
@@ -62,21 +65,23 @@ class TermsEnv(ImageEnv):
         observation, _, terminated, truncated, info = super().step(action)
         terms = {"comfort": -0.5, "my own (m)": 2.0, "safety": 0.25}
         self.n_total += 1
-        if self.n_total % 5 == 0:
-            terms["bonus"] = np.float32(10.0)
+        if 20 < self.n_total <= 25:
+            terms["bonus"] = np.float32(8.0)
+        if self.n_total > 60:
+            return observation, 0.0, terminated, truncated, info
         return observation, sum(terms.values()), terminated, truncated, {**info, "reward_terms": terms}
 
 
 def test_terms_of_an_environment_of_your_own_are_logged_under_their_names(make_model, tmp_path):
     model = make_model(env=Monitor(TermsEnv()), learning_starts=10_000, tensorboard_log=str(tmp_path))
-    model.learn(40, callback=DrivingMetricsCallback(log_freq=20))
+    model.learn(80, callback=DrivingMetricsCallback(log_freq=20))
     scalars = scalars_in(tmp_path)
     terms = {tag: points for tag, points in scalars.items() if tag.startswith("reward/")}
     assert terms == {
-        "reward/comfort": [(20, -0.5), (40, -0.5)],
-        "reward/my own (m)": [(20, 2.0), (40, 2.0)],
-        "reward/safety": [(20, 0.25), (40, 0.25)],
-        "reward/bonus": [(20, 2.0), (40, 2.0)],
+        "reward/comfort": [(20, -0.5), (40, -0.5), (60, -0.5)],
+        "reward/my own (m)": [(20, 2.0), (40, 2.0), (60, 2.0)],
+        "reward/safety": [(20, 0.25), (40, 0.25), (60, 0.25)],
+        "reward/bonus": [(40, 2.0), (60, 0.0)],
     }
     assert tags.EPISODE_REWARD in scalars
     for untold in (tags.EPISODE_ROUTE_COMPLETION, tags.EPISODE_SUCCESS, tags.EPISODE_COLLISIONS, tags.PROGRESS_SPEED):

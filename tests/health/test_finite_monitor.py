@@ -29,6 +29,29 @@ def test_the_first_number_that_is_none_is_named_with_its_update():
     assert monitor.first() == NotFinite(tags.ACTOR_LOSS, -math.inf, 10)
 
 
+def weight(*shape, gradient=None):
+    parameter = th.nn.Parameter(th.zeros(shape))
+    parameter.grad = None if gradient is None else th.full(shape, gradient)
+    return parameter
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ([weight(9, 9, gradient=math.nan), weight(9, gradient=1.0)], None),  # the biases stand for the rest
+        ([weight(9, 9, gradient=1.0), weight(9, gradient=math.nan)], tags.GRADIENT_NORM["critic_cnn"]),
+        ([weight(9, 9, gradient=1.0), weight(2, 2, gradient=math.inf)], tags.GRADIENT_NORM["critic_cnn"]),  # no biases
+        ([weight(9, 9), weight(9)], None),  # nothing there
+    ],
+)
+def test_of_each_group_the_biases_are_looked_at_or_what_is_smallest(weights, found):
+    monitor = FiniteMonitor()
+    groups = {"critic_cnn": weights, "critic_mlp": [weight(3, gradient=1.0)]}
+    monitor.after_backward(NetworkUpdate("critic", 5, groups, {"loss": th.tensor(1.0)}))
+    first = monitor.first()
+    assert (None if first is None else (first.tag, first.n_updates)) == (None if found is None else (found, 5))
+
+
 def test_a_large_finite_loss_is_none_of_it():
     monitor = FiniteMonitor()
     monitor.after_backward(update("critic", 1, 3e38))

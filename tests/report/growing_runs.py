@@ -24,10 +24,15 @@ def frame(body: bytes) -> bytes:
     return header + struct.pack("<I", of_header) + body + struct.pack("<I", of_body)
 
 
+def event_body(tag: str, step: int, value: float, wall_time: float) -> bytes:
+    """Return one scalar as a record without its frame."""
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, simple_value=value)])
+    return bytes(event_pb2.Event(wall_time=wall_time, step=step, summary=summary).SerializeToString())
+
+
 def event(tag: str, step: int, value: float, wall_time: float) -> bytes:
     """Return one scalar as a framed record."""
-    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, simple_value=value)])
-    return frame(event_pb2.Event(wall_time=wall_time, step=step, summary=summary).SerializeToString())
+    return frame(event_body(tag, step, value, wall_time))
 
 
 def scalars(points: Sequence[tuple[str, int, float]], start_time: float = 1000.0) -> bytes:

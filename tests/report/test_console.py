@@ -49,7 +49,7 @@ class OnTerminal:
     def end(self) -> str:
         """Return what the pipe got."""
         self.see(lambda _: False)
-        out, _ = self.process.communicate(timeout=90)
+        out, _ = self.process.communicate(timeout=300)
         os.close(self._ours)
         return out.decode()
 

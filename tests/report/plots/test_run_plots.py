@@ -50,6 +50,7 @@ def test_plots_appear_only_where_something_was_logged() -> None:
         "pre_tanh",
         "driving",
         "clipping",
+        "update_ratios",
         "episode_length",
     ]
 

@@ -48,7 +48,7 @@ def test_what_is_missing_says_what_it_would_have_told_who_writes_it_and_which_cr
     data = as_series(foreign())
     found = availability(data, judge(load_criteria(), data))
     missing = {one.tag: one for kind in found.kinds for one in kind.missing}
-    assert missing[tags.ACTION_SATURATION].needed_by == ("policy_is_alive",)
+    assert missing[tags.ACTION_SATURATION].needed_by == ("policy_is_alive", "no_sure_cause")
     assert missing[tags.ACTION_SATURATION].owner == "GradientNormCallback"
     assert missing[tags.ACTION_SATURATION].meaning == tags.TAGS[tags.ACTION_SATURATION].meaning
     assert "q_within_bound" in missing[tags.Q_BOUND].needed_by  # its check reads it beside the criterion's own tags

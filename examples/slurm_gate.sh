@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Gate the long run on a short one, on a cluster with Slurm.
+#
+#   examples/slurm_gate.sh [ENV] [LOG_FOLDER]        both have defaults: LiteDriving-v0, logs
+#
+# Three jobs: a short training, its verdict, and the long training. The long one waits for the verdict with afterok, so it
+# starts on exit code 0 (GO) alone; on NO-GO, INSUFFICIENT or an unreadable run Slurm cancels it, and the report says why.
+set -euo pipefail
+
+env=${1:-LiteDriving-v0}
+logs=${2:-logs}
+short_steps=${SHORT_STEPS:-5000}
+long_steps=${LONG_STEPS:-1000000}
+
+short=$(sbatch --parsable --job-name=short --time=1:00:00 --cpus-per-task=2 --wrap \
+  "visual-td3 train --algo visual_td3 --env $env --n-timesteps $short_steps --seed 0 --log-folder $logs/short")
+
+verdict=$(sbatch --parsable --job-name=verdict --time=0:10:00 --dependency="afterany:$short" --wrap \
+  "visual-td3 report $logs/short --output $logs/verdict")
+
+# A job that is killed and requeued goes on from its newest snapshot; the first time there is none, and training begins.
+long=$(sbatch --parsable --job-name=long --time=3-00:00:00 --cpus-per-task=4 --requeue \
+  --dependency="afterok:$verdict" --kill-on-invalid-dep=yes --wrap \
+  "for run in $logs/long/visual_td3/${env}_*/; do test -d \"\$run\"/snapshots && exec visual-td3 resume \"\$run\"; done
+   exec visual-td3 train --algo visual_td3 --env $env --n-timesteps $long_steps --seed 0 --log-folder $logs/long")
+
+echo "short $short, verdict $verdict, long $long"
+echo "while they run: visual-td3 report $logs/short --watch"

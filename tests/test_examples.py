@@ -1,0 +1,136 @@
+"""The examples gate what they say they gate: their commands are ours, and the jobs depend on each other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rl_zoo3 import train as zoo_train
+
+from sb3_visual_td3.report import command as report_command
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+WORKFLOW = yaml.safe_load((EXAMPLES / "github_actions_gate.yml").read_text())
+
+SBATCH = """#!/usr/bin/env bash
+n=$(($(cat "$SPOOL/n" 2>/dev/null || echo 100) + 1))
+echo $n > "$SPOOL/n"
+printf '%s\\0' "$@" > "$SPOOL/$n"
+echo $n
+"""
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Every call of ours in a script."""
+    return [shlex.split(line) for line in re.findall(r"visual-td3 (?:train|report|resume)[^\n;|>]*", text)]
+
+
+def check_report(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    report_command.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def check_train(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rl-zoo read its own flags, and stop before it does anything."""
+
+    class ReadError(Exception):
+        pass
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise ReadError
+
+    monkeypatch.setattr(zoo_train, "set_random_seed", stop)
+    monkeypatch.setattr(
+        "sys.argv", ["train", "--algo", "td3", *[a for a in arguments if a not in ("--algo", "visual_td3")]]
+    )
+    with pytest.raises(ReadError):
+        zoo_train.train()
+
+
+def test_the_workflow_starts_the_long_run_on_go_alone() -> None:
+    jobs = WORKFLOW["jobs"]
+    assert jobs["long-run"]["needs"] == "short-run"
+    steps = jobs["short-run"]["steps"]
+    judged = next(step for step in steps if "visual-td3 report" in step.get("run", ""))
+    assert "continue-on-error" not in judged
+    assert "--fail-on" not in judged["run"]
+    assert "||" not in judged["run"]
+    after = steps[steps.index(judged) + 1 :]
+    assert all(step["if"] == "always()" for step in after), "the report is shown of a NO-GO above all"
+
+
+def test_the_workflows_commands_are_ones_that_we_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
+    called = [command for run in runs for command in commands_in(run)]
+    assert [command[1] for command in called] == ["train", "report", "train"]
+    for _, name, *arguments in called:
+        if name == "report":
+            assert check_report(arguments).output == Path("report")
+        else:
+            check_train(arguments, monkeypatch)
+
+
+@pytest.fixture
+def submit(tmp_path: Path) -> Callable[..., list[list[str]]]:
+    """Run the script with an sbatch that writes down what it is given."""
+
+    def run(*arguments: str) -> list[list[str]]:
+        (tmp_path / "bin").mkdir()
+        stub = tmp_path / "bin" / "sbatch"
+        stub.write_text(SBATCH)
+        stub.chmod(0o755)
+        env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "SPOOL": str(tmp_path)}
+        subprocess.run([EXAMPLES / "slurm_gate.sh", *arguments], check=True, env=env, capture_output=True, timeout=60)
+        return [(tmp_path / str(n)).read_text().split("\0")[:-1] for n in (101, 102, 103)]
+
+    return run
+
+
+def test_slurm_holds_the_long_job_until_the_verdict_is_go(submit: Callable[..., list[list[str]]]) -> None:
+    short, verdict, long = submit("LiteDriving-v0", "out")
+    assert "--dependency=afterany:101" in verdict, "a short run that crashed is judged, too"
+    assert "--dependency=afterok:102" in long
+    assert "--kill-on-invalid-dep=yes" in long
+    assert not any(flag.startswith("--dependency") for flag in short)
+
+
+def test_slurms_commands_are_ones_that_we_take(
+    submit: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, verdict, long = (job[-1] for job in submit("LiteDriving-v0", "out"))
+    ((_, _, *arguments),) = commands_in(short)
+    check_train(arguments, monkeypatch)
+    assert "--n-timesteps" in arguments
+    ((_, _, *arguments),) = commands_in(verdict)
+    assert check_report(arguments).paths == [Path("out/short")]
+    resumed, trained = commands_in(long)
+    assert resumed[1:] == ["resume", "$run"]
+    check_train(trained[2:], monkeypatch)
+
+
+def test_a_requeued_job_goes_on_where_there_is_a_snapshot(
+    submit: Callable[..., list[list[str]]], tmp_path: Path
+) -> None:
+    long = submit("LiteDriving-v0", str(tmp_path / "out"))[2][-1]
+    stub = tmp_path / "bin" / "visual-td3"
+    stub.write_text('#!/usr/bin/env bash\necho "$@"\n')
+    stub.chmod(0o755)
+
+    def started() -> str:
+        env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+        return subprocess.run(["bash", "-c", long], check=True, env=env, capture_output=True, text=True).stdout
+
+    assert started().startswith("train ")
+    run_dir = tmp_path / "out" / "long" / "visual_td3" / "LiteDriving-v0_1"
+    (run_dir / "snapshots").mkdir(parents=True)
+    assert started().split() == ["resume", f"{run_dir}/"]
