@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
@@ -17,10 +18,13 @@ class Command(NamedTuple):
     run: Callable[[list[str]], int]
 
 
-def _train(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo.train import main as train
+def _of_zoo(module: str) -> Callable[[list[str]], int]:
+    """:return: what imports the command's module when it is called, and runs it"""
 
-    return train(arguments)
+    def run(arguments: list[str]) -> int:
+        return int(import_module(f"sb3_visual_td3.zoo.{module}").main(arguments))
+
+    return run
 
 
 def _validate(arguments: list[str]) -> int:
@@ -49,6 +53,18 @@ def _resume(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _evaluate(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.evaluate import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 evaluate",
+        description="Drive a trained agent on roads that it has not seen, beside a random and a full-brake driver: "
+        "success, route, return, infractions for each map, with bootstrap intervals of 95 %.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
 def _report(arguments: list[str]) -> int:
     from sb3_visual_td3.report.command import add_arguments, run
 
@@ -64,10 +80,19 @@ def _report(arguments: list[str]) -> int:
 _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 
 COMMANDS = {
-    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _train),
+    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _of_zoo("train")),
     "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
     "validate": Command("train for a short while, then report: may the long run start?", _validate),
     "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
+    "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
+    "enjoy": Command("show a trained agent: rl-zoo's command, as are all below", _of_zoo("enjoy")),
+    "record-video": Command("film a trained agent: RUN_DIR/videos/*.mp4", _of_zoo("record_video")),
+    "plot-train": Command("plot the episodes of training, a curve for each run", _of_zoo("plot_train")),
+    "all-plots": Command("plot evaluations, a curve for each algorithm and folder", _of_zoo("all_plots")),
+    "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
+    "benchmark": Command("a table of what the trained agents of a folder achieve", _of_zoo("benchmark")),
+    "push-to-hub": Command("publish a trained agent on the Hugging Face hub", _of_zoo("push_to_hub")),
+    "load-from-hub": Command("fetch a published agent", _of_zoo("load_from_hub")),
 }
 
 
@@ -77,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: of the command line by default
     :return: the exit code
     """
-    commands = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="visual-td3",
         description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",

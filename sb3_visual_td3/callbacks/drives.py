@@ -13,7 +13,7 @@ Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions ``(n_envs, action_dim)``."""
 
 _TOLD = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
-"""What ``info`` must say of a drive."""
+"""What ``info`` must say of a drive; ``route_completion`` it may say as well."""
 
 
 class Drive(NamedTuple):
@@ -26,6 +26,8 @@ class Drive(NamedTuple):
     collisions: float
     lane_invasions: float
     success_rate: float
+    route_completion: float = np.nan
+    """0 to 1; nan where the environment has no route."""
 
 
 class _Tally:
@@ -59,6 +61,7 @@ class _Tally:
             float(info["collisions"]),
             float(info["lane_invasions"]),
             float(info["is_success"]),
+            float(info.get("route_completion", np.nan)),
         )
 
 

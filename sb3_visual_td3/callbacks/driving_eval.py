@@ -21,6 +21,7 @@ from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
 
 BestBy = Literal["distance", "reward"]
+_NOTHING_TO_ACT_ON = "eval_env_kwargs has nothing to act on: give it with the id of an environment"
 
 
 class DrivingEvalCallback(EvalCallback):
@@ -71,8 +72,7 @@ class DrivingEvalCallback(EvalCallback):
         seed: int = 1_000,
         best_by: BestBy = "distance",
     ) -> None:
-        if eval_freq < 1 or n_eval_episodes < 1:
-            raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected numbers >= 1")
+        _check_numbers(eval_freq, n_eval_episodes)
         if best_by not in get_args(BestBy):
             raise ValueError(f"best_by={best_by!r}: expected one of {', '.join(get_args(BestBy))}")
         self._make_env: partial[VecEnv] | None = None
@@ -80,7 +80,7 @@ class DrivingEvalCallback(EvalCallback):
             kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
             self._make_env = partial(make_vec_env, eval_env, n_eval_episodes, seed, env_kwargs=kwargs)
         elif eval_env_kwargs is not None:
-            raise ValueError("eval_env_kwargs has nothing to act on: give it with the id of an environment")
+            raise ValueError(_NOTHING_TO_ACT_ON)
         super().__init__(
             eval_env if self._make_env is None else self._make_env(),  # type: ignore[arg-type]
             callback_on_new_best,
@@ -100,6 +100,38 @@ class DrivingEvalCallback(EvalCallback):
         self._is_closed = False
         self._is_new_best = False
         self._last_evaluated = 0
+
+    @property
+    def eval_env_kwargs(self) -> dict[str, Any] | None:
+        """Of the environment that is made here; None for one of your own."""
+        return None if self._make_env is None else dict(self._make_env.keywords["env_kwargs"])
+
+    def configure(
+        self,
+        eval_freq: int | None = None,
+        n_eval_episodes: int | None = None,
+        eval_env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take, before training, what the constructor was not told; what is None stays as it is.
+
+        :param eval_freq: as the constructor's
+        :param n_eval_episodes: as the constructor's
+        :param eval_env_kwargs: as the constructor's, in place of all that were there
+        :raises ValueError: as the constructor does
+        """
+        eval_freq = self.eval_freq if eval_freq is None else eval_freq
+        n_eval_episodes = self.n_eval_episodes if n_eval_episodes is None else n_eval_episodes
+        _check_numbers(eval_freq, n_eval_episodes)
+        kwargs = self.eval_env_kwargs if eval_env_kwargs is None else dict(eval_env_kwargs)
+        if self._make_env is None and kwargs is not None:
+            raise ValueError(_NOTHING_TO_ACT_ON)
+        is_another = (n_eval_episodes, kwargs) != (self.n_eval_episodes, self.eval_env_kwargs)
+        if self._make_env is not None and is_another:
+            env_id = self._make_env.args[0]
+            self._make_env = partial(make_vec_env, env_id, n_eval_episodes, self.seed, env_kwargs=kwargs)
+            self.eval_env.close()
+            self.eval_env = self._make_env()
+        self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _init_callback(self) -> None:
         with warnings.catch_warnings():
@@ -248,3 +280,8 @@ class DrivingEvalCallback(EvalCallback):
             ep_lengths=self.evaluations_length,
             successes=self.evaluations_successes,
         )
+
+
+def _check_numbers(eval_freq: int, n_eval_episodes: int) -> None:
+    if eval_freq < 1 or n_eval_episodes < 1:
+        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected numbers >= 1")

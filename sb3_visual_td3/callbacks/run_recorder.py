@@ -5,18 +5,31 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.common.types import WatchedModel
 from sb3_visual_td3.runs.manifest import FILE_NAME, EncoderKind, RunManifest
+from sb3_visual_td3.runs.provenance import command_line, git_state, machine
 
-_PACKAGES = ("sb3-visual-td3", "stable-baselines3", "torch", "gymnasium", "numpy", "opencv-python-headless")
+_PACKAGES = (
+    "sb3-visual-td3",
+    "stable-baselines3",
+    "sb3-contrib",
+    "rl_zoo3",
+    "torch",
+    "gymnasium",
+    "numpy",
+    "opencv-python-headless",
+    "carla",
+)
 _STOCK_HYPERPARAMS = (
     "learning_rate",
     "buffer_size",
@@ -96,10 +109,21 @@ class RunRecorderCallback(BaseCallback):
             encoder=encoder,
             groups=groups,
             reward_is_normalized=is_normalized,
-            versions={package: version(package) for package in _PACKAGES},
+            versions=_versions(),
+            git=git_state(),
+            machine=machine(th.cuda.get_device_name(model.device) if model.device.type == "cuda" else None),
+            command=tuple(command_line()),
             started=_now(),
             event_dir=None if self.logger.dir is None else os.path.relpath(self.logger.dir, self._folder),
         )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _env_id(spec: Any) -> str:

@@ -25,6 +25,9 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
         ("finished", _text(manifest.finished)),
     ]
     _flatten("", manifest.hyperparams, rows)
+    _flatten("git ", manifest.git or {}, rows)
+    _flatten("machine ", manifest.machine, rows)
+    rows += [("command", " ".join(manifest.command))] if manifest.command else []
     rows += [(f"version of {package}", _text(version)) for package, version in sorted(manifest.versions.items())]
     return tuple((name, value) for name, value in rows if value != "null")
 

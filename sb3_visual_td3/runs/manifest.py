@@ -24,6 +24,9 @@ class RunManifest:
     :param groups: the named parameter groups.
     :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize; None if unknown.
     :param versions: package name to version.
+    :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside one.
+    :param machine: cpu, cores, memory, gpu, platform and python; empty in manifests of earlier versions.
+    :param command: the words of the command line; empty likewise.
     :param started: ISO 8601 time, with its offset.
     :param finished: the same; None while the run goes on.
     :param event_dir: where the event files lie, relative to the manifest's own folder.
@@ -38,6 +41,9 @@ class RunManifest:
     groups: tuple[str, ...] = ()
     reward_is_normalized: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    git: Mapping[str, Any] | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
     started: str | None = None
     finished: str | None = None
     event_dir: str | None = None
@@ -49,6 +55,7 @@ class RunManifest:
         if self.encoder is not None and self.encoder not in get_args(EncoderKind):
             raise ValueError(f"encoder is {self.encoder!r}; expected 'separate', 'shared' or None")
         object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "command", tuple(self.command))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest; a reader sees the old file or the new one, never a part.

@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import shutil
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, cast
@@ -23,31 +26,41 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import ProgressBarCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.block_keys import check_keys
+from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import describe_experiment
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
+_ZOO_EVAL_FREQ = 25_000
+_ZOO_EVAL_EPISODES = 5
+"""What rl-zoo's flags say where they are not given: then the hyperparameter file decides."""
 
 
 def register() -> None:
     """Teach rl_zoo3 the algorithm ``visual_td3``; calling it again changes nothing.
 
-    A script of your own needs no more than this and rl_zoo3's ``train()``.
+    A script of your own needs no more than this and rl_zoo3's ``train()`` or ``enjoy()``.
     """
     ALGOS[ALGO] = VisualTD3
     HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
     HYPERPARAMS_CONVERTER[ALGO] = convert_visual_td3_params
     zoo_train.ExperimentManager = VisualExperimentManager
+    with hub_errors():
+        from rl_zoo3 import enjoy as zoo_enjoy
+    zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
@@ -56,11 +69,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - without ``--conf-file``, our file for the algorithm is read where we have one for the environment
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
     - our ``learning_rate`` may be any schedule that we know
+    - a misspelt hyperparameter is named before anything is made, and what cannot be set up leaves no RUN_DIR
     - callbacks that write into RUN_DIR are told where it is
-    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation
+    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation, with its flags
+    - ``-i`` makes n more steps: counters, schedules, VecNormalize and, where it was saved, replay go on
+    - ``--trial-id 0`` is trial 0; checkpoints hold VecNormalize, and replay with ``--save-replay-buffer``
     - a progress bar is shown on a terminal
     - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
     """
+
+    eval_freq: int
 
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
@@ -79,7 +97,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         show_progress: bool = False,
         **kwargs: Any,
     ) -> None:
-        config = config or default_config(algo, env_id)
+        self._made: list[Path] = []
+        config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
         if self.resumed_run_dir is not None:
@@ -100,6 +119,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             hyperparams = with_trial(self, trial_id, hyperparams)
             saved = OrderedDict(sorted(hyperparams.items()))
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
+        check_keys(saved, ALGOS[self.algo], f"{self.config}, {self.env_name.gym_id}")
         self._read_hyperparams = copy.deepcopy(dict(saved))
         return hyperparams, saved
 
@@ -110,12 +130,39 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        """Evaluate on an environment made as the one of training, where nothing else is said."""
+        processed = super()._preprocess_hyperparams(hyperparams)
+        if self._eval_env_kwargs_args is None:
+            self.eval_env_kwargs: dict[str, Any] = self.env_kwargs
+        return processed
+
+    def setup_experiment(self) -> Any:
+        """Set it up; what cannot be set up leaves no RUN_DIR."""
+        with self._nothing_left():
+            return super().setup_experiment()
+
+    @contextmanager
+    def _nothing_left(self) -> Iterator[None]:
+        """Remove the RUN_DIR, and the folders above it that were made for it, if it comes to nothing."""
+        try:
+            yield
+        except BaseException:
+            for folder in self._made:
+                if folder == Path(self.save_path):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # another run is there by now
+                    folder.rmdir()
+            raise
+
     def create_log_folder(self) -> None:
         """Make RUN_DIR and remember it; a search has none."""
         if self.optimize_hyperparameters:
             return
+        run_dir = Path(self.save_path)
+        self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         super().create_log_folder()
-        self.run_dirs.append(Path(self.save_path))
+        self.run_dirs.append(run_dir)
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
@@ -128,17 +175,59 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
-            if isinstance(callback, DrivingEvalCallback):
-                callback.best_model_save_path = callback.best_model_save_path or self.save_path
-                callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
-                self.eval_freq = -1
+        self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
+        for callback in self.callbacks:
+            if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
+                callback.save_replay_buffer = self.save_replay_buffer
+                callback.save_vecnormalize = self.normalize
+
+    def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
+        """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
+        for callback in callbacks:
+            if self.eval_freq < 0:
+                callback.eval_env.close()
+                self.callbacks.remove(callback)
+                continue
+            callback.best_model_save_path = callback.best_model_save_path or self.save_path
+            callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
+            given, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
+            kwargs = given if own is None else {**self.env_kwargs, **own, **given}
+            callback.configure(
+                None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1),
+                None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes,
+                kwargs or None,
+            )
+        if callbacks:
+            self.eval_freq = -1
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Make them; the episodes of a run that is resumed are written after those that are there."""
         if self.resumed_run_dir is not None:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
+        stats = beside(self.trained_agent, str(self.env_name)).vecnormalize
+        if not self.continue_training or not stats.exists():
+            return cast(VecEnv, super()._maybe_normalize(env, eval_env))
+        print(f"Loading VecNormalize from {stats}")
+        normalizer = VecNormalize.load(str(stats), env)
+        normalizer.training = not eval_env
+        if eval_env:
+            normalizer.norm_reward = False
+        self.normalize = True
+        return normalizer
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        """Load it, a checkpoint with the replay buffer of its own."""
+        model = super()._load_pretrained_agent(hyperparams, env)
+        replay = beside(self.trained_agent, str(self.env_name)).replay_buffer
+        if replay.name != "replay_buffer.pkl" and replay.exists() and isinstance(model, OffPolicyAlgorithm):
+            print(f"Loading replay buffer from {replay}")
+            model.load_replay_buffer(str(replay), truncate_last_traj=self.truncate_last_trajectory)
+        return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save them once: a run that is resumed has its own."""
@@ -151,16 +240,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
         is taken last, when the others have seen the step.
         """
-        for callback in self.callbacks:
-            if isinstance(callback, SnapshotCallback):
-                callback.prepare(model)
-            if isinstance(callback, ExplosionAlertCallback):
-                callback.guard.prepare(self.callbacks)
+        with self._nothing_left():
+            for callback in self.callbacks:
+                if isinstance(callback, SnapshotCallback):
+                    callback.prepare(model)
+                if isinstance(callback, ExplosionAlertCallback):
+                    callback.guard.prepare(self.callbacks)
         VisualExperimentManager.has_started = True
         self.callbacks.sort(
             key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
         )
-        super().learn(model)
+        super().learn(Continued(model) if self.continue_training else model)
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
@@ -169,6 +259,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             VisualExperimentManager.has_started = True
 
         optimize(self, on_start)
+
+
+def _shipped(config: str) -> str:
+    """:return: the path of our file of this name, where the name is bare and no such file lies in the current folder"""
+    resource = CONFIGS.joinpath(config)
+    if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
+        return config
+    with as_file(resource) as path:
+        return str(path)
 
 
 def default_config(algo: str, env_id: str) -> str | None:

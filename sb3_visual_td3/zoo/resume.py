@@ -17,8 +17,9 @@ from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_health import word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import arguments_of, check_imports, hyperparameter_file
+from sb3_visual_td3.zoo.mistakes import BAD_USAGE
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager
-from sb3_visual_td3.zoo.train import BAD_USAGE, train_or_complain
+from sb3_visual_td3.zoo.train import train_or_complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from rl_zoo3 import train as zoo_train
 
+from sb3_visual_td3.zoo.mistakes import BAD_USAGE, complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager, register
+from sb3_visual_td3.zoo.script import command_line
 
-BAD_USAGE = 2
-"""Exit code of a mistake that was found before training started."""
+DEFAULTS = ("--algo", ALGO, "--env", "LiteDriving-v0")
+"""What is trained unless the command line, which comes after it, says otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as ``python -m rl_zoo3.train`` does, with ``--algo visual_td3`` by default.
+    """Train as ``python -m rl_zoo3.train`` does, by default ``visual_td3`` on ``LiteDriving-v0``.
 
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
@@ -35,10 +37,10 @@ def train_or_complain(arguments: Sequence[str], command: str) -> bool:
     VisualExperimentManager.has_started = False
     try:
         train(arguments)
-    except (ValueError, TypeError, AssertionError, OSError) as error:
+    except mistakes() as error:
         if VisualExperimentManager.has_started:
             raise
-        print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(command, error)
         return False
     return True
 
@@ -50,14 +52,8 @@ def train(arguments: Sequence[str]) -> Path | None:
     :return: RUN_DIR; None where a hyperparameter search was run
     """
     register()
-    known = list(arguments)
-    if "--algo" not in known and not any(argument.startswith("--algo=") for argument in known):
-        known = ["--algo", ALGO, *known]
     n_runs = len(VisualExperimentManager.run_dirs)
-    own_argv, sys.argv = sys.argv, ["visual-td3 train", *known]
-    try:
+    with command_line("train", [*DEFAULTS, *arguments]):
         zoo_train.train()
-    finally:
-        sys.argv = own_argv
     new_runs = VisualExperimentManager.run_dirs[n_runs:]
     return new_runs[-1] if new_runs else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import optuna
 from rl_zoo3.callbacks import TrialEvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.callbacks.alerts import NON_FINITE, Alert
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
-from sb3_visual_td3.callbacks.finiteness import Broken
 from sb3_visual_td3.diagnosis.live import Finding, judge
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
@@ -34,10 +36,10 @@ class TrialHealthCallback(ExplosionAlertCallback):
         super().__init__(verbose=0)
         self.not_finite: str | None = None
 
-    def _check(self, broken: Broken | None = None, can_act: bool = True) -> None:
-        super()._check(broken, can_act)
-        if broken is not None:
-            self.not_finite = self.not_finite or broken.words
+    def _tell(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
+        super()._tell(alerts, is_fatal)
+        words = [alert.meaning for alert in alerts if alert.rule == NON_FINITE]
+        self.not_finite = self.not_finite or next(iter(words), None)
 
     def verdict(self) -> tuple[str, str] | None:
         """:return: the first diagnosis of a run that is NO-GO, and what it means; None where nothing is sure"""

@@ -149,6 +149,34 @@ def test_an_environment_made_here_can_be_used_in_a_second_training(lite_model, t
     assert callback.last_mean_reward > -np.inf
 
 
+def test_what_the_constructor_was_not_told_can_be_told_before_training(lite_model, tmp_path):
+    told = short_evaluation(log_path=tmp_path / "told", seed=7)
+    first = told.eval_env
+    told.configure()
+    assert told.eval_env is first, "nothing to make anew"
+    kwargs = {"maps": ["held_out_1"], "max_episode_steps": 12}
+    told.configure(eval_freq=20, n_eval_episodes=3, eval_env_kwargs=kwargs)
+    assert told.eval_env_kwargs == kwargs
+    given = {"eval_freq": 20, "n_eval_episodes": 3, "eval_env_kwargs": kwargs}
+    made = short_evaluation(log_path=tmp_path / "made", seed=7, **given)
+    lite_model.learn(40, callback=[told, made])
+    one, other = (np.load(tmp_path / name / "evaluations.npz") for name in ("told", "made"))
+    assert one["timesteps"].tolist() == [20, 40]
+    assert one["results"].shape == (2, 3)
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("kwargs", [{"eval_freq": 0}, {"n_eval_episodes": 0}, {"eval_env_kwargs": SHORT}])
+def test_what_cannot_be_told_before_training_is_refused(kwargs):
+    callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=SHORT), n_eval_episodes=4)
+    assert callback.eval_env_kwargs is None
+    with pytest.raises(ValueError, match=r"expected|nothing to act on"):
+        callback.configure(**kwargs)
+    callback.configure(eval_freq=9, n_eval_episodes=5)
+    assert (callback.eval_freq, callback.n_eval_episodes) == (9, 5)
+
+
 def observing_model(env):
     settings = {"buffer_size": 100, "learning_starts": 10_000, "batch_size": 4, "seed": 0, "device": "cpu"}
     return VisualTD3("MultiInputPolicy", env, policy_kwargs={"net_arch": [4]}, **settings)
@@ -259,6 +287,27 @@ def test_episodes_are_shared_out_as_sb3_shares_them(n_episodes, expected):
         each.env._max_episode_steps = length  # tells the environments apart
     drives = drive_episodes(random_driver(env, 0), env, 0, n_episodes)
     assert [sum(drive.length == length for drive in drives) for length in lengths] == expected
+
+
+def test_an_episode_knows_its_part_of_the_route_where_there_is_one(monkeypatch):
+    env = make_vec_env("LiteDriving-v0", 2, env_kwargs={"max_episode_steps": 15})
+    drives = drive_episodes(random_driver(env, 0), env, seed=0)
+    for drive, each in zip(drives, env.envs, strict=True):
+        assert drive.distance_m > 0
+        assert 0 < drive.route_completion < 0.5
+        step = each.step
+        monkeypatch.setattr(each, "step", lambda action, step=step: without_route(*step(action)))
+    routeless = drive_episodes(random_driver(env, 0), env, seed=0)
+    assert np.isnan([drive.route_completion for drive in routeless]).all()
+    *before, _ = mean_of(drives)
+    *after, route = mean_of(routeless)
+    assert before == after, "the other means do not mind"
+    assert np.isnan(route)
+
+
+def without_route(*result):
+    del result[-1]["route_completion"]
+    return result
 
 
 def test_the_full_brake_driver_goes_less_far_than_the_random_one():

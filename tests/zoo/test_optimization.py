@@ -23,7 +23,7 @@ from sb3_visual_td3.diagnosis.live import Finding
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params
 from sb3_visual_td3.zoo.studies import load_study, open_storage
 from sb3_visual_td3.zoo.train import main, train
-from sb3_visual_td3.zoo.trial_health import no_go
+from sb3_visual_td3.zoo.trial_health import TrialHealthCallback, no_go
 from sb3_visual_td3.zoo.trials import callbacks_of_a_trial
 from sb3_visual_td3.zoo.workers import WORKER
 
@@ -185,12 +185,27 @@ def test_a_run_with_an_absurd_learning_rate_is_pruned_at_its_first_evaluation_an
 
 
 def test_what_is_not_sure_prunes_nothing():
-    warning = Finding("reward_scale", "warning", 9, None, "tag", 1.0, 1.0, "perhaps")
-    critical = Finding("actor_saturation", "critical", 9, None, "tag", 1.0, 0.5, "stuck")
+    warning = Finding("reward_scale", "warning", 9, None, "tag", 1.0, 1.0, "perhaps", "look")
+    critical = Finding("actor_saturation", "critical", 9, None, "tag", 1.0, 0.5, "stuck", "restart")
     assert no_go(()) is None
     assert no_go((warning,)) is None
     assert no_go((critical,)) == critical
     assert no_go((warning, critical)) == warning, "the cause to remedy first is told"
+
+
+def test_an_update_that_is_not_finite_is_a_trials_diagnosis_though_every_step_is_finite():
+    health = TrialHealthCallback()
+    settings = {"learning_starts": 5, "batch_size": 4, "policy_delay": 1, "device": "cpu", "seed": 0}
+    model = VisualTD3("MlpPolicy", ShortEnv(), buffer_size=100, **settings)
+
+    def poison(_module, _inputs, output):
+        if output.requires_grad and model._n_updates == 3:
+            output.register_hook(lambda gradient: gradient * np.nan)
+
+    model.critic.qf0[0].register_forward_hook(poison)
+    model.learn(40, callback=health)
+    assert model.num_timesteps < 40, "the training stops"
+    assert health.verdict() == ("non_finite", "gradients/critic_mlp_norm is nan at update 3")
 
 
 def test_a_trial_writes_no_run():

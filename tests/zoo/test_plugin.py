@@ -1,7 +1,6 @@
 """rl-zoo with our algorithm: one short run, and what it leaves behind."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +58,10 @@ def test_the_run_leaves_model_events_and_run_json(run_dir):
     assert run["encoder"] == "shared"
     assert run["hyperparams"]["critic_cnn_lr"] == "lin_1e-4"
     assert run["finished"]
+    assert run["machine"]["cores"] >= 1
+    assert run["command"] == sys.orig_argv
+    assert {"rl_zoo3", "sb3-contrib", "torch"} <= run["versions"].keys()
+    assert run["git"] is None or set(run["git"]) == {"commit", "dirty"}
 
 
 def test_callbacks_of_the_yml_write_into_the_run(run_dir):
@@ -102,17 +105,8 @@ def test_our_hyperparameter_files_are_found_where_they_speak_of_the_environment(
     assert default_config("visual_td3", "LiteDriving-v0") == str(CONFIGS / "visual_td3.yml")
     assert default_config("visual_td3", "CarRacing-v3") == str(CONFIGS / "visual_td3.yml"), "its default block"
     assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
-    assert default_config("td3", "Pendulum-v1") is None
+    assert default_config("td3", "CartPole-v1") is None
     assert default_config("ppo", "LiteDriving-v0") is None
-
-
-@pytest.mark.parametrize("name", ["visual_td3.yml", "td3.yml"])
-def test_every_number_in_a_hyperparameter_file_says_where_it_comes_from(name):
-    lines = CONFIGS.joinpath(name).read_text().splitlines()
-    yaml.safe_load("\n".join(lines))
-    numbered = [line for line in lines if re.search(r": [-\d.]+(e-?\d+)?\s*(#|$)", line)]
-    assert numbered
-    assert [line for line in numbered if "#" not in line] == []
 
 
 def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):

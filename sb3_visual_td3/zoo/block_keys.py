@@ -1,0 +1,45 @@
+"""The keys that a block of a hyperparameter file may have."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+
+_OF_ZOO = (
+    "callback",
+    "env_kwargs",
+    "env_wrapper",
+    "frame_stack",
+    "monitor_kwargs",
+    "n_envs",
+    "n_timesteps",
+    "noise_std",
+    "noise_type",
+    "normalize",
+    "vec_env_wrapper",
+)
+"""What rl-zoo takes out of a block before it makes the model."""
+_FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
+"""Arguments of a model that rl-zoo sets from its flags."""
+
+
+def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
+    """Look for misspelt keys before anything is made.
+
+    :param keys: of the block
+    :param algorithm: the class of the model
+    :param where: what to call the block in a complaint
+    :raises ValueError: if neither rl-zoo nor the model knows a key; the likeliest one is named
+    """
+    parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = {*_OF_ZOO, *parameters} - _FROM_FLAGS
+    for key in keys:
+        if key in _FROM_FLAGS:
+            raise ValueError(f"{where}: {key!r} is set by a flag of the command, not here; --help shows the flags")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
+            raise ValueError(f"{where}: there is no hyperparameter {key!r}; {meant}")

@@ -1,0 +1,140 @@
+"""``visual-td3 evaluate``: a trained agent on roads that it has not seen, beside two drivers that know nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from tqdm.auto import tqdm
+
+from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
+from sb3_visual_td3.zoo.mistakes import complain, mistakes
+from sb3_visual_td3.zoo.plugin import ALGO, register
+from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
+from sb3_visual_td3.zoo.trip_table import Table, show, summarise
+
+DRIVERS = ("policy", "random", "full brake")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what an evaluation can be told; the flags that choose a model are rl-zoo's."""
+    parser.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="folder of a run; or tell its names:")
+    parser.add_argument("--algo", default=ALGO, help="algorithm (default: %(default)s)")
+    parser.add_argument("--env", default="LiteDriving-v0", help="environment (default: %(default)s)")
+    parser.add_argument("-f", "--folder", default="logs", help="log folder (default: %(default)s)")
+    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: the latest)")
+    parser.add_argument("--load-best", action="store_true", help="the best model instead of the last")
+    parser.add_argument("--load-checkpoint", type=int, help="the checkpoint of this step instead")
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="the last checkpoint instead")
+    parser.add_argument("-n", "--n-episodes", type=_count, default=10, help="for each map and seed (default: 10)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1_000], help="of the starts (default: 1000)")
+    parser.add_argument("--maps", nargs="+", default=["held_out"], help="groups or maps (default: held_out)")
+    parser.add_argument("--n-envs", type=_count, default=10, help="environments side by side; CARLA: 1 (default: 10)")
+    parser.add_argument("--stochastic", action="store_true", help="do not act deterministically")
+    parser.add_argument("--device", default="auto", help="of the networks (default: auto)")
+    parser.add_argument("--output", type=Path, help="write everything to this JSON file")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text!r}")
+    return int(text)
+
+
+def run(settings: argparse.Namespace) -> int:
+    """Evaluate.
+
+    :param settings: the parsed arguments
+    :return: the exit code
+    """
+    register()
+    try:
+        if settings.output is not None and not settings.output.resolve().parent.is_dir():
+            raise ValueError(f"--output {settings.output}: there is no folder {settings.output.resolve().parent}")
+        saved = _choose(settings)
+        maps = _maps(saved, settings.maps)
+        drives = _drive_all(saved, maps, settings)
+    except mistakes() as error:
+        return complain("evaluate", error)
+    table = summarise(drives)
+    show(table, f"{saved.model_path}, {settings.n_episodes * len(settings.seeds)} episodes on each map")
+    if settings.output is not None:
+        settings.output.write_text(json.dumps(_as_json(saved, settings, maps, table, drives), indent=2) + "\n")
+        print(f"Written to {settings.output}")
+    return 0
+
+
+def _choose(settings: argparse.Namespace) -> SavedRun:
+    names = ("load_best", "load_checkpoint", "load_last_checkpoint")
+    which = {name: getattr(settings, name) for name in names}
+    if settings.run_dir is not None:
+        return read_run(settings.run_dir, **which)
+    return find_run(settings.folder, settings.algo, settings.env, settings.exp_id, **which)
+
+
+def _maps(saved: SavedRun, asked: list[str]) -> list[str]:
+    """:return: the maps by name, groups resolved by the environment itself"""
+    if saved.env_id not in gym.registry:
+        raise ValueError(f"{saved.env_id} is no environment that gymnasium knows here")
+    found: list[str] = []
+    for each in asked:
+        env = gym.make(saved.env_id, **{**saved.env_kwargs(), "maps": each})
+        names = getattr(env.unwrapped, "maps", None)
+        env.close()
+        if names is None:
+            raise ValueError(f"{saved.env_id} has no maps: expected a driving environment, such as LiteDriving-v0")
+        found += [name for name in names if name not in found]
+    return found
+
+
+def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -> dict[str, dict[str, list[Drive]]]:
+    """:return: the episodes of each driver on each map"""
+    model = saved.load(settings.device)
+    drives: dict[str, dict[str, list[Drive]]] = {driver: {name: [] for name in maps} for driver in DRIVERS}
+    n_episodes = len(DRIVERS) * len(maps) * len(settings.seeds) * settings.n_episodes
+    with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
+        for name in maps:
+            n_envs = min(settings.n_envs, settings.n_episodes)
+            env = saved.make_envs(n_envs, settings.seeds[0], {**saved.env_kwargs(), "maps": [name]})
+            for seed in settings.seeds:
+                drivers: tuple[Driver, ...] = (
+                    lambda observations: model.predict(observations, deterministic=not settings.stochastic)[0],
+                    random_driver(env, seed),
+                    full_brake_driver(env),
+                )
+                for label, driver in zip(DRIVERS, drivers, strict=True):
+                    bar.set_description(f"{name}, {label}")
+                    for done in range(0, settings.n_episodes, n_envs):
+                        batch = drive_episodes(driver, env, seed + done)[: settings.n_episodes - done]
+                        drives[label][name] += batch
+                        bar.update(len(batch))
+            env.close()
+    return drives
+
+
+def _as_json(
+    saved: SavedRun,
+    settings: argparse.Namespace,
+    maps: list[str],
+    table: Table,
+    drives: dict[str, dict[str, list[Drive]]],
+) -> dict[str, Any]:
+    return {
+        "format_version": 1,
+        "algo": saved.algo,
+        "env_id": saved.env_id,
+        "model": str(saved.model_path),
+        "maps": maps,
+        "seeds": settings.seeds,
+        "n_episodes": settings.n_episodes,
+        "deterministic": not settings.stochastic,
+        "results": table,
+        "episodes": {
+            driver: {name: [drive._asdict() for drive in rows] for name, rows in by_map.items()}
+            for driver, by_map in drives.items()
+        },
+    }

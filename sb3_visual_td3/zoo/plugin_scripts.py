@@ -1,0 +1,169 @@
+"""The edits of rl_zoo3's scripts: some have no function to call, and all know the stock algorithms alone.
+
+Seen in rl_zoo3 2.9: lists of off-policy algorithms written out in enjoy, record_video and push_to_hub; ``env_kwargs``
+of the hyperparameter file not read by the last two; ``python enjoy.py`` in the current folder; names of an older
+huggingface_hub and huggingface_sb3. When these are gone, this file can go.
+"""
+
+from __future__ import annotations
+
+import logging
+import runpy
+import subprocess
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+from unittest.mock import patch
+
+import rl_zoo3
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+
+
+class ModelToWatch:
+    """Stands for our algorithm where a model is loaded only to be watched: with no room for replay."""
+
+    __name__ = VisualTD3.__name__
+
+    @staticmethod
+    def load(path: str, **kwargs: Any) -> VisualTD3:
+        """Load a model, as rl-zoo does with the off-policy algorithms that it knows.
+
+        :param path: of the zip file
+        :param kwargs: of :meth:`stable_baselines3.TD3.load`
+        :return: the model
+        """
+        return VisualTD3.load(path, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
+
+
+def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
+    """:return: rl_zoo3's algorithms, ours as one that is only watched
+
+    :param algo: the name of ours
+    """
+    return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
+
+
+@contextmanager
+def watching(algo: str) -> Iterator[None]:
+    """Have rl_zoo3's scripts that load a model know what they have to.
+
+    :param algo: the name of our algorithm
+    """
+    create = rl_zoo3.utils.create_test_env
+
+    def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
+        """Make the environment as it was in training, what the command line says on top."""
+        hyperparams = dict(kwargs.get("hyperparams") or {})
+        kwargs["env_kwargs"] = {**(hyperparams.pop("env_kwargs", None) or {}), **(kwargs.get("env_kwargs") or {})}
+        return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
+
+    known = algorithms_to_watch(algo)
+    with ExitStack() as stack:
+        for module in (rl_zoo3, rl_zoo3.utils):
+            stack.enter_context(patch.object(module, "ALGOS", known))
+            stack.enter_context(patch.object(module, "create_test_env", create_test_env))
+        yield
+
+
+def run_watching(module: str, algo: str) -> None:
+    """Run a script of rl_zoo3 that loads a model.
+
+    :param module: its dotted name
+    :param algo: the name of our algorithm
+    """
+    with watching(algo):
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+
+
+def run_benchmark() -> None:
+    """Run rl_zoo3's benchmark, whose agents are shown by our command, from any folder."""
+    call: Callable[..., int] = subprocess.call
+
+    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
+        ours = [sys.executable, "-m", "sb3_visual_td3", "enjoy"]
+        return call([*ours, *command[2:]] if command[:2] == ["python", "enjoy.py"] else command, *args, **kwargs)
+
+    be_quiet_about_retries()
+    with patch.object(subprocess, "call", call_ours):
+        runpy.run_module("rl_zoo3.benchmark", run_name="__main__", alter_sys=False)
+
+
+@contextmanager
+def hub_errors() -> Iterator[None]:
+    """Have rl_zoo3's download find the exception of the huggingface_hub that is there.
+
+    It imports ``requests.exceptions.HTTPError``, of a package that nothing installs any more, to go on where an agent
+    has no VecNormalize.
+    """
+    import huggingface_hub.errors
+    import huggingface_sb3  # noqa: F401 - imported now, without what stands in for requests
+
+    exceptions = ModuleType("requests.exceptions")
+    exceptions.HTTPError = huggingface_hub.errors.EntryNotFoundError  # type: ignore[attr-defined]
+    stand_ins = {"requests": ModuleType("requests"), exceptions.__name__: exceptions}
+    replaced = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        sys.modules.update(replaced)
+
+
+def be_quiet_about_retries() -> None:
+    """Have huggingface_hub say once that there is no network, not at each of its trials."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def run_load_from_hub() -> None:
+    """Run rl_zoo3's download."""
+    be_quiet_about_retries()
+    with hub_errors():
+        runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__", alter_sys=False)
+
+
+def run_push_to_hub(algo: str) -> None:
+    """Run rl_zoo3's upload; the agent's page names our commands, for rl_zoo3's do not know the algorithm.
+
+    :param algo: the name of our algorithm
+    """
+    from huggingface_hub import repocard
+
+    # Of this name the package has a function as well, which hides the module.
+    push_to_hub = import_module("huggingface_sb3.push_to_hub")
+    be_quiet_about_retries()
+    save = repocard.metadata_save
+
+    def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:
+        page = Path(path)
+        page.write_text(_with_our_commands(page.read_text(encoding="utf-8"), algo), encoding="utf-8")
+        save(path, metadata)
+
+    def generate_metadata(*args: Any) -> dict[str, Any]:
+        return cast(dict[str, Any], push_to_hub._generate_metadata(*args).to_dict())
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(repocard, "metadata_save", metadata_save))
+        if not hasattr(push_to_hub, "generate_metadata"):  # its name in huggingface_sb3 before 3.2
+            stack.enter_context(patch.object(push_to_hub, "generate_metadata", generate_metadata, create=True))
+        run_watching("rl_zoo3.push_to_hub", algo)
+
+
+def _with_our_commands(page: str, algo: str) -> str:
+    if f"--algo {algo} " not in page:
+        return page
+    for name in ("train", "enjoy", "push_to_hub", "load_from_hub"):
+        page = page.replace(f"python -m rl_zoo3.{name} ", f"visual-td3 {name.replace('_', '-')} ")
+    return page.replace("`pip install rl_zoo3`", "`pip install sb3-visual-td3`").replace(
+        "\npip install rl_zoo3\n", "\npip install sb3-visual-td3\n"
+    )

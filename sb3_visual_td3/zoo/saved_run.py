@@ -1,0 +1,111 @@
+"""A run that rl-zoo has left: where it lies, its model, and the environment that it was trained on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import rl_zoo3.import_envs  # noqa: F401 - registers environments
+import yaml
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_visual_td3.zoo.plugin import ALGO
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
+
+
+class SavedRun(NamedTuple):
+    """What the folder of a run says."""
+
+    algo: str
+    env_id: str
+    run_dir: Path
+    model_path: Path
+
+    def env_kwargs(self) -> dict[str, Any]:
+        """:return: what the training environments were made with: of the file, then of the command line"""
+        saved = self._saved_args().get("env_kwargs") or {}
+        return {**(self._hyperparams().get("env_kwargs") or {}), **saved}
+
+    def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
+        """Make environments as rl-zoo's ``enjoy`` does: wrapped as in training, rewards as they are.
+
+        :param n_envs: how many
+        :param seed: of the first; the others follow it
+        :param env_kwargs: of each
+        :return: the environments
+        """
+        with redirect_stdout(io.StringIO()):  # it says for every map that it reads VecNormalize's file
+            env = create_test_env(
+                self.env_id,
+                n_envs=n_envs,
+                stats_path=str(self._settings_dir()),
+                seed=seed,
+                should_render=False,
+                hyperparams=self._hyperparams(),
+                env_kwargs=dict(env_kwargs),
+                vec_env_cls=DummyVecEnv,  # a process for each would import torch for each
+            )
+        return cast(VecEnv, env)
+
+    def load(self, device: str = "auto") -> BaseAlgorithm:
+        """:return: the model, with no room for replay
+
+        :param device: where its networks go
+        """
+        algorithm = algorithms_to_watch(ALGO)[self.algo]
+        return algorithm.load(str(self.model_path), device=device)
+
+    def _settings_dir(self) -> Path:
+        return self.run_dir / str(EnvironmentName(self.env_id))
+
+    def _hyperparams(self) -> dict[str, Any]:
+        hyperparams: dict[str, Any] = get_saved_hyperparams(str(self._settings_dir()), test_mode=True)[0]
+        return hyperparams
+
+    def _saved_args(self) -> dict[str, Any]:
+        path = self._settings_dir() / "args.yml"
+        return dict(yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)) if path.is_file() else {}
+
+
+def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any) -> SavedRun:
+    """Find a run as rl-zoo does.
+
+    :param folder: the log folder
+    :param algo: the algorithm's name
+    :param env_id: the environment's
+    :param exp_id: the run's number; 0 the latest
+    :param which: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in ``enjoy``
+    :return: the run
+    :raises AssertionError: if there is no such folder
+    :raises ValueError: if it holds no such model
+    """
+    _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
+    return SavedRun(algo, env_id, Path(run_dir), Path(model))
+
+
+def read_run(run_dir: Path, **which: Any) -> SavedRun:
+    """Find out what lies in a folder.
+
+    :param run_dir: the folder of one run
+    :param which: as :func:`find_run`
+    :return: the run
+    :raises ValueError: if rl-zoo has not left it, or it holds no such model
+    """
+    found = sorted(run_dir.glob("*/args.yml"))
+    if len(found) != 1:
+        raise ValueError(f"{run_dir} is no folder of one run: expected such as logs/{ALGO}/LiteDriving-v0_1")
+    args = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
+    run_dir = run_dir.resolve()
+    name, _, number = run_dir.name.rpartition("_")
+    if name == EnvironmentName(args["env"]) and number.isdigit() and run_dir.parent.name == args["algo"]:
+        return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
+    model = run_dir / ("best_model.zip" if which.get("load_best") else f"{EnvironmentName(args['env'])}.zip")
+    if not model.is_file():
+        raise ValueError(f"there is no model {model}: has the run come to its end?")
+    return SavedRun(args["algo"], args["env"], run_dir, model)

@@ -1,0 +1,469 @@
+"""rl-zoo's commands with our algorithm, end to end on one short run, and what each leaves or says."""
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rl_zoo3
+import yaml
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import load_results
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.cli import COMMANDS
+from sb3_visual_td3.cli import main as visual_td3
+from sb3_visual_td3.zoo import plots
+from sb3_visual_td3.zoo.plugin import register
+from sb3_visual_td3.zoo.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV = "LiteDriving-v0"
+OF_ZOO = ["enjoy", "record-video", "plot-train", "all-plots", "plot-from-file", "benchmark"]
+OF_HUB = ["push-to-hub", "load-from-hub"]
+N_STEPS = 20
+"""Of an episode."""
+
+CONF = """
+LiteDriving-v0:
+  policy: CnnPolicy
+  n_timesteps: 120
+  env_kwargs: {max_episode_steps: 20, image_size: 64}
+  normalize: {norm_obs: false, norm_reward: true}
+  buffer_size: 1000000
+  learning_starts: 100
+  batch_size: 4
+  callback:
+    - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback: {eval_freq: 1000, n_eval_episodes: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A log folder with two runs of 120 steps."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "short.yml").write_text(CONF)
+    for seed in (1, 2):
+        arguments = ["-conf", folder / "short.yml", "-f", folder / "logs", "--seed", seed, "--verbose", 0]
+        arguments += ["--eval-freq", 60, "--save-freq", 60, "--save-replay-buffer"]
+        train([str(argument) for argument in arguments])
+    return folder / "logs"
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def model_of(logs, number=2):
+    return VisualTD3.load(logs / "visual_td3" / f"{ENV}_{number}" / f"{ENV}.zip", device="cpu", buffer_size=1)
+
+
+@pytest.mark.parametrize("command", [*OF_ZOO, *OF_HUB, "train", "evaluate"])
+def test_help_shows_the_commands_own_name(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        visual_td3([command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: " in text
+    if command not in {"plot-train", "all-plots", "plot-from-file"}:  # rl-zoo gives these a title instead
+        assert f"visual-td3 {command}" in text
+    assert command in COMMANDS
+
+
+def test_the_flags_of_rl_zoo_win_over_the_hyperparameter_file(logs):
+    run_dir = logs / "visual_td3" / f"{ENV}_1"
+    evaluations = np.load(run_dir / "evaluations.npz")
+    assert evaluations["timesteps"].tolist() == [60, 120]
+    assert evaluations["results"].shape == evaluations["ep_lengths"].shape == evaluations["successes"].shape == (2, 2)
+    assert {path.name for path in run_dir.glob("rl_model_*")} == {
+        f"rl_model_{kind}{step}_steps.{suffix}"
+        for step in (60, 120)
+        for kind, suffix in (("", "zip"), ("replay_buffer_", "pkl"), ("vecnormalize_", "pkl"))
+    }
+
+
+def test_the_evaluation_sees_what_training_sees(logs):
+    """Of the file's env_kwargs, too, which rl-zoo hands to the environments of training alone."""
+    lengths = np.load(logs / "visual_td3" / f"{ENV}_1" / "evaluations.npz")["ep_lengths"]
+    assert lengths.max() == N_STEPS
+
+
+def test_enjoy_shows_what_evaluate_policy_finds(logs, capsys):
+    model = model_of(logs)
+    env = make_vec_env(ENV, 1, seed=5, env_kwargs={"max_episode_steps": N_STEPS, "image_size": 64})
+    rewards, lengths = evaluate_policy(model, env, n_eval_episodes=10, return_episode_rewards=True)
+    n_seen = int((np.cumsum(lengths) <= 3 * N_STEPS).sum())
+    arguments = ["--seed", "5", "-n", str(3 * N_STEPS), "--no-render", "--exp-id", "2", "--device", "cpu"]
+    assert visual_td3(["enjoy", "-f", str(logs), *arguments]) == 0
+    text = capsys.readouterr().out
+    (mean,) = re.findall(r"Mean reward: (\S+)", text)
+    assert f"{n_seen} Episodes" in text
+    assert float(mean) == pytest.approx(np.mean(rewards[:n_seen]), abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("flags", "file"),
+    [
+        (["--load-last-checkpoint"], "rl_model_120_steps.zip"),
+        (["--load-checkpoint", "60"], "rl_model_60_steps.zip"),
+        (["--load-best", "-P"], "best_model.zip"),
+    ],
+)
+def test_enjoy_loads_the_model_asked_for(logs, flags, file, capsys):
+    assert visual_td3(["enjoy", "-f", str(logs), "--no-render", "-n", "2", *flags]) == 0
+    assert f"Loading {logs}/visual_td3/{ENV}_2/{file}" in capsys.readouterr().out
+
+
+def test_enjoy_opens_a_window_without_a_screen(logs, monkeypatch):
+    pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert visual_td3(["enjoy", "-f", str(logs), "-n", "3"]) == 0
+
+
+@pytest.mark.parametrize("preset", ["td3", "visual"])
+def test_a_model_that_is_only_watched_has_no_room_for_replay(tmp_path, preset):
+    kwargs = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "preset": preset}
+    model = VisualTD3("CnnPolicy", ENV, buffer_size=10, **kwargs)
+    model.buffer_size = 10_000_000  # as a long run's: 565 GB of a stock buffer
+    model.save(tmp_path / "a.zip")
+    register()
+    from rl_zoo3.enjoy import ALGOS as OF_ENJOY
+
+    loaded = OF_ENJOY["visual_td3"].load(tmp_path / "a.zip", device="cpu", custom_objects={"learning_rate": 0.0})
+    assert type(loaded) is VisualTD3
+    assert loaded.replay_buffer.buffer_size == 1
+    assert ALGOS["visual_td3"] is VisualTD3
+    assert set(OF_ENJOY) == set(ALGOS)
+
+
+def test_record_video_films_frames_that_differ(logs, tmp_path):
+    pytest.importorskip("moviepy")
+    arguments = ["-n", "25", "-o", str(tmp_path), "--exp-id", "1"]
+    assert visual_td3(["record-video", "-f", str(logs), *arguments]) == 0
+    (video,) = tmp_path.glob("*.mp4")
+    assert video.name == f"final-model-visual_td3-{ENV}-step-0-to-step-25.mp4"
+    frames, film = [], cv2.VideoCapture(str(video))
+    while (read := film.read())[0]:
+        frames.append(read[1].astype(int))
+    assert len(frames) == 26
+    assert frames[0].shape == (480, 640, 3)
+    assert np.abs(frames[0] - frames[15]).max() > 50
+    assert rl_zoo3.ALGOS is rl_zoo3.utils.ALGOS is ALGOS, "the edits hold for this command alone"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """How many curves each figure shows that a plotting command would show."""
+    pytest.importorskip("seaborn")
+    from matplotlib import pyplot as plt
+
+    plt.switch_backend("agg")
+    shown = []
+    close = plt.close
+
+    def note(what=None):
+        shown.extend(len(plt.figure(n).axes[0].get_lines()) for n in plt.get_fignums() if plt.figure(n).axes)
+        close(what)
+
+    monkeypatch.setattr(plots, "close_figures", lambda: note("all"))
+    return shown
+
+
+def test_plot_train_draws_a_curve_for_each_run(logs, figures, in_folder, capsys):
+    assert visual_td3(["plot-train", "-f", str(logs), "-w", "3"]) == 0
+    assert figures == [2]
+    assert (in_folder / "plot-train-1.png").stat().st_size > 5_000
+    assert str(in_folder / "plot-train-1.png") in capsys.readouterr().out
+
+
+def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_folder, capsys):
+    pytest.importorskip("rliable")
+    assert visual_td3(["all-plots", "-f", str(logs), "--no-million", "-o", "results"]) == 0
+    assert figures == [1]
+    last = [np.load(logs / "visual_td3" / f"{ENV}_{n}" / "evaluations.npz")["results"][-1].mean() for n in (1, 2)]
+    assert f"|{np.mean(last):.0f} +/- " in capsys.readouterr().out
+    with open("results.pkl", "rb") as file:
+        (results,) = pickle.load(file)[ENV].values()
+    assert sorted(results["last_evals"]) == pytest.approx(sorted(last))
+    assert visual_td3(["plot-from-file", "-i", "results.pkl", "-l", "ours", "--boxplot"]) == 0
+    assert len(figures) > 1
+    assert sorted(path.name for path in in_folder.glob("plot-from-file-*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plot-train", "-f", "nowhere"], "nowhere/visual_td3"),
+        (["all-plots", "-f", "nowhere"], "nothing to plot"),
+        (["plot-from-file", "-i", "nowhere.pkl"], "nowhere.pkl"),
+        (["enjoy", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
+        (["enjoy", "--algo", "visual_td4"], "argument --algo: invalid choice: 'visual_td4'"),
+        (["enjoy", "--env", "NoSuchEnv-v0"], "folder was not found"),
+        (["record-video", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
+        (["push-to-hub", "-f", "nowhere", "-orga", "me"], "The nowhere/visual_td3 folder was not found"),
+        (["push-to-hub"], "-orga"),
+        (["benchmark", "--no-hub", "--log-dir", "nowhere"], "nowhere"),
+        (["evaluate", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
+        (["evaluate", "nowhere"], "nowhere is no folder of one run"),
+        (["load-from-hub"], "TRUST_REMOTE_CODE"),
+        (["train", "--env", "CarlaDriving-v9"], "CarlaDriving-v9 not found"),
+        (["train", "--algo", "visual_td4"], "argument --algo: invalid choice: 'visual_td4'"),
+        (["train", "-params", "batch_sise:3"], "there is no hyperparameter 'batch_sise'; did you mean 'batch_size'?"),
+        (["train", "-params", "seed:3"], "'seed' is set by a flag"),
+        (["train", "-params", "batch_size:many"], "many"),
+        (["train", "-params", "random_shift:-4"], "random_shift"),
+        (["train", "-params", "noise_type:'foo'", "noise_std:0.1"], 'Unknown noise type "foo"'),
+        (["train", "-conf", "nowhere.yml"], "nowhere.yml"),
+        (["train", "-i", "nowhere.zip"], "must be a valid path to a .zip file"),
+        (["train", "--env-kwargs", "colour:1"], "colour"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, in_folder, capsys, monkeypatch):
+    monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    assert visual_td3(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"visual-td3 {arguments[0]}: ")
+    assert words in line
+    assert list(in_folder.iterdir()) == []
+
+
+def test_what_cannot_be_set_up_leaves_the_runs_beside_it(logs, capsys):
+    before = sorted(path for path in logs.rglob("*"))
+    assert visual_td3(["train", "-f", str(logs), "-params", "random_shift:-4"]) == 2
+    assert sorted(path for path in logs.rglob("*")) == before
+    assert "random_shift" in capsys.readouterr().err
+
+
+def test_yml_that_is_none_is_one_line(in_folder, capsys):
+    Path("a.yml").write_text("LiteDriving-v0: {policy: [")
+    assert visual_td3(["train", "-conf", "a.yml"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    Path("a.yml").write_text("LiteDriving-v0: {policy: CnnPolicy}")
+    assert visual_td3(["train", "-conf", "a.yml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no 'n_timesteps'" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        (["record-video"], "moviepy", "video"),
+        (["plot-train"], "seaborn", "plots"),
+        (["all-plots"], "matplotlib", "plots"),
+        (["plot-from-file", "-i", "a.pkl"], "rliable", "plots"),
+        (["benchmark", "--no-hub"], "pandas", "plots"),
+    ],
+)
+def test_a_missing_package_names_the_extra(command, module, extra, monkeypatch, capsys, in_folder):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert visual_td3(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"needs {module}" in line
+    assert f"pip install 'sb3-visual-td3[{extra}]'" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["load-from-hub"], "connection"),
+        (["push-to-hub", "-orga", "me", "--no-render"], "offline"),
+        (["benchmark"], "offline"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_one_line(arguments, words, logs, in_folder, monkeypatch, capsys):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    where = {"load-from-hub": [], "push-to-hub": ["-f", str(logs)], "benchmark": ["--log-dir", str(logs)]}
+    assert visual_td3([*arguments, *where[arguments[0]]]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert list(in_folder.iterdir()) == []
+
+
+class FakeHub:
+    """A hub in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def create_repo(self, repo_id, **kwargs):
+        (self.folder / repo_id).mkdir(parents=True)
+        return f"https://hub/{repo_id}"
+
+    def snapshot_download(self, repo_id, local_dir):
+        Path(local_dir).mkdir(parents=True)
+
+    def upload_folder(self, repo_id, folder_path, **kwargs):
+        for path in Path(folder_path).iterdir():
+            if path.is_file():
+                (self.folder / repo_id / path.name).write_bytes(path.read_bytes())
+
+    def fetch(self, repo_id, filename):
+        from huggingface_hub.errors import EntryNotFoundError
+
+        if not (self.folder / repo_id / filename).is_file():
+            raise EntryNotFoundError(filename)
+        return str(self.folder / repo_id / filename)
+
+
+def test_an_agent_goes_to_the_hub_and_comes_back(logs, in_folder, monkeypatch, capsys):
+    hub = FakeHub(in_folder / "hub_of_others")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_sb3.load_from_hub", hub.fetch)
+    assert visual_td3(["push-to-hub", "-f", str(logs), "-orga", "me", "--no-render"]) == 0
+    page = (hub.folder / "me" / f"visual_td3-{ENV}" / "README.md").read_text()
+    assert "# **VisualTD3** Agent playing **LiteDriving-v0**" in page
+    assert f"visual-td3 enjoy --algo visual_td3 --env {ENV}" in page
+    assert "rl_zoo3." not in page
+    assert yaml.safe_load(page.split("---")[1])["model-index"][0]["name"] == "VisualTD3"
+    assert visual_td3(["load-from-hub", "-orga", "me", "-f", "fetched"]) == 0
+    run_dir = in_folder / "fetched" / "visual_td3" / f"{ENV}_1"
+    assert len(load_results(run_dir)) == len(load_results(logs / "visual_td3" / f"{ENV}_2"))
+    mine, theirs = model_of(logs), model_of(in_folder / "fetched", 1)
+    for one, other in zip(mine.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert np.array_equal(one.detach(), other.detach())
+    # rl-zoo goes on where there is no VecNormalize; its way to see that is gone with requests.
+    (hub.folder / "me" / f"visual_td3-{ENV}" / "vec_normalize.pkl").unlink()
+    capsys.readouterr()
+    assert visual_td3(["load-from-hub", "-orga", "me", "-f", "fetched"]) == 0
+    assert "No normalization file" in capsys.readouterr().out
+
+
+def test_benchmark_shows_agents_with_our_command_from_any_folder(logs, in_folder, monkeypatch, capsys):
+    called = []
+
+    def call(command):
+        called.append(command)
+        assert command[:4] == [sys.executable, "-m", "sb3_visual_td3", "enjoy"]
+        return visual_td3(command[3:])
+
+    monkeypatch.setattr(subprocess, "call", call)
+    arguments = ["-n", "60", "--no-hub", "--test-mode", "--num-threads", "1", "--benchmark-dir", "results"]
+    assert visual_td3(["benchmark", "--log-dir", str(logs), *arguments]) == 0
+    assert len(called) == 1
+    table = (in_folder / "results" / "benchmark.md").read_text()
+    (row,) = [line for line in table.splitlines() if "visual_td3" in line]
+    rewards = load_results(in_folder / "results" / f"visual_td3-{ENV}").r
+    assert len(rewards) >= 60 // N_STEPS
+    assert f"{rewards.mean():.3f}"[:5] in row
+    assert subprocess.call is call
+
+
+def test_evaluate_finds_what_evaluate_policy_finds(logs, tmp_path, capsys):
+    output = tmp_path / "evaluation.json"
+    arguments = ["-n", "2", "--seeds", "7", "--maps", "held_out_1", "--output", str(output), "--device", "cpu"]
+    assert visual_td3(["evaluate", str(logs / "visual_td3" / f"{ENV}_2"), *arguments]) == 0
+    found = json.loads(output.read_text())
+    kwargs = {"max_episode_steps": N_STEPS, "image_size": 64, "maps": ["held_out_1"]}
+    rewards, lengths = evaluate_policy(
+        model_of(logs), make_vec_env(ENV, 2, seed=7, env_kwargs=kwargs), 2, return_episode_rewards=True
+    )
+    mine = found["results"]["policy"]["held_out_1"]
+    assert mine["return"]["mean"] == pytest.approx(np.mean(rewards), abs=1e-4)
+    assert mine["length"]["mean"] == np.mean(lengths)
+    each = sorted(drive["reward"] for drive in found["episodes"]["policy"]["held_out_1"])
+    assert each == pytest.approx(sorted(rewards), abs=1e-4)
+    assert set(found["results"]) == {"policy", "random", "full brake"}
+    assert set(found["results"]["policy"]) == {"held_out_1", "all"}
+    shown = capsys.readouterr().out
+    assert f"{np.mean(rewards):.1f} [" in shown
+    assert "collisions/km" in shown
+
+
+def test_more_environments_at_once_drive_the_same_episodes(logs, tmp_path):
+    found = []
+    for n_envs in ("1", "2"):
+        output = tmp_path / f"{n_envs}.json"
+        arguments = ["-n", "2", "--n-envs", n_envs, "--maps", "held_out_0", "train_1", "--output", str(output)]
+        assert visual_td3(["evaluate", "-f", str(logs), "--load-best", *arguments]) == 0
+        found.append(json.loads(output.read_text()))
+    assert found[0]["maps"] == ["held_out_0", "train_1"]
+    for name in found[0]["maps"]:
+        one, other = (each["episodes"]["full brake"][name] for each in found)
+        assert one == other
+        assert len({drive["distance_m"] for drive in one}) == 2
+
+
+def test_evaluate_wants_maps(in_folder, capsys):
+    arguments = ["--env", "Pendulum-v1", "-n", "20", "--verbose", "0", "--eval-freq", "-1"]
+    assert visual_td3(["train", *arguments, "-params", "callback:None"]) == 0
+    capsys.readouterr()
+    assert visual_td3(["evaluate", "--env", "Pendulum-v1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Pendulum-v1" in line
+
+
+def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
+    run_dir = logs / "visual_td3" / f"{ENV}_2"
+    arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
+    more = train(
+        [str(a) for a in [*arguments, "-i", run_dir / f"{ENV}.zip", "--eval-freq", -1, "--save-replay-buffer"]]
+    )
+    assert "Going on from step 120, with its replay buffer" in capsys.readouterr().out
+    model = model_of(tmp_path, 1)
+    assert model.num_timesteps == 150
+    assert model._n_updates == 20 + 30
+    with open(more / "replay_buffer.pkl", "rb") as file:
+        buffer = pickle.load(file)
+    assert buffer.size() >= 148  # of 150: what began a new stack may not count
+    with open(more / ENV / "vecnormalize.pkl", "rb") as file:
+        assert pickle.load(file).ret_rms.count == pytest.approx(150, abs=1)
+
+
+@pytest.mark.parametrize("with_replay", [True, False])
+def test_i_goes_on_from_a_checkpoint_with_what_lies_beside_it(logs, tmp_path, with_replay, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in (logs / "visual_td3" / f"{ENV}_1").glob("rl_model_*60_steps*"):
+        if with_replay or "replay" not in path.name:
+            (source / path.name).write_bytes(path.read_bytes())
+    arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 60]
+    more = train([str(a) for a in [*arguments, "-i", source / "rl_model_60_steps.zip", "--eval-freq", -1]])
+    said = "with its replay buffer" if with_replay else "without a replay buffer: warm-up first"
+    assert f"Going on from step 60, {said}" in capsys.readouterr().out
+    model = model_of(tmp_path, 1)
+    assert model.num_timesteps == 120
+    # The warm-up of 100 steps ends at step 100; without replay it begins at step 60 and is not over.
+    assert model._n_updates == (20 if with_replay else 0)
+    with open(more / ENV / "vecnormalize.pkl", "rb") as file:
+        assert pickle.load(file).ret_rms.count == pytest.approx(120, abs=1)
+
+
+def test_a_script_of_ones_own_needs_four_lines(logs, capsys, monkeypatch):
+    script = "from sb3_visual_td3.zoo import register\nregister()\nfrom rl_zoo3.enjoy import enjoy\nenjoy()\n"
+    arguments = ["--algo", "visual_td3", "--env", ENV, "-f", str(logs), "--no-render", "-n", str(N_STEPS)]
+    monkeypatch.setattr(sys, "argv", ["mine.py", *arguments])
+    exec(compile(script, "mine.py", "exec"), {"__name__": "__main__"})
+    assert "Mean reward" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_path):
+    conf = {ENV: {**yaml.safe_load(CONF)[ENV], "overlap": True, "n_envs": 2, "callback": None}}
+    (tmp_path / "overlap.yml").write_text(yaml.safe_dump(conf))
+    arguments = ["-conf", tmp_path / "overlap.yml", "-f", tmp_path, "--eval-freq", -1, "--vec-env"]
+    assert visual_td3(["train", *map(str, arguments), "dummy"]) == 2, "a simulator in this process cannot"
+    assert not (tmp_path / "visual_td3").exists()
+    run_dir = train([*map(str, arguments), "subproc"])
+    model = VisualTD3.load(run_dir / f"{ENV}.zip", device="cpu", buffer_size=1)
+    assert model.overlap
+    assert model._n_updates == 10
+
+
+@pytest.mark.slow
+def test_the_literal_commands_train_and_show(tmp_path):
+    train_command = f"train.py --algo visual_td3 --env {ENV} -n 60 -f {tmp_path} --eval-freq 60 --eval-episodes 1"
+    settings = ["-params", "learning_starts:50", "batch_size:4"]
+    subprocess.run([sys.executable, *train_command.split(), *settings], cwd=ROOT, check=True, timeout=300)
+    assert (tmp_path / "visual_td3" / f"{ENV}_1" / f"{ENV}.zip").is_file()
+    enjoy_command = f"enjoy.py --algo visual_td3 --env {ENV} -n 30 -f {tmp_path} --no-render"
+    subprocess.run([sys.executable, *enjoy_command.split()], cwd=ROOT, check=True, timeout=300)

@@ -1,0 +1,47 @@
+"""Sums over episodes, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.callbacks.drives import Drive
+from sb3_visual_td3.zoo.trip_table import TOGETHER, show, summarise
+
+
+def drive(reward=0.0, distance_m=500.0, collisions=0.0, lane_invasions=0.0, success_rate=0.0):
+    return Drive(reward, 100.0, distance_m, 5.0, collisions, lane_invasions, success_rate, 0.5)
+
+
+def test_rates_count_over_all_metres_and_means_over_episodes():
+    near = drive(reward=1.0, distance_m=100.0, lane_invasions=2, collisions=1)
+    far = drive(reward=5.0, distance_m=900.0, lane_invasions=1, success_rate=1.0)
+    found = summarise({"policy": {"a": [near], "b": [far]}})["policy"]
+    assert found["a"]["lane_invasions_per_km"]["mean"] == pytest.approx(20.0)
+    assert found[TOGETHER]["lane_invasions_per_km"]["mean"] == pytest.approx(3.0), "not the mean of the rates"
+    assert found[TOGETHER]["collisions_per_km"]["mean"] == pytest.approx(1.0)
+    assert found[TOGETHER]["success_rate"]["mean"] == 0.5
+    assert found[TOGETHER]["return"]["mean"] == 3.0
+    assert found[TOGETHER]["route_completion"]["mean"] == 0.5
+
+
+def test_the_interval_is_that_of_the_mean():
+    """For many episodes the bootstrap's interval is the normal one: 1.96 standard errors to each side."""
+    rewards = np.random.default_rng(1).normal(10.0, 3.0, 400)
+    found = summarise({"policy": {"a": [drive(reward=float(reward)) for reward in rewards]}})["policy"]["a"]["return"]
+    half = 1.96 * rewards.std() / math.sqrt(400)
+    assert found["low"] == pytest.approx(rewards.mean() - half, abs=0.1 * half)
+    assert found["high"] == pytest.approx(rewards.mean() + half, abs=0.1 * half)
+
+
+def test_one_episode_leaves_no_interval():
+    found = summarise({"policy": {"a": [drive(reward=2.0)]}})["policy"]["a"]["return"]
+    assert found == {"mean": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_where_nobody_moved_there_is_no_rate(capsys):
+    table = summarise({"full brake": {"a": [drive(distance_m=0.0)]}})
+    assert "collisions_per_km" not in table["full brake"]["a"]
+    assert table["full brake"]["a"]["distance_m"]["mean"] == 0.0
+    show(table, "brakes")
+    assert "-" in capsys.readouterr().out
