@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,3 +56,8 @@ def append(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as stream:
         stream.write(content)
+
+
+def hear_ctrl_c() -> None:
+    """Have a new process hear Ctrl-C: a shell that starts its jobs in the background has them ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

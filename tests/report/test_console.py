@@ -15,7 +15,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from sb3_visual_td3.report import command
 
-from .growing_runs import append, frame, points_of, scalars
+from .growing_runs import append, frame, hear_ctrl_c, points_of, scalars
 from .synthetic_runs import healthy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,7 @@ class OnTerminal:
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=theirs,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509  no threads yet
         )
         os.close(theirs)
         self.seen = ""
@@ -49,7 +50,7 @@ class OnTerminal:
     def end(self) -> str:
         """Return what the pipe got."""
         self.see(lambda _: False)
-        out, _ = self.process.communicate(timeout=300)
+        out, _ = self.process.communicate(timeout=120)
         os.close(self._ours)
         return out.decode()
 

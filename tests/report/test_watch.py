@@ -20,7 +20,7 @@ from sb3_visual_td3.report import command, event_file
 from sb3_visual_td3.report.watch import watch
 from sb3_visual_td3.runs.manifest import RunManifest
 
-from .growing_runs import append, event, points_of, scalars
+from .growing_runs import append, event, hear_ctrl_c, points_of, scalars
 from .synthetic_runs import Values, healthy, leaking, with_nan, write_events
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,6 +297,7 @@ def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509  no threads yet
     )
     try:
         assert process.stderr is not None
@@ -314,7 +315,7 @@ def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
         last = next(line for line in lines if "-> NO-GO (non_finite)" in line)
         writer.join()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=300)
+        rest, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert "step" in last
