@@ -77,9 +77,15 @@ def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
     ]
     if training.watches_alerts:
         chosen.append(ExplosionAlertCallback(run_dir=folder, verbose=0))
-    if training.env == LITE:
-        eval_env_kwargs = {"maps": "held_out", **_camera(training)}
-        chosen.append(DrivingEvalCallback(LITE, eval_env_kwargs, training.n_timesteps // 2, 4, verbose=0))
+    if training.env == LITE and training.is_evaluated:
+        evaluation = DrivingEvalCallback(
+            LITE,
+            n_eval_episodes=4,
+            eval_freq=training.n_timesteps // 2,
+            verbose=0,
+            eval_env_kwargs={"maps": "held_out", **_camera(training)},
+        )
+        chosen.append(evaluation)
     return chosen
 
 

@@ -54,6 +54,8 @@ class Training:
     """Height and width of LiteDriving-v0's camera; None is its own 84. No fault is a matter of pixels."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     watches_alerts: bool = True
+    is_evaluated: bool = True
+    """Whether the policy is driven on held-out maps, which takes actions that are numbers."""
 
 
 # ---- algorithms with something wrong
@@ -353,6 +355,7 @@ FAULTS: dict[str, Training] = {
         settings=_OURS,
         wrapper=TakesNaN,
         watches_alerts=False,
+        is_evaluated=False,
     ),
     "detached encoder": Training(
         "the encoder's features are detached",
