@@ -451,7 +451,6 @@ HEALTHY: dict[str, Training] = {
         env=PENDULUM,
         n_timesteps=7_000,
         normalize_reward=False,
-        seeds=(0, 1, 3, 4),
     ),
 }
 """By name; none of them may be called NO-GO."""
