@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,53 @@ def test_a_requeued_job_goes_on_where_there_is_a_snapshot(
     run_dir = tmp_path / "out" / "long" / "visual_td3" / "LiteDriving-v0_1"
     (run_dir / "snapshots").mkdir(parents=True)
     assert started().split() == ["resume", f"{run_dir}/"]
+
+
+RUNS_AT_ONCE = """#!/usr/bin/env bash
+# An sbatch that runs the job before it returns; one whose dependency has failed is cancelled.
+n=$(($(cat "$SPOOL/n" 2>/dev/null || echo 100) + 1))
+echo $n > "$SPOOL/n"
+echo $n
+for flag in "$@"; do
+  case $flag in
+    --dependency=afterok:*) test "$(cat "$SPOOL/${flag##*:}.rc")" = 0 || { echo cancelled > "$SPOOL/$n.rc"; exit; } ;;
+  esac
+done
+bash -c "${!#}" > "$SPOOL/$n.out" 2>&1
+echo $? > "$SPOOL/$n.rc"
+"""
+
+
+@pytest.mark.slow
+def test_a_short_run_that_says_too_little_holds_the_long_one_back_in_earnest(tmp_path: Path) -> None:
+    """The scripts as they are, with our commands, on a run of 120 steps: no verdict, so no long run."""
+    (tmp_path / "bin").mkdir()
+    ours = f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} -m sb3_visual_td3 "$@"\n'
+    for name, text in (("sbatch", RUNS_AT_ONCE), ("visual-td3", ours)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "SPOOL": str(tmp_path),
+        "SHORT_STEPS": "120",
+        "LONG_STEPS": "120",  # in case the gate is broken
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+
+    def call(*command: object) -> int:
+        return subprocess.run([*map(str, command)], env=env, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert call(EXAMPLES / "slurm_gate.sh") == 0
+    rcs = [(tmp_path / f"{n}.rc").read_text().strip() for n in (101, 102, 103)]
+    assert rcs == ["0", "3", "cancelled"], (tmp_path / "101.out").read_text()
+    assert "INSUFFICIENT" in (tmp_path / "logs" / "verdict" / "report.md").read_text()
+    assert not (tmp_path / "logs" / "long").exists()
+
+    # The workflow judges the same logs; a step that fails stops the job, but not the steps that always run.
+    steps = [step["run"] for step in WORKFLOW["jobs"]["short-run"]["steps"] if "report" in step.get("run", "")]
+    judged, summary = steps
+    assert call("bash", "-e", "-c", judged) == 3
+    assert call("bash", "-e", "-c", summary) == 0
+    assert (tmp_path / "summary.md").read_text().startswith("# INSUFFICIENT")

@@ -139,6 +139,15 @@ def test_q_is_held_against_the_bound_of_its_own_step() -> None:
     assert status("q_within_bound", points(tags.Q_BOUND, [0.0] * 6), points(Q1, q), *others) is U
 
 
+def test_a_value_from_before_the_first_bound_cannot_pass_and_may_fail_by_others() -> None:
+    q = [points(tag, [1.0] * 6) for tag in (Q1, Q2, tags.POLICY_Q_VALUE)]
+    late = points(tags.Q_BOUND, [10.0] * 5, [200, 300, 400, 500, 600])
+    assert status("q_within_bound", points(tags.Q_BOUND, [10.0] * 6), *q) is P
+    assert status("q_within_bound", late, *q) is U
+    assert status("q_within_bound", late, points(Q1, [1.0] * 5 + [11.0]), *q[1:]) is F
+    assert status("q_within_bound", points(tags.Q_BOUND, [0.0, *[10.0] * 5]), *q) is P
+
+
 def test_a_bound_read_back_in_single_precision_still_holds() -> None:
     bound = points(tags.Q_BOUND, np.full(6, np.float32(0.1)))
     q = [points(tag, np.full(6, 0.1 * (1 + 5e-7))) for tag in (Q1, Q2, tags.POLICY_Q_VALUE)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -40,7 +41,9 @@ class OnTerminal:
     def see(self, is_enough: Callable[[str], bool], timeout_s: float = 90.0) -> str:
         """Return what stands on the terminal, as soon as it is enough or the process ends."""
         end = time.monotonic() + timeout_s
-        while not is_enough(self.seen) and time.monotonic() < end:
+        while not is_enough(self.seen) and (left := end - time.monotonic()) > 0:
+            if not select.select([self._ours], [], [], left)[0]:
+                break
             try:
                 self.seen += os.read(self._ours, 65536).decode()
             except OSError:  # the terminal's other end is closed
