@@ -15,12 +15,14 @@ from sb3_visual_td3.diagnosis.criteria import load_criteria
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis, analyse
+from sb3_visual_td3.report.document import Code, Column, Flag, Section, Table
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.plots.overlays import overlays
 from sb3_visual_td3.report.plots.run_plots import plots
 from sb3_visual_td3.report.render_html import figure_json, render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import MAX_CHARACTERS, render_markdown
+from sb3_visual_td3.report.sections.run_sections import RunSections
 from sb3_visual_td3.report.thinning import thinned
 from sb3_visual_td3.runs.manifest import RunManifest
 
@@ -88,12 +90,18 @@ def test_markdown_and_page_tell_the_same_sections(make: Callable[[], Values]) ->
     assert [title for title in on_page if title in titles] == titles
 
 
-@pytest.mark.parametrize(("n_runs", "leaves_out"), [(1, False), (3, True), (12, True)])
-def test_markdown_fits_into_a_pull_request_and_says_what_it_leaves_out(n_runs: int, leaves_out: bool) -> None:
+@pytest.mark.parametrize(
+    ("n_runs", "has_folded", "has_criteria"), [(1, True, True), (3, False, True), (12, False, False)]
+)
+def test_markdown_fits_into_a_pull_request_and_says_what_it_leaves_out(
+    n_runs: int, has_folded: bool, has_criteria: bool
+) -> None:
     analyses = [analysed(complete(seed), name=f"run {seed}") for seed in range(n_runs)]
     text = render_markdown(analyses)
     assert len(text) <= MAX_CHARACTERS
-    assert ("Left out here" in text) is leaves_out
+    assert ("<details>" in text) is has_folded
+    assert ("Left out here" in text) is not has_folded
+    assert ("## Criteria" in text) is has_criteria
     for analysis in analyses:
         assert f"# GO: {analysis.name}\n" in text
 
@@ -190,6 +198,23 @@ def table_widths(text: str) -> list[set[int]]:
             tables[-1].add(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)))
         inside = starts
     return tables
+
+
+def test_a_section_is_inert_wherever_its_markup_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (MARKUP, Code(MARKUP), Flag(MARKUP))
+    columns = (Column(MARKUP), Column(MARKUP, True), Column(MARKUP))
+    tables = tuple(Table(columns, (parts,), parts, folded=folded) for folded in (True, False))
+    section = Section("here", "Here", (parts,), tables)
+    monkeypatch.setattr(RunSections, "told", lambda _: (section,))
+    analysis = analysed(foreign())
+    found = Elements(outside_plotly(render_html([analysis]))).found
+    assert "x-evil" not in {name for name, _ in found}
+    assert not any(attribute.startswith("on") for _, attributes in found for attribute in attributes)
+    text = render_markdown([analysis])
+    assert re.findall(r"<(?!/?(?:details|summary)>)", text) == []
+    # In a line that begins with an element nothing is read as Markdown.
+    assert not any("![x](" in line for line in text.splitlines() if not line.startswith("<summary>"))
+    assert all(len(widths) == 1 for widths in table_widths(text))
 
 
 def test_markup_reaches_no_plot() -> None:

@@ -16,12 +16,12 @@ def series(values: list[float], every: int = 100) -> Series:
 
 
 def test_each_row_says_change_and_factors_as_computed_by_hand() -> None:
-    found = timeline(series([-2.0, -6.0, -3.0, -12.0]))
+    found = timeline(series([-2.0, 6.0, -3.0, -12.0]))
     assert found is not None
     assert [tuple(row) for row in found.rows] == [
         (0, -2.0, None, None, 1.0),
-        (100, -6.0, -4.0, 3.0, 3.0),
-        (200, -3.0, 3.0, 0.5, 1.5),
+        (100, 6.0, 8.0, 3.0, 3.0),
+        (200, -3.0, -9.0, 0.5, 1.5),
         (300, -12.0, -9.0, 4.0, 6.0),
     ]
     assert found.multiplier == 6.0
