@@ -224,10 +224,12 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _decades(drawn: Sequence[Figure]) -> Figure:
-    """Return ticks at whole decades, eight at most, where the curves span two or more."""
+    """Return ticks that do not crowd: 1, 2 and 5 on one decade or two, on more whole decades, eight at most."""
     positive = [y for curve in drawn for y in curve["y"] if y > 0]
     decades = math.log10(max(positive)) - math.log10(min(positive)) if positive else 0.0
-    return {"dtick": math.ceil(decades / 8)} if decades >= 2 else {"nticks": 8}
+    if decades < 1:
+        return {"nticks": 8}
+    return {"dtick": "D2" if decades < 2 else math.ceil(decades / 8)}
 
 
 def base_layout(height: int) -> Figure:

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.plots.figures import Plot, curves, in_pairs, layout
-from sb3_visual_td3.report.plots.panels import DASHES, EPISODE_AXIS, LINE_COLOURS, Line, Panel
+from sb3_visual_td3.report.plots.panels import DASHES, EPISODE_AXIS, FRACTION, LINE_COLOURS, STEP_AXIS, Line, Panel
 
 
-def _overlay(tag: str, title: str, *, log: bool = False, unit: str = "", x_title: str = "environment step") -> Panel:
+def _overlay(
+    tag: str,
+    title: str,
+    *,
+    log: bool = False,
+    unit: str = "",
+    x_title: str = STEP_AXIS,
+    y_range: tuple[float, float] | None = None,
+) -> Panel:
     return Panel(
         f"runs_{tag.replace('/', '_')}",
         title,
@@ -19,6 +27,7 @@ def _overlay(tag: str, title: str, *, log: bool = False, unit: str = "", x_title
         log=log,
         unit=unit,
         x_title=x_title,
+        y_range=y_range,
     )
 
 
@@ -27,7 +36,7 @@ OVERLAYS = (
     *(_overlay(tags.GRADIENT_NORM[group], f"Gradient norm of {group}", log=True) for group in tags.GROUPS),
     _overlay(tags.Q1_VALUE, "Q1 on replayed pairs", unit="return"),
     _overlay(tags.CRITIC_LOSS, "Critic loss", log=True, unit="return²"),
-    _overlay(tags.ACTION_SATURATION, "Saturated actions"),
+    _overlay(tags.ACTION_SATURATION, "Saturated actions", y_range=FRACTION),
     _overlay(tags.EPISODE_LENGTH, "Episode length", log=True, unit="steps", x_title=EPISODE_AXIS),
     _overlay(tags.EVAL_DISTANCE, "Metres driven in evaluations", unit="m"),
     _overlay(tags.EVAL_REWARD, "Return in evaluations", unit="reward"),

@@ -18,6 +18,10 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK = (
     "#333333",
 )
 LINE_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK)
+STEP_AXIS, EPISODE_AXIS = "environment step", "episode"
+FRACTION = (-0.03, 1.05)
+"""The y-axis of what lies between 0 and 1."""
+
 DASHES = ("solid", "dot", "dash", "dashdot")
 
 
@@ -58,7 +62,7 @@ class Panel:
     marks: tuple[Mark, ...] = ()
     log: bool = False
     unit: str = ""
-    x_title: str = "environment step"
+    x_title: str = STEP_AXIS
     y_range: tuple[float, float] | None = None
     requires: str | None = None
 
@@ -68,7 +72,6 @@ class Panel:
         return self.x_title != EPISODE_AXIS
 
 
-EPISODE_AXIS = "episode"
 _GROUP_COLOURS = {"actor_cnn": ORANGE, "actor_mlp": PURPLE, "critic_cnn": BLUE, "critic_mlp": SKY}
 
 
@@ -150,7 +153,7 @@ PANELS = (
             Line(tags.ACTION_STD_MIN, "smallest action std", BLUE, dash="dash"),
         ),
         (Mark("policy_is_alive", "dead from"),),
-        y_range=(-0.03, 1.05),
+        y_range=FRACTION,
     ),
     Panel(
         "pre_tanh",
@@ -175,7 +178,7 @@ PANELS = (
         "Fraction of updates in which the group's gradient was clipped. A group near 1 gets a normalised gradient: its "
         "clipped norm says nothing.",
         _groups(tags.CLIP_FRACTION),
-        y_range=(-0.03, 1.05),
+        y_range=FRACTION,
     ),
     Panel(
         "update_ratios",

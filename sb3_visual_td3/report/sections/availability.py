@@ -122,7 +122,7 @@ def tell_logged(found: Availability, metrics: Mapping[str, Metric]) -> Section:
         )
         for kind in found.kinds
     )
-    table = Table((*columns("Kind", "Tags logged", "Known tags missing", "Points"), Column("From, to")), summary)
+    table = Table(columns("Kind", "Tags logged", "Known tags missing", "Points", "From, to"), summary)
     details = (_statistics(kind, metrics) for kind in found.kinds if kind.logged)
     return Section("metrics", "Metrics", (), (table, *details))
 
