@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
+import fault_bench as bench
 import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.rules import RULES
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("fault_bench")
-    for name in ("fault_bench", "faults"):
-        sys.modules.pop(name, None)
-
-
-def test_every_fault_has_a_right_answer_and_most_diagnoses_a_fault(bench: Any) -> None:
+def test_every_fault_has_a_right_answer_and_most_diagnoses_a_fault() -> None:
     answers = {training.diagnosis for training in bench.FAULTS.values()}
     assert answers <= RULES.keys()
     also = {other for training in bench.FAULTS.values() for other in training.also}
@@ -34,7 +23,7 @@ def test_every_fault_has_a_right_answer_and_most_diagnoses_a_fault(bench: Any) -
     assert sum(len(training.seeds) for training in bench.HEALTHY.values()) >= 20
 
 
-def test_the_first_runs_names_are_thirty_nine(bench: Any) -> None:
+def test_the_first_runs_names_are_thirty_nine() -> None:
     assert len(bench.SEED_NAMES) == 39
     assert tags.TAGS.keys() >= bench.SEED_NAMES
 
@@ -53,7 +42,7 @@ def row(first: str | None, *others: str, verdict: str = "NO-GO", **keywords: Any
     }
 
 
-def test_a_fault_is_right_where_its_diagnosis_is_first_and_what_belongs_to_it_is_told(bench: Any) -> None:
+def test_a_fault_is_right_where_its_diagnosis_is_first_and_what_belongs_to_it_is_told() -> None:
     assert bench.is_right("leak", row("feature_leak"))
     assert not bench.is_right("leak", row("gradient_explosion", "feature_leak"))
     assert not bench.is_right("leak", row(None))
@@ -61,7 +50,7 @@ def test_a_fault_is_right_where_its_diagnosis_is_first_and_what_belongs_to_it_is
     assert bench.is_right("leak, clipped", row("feature_leak", "clipping_masks_divergence"))
 
 
-def test_a_healthy_run_is_right_where_it_is_not_no_go_and_counts_where_it_is_healthy(bench: Any) -> None:
+def test_a_healthy_run_is_right_where_it_is_not_no_go_and_counts_where_it_is_healthy() -> None:
     name = next(iter(bench.HEALTHY))
     assert not bench.is_right(name, row(None))
     assert bench.is_right(name, row(None, verdict="INSUFFICIENT"))
@@ -71,7 +60,7 @@ def test_a_healthy_run_is_right_where_it_is_not_no_go_and_counts_where_it_is_hea
     assert not bench.is_examined("leak", {"error": "a traceback"})
 
 
-def test_the_table_counts_right_ones_by_seed_and_tells_of_alerts(bench: Any) -> None:
+def test_the_table_counts_right_ones_by_seed_and_tells_of_alerts() -> None:
     name = next(iter(bench.HEALTHY))
     results = {
         bench.key("leak", 3): row("feature_leak"),
@@ -87,7 +76,7 @@ def test_the_table_counts_right_ones_by_seed_and_tells_of_alerts(bench: Any) -> 
 
 
 @pytest.mark.slow
-def test_a_fault_is_trained_and_judged(bench: Any, tmp_path: Path) -> None:
+def test_a_fault_is_trained_and_judged(tmp_path: Path) -> None:
     name, result = bench.run(("detached encoder", 0, tmp_path, False))
     assert name == "detached encoder / seed 0"
     assert bench.is_right("detached encoder", result)

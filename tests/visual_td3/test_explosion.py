@@ -1,28 +1,14 @@
 """The failure that this project began with, and that its wiring makes impossible."""
 
 import pytest
-import torch as th
+from faults import LeakyTD3
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
-from sb3_visual_td3.visual_td3 import losses
 from tests.image_env import ImageEnv
 
 N_UPDATES = 1_000
-
-
-class LeakyTD3(VisualTD3):
-    """Hands the critic the ACTOR's features, as the first run did."""
-
-    def update_actor(self, batch):
-        features = self.actor.encode(batch.observations)
-        pre_tanh = self.actor.pre_tanh(features)
-        q_values = self.critic.score(features, th.tanh(pre_tanh), first_only=True)
-        loss = losses.actor_loss(q_values)
-        values = {"loss": loss, "actions": th.tanh(pre_tanh), "pre_tanh": pre_tanh, "policy_q": q_values[0]}
-        self._optimize("actor", loss, values)
-        return loss.detach()
 
 
 def norms_over_training(cls, seed, **kwargs):
