@@ -4,6 +4,6 @@ Importing this package is cheap: the worlds, and the image library they draw wit
 made. ``register_envs()`` makes the ids known to gymnasium.
 """
 
-from sb3_visual_td3.envs.registration import LITE_DRIVING_ID, register_envs
+from sb3_visual_td3.envs.registration import CARLA_DRIVING_ID, LITE_DRIVING_ID, register_envs
 
-__all__ = ["LITE_DRIVING_ID", "register_envs"]
+__all__ = ["CARLA_DRIVING_ID", "LITE_DRIVING_ID", "register_envs"]

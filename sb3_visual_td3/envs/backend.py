@@ -91,8 +91,12 @@ class Backend(Protocol):
         """How the names of files end that hold a map this world can read; None where it reads none."""
 
     @property
+    def map_name(self) -> str:
+        """The map that is driven on."""
+
+    @property
     def body(self) -> BodySize:
-        """Outer size of the vehicle."""
+        """Outer size of the vehicle; known for certain after a reset."""
 
     @property
     def tick_s(self) -> float:
@@ -128,11 +132,15 @@ class Backend(Protocol):
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the lane's centre so many metres along the lane ahead of the vehicle."""
 
+    def close(self) -> None:
+        """Let go of what the world holds."""
+
+
+class RestorableBackend(Backend, Protocol):
+    """A world that can be put aside in the midst of an episode."""
+
     def get_state(self) -> dict[str, Any]:
         """Return all that the episode's future depends on: plain Python values and NumPy arrays."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from where ``get_state`` was called, in this or in a world made alike."""
-
-    def close(self) -> None:
-        """Let go of what the world holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -22,7 +22,6 @@ PICTURE_HEIGHT = 480
 PICTURE_WIDTH = 640
 MAX_START_OFFSET_M = 0.4
 MAX_START_HEADING_RAD = 0.06
-STATE_FORMAT = 1
 
 ObservationKind = Literal["camera", "camera+state"]
 Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]
@@ -127,8 +126,10 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             raise ValueError(f"options={options!r}: expected none; choose maps when the environment is made")
         super().reset(seed=seed)
         start = self._draw_start()
-        self._map_name = start.map_name
-        self._task.reset(self._backend.reset(start))
+        state = self._backend.reset(start)
+        self._map_name = self._backend.map_name
+        self._task.body = self._backend.body
+        self._task.reset(state)
         self._control = Control(0.0, 0.0, 0.0)
         self._reward_terms = {}
         self._frames.extend([self._backend.camera_frame()] * self.frame_stack)
@@ -149,44 +150,6 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._show()
         info = {"reward_terms": dict(outcome.reward_terms), **self._task.info(self._map_name)}
         return self._observation(), outcome.reward, outcome.terminated, outcome.truncated, info
-
-    def get_state(self) -> dict[str, Any]:
-        """Return all that the environment's future depends on: plain Python values, and ``frames`` as an array.
-
-        The time limit belongs to gymnasium's wrapper, which counts for itself.
-        """
-        return {
-            "format": STATE_FORMAT,
-            "random": self.np_random.bit_generator.state,
-            "frames": np.array(self._frames, dtype=np.uint8),
-            "map_name": self._map_name,
-            "control": list(self._control),
-            "reward_terms": dict(self._reward_terms),
-            "task": self._task.get_state(),
-            "world": self._backend.get_state(),
-        }
-
-    def set_state(self, state: Mapping[str, Any]) -> Observation:
-        """Go on from where ``get_state`` was called, in this environment or in one made alike.
-
-        :return: the observation of that moment.
-        :raises ValueError: if ``state`` is of another format or of an environment made otherwise.
-        """
-        frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
-        expected = (self.frame_stack, *self._backend.frame_shape)
-        if state.get("format") != STATE_FORMAT or frames.shape != expected:
-            raise ValueError(
-                f"a state of format {state.get('format')!r} with frames {frames.shape}: expected format "
-                f"{STATE_FORMAT} with frames {expected}; make the env as the saved one was"
-            )
-        self._backend.set_state(state["world"])
-        self._task.set_state(state["task"], self._backend.state)
-        self.np_random.bit_generator.state = state["random"]
-        self._map_name = state["map_name"]
-        self._control = Control(*state["control"])
-        self._reward_terms = dict(state["reward_terms"])
-        self._frames.extend(frame.copy() for frame in frames)
-        return self._observation()
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the scene for people, ``(480, 640, 3) uint8`` RGB; ``None`` without ``render_mode="rgb_array"``."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gymnasium as gym
 
 LITE_DRIVING_ID = "LiteDriving-v0"
+CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 MAX_EPISODE_STEPS = 500
 """Decisions after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
 
-_ENTRY_POINTS = {LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv"}
+_ENTRY_POINTS = {
+    LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv",
+    CARLA_DRIVING_ID: "sb3_visual_td3.envs.carla.carla_env:CarlaDrivingEnv",
+}
 
 
 def register_envs() -> None:

@@ -78,7 +78,7 @@ class DrivingTask:
 
     def __init__(self, settings: TaskSettings, body: BodySize) -> None:
         self.settings = settings
-        self._body = body
+        self.body = body
 
     def reset(self, state: VehicleState) -> None:
         """Begin an episode at ``state``; a vehicle that starts across a mark has not just crossed it."""
@@ -172,7 +172,7 @@ class DrivingTask:
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
         """Return by how far the outermost wheel is beyond each mark, seen from the own lane (negative: before it)."""
-        reach = wheel_reach_m(state.heading_error_rad, self._body)
+        reach = wheel_reach_m(state.heading_error_rad, self.body)
         left, right = state.lateral_offset_m + reach, state.lateral_offset_m - reach
         return [left - mark.offset_m if mark.offset_m > 0.0 else mark.offset_m - right for mark in state.marks]
 

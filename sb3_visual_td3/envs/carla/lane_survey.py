@@ -12,6 +12,7 @@ import sys
 from typing import Any, Literal
 
 SPACING_M = 0.5
+ROUTE_ONLY = "--route-only"
 _MAX_STARTS = 500
 _SEGMENT_STEP_M = 2.0
 _MAX_LANES = 32
@@ -23,8 +24,10 @@ Key = tuple[int, int, int]
 Turn = Literal["straight", "left", "right"]
 
 
-def survey(text: str) -> dict[str, Any]:
+def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return ``{"route": [point...], "lanes": [[point...]...]}``; x, y in OpenDRIVE's metres.
+
+    Without lanes, only those of the route are looked at, which is a matter of moments on the map of a town too.
 
     The route is the longest loop that is found from any lane by always going straight on, always left or always
     right where a junction leaves a choice. It is empty where there is none.
@@ -33,7 +36,7 @@ def survey(text: str) -> dict[str, Any]:
 
     road_map = carla.Map("surveyed", text)
     lanes: dict[Key, list[Any]] = {}
-    for waypoint in road_map.generate_waypoints(SPACING_M):
+    for waypoint in road_map.generate_waypoints(SPACING_M) if with_lanes else ():
         lanes.setdefault(_key(waypoint), []).append(waypoint)
     loop = _longest_loop(road_map.get_topology())
     return {
@@ -158,4 +161,4 @@ def _key(waypoint: Any) -> Key:
 
 
 if __name__ == "__main__":
-    json.dump(survey(sys.stdin.read()), sys.stdout)
+    json.dump(survey(sys.stdin.read(), with_lanes=ROUTE_ONLY not in sys.argv), sys.stdout)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sb3_visual_td3.envs.backend import PictureView
-from sb3_visual_td3.envs.driving_env import DrivingEnv, ObservationKind
+from sb3_visual_td3.envs.driving_env import ObservationKind
 from sb3_visual_td3.envs.lite.traffic import TrafficSettings
 from sb3_visual_td3.envs.lite.view import CameraSettings
 from sb3_visual_td3.envs.lite.weather import Weather
 from sb3_visual_td3.envs.lite.world import LiteWorld
+from sb3_visual_td3.envs.restorable_env import RestorableDrivingEnv
 from sb3_visual_td3.envs.rewards import RewardWeights
 from sb3_visual_td3.envs.task import Ending
 
 
-class LiteDrivingEnv(DrivingEnv):
+class LiteDrivingEnv(RestorableDrivingEnv):
     """Drive in the embedded world; see ``DrivingEnv`` for what is seen and done.
 
     :param frame_stack: number of camera frames in an observation, 1 to 16.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import LaneMark
+from sb3_visual_td3.envs.backend import LaneMark, VehicleState
 from sb3_visual_td3.envs.lite.road_network import Road, RoadNetwork
 from sb3_visual_td3.envs.lite.road_pieces import sample, total_length_m
 
@@ -111,6 +112,43 @@ class Track:
         ahead = dx * math.cos(heading) + dy * math.sin(heading)
         left = dy * math.cos(heading) - dx * math.sin(heading)
         return LanePosition(index, index * self.spacing_m + ahead, left, heading + curvature * ahead)
+
+    def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the lane's centre so many metres beyond the point ``nearest``."""
+        indices = [(nearest + round(metres / self.spacing_m)) % len(self.points_m) for metres in ahead_m]
+        return [self.pose_at(index, 0.0)[:2] for index in indices]
+
+    def state_of(
+        self,
+        pose: tuple[float, float, float],
+        speed_mps: float,
+        lane: LanePosition,
+        *,
+        distance_m: float,
+        has_collided: bool,
+    ) -> VehicleState:
+        """Return what the task is told of a vehicle on this lane.
+
+        :param pose: x and y in metres and yaw in radians.
+        :param speed_mps: its speed.
+        :param lane: where that is on the lane.
+        :param distance_m: metres along the lane since the reset.
+        :param has_collided: whether it has touched another since.
+        """
+        is_marked = self.in_junction is None or not self.in_junction[lane.nearest]
+        return VehicleState(
+            *pose,
+            speed_mps,
+            lane.lateral_offset_m,
+            math.remainder(pose[2] - lane.heading_rad, 2.0 * math.pi),
+            distance_m,
+            self.lane_width_m,
+            self.left_line_m,
+            self.right_line_m,
+            self.marks if is_marked else (),
+            self.length_m,
+            has_collided,
+        )
 
     def _distance2(self, x_m: float, y_m: float, index: int) -> float:
         x, y, _, _ = self._rows[index]

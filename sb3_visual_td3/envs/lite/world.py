@@ -24,7 +24,7 @@ _EGO_PAINT = 1
 
 
 class LiteWorld:
-    """Implements ``envs.backend.Backend``: deterministic, all that varies comes from ``Start.scene_seed``.
+    """Implements ``envs.backend.RestorableBackend``: deterministic, all that varies comes from ``Start.scene_seed``.
 
     :param tick_s: length of a tick, 0.001 to 0.2 s.
     :param camera: what the camera delivers.
@@ -51,6 +51,11 @@ class LiteWorld:
     def map_groups(self) -> dict[str, tuple[str, ...]]:
         """The names of the maps, by group."""
         return MAP_GROUPS
+
+    @property
+    def map_name(self) -> str:
+        """The map that is driven on."""
+        return self._map.name
 
     @property
     def map_file_suffix(self) -> str:
@@ -128,10 +133,7 @@ class LiteWorld:
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the lane's centre so many metres along the lane ahead of the car."""
-        track = self._map.track
-        n_points, spacing_m = len(track.points_m), track.spacing_m
-        indices = [(self._lane.nearest + round(metres / spacing_m)) % n_points for metres in ahead_m]
-        return [track.pose_at(index, 0.0)[:2] for index in indices]
+        return self._map.track.waypoints_m(self._lane.nearest, ahead_m)
 
     def get_state(self) -> dict[str, Any]:
         """Return all that the episode's future depends on, in plain Python values."""
@@ -170,23 +172,9 @@ class LiteWorld:
     @property
     def state(self) -> VehicleState:
         """The car as it is now."""
-        motion, lane = self._motion, self._lane
-        track = self._map.track
-        is_marked = track.in_junction is None or not track.in_junction[lane.nearest]
-        return VehicleState(
-            motion.x_m,
-            motion.y_m,
-            motion.yaw_rad,
-            motion.speed_mps,
-            lane.lateral_offset_m,
-            math.remainder(motion.yaw_rad - lane.heading_rad, 2.0 * math.pi),
-            self._distance_m,
-            track.lane_width_m,
-            track.left_line_m,
-            track.right_line_m,
-            track.marks if is_marked else (),
-            track.length_m,
-            self._has_collided,
+        motion = self._motion
+        return self._map.track.state_of(
+            motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
 
     def _enter(self, map_name: str, scene_seed: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.backend import Control, Start
-from sb3_visual_td3.envs.carla import opendrive_map
+from sb3_visual_td3.envs.carla import surveyed_route
 from sb3_visual_td3.envs.carla.opendrive_map import load_opendrive
 from sb3_visual_td3.envs.lite.maps import load_map
 from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
@@ -156,6 +156,6 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
 
 def test_a_client_that_takes_for_ever_is_given_up(file_of, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(opendrive_map, "_TIME_LIMIT_S", 0.001)
+    monkeypatch.setattr(surveyed_route, "_TIME_LIMIT_S", 0.001)
     with pytest.raises(ValueError, match="did not read it in"):
         load_opendrive(file_of("train_0"))

@@ -1,0 +1,264 @@
+"""CARLA as a world of the driving task: a vehicle on the route of a map, seen through its camera."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
+from sb3_visual_td3.envs.carla.convert import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
+from sb3_visual_td3.envs.carla.ego import Ego, Reading
+from sb3_visual_td3.envs.carla.other_cars import ROLE_NAME, OtherCars
+from sb3_visual_td3.envs.carla.server import Address, Server
+from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
+from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, starts_on
+from sb3_visual_td3.envs.carla.surveyed_route import route_of
+from sb3_visual_td3.envs.carla.weather import PARAMETERS, check_weather, weather_of_scene
+from sb3_visual_td3.envs.lite.track import Track
+from sb3_visual_td3.envs.lite.traffic import Ego as EgoOnLane
+from sb3_visual_td3.envs.lite.traffic import TrafficSettings
+
+MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": ("Town02",)}
+"""Source: Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4: train and test town."""
+LOADED_MAP = ""
+"""Stands for the map that the server has loaded."""
+_USUAL_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
+_MEETING_S = 0.1
+"""The other cars move at least so often, as in the embedded world."""
+
+
+class Scenery(NamedTuple):
+    """What the world looks like around the vehicle."""
+
+    weather: str
+    traffic: TrafficSettings
+    spawn: SpawnPolicy
+
+
+class CarlaBackend:
+    """Implements ``envs.backend.Backend`` on a CARLA server; connects with the first reset.
+
+    :param server: where the simulator is.
+    :param tick_s: length of a tick.
+    :param vehicle: which vehicle.
+    :param mount: its camera.
+    :param scenery: weather, other cars, where episodes begin.
+    :param maps: the names of the maps that will be asked for.
+    :param picture_view: of the camera for people; None: ``picture`` shows what the policy's camera sees.
+    """
+
+    map_file_suffix = None
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        *,
+        tick_s: float,
+        vehicle: VehicleChoice,
+        mount: CameraMount,
+        scenery: Scenery,
+        maps: Sequence[str],
+        picture_view: PictureView | None,
+    ) -> None:
+        self.server = Server(server)
+        self.tick_s = tick_s
+        self.map_groups = {"all": tuple(maps)}
+        self.frame_shape = mount.frame_shape
+        self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather == "random")
+        self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
+        self._picture_view = picture_view
+        self._connection: Connection | None = None
+        self._ego: Ego | None = None
+        self._n_episodes = 0
+        self._state: VehicleState | None = None
+
+    @property
+    def body(self) -> BodySize:
+        """Outer size of the vehicle; a usual one as long as none is there."""
+        return _USUAL_BODY if self._ego is None else self._body
+
+    @property
+    def map_name(self) -> str:
+        """The map that is driven on; empty before the first reset."""
+        return "" if self._connection is None else self._connection.map_name
+
+    @property
+    def state(self) -> VehicleState:
+        """The vehicle as it was last."""
+        assert self._state is not None, "reset() first"
+        return self._state
+
+    def reset(self, start: Start) -> VehicleState:
+        """Place the vehicle as ``start`` says.
+
+        :raises SimulatorLostError: if the simulator does not do as asked; :meth:`lose` it and try again.
+        :raises SimulatorUnusableError: if it cannot be used as asked.
+        """
+        if self._settings.restart_every and self._n_episodes >= self._settings.restart_every:
+            self.lose(restart=True)
+        self._prepare(start.map_name)
+        self._n_episodes += 1
+        index = self._start_index(start.position)
+        x, y, heading = self._track.pose_at(index, start.lateral_offset_m)
+        pose = Pose(x, y, heading + start.heading_error_rad)
+        self._lane = self._track.locate(x, y, index)
+        self._distance_m, self._has_collided = 0.0, False
+        self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
+        connection, ego = self._live()
+        self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
+        reading = ego.read(ego.place(pose))
+        ego.has_collided()  # what it touched where it was before
+        ego.release(pose.yaw_rad, start.speed_mps)
+        self._see(reading)
+        # The vehicle stands still for this frame: its speed is the one it is let go with.
+        self._state = self._describe(reading.pose, start.speed_mps)
+        return self._state
+
+    def step(self, control: Control, n_ticks: int) -> VehicleState:
+        """Hold ``control`` for ``n_ticks`` ticks, or until the vehicle hits something.
+
+        :raises SimulatorLostError: if the simulator does not do as asked.
+        """
+        connection, ego = self._live()
+        ego.control(control)
+        n_left = n_ticks
+        while n_left and not self._has_collided:
+            n_next = min(n_left, max(1, int(_MEETING_S / self.tick_s))) if self._cars.n_cars else n_left
+            self._move_the_others(n_next)
+            for _ in range(n_next):
+                frame = connection.tick_alone()
+            reading = ego.read(frame)
+            self._follow(reading)
+            n_left -= n_next
+        return self.state
+
+    def camera_frame(self) -> NDArray[np.uint8]:
+        """Return what the camera saw last: ``uint8`` of ``frame_shape``, a new array."""
+        return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
+
+    def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:  # noqa: ARG002
+        """Return the scene for people, ``(height, width, 3) uint8``, RGB, from where the backend was told to look."""
+        image = self._image if self._picture is None else self._picture
+        picture = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
+        if picture.shape[:2] != (height, width):
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(picture, dtype=np.uint8)
+
+    def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the lane's centre so many metres along the lane ahead of the vehicle."""
+        return self._track.waypoints_m(self._lane.nearest, ahead_m)
+
+    def lose(self, *, restart: bool) -> None:
+        """Let go of a simulator that does not answer, or that is to be started anew; never raises.
+
+        :param restart: whether to end the simulator, if it is ours.
+        """
+        if self._ego is not None:
+            self._ego.abandon()
+        self._ego = self._connection = None
+        self._n_episodes = 0
+        if restart:
+            self.server.restart()
+
+    def share(self, address: Address) -> None:
+        """Drive, by turns with another environment, on the server that this one uses."""
+        if self.server.address != address:
+            self.close()
+            self.server.share(address)
+
+    def close(self) -> None:
+        """Leave the server as it was found; a second call does nothing."""
+        connection, ego = self._connection, self._ego
+        self._ego = self._connection = None
+        if connection is not None and connection.is_of_this_process:
+            if ego is not None:
+                ego.close()
+            connection.leave((self._vehicle.role_name, ROLE_NAME), as_found=not self.server.is_shared)
+        self.server.close()
+
+    def _live(self) -> tuple[Connection, Ego]:
+        assert self._connection is not None
+        assert self._ego is not None
+        return self._connection, self._ego
+
+    def _prepare(self, map_name: str) -> None:
+        """Have a connection, the map and the actors, all that is not there yet."""
+        if self._connection is not None and not self._connection.is_of_this_process:
+            self._ego = self._connection = None  # after a fork: the handles are the parent's
+        if self._connection is None:
+            self._connection = Connection(
+                self.server.ensure(),
+                tick_s=self.tick_s,
+                timeout_s=self._settings.timeout_s,
+                load_timeout_s=self._settings.start_timeout_s,
+            )
+            self._ego = None
+        if map_name not in {LOADED_MAP, self._connection.map_name}:
+            if self._ego is not None:
+                self._ego.close()
+                self._ego = None
+            self._connection.load(map_name)
+        if self._ego is None:
+            self._populate(self._connection)
+
+    def _populate(self, connection: Connection) -> None:
+        connection.remove_actors_of((self._vehicle.role_name, ROLE_NAME))
+        with lost_on_error("reading the map"):
+            text = connection.map.to_opendrive()
+            spawn_points = connection.map.get_spawn_points()
+        points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
+        self._track: Track = route_of(text, f"map {connection.map_name}")
+        self._starts = starts_on(self._track, points, self._scenery.spawn)
+        self._ego = Ego(connection, self._vehicle, self._mount, self._picture_view, self._settings.timeout_s)
+        self._body = self._ego.body
+        self._cars = OtherCars(self._scenery.traffic, self._body)
+        self._cars.spawn(connection)
+        self._weather_set = ""
+
+    def _start_index(self, position: float) -> int:
+        if self._starts is None:
+            return int(position * len(self._track.points_m)) % len(self._track.points_m)
+        return self._starts[int(position * len(self._starts)) % len(self._starts)]
+
+    def _set_weather(self, weather: str) -> None:
+        if weather == self._weather_set:
+            return
+        carla = client_library()
+        connection, _ = self._live()
+        if weather in PARAMETERS:
+            parameters = carla.WeatherParameters(**PARAMETERS[weather])
+        else:
+            presets = tuple(name for name in dir(carla.WeatherParameters) if name[:1].isupper())
+            parameters = getattr(carla.WeatherParameters, check_weather(weather, presets))
+        with lost_on_error("setting the weather"):
+            connection.world.set_weather(parameters)
+        self._weather_set = weather
+
+    def _move_the_others(self, n_ticks: int) -> None:
+        if self._cars.n_cars:
+            state, lane = self.state, self._lane
+            along_mps = state.speed_mps * math.cos(state.heading_error_rad)
+            ego = EgoOnLane(lane.nearest, lane.lateral_offset_m, along_mps)
+            self._cars.advance(self._live()[0], n_ticks * self.tick_s, ego)
+
+    def _follow(self, reading: Reading) -> None:
+        lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
+        self._distance_m += math.remainder(lane.along_m - self._lane.along_m, self._track.length_m)
+        self._lane = lane
+        self._has_collided = self._live()[1].has_collided() or self._cars.are_hit_by(reading.pose)
+        self._see(reading)
+        self._state = self._describe(reading.pose, reading.speed_mps)
+
+    def _see(self, reading: Reading) -> None:
+        self._image, self._picture = reading.image, reading.picture
+
+    def _describe(self, pose: Pose, speed_mps: float) -> VehicleState:
+        return self._track.state_of(
+            pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
+        )

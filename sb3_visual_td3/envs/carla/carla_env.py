@@ -1,0 +1,255 @@
+"""``CarlaDriving-v0``: the driving task in CARLA, through its official client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.common.tags import REWARD_TERMS
+from sb3_visual_td3.envs.arguments import check_count, check_quantity
+from sb3_visual_td3.envs.backend import PictureView
+from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery
+from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla.server import Address
+from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, ServerSettings, VehicleChoice
+from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
+from sb3_visual_td3.envs.carla.weather import check_weather
+from sb3_visual_td3.envs.driving_env import DrivingEnv, Observation, ObservationKind
+from sb3_visual_td3.envs.lite.camera import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
+from sb3_visual_td3.envs.lite.traffic import TrafficSettings
+from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.task import Ending
+
+_LOG = logging.getLogger("sb3_visual_td3")
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 30.0
+
+
+class CarlaDrivingEnv(DrivingEnv):
+    """Drive in CARLA; see ``DrivingEnv`` for what is seen and done: the same as in ``LiteDriving-v0``.
+
+    Nothing is connected or started before the first ``reset()``. The simulator runs in synchronous mode as long as the
+    environment is open, and only the environment ticks it.
+
+    A step in which the simulator fails (it hangs, dies, sends no image, or another client ticks it) returns the last
+    observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``: VisualTD3 stores no such
+    step, and ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. The next ``reset()``
+    gets the simulator back: it connects anew, starts the simulator again where there is a ``command``, and builds the
+    world anew, trying for ``patience_s``.
+
+    :param host: name or address of the machine that runs CARLA.
+    :param port: of a running server; or a list of ports, of which each environment takes one for itself.
+    :param command: what starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``{port}`` in it stands
+        for the port, which is otherwise put behind as ``-carla-rpc-port=PORT``. Each environment starts its own, from
+        ``port`` on. ``None`` joins a server that runs.
+    :param town: the map, such as ``"Town01"``; ``None``: the one that the server has loaded.
+    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps; each episode
+        draws one of them.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (which draws one of these for every episode), or
+        one of CARLA's presets, such as ``"WetCloudySunset"``.
+    :param n_cars: other cars on the route, 0 to 20, driven from here (not by CARLA's Traffic Manager).
+    :param spawn: where episodes begin: ``"route"`` anywhere on it, ``"points"`` at the map's spawn points on it, or
+        the number of one of these.
+    :param blueprint: of the vehicle.
+    :param role_name: of the vehicle. An environment removes what it finds of this role when it connects.
+    :param frame_stack: number of camera frames in an observation, 1 to 16.
+    :param frame_skip: ticks of the simulator per step, 1 to 100.
+    :param dt_s: length of a tick, 0.001 to 0.1 s: more, and CARLA's physics gets inexact.
+    :param observation: ``"camera"`` or ``"camera+state"``.
+    :param image_size: height and width of a frame as the policy sees it, 32 to 512.
+    :param grayscale: grey frames; ``False`` gives RGB, with ``3 * frame_stack`` channels.
+    :param camera_width: of the image that the simulator draws; ``None``: ``image_size``. Larger images are scaled down.
+    :param camera_height: likewise.
+    :param camera_fov_deg: horizontal angle of view.
+    :param camera_position_m: forward, right and up from the vehicle's origin.
+    :param camera_rotation_deg: pitch, yaw and roll, as CARLA has them.
+    :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
+    :param reward_scale: factor on the reward and on each of its terms, above 0.
+    :param target_speed_mps: the speed that the reward asks for, in m/s.
+    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or is an accident
+        (``"terminated"``).
+    :param timeout_s: longest wait for an answer, a tick or an image.
+    :param start_timeout_s: longest wait for a simulator that starts, or that loads a map.
+    :param patience_s: after a failure: for how long it is tried to get the simulator back.
+    :param restart_every: start the simulator anew after so many episodes, for CARLA's memory grows; with ``command``.
+    :param shares_server: whether another environment may drive on the same server, by turns: an evaluation beside a
+        training. Whoever resets takes over; the other one's episode ends as if the simulator had failed.
+    :param seed: of the environment's random stream until ``reset(seed=...)`` sets another.
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
+    :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
+    :raises ValueError: if an argument is none of these.
+    """
+
+    _backend: CarlaBackend
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | Sequence[int] = DEFAULT_PORT,
+        command: str | None = None,
+        town: str | None = None,
+        maps: str | Sequence[str] | None = None,
+        weather: str = "clear",
+        n_cars: int = 0,
+        spawn: SpawnPolicy = "route",
+        blueprint: str = "vehicle.tesla.model3",
+        role_name: str = "hero",
+        frame_stack: int = 4,
+        frame_skip: int = 2,
+        dt_s: float = 0.05,
+        observation: ObservationKind = "camera",
+        image_size: int = 84,
+        grayscale: bool = True,
+        camera_width: int | None = None,
+        camera_height: int | None = None,
+        camera_fov_deg: float = 90.0,
+        camera_position_m: tuple[float, float, float] = (CAMERA_AHEAD_M, 0.0, CAMERA_HEIGHT_M),
+        camera_rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        camera_attributes: Mapping[str, str] | None = None,
+        reward: str | RewardWeights = "balanced",
+        reward_scale: float = 1.0,
+        target_speed_mps: float = 30 / 3.6,
+        idle_ending: Ending = "truncated",
+        timeout_s: float = 10.0,
+        start_timeout_s: float = 120.0,
+        patience_s: float = 600.0,
+        restart_every: int | None = None,
+        shares_server: bool = False,
+        seed: int | None = None,
+        render_mode: str | None = None,
+        render_view: PictureView = "front",
+    ) -> None:
+        names = _map_names(town, maps)
+        backend = CarlaBackend(
+            ServerSettings(
+                host, port, command, timeout_s, start_timeout_s, patience_s, restart_every, is_shared=shares_server
+            ),
+            tick_s=check_quantity("dt_s", dt_s, 0.001, 0.1, "s"),
+            vehicle=VehicleChoice(blueprint, role_name),
+            mount=CameraMount(
+                image_size,
+                grayscale,
+                camera_width,
+                camera_height,
+                camera_fov_deg,
+                tuple(camera_position_m),  # type: ignore[arg-type]  # of other lengths: refused there
+                tuple(camera_rotation_deg),  # type: ignore[arg-type]
+                dict(camera_attributes or {}),
+            ),
+            scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn)),
+            maps=names,
+            picture_view=None if render_mode is None else render_view,
+        )
+        super().__init__(
+            backend,
+            frame_stack=frame_stack,
+            frame_skip=frame_skip,
+            maps=names,
+            observation=observation,
+            reward=reward,
+            reward_scale=reward_scale,
+            target_speed_mps=target_speed_mps,
+            idle_ending=idle_ending,
+            render_mode=render_mode,
+            render_view=render_view,
+        )
+        self.n_simulator_failures = 0
+        self._patience_s = patience_s
+        self._has_driven = False
+        if seed is not None:
+            self._np_random_seed = check_count("seed", seed, 0, 2**63)
+            self._np_random = np.random.default_rng(seed)
+
+    @property
+    def server_address(self) -> tuple[str, int] | None:
+        """Host and port of the server, once the environment has looked for it."""
+        return self._backend.server.address
+
+    def share_server(self, host: str, port: int) -> None:
+        """Drive, by turns with another environment, on the server that this one uses; see ``shares_server``."""
+        self._backend.share(Address(host, port))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode, on a simulator that is got back where it has failed.
+
+        :param seed: restarts the environment's random stream; ``None`` continues it.
+        :param options: none are known.
+        :raises ValueError: if ``options`` holds anything.
+        :raises SimulatorUnusableError: if the simulator cannot be used as asked, or is not got back in ``patience_s``;
+            the first time, if it is not there within its time limit.
+        """
+        stream = None if seed is not None else self.np_random.bit_generator.state
+        pauses = _pauses(self._patience_s)
+        while True:
+            try:
+                observation, info = super().reset(seed=seed, options=options)
+            except SimulatorLostError as failure:
+                pause_s = next(pauses, None)
+                self._note(failure, "reset", restart=True)
+                if not self._has_driven or pause_s is None:
+                    raise SimulatorUnusableError(self._last_word(failure)) from failure
+                time.sleep(pause_s)
+                if stream is not None:  # the same start again
+                    self.np_random.bit_generator.state = stream
+            else:
+                self._has_driven = True
+                return observation, info
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Hold ``action`` for ``frame_skip`` ticks; where the simulator fails, end the episode.
+
+        :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite.
+        """
+        try:
+            return super().step(action)
+        except SimulatorLostError as failure:
+            self._note(failure, "step", restart=False)
+            info = {
+                "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
+                **self._task.info(self._map_name),
+                "is_success": False,
+                "invalid_transition": True,
+                "simulator_failure": str(failure),
+            }
+            return self._observation(), 0.0, False, True, info
+
+    def _note(self, failure: SimulatorLostError, where: str, *, restart: bool) -> None:
+        self.n_simulator_failures += 1
+        _LOG.warning("CARLA failed in %s() (failure %d): %s", where, self.n_simulator_failures, failure)
+        self._backend.lose(restart=restart)
+
+    def _last_word(self, failure: SimulatorLostError) -> str:
+        if not self._has_driven:
+            return str(failure)
+        return f"the simulator did not come back within patience_s={self._patience_s:g} s: {failure}"
+
+
+def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str, ...]:
+    """:return: the names of the maps that episodes are driven on"""
+    if town is not None and maps is not None:
+        raise ValueError(f"town={town!r} and maps={maps!r}: expected one of them; maps=[{town!r}] is that town")
+    asked = maps if town is None else (town,)
+    if asked is None:
+        return (LOADED_MAP,)
+    if isinstance(asked, str):
+        return MAP_GROUPS.get(asked, (asked,))
+    if not asked or not all(isinstance(name, str) and name for name in asked) or len(set(asked)) != len(asked):
+        raise ValueError(f"maps={maps!r}: expected the names of maps, each once, such as 'Town01'")
+    return tuple(asked)
+
+
+def _pauses(patience_s: float) -> Iterator[float]:
+    """:return: how long to wait before each further try, longer and longer, until patience ends"""
+    end_s, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
+    while time.monotonic() < end_s:
+        yield min(pause_s, max(0.0, end_s - time.monotonic()))
+        pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)
