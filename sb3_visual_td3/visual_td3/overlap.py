@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_visual_td3.buffers.valid_transitions import ValidTransitions
 from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
 
 SelfOverlappedTD3 = TypeVar("SelfOverlappedTD3", bound="OverlappedTD3")
@@ -94,10 +95,10 @@ class PendingTransition:
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:
-        """Hand the transition over, if there is one."""
+        """Hand the transition over, if there is one and it is valid."""
         arguments, self._arguments = self._arguments, None
         if arguments is not None:
-            replay_buffer.add(*arguments)
+            ValidTransitions(replay_buffer).add(*arguments)
 
 
 class OverlappedTD3(GroupedTD3):
@@ -144,8 +145,8 @@ class OverlappedTD3(GroupedTD3):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Note the transition; the simulator waits for the next action, not for the replay buffer."""
-        target = replay_buffer if self._pending is None else self._pending
+        """Note the transition, if it is valid; the simulator waits for the next action, not for the replay buffer."""
+        target = ValidTransitions(replay_buffer) if self._pending is None else self._pending
         super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:

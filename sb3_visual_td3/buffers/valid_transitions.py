@@ -1,0 +1,151 @@
+"""Keeps out of a replay buffer the steps that a simulator failed to make.
+
+An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode: its observation
+is the last one again and its reward is made up, so there is nothing to learn from it. VisualTD3 stores none whatever
+its replay buffer is. For Stable-Baselines3's own algorithms there are the classes below::
+
+    from stable_baselines3 import SAC
+    from sb3_visual_td3.buffers.valid_transitions import ValidReplayBuffer
+
+    model = SAC("CnnPolicy", env, replay_buffer_class=ValidReplayBuffer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+
+INVALID = "invalid_transition"
+
+Rows = NDArray[Any] | Mapping[str, NDArray[Any]]
+
+
+class Adds(Protocol):
+    """A replay buffer's ``add``."""
+
+    def __call__(
+        self,
+        obs: Any,
+        next_obs: Any,
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition of each environment."""
+
+
+def add_valid(
+    add: Adds,
+    buffer: ReplayBuffer,
+    obs: Any,
+    next_obs: Any,
+    action: NDArray[Any],
+    reward: NDArray[Any],
+    done: NDArray[Any],
+    infos: list[dict[str, Any]],
+) -> None:
+    """Store one transition of each environment, but none that is marked as invalid.
+
+    A buffer takes a step of all environments at once. Where some steps are valid, an invalid one's place is taken by a
+    copy of a valid one, which is a transition like any other; where none is, nothing is stored. In both cases no
+    n-step window runs on from the transition before.
+
+    :param add: the buffer's own ``add``
+    :param buffer: where it is stored
+    :param obs: ``(n_envs, ...)``, or a dict of such arrays
+    :param next_obs: likewise
+    :param action: ``(n_envs, action_dim)``
+    :param reward: ``(n_envs,)``
+    :param done: ``(n_envs,)``
+    :param infos: of each environment
+    """
+    invalid = [index for index, info in enumerate(infos) if info.get(INVALID)]
+    if not invalid:
+        add(obs, next_obs, action, reward, done, infos)
+        return
+    _end_windows(buffer, invalid)
+    valid = [index for index in range(len(infos)) if index not in invalid]
+    if not valid:
+        return
+    rows = np.arange(len(infos))
+    rows[invalid] = valid[0]
+    row = buffer.pos
+    add(
+        _picked(obs, rows),
+        _picked(next_obs, rows),
+        action[rows],
+        np.asarray(reward)[rows],
+        np.asarray(done)[rows],
+        [infos[index] for index in rows],
+    )
+    _end_windows(buffer, invalid, row)
+
+
+def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
+    return {key: value[rows] for key, value in part.items()} if isinstance(part, Mapping) else part[rows]
+
+
+def _end_windows(buffer: ReplayBuffer, envs: Sequence[int], row: int | None = None) -> None:
+    """Have no n-step window of these environments run on from a row; from the newest one, where none is told."""
+    if row is None:
+        if not buffer.size():
+            return
+        row = (buffer.pos - 1) % buffer.buffer_size
+    ends = getattr(buffer, "segment_ends", None)
+    if ends is not None:
+        ends[row, envs] = True
+        return
+    if (
+        buffer.optimize_memory_usage
+    ):  # its next observation is overwritten by whatever is added next: bootstrap from none
+        buffer.dones[row, envs] = True
+        return
+    # Stable-Baselines3's windows end at a timeout, whose transition bootstraps as one in the midst of an episode does.
+    buffer.timeouts[row, envs] = np.where(buffer.dones[row, envs], buffer.timeouts[row, envs], True)
+
+
+class _KeepsOutInvalid(ReplayBuffer):
+    """To be mixed into a replay buffer."""
+
+    def add(
+        self,
+        obs: Any,
+        next_obs: Any,
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition of each environment, but none whose info says that it is invalid."""
+        add_valid(super().add, self, obs, next_obs, action, reward, done, infos)
+
+
+class ValidReplayBuffer(_KeepsOutInvalid, ReplayBuffer):
+    """Stable-Baselines3's replay buffer without the steps that the simulator failed to make."""
+
+
+class ValidDictReplayBuffer(_KeepsOutInvalid, DictReplayBuffer):
+    """Likewise, for Dict observations."""
+
+
+class ValidNStepReplayBuffer(_KeepsOutInvalid, NStepReplayBuffer):
+    """Likewise, with n-step returns."""
+
+
+class ValidTransitions:
+    """Stands before a replay buffer: stores what it is given, but no invalid transition.
+
+    :param buffer: any replay buffer
+    """
+
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self._buffer = buffer
+
+    def add(self, *arguments: Any) -> None:
+        """Take what a replay buffer's ``add`` takes."""
+        add_valid(self._buffer.add, self._buffer, *arguments)
