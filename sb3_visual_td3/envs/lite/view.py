@@ -17,10 +17,8 @@ from sb3_visual_td3.envs.lite.car_painter import paint_cars
 from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL
 from sb3_visual_td3.envs.lite.maps import LiteMap
+from sb3_visual_td3.envs.lite.tint import tinted
 from sb3_visual_td3.envs.lite.weather import WEATHERS, WeatherFilter, choose_sky
-
-_SKY_TINT = np.array([0.86, 0.97, 1.14], np.float32)
-_LAND_TINT = np.array([0.86, 1.06, 0.62], np.float32)
 
 Pose = tuple[float, float, float]
 Cars = tuple[Sequence[OrientedBox], Sequence[int]]
@@ -124,11 +122,8 @@ class View:
 
 
 def _tinted(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
-    grey = camera.draw(scene, *pose).astype(np.float32)[..., None]
-    road = camera.paved(scene, *pose, level=PAVED_LEVEL).astype(np.float32)[..., None] / 255.0
-    tint = road + (1.0 - road) * _LAND_TINT
-    tint[: len(grey) // 2] = _SKY_TINT
-    return np.clip(grey * tint, 0, 255).astype(np.uint8)
+    grey = camera.draw(scene, *pose)
+    return tinted(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)
 
 
 @lru_cache(maxsize=4)

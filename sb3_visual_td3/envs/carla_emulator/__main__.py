@@ -1,0 +1,10 @@
+"""``python -m sb3_visual_td3.envs.carla_emulator``."""
+
+from __future__ import annotations
+
+import sys
+
+from sb3_visual_td3.envs.carla_emulator.command import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

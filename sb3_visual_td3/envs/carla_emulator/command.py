@@ -1,0 +1,110 @@
+"""``visual-td3 carla-emulator``: the command line of the server."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import signal
+import sys
+from collections.abc import Sequence
+
+from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
+from sb3_visual_td3.envs.carla_emulator.maps import ALIASES, NAMES
+from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSettings
+
+_BAD_USAGE = 2
+_LAUNCHER_PORT = "-carla-rpc-port="
+DESCRIPTION = (
+    "Serve the embedded driving world in CARLA 0.9.16's protocol: CARLA's own client (pip install carla==0.9.16) and "
+    "the scripts that use it run without Unreal and without a GPU."
+)
+EPILOG = f"""maps: {", ".join(NAMES)}
+towns that scripts name are these roads: {", ".join(f"{town} is {name}" for town, name in ALIASES.items())}
+
+faults happen at a tick, or at every so many: {", ".join(KINDS)}
+
+examples:
+  visual-td3 carla-emulator                          on port 2000, as CARLA's own server
+  visual-td3 carla-emulator --port 0 --map Town02    on any free port, which is printed
+  visual-td3 carla-emulator --fault die@500          to see what your client does when its server dies
+
+CARLA's launcher flags are understood where they mean something here (-carla-rpc-port=N) and ignored elsewhere
+(-RenderOffScreen, -quality-level=Low, ...)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the server can be told."""
+    parser.add_argument("--port", type=int, default=2000, help="of the calls; streams have the next (default: 2000)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine's own)")
+    parser.add_argument("--allow-remote", action="store_true", help="let --host be one that other machines reach")
+    parser.add_argument("--map", default="train_0", help="the first map (default: train_0)")
+    parser.add_argument("--realtime", action="store_true", help="synchronous ticks, too, keep to the clock")
+    parser.add_argument("--fault", action="append", default=[], metavar="KIND[@TICK|@every:N]", help="see below")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    :param arguments: of the command line.
+    :return: the exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 carla-emulator",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    settings = parser.parse_args(_without_launcher_flags(arguments))
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    try:
+        server = EmulatorServer(_checked(settings))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"visual-td3 carla-emulator: {_told(error, settings)}", file=sys.stderr)
+        return _BAD_USAGE
+    print(
+        f"carla-emulator: listening on {settings.host}:{server.port} (streams {server.stream_port}), "
+        f"map {settings.map}",
+        flush=True,
+    )
+    try:
+        server.serve(lambda: bool(stopped))
+    finally:
+        server.close()
+    return 0
+
+
+def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with CARLA's launcher flags turned into ours, or left out."""
+    kept = []
+    for word in arguments:
+        if word.startswith(_LAUNCHER_PORT):
+            kept += ["--port", word.removeprefix(_LAUNCHER_PORT)]
+        elif not word.startswith("-") or word.startswith("--") or word == "-h":
+            kept.append(word)
+    return kept
+
+
+def _checked(settings: argparse.Namespace) -> EmulatorSettings:
+    """:raises ValueError: if something is not as it must be."""
+    try:
+        is_local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local and not settings.allow_remote:
+        raise ValueError(
+            f"--host {settings.host}: other machines would reach it, and it asks nobody for a password; "
+            "add --allow-remote if that is meant"
+        )
+    if settings.map not in NAMES and settings.map not in ALIASES:
+        raise ValueError(f"--map {settings.map}: there is no such map; choose from {', '.join((*NAMES, *ALIASES))}")
+    faults = tuple(parse_fault(text) for text in settings.fault)
+    return EmulatorSettings(settings.port, settings.host, settings.map, settings.realtime, faults)
+
+
+def _told(error: Exception, settings: argparse.Namespace) -> str:
+    if isinstance(error, OSError):
+        return f"cannot listen on {settings.host}:{settings.port} and the next port ({error}); name another --port"
+    return str(error)

@@ -1,0 +1,94 @@
+"""What can be made to go wrong, on purpose."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
+FOR_EVER_S = 1e9
+SLOW_S = 0.2
+
+
+class Fault(NamedTuple):
+    """One that happens at a tick, or at every so many of them."""
+
+    kind: str
+    tick: int
+    repeats: bool = False
+
+    def is_due(self, tick: int) -> bool:
+        """Return whether it happens at this tick, counted from the server's start."""
+        return tick > 0 and (tick % self.tick == 0 if self.repeats else tick == self.tick)
+
+
+def parse_fault(text: str) -> Fault:
+    """Read ``KIND@TICK`` or ``KIND@every:N``; without ``@`` it is so from the start.
+
+    :raises ValueError: if it is neither.
+    """
+    kind, _, when = text.partition("@")
+    number = when.removeprefix("every:") or "1"
+    if kind not in KINDS or not number.isdigit() or int(number) < 1:
+        raise ValueError(f"fault {text!r}: expected KIND@TICK or KIND@every:N, KIND one of {', '.join(KINDS)}")
+    return Fault(kind, int(number), when.startswith("every:"))
+
+
+@dataclass
+class Trouble:
+    """What is wrong now; numbers count down as it happens."""
+
+    hang_s: float = 0.0
+    frames_to_drop: int = 0
+    images_to_truncate: int = 0
+    spawns_to_refuse: int = 0
+    slow_s: float = 0.0
+    version: str = ""
+
+    def begin(self, kind: str, amount: float | None = None) -> None:
+        """Make something go wrong.
+
+        :param kind: one of ``KINDS``.
+        :param amount: seconds of a hang or per tick; frames, images or spawns; None: for ever, or 1 image, 1 spawn.
+        :raises ValueError: if there is no such kind.
+        """
+        match kind:
+            case "die":
+                os._exit(1)
+            case "hang":
+                self.hang_s = FOR_EVER_S if amount is None else amount
+            case "slow":
+                self.slow_s = SLOW_S if amount is None else amount
+            case "drop-frames":
+                self.frames_to_drop = 1 if amount is None else int(amount)
+            case "truncate-images":
+                self.images_to_truncate = 1 if amount is None else int(amount)
+            case "refuse-spawns":
+                self.spawns_to_refuse = 1 if amount is None else int(amount)
+            case "wrong-version":
+                self.version = "0.9.13"
+            case _:
+                raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
+
+    def wait(self) -> None:
+        """Wait as long as what is wrong makes a tick take."""
+        pause_s, self.hang_s = max(self.hang_s, self.slow_s), 0.0
+        if pause_s:
+            time.sleep(pause_s)
+
+    def drops_frame(self) -> bool:
+        """Return whether this image is not sent."""
+        self.frames_to_drop -= (is_dropped := self.frames_to_drop > 0)
+        return is_dropped
+
+    def cut(self, image: bytes) -> bytes:
+        """Return an image as it is sent."""
+        self.images_to_truncate -= (is_cut := self.images_to_truncate > 0)
+        return image[: len(image) // 2] if is_cut else image
+
+    def refuses_spawn(self) -> bool:
+        """Return whether this spawn is refused."""
+        self.spawns_to_refuse -= (is_refused := self.spawns_to_refuse > 0)
+        return is_refused

@@ -1,0 +1,103 @@
+"""An emulator in a process of its own, for tests, notebooks and a user's CI."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import IO
+
+from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+
+_READY = re.compile(r"listening on (\S+):(\d+) \(streams (\d+)\)")
+_STOP_S = 5.0
+
+
+class EmulatorProcess:
+    """Runs while it is entered: ``with EmulatorProcess("train_0") as emulator: ... emulator.port``.
+
+    :param map_name: the first map.
+    :param arguments: further ones of ``visual-td3 carla-emulator``.
+    :param port: of its calls; 0: any that is free.
+    :param timeout_s: how long it may take to be ready.
+    """
+
+    def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 30.0) -> None:
+        self.host = "127.0.0.1"
+        self.port = port
+        self._command = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "--map", map_name, *arguments]
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._running().pid
+
+    @property
+    def control(self) -> EmulatorControl:
+        """A line to it that needs no client."""
+        return EmulatorControl(self.port, self.host)
+
+    def start(self) -> None:
+        """Start it, on the port that it had before if it was started before.
+
+        :raises RuntimeError: if it does not get ready in time.
+        """
+        command = [*self._command, "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = _first_line(self._process.stdout, self._timeout_s)
+        found = _READY.search(line)
+        if found is None:
+            self.kill()
+            raise RuntimeError(f"the emulator did not get ready within {self._timeout_s:g} s: {line!r}")
+        self.port = int(found[2])
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._end(self._running().kill)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        return self._end(self._running().terminate)
+
+    def _end(self, how: object) -> int:
+        process = self._running()
+        assert callable(how)
+        how()
+        code = process.wait(_STOP_S)
+        if process.stdout is not None:
+            process.stdout.close()
+        self._process = None
+        return code
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise RuntimeError("the emulator is not running: start() it, or use it in a with statement")
+        return self._process
+
+    def __enter__(self) -> EmulatorProcess:
+        """:return: itself, ready"""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it, if it has not ended."""
+        if self._process is not None:
+            self.kill()
+
+
+def _first_line(output: IO[str], timeout_s: float) -> str:
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while time.monotonic() < deadline:
+            if selector.select(timeout=0.1):
+                return output.readline()
+    return ""

@@ -1,0 +1,41 @@
+"""Colours for what the camera draws in grey: a bluish sky, a greenish land, a grey road.
+
+The grey of a tinted picture (0.299 R + 0.587 G + 0.114 B) is the grey that it was made of.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""Source: ITU-R BT.601; OpenCV's conversion of RGB to grey."""
+_GREYS = np.arange(256)
+
+
+def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
+    """Return ``(256, 3) uint8``: the colour of every grey, as bright as the grey."""
+    tint = np.array([red, green, blue])
+    tint /= tint @ _LUMINANCE
+    return np.asarray(np.clip(np.rint(_GREYS[:, None] * tint), 0, 255), np.uint8)
+
+
+_SKY = _table(0.86, 0.97, 1.14)
+_LAND = _table(0.86, 1.06, 0.62)
+_ROAD = _table(1.0, 1.0, 1.0)
+_GROUND = np.concatenate([_LAND, _ROAD])
+"""Of land, and 256 entries further on of the road."""
+
+
+def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
+    """Return a picture in colour, ``(height, width, 3) uint8``, RGB.
+
+    :param grey: ``(height, width) uint8``.
+    :param paved: likewise: 128 or more where the road is seen.
+    :param horizon: the row at which the ground begins.
+    """
+    colours = np.empty((*grey.shape, 3), np.uint8)
+    np.take(_SKY, grey[:horizon], axis=0, out=colours[:horizon], mode="clip")
+    ground = grey[horizon:].astype(np.intp) + ((paved[horizon:] >> 7).astype(np.intp) << 8)
+    np.take(_GROUND, ground, axis=0, out=colours[horizon:], mode="clip")
+    return colours
