@@ -200,7 +200,7 @@ class Calls:
         }
 
     def _apply_batch(self, commands: list[Any], do_tick: bool = False) -> list[Any]:
-        answers = []
+        answers: list[Any] = []
         for [[index, fields]] in commands:
             try:
                 answers.append([[1, self._command(index, fields)]])

@@ -84,9 +84,9 @@ class Trouble:
         return is_dropped
 
     def cut(self, image: bytes) -> bytes:
-        """Return an image as it is sent."""
+        """Return an image as it is sent; cut between pixels: within one, and the client ends its process."""
         self.images_to_truncate -= (is_cut := self.images_to_truncate > 0)
-        return image[: len(image) // 2] if is_cut else image
+        return image[: len(image) // 8 * 4] if is_cut else image
 
     def refuses_spawn(self) -> bool:
         """Return whether this spawn is refused."""
