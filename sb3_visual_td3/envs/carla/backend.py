@@ -75,6 +75,7 @@ class CarlaBackend:
         self._picture_view = picture_view
         self._connection: Connection | None = None
         self._ego: Ego | None = None
+        self._found_settings: Any = None
         self._n_episodes = 0
         self._state: VehicleState | None = None
 
@@ -82,6 +83,11 @@ class CarlaBackend:
     def body(self) -> BodySize:
         """Outer size of the vehicle; a usual one as long as none is there."""
         return _USUAL_BODY if self._ego is None else self._body
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a simulator that has not failed since it was connected to."""
+        return self._connection is not None
 
     @property
     def map_name(self) -> str:
@@ -197,7 +203,9 @@ class CarlaBackend:
                 tick_s=self.tick_s,
                 timeout_s=self._settings.timeout_s,
                 load_timeout_s=self._settings.start_timeout_s,
+                found_settings=self._found_settings,
             )
+            self._found_settings = self._connection.found_settings
             self._ego = None
         if map_name not in {LOADED_MAP, self._connection.map_name}:
             if self._ego is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -208,7 +209,10 @@ class CarlaDrivingEnv(DrivingEnv):
         """Hold ``action`` for ``frame_skip`` ticks; where the simulator fails, end the episode.
 
         :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite.
+        :raises gymnasium.error.ResetNeeded: before the first reset, and after the simulator has failed.
         """
+        if not self._backend.is_connected:
+            raise gym.error.ResetNeeded("there is no simulator: call reset() first, and after a truncated step")
         try:
             return super().step(action)
         except SimulatorLostError as failure:

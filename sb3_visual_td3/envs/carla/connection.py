@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,10 +49,13 @@ class Connection:
     :param tick_s: length of a tick.
     :param timeout_s: longest wait for an answer or a tick.
     :param load_timeout_s: longest wait for a map to be loaded.
+    :param found_settings: what an earlier connection found; None: what there is now.
     :raises SimulatorLostError: if the server does not do as asked.
     """
 
-    def __init__(self, address: Address, *, tick_s: float, timeout_s: float, load_timeout_s: float) -> None:
+    def __init__(
+        self, address: Address, *, tick_s: float, timeout_s: float, load_timeout_s: float, found_settings: Any = None
+    ) -> None:
         self._carla = client_library()
         self._pid = os.getpid()
         self._tick_s, self._timeout_s, self._load_timeout_s = tick_s, timeout_s, load_timeout_s
@@ -59,7 +63,7 @@ class Connection:
             self.client = self._carla.Client(*address, worker_threads=_WORKER_THREADS)
             self.client.set_timeout(timeout_s)
             self.world = self.client.get_world()
-            self._saved_settings = self.world.get_settings()
+            self.found_settings = found_settings or self.world.get_settings()
             self._take_over()
         self.last_frame = self.tick()
         self.map = self._read_map()
@@ -116,6 +120,11 @@ class Connection:
 
     def _take_over(self) -> None:
         settings = self.world.get_settings()
+        is_set = math.isclose(
+            settings.fixed_delta_seconds or 0.0, self._tick_s, rel_tol=1e-5
+        )  # it has single precision
+        if settings.synchronous_mode and is_set:
+            return  # the client would wait for a tick that nobody makes
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self._tick_s
         self.world.apply_settings(settings)
@@ -180,4 +189,4 @@ class Connection:
         with contextlib.suppress(RuntimeError):
             self.remove_actors_of(role_names)
             if as_found:
-                self.world.apply_settings(self._saved_settings)
+                self.world.apply_settings(self.found_settings)
