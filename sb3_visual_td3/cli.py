@@ -77,6 +77,17 @@ def _report(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _carla_emulator(arguments: list[str]) -> int:
+    try:
+        from sb3_visual_td3.envs.carla_emulator.command import run
+    except ModuleNotFoundError as error:
+        if error.name != "msgpack":
+            raise
+        print("visual-td3 carla-emulator needs msgpack: pip install 'sb3-visual-td3[carla]'", file=sys.stderr)
+        return 2
+    return run(arguments)
+
+
 _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 
 COMMANDS = {
@@ -91,6 +102,9 @@ COMMANDS = {
     "all-plots": Command("plot evaluations, a curve for each algorithm and folder", _of_zoo("all_plots")),
     "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
     "benchmark": Command("a table of what the trained agents of a folder achieve", _of_zoo("benchmark")),
+    "carla-emulator": Command(
+        "a server that CARLA's own client takes for CARLA, without Unreal or a GPU", _carla_emulator
+    ),
     "push-to-hub": Command("publish a trained agent on the Hugging Face hub", _of_zoo("push_to_hub")),
     "load-from-hub": Command("fetch a published agent", _of_zoo("load_from_hub")),
 }
