@@ -77,8 +77,8 @@ class WorldCalls:
         return maps.available()
 
     def on_load_new_episode(self, name: str, reset_settings: bool = True, *_: Any) -> Any:
-        """Begin anew on a map."""
-        self._sim.load(maps.find(name), reset_settings=reset_settings)
+        """Begin anew on a map; without a name on the one that there is."""
+        self._sim.load(maps.find(name) if name else self._sim.map_name, reset_settings=reset_settings)
         return NOTHING
 
     def on_copy_opendrive_to_file(self, *_: Any) -> Any:

@@ -71,7 +71,6 @@ def main():
     for _ in range(40):
         world.tick()
     crossed = heard["lane_invasion"].get(timeout=2.0)
-    assert crossed.actor.id == ego.id
     assert [str(mark.type) for mark in crossed.crossed_lane_markings] == ["Broken"]
 
     # Turning to the left in CARLA's coordinates: negative.

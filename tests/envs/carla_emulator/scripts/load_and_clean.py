@@ -36,10 +36,9 @@ def main():
     lanes = {w.lane_id for w in world.get_map().generate_waypoints(10.0)}
     assert lanes == {-2, -1, 1, 2}, lanes
 
-    for bad in ("Town99", ""):
-        with contextlib.suppress(RuntimeError):
-            client.load_world(bad)
-            raise AssertionError(f"there is no {bad!r}")
+    with contextlib.suppress(RuntimeError):
+        client.load_world("Town99")
+        raise AssertionError("there is no such town")
 
     library = world.get_blueprint_library()
     points = world.get_map().get_spawn_points()
@@ -57,7 +56,8 @@ def main():
     for sensor in sensors:
         sensor.stop()
     batch = [carla.command.DestroyActor(actor) for actor in [*sensors, *world.get_actors().filter("vehicle.*")]]
-    responses = client.apply_batch_sync(batch, True)
+    responses = client.apply_batch_sync(batch, False)  # with True and Python's sensors the client locks itself out
+    world.tick()
     assert not any(response.error for response in responses), [response.error for response in responses]
     assert len(responses) == 4 + 11
     assert [actor.type_id for actor in world.get_actors()] == ["spectator"]
