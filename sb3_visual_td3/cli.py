@@ -77,6 +77,12 @@ def _report(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _carla_emulator(arguments: list[str]) -> int:
+    from sb3_visual_td3.envs.carla_emulator.command import run
+
+    return run(arguments)
+
+
 _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 
 COMMANDS = {
@@ -92,6 +98,7 @@ COMMANDS = {
     "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
     "benchmark": Command("a table of what the trained agents of a folder achieve", _of_zoo("benchmark")),
     "push-to-hub": Command("publish a trained agent on the Hugging Face hub", _of_zoo("push_to_hub")),
+    "carla-emulator": Command("a server for CARLA's own client, without Unreal and without a GPU", _carla_emulator),
     "load-from-hub": Command("fetch a published agent", _of_zoo("load_from_hub")),
 }
 

@@ -146,7 +146,6 @@ class CarlaDrivingEnv(DrivingEnv):
             ),
             scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn)),
             maps=names,
-            picture_view=None if render_mode is None else render_view,
         )
         super().__init__(
             backend,
@@ -195,9 +194,10 @@ class CarlaDrivingEnv(DrivingEnv):
                 observation, info = super().reset(seed=seed, options=options)
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
-                self._note(failure, "reset", restart=True)
                 if not self._has_driven or pause_s is None:
+                    self._backend.lose(restart=True)
                     raise SimulatorUnusableError(self._last_word(failure)) from failure
+                self._note(failure, "reset", restart=True)
                 time.sleep(pause_s)
                 if stream is not None:  # the same start again
                     self.np_random.bit_generator.state = stream
