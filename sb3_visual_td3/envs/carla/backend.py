@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": (
 LOADED_MAP = ""
 """Stands for the map that the server has loaded."""
 _USUAL_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
+_open: weakref.WeakSet[CarlaBackend] = weakref.WeakSet()
 _MEETING_S = 0.1
 """The other cars move at least so often, as in the embedded world."""
 
@@ -78,6 +81,7 @@ class CarlaBackend:
         self._found_settings: Any = None
         self._n_episodes = 0
         self._state: VehicleState | None = None
+        _open.add(self)
 
     @property
     def body(self) -> BodySize:
@@ -183,6 +187,14 @@ class CarlaBackend:
         self._n_episodes = 0
         if restart:
             self.server.restart()
+
+    def withdraw(self) -> None:
+        """Take our actors off the server and let go of it, which goes on running; never raises."""
+        if self._ego is not None:
+            self._ego.close()
+        if self._connection is not None:
+            self._connection.leave((self._vehicle.role_name, ROLE_NAME), as_found=False)
+        self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
         """Drive, by turns with another environment, on the server that this one uses."""
@@ -290,3 +302,10 @@ class CarlaBackend:
         return self._track.state_of(
             pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is still open: with a sensor that listens, CARLA's client may end the process by force."""
+    for backend in tuple(_open):
+        backend.close()
