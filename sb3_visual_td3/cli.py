@@ -102,10 +102,8 @@ COMMANDS = {
     "all-plots": Command("plot evaluations, a curve for each algorithm and folder", _of_zoo("all_plots")),
     "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
     "benchmark": Command("a table of what the trained agents of a folder achieve", _of_zoo("benchmark")),
-    "carla-emulator": Command(
-        "a server that CARLA's own client takes for CARLA, without Unreal or a GPU", _carla_emulator
-    ),
     "push-to-hub": Command("publish a trained agent on the Hugging Face hub", _of_zoo("push_to_hub")),
+    "carla-emulator": Command("a server for CARLA's own client, without Unreal and without a GPU", _carla_emulator),
     "load-from-hub": Command("fetch a published agent", _of_zoo("load_from_hub")),
 }
 

@@ -76,6 +76,8 @@ def drive_episodes(
 ) -> list[Drive]:
     """Drive some episodes, shared out evenly between the environments.
 
+    An episode in which the simulator fails (``info["invalid_transition"]``) does not count.
+
     :param driver: what acts
     :param env: driving environments; each starts from places of its own that the seed fixes
     :param seed: of the environments
@@ -96,6 +98,9 @@ def drive_episodes(
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
             for index in np.flatnonzero(driving):
+                if infos[index].get("invalid_transition"):  # the simulator failed: the driver gets another episode
+                    tallies[index], dones[index] = _Tally(), False
+                    continue
                 tallies[index].add(float(rewards[index]), infos[index])
                 if dones[index]:
                     drives[index].append(tallies[index].drive())

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapp
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.callbacks.shared_server import needs_server, server_borrowed
 from sb3_visual_td3.common import tags
 
 BestBy = Literal["distance", "reward"]
@@ -34,7 +35,8 @@ class DrivingEvalCallback(EvalCallback):
     ``eval/`` names are written at the evaluation's own step into the event files, not through the logger.
 
     :param eval_env: a driving environment, whose ``info`` tells distance, speed, collisions, lane invasions and
-        success: its id, for one environment per episode, made here; or an environment or VecEnv of your own
+        success: its id, for one environment per episode (of CarlaDriving-v0: one, on the server of the training),
+        made here; or an environment or VecEnv of your own
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation
     :param n_eval_episodes: episodes of each evaluation
@@ -127,11 +129,16 @@ class DrivingEvalCallback(EvalCallback):
             raise ValueError(_NOTHING_TO_ACT_ON)
         is_another = (n_eval_episodes, kwargs) != (self.n_eval_episodes, self.eval_env_kwargs)
         if self._make_env is not None and is_another:
-            env_id = self._make_env.args[0]
-            self._make_env = partial(make_vec_env, env_id, n_eval_episodes, self.seed, env_kwargs=kwargs)
-            self.eval_env.close()
-            self.eval_env = self._make_env()
+            self._remake(n_eval_episodes, kwargs)
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
+
+    def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
+        """Make the evaluation environments anew; ``None`` leaves their arguments as they are."""
+        assert self._make_env is not None
+        kwargs = self.eval_env_kwargs if kwargs is None else kwargs
+        self._make_env = partial(make_vec_env, self._make_env.args[0], n_envs, self.seed, env_kwargs=kwargs)
+        self.eval_env.close()
+        self.eval_env = self._make_env()
 
     def _init_callback(self) -> None:
         with warnings.catch_warnings():
@@ -150,6 +157,8 @@ class DrivingEvalCallback(EvalCallback):
         if self._is_closed and self._make_env is not None:
             self.eval_env = self._make_env()
             self._is_closed = False
+        if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
+            self._remake(n_envs=1)  # each of several would ask for a server of its own
         self._writer = EventWriter(self.logger)
         self._last_evaluated = self.num_timesteps
         self._sync_normalization()  # what cannot be done is said before training
@@ -157,7 +166,8 @@ class DrivingEvalCallback(EvalCallback):
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
             tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
         }
-        self._baselines = {tag: mean_of(self._drive(*driver)).distance_m for tag, driver in baselines.items()}
+        with server_borrowed(self.training_env, self.eval_env):
+            self._baselines = {tag: mean_of(self._drive(*driver)).distance_m for tag, driver in baselines.items()}
 
     def _drive(self, driver: Driver, description: str) -> list[Drive]:
         return drive_episodes(
@@ -233,7 +243,8 @@ class DrivingEvalCallback(EvalCallback):
         :return: the means over the episodes
         """
         self._last_evaluated = self.num_timesteps
-        drives = self._drive(self._policy(), "policy")
+        with server_borrowed(self.training_env, self.eval_env):
+            drives = self._drive(self._policy(), "policy")
         result = mean_of(drives)
         self._write(result)
         self._keep_record(drives)

@@ -17,6 +17,7 @@ from sb3_visual_td3.zoo.plugin import ALGO, register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 from sb3_visual_td3.zoo.trip_table import Table, show, summarise
 
+_N_ENVS = 10
 DRIVERS = ("policy", "random", "full brake")
 
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--n-episodes", type=_count, default=10, help="for each map and seed (default: 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1_000], help="of the starts (default: 1000)")
     parser.add_argument("--maps", nargs="+", default=["held_out"], help="groups or maps (default: held_out)")
-    parser.add_argument("--n-envs", type=_count, default=10, help="environments side by side; CARLA: 1 (default: 10)")
+    parser.add_argument("--n-envs", type=_count, help="environments side by side (default: 10; of CARLA, 1)")
     parser.add_argument("--stochastic", action="store_true", help="do not act deterministically")
     parser.add_argument("--device", default="auto", help="of the networks (default: auto)")
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")
@@ -91,6 +92,14 @@ def _maps(saved: SavedRun, asked: list[str]) -> list[str]:
     return found
 
 
+def _n_envs(saved: SavedRun) -> int:
+    """:return: how many are driven side by side where nobody says it: each of CARLA needs a server of its own"""
+    env = gym.make(saved.env_id, **saved.env_kwargs())
+    needs_server = hasattr(env.unwrapped, "server_address")
+    env.close()
+    return 1 if needs_server else _N_ENVS
+
+
 def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -> dict[str, dict[str, list[Drive]]]:
     """:return: the episodes of each driver on each map"""
     model = saved.load(settings.device)
@@ -98,7 +107,7 @@ def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -
     n_episodes = len(DRIVERS) * len(maps) * len(settings.seeds) * settings.n_episodes
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for name in maps:
-            n_envs = min(settings.n_envs, settings.n_episodes)
+            n_envs = min(settings.n_envs or _n_envs(saved), settings.n_episodes)
             env = saved.make_envs(n_envs, settings.seeds[0], {**saved.env_kwargs(), "maps": [name]})
             for seed in settings.seeds:
                 drivers: tuple[Driver, ...] = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,6 +31,7 @@ MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": (
 LOADED_MAP = ""
 """Stands for the map that the server has loaded."""
 _USUAL_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
+_open: weakref.WeakSet[CarlaBackend] = weakref.WeakSet()
 _MEETING_S = 0.1
 """The other cars move at least so often, as in the embedded world."""
 
@@ -50,7 +53,6 @@ class CarlaBackend:
     :param mount: its camera.
     :param scenery: weather, other cars, where episodes begin.
     :param maps: the names of the maps that will be asked for.
-    :param picture_view: of the camera for people; None: ``picture`` shows what the policy's camera sees.
     """
 
     map_file_suffix = None
@@ -64,7 +66,6 @@ class CarlaBackend:
         mount: CameraMount,
         scenery: Scenery,
         maps: Sequence[str],
-        picture_view: PictureView | None,
     ) -> None:
         self.server = Server(server)
         self.tick_s = tick_s
@@ -72,12 +73,15 @@ class CarlaBackend:
         self.frame_shape = mount.frame_shape
         self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather == "random")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
-        self._picture_view = picture_view
+        self._picture_view: PictureView | None = None
+        self._pose: Pose | None = None
+        """Where the vehicle was put, as long as it has not moved."""
         self._connection: Connection | None = None
         self._ego: Ego | None = None
         self._found_settings: Any = None
         self._n_episodes = 0
         self._state: VehicleState | None = None
+        _open.add(self)
 
     @property
     def body(self) -> BodySize:
@@ -116,12 +120,11 @@ class CarlaBackend:
         self._lane = self._track.locate(x, y, index)
         self._distance_m, self._has_collided = 0.0, False
         self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
-        connection, ego = self._live()
+        connection, _ = self._live()
         self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
-        reading = ego.read(ego.place(pose))
-        ego.has_collided()  # what it touched where it was before
-        ego.release(pose.yaw_rad, start.speed_mps)
+        reading = self._put(pose, start.speed_mps)
         self._see(reading)
+        self._pose = pose
         # The vehicle stands still for this frame: its speed is the one it is let go with.
         self._state = self._describe(reading.pose, start.speed_mps)
         return self._state
@@ -133,6 +136,7 @@ class CarlaBackend:
         """
         connection, ego = self._live()
         ego.control(control)
+        self._pose = None
         n_left = n_ticks
         while n_left and not self._has_collided:
             n_next = min(n_left, max(1, int(_MEETING_S / self.tick_s))) if self._cars.n_cars else n_left
@@ -148,8 +152,20 @@ class CarlaBackend:
         """Return what the camera saw last: ``uint8`` of ``frame_shape``, a new array."""
         return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
 
-    def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:  # noqa: ARG002
-        """Return the scene for people, ``(height, width, 3) uint8``, RGB, from where the backend was told to look."""
+    def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
+        """Return the scene for people: ``(height, width, 3) uint8``, RGB, a new array.
+
+        The camera for people is made when it is first asked for. In the midst of an episode, its first picture comes
+        with the next step; until then it is what the policy's camera saw.
+
+        :raises SimulatorLostError: if the simulator does not do as asked.
+        """
+        if self._picture_view is None and self._ego is not None:
+            self._picture_view = view
+            self._ego.look_from(view)
+            if self._pose is not None:
+                self._ego.warm_up()
+                self._see(self._put(self._pose, self.state.speed_mps))
         image = self._image if self._picture is None else self._picture
         picture = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
         if picture.shape[:2] != (height, width):
@@ -172,6 +188,14 @@ class CarlaBackend:
         if restart:
             self.server.restart()
 
+    def withdraw(self) -> None:
+        """Take our actors off the server and let go of it, which goes on running; never raises."""
+        if self._ego is not None:
+            self._ego.close()
+        if self._connection is not None:
+            self._connection.leave((self._vehicle.role_name, ROLE_NAME), as_found=False)
+        self._ego = self._connection = None
+
     def share(self, address: Address) -> None:
         """Drive, by turns with another environment, on the server that this one uses."""
         if self.server.address != address:
@@ -187,6 +211,14 @@ class CarlaBackend:
                 ego.close()
             connection.leave((self._vehicle.role_name, ROLE_NAME), as_found=not self.server.is_shared)
         self.server.close()
+
+    def _put(self, pose: Pose, speed_mps: float) -> Reading:
+        """Have the vehicle stand somewhere for a tick, and roll from the next one on."""
+        _, ego = self._live()
+        reading = ego.read(ego.place(pose))
+        ego.has_collided()  # what it touched where it was before
+        ego.release(pose.yaw_rad, speed_mps)
+        return reading
 
     def _live(self) -> tuple[Connection, Ego]:
         assert self._connection is not None
@@ -270,3 +302,10 @@ class CarlaBackend:
         return self._track.state_of(
             pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is still open: with a sensor that listens, CARLA's client may end the process by force."""
+    for backend in tuple(_open):
+        backend.close()

@@ -146,7 +146,6 @@ class CarlaDrivingEnv(DrivingEnv):
             ),
             scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn)),
             maps=names,
-            picture_view=None if render_mode is None else render_view,
         )
         super().__init__(
             backend,
@@ -163,7 +162,7 @@ class CarlaDrivingEnv(DrivingEnv):
         )
         self.n_simulator_failures = 0
         self._patience_s = patience_s
-        self._has_driven = False
+        self._has_driven = self._is_driving = False
         if seed is not None:
             self._np_random_seed = check_count("seed", seed, 0, 2**63)
             self._np_random = np.random.default_rng(seed)
@@ -176,6 +175,10 @@ class CarlaDrivingEnv(DrivingEnv):
     def share_server(self, host: str, port: int) -> None:
         """Drive, by turns with another environment, on the server that this one uses; see ``shares_server``."""
         self._backend.share(Address(host, port))
+
+    def lend_server(self) -> None:
+        """Leave the server to another environment: the episode ends with the next step, as one that failed."""
+        self._backend.withdraw()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -195,14 +198,16 @@ class CarlaDrivingEnv(DrivingEnv):
                 observation, info = super().reset(seed=seed, options=options)
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
-                self._note(failure, "reset", restart=True)
-                if not self._has_driven or pause_s is None:
+                is_first_try = not self._has_driven and not self._backend.server.is_shared
+                if is_first_try or pause_s is None:
+                    self._backend.lose(restart=True)
                     raise SimulatorUnusableError(self._last_word(failure)) from failure
+                self._note(failure, "reset", restart=True)
                 time.sleep(pause_s)
                 if stream is not None:  # the same start again
                     self.np_random.bit_generator.state = stream
             else:
-                self._has_driven = True
+                self._has_driven = self._is_driving = True
                 return observation, info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -211,20 +216,27 @@ class CarlaDrivingEnv(DrivingEnv):
         :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite.
         :raises gymnasium.error.ResetNeeded: before the first reset, and after the simulator has failed.
         """
-        if not self._backend.is_connected:
-            raise gym.error.ResetNeeded("there is no simulator: call reset() first, and after a truncated step")
+        if self._is_driving and not self._backend.is_connected:
+            return self._cut_short("another environment has driven on this server")
+        if not self._is_driving:
+            raise gym.error.ResetNeeded("no episode is under way: call reset() first, and after a truncated step")
         try:
             return super().step(action)
         except SimulatorLostError as failure:
             self._note(failure, "step", restart=False)
-            info = {
-                "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
-                **self._task.info(self._map_name),
-                "is_success": False,
-                "invalid_transition": True,
-                "simulator_failure": str(failure),
-            }
-            return self._observation(), 0.0, False, True, info
+            return self._cut_short(str(failure))
+
+    def _cut_short(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """End the episode with a step that was not made."""
+        self._is_driving = False
+        info = {
+            "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
+            **self._task.info(self._map_name),
+            "is_success": False,
+            "invalid_transition": True,
+            "simulator_failure": reason,
+        }
+        return self._observation(), 0.0, False, True, info
 
     def _note(self, failure: SimulatorLostError, where: str, *, restart: bool) -> None:
         self.n_simulator_failures += 1

@@ -66,11 +66,38 @@ class Ego:
         self._camera = CameraFeed(
             self._attach_camera(mount.size, mount.fov_deg, _transform_of(mount), mount.attributes)
         )
-        self._pictures = None if picture_view is None else CameraFeed(self._picture_camera(picture_view))
+        self._pictures: CameraFeed | None = None
+        if picture_view is not None:
+            self.look_from(picture_view)
         collision = connection.blueprint("sensor.other.collision")
         with lost_on_error("attaching the collision sensor"):
             self._collisions = CollisionFeed(self._attach(collision, self._carla.Transform()))
-        self._start_frame = self._warm_up()
+        self._start_frame = self.warm_up()
+
+    def look_from(self, view: PictureView) -> None:
+        """Have a second camera, for people.
+
+        :raises SimulatorLostError: if the server does not do as asked.
+        """
+        ahead_m, height_m = (CHASE_AHEAD_M, CHASE_HEIGHT_M) if view == "chase" else CameraMount().position_m[::2]
+        place = self._carla.Transform(self._carla.Location(x=ahead_m, z=height_m))
+        self._pictures = CameraFeed(self._attach_camera(_PICTURE_SIZE, 90.0, place, {}))
+
+    def warm_up(self) -> int:
+        """Tick until the first images come, for listening begins some ticks after it was asked for.
+
+        :return: the last tick's frame.
+        :raises SimulatorLostError: if they do not come.
+        """
+        feeds = [feed for feed in (self._camera, self._pictures) if feed is not None]
+        deadline_s = time.monotonic() + self._timeout_s
+        for _ in range(_MAX_WARM_UP_TICKS):
+            frame = self._connection.tick_alone()
+            if all(feed.has_image_of(frame, _WARM_UP_WAIT_S) for feed in feeds):
+                return frame
+            if time.monotonic() > deadline_s:
+                break
+        raise SimulatorLostError("the camera sends no images")
 
     @property
     def body(self) -> BodySize:
@@ -157,11 +184,6 @@ class Ego:
                 return vehicle
         raise SimulatorLostError(f"the server spawns no vehicle at any of the map's {len(points)} spawn points")
 
-    def _picture_camera(self, view: PictureView) -> Any:
-        ahead_m, height_m = (CHASE_AHEAD_M, CHASE_HEIGHT_M) if view == "chase" else CameraMount().position_m[::2]
-        place = self._carla.Transform(self._carla.Location(x=ahead_m, z=height_m))
-        return self._attach_camera(_PICTURE_SIZE, 90.0, place, {})
-
     def _attach_camera(self, size: tuple[int, int], fov_deg: float, place: Any, attributes: Any) -> Any:
         blueprint = self._connection.blueprint("sensor.camera.rgb")
         asked = {"image_size_x": str(size[1]), "image_size_y": str(size[0]), "fov": str(fov_deg), **attributes}
@@ -174,18 +196,6 @@ class Ego:
 
     def _attach(self, blueprint: Any, place: Any) -> Any:
         return self._connection.world.spawn_actor(blueprint, place, attach_to=self._vehicle)
-
-    def _warm_up(self) -> int:
-        """Tick until the first images come: listening begins some ticks after it was asked for."""
-        feeds = [feed for feed in (self._camera, self._pictures) if feed is not None]
-        deadline_s = time.monotonic() + self._timeout_s
-        for _ in range(_MAX_WARM_UP_TICKS):
-            frame = self._connection.tick_alone()
-            if all(feed.has_image_of(frame, _WARM_UP_WAIT_S) for feed in feeds):
-                return frame
-            if time.monotonic() > deadline_s:
-                break
-        raise SimulatorLostError("the camera sends no images")
 
 
 def _transform_of(mount: CameraMount) -> Any:

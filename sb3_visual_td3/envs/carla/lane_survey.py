@@ -12,6 +12,8 @@ import sys
 from typing import Any, Literal
 
 SPACING_M = 0.5
+FINE_M = 0.1
+"""Between points of a route that is surveyed alone: chords cut corners, a millimetre a bend."""
 ROUTE_ONLY = "--route-only"
 _MAX_STARTS = 500
 _SEGMENT_STEP_M = 2.0
@@ -38,9 +40,9 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     lanes: dict[Key, list[Any]] = {}
     for waypoint in road_map.generate_waypoints(SPACING_M) if with_lanes else ():
         lanes.setdefault(_key(waypoint), []).append(waypoint)
-    loop = _longest_loop(road_map.get_topology())
+    loop, step_m = _longest_loop(road_map.get_topology()), SPACING_M if with_lanes else FINE_M
     return {
-        "route": [_point(waypoint) for start in loop for waypoint in _along(start, SPACING_M)],
+        "route": [_point(waypoint) for start in loop for waypoint in _along(start, step_m)],
         "lanes": [[_point(waypoint) for waypoint in _in_order(lane)] for _, lane in sorted(lanes.items())],
     }
 

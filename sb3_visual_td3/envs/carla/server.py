@@ -66,7 +66,9 @@ class Server:
         return address
 
     def restart(self) -> None:
-        """End the simulator, if it is ours; :meth:`ensure` starts it anew."""
+        """End the simulator, if it is ours; :meth:`ensure` starts it anew, or one in place of a shared one."""
+        if self.settings.command is not None:
+            self._shared_with = None
         if self._simulator is not None:
             self._simulator.stop()
             self._simulator = None

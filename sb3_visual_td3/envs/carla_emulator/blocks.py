@@ -119,8 +119,10 @@ def carve(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
     slope = normal[0] + normal[1] * aside[None] + normal[2] * up[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         plane = (normal @ one) / slope
+    # A pixel that the face just touches may see its plane far beyond its edge, where that is seen at a flat angle.
+    plane = np.clip(plane, *(float(limit) for limit in (face.corners[:, 0].min(), face.corners[:, 0].max())))
     part = depth_m[top:bottom, left:right]
-    is_nearer = (mask > 0) & (plane > 0.0) & (plane < part)
+    is_nearer = (mask > 0) & (plane < part)
     part[is_nearer] = plane[is_nearer]
 
 

@@ -67,7 +67,7 @@ def main():
     near = detections[np.abs(detections[:, 3] - (rear - 2.0)) < 0.4]
     assert len(near) > 5
     assert abs(near[:, 0]).max() < 0.01, "it stands"
-    assert [d.depth for d in sweep][0] == detections[0, 3]
+    assert next(iter(sweep)).depth == detections[0, 3]
 
     report = latest(heard[2], frame)
     assert report.other_actor.id == other.id

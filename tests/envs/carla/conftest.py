@@ -1,0 +1,32 @@
+import sys
+
+import gymnasium as gym
+import pytest
+
+import sb3_visual_td3  # noqa: F401  registers the environments
+
+EMULATOR = f"{sys.executable} -m sb3_visual_td3.envs.carla_emulator --port {{port}}"
+
+
+@pytest.fixture
+def emulator():
+    """A running emulator on a port of its own."""
+    from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
+
+    with EmulatorProcess("train_0") as process:
+        yield process
+
+
+@pytest.fixture
+def make_env(emulator):
+    """Make CarlaDriving-v0 on the emulator; closed when the test is over."""
+    made = []
+
+    def make(**kwargs):
+        env = gym.make("CarlaDriving-v0", **{"port": emulator.port, "timeout_s": 2.0, **kwargs})
+        made.append(env)
+        return env
+
+    yield make
+    for env in made:
+        env.close()

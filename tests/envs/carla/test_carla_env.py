@@ -1,0 +1,312 @@
+"""CarlaDriving-v0 through the genuine client, on the emulator."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from tests.envs.carla.conftest import EMULATOR
+
+pytest.importorskip("carla", reason="carla's client is not installed")
+pytestmark = pytest.mark.carla
+
+AHEAD = np.array([0.0, 0.5], np.float32)
+
+
+def drive(env, n_steps, action=AHEAD):
+    """Step until something ends, and return the last answer."""
+    for _ in range(n_steps):
+        answer = env.step(action)
+        if answer[2] or answer[3]:
+            break
+    return answer
+
+
+def test_it_is_an_environment_as_stable_baselines3_wants_it(make_env):
+    check_env(make_env(observation="camera+state").unwrapped, warn=False)
+
+
+@pytest.mark.parametrize("name", ["train_0", "train_1", "held_out_0", "junction_0", "three_lanes_0"])
+def test_both_worlds_drive_the_same_way_from_the_same_start(make_env, name):
+    lite = gym.make("LiteDriving-v0", maps=[name], observation="camera+state").unwrapped
+    env = make_env(maps=[name], observation="camera+state").unwrapped
+    driver = PurePursuitDriver()
+    for seed in range(2):
+        seen, info = env.reset(seed=seed)
+        expected, lite_info = lite.reset(seed=seed)
+        assert info.keys() == lite_info.keys()
+        for key in ("speed_mps", "lateral_offset_m", "heading_error_rad", "map"):
+            assert info[key] == pytest.approx(lite_info[key], abs=1e-3)
+        for _ in range(200):
+            difference = np.abs(seen["camera"].astype(int) - expected["camera"]).mean()
+            assert difference < 2.0
+            assert seen["state"] == pytest.approx(expected["state"], abs=0.03)  # waypoints lie half a metre apart
+            action = driver.act(lite)
+            seen, reward, *ended, info = env.step(action)
+            expected, lite_reward, *lite_ended, lite_info = lite.step(action)
+            assert np.hypot(env.vehicle.x_m - lite.vehicle.x_m, env.vehicle.y_m - lite.vehicle.y_m) < 0.01
+            assert reward == pytest.approx(lite_reward, abs=2e-3)
+            assert ended == lite_ended
+        assert info["lane_invasions"] == lite_info["lane_invasions"]
+
+
+def test_large_images_agree_too_and_are_scaled_down(make_env):
+    import cv2
+
+    from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
+    from sb3_visual_td3.envs.lite.maps import load_map
+
+    env = make_env(camera_width=320, camera_height=240).unwrapped
+    seen, _ = env.reset(seed=3)
+    image = cv2.cvtColor(env._backend._image, cv2.COLOR_BGRA2GRAY)
+    assert image.shape == (240, 320)
+    place = env.vehicle
+    lite = Camera(240, 320, PICTURE_BANDS).draw(load_map("train_0"), place.x_m, place.y_m, place.yaw_rad)
+    assert np.abs(image.astype(int) - lite).mean() < 2.0
+    assert seen.shape == (4, 84, 84)
+    small = cv2.resize(lite, (84, 84), interpolation=cv2.INTER_AREA)
+    assert np.abs(seen[-1].astype(int) - small).mean() < 2.0
+
+
+def test_a_seed_gives_the_same_episode_again(make_env):
+    env = make_env(n_cars=6)
+
+    def episode():
+        seen = [env.reset(seed=5)[0]]
+        seen += [env.step(AHEAD)[0] for _ in range(20)]
+        return np.array(seen)
+
+    assert (episode() == episode()).all()
+
+
+def test_colours_other_towns_weather_and_spawn_points(make_env):
+    env = make_env(grayscale=False, maps=["Town03", "Town02"], weather="random", spawn="points")
+    maps = set()
+    for seed in range(4):
+        seen, info = env.reset(seed=seed)
+        maps.add(info["map"])
+        assert seen.shape == (12, 84, 84)
+        assert drive(env, 5)[4]["distance_m"] >= 0.0
+    assert maps == {"Town03", "Town02"}
+
+
+def test_night_is_dark_and_a_preset_of_carlas_can_be_named(make_env):
+    day, night, preset = (make_env(weather=weather) for weather in ("clear", "night", "HardRainNight"))
+    brightness = []
+    for env in (day, night, preset):
+        brightness.append(env.reset(seed=0)[0].mean())
+        env.close()
+    assert brightness[1] < 0.7 * brightness[0]
+    assert brightness[2] < 0.7 * brightness[0]
+
+
+def test_driving_into_another_car_is_a_collision(make_env):
+    env = make_env(n_cars=20, target_speed_mps=12.0)
+    endings = set()
+    for seed in range(4):
+        env.reset(seed=seed)
+        driver = PurePursuitDriver()
+        for _ in range(400):
+            _, _, terminated, truncated, info = env.step(driver.act(env.unwrapped))
+            if terminated or truncated:
+                endings.add(info["termination"])
+                break
+    assert "collision" in endings
+
+
+FAULTS = {
+    "hang": lambda emulator: emulator.control.fault("hang", 3.0),
+    "dropped images": lambda emulator: emulator.control.fault("drop-frames", 3),
+    "truncated images": lambda emulator: emulator.control.fault("truncate-images", 3),
+    "another client's tick": lambda emulator: client(emulator, "w.tick()"),
+    "another map": lambda emulator: client(emulator, "c.load_world('Town03')"),
+    "its vehicle destroyed": lambda emulator: client(
+        emulator, "w.tick(); c.apply_batch_sync([carla.command.DestroyActor(a) for a in w.get_actors()], False)"
+    ),
+}
+
+
+def client(emulator, code):
+    script = (
+        f"import carla; c = carla.Client('127.0.0.1', {emulator.port}); c.set_timeout(5.0); w = c.get_world(); {code}"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_ends_the_episode_and_the_next_one_begins(make_env, emulator, fault):
+    env = make_env(timeout_s=0.5, patience_s=20.0)
+    env.reset(seed=0)
+    before = drive(env, 5)[0]
+    FAULTS[fault](emulator)
+    seen, reward, terminated, truncated, info = drive(env, 5)
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    assert info["invalid_transition"] is True
+    assert info["is_success"] is False
+    assert (seen == before).all() or fault == "its vehicle destroyed"
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(AHEAD)
+    env.reset()
+    answer = drive(env, 10)
+    assert "invalid_transition" not in answer[4]
+    assert answer[4]["map"] == ("Town03" if fault == "another map" else "train_0")
+    assert env.unwrapped.n_simulator_failures >= 1
+    client(emulator, "w.tick(); assert len(w.get_actors().filter('vehicle.*')) == 1, list(w.get_actors())")
+
+
+def test_a_refused_spawn_is_tried_again(make_env, emulator):
+    env = make_env(patience_s=20.0)
+    env.reset(seed=0)
+    env.unwrapped._backend.lose(restart=False)
+    emulator.control.fault("refuse-spawns", 100)
+    env.reset()
+    assert "invalid_transition" not in drive(env, 5)[4]
+
+
+def test_a_server_that_is_killed_is_joined_again_when_it_is_back(make_env, emulator):
+    env = make_env(timeout_s=0.5, patience_s=30.0)
+    env.reset(seed=0)
+    emulator.kill()
+    assert drive(env, 3)[4]["invalid_transition"]
+    threading.Timer(1.0, emulator.start).start()
+    env.reset()
+    assert "invalid_transition" not in drive(env, 5)[4]
+
+
+def test_patience_ends(make_env, emulator):
+    env = make_env(timeout_s=0.2, patience_s=0.5)
+    env.reset(seed=0)
+    emulator.kill()
+    drive(env, 3)
+    with pytest.raises(RuntimeError, match=r"did not come back within patience_s.* nothing listens"):
+        env.reset()
+
+
+def test_a_simulator_of_our_own_is_started_again_and_ends_with_us():
+    env = gym.make("CarlaDriving-v0", command=EMULATOR, port=2800, timeout_s=0.5, restart_every=2)
+    env.reset(seed=0)
+    address = env.unwrapped.server_address
+    from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+
+    control = EmulatorControl(address[1])
+    control.fault("die")
+    assert drive(env, 3)[4]["invalid_transition"]
+    env.reset()
+    first = control.status()["frame"]
+    env.reset()
+    env.reset()  # the third episode of this server: it is started anew
+    assert control.status()["frame"] <= first + 5
+    assert "invalid_transition" not in drive(env, 5)[4]
+    env.close()
+    with pytest.raises(ConnectionRefusedError):
+        control.status()
+
+
+def test_a_simulator_ends_with_a_training_that_is_killed(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import gymnasium as gym, sb3_visual_td3, os, time\n"
+        f"env = gym.make('CarlaDriving-v0', command={EMULATOR!r}, port=2840)\n"
+        "env.reset()\nprint(env.unwrapped.server_address[1], flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+
+    for _ in range(100):
+        try:
+            EmulatorControl(port).status()
+        except OSError:
+            return
+        threading.Event().wait(0.1)
+    pytest.fail("the simulator outlived its training")
+
+
+def test_the_world_is_left_as_it_was_found(make_env, emulator):
+    env = make_env(n_cars=3)
+    env.reset(seed=0)
+    assert emulator.control.status()["synchronous"] is True
+    env.close()
+    env.close()
+    status = emulator.control.status()
+    assert (status["n_actors"], status["synchronous"]) == (0, False)
+
+
+def test_a_run_ends_with_exit_code_0_without_close(emulator):
+    script = (
+        "import gymnasium as gym, numpy as np, sb3_visual_td3\n"
+        f"env = gym.make('CarlaDriving-v0', port={emulator.port})\n"
+        "env.reset(seed=0)\nfor _ in range(20): env.step(np.array([0, 0.5], np.float32))\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("n_envs", [2, 4])
+def test_parallel_environments_have_a_server_each(n_envs):
+    kwargs = {"command": EMULATOR, "port": 2900, "timeout_s": 5.0}
+    env = make_vec_env("sb3_visual_td3:CarlaDriving-v0", n_envs, seed=0, env_kwargs=kwargs, vec_env_cls=SubprocVecEnv)
+    try:
+        env.reset()
+        assert len(set(env.get_attr("server_address"))) == n_envs
+        for _ in range(20):
+            _, _, dones, infos = env.step(np.tile(AHEAD, (n_envs, 1)))
+        assert not dones.any()
+        assert all(info["distance_m"] > 0.0 for info in infos)
+    finally:
+        env.close()
+
+
+def test_two_environments_do_not_take_the_same_server(make_env, emulator):
+    make_env().reset(seed=0)
+    with pytest.raises(RuntimeError, match=f"in use by another environment: {emulator.port} .by process {os.getpid()}"):
+        make_env().reset(seed=0)
+
+
+def test_the_picture_for_people_shows_the_same_scene(make_env):
+    env = make_env(render_mode="rgb_array")
+    lite = gym.make("LiteDriving-v0", maps=["train_0"], render_mode="rgb_array")
+    env.reset(seed=1)
+    lite.reset(seed=1)
+    for _ in range(2):
+        difference = np.abs(env.render().astype(int) - lite.render()).mean()
+        assert difference < 4.0
+        env.step(AHEAD)
+        lite.step(AHEAD)
+
+
+def test_visual_td3_trains_on_it_through_a_fault(make_env, emulator):
+    env = make_env(timeout_s=0.5, patience_s=20.0)
+    model = VisualTD3("CnnPolicy", env, buffer_size=500, learning_starts=50, batch_size=8, seed=0)
+    model.learn(60)
+    emulator.control.fault("drop-frames", 3)
+    model.learn(40, reset_num_timesteps=False)
+    assert model.num_timesteps == 100
+    assert model.replay_buffer.size() == 99
+    assert env.unwrapped.n_simulator_failures == 1
+
+
+def test_nothing_is_needed_before_the_first_reset():
+    env = gym.make("CarlaDriving-v0", port=1)
+    assert env.observation_space.shape == (4, 84, 84)
+    env.close()
+
+
+def test_the_package_needs_no_carla():
+    code = (
+        "import sys; sys.modules['carla'] = None; import gymnasium as gym, sb3_visual_td3; gym.make('CarlaDriving-v0')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
