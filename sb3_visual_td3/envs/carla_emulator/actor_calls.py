@@ -11,6 +11,7 @@ from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, MASS_KG, Vehicle
 
 _WHEEL_RADIUS_M = 0.35
+_TOP_GEAR = 10
 _FRONT = 2
 """Wheels that steer: the first two of four."""
 
@@ -85,10 +86,12 @@ class ActorCalls:
 
     def on_apply_control_to_vehicle(self, number: int, control: list[Any]) -> Any:
         """Hold the pedals and the wheel; out of range they are held at its end, and what is no number is 0."""
-        throttle, steer, brake, *flags = control[:7]
+        throttle, steer, brake, hand_brake, reverse, manual, gear = control[:7]
         limits = ((throttle, 0.0), (steer, -1.0), (brake, 0.0))
         throttle, steer, brake = (min(1.0, max(low, part)) if math.isfinite(part) else 0.0 for part, low in limits)
-        self._sim.vehicle(number).control = VehicleControl(throttle, steer, brake, *flags)
+        self._sim.vehicle(number).control = VehicleControl(
+            throttle, steer, brake, bool(hand_brake), bool(reverse), bool(manual), min(_TOP_GEAR, max(-1, int(gear)))
+        )
         return NOTHING
 
     def on_apply_control_to_walker(self, number: int, control: list[Any]) -> Any:

@@ -120,7 +120,7 @@ def carve(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         plane = (normal @ one) / slope
     # A pixel that the face just touches may see its plane far beyond its edge, where that is seen at a flat angle.
-    plane = np.clip(plane, *(float(limit) for limit in (face.corners[:, 0].min(), face.corners[:, 0].max())))
+    plane = np.clip(plane, float(face.corners[:, 0].min()), float(face.corners[:, 0].max()))
     part = depth_m[top:bottom, left:right]
     is_nearer = (mask > 0) & (plane < part)
     part[is_nearer] = plane[is_nearer]

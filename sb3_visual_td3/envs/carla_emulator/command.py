@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from sb3_visual_td3.envs.lite.traffic import MAX_CARS
 
 _BAD_USAGE = 2
 _LAUNCHER_PORT = "-carla-rpc-port="
+_LAUNCHER_FLAG = re.compile("-[A-Za-z]")
 DESCRIPTION = (
     "Serve the embedded driving world in CARLA 0.9.16's protocol: CARLA's own client (pip install carla==0.9.16) and "
     "the scripts that use it run without Unreal and without a GPU."
@@ -103,7 +105,7 @@ def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
     for word in arguments:
         if word.startswith(_LAUNCHER_PORT):
             kept += ["--port", word.removeprefix(_LAUNCHER_PORT)]
-        elif not word.startswith("-") or word.startswith("--") or word == "-h":
+        elif word == "-h" or not _LAUNCHER_FLAG.match(word):
             kept.append(word)
     return kept
 

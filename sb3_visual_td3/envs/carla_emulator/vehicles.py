@@ -41,6 +41,7 @@ class Vehicle(Actor):
 
     def __post_init__(self) -> None:
         self._asked: Vector | None = None
+        self._backs = False
         self.put(self.place)
         self.before = self.motion
         """As it was one tick ago."""
@@ -104,7 +105,7 @@ class Vehicle(Actor):
             return
         x, y, _ = velocity
         speed = max(0.0, x * math.cos(self.motion.yaw_rad) - y * math.sin(self.motion.yaw_rad))
-        self.motion = self.motion._replace(speed_mps=speed)
+        self.motion, self._backs = self.motion._replace(speed_mps=speed), False
         self.velocity = velocity_of(self.pose, speed)
 
     def set_physics(self, enabled: bool) -> None:
@@ -119,9 +120,8 @@ class Vehicle(Actor):
         if self.has_physics:
             before = self.motion
             self.place = self.place._replace(z=0.0)
-            reverse = self.control.reverse
-            self.motion = _reversed(before, self.control, dt_s) if reverse else self._ahead(before, dt_s)
-            self.velocity = velocity_of(self.pose, -self.motion.speed_mps if reverse else self.motion.speed_mps)
+            self._drive_on(dt_s)
+            self.velocity = velocity_of(self.pose, -self.motion.speed_mps if self._backs else self.motion.speed_mps)
             x, y, z = ((now - then) / dt_s for now, then in zip(self.velocity, velocity_before, strict=True))
             self.acceleration = (x, y, z)
         else:
@@ -130,11 +130,20 @@ class Vehicle(Actor):
         self.turn_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
         self.before = before if self.has_physics else self.motion
 
-    def _ahead(self, motion: Motion, dt_s: float) -> Motion:
-        if self.constant_mps is not None:
-            motion = motion._replace(speed_mps=self.constant_mps)
-        driven = advance(motion, _pedals(self.control), dt_s, CAR)
-        return driven if self.constant_mps is None else driven._replace(speed_mps=self.constant_mps)
+    def _drive_on(self, dt_s: float) -> None:
+        control, constant_mps = self.control, self.constant_mps
+        if constant_mps is not None:
+            self._backs = False
+            self.motion = advance(self.motion._replace(speed_mps=constant_mps), _pedals(control), dt_s, CAR)
+            self.motion = self.motion._replace(speed_mps=constant_mps)
+            return
+        pedals = _pedals(control)
+        if control.reverse != self._backs and self.motion.speed_mps > 0.0:
+            # The engine pulls the other way: it brakes before it turns round.
+            pedals = Control(pedals.steer, 0.0, max(pedals.brake, pedals.throttle))
+        else:
+            self._backs = control.reverse
+        self.motion = (_reversed if self._backs else advance)(self.motion, pedals, dt_s, CAR)
 
     def stop(self) -> None:
         """Bring it to a stand."""
@@ -151,11 +160,10 @@ def _pedals(control: VehicleControl) -> Control:
     return Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
 
 
-def _reversed(motion: Motion, control: VehicleControl, dt_s: float) -> Motion:
+def _reversed(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
     """Drive backwards: the embedded world's car never does, but seen in a mirror it goes ahead."""
-    pedals = _pedals(control)
     mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
-    after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, CAR)
+    after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
     return after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)
 
 
