@@ -20,9 +20,9 @@ def measurement(sensor: Actor) -> bytes:
 
 
 def _position(sensor: Actor) -> bytes:
-    """Latitude and longitude in degrees, altitude in metres; the map's origin lies at 0, 0 and y points south."""
+    """Latitude and longitude in degrees, altitude in metres, as the client's ``transform_to_geolocation`` has them."""
     place = sensor.world_place
-    latitude, longitude = (math.degrees(metres / _EARTH_RADIUS_M) for metres in (-place.y, place.x))
+    latitude, longitude = (math.degrees(metres / _EARTH_RADIUS_M) for metres in (place.y, place.x))
     # In double precision: a single one has steps of a metre far from the origin.
     return b"\x93" + b"".join(_double(number) for number in (latitude, longitude, place.z))
 
