@@ -74,9 +74,7 @@ def drive_episodes(
     quiet: bool = True,
     render: bool = False,
 ) -> list[Drive]:
-    """Drive some episodes, shared out evenly between the environments.
-
-    An episode in which the simulator fails (``info["invalid_transition"]``) does not count.
+    """Drive some episodes, shared out evenly between the environments; one in which a simulator fails does not count.
 
     :param driver: what acts
     :param env: driving environments; each starts from places of its own that the seed fixes
@@ -97,15 +95,15 @@ def drive_episodes(
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
-            for index in np.flatnonzero(driving):
-                if infos[index].get("invalid_transition"):  # the simulator failed: the driver gets another episode
-                    tallies[index], dones[index] = _Tally(), False
-                    continue
+            is_valid = np.array([not info.get("invalid_transition") for info in infos])
+            for index in np.flatnonzero(driving & ~is_valid):  # the simulator failed: the driver gets another episode
+                tallies[index] = _Tally()
+            for index in np.flatnonzero(driving & is_valid):
                 tallies[index].add(float(rewards[index]), infos[index])
                 if dones[index]:
                     drives[index].append(tallies[index].drive())
                     tallies[index] = _Tally()
-            bar.update(int((driving & dones).sum()))
+            bar.update(int((driving & dones & is_valid).sum()))
             if render:
                 env.render()
     return [drive for done in drives for drive in done]
