@@ -78,8 +78,13 @@ def _report(arguments: list[str]) -> int:
 
 
 def _carla_emulator(arguments: list[str]) -> int:
-    from sb3_visual_td3.envs.carla_emulator.command import run
-
+    try:
+        from sb3_visual_td3.envs.carla_emulator.command import run
+    except ModuleNotFoundError as error:
+        if error.name != "msgpack":
+            raise
+        print("visual-td3 carla-emulator needs msgpack: pip install 'sb3-visual-td3[carla]'", file=sys.stderr)
+        return 2
     return run(arguments)
 
 

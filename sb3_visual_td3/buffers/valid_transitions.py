@@ -71,15 +71,8 @@ def add_valid(
         return
     rows = np.arange(len(infos))
     rows[invalid] = valid[0]
-    row = buffer.pos
-    add(
-        _picked(obs, rows),
-        _picked(next_obs, rows),
-        action[rows],
-        np.asarray(reward)[rows],
-        np.asarray(done)[rows],
-        [infos[index] for index in rows],
-    )
+    row, kept = buffer.pos, [infos[index] for index in rows]
+    add(_picked(obs, rows), _picked(next_obs, rows), action[rows], _picked(reward, rows), _picked(done, rows), kept)
     _end_windows(buffer, invalid, row)
 
 

@@ -87,7 +87,7 @@ def drive_episodes(
     :raises ValueError: if the environments' ``info`` does not tell of a drive
     """
     n_episodes = env.num_envs if n_episodes is None else n_episodes
-    n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
+    n_wanted = _shared_out(n_episodes, env.num_envs)
     env.seed(seed)
     observations = env.reset()
     drives: list[list[Drive]] = [[] for _ in range(env.num_envs)]
@@ -96,8 +96,7 @@ def drive_episodes(
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
             is_valid = np.array([not info.get("invalid_transition") for info in infos])
-            for index in np.flatnonzero(driving & ~is_valid):  # the simulator failed: the driver gets another episode
-                tallies[index] = _Tally()
+            tallies = [tally if valid else _Tally() for tally, valid in zip(tallies, is_valid, strict=True)]
             for index in np.flatnonzero(driving & is_valid):
                 tallies[index].add(float(rewards[index]), infos[index])
                 if dones[index]:
@@ -107,6 +106,11 @@ def drive_episodes(
             if render:
                 env.render()
     return [drive for done in drives for drive in done]
+
+
+def _shared_out(n_episodes: int, n_envs: int) -> np.ndarray:
+    """:return: how many episodes each environment drives"""
+    return np.array([(n_episodes + index) // n_envs for index in range(n_envs)])
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:

@@ -1,27 +1,19 @@
-"""What stands and moves in the emulator's world."""
+"""What stands in the emulator's world: sensors, the spectator; vehicles and walkers build upon it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from sb3_visual_td3.envs.backend import Control
-from sb3_visual_td3.envs.carla.convert import Pose
-from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl
-from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, PAINTS
+from sb3_visual_td3.envs.carla_emulator.records import STILL, Transform, Vector
 from sb3_visual_td3.envs.lite.collision import OrientedBox
-from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
-
-CAR = VehicleSettings()
-_WALKER_EXTENT_M = (0.19, 0.19, 0.93)
-_CAR_TAG, _WALKER_TAG = 14, 12
-_LOW_M = 2.0
 
 
 @dataclass(eq=False)
 class Actor:
-    """One that is no vehicle: a sensor, a walker, the spectator."""
+    """One that neither drives nor walks."""
 
     number: int
     description: list[Any]
@@ -34,137 +26,55 @@ class Actor:
     next_s: float = 0.0
     """Of a sensor: when it measures next."""
 
-    @property
+    velocity = STILL
+    acceleration = STILL
+    turn_rad_s = 0.0
+    """To the left."""
+
+    @cached_property
     def type_id(self) -> str:
         """CARLA's id of its kind."""
         return str(self.description[1])
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, str]:
         """What the client asked for."""
         return {name: value for name, _, value in self.description[2]}
 
+    def number_of(self, attribute: str, default: float) -> float:
+        """Return what the client asked for, as a number."""
+        return float(self.attributes.get(attribute, default))
+
     @property
-    def extent_m(self) -> tuple[float, float, float]:
+    def extent_m(self) -> Vector:
         """Half of its size."""
-        return _WALKER_EXTENT_M if self.type_id.startswith("walker.") else (0.0, 0.0, 0.0)
+        return STILL
 
     @property
     def tags(self) -> bytes:
         """What the semantic camera takes it for."""
-        return bytes([_WALKER_TAG]) if self.type_id.startswith("walker.") else b""
+        return b""
 
     @property
     def box(self) -> OrientedBox | None:
         """What it takes up on the ground; None: nothing."""
-        if not self.type_id.startswith("walker."):
-            return None
-        pose = self.world_place.pose
-        return OrientedBox(*pose, 2.0 * self.extent_m[0], 2.0 * self.extent_m[1])
+        return None
 
     @property
     def world_place(self) -> Transform:
         """Where it is in the world."""
         return self.place if self.parent is None else carried(self.parent.world_place, self.place)
 
+    def put(self, place: Transform) -> None:
+        """Put it somewhere in the world."""
+        self.place, self.parent = place, None
+
+    def push(self, velocity: Vector) -> None:
+        """Do nothing: it does not move by itself."""
+
     def bounding_box(self) -> list[Any]:
         """Return the record of its box, in its own axes."""
         return [[0.0, 0.0, self.extent_m[2]], list(self.extent_m), [0.0, 0.0, 0.0], self.number]
-
-
-@dataclass(eq=False)
-class Vehicle(Actor):
-    """A car that drives as the embedded world's does."""
-
-    motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
-    control: VehicleControl = field(default_factory=VehicleControl)
-    has_physics: bool = True
-    velocity_mps: float = 0.0
-    """Along its heading; negative backwards."""
-    acceleration_mps2: float = 0.0
-    turn_rad_s: float = 0.0
-    touching: set[int] = field(default_factory=set)
-    """Numbers of those it touches."""
-
-    def __post_init__(self) -> None:
-        self.put(self.place)
-
-    @property
-    def extent_m(self) -> tuple[float, float, float]:
-        """Half of its size."""
-        return 0.5 * CAR.length_m, 0.5 * CAR.width_m, 0.5 * CAR_HEIGHT_M
-
-    @property
-    def tags(self) -> bytes:
-        """What the semantic camera takes it for."""
-        return bytes([_CAR_TAG])
-
-    @property
-    def pose(self) -> Pose:
-        """Where it is, in the embedded world's coordinates."""
-        return Pose(*self.motion[:3])
-
-    @property
-    def box(self) -> OrientedBox:
-        """What it takes up on the ground."""
-        return OrientedBox(*self.motion[:3], CAR.length_m, CAR.width_m)
-
-    @property
-    def paint(self) -> int:
-        """Which of the embedded world's paints comes closest to its colour."""
-        asked = [int(part) for part in self.attributes.get("color", "225,225,220").split(",")[:3]]
-        return min(range(len(PAINTS)), key=lambda n: sum((a - b) ** 2 for a, b in zip(PAINTS[n], asked, strict=True)))
-
-    @property
-    def altitude_m(self) -> float:
-        """How high it hangs: on the ground as soon as it has physics, and where it was put low."""
-        return self.place.z if not self.has_physics and self.place.z > _LOW_M else 0.0
-
-    @property
-    def is_on_ground(self) -> bool:
-        """Whether others can touch it, and cameras see it."""
-        return self.altitude_m == 0.0
-
-    @property
-    def world_place(self) -> Transform:
-        """Where it is in the world."""
-        return Transform.of_pose(self.pose, self.altitude_m)
-
-    def put(self, place: Transform) -> None:
-        """Put it there, its wheels straight."""
-        self.place = place
-        self.motion = Motion(*place.pose, self.motion.speed_mps, 0.0)
-
-    def push(self, velocity: tuple[float, float, float]) -> None:
-        """Give it a velocity, as far as that is along its heading."""
-        x, y, _ = velocity
-        speed = x * math.cos(self.motion.yaw_rad) - y * math.sin(self.motion.yaw_rad)
-        self.motion = self.motion._replace(speed_mps=max(0.0, speed))
-        self.velocity_mps = max(0.0, speed)
-
-    def drive(self, dt_s: float) -> None:
-        """Let a tick pass."""
-        before = self.motion
-        if self.has_physics:
-            self.place = self.place._replace(z=0.0)
-            throttle, steer, brake, hand_brake, reverse, *_ = self.control
-            if reverse:  # the embedded world's car never rolls backwards: mirrored, it does
-                mirrored = before._replace(yaw_rad=before.yaw_rad + math.pi, wheel_rad=-before.wheel_rad)
-                after = advance(mirrored, Control(-steer, throttle, max(brake, float(hand_brake))), dt_s, CAR)
-                self.motion = after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)
-            else:
-                self.motion = advance(before, Control(steer, throttle, max(brake, float(hand_brake))), dt_s, CAR)
-            speed = -self.motion.speed_mps if reverse else self.motion.speed_mps
-        else:
-            speed = 0.0
-        self.acceleration_mps2 = (speed - self.velocity_mps) / dt_s if self.has_physics else 0.0
-        self.velocity_mps = speed
-        self.turn_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
-
-    def stop(self) -> None:
-        """Bring it to a stand."""
-        self.motion = self.motion._replace(speed_mps=0.0)
-        self.velocity_mps = 0.0
 
 
 def carried(carrier: Transform, relative: Transform) -> Transform:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _BOOL, _INT, _FLOAT, _STRING, _RGB = 1, 2, 3, 4, 5
-_COLOURS = ("255,75,60", "80,135,220", "225,225,220", "16,18,22", "215,170,50", "150,160,165")
-_CARS = (
+COLOURS = ("255,75,60", "80,135,220", "225,225,220", "16,18,22", "215,170,50", "150,160,165")
+CARS = (
     "audi.a2",
     "audi.etron",
     "audi.tt",
@@ -62,7 +62,7 @@ def _fixed(name: str, kind: int, value: str) -> Attribute:
 def _car(number: int, name: str) -> Blueprint:
     make, model = name.split(".")
     attributes = (
-        Attribute("color", _RGB, _COLOURS[number % len(_COLOURS)], _COLOURS),
+        Attribute("color", _RGB, COLOURS[number % len(COLOURS)], COLOURS),
         _role("autopilot"),
         Attribute("sticky_control", _BOOL, "true"),
         Attribute("terramechanics", _BOOL, "false"),
@@ -111,15 +111,43 @@ def _noise(*names: str) -> tuple[Attribute, ...]:
     return (Attribute("noise_seed", _INT, "0"), *(Attribute(f"noise_{name}", _FLOAT, "0.0") for name in names))
 
 
+def _numbers(**values: float) -> tuple[Attribute, ...]:
+    return tuple(
+        Attribute(name, _INT if isinstance(value, int) else _FLOAT, str(value)) for name, value in values.items()
+    )
+
+
 BLUEPRINTS: dict[str, Blueprint] = {
     each.id: each
     for each in (
-        *(_car(number, name) for number, name in enumerate(_CARS)),
+        *(_car(number, name) for number, name in enumerate(CARS)),
         *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation")),
         _sensor("other.collision"),
         _sensor("other.lane_invasion"),
         _sensor("other.gnss", _noise("lat_stddev", "lon_stddev", "alt_stddev")),
         _sensor("other.imu", _noise("accel_stddev_x", "accel_stddev_y", "accel_stddev_z")),
+        _sensor(
+            "other.obstacle",
+            (
+                Attribute("distance", _FLOAT, "5.0"),
+                Attribute("hit_radius", _FLOAT, "0.5"),
+                Attribute("only_dynamics", _BOOL, "false"),
+            ),
+        ),
+        _sensor("other.radar", _numbers(horizontal_fov=30.0, vertical_fov=30.0, points_per_second=1500, range=100.0)),
+        _sensor(
+            "lidar.ray_cast",
+            _numbers(
+                channels=32,
+                range=10.0,
+                points_per_second=56_000,
+                rotation_frequency=10.0,
+                upper_fov=10.0,
+                lower_fov=-30.0,
+                horizontal_fov=360.0,
+                atmosphere_attenuation_rate=0.004,
+            ),
+        ),
         *(
             Blueprint(
                 f"walker.pedestrian.{number:04d}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,30 +11,47 @@ from typing import NamedTuple
 KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
 FOR_EVER_S = 1e9
 SLOW_S = 0.2
+_NEED_A_TICK = ("hang", "die")
+_PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>every:)?(?P<tick>\d{1,9}))?")
 
 
 class Fault(NamedTuple):
-    """One that happens at a tick, or at every so many of them."""
+    """One that is there from the start, happens at a tick, or at every so many of them."""
 
     kind: str
-    tick: int
+    tick: int = 0
+    """0: from the start."""
     repeats: bool = False
+    amount: float | None = None
+    """Seconds, images or spawns; None: what ``Trouble.begin`` takes."""
+
+    @property
+    def is_from_the_start(self) -> bool:
+        """Return whether no tick is named."""
+        return self.tick == 0
 
     def is_due(self, tick: int) -> bool:
-        """Return whether it happens at this tick, counted from the server's start."""
-        return tick > 0 and (tick % self.tick == 0 if self.repeats else tick == self.tick)
+        """Return whether it happens at this tick, counted from 1 at the server's start."""
+        if self.is_from_the_start:
+            return False
+        return tick % self.tick == 0 if self.repeats else tick == self.tick
 
 
 def parse_fault(text: str) -> Fault:
-    """Read ``KIND@TICK`` or ``KIND@every:N``; without ``@`` it is so from the start.
+    """Read ``KIND[=AMOUNT][@TICK]`` or ``KIND[=AMOUNT]@every:N``; without ``@`` it is so from the start.
 
     :raises ValueError: if it is neither.
     """
-    kind, _, when = text.partition("@")
-    number = when.removeprefix("every:") or "1"
-    if kind not in KINDS or not number.isdigit() or int(number) < 1:
-        raise ValueError(f"fault {text!r}: expected KIND@TICK or KIND@every:N, KIND one of {', '.join(KINDS)}")
-    return Fault(kind, int(number), when.startswith("every:"))
+    found = _PATTERN.fullmatch(text)
+    kind = found["kind"] if found else ""
+    tick = int(found["tick"] or 0) if found else 0
+    if found is None or kind not in KINDS or (found["tick"] and tick < 1) or (kind in _NEED_A_TICK and not tick):
+        raise ValueError(
+            f"fault {text!r}: expected KIND@TICK, KIND@every:N or KIND=AMOUNT@TICK with TICK and N at least 1, "
+            f"KIND one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need a tick"
+        )
+    amount = float(found["amount"]) if found["amount"] else None
+    return Fault(kind, tick, found["every"] is not None, amount)
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""A camera anywhere and at any angle, which sees grey, depth and kinds of things; slower than the embedded world's."""
+"""A camera anywhere and at any angle: the ground and the horizon in colour, depth and CARLA's tags."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -11,146 +11,163 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator.records import Transform
-from sb3_visual_td3.envs.lite.collision import OrientedBox
-from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL
-from sb3_visual_td3.envs.lite.maps import LiteMap
+from sb3_visual_td3.envs.lite.camera import pose_matrix
+from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL, TEXEL_M
+from sb3_visual_td3.envs.lite.maps import LiteMap, load_map
+from sb3_visual_td3.envs.lite.panorama import PANORAMA_COLUMNS, PANORAMA_ROWS
 
-ROAD, ROAD_LINE, TERRAIN, SKY, CAR = 1, 24, 10, 11, 14
+ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA's semantic tags."""
 FAR_M = 1000.0
-_MARK_GREY = 175
-_LEVEL_FROM_M = ((0.0, 0), (15.0, 1), (40.0, 3))
 _FINE = 2
-"""Samples per pixel along each axis, of grey."""
-_SHADES = (0.92, 0.78, 0.85, 0.70)
+"""Samples per pixel along each axis, of the ground."""
+_MARK_GREY = 140
+"""Halfway between asphalt and paint."""
+_SKY_GREY = 150
+"""Hills and houses are darker."""
+_LEAST_HEIGHT_M = 0.05
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
-class CarBox(NamedTuple):
-    """A car as a block."""
+class _Strip(NamedTuple):
+    """Rows of the fine picture, some pixels of which are drawn from one level of the ground."""
 
-    box: OrientedBox
-    height_m: float
-    grey: int
-
-
-class _Rays(NamedTuple):
-    """Where each pixel looks: all ``(height, width)``."""
-
-    x_m: NDArray[np.float32]
-    y_m: NDArray[np.float32]
-    depth_m: NDArray[np.float32]
-    """Along the camera's axis; ``FAR_M`` where it sees the sky."""
-    azimuth_rad: NDArray[np.float32]
-    rise: NDArray[np.float32]
-    """Tangent of the elevation."""
+    level: int
+    first_row: int
+    last_row: int
+    mask: NDArray[np.bool_]
 
 
 class FreeCamera:
-    """Draws ``(height, width)`` pictures.
+    """Draws from one height and angle; where it stands and which way it faces may change from frame to frame.
 
     :param height: in pixels.
     :param width: in pixels.
     :param fov_deg: horizontal angle of view.
+    :param up_m: height above the ground.
+    :param pitch_deg: positive where it looks up.
+    :param roll_deg: positive where it leans to the right.
     """
 
-    def __init__(self, height: int, width: int, fov_deg: float) -> None:
-        self._height, self._width = height, width
-        self._focal = 0.5 * width / math.tan(math.radians(0.5 * fov_deg))
+    def __init__(self, height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> None:
+        self.height, self.width = height, width
+        self.focal = 0.5 * width / math.tan(math.radians(0.5 * fov_deg))
+        self._up_m = max(_LEAST_HEIGHT_M, up_m)
+        self._axes = axes_of(Transform(pitch=pitch_deg, roll=roll_deg))
+        forward, right, up = self._rays(1)
+        self.is_sky = up >= 0.0
+        with np.errstate(divide="ignore"):
+            depth = np.where(self.is_sky, FAR_M, self._up_m / -up)
+        self._depth_m = np.minimum(depth, FAR_M).astype(np.float32)
+        self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
+        self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
+        self._sky_rows = np.clip(
+            (PANORAMA_ROWS - 1 - up / np.maximum(np.hypot(forward, right), 1e-9) * PANORAMA_ROWS), 0, PANORAMA_ROWS - 1
+        ).astype(np.float32)
+        self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
+        self._strips = self._lay_out()
 
-    def grey(self, scene: LiteMap, place: Transform, cars: Sequence[CarBox]) -> NDArray[np.uint8]:
-        """Return the picture in grey."""
-        rays = self._rays(place, _FINE)
-        picture = np.where(rays.rise >= 0.0, _sky(scene, rays), _ground(scene, rays)).astype(np.uint8)
-        picture = np.asarray(cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA), np.uint8)
-        self._draw_cars(picture, place, cars, [car.grey for car in cars])
+    def grey(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
+        """Return the picture in grey, without what moves: ``(height, width) uint8``."""
+        fine = np.full((self.height * _FINE, self.width * _FINE), scene.ground.grey, np.uint8)
+        for strip in self._strips:
+            rows = fine[strip.first_row : strip.last_row]
+            drawn = self._warp(scene, place, strip.level, _FINE, strip.first_row, len(rows))
+            np.copyto(rows, drawn, where=strip.mask)
+        picture = np.asarray(cv2.resize(fine, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+        if self.is_sky.any():
+            np.copyto(picture, self._panorama(scene.panorama, place, cv2.INTER_LINEAR), where=self.is_sky)
         return picture
 
     def paved(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
         """Return 255 where the road is seen, elsewhere 0."""
-        rays = self._rays(place, 1)
-        seen = _looked_up(scene, rays, scene.ground.paved, PAVED_LEVEL, 0)
-        return np.where(rays.rise >= 0.0, 0, seen).astype(np.uint8)
+        matrix = scene.ground.from_world(PAVED_LEVEL) @ self._to_world(place, 1, 0)
+        seen = cv2.warpPerspective(scene.ground.paved, matrix, (self.width, self.height), flags=_WARP)
+        seen[self.is_sky] = 0
+        return np.asarray(seen, np.uint8)
 
-    def sees_sky(self, place: Transform) -> NDArray[np.bool_]:
-        """Return where nothing is seen."""
-        return np.asarray(self._rays(place, 1).rise >= 0.0)
+    def depth_m(self) -> NDArray[np.float32]:
+        """Return how far ground and sky are along the camera's axis, at most ``FAR_M``; a new array."""
+        return np.array(self._depth_m)
 
-    def depth_m(self, place: Transform, cars: Sequence[CarBox]) -> NDArray[np.float32]:
-        """Return how far everything is along the camera's axis, at most ``FAR_M``."""
-        depth = self._rays(place, 1).depth_m
-        for car in sorted(cars, key=lambda each: -self._distance_m(place, each)):
-            mask = np.zeros(depth.shape, np.uint8)
-            self._draw_cars(mask, place, [car], [255])
-            nearest = self._distance_m(place, car) - 0.5 * car.box.length_m
-            np.minimum(depth, np.float32(max(0.0, nearest)), out=depth, where=mask > 0)
-        return depth
-
-    def kinds(self, scene: LiteMap, place: Transform, cars: Sequence[CarBox]) -> NDArray[np.uint8]:
-        """Return CARLA's tag of what is seen."""
-        rays = self._rays(place, 1)
+    def kinds(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
+        """Return CARLA's tag of what is seen, without what moves."""
         paved = self.paved(scene, place) > 127
-        is_mark = paved & (_ground(scene, rays) >= _MARK_GREY)
         kinds = np.where(paved, ROAD, TERRAIN).astype(np.uint8)
-        kinds[is_mark] = ROAD_LINE
-        kinds[rays.rise >= 0.0] = SKY
-        self._draw_cars(kinds, place, cars, [CAR] * len(cars), shades=(1.0,) * 4)
+        kinds[paved & (self.grey(scene, place) >= _MARK_GREY)] = ROAD_LINE
+        if self.is_sky.any():
+            np.copyto(kinds, self._panorama(_tags_of(scene.name), place, cv2.INTER_NEAREST), where=self.is_sky)
         return kinds
 
-    def _rays(self, place: Transform, fine: int) -> _Rays:
-        columns = (np.arange(self._width * fine) + 0.5) / fine - 0.5 * self._width
-        rows = (np.arange(self._height * fine) + 0.5) / fine - 0.5 * self._height
-        right, down = np.meshgrid(columns / self._focal, rows / self._focal)
-        axes = _axes(place)
-        x, y, z = (axes[0, i] + right * axes[1, i] - down * axes[2, i] for i in range(3))
+    def _rays(self, fine: int) -> tuple[NDArray[np.float64], ...]:
+        """Return forward, right and up of every pixel's ray, whose part along the axis is 1."""
+        columns = ((np.arange(self.width * fine) + 0.5) / fine - 0.5 * self.width) / self.focal
+        rows = ((np.arange(self.height * fine) + 0.5) / fine - 0.5 * self.height) / self.focal
+        axis, right, up = self._axes
+        return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
+
+    def _lay_out(self) -> list[_Strip]:
+        """Choose for each pixel the level of the ground whose texels are as large as what it sees."""
+        _, _, up = self._rays(_FINE)
         with np.errstate(divide="ignore", invalid="ignore"):
-            depth = np.where(z < -1e-9, place.z / -z, FAR_M)
-        depth = np.clip(depth, 0.0, FAR_M)
-        rise = z / np.maximum(np.hypot(x, y), 1e-9)
-        parts = (place.x + depth * x, -(place.y + depth * y), depth, np.arctan2(-y, x), rise)
-        return _Rays(*(part.astype(np.float32) for part in parts))
+            depth = np.where(up < 0.0, self._up_m / -up, np.inf)
+            # The longer side of what a sample covers on the ground.
+            seen_m = depth / (self.focal * _FINE) * np.maximum(1.0, depth / self._up_m)
+            levels = np.clip(np.rint(np.log2(seen_m / TEXEL_M)), 0, 3)
+        levels[~(up < 0.0)] = -1
+        strips = []
+        for level in range(4):
+            is_here = levels == level
+            rows = np.flatnonzero(is_here.any(axis=1))
+            if len(rows):
+                first, last = int(rows[0]), int(rows[-1]) + 1
+                strips.append(_Strip(level, first, last, is_here[first:last]))
+        return strips
 
-    def _distance_m(self, place: Transform, car: CarBox) -> float:
-        offset = np.array([car.box.x_m - place.x, -car.box.y_m - place.y, 0.5 * car.height_m - place.z])
-        return float(offset @ _axes(place)[0])
+    def _to_world(self, place: Transform, fine: int, first_row: int) -> NDArray[np.float64]:
+        """Return the matrix from (column, row) samples, rows counted from ``first_row``, to the ground's metres."""
+        size = self.focal * fine
+        ray = np.array(
+            [
+                [0.0, 0.0, 1.0],
+                [1.0 / size, 0.0, (0.5 - 0.5 * self.width * fine) / size],
+                [0.0, 1.0 / size, (0.5 + first_row - 0.5 * self.height * fine) / size],
+            ]
+        )
+        (af, ar, au), (rf, rr, ru), (uf, ur, uu) = self._axes
+        up_m = self._up_m
+        to_camera = np.array([[up_m * af, up_m * rf, -up_m * uf], [-up_m * ar, -up_m * rr, up_m * ur], [-au, -ru, uu]])
+        x, y, yaw = place.pose
+        return np.asarray(pose_matrix(x, y, yaw) @ to_camera @ ray)
 
-    def _draw_cars(
-        self,
-        picture: NDArray[np.uint8],
-        place: Transform,
-        cars: Sequence[CarBox],
-        greys: Sequence[int],
-        shades: Sequence[float] = _SHADES,
-    ) -> None:
-        order = sorted(range(len(cars)), key=lambda n: -self._distance_m(place, cars[n]))
-        for number in order:
-            corners = self._pixels_of(place, cars[number])
-            if corners is None:
-                continue
-            for side, shade in enumerate(shades):
-                wall = corners[[side, (side + 1) % 4, (side + 1) % 4 + 4, side + 4]]
-                cv2.fillConvexPoly(picture, cv2.convexHull(wall), int(greys[number] * shade))
-            cv2.fillConvexPoly(picture, cv2.convexHull(corners[4:]), int(greys[number]))
+    def _warp(
+        self, scene: LiteMap, place: Transform, level: int, fine: int, first_row: int, n_rows: int
+    ) -> NDArray[np.uint8]:
+        matrix = scene.ground.from_world(level) @ self._to_world(place, fine, first_row)
+        drawn = cv2.warpPerspective(
+            scene.ground.levels[level],
+            matrix,
+            (self.width * fine, n_rows),
+            flags=_WARP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=scene.ground.grey,
+        )
+        return np.asarray(drawn, np.uint8)
 
-    def _pixels_of(self, place: Transform, car: CarBox) -> NDArray[np.int32] | None:
-        """Return the block's corners, four on the ground and four above; None where it is not before the camera."""
-        cos, sin = math.cos(car.box.yaw_rad), math.sin(car.box.yaw_rad)
-        half_l, half_w = 0.5 * car.box.length_m, 0.5 * car.box.width_m
-        corners = []
-        for up in (0.0, car.height_m):
-            for along, left in ((half_l, -half_w), (half_l, half_w), (-half_l, half_w), (-half_l, -half_w)):
-                x, y = car.box.x_m + along * cos - left * sin, car.box.y_m + along * sin + left * cos
-                corners.append((x - place.x, -y - place.y, up - place.z))
-        depth, right, up_ = _axes(place) @ np.array(corners).T
-        if depth.min() < 0.2 or depth.min() > 150.0:
-            return None
-        columns = 0.5 * self._width + self._focal * right / depth
-        rows = 0.5 * self._height - self._focal * up_ / depth
-        limit = 8 * max(self._width, self._height)
-        return np.asarray(np.clip(np.stack([columns, rows], axis=1), -limit, limit), np.int32)
+    def _panorama(self, panorama: NDArray[np.uint8], place: Transform, how: int) -> NDArray[np.uint8]:
+        turned = np.float32(place.pose.yaw_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
+        columns = (self._sky_columns + turned) % np.float32(PANORAMA_COLUMNS)
+        return np.asarray(cv2.remap(panorama, columns, self._sky_rows, how, borderMode=cv2.BORDER_WRAP), np.uint8)
 
 
-def _axes(place: Transform) -> NDArray[np.float64]:
-    """Return the camera's forward, right and up as rows, in CARLA's coordinates."""
+@lru_cache(maxsize=6)
+def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> FreeCamera:
+    """Return a camera, whose geometry is kept for the next frames."""
+    return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
+
+
+def axes_of(place: Transform) -> NDArray[np.float64]:
+    """Return forward, right and up of something that is turned so, as rows, in CARLA's coordinates."""
     pitch, yaw, roll = (math.radians(angle) for angle in (place.pitch, place.yaw, place.roll))
     cp, sp, cy, sy, cr, sr = (f(a) for a in (pitch, yaw, roll) for f in (math.cos, math.sin))
     return np.array(
@@ -162,26 +179,12 @@ def _axes(place: Transform) -> NDArray[np.float64]:
     )
 
 
-def _sky(scene: LiteMap, rays: _Rays) -> NDArray[np.uint8]:
-    rows, columns = scene.panorama.shape
-    column = (rays.azimuth_rad / (2.0 * np.pi) % 1.0) * columns
-    row = np.clip(rows - 1 - rays.rise * rows, 0, rows - 1)
-    sky = cv2.remap(scene.panorama, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return np.asarray(sky, np.uint8)
-
-
-def _ground(scene: LiteMap, rays: _Rays) -> NDArray[np.uint8]:
-    picture: NDArray[np.uint8] | None = None
-    for from_m, level in _LEVEL_FROM_M:
-        drawn = _looked_up(scene, rays, scene.ground.levels[level], level, scene.ground.grey)
-        picture = drawn if picture is None else np.where(rays.depth_m >= from_m, drawn, picture)
-    assert picture is not None
-    return picture
-
-
-def _looked_up(scene: LiteMap, rays: _Rays, raster: NDArray[np.uint8], level: int, outside: int) -> NDArray[np.uint8]:
-    matrix = scene.ground.from_world(level)
-    columns = (rays.x_m * matrix[0, 0] + matrix[0, 2]).astype(np.float32)
-    rows = (rays.y_m * matrix[1, 1] + matrix[1, 2]).astype(np.float32)
-    found = cv2.remap(raster, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
-    return np.asarray(found, np.uint8)
+@cache
+def _tags_of(map_name: str) -> NDArray[np.uint8]:
+    """Return the panorama as tags: the hills, all of one grey, are taken for woods, what else is dark for houses."""
+    panorama = load_map(map_name).panorama
+    dark = panorama[panorama < _SKY_GREY]
+    hills = int(np.bincount(dark).argmax()) if len(dark) else 0
+    tags = np.where(panorama < _SKY_GREY, BUILDING, SKY).astype(np.uint8)
+    tags[panorama == hills] = VEGETATION
+    return tags

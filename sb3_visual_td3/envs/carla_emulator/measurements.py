@@ -1,46 +1,41 @@
-"""What sensors other than cameras send."""
+"""What a satellite receiver and an inertial unit measure."""
 
 from __future__ import annotations
 
 import math
 
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Vehicle
+from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.protocol import packed
-from sb3_visual_td3.envs.carla_emulator.records import GNSS_SENSOR, IMU_SENSOR
+from sb3_visual_td3.envs.carla_emulator.records import GNSS_SENSOR, IMU_SENSOR, Transform
 
 KINDS = {"sensor.other.gnss": GNSS_SENSOR, "sensor.other.imu": IMU_SENSOR}
 _EARTH_RADIUS_M = 6_378_137.0
-"""Of the WGS 84 ellipsoid, which the maps' projection names."""
+_SCALE = 0.9996
+"""What CARLA 0.9.16's client takes for the projection's, whatever the map says."""
 _GRAVITY_MPS2 = 9.81
 
 
 def measurement(sensor: Actor) -> bytes:
     """Return the body of what a GNSS receiver or an inertial unit measures."""
-    return _position(sensor) if sensor.type_id.endswith("gnss") else _inertia(sensor)
+    return packed(list(geolocation(sensor.world_place)) if sensor.type_id.endswith("gnss") else _inertia(sensor))
 
 
-def _position(sensor: Actor) -> bytes:
-    """Latitude and longitude in degrees, altitude in metres, as the client's ``transform_to_geolocation`` has them."""
-    place = sensor.world_place
-    latitude, longitude = (math.degrees(metres / _EARTH_RADIUS_M) for metres in (place.y, place.x))
-    # In double precision: a single one has steps of a metre far from the origin.
-    return b"\x93" + b"".join(_double(number) for number in (latitude, longitude, place.z))
+def geolocation(place: Transform) -> tuple[float, float, float]:
+    """Return latitude and longitude in degrees and the altitude in metres, as ``Map.transform_to_geolocation`` does.
+
+    A sphere's transverse Mercator projection around 0, 0. As in the client of 0.9.16, y grows to the north.
+    Source: Snyder 1987, "Map Projections: A Working Manual", eq. 8-6 and 8-7.
+    """
+    across, along = place.x / (_EARTH_RADIUS_M * _SCALE), place.y / (_EARTH_RADIUS_M * _SCALE)
+    latitude = math.asin(math.sin(along) / math.cosh(across))
+    return math.degrees(latitude), math.degrees(math.atan2(math.sinh(across), math.cos(along))), place.z
 
 
-def _double(number: float) -> bytes:
-    import msgpack
-
-    data: bytes = msgpack.packb(number, use_single_float=False)
-    return data
-
-
-def _inertia(sensor: Actor) -> bytes:
-    """Acceleration in m/s², turn rates in rad/s, and the compass in radians, 0 in the north (-y)."""
-    carrier = sensor.parent
-    ahead, turn = 0.0, 0.0
-    sideways = 0.0
-    if isinstance(carrier, Vehicle):
-        ahead, turn = carrier.acceleration_mps2, -carrier.turn_rad_s
-        sideways = carrier.velocity_mps * turn
-    compass = math.radians(sensor.world_place.yaw) + 0.5 * math.pi
-    return packed([[ahead, sideways, _GRAVITY_MPS2], [0.0, 0.0, turn], compass % (2.0 * math.pi)])
+def _inertia(sensor: Actor) -> list[object]:
+    """Acceleration in m/s² and turn rates in rad/s, both in the sensor's axes; the compass: 0 in the north, -y."""
+    yaw = math.radians(sensor.world_place.yaw)
+    x, y, z = (0.0, 0.0, 0.0) if sensor.parent is None else sensor.parent.acceleration
+    turn_rad_s = 0.0 if sensor.parent is None else -sensor.parent.turn_rad_s
+    forward, right = x * math.cos(yaw) + y * math.sin(yaw), y * math.cos(yaw) - x * math.sin(yaw)
+    compass = (yaw + 0.5 * math.pi) % (2.0 * math.pi)
+    return [[forward, right, z + _GRAVITY_MPS2], [0.0, 0.0, turn_rad_s], compass]

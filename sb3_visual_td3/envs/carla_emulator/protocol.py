@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-_REQUEST, _RESPONSE = 0, 1
+NOTHING = object()
+"""What a call returns that returns nothing."""
+_RESPONSE = 1
 
 
 class CallError(Exception):
@@ -44,8 +46,8 @@ class CallReader:
 
 
 def packed(value: Any) -> bytes:
-    """Return a value as msgpack, floats in single precision as CARLA has them."""
-    data: bytes = msgpack.packb(value, use_bin_type=True, use_single_float=True)
+    """Return a value as msgpack; floats stay double, for a step of 0.05 s is to come back as it was sent."""
+    data: bytes = msgpack.packb(value, use_bin_type=True)
     return data
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sb3_visual_td3.envs.carla.convert import Pose, from_carla, to_carla
 
 WORLD_SENSOR, RGB_SENSOR, DEPTH_SENSOR, SEMANTIC_SENSOR = 17, 13, 1, 14
-COLLISION_SENSOR, GNSS_SENSOR, IMU_SENSOR = 0, 4, 5
+COLLISION_SENSOR, GNSS_SENSOR, IMU_SENSOR, OBSTACLE_SENSOR, RADAR_SENSOR, LIDAR_SENSOR = 0, 4, 5, 7, 9, 11
 
 _TOKEN = struct.Struct("<IHBB16s")
 _HEADER = struct.Struct("<QQd6f")
@@ -18,6 +18,13 @@ _WORLD = struct.Struct("<Qdf3iI")
 _ACTOR = struct.Struct("<IB15f54s")
 _VEHICLE = struct.Struct("<3f3?ifB?IB")
 _TCP, _HOST_OF_THE_CLIENT = 1, 0
+
+SPEED_LIMIT_KMH = 50.0
+_GREEN_LIGHT = 2
+
+Vector = tuple[float, float, float]
+"""x, y and z in CARLA's axes."""
+STILL: Vector = (0.0, 0.0, 0.0)
 
 
 class Transform(NamedTuple):
@@ -87,8 +94,8 @@ def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[
 def actor_state(
     number: int,
     place: Transform,
-    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    acceleration: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    velocity: Vector = STILL,
+    acceleration: Vector = STILL,
     turn_deg_s: float = 0.0,
     more: bytes = b"",
 ) -> bytes:
@@ -96,12 +103,15 @@ def actor_state(
     return _ACTOR.pack(number, 1, *place, *velocity, 0.0, 0.0, turn_deg_s, *acceleration, more)
 
 
-def vehicle_state(control: VehicleControl, speed_limit_kmh: float = 50.0) -> bytes:
-    """Return what is special about a vehicle's state."""
-    throttle, steer, brake, *flags, gear = control
-    return _VEHICLE.pack(throttle, steer, brake, *flags, gear or 1, speed_limit_kmh, 0, False, 0, 0)
+def vehicle_state(control: VehicleControl) -> bytes:
+    """Return what is special about a vehicle's state; it stands before no traffic light."""
+    throttle, steer, brake, hand_brake, reverse, manual, gear = control
+    gear = gear if manual else -1 if reverse else 1
+    return _VEHICLE.pack(
+        throttle, steer, brake, hand_brake, reverse, manual, gear, SPEED_LIMIT_KMH, _GREEN_LIGHT, False, 0, 0
+    )
 
 
-def velocity_of(pose: Pose, speed_mps: float) -> tuple[float, float, float]:
+def velocity_of(pose: Pose, speed_mps: float) -> Vector:
     """Return a speed along a direction of the embedded world as CARLA's velocity."""
     return speed_mps * math.cos(pose.yaw_rad), -speed_mps * math.sin(pose.yaw_rad), 0.0

@@ -7,10 +7,12 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
+from sb3_visual_td3.envs.carla_emulator.city_traffic import CityTraffic
 from sb3_visual_td3.envs.carla_emulator.faults import Fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, answer
 from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, Simulation
@@ -18,6 +20,8 @@ from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _BACKLOG = 16
 _CHUNK_BYTES = 65_536
+_PATIENCE_S = 5.0
+_SLACK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ class EmulatorSettings:
     is_realtime: bool = False
     """Whether synchronous ticks, too, take as long as the time that they simulate."""
     faults: tuple[Fault, ...] = ()
+    n_cars: int = 0
+    """Cars that the server drives itself."""
+    seed: int = 0
+    """Of those cars."""
+    is_quiet: bool = False
+    """Whether calls that it does not know are passed over in silence."""
 
 
 class EmulatorServer:
@@ -46,22 +56,21 @@ class EmulatorServer:
         self.port, self.stream_port = listener.getsockname()[1], stream_listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._streams = StreamServer(self._selector, stream_listener)
-        self._simulation = Simulation(settings.map_name, self._streams, self.stream_port, settings.faults)
-        self._calls = Calls(self._simulation, self.stream_port)
-        self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept())
+        traffic = CityTraffic(settings.n_cars, settings.seed)
+        self._simulation = Simulation(settings.map_name, self._streams, self.stream_port, settings.faults, traffic)
+        self._calls = Calls(self._simulation, self._streams, self.stream_port)
+        self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(listener))
         self._next_tick_s = 0.0
 
-    def serve(self, is_stopped: Callable[[], bool]) -> None:
-        """Serve until told to stop.
-
-        :param is_stopped: asked again and again.
-        """
-        while not is_stopped():
+    def serve(self) -> NoReturn:
+        """Serve until an exception, such as a signal's handler raises."""
+        while True:
             for key, events in self._selector.select(self._pause_s()):
                 key.data(events)
             if not self._simulation.is_synchronous and time.monotonic() >= self._next_tick_s:
-                self._next_tick_s = time.monotonic() + (self._simulation.step_s or DEFAULT_STEP_S)
+                # From when it was due, so that the pace is kept; after a pause it does not catch up.
+                due_s = max(self._next_tick_s, time.monotonic() - _SLACK_S)
+                self._next_tick_s = due_s + (self._simulation.step_s or DEFAULT_STEP_S)
                 self._simulation.tick()
 
     def close(self) -> None:
@@ -71,14 +80,15 @@ class EmulatorServer:
                 key.fileobj.close()
         self._selector.close()
 
-    def _pause_s(self) -> float:
+    def _pause_s(self) -> float | None:
         if self._simulation.is_synchronous:
-            return 0.2
-        return min(0.2, max(0.0, self._next_tick_s - time.monotonic()))
+            return None
+        return max(0.0, self._next_tick_s - time.monotonic())
 
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_PATIENCE_S)  # with one that does not read its answers
         reader = CallReader()
         self._selector.register(connection, selectors.EVENT_READ, lambda _: self._read(connection, reader))
 
@@ -90,7 +100,7 @@ class EmulatorServer:
             for call in reader.read(received):
                 self._pace(call.name)
                 result, complaint = self._calls.answer(call.name, call.arguments)
-                if complaint:
+                if complaint and not self._settings.is_quiet:
                     print(f"carla-emulator: {complaint}", file=sys.stderr, flush=True)
                 if call.wants_answer:
                     connection.sendall(answer(call.number, result))

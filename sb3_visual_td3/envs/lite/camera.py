@@ -95,7 +95,7 @@ class Camera:
         middle = (1.0 + yaw_rad / _TURN % 1.0) * self._n_sky_columns
         columns = (self._sky_columns + middle).astype(np.intp)
         np.take(self._sky(scene), columns, axis=1, out=frame[: self._horizon], mode="clip")
-        to_world = _pose_matrix(x_m, y_m, yaw_rad)
+        to_world = pose_matrix(x_m, y_m, yaw_rad)
         matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
         for strip, matrix in zip(self._strips, matrices, strict=True):
             self._draw_strip(frame[strip.first_row : strip.last_row], strip, scene.ground, matrix)
@@ -106,7 +106,7 @@ class Camera:
         mask = np.zeros((self._height, self._width), np.uint8)
         rows = mask[self._horizon :]
         to_vehicle = self._to_vehicle(self._horizon, 1)
-        matrix = scene.ground.from_world(level) @ _pose_matrix(x_m, y_m, yaw_rad) @ to_vehicle
+        matrix = scene.ground.from_world(level) @ pose_matrix(x_m, y_m, yaw_rad) @ to_vehicle
         cv2.warpPerspective(scene.ground.paved, matrix, rows.shape[::-1], dst=rows, flags=_WARP)
         return mask
 
@@ -166,6 +166,7 @@ class Camera:
         return self._skies[scene.name]
 
 
-def _pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
+def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
+    """Return the 3x3 matrix from homogeneous (forward, left) metres from a vehicle to the world's."""
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
     return np.array([[cos, -sin, x_m], [sin, cos, y_m], [0.0, 0.0, 1.0]])

@@ -25,6 +25,7 @@ _LAND = _table(0.86, 1.06, 0.62)
 _ROAD = _table(1.0, 1.0, 1.0)
 _GROUND = np.concatenate([_LAND, _ROAD])
 """Of land, and 256 entries further on of the road."""
+_ALL = np.concatenate([_GROUND, _SKY])
 
 
 def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
@@ -39,3 +40,15 @@ def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> N
     ground = grey[horizon:].astype(np.intp) + ((paved[horizon:] >> 7).astype(np.intp) << 8)
     np.take(_GROUND, ground, axis=0, out=colours[horizon:], mode="clip")
     return colours
+
+
+def tinted_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return a picture in colour like ``tinted``, for a camera that looks anywhere.
+
+    :param grey: ``(height, width) uint8``.
+    :param paved: likewise: 128 or more where the road is seen.
+    :param is_sky: ``(height, width)``, where neither road nor land is seen.
+    """
+    entry = grey.astype(np.intp) + ((paved >> 7).astype(np.intp) << 8)
+    entry[is_sky] = grey[is_sky].astype(np.intp) + 512
+    return np.take(_ALL, entry, axis=0)

@@ -98,18 +98,28 @@ class Traffic:
         ]
         self._gather()
 
-    def advance(self, dt_s: float, ego: Ego) -> None:
-        """Let every car drive for ``dt_s`` seconds."""
+    def advance(self, dt_s: float, *egos: Ego) -> None:
+        """Let every car drive for ``dt_s`` seconds.
+
+        :param dt_s: in seconds.
+        :param egos: the vehicles, one or more, that others drive on the same road.
+        """
         for lane, (line, cars) in enumerate(zip(self._lines, self._lanes, strict=True)):
-            is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
-            ego_along_m = line.along_at(ego.nearest) if is_blocked else None
-            wanted = self._accelerations(line, cars, ego_along_m, -ego.speed_along_mps if lane else ego.speed_along_mps)
+            wanted = self._wanted(lane, line, cars, egos[0])
+            for ego in egos[1:]:
+                wanted = list(map(min, wanted, self._wanted(lane, line, cars, ego)))
             for car, acceleration in zip(cars, wanted, strict=True):
                 speed = car.speed_mps + acceleration * dt_s
                 speed = speed if speed > 0.0 else 0.0
                 car.along_m = (car.along_m + 0.5 * (car.speed_mps + speed) * dt_s) % line.length_m
                 car.speed_mps = speed
         self._place_boxes()
+
+    def remove(self, number: int) -> None:
+        """Take a car off the road: the others' numbers in ``cars``, ``boxes`` and ``paints`` move up."""
+        gone = self.cars[number]
+        self._lanes = [[car for car in cars if car is not gone] for cars in self._lanes]
+        self._gather()
 
     def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
         """Return whether the ego vehicle, standing here, touches a car."""
@@ -160,6 +170,11 @@ class Traffic:
             desired = float(rng.uniform(settings.min_desired_mps, settings.max_desired_mps))
             cars.append(Car(lane, along_m, 0.5 * desired, desired, int(rng.integers(N_PAINTS))))
         return cars
+
+    def _wanted(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
+        is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
+        ego_along_m = line.along_at(ego.nearest) if is_blocked else None
+        return self._accelerations(line, cars, ego_along_m, -ego.speed_along_mps if lane else ego.speed_along_mps)
 
     def _accelerations(self, line: LaneLine, cars: list[Car], ego_along_m: float | None, ego_mps: float) -> list[float]:
         """Return what each car of a lane asks for: it follows the next car, or the ego vehicle where that is nearer."""

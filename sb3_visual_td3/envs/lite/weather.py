@@ -47,6 +47,14 @@ class Sky(NamedTuple):
         clear = math.exp(-self.haze_per_m * distance_m)
         return (self.ambient + lit) * clear, self.haze_grey * (1.0 - clear)
 
+    def gains_and_veils(
+        self, distances_m: NDArray[np.float32], sides: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the same for many places: new arrays."""
+        lit = np.float32(self.beam) * np.exp(-distances_m / np.float32(_BEAM_M) - (sides / np.float32(_HALF_BEAM)) ** 2)
+        clear = np.exp(np.float32(-self.haze_per_m) * distances_m)
+        return (np.float32(self.ambient) + lit) * clear, np.float32(self.haze_grey) * (np.float32(1.0) - clear)
+
 
 def choose_sky(weather: str, scene_seed: int) -> Sky | None:
     """Return the light that ``scene_seed`` gives to ``weather``; ``None`` for a clear day as it always looks.

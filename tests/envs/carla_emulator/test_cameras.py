@@ -5,14 +5,18 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.carla.convert import Pose
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Vehicle, carried
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, carried
 from sb3_visual_td3.envs.carla_emulator.cameras import image_message
-from sb3_visual_td3.envs.carla_emulator.free_camera import CAR, FAR_M, ROAD, ROAD_LINE, SKY, CarBox, FreeCamera
+from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LINE, SKY, axes_of
 from sb3_visual_td3.envs.carla_emulator.records import Transform
+from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
+from sb3_visual_td3.envs.carla_emulator.walkers import Walker
+from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.lite.camera import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PICTURE_BANDS, Camera
-from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.maps import load_map
 from sb3_visual_td3.envs.lite.tint import tinted
+
+CAR, PEDESTRIAN = 14, 12
 
 
 @pytest.fixture(scope="module")
@@ -57,33 +61,85 @@ def test_the_free_camera_agrees_with_the_usual_one(scene):
 
 def test_depth_is_the_height_of_the_camera_over_the_rows_below_the_horizon(scene):
     car = vehicle(scene)
-    blue, green, red, _ = np.moveaxis(image(camera(car, "depth"), scene, [car]).astype(float), -1, 0)
-    depth_m = (red + green * 256 + blue * 65_536) / (256**3 - 1) * FAR_M
+    depth_m = metres(image(camera(car, "depth"), scene, [car]))
     assert depth_m[:42].min() == FAR_M
     for row in (60, 83):
         assert depth_m[row, 42] == pytest.approx(CAMERA_HEIGHT_M * 42.0 / (row + 0.5 - 42.0), rel=1e-3)
 
 
-def test_a_car_ahead_is_nearer_than_the_road_and_has_its_own_tag(scene):
+def metres(picture):
+    blue, green, red, _ = np.moveaxis(picture.astype(float), -1, 0)
+    return (red + green * 256 + blue * 65_536) / (256**3 - 1) * FAR_M
+
+
+def test_a_car_ahead_has_its_own_tag_and_depth(scene):
     car, other = vehicle(scene), vehicle(scene, ahead=24, number=2)
     tags = image(camera(car, "semantic_segmentation"), scene, [car, other])[..., 2]
     assert set(np.unique(tags)) >= {ROAD, ROAD_LINE, SKY, CAR}
     assert tags[0, 0] == SKY
-    empty = FreeCamera(84, 84, 90.0).depth_m(carried(car.world_place, Transform(2.0, 0.0, 1.5)), [])
-    box = CarBox(other.box, 1.45, 100)
-    full = FreeCamera(84, 84, 90.0).depth_m(carried(car.world_place, Transform(2.0, 0.0, 1.5)), [box])
+    empty = metres(image(camera(car, "depth"), scene, [car]))
+    full = metres(image(camera(car, "depth"), scene, [car, other]))
     assert (full <= empty).all()
-    assert 5.0 < full[tags == CAR].min() < 10.0
+    assert (full < empty)[tags == CAR].mean() > 0.9
+    assert (full == empty)[tags != CAR].mean() > 0.99
+    # 24 half metres on, less the camera's place and half a car; the road bends a little.
+    assert full[tags == CAR].min() == pytest.approx(12.0 - 2.0 - 2.2, abs=0.2)
+
+
+def test_depth_of_a_wall_is_that_of_its_plane_not_of_its_middle(scene):
+    """A long side that leads away from the camera is nearer at one end."""
+    carrier = vehicle(scene)
+    beside = Vehicle(2, carrier.description, carried(carrier.world_place, Transform(9.0, -3.0)))
+    depth, tags = (
+        image(camera(carrier, kind, size=(320, 240)), scene, [beside]) for kind in ("depth", "semantic_segmentation")
+    )
+    on_car = metres(depth)[145][tags[145, :, 2] == CAR]
+    assert on_car.min() == pytest.approx(9.0 - 2.2 - 2.0, abs=0.05)
+    # This row looks 25.5 pixels down: it meets the body's lower edge, 0.2 m up, there.
+    assert on_car.max() == pytest.approx((1.5 - 0.2) * 160.0 / 25.5, abs=0.15)
 
 
 def test_from_above_north_is_where_it_should_be(scene):
     """A camera that looks straight down sees a car east of it to the right of its middle when it faces north."""
-    box = CarBox(OrientedBox(5.0, 0.0, 0.0, 4.4, 1.8), 1.45, 255)
-    above = Transform(0.0, 0.0, 20.0, -90.0, -90.0)  # CARLA: yaw -90 faces -y, which is north
-    picture = FreeCamera(100, 100, 90.0).kinds(scene, above, [box])
-    rows, columns = np.nonzero(picture == CAR)
+    place = vehicle(scene).world_place
+    east = Vehicle(2, [0, "vehicle.tesla.model3", []], Transform(place.x + 5.0, place.y))
+    above = Transform(place.x, place.y, 20.0, -90.0, -90.0)  # CARLA: yaw -90 faces -y, which is north
+    sensor = camera(None, "semantic_segmentation", size=(100, 100), place=above)
+    rows, columns = np.nonzero(image(sensor, scene, [east])[..., 2] == CAR)
     assert abs(rows.mean() - 49.5) < 3.0
     assert columns.mean() == pytest.approx(49.5 + 50.0 * 5.0 / 19.0, abs=3.0)
+
+
+@pytest.mark.parametrize(("pitch", "roll"), [(-20.0, 0.0), (10.0, 0.0), (-5.0, 30.0), (-89.0, 0.0)])
+def test_the_ground_is_where_a_ray_meets_it(scene, pitch, roll):
+    """Depth, by plain trigonometry for single pixels: a naive twin."""
+    eye = Transform(0.0, 0.0, 3.0, pitch, 40.0, roll)
+    depth = metres(image(camera(None, "depth", size=(80, 60), place=eye), scene, []))
+    forward, right, up = axes_of(eye)
+    for row, column in ((5, 5), (30, 40), (59, 79), (50, 3), (0, 79)):
+        ray = forward + (column + 0.5 - 40.0) / 40.0 * right - (row + 0.5 - 30.0) / 40.0 * up
+        expected = min(FAR_M, 3.0 / -ray[2]) if ray[2] < 0.0 else FAR_M
+        assert depth[row, column] == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("at", [Transform(2.0, 0.0, 1.5), Transform(-5.5, 0.0, 2.8, -15.0)])
+def test_weather_reaches_every_camera(scene, at):
+    car = vehicle(scene)
+    noon, night = (
+        np.frombuffer(image_message(camera(car, place=at), scene, sky, [car], 0)[12:], np.uint8).mean()
+        for sky in (None, sky_of([*CLEAR_NOON[:5], -30.0, *CLEAR_NOON[6:]]))
+    )
+    assert night < 0.7 * noon
+
+
+def test_people_are_seen(scene):
+    car = vehicle(scene)
+    pedestrian = Walker(3, [0, "walker.pedestrian.0001", []], carried(car.world_place, Transform(8.0, 1.0)))
+    tags = image(camera(car, "semantic_segmentation"), scene, [car, pedestrian])[..., 2]
+    rows, columns = np.nonzero(tags == PEDESTRIAN)
+    assert columns.min() > 42  # to the right
+    assert (np.ptp(rows) + 1) / 42.0 * 6.0 == pytest.approx(1.86, abs=0.2)
+    assert (image(camera(car), scene, [car, pedestrian]) != image(camera(car), scene, [car])).any()
 
 
 def test_what_is_carried_turns_with_its_carrier():

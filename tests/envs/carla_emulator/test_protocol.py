@@ -37,8 +37,9 @@ def test_answers_are_wrapped_as_the_client_expects():
     assert msgpack.unpackb(protocol.answer(7, protocol.void_failure("no"))) == [1, 7, None, [[True, ["no"]]]]
 
 
-def test_floats_are_sent_in_single_precision():
-    assert protocol.packed(1.0) == b"\xca\x3f\x80\x00\x00"
+def test_floats_are_sent_in_double_precision():
+    """A fixed step of 0.05 s would come back as 0.05000000075 in single precision, and be set so by a script."""
+    assert protocol.packed(0.05) == b"\xcb" + struct.pack(">d", 0.05)
 
 
 def test_the_layouts_have_the_sizes_of_carla_0_9_16():
@@ -52,7 +53,9 @@ def test_the_layouts_have_the_sizes_of_carla_0_9_16():
     assert struct.unpack_from("<IB6f", state) == (8, 1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert len(records.world_body(1, 0.0, 0.05, [state, state])) == 36 + 2 * 119
     vehicle = records.vehicle_state(records.VehicleControl(0.25, -0.5, 1.0, hand_brake=True))
-    assert struct.unpack_from("<3f?", vehicle) == (0.25, -0.5, 1.0, True)
+    assert struct.unpack_from("<3f3?if", vehicle) == (0.25, -0.5, 1.0, True, False, False, 1, records.SPEED_LIMIT_KMH)
+    backwards = records.vehicle_state(records.VehicleControl(reverse=True))
+    assert struct.unpack_from("<3f3?i", backwards)[-1] == -1
     assert len(vehicle) == 30
     assert records.image_body(2, 1, 90.0, bytes(8)) == struct.pack("<IIf", 2, 1, 90.0) + bytes(8)
 
@@ -86,25 +89,43 @@ def test_every_definition_has_the_six_fields_of_an_attribute():
     [
         ("die@500", Fault("die", 500)),
         ("hang@every:20", Fault("hang", 20, True)),
-        ("wrong-version", Fault("wrong-version", 1)),
+        ("wrong-version", Fault("wrong-version", 0)),
+        ("hang=2.5@7", Fault("hang", 7, False, 2.5)),
+        ("drop-frames=3@every:9", Fault("drop-frames", 9, True, 3.0)),
+        ("slow=0.05", Fault("slow", 0, False, 0.05)),
     ],
 )
 def test_faults_are_read_from_the_command_line(text, expected):
     assert parse_fault(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "boom@3", "die@0", "die@-1", "die@every:", "die@x", "hang@every:x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "boom@3",
+        "die@0",
+        "die@-1",
+        "die@every:",
+        "die@every:0",
+        "die@x",
+        "hang@every:x",
+        "die",
+        "hang=3",
+        "slow=x@1",
+    ],
+)
 def test_a_fault_that_is_none_is_refused(text):
-    if text == "die@every:":
-        assert parse_fault(text) == Fault("die", 1, True)
-        return
     with pytest.raises(ValueError, match="expected KIND"):
         parse_fault(text)
 
 
 def test_faults_are_due_once_or_again_and_again():
-    assert [tick for tick in range(7) if Fault("slow", 3).is_due(tick)] == [3]
-    assert [tick for tick in range(7) if Fault("slow", 3, True).is_due(tick)] == [3, 6]
+    assert [tick for tick in range(1, 8) if Fault("slow").is_due(tick)] == []
+    assert Fault("slow").is_from_the_start
+    assert not Fault("slow", 1).is_from_the_start
+    assert [tick for tick in range(1, 8) if Fault("slow", 3).is_due(tick)] == [3]
+    assert [tick for tick in range(1, 8) if Fault("slow", 3, True).is_due(tick)] == [3, 6]
 
 
 def test_trouble_counts_down():

@@ -1,13 +1,18 @@
 """Cameras that save to disk: one that looks down from above, and one on a vehicle, at a sensor_tick."""
 
-import sys
+import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import carla
 
-folder = Path(sys.argv[2])
-client = carla.Client("localhost", int(sys.argv[1]))
+parser = argparse.ArgumentParser()
+parser.add_argument("--host", default="localhost")
+parser.add_argument("--port", default=2000, type=int)
+args = parser.parse_args()
+folder = Path(tempfile.mkdtemp())
+client = carla.Client(args.host, args.port)
 client.set_timeout(5.0)
 world = client.get_world()
 library = world.get_blueprint_library()
@@ -39,3 +44,4 @@ for name in ("above", "hood"):
     pictures = sorted(folder.glob(f"{name}_*.png"))
     assert 5 <= len(pictures) <= 15, pictures
     assert pictures[-1].stat().st_size > 2_000
+print("done")

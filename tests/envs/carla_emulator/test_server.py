@@ -1,0 +1,459 @@
+"""The server as a process, seen through its sockets alone: no client of CARLA's is needed."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import msgpack
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
+from tests.envs.carla_emulator.wire import Stream, WireClient, actors_of
+
+CAMERA = {"image_size_x": 84, "image_size_y": 84, "fov": 90.0}
+MOUNT = (2.0, 0.0, 1.5, 0.0, 0.0, 0.0)
+
+
+def world_stream(client):
+    _, (token,) = client.call("get_episode_info")
+    return client.subscribe(token)
+
+
+def camera_on_a_car(client):
+    car, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
+    camera, token = client.spawn("sensor.camera.rgb", MOUNT, car, **CAMERA)
+    stream = client.subscribe(token)
+    stream.settle(client)
+    return car, camera, stream
+
+
+def test_a_fresh_server_ticks_by_itself_in_real_time(own_emulator):
+    with WireClient(own_emulator.port) as client:
+        stream = world_stream(client)
+        first = stream.next()
+        begin = time.monotonic()
+        for _ in range(20):
+            last = stream.next()
+        assert last[1] - first[1] == 20
+        assert last[2] - first[2] == pytest.approx(1.0)
+        assert time.monotonic() - begin == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_synchronous_server_waits_for_its_cue_and_sends_the_world_before_it_answers(client, emulator):
+    stream = world_stream(client)
+    frame = stream.settle(client)[1]
+    time.sleep(0.2)
+    assert emulator.control.status()["frame"] == frame
+    for _ in range(100):
+        frame = client.tick()
+        assert stream.next()[1] == frame, "it lay in the buffer when the answer came"
+
+
+@pytest.mark.parametrize("step_s", [0.05, 1.0 / 30.0, 0.01])
+def test_settings_come_back_as_they_were_sent(client, step_s):
+    client.synchronous(step_s)
+    settings = client.call("get_episode_settings")
+    assert settings[:3] == [True, False, [True, step_s]]
+    stream = world_stream(client)
+    before = stream.settle(client)[2]
+    client.tick()
+    _, _, seconds, _, body = stream.next()
+    assert seconds - before == pytest.approx(step_s)
+    assert struct.unpack_from("<Qdf", body)[2] == pytest.approx(step_s)
+
+
+def test_a_camera_sends_one_image_per_tick_of_the_size_asked_for(client):
+    _, _, stream = camera_on_a_car(client)
+    frame = client.tick()
+    sensor, seen, _, place, body = stream.next()
+    assert (sensor, seen) == (13, frame)
+    assert struct.unpack_from("<IIf", body) == (84, 84, 90.0)
+    pixels = np.frombuffer(body[12:], np.uint8).reshape(84, 84, 4)
+    assert (pixels[..., 3] == 255).all()
+    assert pixels.std() > 10.0
+    assert place[2] == pytest.approx(1.5)
+
+
+def test_sensor_tick_is_kept(client):
+    car, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
+    _, token = client.spawn("sensor.other.imu", (0.0,) * 6, car, sensor_tick=0.2)
+    stream = client.subscribe(token)
+    stream.settle(client)
+    client.tick(41)
+    frames = [stream.next()[1] for _ in range(10)]
+    assert np.diff(frames).tolist() == [4] * 9
+
+
+def test_unknown_calls_and_misshapen_ones_are_answered_and_the_connection_lives(capfd):
+    with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
+        with pytest.raises(RuntimeError, match="does not know the call 'make_coffee'"):
+            client.call("make_coffee", 1, 2)
+        for name, arguments in (
+            ("spawn_actor", ()),
+            ("spawn_actor", (1, 2)),
+            ("apply_batch", ([[[1, []]]], False)),
+            ("apply_batch", (7,)),
+            ("apply_control_to_vehicle", (1, [1.0])),
+            ("set_actor_transform", (1, [[0, 0], [0]])),
+            ("set_weather_parameters", ([1.0],)),
+            ("set_episode_settings", (None,)),
+            ("load_new_episode", (3,)),
+            ("get_actors_by_id", (5,)),
+        ):
+            assert client.raw(name, *arguments)[2] is None, name
+        assert client.call("version") == "0.9.16"
+    assert "unknown call 'make_coffee'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xc1", b"\x94\x00\x01"])
+def test_other_languages_are_hung_up_on_and_nobody_else_suffers(client, emulator, garbage):
+    for port in (emulator.port, emulator.port + 1):
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            other.sendall(garbage)
+            client.tick()
+    client.tick(3)
+    assert client.call("version") == "0.9.16"
+
+
+def test_a_reader_that_does_not_read_holds_up_nobody(client, emulator):
+    _, camera, fast = camera_on_a_car(client)
+    slow = Stream("127.0.0.1", client.call("get_sensor_token", 1 + camera)[0])
+    begin = time.monotonic()
+    client.tick(500)
+    assert time.monotonic() - begin < 10.0
+    frames = [fast.next()[1] for _ in range(500)]
+    assert frames == list(range(frames[0], frames[0] + 500))
+    slow.close()
+    client.tick(2)
+    assert emulator.control.status()["n_stream_connections"] == 1
+
+
+def test_errors_have_carlas_words(client):
+    point = client.spawn_points()[0]
+    car, _ = client.spawn("vehicle.tesla.model3", point)
+    with pytest.raises(RuntimeError, match="Spawn failed because of collision at spawn position"):
+        client.spawn("vehicle.audi.tt", point)
+    with pytest.raises(RuntimeError, match="map not found"):
+        client.call("load_new_episode", "Atlantis", True, 65_535)
+    with pytest.raises(RuntimeError, match=r"invalid actor description 'vehicle\.ford\.t'"):
+        client.spawn("vehicle.ford.t", point)
+    assert client.call("destroy_actor", car) is True
+    assert client.call("destroy_actor", car) is False
+    with pytest.raises(RuntimeError, match="destroyed actor"):
+        client.spawn("sensor.other.imu", (0.0,) * 6, car)
+    with pytest.raises(RuntimeError, match="is no place"):
+        client.spawn("vehicle.audi.tt", (float("nan"), *point[1:]))
+    answers = client.raw("apply_batch", [[[1, [car]]], [[99, [car]]]], False)[3]
+    assert [answer[0][0] for answer in answers] == [0, 0]
+
+
+def test_loading_a_map_keeps_the_world_stream_ends_the_sensors_and_uses_no_number_twice(client):
+    stream = world_stream(client)
+    stream.settle(client)
+    car, camera, images = camera_on_a_car(client)
+    episode, (token,) = client.call("get_episode_info")
+    client.call("load_new_episode", "Town02", False, 65_535)
+    assert client.call("get_episode_info") == [episode + 1, [token]]
+    assert client.call("get_map_info")[0] == "Carla/Maps/Town02"
+    assert client.call("get_episode_settings")[0] is True
+    frame = client.tick()
+    while (message := stream.next())[1] < frame:
+        pass
+    assert struct.unpack_from("<Q", message[4]) == (episode + 1,)
+    assert images.is_hung_up()
+    other, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
+    assert other > camera > car
+    client.call("load_new_episode", "Town02", True, 65_535)
+    assert client.call("get_episode_settings")[:3] == [False, False, [False]]
+
+
+def test_without_rendering_cameras_send_nothing_but_others_do(client):
+    car, _, images = camera_on_a_car(client)
+    imu = client.subscribe(client.spawn("sensor.other.imu", (0.0,) * 6, car)[1])
+    imu.settle(client)
+    client.call("set_episode_settings", [True, True, [True, 0.05], True, 0.01, 10, 0.0, False, 0.0, 0.0, True])
+    last = client.tick(5)
+    client.synchronous()
+    first_again = client.tick()
+    while (frame := images.next()[1]) < first_again:
+        assert frame <= last - 5
+    while imu.next()[1] < first_again:
+        pass
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_exit_0_even_while_it_hangs(signal_number):
+    with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
+        emulator.control.fault("hang")
+        client._socket.sendall(msgpack.packb([0, 1, "tick_cue", [[False]]]))
+        time.sleep(0.2)
+        process = emulator._process
+        os.kill(process.pid, signal_number)
+        assert process.wait(3.0) == 0
+        emulator._process = None
+        process.stdout.close()
+
+
+def run(*arguments, timeout=30.0):
+    command = [sys.executable, "-m", "sb3_visual_td3", "carla-emulator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_a_busy_port_is_told_in_one_line(emulator):
+    for port in (emulator.port, emulator.port - 1):  # its own, and one whose streams would need it
+        done = run("--port", str(port))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--map", "Atlantis"], "Town01"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+        (["--host", "example.com"], "--allow-remote"),
+        (["--fault", "boom@3"], "drop-frames"),
+        (["--fault", "die"], "need a tick"),
+        (["--cars", "21"], "0 to 20"),
+        (["--cars", "-1"], "0 to 20"),
+        (["--port", "65535"], "--port"),
+    ],
+)
+def test_bad_usage_is_told_in_one_line_with_exit_2(arguments, words):
+    done = run("--port", "0", *arguments) if "--port" not in arguments else run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_help_names_the_towns_the_faults_and_examples():
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("Town01 is train_0", "truncate-images", "-carla-rpc-port", "examples:", "--fault die@500"):
+        assert word in done.stdout
+
+
+def listening_addresses(pid):
+    """Return what a process listens on, from /proc: hexadecimal address and port."""
+    inodes = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    found = set()
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        with open(f"/proc/{pid}/net/{table}", encoding="ascii") as lines:
+            for line in list(lines)[1:]:
+                fields = line.split()
+                if fields[9] in inodes and (table.startswith("udp") or fields[3] == "0A"):
+                    found.add((table, fields[1]))
+    return found
+
+
+def test_it_listens_on_loopback_alone(emulator):
+    ports = (emulator.port, emulator.port + 1)
+    assert listening_addresses(emulator.pid) == {("tcp", f"0100007F:{port:04X}") for port in ports}
+
+
+def test_the_launchers_flags_are_understood():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "-RenderOffScreen", "-quality-level=Low"]
+    command += [f"-carla-rpc-port={port}", "-nosound", "-benchmark", "-fps=20"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == (
+            f"carla-emulator: listening on 127.0.0.1:{port} (streams {port + 1}), map train_0\n"
+        )
+    finally:
+        process.terminate()
+        assert process.wait(5.0) == 0
+        process.stdout.close()
+
+
+def test_realtime_paces_synchronous_ticks():
+    with EmulatorProcess("train_0", "--realtime") as emulator, WireClient(emulator.port) as client:
+        client.synchronous(0.05)
+        client.tick()
+        begin = time.monotonic()
+        client.tick(20)
+        assert time.monotonic() - begin == pytest.approx(1.0, abs=0.1)
+
+
+def test_neither_the_client_nor_a_trainer_is_imported():
+    code = (
+        "import sys; import sb3_visual_td3.envs.carla_emulator.command; "
+        "print(sorted({'carla', 'torch', 'stable_baselines3'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_thousands_of_ticks_and_actors_leave_no_trace(client, emulator):
+    def episode(n_ticks):
+        car, camera, stream = camera_on_a_car(client)
+        client.call("apply_control_to_vehicle", car, [0.4, 0.1, 0.0, False, False, False, 0])
+        for _ in range(n_ticks):
+            frame = client.tick()
+            while stream.next()[1] < frame:
+                pass
+        stream.close()
+        client.call("destroy_actor", camera)
+        client.call("destroy_actor", car)
+        client.tick()
+
+    for _ in range(3):
+        episode(100)
+    before = emulator.control.status()
+    for _ in range(15):
+        episode(200)
+    after = emulator.control.status()
+    assert after["frame"] - before["frame"] >= 3000
+    assert after["n_file_descriptors"] == before["n_file_descriptors"]
+    assert after["n_actors"] == 0
+    assert after["rss_mb"] < before["rss_mb"] * 1.02
+
+
+class TestFaults:
+    """Each kind, by flag and at run time."""
+
+    def test_a_hang_ends_after_its_seconds(self, client, emulator):
+        emulator.control.fault("hang", 0.5)
+        begin = time.monotonic()
+        client.tick()
+        assert 0.5 <= time.monotonic() - begin < 1.5
+        begin = time.monotonic()
+        client.tick()
+        assert time.monotonic() - begin < 0.2
+
+    def test_a_hang_for_ever_answers_nobody(self, own_emulator):
+        own_emulator.control.fault("hang")
+        time.sleep(0.2)  # it begins with the next tick
+        with WireClient(own_emulator.port) as other:
+            other._socket.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                other.call("version")
+
+    def test_dying_is_sudden(self, own_emulator):
+        own_emulator.control.fault("die")
+        assert own_emulator._process.wait(3.0) == 1
+
+    def test_dying_at_a_tick(self):
+        with EmulatorProcess("train_0", "--fault", "die@10") as emulator, WireClient(emulator.port) as client:
+            client.synchronous()
+            with pytest.raises((ConnectionError, OSError)):
+                client.tick(20)
+            assert emulator._process.wait(3.0) == 1
+
+    def test_frames_are_dropped(self, client, emulator):
+        _, _, stream = camera_on_a_car(client)
+        emulator.control.fault("drop-frames", 3)
+        first = client.tick()
+        client.tick(5)
+        assert stream.next()[1] == first + 3
+
+    def test_images_are_truncated_between_pixels(self, client, emulator):
+        _, _, stream = camera_on_a_car(client)
+        emulator.control.fault("truncate-images", 1)
+        client.tick(2)
+        short, whole = (len(stream.next()[4]) for _ in range(2))
+        assert whole == 12 + 84 * 84 * 4
+        assert short < whole
+        assert (short - 12) % 4 == 0
+
+    def test_spawns_are_refused_from_the_start(self):
+        with EmulatorProcess("train_0", "--fault", "refuse-spawns=2") as emulator, WireClient(emulator.port) as client:
+            point = client.spawn_points()[0]
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="collision at spawn position"):
+                    client.spawn("vehicle.audi.tt", point)
+            assert client.spawn("vehicle.audi.tt", point)
+
+    def test_ticks_are_slow(self, client, emulator):
+        emulator.control.fault("slow", 0.1)
+        begin = time.monotonic()
+        client.tick(5)
+        assert time.monotonic() - begin >= 0.5
+        emulator.control.fault("slow", 0.0)
+        begin = time.monotonic()
+        client.tick(5)
+        assert time.monotonic() - begin < 0.3
+
+    def test_the_version_is_wrong_from_the_start(self):
+        with EmulatorProcess("train_0", "--fault", "wrong-version") as emulator, WireClient(emulator.port) as client:
+            assert client.call("version") == "0.9.13"
+
+    def test_there_is_no_other_kind(self, emulator):
+        with pytest.raises(ValueError, match="expected one of hang"):
+            emulator.control.fault("boom")
+
+    def test_control_of_nobody_is_an_error(self):
+        with pytest.raises(OSError, match="refused"):
+            EmulatorControl(1).status()
+
+
+def test_killed_and_started_again_on_its_port(own_emulator):
+    emulator = own_emulator
+    port = emulator.port
+    for _ in range(2):
+        emulator.kill()
+        with pytest.raises(OSError, match="refused"):
+            emulator.control.status()
+        emulator.start()
+        assert emulator.port == port
+        assert emulator.control.status()["map"] == "train_0"
+    assert emulator.stop() == 0
+    with pytest.raises(RuntimeError, match="not running"):
+        emulator.stop()
+
+
+def test_a_server_that_does_not_start_says_why():
+    with pytest.raises(RuntimeError, match="did not get ready"):
+        EmulatorProcess("Atlantis").start()
+
+
+def test_traffic_is_there_and_moves_and_brakes_for_who_stands_in_its_way():
+    with EmulatorProcess("train_0", "--cars", "12", "--seed", "3") as emulator, WireClient(emulator.port) as client:
+        client.synchronous()
+        stream = world_stream(client)
+        before = actors_of(stream.settle(client)[4])
+        cars = sorted(before)[1:]  # the first is the spectator
+        assert len(cars) == 12
+        records = client.call("get_actors_by_id", cars)
+        assert all(["role_name", 4, "autopilot"] in record[2][2] for record in records)
+        for _ in range(100):
+            frame = client.tick()
+        while (message := stream.next())[1] < frame:
+            pass
+        now = actors_of(message[4])
+        for car in cars:
+            moved = np.hypot(now[car][0] - before[car][0], now[car][1] - before[car][1])
+            assert moved > 5.0
+            assert 2.0 < np.hypot(*now[car][6:8]) < 9.0
+        # A wall before one of them.
+        x, y, _, _, yaw, _ = now[cars[0]][:6]
+        ahead = (x + 25.0 * np.cos(np.radians(yaw)), y + 25.0 * np.sin(np.radians(yaw)), 0.5, 0.0, yaw, 0.0)
+        wall, _ = client.spawn("vehicle.audi.tt", ahead)
+        for _ in range(400):
+            frame = client.tick()
+        while (message := stream.next())[1] < frame:
+            pass
+        now = actors_of(message[4])
+        assert np.hypot(*now[cars[0]][6:8]) < 0.2
+        assert 4.4 < np.hypot(now[cars[0]][0] - now[wall][0], now[cars[0]][1] - now[wall][1]) < 12.0
+        for car in cars:
+            assert client.call("destroy_actor", car)
+        client.tick(3)
+        assert emulator.control.status()["n_actors"] == 1
