@@ -20,14 +20,19 @@ from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.visual_td3 import losses, policies
 from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
-from sb3_visual_td3.visual_td3.camera_space import check_camera
+from sb3_visual_td3.visual_td3.camera_space import check_camera, check_normalizer
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
 from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups, fuse
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
-from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
+from sb3_visual_td3.visual_td3.replay import (
+    buffer_chosen,
+    describe_buffer,
+    is_stored_as_seen,
+    normalizer_of_samples,
+)
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
@@ -189,6 +194,7 @@ class VisualTD3(OverlappedTD3):
         # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does.
         if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
             check_camera(self.observation_space, self._vec_normalize_env)
+        check_normalizer(self.observation_space, self._vec_normalize_env)
         policies.check_keywords(self.policy_class, self.policy_kwargs)
         with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
@@ -243,7 +249,7 @@ class VisualTD3(OverlappedTD3):
     ) -> None:
         """Store what the policy saw: SB3 stores VecNormalize's observation, unstacked inside a VecFrameStack."""
         normalizer = self._vec_normalize_env
-        if normalizer is not None and not normalizer.norm_obs:
+        if normalizer is not None and is_stored_as_seen(normalizer, self.observation_space):
             reward = normalizer.get_original_reward()
             self._vec_normalize_env = None
         try:
@@ -267,7 +273,8 @@ class VisualTD3(OverlappedTD3):
 
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
-        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        normalizer = normalizer_of_samples(self._vec_normalize_env, self.observation_space)
+        data = self.replay_buffer.sample(batch_size, env=normalizer)  # type: ignore[arg-type]  # RewardsOnly does
         return batch_of(data, self.gamma, self.settings.random_shift, self._prepare)
 
     @th.no_grad()
