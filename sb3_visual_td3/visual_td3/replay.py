@@ -5,63 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_spaces import cameras_in, holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
-from sb3_visual_td3.visual_td3.camera_space import parts_of
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
-
-Observations = TypeVar("Observations")
-
-
-class RewardsOnly:
-    """VecNormalize for a buffer that holds observations as the policy saw them, normalised with what was known then.
-
-    :param normalizer: the VecNormalize, which scales the rewards that are sampled
-    """
-
-    norm_obs = False
-
-    def __init__(self, normalizer: VecNormalize) -> None:
-        self._normalizer = normalizer
-
-    def normalize_obs(self, observations: Observations) -> Observations:
-        """:return: the observations as they are"""
-        return observations
-
-    def normalize_reward(self, rewards: np.ndarray) -> np.ndarray:
-        """:return: the rewards, scaled with what is known now"""
-        return self._normalizer.normalize_reward(rewards)
-
-
-def is_stored_as_seen(normalizer: VecNormalize, space: spaces.Space) -> bool:
-    """Say whether the buffer gets what the policy saw, not what came before VecNormalize.
-
-    :param normalizer: the VecNormalize around the environment
-    :param space: what the policy sees
-    :return: True where VecNormalize leaves observations alone, or where something around it (VecFrameStack, in
-        rl-zoo's order) changes their shape: then its own have none that the buffer could hold
-    """
-    inside, outside = parts_of(normalizer.observation_space), parts_of(space)
-    return not normalizer.norm_obs or any(inside[key].shape != part.shape for key, part in outside.items())
-
-
-def normalizer_of_samples(normalizer: VecNormalize | None, space: spaces.Space) -> VecNormalize | RewardsOnly | None:
-    """:return: what the buffer normalises its samples with
-
-    :param normalizer: the VecNormalize around the environment, if any
-    :param space: what the policy sees
-    """
-    as_seen = normalizer is not None and normalizer.norm_obs and is_stored_as_seen(normalizer, space)
-    return RewardsOnly(normalizer) if normalizer is not None and as_seen else normalizer
 
 
 @contextmanager

@@ -27,12 +27,7 @@ from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, Parame
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
-from sb3_visual_td3.visual_td3.replay import (
-    buffer_chosen,
-    describe_buffer,
-    is_stored_as_seen,
-    normalizer_of_samples,
-)
+from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
@@ -249,7 +244,7 @@ class VisualTD3(OverlappedTD3):
     ) -> None:
         """Store what the policy saw: SB3 stores VecNormalize's observation, unstacked inside a VecFrameStack."""
         normalizer = self._vec_normalize_env
-        if normalizer is not None and is_stored_as_seen(normalizer, self.observation_space):
+        if normalizer is not None and not normalizer.norm_obs:
             reward = normalizer.get_original_reward()
             self._vec_normalize_env = None
         try:
@@ -273,8 +268,7 @@ class VisualTD3(OverlappedTD3):
 
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
-        normalizer = normalizer_of_samples(self._vec_normalize_env, self.observation_space)
-        data = self.replay_buffer.sample(batch_size, env=normalizer)  # type: ignore[arg-type]  # RewardsOnly does
+        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         return batch_of(data, self.gamma, self.settings.random_shift, self._prepare)
 
     @th.no_grad()
