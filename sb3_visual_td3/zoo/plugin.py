@@ -22,9 +22,12 @@ import yaml
 
 # rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
 from rl_zoo3 import train as zoo_train
+from rl_zoo3.callbacks import ParallelTrainCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
+from sb3_contrib import TQC
+from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -167,6 +170,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        self._refuse_parallel_training()
         if self.optimize_hyperparameters:  # the trials make their own
             return
         for callback in self.callbacks:
@@ -182,6 +186,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
+
+    def _refuse_parallel_training(self) -> None:
+        """Say before training that rl-zoo's ParallelTrainCallback is for two algorithms alone."""
+        if not issubclass(ALGOS[self.algo], SAC | TQC):
+            for callback in self.callbacks:
+                if isinstance(callback, ParallelTrainCallback):
+                    raise ValueError(
+                        f"ParallelTrainCallback trains sac and tqc alone, not {self.algo}: with {ALGO}, overlap: true "
+                        "and --vec-env subproc let the simulator step while the learner trains"
+                    )
 
     def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
         """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
