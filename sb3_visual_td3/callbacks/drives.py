@@ -49,6 +49,16 @@ class _Tally:
         self.speeds.append(info["speed_mps"])
         self.last_info = info
 
+    def note(self, reward: float, is_done: bool, info: dict[str, Any]) -> list[Drive]:
+        """:return: the episode, where this step ends it; one in which the simulator failed counts for nothing"""
+        is_made = not info.get("invalid_transition")
+        if is_made:
+            self.add(reward, info)
+        ended = [self.drive()] if is_made and is_done else []
+        if ended or not is_made:
+            self.reward, self.speeds, self.last_info = 0.0, [], {}
+        return ended
+
     def drive(self) -> Drive:
         info = self.last_info
         # Monitor knows the environment's own rewards, where a wrapper changes them.
@@ -95,14 +105,10 @@ def drive_episodes(
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
-            is_valid = np.array([not info.get("invalid_transition") for info in infos])
-            tallies = [tally if valid else _Tally() for tally, valid in zip(tallies, is_valid, strict=True)]
-            for index in np.flatnonzero(driving & is_valid):
-                tallies[index].add(float(rewards[index]), infos[index])
-                if dones[index]:
-                    drives[index].append(tallies[index].drive())
-                    tallies[index] = _Tally()
-            bar.update(int((driving & dones & is_valid).sum()))
+            for index in np.flatnonzero(driving):
+                done = tallies[index].note(float(rewards[index]), bool(dones[index]), infos[index])
+                drives[index] += done
+                bar.update(len(done))
             if render:
                 env.render()
     return [drive for done in drives for drive in done]
