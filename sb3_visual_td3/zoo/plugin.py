@@ -39,6 +39,7 @@ from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.shared_server import look_for_server
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.beginning import BeginningCallback
 from sb3_visual_td3.zoo.block_keys import check_keys
 from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import describe_experiment
@@ -87,7 +88,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
     has_started = False
-    """Whether training has begun, so that an error is no mistake of the command line."""
+    """Whether training has begun, the environment reset, so that an error is no mistake of the command line."""
     resumed_run_dir: Path | None = None
     """The RUN_DIR to go on in, from its newest good snapshot."""
 
@@ -102,6 +103,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._made: list[Path] = []
+        VisualExperimentManager.has_started = False
         config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
@@ -152,7 +154,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            for folder in self._made:
+            for folder in () if self.has_started else self._made:
                 if folder == Path(self.save_path):
                     shutil.rmtree(folder, ignore_errors=True)
                 with suppress(OSError):  # another run is there by now
@@ -263,19 +265,20 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     callback.prepare(model)
                 if isinstance(callback, ExplosionAlertCallback):
                     callback.guard.prepare(self.callbacks)
+            self.callbacks.sort(
+                key=lambda each: (isinstance(each, SnapshotCallback), not isinstance(each, ProgressBarCallback))
+            )
+            first = self.callbacks[0] if self.callbacks else None
+            self.callbacks.insert(0, BeginningCallback(first, self._begin))
+            super().learn(Continued(model) if self.continue_training else model)
+
+    @staticmethod
+    def _begin() -> None:
         VisualExperimentManager.has_started = True
-        self.callbacks.sort(
-            key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
-        )
-        super().learn(Continued(model) if self.continue_training else model)
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
-
-        def on_start() -> None:
-            VisualExperimentManager.has_started = True
-
-        optimize(self, on_start)
+        optimize(self, self._begin)
 
 
 def _shipped(config: str) -> str:
