@@ -98,6 +98,7 @@ COMMANDS = {
     "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
     "enjoy": Command("show a trained agent: rl-zoo's command, as are all below", _of_zoo("enjoy")),
     "record-video": Command("film a trained agent: RUN_DIR/videos/*.mp4", _of_zoo("record_video")),
+    "record-training": Command("film how an agent learned, one checkpoint after another", _of_zoo("record_training")),
     "plot-train": Command("plot the episodes of training, a curve for each run", _of_zoo("plot_train")),
     "all-plots": Command("plot evaluations, a curve for each algorithm and folder", _of_zoo("all_plots")),
     "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: of the command line by default
     :return: the exit code
     """
-    commands = "\n".join(f"  {name:<14} {command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<15} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="visual-td3",
         description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",

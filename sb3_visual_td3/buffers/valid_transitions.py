@@ -55,13 +55,10 @@ def add_valid(
     copy of a valid one, which is a transition like any other; where none is, nothing is stored. In both cases no
     n-step window runs on from the transition before.
 
+    The other parameters are those of a replay buffer's ``add``.
+
     :param add: the buffer's own ``add``
     :param buffer: where it is stored
-    :param obs: ``(n_envs, ...)``, or a dict of such arrays
-    :param next_obs: likewise
-    :param action: ``(n_envs, action_dim)``
-    :param reward: ``(n_envs,)``
-    :param done: ``(n_envs,)``
     :param infos: of each environment
     """
     invalid = [index for index, info in enumerate(infos) if info.get(INVALID)]
@@ -74,15 +71,8 @@ def add_valid(
         return
     rows = np.arange(len(infos))
     rows[invalid] = valid[0]
-    row = buffer.pos
-    add(
-        _picked(obs, rows),
-        _picked(next_obs, rows),
-        action[rows],
-        np.asarray(reward)[rows],
-        np.asarray(done)[rows],
-        [infos[index] for index in rows],
-    )
+    row, kept = buffer.pos, [infos[index] for index in rows]
+    add(_picked(obs, rows), _picked(next_obs, rows), action[rows], _picked(reward, rows), _picked(done, rows), kept)
     _end_windows(buffer, invalid, row)
 
 

@@ -49,6 +49,16 @@ class _Tally:
         self.speeds.append(info["speed_mps"])
         self.last_info = info
 
+    def note(self, reward: float, is_done: bool, info: dict[str, Any]) -> list[Drive]:
+        """:return: the episode, where this step ends it; one in which the simulator failed counts for nothing"""
+        is_made = not info.get("invalid_transition")
+        if is_made:
+            self.add(reward, info)
+        ended = [self.drive()] if is_made and is_done else []
+        if ended or not is_made:
+            self.reward, self.speeds, self.last_info = 0.0, [], {}
+        return ended
+
     def drive(self) -> Drive:
         info = self.last_info
         # Monitor knows the environment's own rewards, where a wrapper changes them.
@@ -74,9 +84,7 @@ def drive_episodes(
     quiet: bool = True,
     render: bool = False,
 ) -> list[Drive]:
-    """Drive some episodes, shared out evenly between the environments.
-
-    An episode in which the simulator fails (``info["invalid_transition"]``) does not count.
+    """Drive some episodes, shared out evenly between the environments; one in which a simulator fails does not count.
 
     :param driver: what acts
     :param env: driving environments; each starts from places of its own that the seed fixes
@@ -89,7 +97,7 @@ def drive_episodes(
     :raises ValueError: if the environments' ``info`` does not tell of a drive
     """
     n_episodes = env.num_envs if n_episodes is None else n_episodes
-    n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
+    n_wanted = _shared_out(n_episodes, env.num_envs)
     env.seed(seed)
     observations = env.reset()
     drives: list[list[Drive]] = [[] for _ in range(env.num_envs)]
@@ -98,17 +106,17 @@ def drive_episodes(
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
             for index in np.flatnonzero(driving):
-                if infos[index].get("invalid_transition"):  # the simulator failed: the driver gets another episode
-                    tallies[index], dones[index] = _Tally(), False
-                    continue
-                tallies[index].add(float(rewards[index]), infos[index])
-                if dones[index]:
-                    drives[index].append(tallies[index].drive())
-                    tallies[index] = _Tally()
-            bar.update(int((driving & dones).sum()))
+                done = tallies[index].note(float(rewards[index]), bool(dones[index]), infos[index])
+                drives[index] += done
+                bar.update(len(done))
             if render:
                 env.render()
     return [drive for done in drives for drive in done]
+
+
+def _shared_out(n_episodes: int, n_envs: int) -> np.ndarray:
+    """:return: how many episodes each environment drives"""
+    return np.array([(n_episodes + index) // n_envs for index in range(n_envs)])
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:

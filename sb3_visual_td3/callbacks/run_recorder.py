@@ -73,6 +73,8 @@ class RunRecorderCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
+        if not hasattr(self, "_manifest"):  # rl-zoo ends training that never started, where an environment failed
+            return
         finished = dataclasses.replace(self._manifest, finished=_now())
         finished.write(self._folder / FILE_NAME)
 

@@ -1,4 +1,4 @@
-"""What a policy for pixels may be shown."""
+"""What a policy may be shown."""
 
 from __future__ import annotations
 
@@ -44,4 +44,26 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
             raise InvalidSettingError(
                 f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, which the policy does already. "
                 "Normalise rewards only: {norm_obs: false, norm_reward: true}, or name the vectors in norm_obs_keys"
+            )
+
+
+def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
+    """Refuse a VecNormalize whose observations are not those that the policy sees.
+
+    Replay holds observations as they were before they were scaled, and scales them when they are sampled: both are
+    VecNormalize's, of its own shape.
+
+    :param space: what the policy is shown
+    :param normalizer: the VecNormalize around the environment, if any
+    :raises InvalidSettingError: if observations are scaled and then stacked or transposed
+    """
+    if normalizer is None or not normalizer.norm_obs:
+        return
+    scaled = parts_of(normalizer.venv.observation_space)
+    for key, part in parts_of(space).items():
+        if key in scaled and scaled[key].shape != part.shape:
+            raise InvalidSettingError(
+                f"VecNormalize scales {key} of shape {scaled[key].shape}, and the policy sees {part.shape}: it lies "
+                "inside a VecFrameStack or another wrapper that changes the shape, and replay would hold the wrong "
+                "one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
             )

@@ -20,7 +20,7 @@ from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.visual_td3 import losses, policies
 from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
-from sb3_visual_td3.visual_td3.camera_space import check_camera
+from sb3_visual_td3.visual_td3.camera_space import check_camera, check_normalizer
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
 from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups, fuse
@@ -189,6 +189,7 @@ class VisualTD3(OverlappedTD3):
         # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does.
         if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
             check_camera(self.observation_space, self._vec_normalize_env)
+        check_normalizer(self.observation_space, self._vec_normalize_env)
         policies.check_keywords(self.policy_class, self.policy_kwargs)
         with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()

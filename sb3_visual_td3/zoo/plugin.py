@@ -22,9 +22,12 @@ import yaml
 
 # rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
 from rl_zoo3 import train as zoo_train
+from rl_zoo3.callbacks import ParallelTrainCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
+from sb3_contrib import TQC
+from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -33,8 +36,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+from sb3_visual_td3.callbacks.shared_server import look_for_server
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.beginning import BeginningCallback
 from sb3_visual_td3.zoo.block_keys import check_keys
 from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import describe_experiment
@@ -83,7 +88,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
     """Every RUN_DIR that this process has written to, the latest last."""
     has_started = False
-    """Whether training has begun, so that an error is no mistake of the command line."""
+    """Whether training has begun, the environment reset, so that an error is no mistake of the command line."""
     resumed_run_dir: Path | None = None
     """The RUN_DIR to go on in, from its newest good snapshot."""
 
@@ -98,6 +103,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._made: list[Path] = []
+        VisualExperimentManager.has_started = False
         config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
@@ -148,7 +154,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            for folder in self._made:
+            for folder in () if self.has_started else self._made:
                 if folder == Path(self.save_path):
                     shutil.rmtree(folder, ignore_errors=True)
                 with suppress(OSError):  # another run is there by now
@@ -166,6 +172,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        self._refuse_parallel_training()
         if self.optimize_hyperparameters:  # the trials make their own
             return
         for callback in self.callbacks:
@@ -181,6 +188,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
+
+    def _refuse_parallel_training(self) -> None:
+        """Say before training that rl-zoo's ParallelTrainCallback is for two algorithms alone."""
+        if not issubclass(ALGOS[self.algo], SAC | TQC):
+            for callback in self.callbacks:
+                if isinstance(callback, ParallelTrainCallback):
+                    raise ValueError(
+                        f"ParallelTrainCallback trains sac and tqc alone, not {self.algo}: with {ALGO}, overlap: true "
+                        "and --vec-env subproc let the simulator step while the learner trains"
+                    )
 
     def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
         """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
@@ -241,24 +258,27 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         is taken last, when the others have seen the step.
         """
         with self._nothing_left():
+            if model.env is not None:
+                look_for_server(model.env)
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):
                     callback.prepare(model)
                 if isinstance(callback, ExplosionAlertCallback):
                     callback.guard.prepare(self.callbacks)
+            self.callbacks.sort(
+                key=lambda each: (isinstance(each, SnapshotCallback), not isinstance(each, ProgressBarCallback))
+            )
+            first = self.callbacks[0] if self.callbacks else None
+            self.callbacks.insert(0, BeginningCallback(first, self._begin))
+            super().learn(Continued(model) if self.continue_training else model)
+
+    @staticmethod
+    def _begin() -> None:
         VisualExperimentManager.has_started = True
-        self.callbacks.sort(
-            key=lambda callback: (isinstance(callback, SnapshotCallback), not isinstance(callback, ProgressBarCallback))
-        )
-        super().learn(Continued(model) if self.continue_training else model)
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
-
-        def on_start() -> None:
-            VisualExperimentManager.has_started = True
-
-        optimize(self, on_start)
+        optimize(self, self._begin)
 
 
 def _shipped(config: str) -> str:

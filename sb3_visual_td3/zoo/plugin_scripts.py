@@ -1,7 +1,8 @@
 """The edits of rl_zoo3's scripts: some have no function to call, and all know the stock algorithms alone.
 
 Seen in rl_zoo3 2.9: lists of off-policy algorithms written out in enjoy, record_video and push_to_hub; ``env_kwargs``
-of the hyperparameter file not read by the last two; ``python enjoy.py`` in the current folder; names of an older
+of the hyperparameter file not read by the last two; ``python enjoy.py`` in the current folder, and
+``python -m rl_zoo3.record_video``; names of an older
 huggingface_hub and huggingface_sb3. When these are gone, this file can go.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import runpy
+import shutil
 import subprocess
 import sys
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +29,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+
+_OF_A_FILM = {".mp4", ".gif", ".txt"}
+"""Suffixes of what rl_zoo3's record_training leaves, the last where it was ended."""
 
 
 class ModelToWatch:
@@ -81,20 +87,76 @@ def run_watching(module: str, algo: str) -> None:
     :param algo: the name of our algorithm
     """
     with watching(algo):
+        run_script_of_zoo(module)
+
+
+def run_script_of_zoo(module: str) -> None:
+    """Run a script of rl_zoo3.
+
+    Some have been imported by others before; what runpy says to that is not for the user.
+
+    :param module: its dotted name
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'rl_zoo3.* found in sys.modules", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=False)
+
+
+@contextmanager
+def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
+    """Have our command called where a script of rl_zoo3 calls one of its own in another process.
+
+    What it calls a second time, word for word, is not done again: record_training calls once for each file of a
+    checkpoint.
+
+    :param zoo_command: how its call begins
+    :param ours: the name of our command
+    """
+    call: Callable[..., int] = subprocess.call
+    n_words, done = len(zoo_command), set()
+
+    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
+        if tuple(command[:n_words]) != zoo_command:
+            return call(command, *args, **kwargs)
+        if tuple(command) in done:
+            return 0
+        done.add(tuple(command))
+        return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:]], *args, **kwargs)
+
+    with patch.object(subprocess, "call", call_ours):
+        yield
 
 
 def run_benchmark() -> None:
     """Run rl_zoo3's benchmark, whose agents are shown by our command, from any folder."""
-    call: Callable[..., int] = subprocess.call
-
-    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
-        ours = [sys.executable, "-m", "sb3_visual_td3", "enjoy"]
-        return call([*ours, *command[2:]] if command[:2] == ["python", "enjoy.py"] else command, *args, **kwargs)
-
     be_quiet_about_retries()
-    with patch.object(subprocess, "call", call_ours):
-        runpy.run_module("rl_zoo3.benchmark", run_name="__main__", alter_sys=False)
+    with calling_ours(("python", "enjoy.py"), "enjoy"):
+        run_script_of_zoo("rl_zoo3.benchmark")
+
+
+def run_record_training() -> None:
+    """Run rl_zoo3's film of a training, whose parts are filmed by our command.
+
+    :raises ValueError: if the folder of the film holds something else, which rl_zoo3 would delete, or no film was made
+    """
+    films: list[Path] = []
+    remove = shutil.rmtree
+
+    def remove_films(path: str, *args: Any, **kwargs: Any) -> None:
+        folder = Path(path)
+        others = [each.name for each in folder.iterdir() if each.suffix not in _OF_A_FILM] if folder.is_dir() else []
+        if others:
+            raise ValueError(f"{folder} holds {others[0]}, and is emptied before it is filmed into: give another -o")
+        films.append(folder / "training.mp4")
+        remove(path, *args, **kwargs)
+
+    with (
+        calling_ours(("python", "-m", "rl_zoo3.record_video"), "record-video"),
+        patch.object(shutil, "rmtree", remove_films),
+    ):
+        run_script_of_zoo("rl_zoo3.record_training")
+    if not films[0].is_file():
+        raise ValueError(f"{films[0]} was not made: is there a model of this run?")
 
 
 @contextmanager
@@ -129,7 +191,7 @@ def run_load_from_hub() -> None:
     """Run rl_zoo3's download."""
     be_quiet_about_retries()
     with hub_errors():
-        runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__", alter_sys=False)
+        run_script_of_zoo("rl_zoo3.load_from_hub")
 
 
 def run_push_to_hub(algo: str) -> None:

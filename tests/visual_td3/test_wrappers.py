@@ -108,3 +108,25 @@ def test_a_discrete_action_space_is_a_value_error_and_sb3s_assertion():
     for error in (ValueError, AssertionError):
         with pytest.raises(error, match="Discrete"):
             VisualTD3("MlpPolicy", "CartPole-v1", buffer_size=10)
+
+
+def scale(env):
+    return VecNormalize(env, norm_obs=True, norm_reward=True)
+
+
+def vectors():
+    return DummyVecEnv([lambda: gym.make("Pendulum-v1")])
+
+
+def test_vectors_that_are_scaled_and_then_stacked_are_refused_with_the_fix():
+    """Replay would hold what VecNormalize saw, one frame, where the policy sees four."""
+    with pytest.raises(ValueError, match=r"of shape \(3,\), and the policy sees \(12,\).*Put VecNormalize outside"):
+        VisualTD3("MlpPolicy", stack(scale(vectors())), buffer_size=10, device="cpu")
+
+
+@pytest.mark.parametrize("wrap", [lambda env: scale(stack(env)), lambda env: stack(normalize(env))])
+def test_what_the_refusal_recommends_trains(wrap):
+    settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "device": "cpu"}
+    model = VisualTD3("MlpPolicy", wrap(vectors()), **settings).learn(30)
+    assert model._n_updates == 10
+    assert model.replay_buffer.observations.shape[2:] == (12,)

@@ -1,6 +1,7 @@
 """rl-zoo's commands with our algorithm, end to end on one short run, and what each leaves or says."""
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -26,7 +27,7 @@ from sb3_visual_td3.zoo.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = "LiteDriving-v0"
-OF_ZOO = ["enjoy", "record-video", "plot-train", "all-plots", "plot-from-file", "benchmark"]
+OF_ZOO = ["enjoy", "record-video", "record-training", "plot-train", "all-plots", "plot-from-file", "benchmark"]
 OF_HUB = ["push-to-hub", "load-from-hub"]
 N_STEPS = 20
 """Of an episode."""
@@ -160,6 +161,50 @@ def test_record_video_films_frames_that_differ(logs, tmp_path):
     assert rl_zoo3.ALGOS is rl_zoo3.utils.ALGOS is ALGOS, "the edits hold for this command alone"
 
 
+def n_frames_in(video):
+    film, n_frames = cv2.VideoCapture(str(video)), 0
+    while film.read()[0]:
+        n_frames += 1
+    return n_frames
+
+
+def test_record_training_films_the_checkpoints_and_then_the_models_each_once(logs, in_folder, monkeypatch):
+    pytest.importorskip("moviepy")
+    called = []
+
+    def call(command):
+        called.append(command)
+        assert command[:4] == [sys.executable, "-m", "sb3_visual_td3", "record-video"]
+        return visual_td3(command[3:])
+
+    monkeypatch.setattr(subprocess, "call", call)
+    assert visual_td3(["record-training", "-f", str(logs), "--exp-id", "1", "-n", "5", "-o", "film", "--gif"]) == 0
+    assert len(called) == 4, "of a checkpoint there are three files"
+    parts = sorted(path.name for path in Path("film").glob("*step-0-to-step-5.mp4"))
+    assert [name.split(f"-visual_td3-{ENV}")[0] for name in parts] == [
+        "best-model", "checkpoint-120", "checkpoint-60", "final-model",
+    ]  # fmt: skip
+    assert n_frames_in(Path("film/training.mp4")) == sum(n_frames_in(Path("film") / name) for name in parts) > 4 * 5
+    assert Path("film/training.gif").stat().st_size > 5_000
+    assert subprocess.call is call
+    assert {path.suffix for path in Path("film").iterdir()} == {".mp4", ".gif"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["-o", "mine"], "mine holds thesis.tex"), (["--exp-id", "-1", "-o", "film"], "training.mp4 was not made")],
+)
+def test_record_training_deletes_nothing_but_films_and_says_where_it_made_none(
+    logs, in_folder, flags, words, monkeypatch, capfd
+):
+    pytest.importorskip("moviepy")
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("all of it")
+    assert visual_td3(["record-training", "-f", str(logs), "-n", "5", *flags]) == 2
+    assert words in capfd.readouterr().err
+    assert Path("mine/thesis.tex").read_text() == "all of it"
+
+
 @pytest.fixture
 def figures(monkeypatch):
     """How many curves each figure shows that a plotting command would show."""
@@ -209,6 +254,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["enjoy", "--algo", "visual_td4"], "argument --algo: invalid choice: 'visual_td4'"),
         (["enjoy", "--env", "NoSuchEnv-v0"], "folder was not found"),
         (["record-video", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
+        (["record-training", "-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
         (["push-to-hub", "-f", "nowhere", "-orga", "me"], "The nowhere/visual_td3 folder was not found"),
         (["push-to-hub"], "-orga"),
         (["benchmark", "--no-hub", "--log-dir", "nowhere"], "nowhere"),
@@ -222,6 +268,15 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["train", "-params", "batch_size:many"], "many"),
         (["train", "-params", "random_shift:-4"], "random_shift"),
         (["train", "-params", "noise_type:'foo'", "noise_std:0.1"], 'Unknown noise type "foo"'),
+        (
+            ["train", "-n", "9", "-params", "callback:'rl_zoo3.callbacks.ParallelTrainCallback'"],
+            "ParallelTrainCallback trains sac and tqc alone",
+        ),
+        (
+            ["train", "--env", "Pendulum-v1", "-params", "normalize:True", "frame_stack:2"],
+            "Put VecNormalize outside",
+        ),
+        (["train", "--env", "Pendulum-v1", "--track"], "pip install wandb"),
         (["train", "-conf", "nowhere.yml"], "nowhere.yml"),
         (["train", "-i", "nowhere.zip"], "must be a valid path to a .zip file"),
         (["train", "--env-kwargs", "colour:1"], "colour"),
@@ -229,6 +284,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, in_folder, capsys, monkeypatch):
     monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     assert visual_td3(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"visual-td3 {arguments[0]}: ")
@@ -257,6 +313,7 @@ def test_yml_that_is_none_is_one_line(in_folder, capsys):
     ("command", "module", "extra"),
     [
         (["record-video"], "moviepy", "video"),
+        (["record-training"], "moviepy", "video"),
         (["plot-train"], "seaborn", "plots"),
         (["all-plots"], "matplotlib", "plots"),
         (["plot-from-file", "-i", "a.pkl"], "rliable", "plots"),
@@ -457,6 +514,17 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
     model = VisualTD3.load(run_dir / f"{ENV}.zip", device="cpu", buffer_size=1)
     assert model.overlap
     assert model._n_updates == 10
+
+
+@pytest.mark.slow
+def test_a_fetch_without_network_is_one_line_of_its_own_process_too(tmp_path):
+    """There runpy has something to say to a script that was imported before."""
+    environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]
+    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("visual-td3 load-from-hub: ")
 
 
 @pytest.mark.slow

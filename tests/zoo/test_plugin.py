@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import rl_zoo3.utils
@@ -159,3 +160,52 @@ def test_a_learning_rate_that_is_none_is_refused_as_it_stands_in_the_yml(tmp_pat
 
 def test_other_algorithms_keep_rl_zoos_schedules(tmp_path):
     assert schedules_of(tmp_path, "td3", {"learning_rate": "lin_1e-4"})["learning_rate"](0.5) == 5e-5
+
+
+class ResetsNever(gym.Env):
+    """A simulator that is not there, which is found out when it is asked for something."""
+
+    observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    after_n_resets = 0
+
+    def reset(self, seed=None, options=None):
+        self.after_n_resets -= 1
+        if self.after_n_resets < 0:
+            raise RuntimeError("nothing listens on port 2000")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, True, False, {}
+
+
+BROKEN = """
+ResetsNever-v0:
+  policy: MlpPolicy
+  n_timesteps: 20
+  callback: sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback
+"""
+
+
+@pytest.fixture
+def broken_env(tmp_path, monkeypatch):
+    """Flags of a training whose environment fails at a reset."""
+    monkeypatch.setitem(gym.registry, "ResetsNever-v0", gym.envs.registration.EnvSpec("ResetsNever-v0", ResetsNever))
+    (tmp_path / "broken.yml").write_text(BROKEN)
+    arguments = ["--env", "ResetsNever-v0", "-conf", tmp_path / "broken.yml", "-f", tmp_path / "logs", "--verbose", 0]
+    return [str(argument) for argument in [*arguments, "--eval-freq", -1]]
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"]], ids=["run recorder first", "progress bar first"])
+def test_an_environment_that_is_not_there_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
+    """rl-zoo ends the first callback, which has not begun: what that says hid the reason."""
+    assert main([*broken_env, *flags]) == 2
+    assert capsys.readouterr().err.splitlines() == ["visual-td3 train: nothing listens on port 2000"]
+    assert not (tmp_path / "logs").exists()
+
+
+def test_an_environment_that_fails_later_is_no_mistake_of_the_command_line(broken_env, tmp_path, monkeypatch):
+    monkeypatch.setattr(ResetsNever, "after_n_resets", 3)
+    with pytest.raises(RuntimeError, match="nothing listens"):
+        main(broken_env)
+    assert (tmp_path / "logs" / "visual_td3" / "ResetsNever-v0_1" / "run.json").is_file()

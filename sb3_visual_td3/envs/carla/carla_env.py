@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from sb3_visual_td3.envs.task import Ending
 _LOG = logging.getLogger("sb3_visual_td3")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
+_FIRST_TRIES = 3
 
 
 class CarlaDrivingEnv(DrivingEnv):
@@ -193,13 +195,12 @@ class CarlaDrivingEnv(DrivingEnv):
         """
         stream = None if seed is not None else self.np_random.bit_generator.state
         pauses = _pauses(self._patience_s)
-        while True:
+        for n_tries in itertools.count(1):
             try:
-                observation, info = super().reset(seed=seed, options=options)
+                answer = super().reset(seed=seed, options=options)
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
-                is_first_try = not self._has_driven and not self._backend.server.is_shared
-                if is_first_try or pause_s is None:
+                if pause_s is None or self._is_hopeless(n_tries):
                     self._backend.lose(restart=True)
                     raise SimulatorUnusableError(self._last_word(failure)) from failure
                 self._note(failure, "reset", restart=True)
@@ -208,7 +209,14 @@ class CarlaDrivingEnv(DrivingEnv):
                     self.np_random.bit_generator.state = stream
             else:
                 self._has_driven = self._is_driving = True
-                return observation, info
+                return answer
+        raise AssertionError("it is tried until it succeeds or patience ends")
+
+    def _is_hopeless(self, n_tries: int) -> bool:
+        """Return whether a simulator that has never worked is not worth another try."""
+        if self._has_driven or self._backend.server.is_shared:
+            return False
+        return not self._backend.has_connected or n_tries >= _FIRST_TRIES
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold ``action`` for ``frame_skip`` ticks; where the simulator fails, end the episode.

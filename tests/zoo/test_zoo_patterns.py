@@ -1,0 +1,207 @@
+"""The ways in which rl-zoo's own tests call train and enjoy, with our algorithm on Pendulum; what each leaves."""
+
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.cli import main as visual_td3
+from sb3_visual_td3.zoo.train import train
+
+ENV = "Pendulum-v1"
+WRAPPERS = "rl_zoo3.wrappers"
+QUICK = ["learning_starts:60", "batch_size:4"]
+SHORT_ENV = """
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class ShortEnv(gym.Env):
+    action_space = spaces.Box(-1, 1, (1,))
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        return np.zeros(2, np.float32), 1.0, self.n_steps == 5, False, {}
+
+
+gym.register("ZooPattern-v0", "zoo_pattern_env:ShortEnv")
+hyperparams = {"ZooPattern-v0": {"policy": "MlpPolicy", "n_timesteps": 20000, "batch_size": 4, "learning_starts": 8}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*flags, env=ENV, n_steps=80):
+    """:return: RUN_DIR of a short training with these flags"""
+    arguments = ["--algo", "visual_td3", "--env", env, "-n", n_steps, "-f", "logs", "--seed", 14, *flags]
+    return train([str(argument) for argument in arguments])
+
+
+def enjoy(*flags, env=ENV):
+    return visual_td3(["enjoy", "--env", env, "-n", "210", "--no-render", "-f", "logs", *flags])
+
+
+def model_in(run_dir, env=ENV):
+    return VisualTD3.load(run_dir / f"{env}.zip", device="cpu", buffer_size=1)
+
+
+def mean_reward(capsys, *flags):
+    capsys.readouterr()
+    assert enjoy(*flags) == 0
+    return float(re.search(r"Mean reward: (\S+)", capsys.readouterr().out)[1])
+
+
+def test_replay_is_saved_and_gone_on_with_and_both_environments_get_their_gravity(capsys):
+    flags = ["--save-replay-buffer", "-params", "buffer_size:1000", *QUICK]
+    flags += ["--env-kwargs", "g:8.0", "--eval-env-kwargs", "g:5.0"]
+    first = run(*flags)
+    said = capsys.readouterr().out
+    assert "env_kwargs={'g': 8.0}" in said
+    assert "eval_env_kwargs={'g': 5.0}" in said
+    second = run(*flags, "-i", first / f"{ENV}.zip")
+    assert second.name == f"{ENV}_2"
+    assert model_in(second).num_timesteps == 160
+    with open(second / "replay_buffer.pkl", "rb") as file:
+        assert pickle.load(file).size() == 160
+
+
+def test_what_was_said_of_the_environment_in_training_holds_when_it_is_shown(capsys):
+    run("--env-kwargs", "g:8.0", "-params", *QUICK)
+    as_trained = mean_reward(capsys)
+    assert mean_reward(capsys, "--env-kwargs", "g:8.0") == as_trained
+    assert mean_reward(capsys, "--env-kwargs", "g:1.0") != as_trained
+
+
+@pytest.mark.parametrize("config", ["zoo_pattern_conf", "zoo_pattern_conf.py"])
+def test_hyperparameters_may_be_a_python_package_or_file(config, in_folder, monkeypatch, capsys):
+    block = {"policy": "MlpPolicy", "n_timesteps": 2e4, "normalize": True, "learning_starts": 20, "batch_size": 8}
+    wrapper = "[{'gymnasium.wrappers.TimeLimit': {'max_episode_steps': 10}}]"
+    text = f"import torch\nhyperparams = {{{ENV!r}: dict(env_wrapper={wrapper}, **{block!r})}}\n"
+    text += f"hyperparams[{ENV!r}]['policy_kwargs'] = dict(net_arch=[32], activation_fn=torch.nn.Tanh)\n"
+    Path("zoo_pattern_conf.py").write_text(text)
+    monkeypatch.syspath_prepend(in_folder)
+    monkeypatch.delitem(sys.modules, "zoo_pattern_conf", raising=False)
+    run_dir = run("-conf", config)
+    model = model_in(run_dir)
+    assert model.policy_kwargs["net_arch"] == [32]
+    assert "Tanh" in str(model.actor)
+    capsys.readouterr()
+    assert enjoy() == 0
+    assert "21 Episodes" in capsys.readouterr().out, "of ten steps each"
+
+
+def test_the_default_block_serves_an_environment_without_one_and_without_it_there_is_one_line(capsys):
+    Path("default.yml").write_text("default: {policy: MlpPolicy, n_timesteps: 200, learning_starts: 32}")
+    assert model_in(run("-conf", "default.yml")).learning_starts == 32
+    Path("other.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 200}")
+    capsys.readouterr()
+    assert visual_td3(["train", "--env", ENV, "-conf", "other.yml", "-f", "nothing"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Hyperparameters not found for visual_td3-Pendulum-v1 in other.yml" in line
+    assert not Path("nothing").exists()
+
+
+def test_a_gym_package_is_imported_by_train_and_enjoy(in_folder, monkeypatch, capsys):
+    Path("zoo_pattern_env.py").write_text(SHORT_ENV)
+    monkeypatch.syspath_prepend(in_folder)
+    package = ["--gym-packages", "zoo_pattern_env"]
+    run_dir = run(*package, "--conf-file", "zoo_pattern_env", env="ZooPattern-v0", n_steps=20)
+    assert model_in(run_dir, "ZooPattern-v0")._n_updates == 12
+    capsys.readouterr()
+    assert enjoy(*package, env="ZooPattern-v0") == 0
+    assert "42 Episodes\nMean reward: 5.00 +/- 0.00" in capsys.readouterr().out
+
+
+def test_settings_of_the_command_line_reach_monitor_policy_and_environments():
+    settings = ["n_envs:2", "policy:'stable_baselines3.td3.MlpPolicy'", "policy_kwargs:dict(net_arch=[32])"]
+    monitor = "monitor_kwargs:dict(info_keywords=('TimeLimit.truncated',))"
+    run_dir = run("-params", *QUICK, *settings, monitor, "--uuid", "-tb", "events", n_steps=410)
+    assert re.fullmatch(ENV + r"_1_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run_dir.name)
+    assert list(Path("events", ENV).rglob("events.out.tfevents.*"))
+    assert model_in(run_dir).policy_kwargs["net_arch"] == [32]
+    for number in (0, 1):
+        head, _, *rows = (run_dir / f"{number}.monitor.csv").read_text().splitlines()
+        assert head.startswith("#")
+        assert [row.split(",")[-1] for row in rows] == ["True"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "shape"),
+    [
+        ("env_wrapper:'sb3_contrib.common.wrappers.TimeFeatureWrapper'", (4,)),
+        (f"env_wrapper:[{{'{WRAPPERS}.HistoryWrapper': dict(horizon=2)}},'{WRAPPERS}.DelayedRewardWrapper']", (8,)),
+        ("vec_env_wrapper:[{'stable_baselines3.common.vec_env.VecFrameStack': dict(n_stack=3)}]", (9,)),
+        ("frame_stack:2", (6,)),
+    ],
+)
+def test_a_model_is_shown_through_the_wrappers_that_it_was_trained_with(setting, shape):
+    assert model_in(run("-params", *QUICK, setting, "--eval-freq", "40")).observation_space.shape == shape
+    assert enjoy() == 0
+    assert enjoy("--load-best") == 0
+
+
+def test_callbacks_are_a_list_of_names_and_of_names_with_settings():
+    stop = "{'stable_baselines3.common.callbacks.StopTrainingOnMaxEpisodes': dict(max_episodes=1)}"
+    run_dir = run("-params", *QUICK, f"callback:[{stop},'rl_zoo3.callbacks.RawStatisticsCallback']", n_steps=500)
+    assert model_in(run_dir).num_timesteps == 200, "an episode of Pendulum"
+
+
+def search(*flags, n_trials=2):
+    """:return: what a small search ends with"""
+    arguments = ["-n", "80", "--env", ENV, "-f", "logs", "-params", "policy_kwargs:dict(net_arch=[32])"]
+    arguments += ["--no-optim-plots", "--seed", "14", "--n-trials", str(n_trials), "--n-startup-trials", "1"]
+    return visual_td3(["train", *arguments, "--n-evaluations", "2", "--eval-episodes", "1", "-optimize", *flags])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("pruner", ["none", "halving", "median"])
+def test_every_sampler_and_pruner_of_rl_zoo_searches(sampler, pruner):
+    pytest.importorskip("pandas")
+    assert search("--sampler", sampler, "--pruner", pruner, "--n-jobs", "1") == 0
+    (study,) = (pickle.loads(path.read_bytes()) for path in Path("logs/visual_td3").glob("report_*.pkl"))
+    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
+    assert TrialState.FAIL not in {trial.state for trial in study.trials}
+
+
+@pytest.mark.slow
+def test_a_search_logs_its_trials_and_each_can_be_trained_again():
+    pytest.importorskip("pandas")
+    where = ["--study-name", "demo", "--storage", "demo.log"]
+    assert search(*where, "--optimization-log-path", "optim", "--pruner", "none") == 0
+    for number in (0, 1):
+        assert np.load(f"optim/trial_{number}/evaluations.npz")["timesteps"].tolist() == [40, 80]
+    run_dir = run(*where, "--trial-id", "1", "-params", "policy_kwargs:dict(net_arch=[32])")
+    saved = yaml.load((run_dir / ENV / "config.yml").read_text(), Loader=yaml.UnsafeLoader)
+    backend = optuna.storages.journal.JournalFileBackend("demo.log")
+    trial = optuna.load_study(study_name="demo", storage=optuna.storages.JournalStorage(backend)).trials[1]
+    assert saved["gamma"] == pytest.approx(1 - trial.params["one_minus_gamma"])
+    assert saved["policy_kwargs"]["net_arch"] == [32], "the command line's stay"
+
+
+@pytest.mark.slow
+def test_workers_one_after_another_finish_the_total_and_no_more():
+    pytest.importorskip("pandas")
+    where = ["--study-name", "test-study", "--storage", "sqlite:///optuna.db", "--max-total-trials", "3"]
+    for _ in range(3):
+        assert search(*where) == 0
+    study = optuna.load_study(study_name="test-study", storage="sqlite:///optuna.db")
+    assert len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))) == len(study.trials) == 3
