@@ -35,7 +35,7 @@ class EmulatorControl:
         self._ask("emulator_fault", kind, amount)
 
     def status(self) -> dict[str, Any]:
-        """Return frame, map, number of actors and of file descriptors, memory in MB."""
+        """Return frame and map, memory in MB, and how many actors, clients, streams and file descriptors there are."""
         found: dict[str, Any] = self._ask("emulator_status")
         return found
 

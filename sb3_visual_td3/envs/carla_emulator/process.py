@@ -7,6 +7,7 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO
 
@@ -62,14 +63,17 @@ class EmulatorProcess:
         self._end(self._running().kill)
 
     def stop(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Ask it to end, and return its exit code; one that does not listen is killed."""
         return self._end(self._running().terminate)
 
-    def _end(self, how: object) -> int:
+    def _end(self, how: Callable[[], None]) -> int:
         process = self._running()
-        assert callable(how)
         how()
-        code = process.wait(_STOP_S)
+        try:
+            code = process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait(_STOP_S)
         if process.stdout is not None:
             process.stdout.close()
         self._process = None

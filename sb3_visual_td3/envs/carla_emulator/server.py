@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import sys
@@ -91,6 +90,7 @@ class EmulatorServer:
         connection.settimeout(_PATIENCE_S)  # with one that does not read its answers
         reader = CallReader()
         self._selector.register(connection, selectors.EVENT_READ, lambda _: self._read(connection, reader))
+        self._simulation.n_clients += 1
 
     def _read(self, connection: socket.socket, reader: CallReader) -> None:
         try:
@@ -105,9 +105,9 @@ class EmulatorServer:
                 if call.wants_answer:
                     connection.sendall(answer(call.number, result))
         except (OSError, ValueError):  # gone, or no client of CARLA's
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(connection)
+            self._selector.unregister(connection)
             connection.close()
+            self._simulation.n_clients -= 1
 
     def _pace(self, name: str) -> None:
         if self._settings.is_realtime and name == "tick_cue":

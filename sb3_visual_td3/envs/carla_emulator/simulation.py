@@ -71,6 +71,7 @@ class Simulation:
         self.is_synchronous = False
         self.step_s: float | None = None
         self.has_cameras_off = False
+        self.n_clients = 0
         self.actors: dict[int, Actor] = {}
         self._numbers = itertools.count(1)  # never used twice: a handle of an earlier episode means nobody
         self.load(map_name, reset_settings=True)

@@ -146,6 +146,7 @@ class WorldCalls:
             "frame": sim.frame,
             "map": sim.map_name,
             "n_actors": len(sim.actors) - 1,
+            "n_clients": sim.n_clients - 1,  # without the one that asks
             "n_stream_connections": self._streams.n_connections,
             "synchronous": sim.is_synchronous,
             "rss_mb": rss_bytes / 1e6,

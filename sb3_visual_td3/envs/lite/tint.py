@@ -5,6 +5,7 @@ The grey of a tinted picture (0.299 R + 0.587 G + 0.114 B) is the grey that it w
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,9 +24,8 @@ def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
 _SKY = _table(0.86, 0.97, 1.14)
 _LAND = _table(0.86, 1.06, 0.62)
 _ROAD = _table(1.0, 1.0, 1.0)
-_GROUND = np.concatenate([_LAND, _ROAD])
-"""Of land, and 256 entries further on of the road."""
-_ALL = np.concatenate([_GROUND, _SKY])
+_ALL = np.concatenate([_LAND, _ROAD, _SKY])
+"""256 entries each."""
 
 
 def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
@@ -35,10 +35,12 @@ def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> N
     :param paved: likewise: 128 or more where the road is seen.
     :param horizon: the row at which the ground begins.
     """
-    colours = np.empty((*grey.shape, 3), np.uint8)
-    np.take(_SKY, grey[:horizon], axis=0, out=colours[:horizon], mode="clip")
-    ground = grey[horizon:].astype(np.intp) + ((paved[horizon:] >> 7).astype(np.intp) << 8)
-    np.take(_GROUND, ground, axis=0, out=colours[horizon:], mode="clip")
+    plain = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+    colours = np.empty_like(plain)
+    cv2.LUT(plain[:horizon], _SKY[None], dst=colours[:horizon])
+    ground = colours[horizon:]
+    cv2.LUT(plain[horizon:], _LAND[None], dst=ground)
+    cv2.copyTo(plain[horizon:], cv2.threshold(paved[horizon:], 127, 255, cv2.THRESH_BINARY)[1], ground)
     return colours
 
 

@@ -1,6 +1,7 @@
 """Scripts for CARLA's genuine client, written as its documentation and its users write them, each in a process."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,15 @@ def test_a_script_that_knows_nothing_of_the_emulator_runs_on_it(script):
         assert done.stdout.strip().splitlines()[-1].startswith("done")
         assert emulator.control.status()["n_actors"] == 0, "it has cleaned up"
         assert emulator.stop() == 0
+
+
+def test_the_quick_start_of_the_documentation_runs(tmp_path):
+    text = (Path(__file__).parents[3] / "docs" / "carla_emulator.md").read_text()
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", text, re.S) if "save_to_disk" in each]
+    with EmulatorProcess("train_0") as emulator:
+        script = block.replace("2000", str(emulator.port)) + "\nimport time; time.sleep(0.2)\n"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60.0, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "front.png").stat().st_size > 10_000

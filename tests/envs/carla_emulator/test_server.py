@@ -129,9 +129,11 @@ def test_a_reader_that_does_not_read_holds_up_nobody(client, emulator):
     assert time.monotonic() - begin < 10.0
     frames = [fast.next()[1] for _ in range(500)]
     assert frames == list(range(frames[0], frames[0] + 500))
+    assert emulator.control.status()["n_stream_connections"] == 2
     slow.close()
     client.tick(2)
     assert emulator.control.status()["n_stream_connections"] == 1
+    assert emulator.control.status()["n_clients"] == 1
 
 
 def test_errors_have_carlas_words(client):
