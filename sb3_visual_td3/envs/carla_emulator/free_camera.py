@@ -26,6 +26,7 @@ _MARK_GREY = 140
 _SKY_GREY = 150
 """Hills and houses are darker."""
 _LEAST_HEIGHT_M = 0.05
+_LEAST_FORWARD = 0.35
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
@@ -61,9 +62,10 @@ class FreeCamera:
         self._depth_m = np.minimum(depth, FAR_M).astype(np.float32)
         self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
         self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
-        self._sky_rows = np.clip(
-            (PANORAMA_ROWS - 1 - up / np.maximum(np.hypot(forward, right), 1e-9) * PANORAMA_ROWS), 0, PANORAMA_ROWS - 1
-        ).astype(np.float32)
+        # As the embedded world's camera has it, a row sees one height of the panorama from edge to edge; a picture so
+        # wide that this cannot be goes on as if it were less wide.
+        along = np.maximum(forward, _LEAST_FORWARD * np.hypot(forward, right)) + 1e-9
+        self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
         self._strips = self._lay_out()
 

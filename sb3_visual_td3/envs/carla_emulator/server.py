@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _BACKLOG = 16
 _CHUNK_BYTES = 65_536
-_PATIENCE_S = 5.0
+_PATIENCE_S = 2.0
 _SLACK_S = 0.02
 
 

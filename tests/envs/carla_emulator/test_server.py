@@ -1,5 +1,6 @@
 """The server as a process, seen through its sockets alone: no client of CARLA's is needed."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -133,6 +134,17 @@ def test_a_reader_that_does_not_read_holds_up_nobody(client, emulator):
     slow.close()
     client.tick(2)
     assert emulator.control.status()["n_stream_connections"] == 1
+    assert emulator.control.status()["n_clients"] == 1
+
+
+def test_a_client_that_does_not_read_its_answers_is_hung_up_on(client, emulator):
+    with socket.create_connection(("127.0.0.1", emulator.port)) as deaf:
+        question = msgpack.packb([0, 1, "get_map_data", [[False]]])
+        with contextlib.suppress(OSError):
+            deaf.sendall(question * 500)  # ten megabytes of answers
+        begin = time.monotonic()
+        client.tick()
+        assert time.monotonic() - begin < 4.0
     assert emulator.control.status()["n_clients"] == 1
 
 
