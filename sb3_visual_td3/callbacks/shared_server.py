@@ -15,20 +15,6 @@ def needs_server(env: VecEnv) -> bool:
     return env.has_attr(_ADDRESS)
 
 
-def look_for_server(env: VecEnv) -> None:
-    """Connect to the servers before training starts, so that one that is not there is a mistake of whoever started it.
-
-    :param env: the training environments; where they need no server nothing happens
-    :raises RuntimeError: if a server is not there, or cannot be used; the message names the fix
-    """
-    if not needs_server(env):
-        return
-    try:
-        env.reset()
-    except (EOFError, ConnectionError) as error:
-        raise RuntimeError("an environment's process ended: what it said stands above") from error
-
-
 @contextmanager
 def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
     """Have the evaluation drive where the first training environment does, whose episode is cut short for it.

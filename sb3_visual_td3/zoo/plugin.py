@@ -36,7 +36,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
-from sb3_visual_td3.callbacks.shared_server import look_for_server
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.beginning import BeginningCallback
@@ -258,8 +257,6 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         is taken last, when the others have seen the step.
         """
         with self._nothing_left():
-            if model.env is not None:
-                look_for_server(model.env)
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):
                     callback.prepare(model)

@@ -1,0 +1,158 @@
+"""What CarlaDriving-v0 is told is looked over before anything is connected to: no client is needed for this."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import sb3_visual_td3  # noqa: F401  registers the environments
+from sb3_visual_td3.envs.carla.convert import Pose, image_array, to_frame
+from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla.launcher import Simulator, command_for
+from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
+from sb3_visual_td3.envs.carla.spawning import starts_on
+from sb3_visual_td3.envs.carla.weather import weather_of_scene
+from sb3_visual_td3.envs.lite.maps import load_map
+
+WRONG = [
+    ({"town": "Town01", "maps": "train"}, "expected one of them"),
+    ({"maps": []}, "names of maps"),
+    ({"maps": ["Town01", "Town01"]}, "each once"),
+    ({"weather": "fog"}, "weather='fog'"),
+    ({"spawn": "anywhere"}, "spawn='anywhere'"),
+    ({"spawn": -1}, "spawn=-1"),
+    ({"port": 0}, "port=0"),
+    ({"port": 70_000}, "port=70000"),
+    ({"port": []}, "expected a port"),
+    ({"host": ""}, "host=''"),
+    ({"host": "gpu7", "command": "./CarlaUE4.sh"}, "expected this machine"),
+    ({"command": ""}, "the simulator's command"),
+    ({"command": "echo 'x"}, "as in a shell"),
+    ({"restart_every": 5}, "without a command"),
+    ({"command": "x", "restart_every": 0}, "restart_every=0"),
+    ({"dt_s": 0.2}, "dt_s=0.2"),
+    ({"timeout_s": 0}, "timeout_s=0"),
+    ({"patience_s": -1}, "patience_s=-1"),
+    ({"n_cars": 21}, "n_cars=21"),
+    ({"image_size": 8}, "image_size=8"),
+    ({"camera_width": 8}, "camera_width=8"),
+    ({"camera_fov_deg": 200}, "camera_fov_deg=200"),
+    ({"camera_position_m": (1.0, 2.0)}, "expected three numbers"),
+    ({"camera_rotation_deg": (1.0, 2.0, float("nan"))}, "camera_rotation_deg=nan"),
+    ({"blueprint": "tesla"}, "vehicle.tesla.model3"),
+    ({"role_name": ""}, "role_name=''"),
+    ({"frame_stack": 0}, "frame_stack=0"),
+    ({"seed": -1}, "seed=-1"),
+    ({"shares_server": 1}, "shares_server=1"),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_argument_is_named(kwargs, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[").replace("(", r"\(")):
+        gym.make("CarlaDriving-v0", **kwargs)
+
+
+def test_maps_are_a_town_some_towns_or_a_group():
+    def maps(**kwargs):
+        return gym.make("CarlaDriving-v0", **kwargs).unwrapped.maps
+
+    assert maps() == ("",)
+    assert maps(town="Town05") == ("Town05",)
+    assert maps(maps="held_out") == ("Town02",)
+    assert maps(maps=["Town01", "Town07"]) == ("Town01", "Town07")
+
+
+def test_spaces_are_those_of_lite_driving():
+    for kwargs in ({}, {"observation": "camera+state"}, {"grayscale": False}, {"image_size": 64}):
+        carla, lite = (gym.make(name, **kwargs) for name in ("CarlaDriving-v0", "LiteDriving-v0"))
+        assert carla.observation_space == lite.observation_space
+        assert carla.action_space == lite.action_space
+
+
+def test_a_seed_can_be_given_beforehand():
+    streams = [gym.make("CarlaDriving-v0", seed=3).unwrapped.np_random.random(4).tolist() for _ in range(2)]
+    assert streams[0] == streams[1]
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    env = gym.make("CarlaDriving-v0").unwrapped
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(2, np.float32))
+
+
+def test_its_state_cannot_be_put_aside():
+    assert not hasattr(gym.make("CarlaDriving-v0").unwrapped, "get_state")
+    assert hasattr(gym.make("LiteDriving-v0").unwrapped, "get_state")
+
+
+def test_the_port_is_put_where_the_command_wants_it():
+    assert command_for("./CarlaUE4.sh -RenderOffScreen", 2004) == [
+        "./CarlaUE4.sh",
+        "-RenderOffScreen",
+        "-carla-rpc-port=2004",
+    ]
+    assert command_for("emulator --port {port} --x 'a b'", 7) == ["emulator", "--port", "7", "--x", "a b"]
+
+
+def test_a_simulator_that_ends_by_itself_tells_its_last_words():
+    simulator = Simulator("sh -c 'echo out of memory; exit 7' {port}", 2000)
+    for _ in range(100):
+        if not simulator.is_running():
+            break
+        __import__("time").sleep(0.05)
+    with pytest.raises(SimulatorLostError, match="exit code 7; it printed: out of memory"):
+        simulator.check()
+    simulator.stop()
+
+
+def test_a_program_that_is_not_there_is_named():
+    with pytest.raises(SimulatorUnusableError, match=r"no program \./CarlaUE5\.sh"):
+        Simulator("./CarlaUE5.sh", 2000)
+
+
+def test_no_two_environments_get_one_port():
+    first, second = lease_free(23_000), lease_free(23_000)
+    assert second.port >= first.port + 4
+    with pytest.raises(SimulatorUnusableError, match=f"{first.port} .by process"):
+        lease_running("127.0.0.1", [first.port])
+    third = lease_running("localhost", [first.port, 23_900])
+    assert third.port == 23_900
+    first.release()
+    again = lease_running("localhost", [first.port])
+    assert again.port == first.port
+    for lease in (second, third, again):
+        lease.release()
+
+
+def test_spawn_points_off_the_route_and_against_it_are_left_out():
+    track = load_map("train_0").track
+    on, beside, against = (Pose(*track.pose_at(100, offset)) for offset in (0.5, 3.5, 0.0))
+    against = against._replace(yaw_rad=against.yaw_rad + 3.1)
+    points = [beside, on, against, Pose(*track.pose_at(40, 0.0))]
+    assert starts_on(track, points, "route") is None
+    assert starts_on(track, points, "points") == [40, 100]
+    assert starts_on(track, points, 3) == [40]
+    with pytest.raises(SimulatorUnusableError, match=r"choose from \[1, 3\]"):
+        starts_on(track, points, 0)
+    with pytest.raises(SimulatorUnusableError, match="use 'route'"):
+        starts_on(track, [beside], "points")
+
+
+def test_random_weather_is_drawn_by_the_scene():
+    drawn = [weather_of_scene("random", seed) for seed in range(30)]
+    assert set(drawn) == {"clear", "rain", "night"}
+    assert drawn == [weather_of_scene("random", seed) for seed in range(30)]
+    assert weather_of_scene("WetNoon", 3) == "WetNoon"
+
+
+def test_images_become_frames():
+    image = np.zeros((60, 80, 4), np.uint8)
+    image[..., 2] = 100  # red
+    assert to_frame(image, 40, grayscale=True).shape == (40, 40)
+    assert to_frame(image, 40, grayscale=True).mean() == pytest.approx(30.0)
+    colours = to_frame(image, 40, grayscale=False)
+    assert colours.shape == (3, 40, 40)
+    assert colours.mean(axis=(1, 2)).tolist() == [100.0, 0.0, 0.0]
+    assert image_array(image.tobytes(), 60, 80).tobytes() == image.tobytes()
+    with pytest.raises(ValueError, match="an image of 4 bytes: expected 19200"):
+        image_array(bytes(4), 60, 80)
