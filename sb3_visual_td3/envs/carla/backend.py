@@ -71,7 +71,7 @@ class CarlaBackend:
         self.tick_s = tick_s
         self.map_groups = {"all": tuple(maps)}
         self.frame_shape = mount.frame_shape
-        self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather == "random")
+        self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather != "clear")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None

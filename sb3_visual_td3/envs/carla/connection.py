@@ -13,6 +13,7 @@ from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnus
 from sb3_visual_td3.envs.carla.server import Address
 
 _WORKER_THREADS = 2
+_FIRST_TICK_S, _SECOND_TICK_S = 0.3, 2.0
 
 
 def client_library() -> Any:
@@ -65,7 +66,7 @@ class Connection:
             self.world = self.client.get_world()
             self.found_settings = found_settings or self.world.get_settings()
             self._take_over()
-        self.last_frame = self.tick()
+        self.last_frame = self._first_tick()
         self.map = self._read_map()
 
     @property
@@ -137,6 +138,17 @@ class Connection:
         with lost_on_error("ticking"):
             self.last_frame = int(self.world.tick(self._timeout_s))
         return self.last_frame
+
+    def _first_tick(self) -> int:
+        """Let the world make a tick, another one where nothing is heard of it.
+
+        The client hears of ticks some moments after it was made, and waits for one that it has missed until time is up.
+        """
+        for wait_s in (_FIRST_TICK_S, _SECOND_TICK_S):
+            if wait_s < self._timeout_s:
+                with contextlib.suppress(RuntimeError):
+                    return int(self.world.tick(wait_s))
+        return self.tick()
 
     def tick_alone(self) -> int:
         """Let the world make one tick, nobody else having made one since the last.

@@ -83,6 +83,7 @@ class Simulation:
             if actor.stream_id is not None:
                 self._streams.end(actor.stream_id)
         self.map_name = map_name
+        self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
         self.actors = {}
         self._collisions = Collisions()
@@ -204,7 +205,9 @@ class Simulation:
         for hit in hits:
             if isinstance(hit.actor, Vehicle) and hit.actor.is_of_the_server:
                 self._traffic.halt(hit.actor)
-        self._streams.send(WORLD_STREAM, self._world_state(step_s))
+        state = self._world_state(step_s)
+        self._streams.send(WORLD_STREAM, state)
+        self._streams.keep(WORLD_STREAM, state)  # a client may tick before its subscription has arrived
         self._measure(Scenery(self.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
         return self.frame
 

@@ -31,6 +31,7 @@ class StreamServer:
     def __init__(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:
         self._selector, self._listener = selector, listener
         self._subscribers: dict[int, list[_Subscriber]] = {}
+        self._kept: dict[int, bytes] = {}
         self._n_connections = 0
         selector.register(listener, selectors.EVENT_READ, lambda _: self._accept())
 
@@ -42,6 +43,12 @@ class StreamServer:
     def has_subscriber(self, stream_id: int) -> bool:
         """Return whether anybody listens to this stream."""
         return bool(self._subscribers.get(stream_id))
+
+    def keep(self, stream_id: int, payload: bytes | None) -> None:
+        """Have whoever subscribes from now on get this first; ``None``: nothing."""
+        self._kept.pop(stream_id, None)
+        if payload is not None:
+            self._kept[stream_id] = _SIZE.pack(len(payload)) + payload
 
     def send(self, stream_id: int, payload: bytes) -> None:
         """Send a measurement to all who listen; a client that does not read for long loses what comes last."""
@@ -92,6 +99,8 @@ class StreamServer:
             if len(subscriber.asked) >= _SIZE.size:
                 (subscriber.stream_id,) = _SIZE.unpack_from(subscriber.asked)
                 self._subscribers.setdefault(subscriber.stream_id, []).append(subscriber)
+                if subscriber.stream_id in self._kept:  # it may wait for what was sent while it was on its way
+                    self._write(subscriber, self._kept[subscriber.stream_id])
 
     def _write(self, subscriber: _Subscriber, data: bytes) -> None:
         try:
