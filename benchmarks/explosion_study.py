@@ -1,0 +1,181 @@
+"""What made the first run explode, and which cure works?
+
+The first run's settings on LiteDriving-v0, rewards of 10 to 20 per step: its actor loss (the critic scores the ACTOR's
+features) or the right one, without clipping or with the cure that its report recommends (norm 1.0 on the actor), with
+its learning rate of the actor's encoder (1e-5) or the one that the report recommends (1e-4), rewards raw or divided by
+VecNormalize; and beside these sixteen `preset="visual"`. 5,000 steps, batch 64, an update per step after 1,000. The
+norms are those before clipping; the verdict is that of `visual-td3 report`.
+
+    python benchmarks/explosion_study.py                            # everything: 51 runs of some minutes, two at a time
+    python benchmarks/explosion_study.py --seeds 0 --arms visual 'leak, clip 1, cnn 1e-4, raw'
+    python benchmarks/explosion_study.py --table                    # of what there is, and nothing is run
+
+Runs are kept in benchmarks/results/explosion_study.json, and those that are there are not made again: it can be stopped
+and continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import fault_bench
+from faults import LeakyTD3, Training
+from tqdm import tqdm
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
+
+RESULTS = Path(__file__).parent / "results" / "explosion_study.json"
+N_STEPS, LEARNING_STARTS = 5_000, 1_000
+REWARD_SCALE = 15.0
+"""A good step of LiteDriving-v0 earns about 1, one of the first run 10 to 20."""
+COMMON = {"batch_size": 64, "buffer_size": 6_000, "learning_starts": LEARNING_STARTS}
+FIRST_RUN = {
+    "preset": "td3",
+    "learning_rate": 1e-4,
+    "noise_schedule": "lin_0.3_0.2",
+    "tau": 0.005,
+    "gamma": 0.99,
+    **COMMON,
+}
+LOSSES = {"leak": LeakyTD3, "correct": None}
+CLIPS: dict[str, dict[str, Any]] = {"no clip": {}, "clip 1": {"max_grad_norm": {"actor": 1.0}}}
+RATES = {"cnn 1e-5": 1e-5, "cnn 1e-4": 1e-4}
+REWARDS = {"raw": False, "normalised": True}
+
+
+def _arm(loss: str, clip: str, rate: str, reward: str) -> Training:
+    algorithm = {} if LOSSES[loss] is None else {"algorithm": LOSSES[loss]}
+    return Training(
+        "an arm of the explosion study",
+        settings={**FIRST_RUN, **CLIPS[clip], "actor_cnn_lr": RATES[rate]},
+        env_kwargs={"reward": "progress_heavy", "reward_scale": REWARD_SCALE},
+        normalize_reward=REWARDS[reward],
+        n_timesteps=N_STEPS,
+        image_size=None,
+        **algorithm,  # type: ignore[arg-type]
+    )
+
+
+ARMS = {", ".join(names): _arm(*names) for names in itertools.product(LOSSES, CLIPS, RATES, REWARDS)}
+ARMS["visual"] = Training(
+    "the preset, with the zoo's learning rate and exploration",
+    settings={"learning_rate": 1e-4, "n_steps": 3, "tau": 0.01, **COMMON},
+    env_kwargs={"reward_scale": REWARD_SCALE},
+    n_timesteps=N_STEPS,
+    image_size=None,
+)
+COLUMNS = {
+    "verdicts": "verdicts",
+    "first": "first diagnosis",
+    "actor_loss": "actor loss, last",
+    "actor_cnn": "actor CNN norm, mean / max",
+    "actor_mlp": "actor MLP, mean",
+    "critic_cnn": "critic CNN, mean / max",
+    "saturation": "saturation, last",
+    "distance_m": "metres, last evaluation",
+}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """:return: what the table is made of, from one run's event files"""
+    (files,) = find_runs(folder)
+    series = read_run(files.path, files.files).series
+    norms = {group: _summary(series, tag) for group, tag in tags.GRADIENT_NORM.items()}
+    return {
+        "norms": norms,
+        "actor_loss": fault_bench.last(series, tags.ACTOR_LOSS),
+        "saturation": fault_bench.last(series, tags.ACTION_SATURATION),
+        "distance_m": fault_bench.last(series, tags.EVAL_DISTANCE),
+        "random_distance_m": fault_bench.last(series, tags.EVAL_RANDOM_DISTANCE),
+    }
+
+
+def _summary(series: SeriesSet, tag: str) -> dict[str, float] | None:
+    if tag not in series or not series[tag].finite.values.size:
+        return None
+    values = series[tag].finite.values
+    return {"mean": float(values.mean()), "max": float(values.max()), "last": float(values[-1])}
+
+
+def run(job: tuple[str, int, Path]) -> tuple[str, dict[str, Any]]:
+    """:return: the run's key and its row"""
+    arm, seed, logs = job
+    fault_bench.TRAININGS[arm] = ARMS[arm]
+    folder = logs / arm.replace(", ", "-").replace(" ", "_") / str(seed)
+    seconds = fault_bench.train(arm, seed, folder)
+    judged = fault_bench.judged(folder)
+    return key(arm, seed), {
+        "verdict": judged["verdict"],
+        "first": judged["first"],
+        "found": judged["found"],
+        **measured(folder),
+        "seconds": round(seconds, 1),
+    }
+
+
+def key(arm: str, seed: int) -> str:
+    """:return: what a run is called in the results"""
+    return f"{arm}, seed {seed}"
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """:return: a line of Markdown for each arm that was run; medians over the seeds"""
+    lines = ["| arm | seeds | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    for arm in ARMS:
+        rows = [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == arm]
+        if rows:
+            cells = " | ".join(_cell(column, rows) for column in COLUMNS)
+            lines.append(f"| {arm} | {len(rows)} | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, rows: list[dict[str, Any]]) -> str:
+    if column == "verdicts":
+        return ", ".join(sorted(row["verdict"] for row in rows))
+    if column == "first":
+        return ", ".join(sorted({row["first"] or "none" for row in rows}))
+    if column in {"actor_cnn", "actor_mlp", "critic_cnn"}:
+        found = [row["norms"][column] for row in rows if row["norms"].get(column)]
+        if not found:
+            return "-"
+        mean = f"{statistics.median(norm['mean'] for norm in found):.3g}"
+        return mean if column == "actor_mlp" else f"{mean} / {statistics.median(norm['max'] for norm in found):.3g}"
+    values = [row[column] for row in rows if row[column] is not None]
+    return f"{statistics.median(values):.4g}" if values else "-"
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/explosion_study"), help="where runs go")
+    parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    settings = parser.parse_args()
+    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    # Seed by seed, so that a study that is stopped early has as many arms as it can.
+    jobs = [(arm, seed, settings.log_folder) for seed in settings.seeds for arm in settings.arms]
+    missing = [] if settings.table else [job for job in jobs if key(*job[:2]) not in results]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
+        for name, row in tqdm(pool.map(run, missing), total=len(missing), unit="run", disable=None):
+            results[name] = row
+            fault_bench.keep({name: row}, settings.output)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
