@@ -12,8 +12,8 @@ its replay buffer is. For Stable-Baselines3's own algorithms there are the class
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,8 @@ INVALID = "invalid_transition"
 Rows = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
-class Adds(Protocol):
-    """A replay buffer's ``add``."""
-
-    def __call__(
-        self,
-        obs: Any,
-        next_obs: Any,
-        action: NDArray[Any],
-        reward: NDArray[Any],
-        done: NDArray[Any],
-        infos: list[dict[str, Any]],
-    ) -> None:
-        """Store one transition of each environment."""
-
-
 def add_valid(
-    add: Adds,
+    add: Callable[..., None],
     buffer: ReplayBuffer,
     obs: Any,
     next_obs: Any,
@@ -102,17 +87,9 @@ def _end_windows(buffer: ReplayBuffer, envs: Sequence[int], row: int | None = No
 class _KeepsOutInvalid(ReplayBuffer):
     """To be mixed into a replay buffer."""
 
-    def add(
-        self,
-        obs: Any,
-        next_obs: Any,
-        action: NDArray[Any],
-        reward: NDArray[Any],
-        done: NDArray[Any],
-        infos: list[dict[str, Any]],
-    ) -> None:
+    def add(self, *arguments: Any) -> None:
         """Store one transition of each environment, but none whose info says that it is invalid."""
-        add_valid(super().add, self, obs, next_obs, action, reward, done, infos)
+        add_valid(super().add, self, *arguments)
 
 
 class ValidReplayBuffer(_KeepsOutInvalid, ReplayBuffer):
