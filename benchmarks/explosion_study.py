@@ -17,17 +17,17 @@ and continued.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
+import re
 import statistics
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import fault_bench
-from faults import LeakyTD3, Training
+from explosion_arms import ARMS
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
@@ -36,45 +36,6 @@ from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
 
 RESULTS = Path(__file__).parent / "results" / "explosion_study.json"
-N_STEPS, LEARNING_STARTS = 5_000, 1_000
-REWARD_SCALE = 15.0
-"""A good step of LiteDriving-v0 earns about 1, one of the first run 10 to 20."""
-COMMON = {"batch_size": 64, "buffer_size": 6_000, "learning_starts": LEARNING_STARTS}
-FIRST_RUN = {
-    "preset": "td3",
-    "learning_rate": 1e-4,
-    "noise_schedule": "lin_0.3_0.2",
-    "tau": 0.005,
-    "gamma": 0.99,
-    **COMMON,
-}
-LOSSES = {"leak": LeakyTD3, "correct": None}
-CLIPS: dict[str, dict[str, Any]] = {"no clip": {}, "clip 1": {"max_grad_norm": {"actor": 1.0}}}
-RATES = {"cnn 1e-5": 1e-5, "cnn 1e-4": 1e-4}
-REWARDS = {"raw": False, "normalised": True}
-
-
-def _arm(loss: str, clip: str, rate: str, reward: str) -> Training:
-    algorithm = {} if LOSSES[loss] is None else {"algorithm": LOSSES[loss]}
-    return Training(
-        "an arm of the explosion study",
-        settings={**FIRST_RUN, **CLIPS[clip], "actor_cnn_lr": RATES[rate]},
-        env_kwargs={"reward": "progress_heavy", "reward_scale": REWARD_SCALE},
-        normalize_reward=REWARDS[reward],
-        n_timesteps=N_STEPS,
-        image_size=None,
-        **algorithm,  # type: ignore[arg-type]
-    )
-
-
-ARMS = {", ".join(names): _arm(*names) for names in itertools.product(LOSSES, CLIPS, RATES, REWARDS)}
-ARMS["visual"] = Training(
-    "the preset, with the zoo's learning rate and exploration",
-    settings={"learning_rate": 1e-4, "n_steps": 3, "tau": 0.01, **COMMON},
-    env_kwargs={"reward_scale": REWARD_SCALE},
-    n_timesteps=N_STEPS,
-    image_size=None,
-)
 COLUMNS = {
     "verdicts": "verdicts",
     "first": "first diagnosis",
@@ -108,18 +69,19 @@ def _summary(series: SeriesSet, tag: str) -> dict[str, float] | None:
     return {"mean": float(values.mean()), "max": float(values.max()), "last": float(values[-1])}
 
 
-def run(job: tuple[str, int, Path]) -> tuple[str, dict[str, Any]]:
+def run(job: tuple[str, int, Path, str]) -> tuple[str, dict[str, Any]]:
     """:return: the run's key and its row"""
-    arm, seed, logs = job
+    arm, seed, logs, device = job
     fault_bench.TRAININGS[arm] = ARMS[arm]
-    folder = logs / arm.replace(", ", "-").replace(" ", "_") / str(seed)
-    seconds = fault_bench.train(arm, seed, folder)
+    folder = logs / re.sub(r"\W+", "_", arm) / str(seed)
+    seconds = fault_bench.train(arm, seed, folder, device)
     judged = fault_bench.judged(folder)
     return key(arm, seed), {
         "verdict": judged["verdict"],
         "first": judged["first"],
         "found": judged["found"],
         **measured(folder),
+        "device": device,
         "seconds": round(seconds, 1),
     }
 
@@ -162,16 +124,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/explosion_study"), help="where runs go")
     parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
     # Seed by seed, so that a study that is stopped early has as many arms as it can.
-    jobs = [(arm, seed, settings.log_folder) for seed in settings.seeds for arm in settings.arms]
+    jobs = [(arm, seed, settings.log_folder, settings.device) for seed in settings.seeds for arm in settings.arms]
     missing = [] if settings.table else [job for job in jobs if key(*job[:2]) not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
-        for name, row in tqdm(pool.map(run, missing), total=len(missing), unit="run", disable=None):
+        running = {pool.submit(run, job): key(*job[:2]) for job in missing}
+        for done in tqdm(as_completed(running), total=len(running), unit="run", disable=None):
+            if done.exception() is not None:
+                tqdm.write(f"{running[done]}: {done.exception()!r}")
+                continue
+            name, row = done.result()
             results[name] = row
             fault_bench.keep({name: row}, settings.output)
     print(table(results))

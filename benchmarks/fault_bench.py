@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from faults import FAULTS, HEALTHY, LITE, Training
+from faults import FAULTS, HEALTHY, LITE, PENDULUM, Training
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from tqdm import tqdm
 
 from sb3_visual_td3 import (
@@ -60,7 +60,11 @@ RANDOM_PENDULUM = -1_000.0
 def environment(training: Training, seed: int) -> VecEnv:
     """:return: what the training learns from"""
     env_kwargs = {**training.env_kwargs, **_camera(training)}
-    env = make_vec_env(training.env, 1, seed=seed, env_kwargs=env_kwargs or None, wrapper_class=training.wrapper)
+    env: VecEnv = make_vec_env(
+        training.env, 1, seed=seed, env_kwargs=env_kwargs or None, wrapper_class=training.wrapper
+    )
+    if training.frame_stack > 1:
+        env = VecFrameStack(env, training.frame_stack)
     return VecNormalize(env, norm_obs=False) if training.normalize_reward else env
 
 
@@ -89,7 +93,7 @@ def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
     return chosen
 
 
-def train(name: str, seed: int, folder: Path) -> float:
+def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
     """Make one run.
 
     :return: seconds that it took
@@ -99,12 +103,12 @@ def train(name: str, seed: int, folder: Path) -> float:
     begin = time.perf_counter()
     th.set_num_threads(1)
     set_random_seed(seed)
-    policy = "CnnPolicy" if training.env == LITE else "MlpPolicy"
+    policy = "MlpPolicy" if training.env == PENDULUM else "CnnPolicy"
     model = training.algorithm(
         policy,
         environment(training, seed),
         seed=seed,
-        device="cpu",
+        device=device,
         tensorboard_log=str(folder / "tb"),
         **training.settings,
     )

@@ -48,6 +48,8 @@ class Training:
     env: str = LITE
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper: Wrapper | None = None
+    frame_stack: int = 1
+    """For environments that stack no frames themselves."""
     normalize_reward: bool = True
     n_timesteps: int = 1_300
     image_size: int | None = 48

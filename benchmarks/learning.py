@@ -1,0 +1,223 @@
+"""How well does VisualTD3 learn to drive, which of its parts does it owe that to, and how do stock algorithms do?
+
+Every arm trains on the eight training maps of LiteDriving-v0 with the same steps, batch (128) and updates (one per two
+steps): 10,000 steps on empty roads, 30,000 among 8 other cars. While it trains the policy is driven on the *training*
+maps from time to time, and the one with the highest return is kept. That one then drives 100 episodes on the two
+held-out maps, which no training has seen, and among 6 to 10 other cars; so does the last one, and the kept one with
+its camera blanked.
+
+    python benchmarks/learning.py                                       # the preset, five seeds on empty roads
+    python benchmarks/learning.py --arms ablations stock --seeds 0 1 2
+    python benchmarks/learning.py --worlds traffic --arms visual 'SB3 TD3' --device cuda --n-jobs 8
+    python benchmarks/learning.py --table                               # of what there is, and nothing is run
+
+Runs are kept in benchmarks/results/learning.json, and those that are there are not made again: it can be stopped and
+continued. Models and event files are in the log folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fault_bench
+import numpy as np
+import torch as th
+from learning_arms import ABLATIONS, ARMS, ENV, STOCK, TRIED, WORLDS, arguments_of, block_of
+from learning_table import table
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from tqdm import tqdm
+
+from sb3_visual_td3 import (
+    DrivingEvalCallback,
+    DrivingMetricsCallback,
+    ExplosionAlertCallback,
+    GradientNormCallback,
+    RunRecorderCallback,
+)
+from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, mean_of
+from sb3_visual_td3.envs.lite.maps import MAP_GROUPS
+from sb3_visual_td3.envs.registration import MAX_EPISODE_STEPS
+
+RESULTS = Path(__file__).parent / "results" / "learning.json"
+N_TEST_EPISODES = 100
+TEST_SEED = 10_000
+"""Of the places where examinations begin: the same for every policy, and none where a training was evaluated."""
+GROUPS = {"ablations": list(ABLATIONS), "stock": list(STOCK), "tried": list(TRIED)}
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    world: str
+    arm: str
+    seed: int
+    device: str
+    logs: Path
+
+    @property
+    def key(self) -> str:
+        """What the run is called in the results."""
+        return f"{self.world}, {self.arm}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its model and event files go."""
+        return self.logs / self.world.replace(" ", "_") / self.arm.replace(" ", "_") / str(self.seed)
+
+
+def watchers(job: Job) -> list[BaseCallback]:
+    """:return: what watches a run, the same for every arm"""
+    world = WORLDS[job.world]
+    kept = str(job.folder)
+    return [
+        RunRecorderCallback(job.folder),
+        GradientNormCallback(),
+        ExplosionAlertCallback(run_dir=job.folder, verbose=0),
+        DrivingMetricsCallback(),
+        DrivingEvalCallback(
+            ENV,
+            n_eval_episodes=16,
+            eval_freq=world.eval_freq,
+            log_path=kept,
+            best_model_save_path=kept,
+            verbose=0,
+            eval_env_kwargs={"maps": "train", "n_cars": world.n_cars},
+            best_by="reward",
+        ),
+    ]
+
+
+def train(job: Job) -> tuple[BaseAlgorithm, float]:
+    """Make one run.
+
+    :return: the model at its end, and the seconds that it took, evaluations included
+    """
+    shutil.rmtree(job.folder, ignore_errors=True)  # what an interrupted run left there
+    job.folder.mkdir(parents=True)
+    set_random_seed(job.seed)
+    arm, world = ARMS[job.arm], WORLDS[job.world]
+    env: VecEnv = make_vec_env(ENV, 1, seed=job.seed, env_kwargs={"n_cars": world.n_cars})
+    if block_of(arm)["normalize"]:
+        env = VecNormalize(env, **block_of(arm)["normalize"])
+    begin = time.perf_counter()
+    model = arm.algorithm(
+        "CnnPolicy", env, seed=job.seed, device=job.device, tensorboard_log=f"{job.folder}/tb", **arguments_of(arm)
+    )
+    model.learn(world.n_timesteps, callback=watchers(job))
+    seconds = time.perf_counter() - begin
+    model.save(job.folder / "last_model")
+    return model, seconds
+
+
+def examine(driver: Driver, world: str) -> dict[str, Any]:
+    """:return: what 100 episodes on held-out maps add up to"""
+    places = [(name, n_cars) for name in MAP_GROUPS["held_out"] for n_cars in WORLDS[world].test_n_cars]
+    n_episodes = N_TEST_EPISODES // len(places)
+    drives: list[Drive] = []
+    for name, n_cars in places:
+        env = make_vec_env(ENV, n_episodes, env_kwargs={"maps": [name], "n_cars": n_cars})
+        drives += drive_episodes(driver, env, TEST_SEED)
+        env.close()
+    mean = mean_of(drives)
+    return {
+        "n_episodes": len(drives),
+        "driven_to_the_end": float(np.mean([drive.length == MAX_EPISODE_STEPS for drive in drives])),
+        "without_collision": float(np.mean([drive.collisions == 0 for drive in drives])),
+        "success_rate": mean.success_rate,
+        "route_completion": mean.route_completion,
+        "return": mean.reward,
+        "distance_m": mean.distance_m,
+        "speed_mps": mean.speed_mps,
+        "lane_invasions": mean.lane_invasions,
+    }
+
+
+def driver_of(model: BaseAlgorithm, is_blind: bool = False) -> Driver:
+    """:return: the policy without exploration; a blind one sees black pictures"""
+    return lambda seen: model.predict(np.zeros_like(seen) if is_blind else seen, deterministic=True)[0]
+
+
+def run(job: Job) -> dict[str, Any]:
+    """:return: one run's row"""
+    th.set_num_threads(1)
+    last, seconds = train(job)
+    kept = ARMS[job.arm].algorithm.load(job.folder / "best_model", device=job.device)  # type: ignore[attr-defined]
+    evaluations = np.load(job.folder / "evaluations.npz")
+    judged = fault_bench.judged(job.folder)
+    return {
+        "kept": examine(driver_of(kept), job.world),
+        "last": examine(driver_of(last), job.world),
+        "blind": examine(driver_of(kept, is_blind=True), job.world),
+        "kept_at_step": int(evaluations["timesteps"][evaluations["results"].mean(axis=1).argmax()]),
+        "evaluation_returns": [round(float(value), 1) for value in evaluations["results"].mean(axis=1)],
+        "verdict": judged["verdict"],
+        "first": judged["first"],
+        "saturation": judged["saturation"],
+        "seconds": round(seconds, 1),
+        "device": th.cuda.get_device_name() if job.device == "cuda" else "cpu, 1 thread",
+    }
+
+
+def parsed() -> argparse.Namespace:
+    """:return: the command's options"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*ARMS, *GROUPS]
+    parser.add_argument("--worlds", nargs="+", default=["empty road"], choices=WORLDS, help="default: 'empty road'")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=["visual"],
+        choices=names,
+        metavar="ARM",
+        help=f"default: visual; of {', '.join(map(repr, names))}",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/learning"), help="where the runs go")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    settings = parsed()
+    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]
+    # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.
+    jobs = [
+        Job(world, arm, seed, settings.device, settings.log_folder)
+        for seed in settings.seeds
+        for world in settings.worlds
+        for arm in arms
+    ]
+    missing = [] if settings.table else [job for job in jobs if job.key not in results]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run, job): job for job in missing}
+        for done in tqdm(as_completed(running), total=len(running), unit="run", disable=None):
+            key, error = running[done].key, done.exception()
+            if error is not None:
+                tqdm.write(f"{key}: {error!r}")
+                continue
+            results[key] = done.result()
+            fault_bench.keep({key: results[key]}, settings.output)
+    for world in settings.worlds:
+        print(f"\n{world}, {WORLDS[world].n_timesteps:,} steps\n\n{table(results, world, ARMS)}")
+
+
+if __name__ == "__main__":
+    main()

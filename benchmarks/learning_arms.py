@@ -1,0 +1,104 @@
+"""What the learning benchmark compares: worlds, algorithms, and the preset with one part taken out.
+
+All arms get the same steps, the same batch and one update per two steps; everything else is what zoo_configs/ says of
+LiteDriving-v0 for the algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+from sb3_contrib import TQC
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3 import VisualTD3
+
+ENV = "LiteDriving-v0"
+BATCH_SIZE, STEPS_PER_UPDATE = 128, 2
+_OF_THE_ZOO = ("policy", "normalize", "callback", "n_timesteps", "noise_type", "noise_std")
+"""Keys of a hyperparameter file that are not arguments of the algorithm."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where is trained, and where it is examined.
+
+    :param n_cars: other cars while it trains
+    :param test_n_cars: other cars in the examination, which is shared out evenly
+    """
+
+    n_timesteps: int
+    n_cars: int
+    test_n_cars: tuple[int, ...]
+    eval_freq: int
+
+
+WORLDS = {
+    "empty road": World(10_000, 0, (0,), eval_freq=500),
+    "traffic": World(30_000, 8, (6, 7, 8, 9, 10), eval_freq=1_500),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An algorithm and what is changed of its hyperparameter file."""
+
+    algorithm: Callable[..., OffPolicyAlgorithm]
+    zoo_name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def _visual(**changes: Any) -> Arm:
+    return Arm(VisualTD3, "visual_td3", changes)
+
+
+ABLATIONS = {
+    "without shift": _visual(random_shift=0),
+    "without trunk": _visual(policy_kwargs={"trunk_dim": None}),
+    "separate encoders": _visual(policy_kwargs={"encoder": "separate"}),
+    "without pre-tanh penalty": _visual(pre_tanh_penalty=0.0),
+    "without target clamp": _visual(target_q_clamp=False),
+    "without clipping": _visual(max_grad_norm={}),
+    "1-step returns": _visual(n_steps=1),
+    "actor on Q1": _visual(actor_objective="q1"),
+}
+STOCK = {"SB3 TD3": Arm(TD3, "td3"), "SB3 SAC": Arm(SAC, "sac"), "sb3-contrib TQC": Arm(TQC, "tqc")}
+TRIED = {
+    "learning rate falls": _visual(learning_rate="lin_1e-4"),
+    "learning rate 2e-4 falls": _visual(learning_rate="lin_2e-4"),
+    "learning rate 3e-4 falls": _visual(learning_rate="lin_3e-4"),
+    "LayerNorm heads": _visual(policy_kwargs={"layer_norm": True}),
+    "less noise": _visual(noise_schedule="lin_0.3_0.05"),
+    "penalty 1e-3": _visual(pre_tanh_penalty=1e-3),
+    "penalty 1e-2": _visual(pre_tanh_penalty=1e-2),
+    "gamma 0.95": _visual(gamma=0.95),
+    "gamma 0.98": _visual(gamma=0.98),
+    "tau 0.02": _visual(tau=0.02),
+    "5-step returns": _visual(n_steps=5),
+    "drq encoder": _visual(policy_kwargs={"encoder_arch": "drq"}),
+    "trunk 100": _visual(policy_kwargs={"trunk_dim": 100}),
+}
+"""What was tried on the way to the preset."""
+ARMS = {"visual": _visual(), **ABLATIONS, **STOCK, **TRIED}
+
+
+def block_of(arm: Arm) -> dict[str, Any]:
+    """:return: the arm's hyperparameters as the zoo reads them, with its changes"""
+    text = files("sb3_visual_td3.zoo_configs").joinpath(f"{arm.zoo_name}.yml").read_text(encoding="utf-8")
+    return {**yaml.safe_load(text)[ENV], **arm.changes}
+
+
+def arguments_of(arm: Arm) -> dict[str, Any]:
+    """:return: what the algorithm's constructor is called with, but for environment, seed and device"""
+    block = block_of(arm)
+    arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
+    if block.get("noise_type") == "normal":
+        arguments["action_noise"] = NormalActionNoise(np.zeros(2), np.full(2, block["noise_std"]))
+    return {**arguments, "batch_size": BATCH_SIZE, "train_freq": STEPS_PER_UPDATE, "gradient_steps": 1}
