@@ -23,7 +23,7 @@ FIRST_RUN = {
     "gamma": 0.99,
     **COMMON,
 }
-RECOMMENDED = {"learning_rate": 1e-4, "n_steps": 3, "tau": 0.01, **COMMON}
+RECOMMENDED = {"learning_rate": "lin_2e-4", "n_steps": 3, "tau": 0.01, **COMMON}
 LOSSES = {"leak": LeakyTD3, "correct": None}
 CLIPS: dict[str, dict[str, Any]] = {"no clip": {}, "clip 1": {"max_grad_norm": {"actor": 1.0}}}
 RATES = {"cnn 1e-5": 1e-5, "cnn 1e-4": 1e-4}

@@ -112,8 +112,9 @@ def train(job: Job) -> tuple[BaseAlgorithm, float]:
     if block_of(arm)["normalize"]:
         env = VecNormalize(env, **block_of(arm)["normalize"])
     begin = time.perf_counter()
+    settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # nothing is forgotten
     model = arm.algorithm(
-        "CnnPolicy", env, seed=job.seed, device=job.device, tensorboard_log=f"{job.folder}/tb", **arguments_of(arm)
+        "CnnPolicy", env, seed=job.seed, device=job.device, tensorboard_log=f"{job.folder}/tb", **settings
     )
     model.learn(world.n_timesteps, callback=watchers(job))
     seconds = time.perf_counter() - begin

@@ -42,7 +42,7 @@ class World:
 
 WORLDS = {
     "empty road": World(10_000, 0, (0,), eval_freq=500),
-    "traffic": World(30_000, 8, (6, 7, 8, 9, 10), eval_freq=1_500),
+    "traffic": World(30_000, 8, (6, 7, 8, 9, 10), eval_freq=3_000),
 }
 
 
@@ -71,9 +71,9 @@ ABLATIONS = {
 }
 STOCK = {"SB3 TD3": Arm(TD3, "td3"), "SB3 SAC": Arm(SAC, "sac"), "sb3-contrib TQC": Arm(TQC, "tqc")}
 TRIED = {
-    "learning rate falls": _visual(learning_rate="lin_1e-4"),
-    "learning rate 2e-4 falls": _visual(learning_rate="lin_2e-4"),
-    "learning rate 3e-4 falls": _visual(learning_rate="lin_3e-4"),
+    "learning rate 1e-4": _visual(learning_rate=1e-4),
+    "learning rate falls from 1e-4": _visual(learning_rate="lin_1e-4"),
+    "learning rate falls from 3e-4": _visual(learning_rate="lin_3e-4"),
     "LayerNorm heads": _visual(policy_kwargs={"layer_norm": True}),
     "less noise": _visual(noise_schedule="lin_0.3_0.05"),
     "penalty 1e-3": _visual(pre_tanh_penalty=1e-3),
