@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help validate test test-slow lint type format clean
+.PHONY: help validate test test-slow notebooks lint type format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some m
 
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, and pages in Debian's chromium
 	$(BIN)/python -m pytest -m "slow or browser or carla"
+
+notebooks: $(VENV)/installed-slow ## run the notebooks and keep their outputs
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
 
 lint: $(VENV)/installed-dev ## ruff, and whether everything is formatted
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,12 +29,14 @@ def interquartile_mean(values: Iterable[float]) -> tuple[float, float, float] | 
     scores = np.array(list(values), dtype=float)[:, None]
     if len(scores) < 3:
         return float(metrics.aggregate_iqm(scores))
-    points, intervals = library.get_interval_estimates(
-        {"arm": scores},
-        lambda x: np.array([metrics.aggregate_iqm(x)]),
-        reps=N_RESAMPLES,
-        random_state=np.random.RandomState(0),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # rliable names its generator as arch did once
+        points, intervals = library.get_interval_estimates(
+            {"arm": scores},
+            lambda x: np.array([metrics.aggregate_iqm(x)]),
+            reps=N_RESAMPLES,
+            random_state=np.random.RandomState(0),
+        )
     return float(points["arm"][0]), float(intervals["arm"][0, 0]), float(intervals["arm"][1, 0])
 
 

@@ -1,9 +1,11 @@
 """The notebooks run from top to bottom."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -19,13 +21,32 @@ def test_a_notebook_runs_from_top_to_bottom(notebook):
     assert result.returncode == 0, result.stdout[-4_000:]
 
 
-def test_notebooks_define_nothing_and_carry_no_output():
-    import nbformat
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
-    assert NOTEBOOKS
-    for path in NOTEBOOKS:
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code":
-                assert "def " not in cell.source
-                assert "class " not in cell.source
-                assert not cell.outputs
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_defines_nothing(notebook):
+    for cell in code_cells(notebook):
+        assert "def " not in cell.source
+        assert "class " not in cell.source
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_shows_what_it_made_and_no_error(notebook):
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert all(cell.execution_count for cell in code_cells(notebook))
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_names_no_machine(notebook):
+    text = notebook.read_text(encoding="utf-8")
+    assert not re.findall(r"/(?:home|root|work|tmp|Users)/\S*|site-packages", text)
+
+
+def test_the_notebooks_are_four_and_the_page_beside_them_names_each():
+    page = (NOTEBOOKS[0].parent / "README.md").read_text(encoding="utf-8")
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+    assert all(f"[`{path.name}`]({path.name})" in page for path in NOTEBOOKS)

@@ -55,12 +55,14 @@ class GroupedTD3(TD3):
         return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
 
     def _describe_rates(self) -> dict[str, Resolved]:
-        """:return: the rate of each group at the start of training, where it comes from, and the factor on all"""
+        """:return: the rate of each group, where it comes from, and the factor on all"""
         described = {"lr_scale": Resolved(self.lr_scale, "td3" if self.lr_scale == 1.0 else "attribute")}
+        at_the_end = self._parameter_groups.learning_rates(self.lr_schedule, 0.0)
         for group, rate in self._parameter_groups.learning_rates(self.lr_schedule, 1.0).items():
             name = f"{group.removesuffix('_mlp')}_lr"
             given = getattr(self, name)
-            described[name] = Resolved(rate, "learning_rate") if given is None else Resolved(given, "argument")
+            default = rate if rate == at_the_end[group] else self.learning_rate  # a number, or the schedule
+            described[name] = Resolved(default, "learning_rate") if given is None else Resolved(given, "argument")
         return described
 
     def get_state(self) -> dict[str, Any]:

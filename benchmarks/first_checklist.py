@@ -1,0 +1,132 @@
+"""The checklist with which the report on the first run ends (its sections 10.2 and 10.3), box by box, for one run.
+
+    visual-td3 validate
+    python benchmarks/first_checklist.py logs/visual_td3/LiteDriving-v0_1
+
+Every number is read from the run's own event files and run.json, by `visual-td3 report`, and from the explosion study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from explosion_study import RESULTS
+
+from sb3_visual_td3.cli import main as visual_td3
+from sb3_visual_td3.common import tags
+
+FIRST_RUN = "leak, no clip, cnn 1e-5, raw"
+"""The first run's settings, as the explosion study names them."""
+
+
+def report_on(run_dir: Path) -> dict[str, Any]:
+    """:return: report.json of a run, made now"""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        visual_td3(["report", str(run_dir), "--format", "json", "--output", folder])
+        report: dict[str, Any] = json.loads((Path(folder) / "report.json").read_text())
+    return report
+
+
+def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
+    """:return: the median over an arm's seeds of one number of the explosion study"""
+    values = []
+    for key, row in study.items():
+        if key.rsplit(", seed ", 1)[0] == arm:
+            for name in path:
+                row = row[name]  # noqa: PLW2901
+            values.append(float(row))  # type: ignore[arg-type]
+    return statistics.median(values)
+
+
+def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """:return: the cures that section 10.2 asks for, and what the study and this run say of them"""
+    metrics, settings = report["metrics"], report["run"]["manifest"]["hyperparams"]
+
+    def loss(arm: str) -> str:
+        return f"{of_study(study, arm, 'actor_loss'):,.3g}"
+
+    clipped = max(m["mean"] for tag, m in metrics.items() if tag.endswith("_clip_fraction"))
+    yield (
+        "Implement gradient clipping (max_norm=1.0) for actor CNN",
+        f"`max_grad_norm={{'actor_cnn': 1.0}}` is there. It is no cure: actor loss {loss(FIRST_RUN)} without and "
+        f"{loss('leak, clip 1, cnn 1e-5, raw')} with it. Here the limit is {settings['max_grad_norm']:g}, "
+        f"and {clipped:.0%} of the gradients were clipped",
+    )
+    yield (
+        "Increase actor CNN LR to 1e-4",
+        f"It makes the leak worse: {loss('leak, no clip, cnn 1e-4, raw')}, clipped "
+        f"{loss('leak, clip 1, cnn 1e-4, raw')}. Here the encoder is shared, and learns at "
+        f"`{settings['critic_cnn_lr']}` from the critics' loss alone",
+    )
+    yield (
+        "Add reward normalization wrapper",
+        f"VecNormalize: rewards between {metrics[tags.REWARD_MIN]['min']:.2f} and "
+        f"{metrics[tags.REWARD_MAX]['max']:.2f}. No cure of the leak either: "
+        f"{loss('leak, clip 1, cnn 1e-4, normalised')} with all three",
+    )
+    yield (
+        "Update hyperparameters (buffer size, start_steps)",
+        f"buffer {settings['buffer_size']:,}, random steps {settings['learning_starts']:,}; "
+        f"the fill was {metrics[tags.BUFFER_UTILIZATION]['last']:.0%} at the end",
+    )
+    terms = {term: abs(metrics[tag]["mean"]) for term, tag in tags.REWARD_TERM.items() if tag in metrics}
+    share = terms["progress"] / sum(terms.values())
+    yield ("Rebalance reward components", f"progress is {share:.0%} of what the terms add up to in size")
+
+
+def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """:return: what section 10.2 asks to be looked at, and what was seen"""
+    metrics = report["metrics"]
+    updates = metrics[tags.TOTAL_ITERATIONS]["last"]
+    yield ("Re-run 5K step test", f"{report['run']['n_steps']:,} steps, {updates:,.0f} updates")
+    yield ("Analyze new TensorBoard metrics", f"{len(metrics)} tags, {report['run']['n_points']:,} points")
+    separate = of_study(study, "correct, no clip, cnn 1e-5, raw", "norms", "actor_cnn", "mean")
+    encoder = metrics[tags.GRADIENT_NORM["critic_cnn"]]
+    yield (
+        "Verify actor CNN gradients < 10K mean",
+        f"The actor has no encoder of its own; the shared one's norm: mean {encoder['mean']:.2f}, largest "
+        f"{encoder['max']:.2f}. With an encoder of its own and the right loss: mean {separate:.2g}",
+    )
+    yield ("Generate updated validation report", f"{report['verdict']}: [the report](validation_report.md)")
+
+
+def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """:return: each criterion of section 10.3: the list, what it asks, and what the run shows"""
+    for criterion in report["criteria"]:
+        if criterion["source"].startswith("first run"):
+            value = criterion["value"]
+            found = criterion["status"].replace("_", " ")
+            threshold = criterion["threshold"]
+            if value is not None:
+                found += f": {value:,.4g}" + ("" if threshold is None else f" (threshold {threshold:,.4g})")
+            title = criterion["title"].replace("|", r"\|")  # in a table a line is a border
+            yield criterion["source"].removeprefix("first run, "), title, found
+
+
+def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
+    """:return: both sections as Markdown"""
+    lines = ["| required before another run | here |", "| --- | --- |"]
+    boxes = [*cures(report, study), *checks(report, study)]
+    lines += [f"| {asked} | {answer} |" for asked, answer in boxes]
+    lines += ["", "| list | criterion | this run |", "| --- | --- | --- |"]
+    lines += [f"| {' | '.join(cells)} |" for cells in criteria(report)]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run of the recommended settings")
+    print(checklist(report_on(parser.parse_args().run_dir), json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
