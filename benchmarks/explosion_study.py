@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import re
-import statistics
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 import fault_bench
 from explosion_arms import ARMS
+from explosion_table import brief, table
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
@@ -36,16 +36,6 @@ from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
 
 RESULTS = Path(__file__).parent / "results" / "explosion_study.json"
-COLUMNS = {
-    "verdicts": "verdicts",
-    "first": "first diagnosis",
-    "actor_loss": "actor loss, last",
-    "actor_cnn": "actor CNN norm, mean / max",
-    "actor_mlp": "actor MLP, mean",
-    "critic_cnn": "critic CNN, mean / max",
-    "saturation": "saturation, last",
-    "distance_m": "metres, last evaluation",
-}
 
 
 def measured(folder: Path) -> dict[str, Any]:
@@ -91,32 +81,6 @@ def key(arm: str, seed: int) -> str:
     return f"{arm}, seed {seed}"
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """:return: a line of Markdown for each arm that was run; medians over the seeds"""
-    lines = ["| arm | seeds | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
-    for arm in ARMS:
-        rows = [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == arm]
-        if rows:
-            cells = " | ".join(_cell(column, rows) for column in COLUMNS)
-            lines.append(f"| {arm} | {len(rows)} | {cells} |")
-    return "\n".join(lines)
-
-
-def _cell(column: str, rows: list[dict[str, Any]]) -> str:
-    if column == "verdicts":
-        return ", ".join(sorted(row["verdict"] for row in rows))
-    if column == "first":
-        return ", ".join(sorted({row["first"] or "none" for row in rows}))
-    if column in {"actor_cnn", "actor_mlp", "critic_cnn"}:
-        found = [row["norms"][column] for row in rows if row["norms"].get(column)]
-        if not found:
-            return "-"
-        mean = f"{statistics.median(norm['mean'] for norm in found):.3g}"
-        return mean if column == "actor_mlp" else f"{mean} / {statistics.median(norm['max'] for norm in found):.3g}"
-    values = [row[column] for row in rows if row[column] is not None]
-    return f"{statistics.median(values):.4g}" if values else "-"
-
-
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,11 +91,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
     settings = parser.parse_args()
     results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
     # Seed by seed, so that a study that is stopped early has as many arms as it can.
     jobs = [(arm, seed, settings.log_folder, settings.device) for seed in settings.seeds for arm in settings.arms]
-    missing = [] if settings.table else [job for job in jobs if key(*job[:2]) not in results]
+    missing = [] if settings.table or settings.brief else [job for job in jobs if key(*job[:2]) not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): key(*job[:2]) for job in missing}
@@ -142,7 +107,7 @@ def main() -> None:
             name, row = done.result()
             results[name] = row
             fault_bench.keep({name: row}, settings.output)
-    print(table(results))
+    print(brief(results) if settings.brief else table(results))
 
 
 if __name__ == "__main__":

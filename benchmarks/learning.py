@@ -31,7 +31,7 @@ import fault_bench
 import numpy as np
 import torch as th
 from learning_arms import ABLATIONS, ARMS, ENV, STOCK, TRIED, WORLDS, arguments_of, block_of
-from learning_table import table
+from learning_table import brief, table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -190,6 +190,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/learning"), help="where the runs go")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
     return parser.parse_args()
 
 
@@ -205,7 +206,7 @@ def main() -> None:
         for world in settings.worlds
         for arm in arms
     ]
-    missing = [] if settings.table else [job for job in jobs if job.key not in results]
+    missing = [] if settings.table or settings.brief else [job for job in jobs if job.key not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(settings.n_jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): job for job in missing}
@@ -216,6 +217,9 @@ def main() -> None:
                 continue
             results[key] = done.result()
             fault_bench.keep({key: results[key]}, settings.output)
+    if settings.brief:
+        print(brief(results))
+        return
     for world in settings.worlds:
         print(f"\n{world}, {WORLDS[world].n_timesteps:,} steps\n\n{table(results, world, ARMS)}")
 

@@ -46,12 +46,45 @@ def table(results: dict[str, dict[str, Any]], world: str, arms: Iterable[str], w
     heads += ["worst seed to the end", "the last policy to the end", "blind", "kept at step", "minutes", "NO-GO"]
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for arm in arms:
-        rows = [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == f"{world}, {arm}"]
+        rows = rows_of(results, world, arm)
         if rows:
             cells = [arm, str(len(rows))]
             cells += [_cell([row[which][column] for row in rows], *COLUMNS[column][1:]) for column in COLUMNS]
             lines.append("| " + " | ".join([*cells, *_rest(rows)]) + " |")
     return "\n".join(lines)
+
+
+BRIEF = {"visual": 'VisualTD3, preset "visual"', "SB3 TD3": "SB3 TD3", "SB3 SAC": "SB3 SAC", "sb3-contrib TQC": "TQC"}
+BRIEF_HEADINGS = (
+    "",
+    "empty road, 10,000 steps: driven to the end",
+    "mean speed, m/s",
+    "6 to 10 cars, 30,000 steps: driven to the end",
+    "without collision",
+    "camera blanked, driven to the end",
+)
+
+
+def brief(results: dict[str, dict[str, Any]]) -> str:
+    """:return: the README's table: the preset beside stock algorithms"""
+    lines = ["| " + " | ".join(BRIEF_HEADINGS) + " |", "| --- " * len(BRIEF_HEADINGS) + "|"]
+    for arm, title in BRIEF.items():
+        empty, traffic = (rows_of(results, world, arm) for world in ("empty road", "traffic"))
+        cells = (
+            f"{title}, seeds: {len(empty)} and {len(traffic)}",
+            _cell([row["kept"]["driven_to_the_end"] for row in empty], 100.0, "%"),
+            _cell([row["kept"]["speed_mps"] for row in empty], 1.0, ""),
+            _cell([row["kept"]["driven_to_the_end"] for row in traffic], 100.0, "%"),
+            _cell([row["kept"]["without_collision"] for row in traffic], 100.0, "%"),
+            f"{100 * max(row['blind']['driven_to_the_end'] for row in (*empty, *traffic)):.0f} % at most",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def rows_of(results: dict[str, dict[str, Any]], world: str, arm: str) -> list[dict[str, Any]]:
+    """:return: an arm's runs in a world, one for each seed"""
+    return [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == f"{world}, {arm}"]
 
 
 def _rest(rows: list[dict[str, Any]]) -> list[str]:
@@ -66,6 +99,8 @@ def _rest(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(values: list[float], factor: float, unit: str) -> str:
+    if not values:
+        return "-"
     found = interquartile_mean(factor * value for value in values)
     digits = 0 if unit or abs(np.mean(values)) >= 100 else 1
     space = f" {unit}" if unit else ""

@@ -1,0 +1,99 @@
+"""The explosion study's tables, as Markdown: each arm's norms before clipping, actor loss and verdict."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from explosion_arms import ARMS
+
+Rows = list[dict[str, Any]]
+
+HEADINGS = (
+    "arm",
+    "seeds",
+    "verdicts",
+    "first diagnosis",
+    "actor loss, last",
+    "actor CNN norm, mean / max",
+    "actor MLP, mean",
+    "critic CNN, mean / max",
+    "saturation, last",
+    "metres, last evaluation",
+)
+BRIEF = {
+    "leak, no clip, cnn 1e-5, raw": ("the actor's features", "none: the first run"),
+    "leak, clip 1, cnn 1e-5, raw": ("the actor's features", "clipping to 1"),
+    "leak, clip 1, cnn 1e-4, raw": ("the actor's features", "clipping, the encoder's rate at 1e-4"),
+    "leak, clip 1, cnn 1e-4, normalised": ("the actor's features", "these and normalised rewards"),
+    "correct, no clip, cnn 1e-5, raw": ("its own", "none"),
+    "correct, clip 1, cnn 1e-4, normalised": ("its own", "all three"),
+    "visual": ("its own", "the preset"),
+}
+"""The arms that the README shows: what the critic scores, and what was done."""
+
+
+def rows_of(results: dict[str, dict[str, Any]], arm: str) -> Rows:
+    """:return: an arm's runs, one for each seed"""
+    return [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == arm]
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """:return: a line for each arm that was run; medians over the seeds"""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "| --- " * len(HEADINGS) + "|"]
+    for arm in ARMS:
+        rows = rows_of(results, arm)
+        if rows:
+            lines.append("| " + " | ".join([arm, str(len(rows)), *_cells(rows)]) + " |")
+    return "\n".join(lines)
+
+
+def brief(results: dict[str, dict[str, Any]]) -> str:
+    """:return: the lines of the README's table"""
+    lines = []
+    for arm, (scored, cures) in BRIEF.items():
+        rows = rows_of(results, arm)
+        loss = _plain(statistics.median(row["actor_loss"] for row in rows))
+        norm = _norm(rows, "actor_cnn", "mean")
+        encoder = _plain(float(norm)) if norm else "it has none"
+        cells = (scored, cures, loss, encoder, _counted(rows, "verdict"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _plain(value: float) -> str:
+    """:return: three digits that count, without an exponent"""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+
+
+def _cells(rows: Rows) -> Iterable[str]:
+    yield _counted(rows, "verdict")
+    yield _counted(rows, "first")
+    yield _median(rows, "actor_loss")
+    yield _mean_and_max(rows, "actor_cnn")
+    yield _norm(rows, "actor_mlp", "mean")
+    yield _mean_and_max(rows, "critic_cnn")
+    yield _median(rows, "saturation")
+    yield _median(rows, "distance_m")
+
+
+def _counted(rows: Rows, key: str) -> str:
+    return ", ".join(f"{name or 'none'} x{n}" for name, n in Counter(row[key] for row in rows).most_common())
+
+
+def _median(rows: Rows, key: str) -> str:
+    values = [row[key] for row in rows if row[key] is not None]
+    return f"{statistics.median(values):,.4g}" if values else "-"
+
+
+def _norm(rows: Rows, group: str, statistic: str) -> str:
+    found = [row["norms"][group][statistic] for row in rows if row["norms"].get(group)]
+    return f"{statistics.median(found):,.3g}" if found else ""
+
+
+def _mean_and_max(rows: Rows, group: str) -> str:
+    mean = _norm(rows, group, "mean")
+    return f"{mean} / {_norm(rows, group, 'max')}" if mean else "-"

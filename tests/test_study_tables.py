@@ -1,0 +1,131 @@
+"""The studies' arms and tables: what is compared is compared alike, and README shows what the results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import explosion_study
+import explosion_table
+import learning
+import learning_table
+import pytest
+from explosion_arms import ARMS as EXPLOSION_ARMS
+from first_checklist import checklist, of_study
+from learning_arms import ARMS as LEARNING_ARMS
+from learning_arms import WORLDS, arguments_of
+
+from sb3_visual_td3 import VisualTD3
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPLOSIONS = json.loads(explosion_study.RESULTS.read_text())
+DRIVES = json.loads(learning.RESULTS.read_text())
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md")}
+
+
+def test_every_arm_learns_from_the_same_batches_and_as_often() -> None:
+    for arm in LEARNING_ARMS.values():
+        arguments = arguments_of(arm)
+        assert (arguments["batch_size"], arguments["train_freq"], arguments["gradient_steps"]) == (128, 2, 1)
+        assert arguments["learning_starts"] == 1_000
+
+
+def test_an_ablation_changes_one_setting_of_the_preset() -> None:
+    preset = arguments_of(LEARNING_ARMS["visual"])
+    for name in learning.GROUPS["ablations"]:
+        changed = {
+            key for key, value in arguments_of(LEARNING_ARMS[name]).items() if preset.get(key, "preset's") != value
+        }
+        assert len(changed) == 1, name
+
+
+def test_every_arm_of_the_explosion_study_differs_from_the_others() -> None:
+    seen = [
+        (arm.algorithm, str(sorted(arm.settings.items())), arm.normalize_reward, arm.env)
+        for arm in EXPLOSION_ARMS.values()
+    ]
+    assert len({str(arm) for arm in seen}) == len(EXPLOSION_ARMS) == 22
+    leaks = [arm.algorithm is not VisualTD3 for name, arm in EXPLOSION_ARMS.items() if "leak" in name]
+    assert all(leaks)
+    assert len(leaks) == 11
+
+
+def test_no_result_is_left_out_of_a_table() -> None:
+    assert {name.rsplit(", seed ", 1)[0] for name in EXPLOSIONS} == EXPLOSION_ARMS.keys()
+    places = {f"{world}, {arm}" for world in WORLDS for arm in LEARNING_ARMS}
+    assert {name.rsplit(", seed ", 1)[0] for name in DRIVES} <= places
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_study_has_three_seeds_of_every_arm(seed: int) -> None:
+    missing = [arm for arm in EXPLOSION_ARMS if explosion_study.key(arm, seed) not in EXPLOSIONS]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("README.md", explosion_table.brief(EXPLOSIONS)),
+        ("README.md", learning_table.brief(DRIVES)),
+        ("benchmarks/README.md", explosion_table.table(EXPLOSIONS)),
+        ("benchmarks/README.md", learning_table.table(DRIVES, "empty road", LEARNING_ARMS)),
+        ("benchmarks/README.md", learning_table.table(DRIVES, "traffic", LEARNING_ARMS)),
+    ],
+    ids=["explosions, brief", "drives, brief", "explosions", "empty road", "traffic"],
+)
+def test_a_page_shows_what_the_results_say(page: str, text: str) -> None:
+    assert [line for line in text.splitlines() if line not in PAGES[page]] == []
+
+
+def row(seed_value: float, verdict: str = "GO") -> dict[str, Any]:
+    summary = {"mean": seed_value, "max": 10 * seed_value, "last": 0.0}
+    return {
+        "verdict": verdict,
+        "first": None,
+        "norms": {"actor_cnn": summary, "actor_mlp": summary, "critic_cnn": summary},
+        "actor_loss": -seed_value,
+        "saturation": 0.5,
+        "distance_m": None,
+    }
+
+
+def test_an_arms_line_holds_medians_and_counts_verdicts() -> None:
+    arm = "leak, no clip, cnn 1e-5, raw"
+    results = {
+        f"{arm}, seed {n}": row(value, verdict)
+        for n, (value, verdict) in enumerate([(1.0, "GO"), (3.0, "NO-GO"), (2e6, "NO-GO")])
+    }
+    line = explosion_table.table(results).splitlines()[-1]
+    assert line == f"| {arm} | 3 | NO-GO x2, GO x1 | none x3 | -3 | 3 / 30 | 3 | 3 / 30 | 0.5 | - |"
+    assert of_study(results, arm, "norms", "actor_cnn", "max") == 30.0
+
+
+def test_the_interquartile_mean_leaves_the_ends_out() -> None:
+    rliable = pytest.importorskip("rliable")
+    assert rliable
+    point, low, high = learning_table.interquartile_mean([0.0, 1.0, 2.0, 3.0, 100.0, 4.0, 5.0, 6.0])
+    assert point == pytest.approx((2.0 + 3.0 + 4.0 + 5.0) / 4)
+    assert low <= point <= high
+    assert learning_table.interquartile_mean([1.0, 3.0]) == 2.0
+
+
+def test_the_checklist_answers_every_box() -> None:
+    metric = {"mean": 1.0, "min": -1.0, "max": 2.0, "last": 0.25}
+    names = ["gradients/critic_cnn_norm", "gradients/critic_cnn_clip_fraction", "train/reward_min", "train/reward_max"]
+    names += ["agent/buffer_utilization", "agent/total_iterations", "reward/progress", "reward/smoothness"]
+    hyperparams = {"max_grad_norm": 10.0, "critic_cnn_lr": "lin_2e-4", "buffer_size": 20_000, "learning_starts": 1_000}
+    report = {
+        "verdict": "GO",
+        "metrics": dict.fromkeys(names, metric),
+        "run": {"n_steps": 5_000, "n_points": 7, "manifest": {"hyperparams": hyperparams}},
+        "criteria": [
+            {"title": "|Q1 - Q2|", "status": "pass", "value": 0.5, "threshold": 5.0, "source": "first run, GO list"},
+            {"title": "ours", "status": "pass", "value": 0.5, "threshold": 5.0, "source": "ours"},
+        ],
+    }
+    text = checklist(report, EXPLOSIONS)
+    assert text.count("\n") == 2 + 9 + 3
+    assert "| Rebalance reward components | progress is 50% of" in text
+    assert r"| GO list | \|Q1 - Q2\| | pass: 0.5 (threshold 5) |" in text
+    assert "ours" not in text
