@@ -1,0 +1,47 @@
+"""How Sphinx builds the documentation: ``make docs``. Nothing here needs the network."""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "_ext"), os.path.dirname(HERE)]
+
+from sb3_visual_td3 import __version__  # noqa: E402
+
+project = "sb3_visual_td3"
+author = "the sb3_visual_td3 authors"
+project_copyright = author
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "generated",
+]
+exclude_patterns = ["_build", "_ext"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_mock_imports = []
+
+# What other projects document; their pages cannot be asked without the network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|th|nn|np|numpy|gymnasium|gym|spaces|stable_baselines3|rl_zoo3|npt|NDArray|pathlib|os|argparse)\b.*"),
+]
+
+html_theme = "furo"
+html_title = f"sb3_visual_td3 {version}"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_show_sphinx = False
+
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
