@@ -15,13 +15,13 @@ class Panel:
     """One of the curves that decide.
 
     :param tag: the logged name
-    :param is_log: whether magnitudes are drawn on a log axis
-    :param limit: a logged name of this training that it is held against; empty for none
+    :param is_log: whether magnitudes are drawn on a log axis, where they span more than one decade or so
+    :param against: a logged name of this training that it is held against; empty for none
     """
 
     tag: str
     is_log: bool = False
-    limit: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ PICTURES: dict[str, Picture] = {
     "critic_overestimation": Picture(
         "inverse discount",
         SCALED,
-        (Panel(tags.Q1_VALUE, True, limit=tags.Q_BOUND), Panel(tags.CRITIC_LOSS, True)),
+        (Panel(tags.Q1_VALUE, True, against=tags.Q_BOUND), Panel(tags.CRITIC_LOSS, True)),
         "Q on replayed pairs grows past the bound that the sampled rewards allow (dash-dotted).",
     ),
     "policy_extrapolation": Picture(
@@ -71,8 +71,8 @@ PICTURES: dict[str, Picture] = {
     "twin_critic_desync": Picture(
         "one critic",
         RAW,
-        (Panel(tags.Q1_VALUE), Panel(tags.Q2_VALUE), Panel(tags.CRITIC_2_LOSS, True)),
-        "One critic learns, the other stays where it was: the two curves should be one.",
+        (Panel(tags.Q1_VALUE, against=tags.Q2_VALUE), Panel(tags.CRITIC_2_LOSS, True)),
+        "One critic learns, the other one (dash-dotted) stays where it was: the two curves should be one.",
     ),
     "actor_saturation": Picture(
         "stock, 1e-3",
@@ -110,14 +110,14 @@ PICTURES: dict[str, Picture] = {
         "one term",
         RAW,
         (Panel(tags.REWARD_TERM["progress"], True), Panel(tags.REWARD_TERM["lane_centring"], True)),
-        "One term is an order of magnitude above the others (all as weighted, mean per step).",
+        "One term is orders of magnitude above the others (as weighted, mean per step).",
     ),
     "learning_rate_too_high": Picture(
         "learning rate 0.1",
         SCALED,
-        (Panel(_RATIO["critic_mlp"], True), Panel(_RATIO["critic_cnn"], True), Panel(tags.CRITIC_LOSS, True)),
-        "The first steps are of the size of the weights that they move. Later ones look small because the weights have "
-        "become large.",
+        (Panel(_RATIO["critic_mlp"], True), Panel(_RATIO["critic_cnn"], True)),
+        "The first steps move a good part of the weights' norm each. Later ones look small because the weights have "
+        "become large, or because the encoder has died of them.",
     ),
     "stale_target_network": Picture(
         "no soft update",
@@ -135,13 +135,14 @@ PICTURES: dict[str, Picture] = {
         "dead camera",
         SCALED,
         (Panel(tags.FRAME_STD), Panel(tags.FRAME_CHANGE)),
-        "Grey levels within a frame, and from one frame to the next: 0 in at least one of the two.",
+        "Here the sensor is covered: no contrast within a frame, no change from one to the next. A frozen camera has "
+        "contrast, and no change.",
     ),
     "short_warmup": Picture(
         "no warm-up",
         SCALED,
-        (Panel(tags.TOTAL_ITERATIONS), Panel(tags.BUFFER_UTILIZATION)),
-        "Updates are counted from the first steps on, when the replay buffer is still empty.",
+        (Panel(tags.TOTAL_ITERATIONS), Panel(tags.CRITIC_LOSS, True)),
+        "The count of updates starts at the origin. The healthy one starts when the replay buffer holds 500 transitions.",
     ),
     "episode_collapse": Picture(
         "falls through the road",

@@ -30,6 +30,7 @@ from sb3_visual_td3.report.event_reader import read_run
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images" / "diagnoses"
 SEED = 0
 FAULTY, HEALTHY, ONSET = "#D55E00", "#0072B2", "#333333"
+FRACTIONS = {tags.ACTION_SATURATION, *tags.CLIP_FRACTION.values(), *tags.TARGET_MOVED.values()}
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -67,19 +68,21 @@ def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, 
     end = faulty.n_steps or 0
     pair = [on_steps(faulty, panel.tag), on_steps(healthy, panel.tag).up_to(end)]
     floor = _log_floor(pair) if panel.is_log else None
-    for series, colour, dash, width in zip(pair, (FAULTY, HEALTHY), ("-", "--"), (1.8, 1.4), strict=True):
+    lines = [(pair[0], FAULTY, "-", 1.8), (pair[1], HEALTHY, "--", 1.4)]
+    if panel.against:
+        lines.append((on_steps(faulty, panel.against), ONSET, "-.", 1.2))
+    for series, colour, dash, width in lines:
         values = series.values if floor is None else np.maximum(np.abs(series.values), floor)
-        axes.plot(series.steps, values, dash, color=colour, lw=width, marker=".", ms=3)
-    if panel.limit:
-        limit = on_steps(faulty, panel.limit)
-        axes.plot(limit.steps, limit.values, "-.", color=ONSET, lw=1.2)
+        axes.plot(series.steps, values, dash, color=colour, lw=width, marker="." if len(series) < 60 else "", ms=3)
     if floor is not None:
         _set_log_axis(axes, floor, has_zeros=any((s.values == 0).any() for s in pair))
+    elif panel.tag in FRACTIONS:
+        axes.set_ylim(-0.04, 1.06)
     if first_step is not None:
         axes.axvline(first_step, color=ONSET, lw=1, ls=":")
     is_magnitude = floor is not None and any((s.values < 0).any() for s in pair)
     title = f"|{panel.tag}|" if is_magnitude else panel.tag
-    axes.set_title(f"{title} and {panel.limit}" if panel.limit else title)
+    axes.set_title(f"{title} and {panel.against}" if panel.against else title)
     axes.set_xlim(0, end * 1.02)
     axes.set_xlabel("environment step")
 
@@ -94,11 +97,16 @@ def _set_log_axis(axes: Axes, floor: float, has_zeros: bool) -> None:
         axes.set_ylim(low, high)
 
 
-def _log_floor(pair: list[Series]) -> float:
-    """:return: where zeros are drawn: a decade below the smallest value, within nine decades of the largest"""
+def _log_floor(pair: list[Series]) -> float | None:
+    """Choose where zeros are drawn on a log axis.
+
+    :return: a decade below the smallest value, within nine decades of the largest; None where a plain axis does
+    """
     magnitudes = np.abs(np.concatenate([series.values for series in pair]))
     positive = magnitudes[magnitudes > 0]
-    return float(max(positive.min() / 10, positive.max() * 1e-9)) if positive.size else 1e-3
+    if positive.size == 0 or (positive.size == magnitudes.size and positive.max() < 30 * positive.min()):
+        return None
+    return float(max(positive.min() / 10, positive.max() * 1e-9))
 
 
 def draw(diagnosis_id: str, logs: Path) -> Path:

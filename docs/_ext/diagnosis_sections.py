@@ -29,7 +29,7 @@ def diagnosis_sections() -> str:
 def diagnosis_index() -> str:
     """:return: a table of ids, titles, and whether the rule is asked while it trains"""
     rows = [
-        (f"[{code(rule_id)}](#{rule_id.replace('_', '-')})", _rule(rule_id).TITLE, _is_live(rule_id))
+        (f"[{code(rule_id)}](#{_anchor(rule_id)})", _rule(rule_id).TITLE, _is_live(rule_id))
         for rule_id in RULES
     ]
     return table(("id", "what is wrong", "also an alert while it trains"), rows)
@@ -47,14 +47,22 @@ def diagnosis_section(diagnosis_id: str) -> str:
     """:return: heading, what is wrong, picture, evidence rule, remedy and sources of one diagnosis"""
     rule = _rule(diagnosis_id)
     told, sources = paragraphs(rule)
-    # The blank lines around a heading, and a label that does not change with its wording.
-    parts = [f"({diagnosis_id.replace('_', '-')})=", f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *told]
-    parts += ["### How it looks", *_look(diagnosis_id), "### The evidence", *_evidence(rule)]
-    parts += ["### What to do", rule.REMEDY, *_consequence(rule)]
+    label = _anchor(diagnosis_id)
+    parts = [f"({label})=", f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *told]
+    parts += [_rubric("How it looks"), *_look(diagnosis_id), _rubric("The evidence"), *_evidence(rule)]
+    parts += [_rubric("What to do"), rule.REMEDY, *_consequence(rule)]
     if sources:
-        parts += ["### Source", *sources]
-    # A level that the table of contents does not need: three headings a diagnosis would be fifty.
-    return "\n\n".join(part.replace("### ", ":::{rubric} ") + "\n:::" if part[:4] == "### " else part for part in parts)
+        parts += [_rubric("Source"), *sources]
+    return "\n\n".join(parts)
+
+
+def _anchor(diagnosis_id: str) -> str:
+    return diagnosis_id.replace("_", "-")
+
+
+def _rubric(title: str) -> str:
+    """:return: a heading that the table of contents leaves out: there would be seventy of them"""
+    return f":::{{rubric}} {title}\n:::"
 
 
 def _look(diagnosis_id: str) -> list[str]:
@@ -85,5 +93,6 @@ def _consequence(rule: ModuleType) -> list[str]:
     causes = [cause for cause in RULES if cause != rule.ID and f'"{cause}"' in inspect.getsource(rule)]
     if not causes:
         return []
-    links = ", ".join(f"[{code(cause)}](#{cause.replace('_', '-')})" for cause in causes)
-    return [f"Where one of these is found as well, with a confidence of 0.5 or more, it is told as its consequence: {links}."]
+    found = "Where one of these is found as well, with a confidence of 0.5 or more, it is told as its consequence"
+    links = ", ".join(f"[{code(cause)}](#{_anchor(cause)})" for cause in causes)
+    return [f"{found}: {links}."]
