@@ -47,8 +47,8 @@ PICTURES: dict[str, Picture] = {
         "leak",
         SCALED,
         (Panel(tags.ACTOR_LOSS, True), Panel(_NORM["actor_cnn"], True), Panel(_NORM["actor_mlp"], True)),
-        "The actor's loss runs away, and the gradient of its encoder with it. The gradient of its head, through which an "
-        "honest loss has to pass, falls to nothing.",
+        "The actor's loss runs away, and the gradient of its encoder with it. The gradient of its head, through which "
+        "an honest loss has to pass, falls to nothing.",
     ),
     "clipping_masks_divergence": Picture(
         "leak, clipped",
@@ -78,8 +78,8 @@ PICTURES: dict[str, Picture] = {
         "stock, 1e-3",
         SCALED,
         (Panel(tags.ACTION_SATURATION), Panel(tags.PRE_TANH_ABS_MEAN), Panel(_NORM["actor_mlp"], True)),
-        "All actions sit at the ends of their range, the activations before the tanh are large, and the head's gradient "
-        "is gone. The critic's curves look normal meanwhile.",
+        "All actions sit at the ends of their range, the activations before the tanh are large, and the head's "
+        "gradient is gone. The critic's curves look normal meanwhile.",
     ),
     "vanishing_actor_gradient": Picture(
         "detached action",
@@ -97,8 +97,8 @@ PICTURES: dict[str, Picture] = {
         "clipped to nothing",
         SCALED,
         (Panel(tags.CLIP_FRACTION["actor_mlp"]), Panel(_NORM["actor_mlp"], True)),
-        "Nearly every update is clipped, and the norms before clipping are no larger than a healthy run's: the limit is "
-        "too low.",
+        "Nearly every update is clipped, and the norms before clipping are no larger than a healthy run's: the limit "
+        "is too low.",
     ),
     "reward_scale": Picture(
         "millimetres",
@@ -142,7 +142,8 @@ PICTURES: dict[str, Picture] = {
         "no warm-up",
         SCALED,
         (Panel(tags.TOTAL_ITERATIONS), Panel(tags.CRITIC_LOSS, True)),
-        "The count of updates starts at the origin. The healthy one starts when the replay buffer holds 500 transitions.",
+        "The count of updates starts at the origin. The healthy one starts when the replay buffer holds 500 "
+        "transitions.",
     ),
     "episode_collapse": Picture(
         "falls through the road",

@@ -4,7 +4,8 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, "_ext"), os.path.dirname(HERE)]
+ROOT = os.path.dirname(HERE)
+sys.path[:0] = [os.path.join(HERE, "_ext"), os.path.join(ROOT, "benchmarks"), ROOT]
 
 from sb3_visual_td3 import __version__  # noqa: E402
 

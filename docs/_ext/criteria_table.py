@@ -24,7 +24,7 @@ def criteria_tags() -> str:
 
 
 def _row(criterion: Criterion) -> tuple[str, ...]:
-    threshold = "–" if criterion.threshold is None else number(criterion.threshold)
+    threshold = "none" if criterion.threshold is None else number(criterion.threshold)
     blocking = "yes" if criterion.blocking else "no"
     if criterion.blocking and criterion.scale_dependent:
         blocking = "unless rewards are normalised"

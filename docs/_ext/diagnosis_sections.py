@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from importlib import import_module
 from types import ModuleType
 
+from diagnosis_panels import PICTURES
 from docstrings import constants, paragraphs
 from markdown import code, from_docstring, table
-from repository import ROOT
 
 from sb3_visual_td3.common.tags import ALERT_RULES
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.rules import RULES
 
-sys.path.append(str(ROOT / "benchmarks"))
-from diagnosis_panels import PICTURES  # noqa: E402
-
+_TOO_FEW = "With fewer the rule says nothing."
 COMMAND = "python benchmarks/diagnosis_pictures.py --only"
 
 
@@ -28,10 +25,7 @@ def diagnosis_sections() -> str:
 
 def diagnosis_index() -> str:
     """:return: a table of ids, titles, and whether the rule is asked while it trains"""
-    rows = [
-        (f"[{code(rule_id)}](#{_anchor(rule_id)})", _rule(rule_id).TITLE, _is_live(rule_id))
-        for rule_id in RULES
-    ]
+    rows = [(f"[{code(rule_id)}](#{_anchor(rule_id)})", _rule(rule_id).TITLE, _is_live(rule_id)) for rule_id in RULES]
     return table(("id", "what is wrong", "also an alert while it trains"), rows)
 
 
@@ -81,7 +75,10 @@ def _look(diagnosis_id: str) -> list[str]:
 
 def _evidence(rule: ModuleType) -> list[str]:
     parts = [from_docstring(inspect.getdoc(rule.diagnose) or "")]
-    rows = [(code(name), number(float(value)), meaning) for name, (value, meaning) in constants(rule).items()]
+    rows = [
+        (code(name), number(float(value)), meaning or (_TOO_FEW if name.startswith("MIN_") else ""))
+        for name, (value, meaning) in constants(rule).items()
+    ]
     if rows:
         parts.append(table(("number of the rule", "value", "meaning"), rows))
     parts.append(f"The rule: {code(f'sb3_visual_td3/diagnosis/rules/{rule.ID}.py')}.")

@@ -57,7 +57,7 @@ def filled_in(text: str) -> str:
     return _MARK.sub(lambda match: GENERATORS[match["name"]](), text)
 
 
-def _on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
+def _on_source_read(_app: Sphinx, docname: str, source: list[str]) -> None:
     folder = posixpath.join(DOCS, posixpath.dirname(docname))
     source[0] = filled_in(relinked(source[0], folder, folder))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from docstrings import keyword_comments, parameters
 from markdown import code, table
@@ -37,12 +36,10 @@ def _arguments() -> Iterator[Setting]:
     meanings = parameters(VisualTD3)
     comments = keyword_comments(presets, "Settings", "max_grad_norm")
     known = {f.name for f in fields(Settings)}
-    for name, parameter in inspect.signature(VisualTD3.__init__).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
-        stock = visual = repr(parameter.default)
+    for name, default in _defaults(VisualTD3).items():
+        stock = visual = _shown(default)
         if name in known:
-            stock, visual = (repr(getattr(PRESETS[preset], name)) for preset in ("td3", "visual"))
+            stock, visual = (_shown(getattr(PRESETS[preset], name)) for preset in ("td3", "visual"))
         differs = stock != visual
         yield Setting(name, meanings[name], stock, visual if differs else _OF_NO_PRESET, comments.get(name, ""))
 
@@ -51,13 +48,19 @@ def _policy_keywords() -> Iterator[Setting]:
     meanings = parameters(VisualTD3Policy)
     comment = keyword_comments(presets, "Settings", "max_grad_norm").get("policy_kwargs", "")
     chosen = PRESETS["visual"].policy_kwargs
-    for name, parameter in inspect.signature(VisualTD3Policy.__init__).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
+    for name, default in _defaults(VisualTD3Policy).items():
         is_set = name in chosen
-        visual = repr(chosen[name]) if is_set else _OF_NO_PRESET
-        stock, source = repr(parameter.default), comment if is_set else ""
-        yield Setting(f"policy_kwargs.{name}", meanings[name], stock, visual, source)
+        visual, source = (_shown(chosen[name]), comment) if is_set else (_OF_NO_PRESET, "")
+        yield Setting(f"policy_kwargs.{name}", meanings[name], _shown(default), visual, source)
+
+
+def _defaults(of: type) -> dict[str, Any]:
+    """:return: of the keyword-only arguments; not by their signature, which autodoc changes while it builds"""
+    return of.__init__.__kwdefaults__ or {}  # type: ignore[misc]
+
+
+def _shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def settings_table() -> str:
