@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 WIDTH = "96"
 
@@ -32,6 +33,7 @@ def help_of(arguments: Sequence[str]) -> str:
     return printed.getvalue().strip()
 
 
+@cache
 def all_help() -> dict[str, str]:
     """:return: by subcommand; the one that is called by no subcommand is called by nothing, ``""``"""
     code = [sys.executable, __file__]
