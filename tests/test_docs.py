@@ -20,6 +20,7 @@ from diagnosis_panels import PICTURES
 from diagnosis_sections import diagnosis_index, diagnosis_section
 from docstrings import constants, keyword_comments, parameters
 from fault_bench import FAULTS, HEALTHY
+from generated import GENERATORS, filled_in
 from logged_names import logged_names
 from settings_table import settings, settings_table
 from stable_baselines3.common.env_util import make_vec_env
@@ -274,6 +275,26 @@ def test_a_section_that_is_not_there_is_named() -> None:
     assert "feature_leak" in repository.section("README.md", "Why runs explode")
     with pytest.raises(ValueError, match="no section 'Why not'"):
         repository.section("README.md", "Why not")
+
+
+def test_a_page_is_filled_in_where_it_asks_and_only_with_what_there_is() -> None:
+    text = filled_in("# Criteria\n\n<!-- generated: criteria -->\n\nThe end.\n")
+    assert text == f"# Criteria\n\n{criteria_table()}\n\nThe end.\n"
+    with pytest.raises(KeyError, match="criterion"):
+        filled_in("<!-- generated: criterion -->")
+
+
+def test_every_generated_part_is_asked_for_by_one_page() -> None:
+    asked = [name for path in PAGES for name in re.findall(r"^<!-- generated: ([a-z-]+) -->$", path.read_text(), re.M)]
+    assert sorted(asked) == sorted(GENERATORS)
+
+
+def test_what_the_repository_says_elsewhere_is_shown_whole() -> None:
+    changelog, benchmarks = GENERATORS["changelog"](), GENERATORS["benchmarks"]()
+    assert "## [Unreleased]" in changelog
+    assert "(carla.md)" in changelog
+    assert "## Is the report right?" in benchmarks
+    assert "../benchmarks/results/update_speed_half_peak.json" in benchmarks
 
 
 @pytest.mark.slow

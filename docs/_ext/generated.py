@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from command_help import command_sections
 from criteria_table import criteria_table, criteria_tags
@@ -17,7 +17,9 @@ from diagnosis_sections import diagnosis_index, diagnosis_sections
 from logged_names import logged_names
 from repository import DOCS, read, relinked, section
 from settings_table import settings_table
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 _MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 
