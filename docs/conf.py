@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -30,6 +31,8 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+# Of the extra carla; without it our modules still have their docstrings.
+autodoc_mock_imports = [name for name in ("carla", "msgpack") if find_spec(name) is None]
 
 nitpick_ignore_regex = [
     # What other projects document: their pages cannot be asked without the network.
