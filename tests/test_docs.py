@@ -57,7 +57,7 @@ def blocks(text: str, *languages: str) -> list[str]:
 def test_every_diagnosis_has_a_section_with_its_picture_its_remedy_and_its_command(diagnosis_id: str) -> None:
     rule = sys.modules[RULES[diagnosis_id].__module__]
     text = diagnosis_section(diagnosis_id)
-    assert f"\n## `{diagnosis_id}`\n" in text
+    assert text.startswith(f"## `{diagnosis_id}`\n")
     assert rule.TITLE in text
     assert rule.REMEDY in text
     assert f"benchmarks/diagnosis_pictures.py --only {diagnosis_id}\n" in text
@@ -83,9 +83,9 @@ def test_pictures_are_small_and_none_is_left_over() -> None:
 
 
 def test_the_index_of_diagnoses_links_each_of_them() -> None:
-    links = re.findall(r"\[`(\w+)`\]\(#([\w-]+)\)", diagnosis_index())
+    links = re.findall(r"\[`(\w+)`\]\(#(\w+)\)", diagnosis_index())
     assert [name for name, _ in links] == list(RULES)
-    assert all(f"({anchor})=" in diagnosis_section(name) for name, anchor in links)
+    assert all(name == anchor for name, anchor in links)
 
 
 def test_the_numbers_of_a_rule_are_read_with_what_it_says_of_them() -> None:

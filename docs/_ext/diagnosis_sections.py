@@ -25,7 +25,7 @@ def diagnosis_sections() -> str:
 
 def diagnosis_index() -> str:
     """:return: a table of ids, titles, and whether the rule is asked while it trains"""
-    rows = [(f"[{code(rule_id)}](#{_anchor(rule_id)})", _rule(rule_id).TITLE, _is_live(rule_id)) for rule_id in RULES]
+    rows = [(f"[{code(rule_id)}](#{rule_id})", _rule(rule_id).TITLE, _is_live(rule_id)) for rule_id in RULES]
     return table(("id", "what is wrong", "also an alert while it trains"), rows)
 
 
@@ -41,17 +41,12 @@ def diagnosis_section(diagnosis_id: str) -> str:
     """:return: heading, what is wrong, picture, evidence rule, remedy and sources of one diagnosis"""
     rule = _rule(diagnosis_id)
     told, sources = paragraphs(rule)
-    label = _anchor(diagnosis_id)
-    parts = [f"({label})=", f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *told]
+    parts = [f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *told]
     parts += [_rubric("How it looks"), *_look(diagnosis_id), _rubric("The evidence"), *_evidence(rule)]
     parts += [_rubric("What to do"), rule.REMEDY, *_consequence(rule)]
     if sources:
         parts += [_rubric("Source"), *sources]
     return "\n\n".join(parts)
-
-
-def _anchor(diagnosis_id: str) -> str:
-    return diagnosis_id.replace("_", "-")
 
 
 def _rubric(title: str) -> str:
@@ -91,5 +86,5 @@ def _consequence(rule: ModuleType) -> list[str]:
     if not causes:
         return []
     found = "Where one of these is found as well, with a confidence of 0.5 or more, it is told as its consequence"
-    links = ", ".join(f"[{code(cause)}](#{_anchor(cause)})" for cause in causes)
+    links = ", ".join(f"[{code(cause)}](#{cause})" for cause in causes)
     return [f"{found}: {links}."]
