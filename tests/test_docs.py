@@ -185,6 +185,7 @@ def test_the_commands_of_install_and_quickstart_are_the_readmes() -> None:
         "$ pip install -e '.[plots,video]'",
         "$ visual-td3 report runs/a",
     ]
+    assert all(block in readme for block in blocks(page("quickstart.md"), "text"))
     shown = blocks(page("quickstart.md"), "python")
     assert [block for block in code if block in shown] == code
 

@@ -12,6 +12,7 @@ from markdown import code, from_docstring, table
 
 from sb3_visual_td3.common.tags import ALERT_RULES
 from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.ranking import EXPLAINS_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
 
 _TOO_FEW = "With fewer the rule says nothing."
@@ -85,6 +86,6 @@ def _consequence(rule: ModuleType) -> list[str]:
     causes = [cause for cause in RULES if cause != rule.ID and f'"{cause}"' in inspect.getsource(rule)]
     if not causes:
         return []
-    found = "Where one of these is found as well, with a confidence of 0.5 or more, it is told as its consequence"
+    found = f"Where one of these is found as well, with a confidence of {EXPLAINS_FROM} or more, it is told as its consequence"
     links = ", ".join(f"[{code(cause)}](#{cause})" for cause in causes)
     return [f"{found}: {links}."]

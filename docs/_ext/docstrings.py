@@ -24,6 +24,7 @@ def paragraphs(module: ModuleType) -> tuple[list[str], list[str]]:
     """:return: the paragraphs of a module's docstring as Markdown, those that name a source apart"""
     found = [from_docstring(part) for part in (inspect.getdoc(module) or "").split("\n\n")]
     sources = [part.removeprefix("Source:").strip() for part in found if part.startswith("Source:")]
+    sources = [source[:1].upper() + source[1:] for source in sources]
     return [part for part in found if not part.startswith("Source:")], sources
 
 
