@@ -86,6 +86,6 @@ def _consequence(rule: ModuleType) -> list[str]:
     causes = [cause for cause in RULES if cause != rule.ID and f'"{cause}"' in inspect.getsource(rule)]
     if not causes:
         return []
-    found = f"Where one of these is found as well, with a confidence of {EXPLAINS_FROM} or more, it is told as its consequence"
+    found = f"Where one of these is found with a confidence of {EXPLAINS_FROM} or more, it is told as its consequence"
     links = ", ".join(f"[{code(cause)}](#{cause})" for cause in causes)
     return [f"{found}: {links}."]
