@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help validate test test-slow notebooks lint type format clean
+.PHONY: help validate test test-slow docs notebooks lint type format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 $(VENV)/installed-slow: $(VENV)/installed-dev
 	$(PIP) --editable '.[carla]'
 	@touch $@
@@ -35,6 +39,9 @@ test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some m
 
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, and pages in Debian's chromium
 	$(BIN)/python -m pytest -m "slow or browser or carla"
+
+docs: $(VENV)/installed-docs ## the documentation: docs/_build/html/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
 
 notebooks: $(VENV)/installed-slow ## run the notebooks and keep their outputs
 	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
@@ -51,4 +58,4 @@ format: $(VENV)/installed-dev ## format everything
 	$(BIN)/ruff format .
 
 clean: ## remove what the other commands made, runs excepted
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache

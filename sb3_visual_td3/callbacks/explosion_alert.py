@@ -36,7 +36,7 @@ class ExplosionAlertCallback(BaseCallback):
     """Judges the last updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
     Gradient norms before clipping are held against ``warning`` and ``critical``; the rules look for what needs no
-    threshold of yours: a feature leak, a dead policy, |Q| beyond what the rewards allow, clipping on nearly every
+    threshold of yours: a feature leak, a dead policy, Q beyond what the rewards allow, clipping on nearly every
     update, a learning rate that is too high, targets that never move, a reward of another scale, a frozen or constant
     camera, and values that are not finite.
 

@@ -82,9 +82,9 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
             # Measured (benchmarks/visual_preset.py, 5,000 steps): 185-400 m with 2e-2, farther in each of five seeds
             # with this; without any a seed drove 500 m with 79 % of its actions saturated. MR.Q has 1e-5.
             pre_tanh_penalty=5e-3,
-            target_q_clamp=True,
+            target_q_clamp=True,  # the limits are the rewards' own: TargetRange; TD7 clamps to the targets seen so far
             noise_schedule="lin_0.5_0.1",  # a guess: much at first, little when the policy is good
-            precision="auto",
+            precision="auto",  # measured: benchmarks/update_speed.py
             policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
         ),
     }

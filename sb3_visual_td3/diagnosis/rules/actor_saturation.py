@@ -20,6 +20,8 @@ REMEDY = (
     "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
 )
 SATURATED = 0.5
+"""Mean fraction of saturated actions over the last quarter."""
+
 CAUSES = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 """Values without a limit push every action to its end."""
 

@@ -18,6 +18,8 @@ REMEDY = (
     "If they are healthy, the limit is too low: raise max_grad_norm for the group named in the evidence."
 )
 NEARLY_EVERY = 0.9
+"""Mean fraction of clipped updates over the last points."""
+
 MIN_POINTS = 5
 
 

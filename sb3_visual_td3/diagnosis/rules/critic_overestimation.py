@@ -26,7 +26,10 @@ MIN_POINTS = 5
 UNTRAINED = 1.0
 """A network that has learnt nothing yet gives values of this order; a smaller bound does not judge it."""
 RUNAWAY = 10.0
+"""Growth over the later half, where no bound was logged."""
+
 LARGE = 200.0
+"""|Q| that such growth has to reach; the criterion q_magnitude has the same."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:

@@ -22,6 +22,7 @@ A_GRADIENT = 1e-5
 
 MIN_POINTS = 5
 DORMANT = 0.9
+"""Fraction of silent units that is told as evidence."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:

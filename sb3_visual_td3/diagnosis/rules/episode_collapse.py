@@ -14,6 +14,8 @@ REMEDY = (
     "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
 )
 COLLAPSED = 0.4
+"""Median length over the last third of the steps, over that of the first third."""
+
 MIN_EPISODES = 10
 CAUSES = (
     "feature_leak",

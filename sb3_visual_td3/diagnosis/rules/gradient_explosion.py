@@ -17,7 +17,11 @@ REMEDY = (
     "in the evidence; clip its norm only as a guard, and log the norm before clipping."
 )
 EXPLODED = 50_000.0
+"""Median of the last quarter; the first run's NO-GO mark."""
+
 GROWN = 100.0
+"""Growth over the run, or of the last three points over the median of those before."""
+
 AT_LEAST = 1_000.0
 """Below this, growth is how training starts: healthy critic encoders measured 80 to 630."""
 

@@ -21,6 +21,8 @@ REMEDY = (
     "evidence, or raise the others', until no share is above two thirds or so in a run that drives."
 )
 DOMINATES = 0.9
+"""Share of the largest term."""
+
 MIN_POINTS = 5
 MIN_TERMS = 2
 PREFIX = "reward/"

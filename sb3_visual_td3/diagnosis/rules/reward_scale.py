@@ -20,6 +20,7 @@ LARGE = 1_000.0
 """Largest |reward| of a point: a guess. The first recorded run had 20 to 130, our environments have 10."""
 
 LARGE_AFTER_A_JUMP = 100.0
+"""The same, of rewards that have jumped."""
 
 JUMPED = 100.0
 """Over the median of the earlier half. A first accident among rewards of 1 is a jump of ten."""

@@ -18,6 +18,8 @@ VANISHED = 1e-3
 """Late median over the run's largest, and over the critic's head. Healthy heads measured 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
+"""A norm that is nothing, whatever it is held against."""
+
 MIN_POINTS = 5
 
 

@@ -1,0 +1,161 @@
+"""Which training shows each diagnosis, and which curves decide: data that the pictures and the documentation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sb3_visual_td3.common import tags
+
+SCALED, RAW = "preset, separate encoders", "preset, rewards as they are"
+"""Healthy trainings of the fault bench to hold the others against: rewards scaled by VecNormalize, and not."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the curves that decide.
+
+    :param tag: the logged name
+    :param is_log: whether magnitudes are drawn on a log axis, where they span more than one decade or so
+    :param against: a logged name of this training that it is held against; empty for none
+    """
+
+    tag: str
+    is_log: bool = False
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a diagnosis looks like.
+
+    :param training: of the fault bench
+    :param beside: the healthy training whose curves are dashed
+    :param panels: two or three
+    :param look: what to see in it, in words
+    """
+
+    training: str
+    beside: str
+    panels: tuple[Panel, ...]
+    look: str
+
+
+_NORM, _RATIO = tags.GRADIENT_NORM, tags.UPDATE_RATIO
+
+PICTURES: dict[str, Picture] = {
+    "feature_leak": Picture(
+        "leak",
+        SCALED,
+        (Panel(tags.ACTOR_LOSS, True), Panel(_NORM["actor_cnn"], True), Panel(_NORM["actor_mlp"], True)),
+        "The actor's loss runs away, and the gradient of its encoder with it. The gradient of its head, through which "
+        "an honest loss has to pass, falls to nothing.",
+    ),
+    "clipping_masks_divergence": Picture(
+        "leak, clipped",
+        SCALED,
+        (Panel(tags.ACTOR_LOSS, True), Panel(_NORM["actor_cnn"])),
+        "The same loss as above. The norm that was logged, after clipping, is a flat line: it says nothing.",
+    ),
+    "critic_overestimation": Picture(
+        "inverse discount",
+        SCALED,
+        (Panel(tags.Q1_VALUE, True, against=tags.Q_BOUND), Panel(tags.CRITIC_LOSS, True)),
+        "Q on replayed pairs grows past the bound that the sampled rewards allow (dash-dotted).",
+    ),
+    "policy_extrapolation": Picture(
+        "policy is not heard",
+        RAW,
+        (Panel(tags.Q_GAP), Panel(tags.Q1_VALUE), Panel(tags.POLICY_Q_VALUE)),
+        "The critic's value of the policy's own actions leaves its value of the replayed ones behind.",
+    ),
+    "twin_critic_desync": Picture(
+        "one critic",
+        RAW,
+        (Panel(tags.Q1_VALUE, against=tags.Q2_VALUE), Panel(tags.CRITIC_2_LOSS, True)),
+        "One critic learns, the other one (dash-dotted) stays where it was: the two curves should be one.",
+    ),
+    "actor_saturation": Picture(
+        "stock, 1e-3",
+        SCALED,
+        (Panel(tags.ACTION_SATURATION), Panel(tags.PRE_TANH_ABS_MEAN), Panel(_NORM["actor_mlp"], True)),
+        "All actions sit at the ends of their range, the activations before the tanh are large, and the head's "
+        "gradient is gone. The critic's curves look normal meanwhile.",
+    ),
+    "vanishing_actor_gradient": Picture(
+        "detached action",
+        SCALED,
+        (Panel(_NORM["actor_mlp"], True), Panel(_NORM["critic_mlp"], True), Panel(tags.ACTION_SATURATION)),
+        "The actor's head gets no gradient while the critics get theirs; here no saturated tanh explains it.",
+    ),
+    "gradient_explosion": Picture(
+        "gradients not unscaled",
+        SCALED,
+        (Panel(_NORM["critic_mlp"], True), Panel(_NORM["critic_cnn"], True)),
+        "Norms orders of magnitude above a healthy run's. Why, another diagnosis or another look has to say.",
+    ),
+    "constant_clipping": Picture(
+        "clipped to nothing",
+        SCALED,
+        (Panel(tags.CLIP_FRACTION["actor_mlp"]), Panel(_NORM["actor_mlp"], True)),
+        "Nearly every update is clipped, and the norms before clipping are no larger than a healthy run's: the limit "
+        "is too low.",
+    ),
+    "reward_scale": Picture(
+        "millimetres",
+        RAW,
+        (Panel(tags.REWARD_MAX, True), Panel(_NORM["critic_mlp"], True)),
+        "The largest sampled reward is a thousand times a healthy run's, and the critics' gradients grow with it.",
+    ),
+    "reward_imbalance": Picture(
+        "one term",
+        RAW,
+        (Panel(tags.REWARD_TERM["progress"], True), Panel(tags.REWARD_TERM["lane_centring"], True)),
+        "One term is orders of magnitude above the others (as weighted, mean per step).",
+    ),
+    "learning_rate_too_high": Picture(
+        "learning rate 0.1",
+        SCALED,
+        (Panel(_RATIO["critic_mlp"], True), Panel(_RATIO["critic_cnn"], True)),
+        "The first steps move a good part of the weights' norm each. Later ones look small because the weights have "
+        "become large, or because the encoder has died of them.",
+    ),
+    "stale_target_network": Picture(
+        "no soft update",
+        SCALED,
+        (Panel(tags.TARGET_MOVED["critic"]), Panel(tags.TARGET_DISTANCE["critic"])),
+        "The target copy has never moved, and the critic walks away from it.",
+    ),
+    "encoder_frozen": Picture(
+        "detached encoder",
+        SCALED,
+        (Panel(_NORM["critic_cnn"], True), Panel(_NORM["critic_mlp"], True)),
+        "The encoder's gradient is 0 (drawn at the foot of the log axis) while the head behind it learns.",
+    ),
+    "dead_camera": Picture(
+        "dead camera",
+        SCALED,
+        (Panel(tags.FRAME_STD), Panel(tags.FRAME_CHANGE)),
+        "Here the sensor is covered: no contrast within a frame, no change from one to the next. A frozen camera has "
+        "contrast, and no change.",
+    ),
+    "short_warmup": Picture(
+        "no warm-up",
+        SCALED,
+        (Panel(tags.TOTAL_ITERATIONS), Panel(tags.CRITIC_LOSS, True)),
+        "The count of updates starts at the origin. The healthy one starts when the replay buffer holds 500 "
+        "transitions.",
+    ),
+    "episode_collapse": Picture(
+        "falls through the road",
+        SCALED,
+        (Panel(tags.EPISODE_LENGTH), Panel(tags.EPISODE_REWARD)),
+        "From one step on episodes end almost as soon as they begin.",
+    ),
+    "non_finite": Picture(
+        "log of zero",
+        SCALED,
+        (Panel(tags.CRITIC_LOSS, True), Panel(tags.Q1_VALUE), Panel(tags.ACTOR_LOSS)),
+        "The curves stop: what follows is NaN, which has no place on an axis.",
+    ),
+}
+"""By the id of the diagnosis."""

@@ -1,0 +1,159 @@
+"""What does each diagnosis look like? Draws docs/images/diagnoses/ from trainings of the fault bench.
+
+Each picture shows the two or three logged curves that decide, of a real short training with that fault (seed 0), beside
+a healthy training's (dashed), and where the report says that the diagnosis first showed. Trainings that lie in the log
+folder are not made again.
+
+    python benchmarks/diagnosis_pictures.py                      # all of them, 10 to 20 minutes on one core
+    python benchmarks/diagnosis_pictures.py --only feature_leak  # some
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from diagnosis_panels import PICTURES, Panel
+from fault_bench import train
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images" / "diagnoses"
+SEED = 0
+FAULTY, HEALTHY, ONSET = "#D55E00", "#0072B2", "#333333"
+FRACTIONS = {tags.ACTION_SATURATION, *tags.CLIP_FRACTION.values(), *tags.TARGET_MOVED.values()}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "svg.fonttype": "none",  # text as text: a fifth of the size
+    "svg.hashsalt": "sb3_visual_td3",
+    "figure.facecolor": "white",
+}
+
+
+def series_of(training: str, logs: Path) -> SeriesSet:
+    """:return: what a training logged, which is made if it is not there"""
+    folder = logs / training.replace(" ", "_").replace(",", "") / str(SEED)
+    if not any(folder.rglob("*tfevents*")):
+        print(f"training {training!r}: {train(training, SEED, folder):.0f} s")
+    (files,) = find_runs(folder)
+    return read_run(files.path, files.files).series
+
+
+def on_steps(data: SeriesSet, tag: str) -> Series:
+    """:return: the finite points of a tag by environment step, of one that counts episodes too"""
+    series = data[tag]
+    if tags.TAGS[tag].x_axis == "episode":
+        lengths = data[tags.EPISODE_LENGTH]
+        ends = np.cumsum(lengths.values)[np.searchsorted(lengths.steps, series.steps)]
+        series = Series(tag, ends.astype(np.int64), series.values)
+    return series.finite
+
+
+def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, first_step: int | None) -> None:
+    """Draw one tag of both trainings."""
+    end = faulty.n_steps or 0
+    pair = [on_steps(faulty, panel.tag), on_steps(healthy, panel.tag).up_to(end)]
+    floor = _log_floor(pair) if panel.is_log else None
+    lines = [(pair[0], FAULTY, "-", 1.8), (pair[1], HEALTHY, "--", 1.4)]
+    if panel.against:
+        lines.append((on_steps(faulty, panel.against), ONSET, "-.", 1.2))
+    for series, colour, dash, width in lines:
+        values = series.values if floor is None else np.maximum(np.abs(series.values), floor)
+        axes.plot(series.steps, values, dash, color=colour, lw=width, marker="." if len(series) < 60 else "", ms=3)
+    if floor is not None:
+        _set_log_axis(axes, floor, has_zeros=any((s.values == 0).any() for s in pair))
+    elif panel.tag in FRACTIONS:
+        axes.set_ylim(-0.04, 1.06)
+    if first_step is not None:
+        axes.axvline(first_step, color=ONSET, lw=1, ls=":")
+    is_magnitude = floor is not None and any((s.values < 0).any() for s in pair)
+    title = f"|{panel.tag}|" if is_magnitude else panel.tag
+    axes.set_title(f"{title} and {panel.against}" if panel.against else title)
+    axes.set_xlim(0, end * 1.02)
+    axes.set_xlabel("environment step")
+
+
+def _set_log_axis(axes: Axes, floor: float, has_zeros: bool) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    if has_zeros:
+        low, high = axes.get_ylim()
+        axes.set_yticks([floor, *(tick for tick in axes.get_yticks() if floor * 3 < tick <= high)])
+        axes.set_yticklabels(["0", *(f"$\\mathdefault{{10^{{{round(np.log10(t))}}}}}$" for t in axes.get_yticks()[1:])])
+        axes.set_ylim(low, high)
+
+
+def _log_floor(pair: list[Series]) -> float | None:
+    """Choose where zeros are drawn on a log axis.
+
+    :return: a decade below the smallest value, within nine decades of the largest; None where a plain axis does
+    """
+    magnitudes = np.abs(np.concatenate([series.values for series in pair]))
+    positive = magnitudes[magnitudes > 0]
+    if positive.size == 0 or (positive.size == magnitudes.size and positive.max() < 30 * positive.min()):
+        return None
+    return float(max(positive.min() / 10, positive.max() * 1e-9))
+
+
+def draw(diagnosis_id: str, logs: Path) -> Path:
+    """Draw the picture of one diagnosis.
+
+    :raises ValueError: if the report does not find it in its training
+    """
+    picture = PICTURES[diagnosis_id]
+    faulty, healthy = series_of(picture.training, logs), series_of(picture.beside, logs)
+    found = {diagnosis.id: diagnosis for diagnosis in diagnose(faulty)}
+    if diagnosis_id not in found:
+        raise ValueError(f"{picture.training!r} shows {', '.join(found) or 'nothing'}, and not {diagnosis_id}")
+    first_step = found[diagnosis_id].first_step
+    n_panels = len(picture.panels)
+    with mpl.rc_context(STYLE):
+        figure, row = plt.subplots(1, n_panels, figsize=(3.3 * n_panels, 2.5), layout="constrained", squeeze=False)
+        for axes, panel in zip(row[0], picture.panels, strict=True):
+            draw_panel(axes, panel, faulty, healthy, first_step)
+        _legend(figure, first_step)
+        path = IMAGES / f"{diagnosis_id}.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return path
+
+
+def _legend(figure: plt.Figure, first_step: int | None) -> None:
+    handles = [
+        mpl.lines.Line2D([], [], color=FAULTY, lw=1.8, label="this training"),
+        mpl.lines.Line2D([], [], color=HEALTHY, lw=1.4, ls="--", label="a healthy training"),
+    ]
+    if first_step is not None:
+        label = f"first shown at step {first_step:,}"
+        handles.append(mpl.lines.Line2D([], [], color=ONSET, lw=1, ls=":", label=label))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)
+
+
+def main() -> None:
+    """Draw what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PICTURES, metavar="ID", default=list(PICTURES))
+    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs are")
+    options = parser.parse_args()
+    for diagnosis_id in options.only:
+        path = draw(diagnosis_id, options.log_folder)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Sphinx extension: puts what the package says of itself where a page says ``<!-- generated: NAME -->``.
+
+Pages that are made when they are built cannot go stale. On a code host, which shows the same files, the line is
+invisible, and the sentence above it says where the text comes from.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from command_help import command_sections
+from criteria_table import criteria_table, criteria_tags
+from diagnosis_sections import diagnosis_index, diagnosis_sections
+from logged_names import logged_names
+from repository import DOCS, read, relinked, section
+from settings_table import settings_table
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+
+
+def _why() -> str:
+    return relinked(section("README.md", "Why runs explode"), "", DOCS)
+
+
+def _changelog() -> str:
+    return relinked(read("CHANGELOG.md").partition("\n")[2], "", DOCS)
+
+
+def _benchmarks() -> str:
+    return relinked(read("benchmarks/README.md").partition("\n")[2], "benchmarks", DOCS)
+
+
+GENERATORS: Mapping[str, Callable[[], str]] = {
+    "benchmarks": _benchmarks,
+    "changelog": _changelog,
+    "commands": command_sections,
+    "criteria": criteria_table,
+    "criteria-tags": criteria_tags,
+    "diagnoses": diagnosis_sections,
+    "diagnosis-index": diagnosis_index,
+    "logged-names": logged_names,
+    "settings": settings_table,
+    "why": _why,
+}
+"""By the name that a page asks for."""
+
+
+def filled_in(text: str) -> str:
+    """:return: a page with what it asks for
+
+    :raises KeyError: if it asks for something that is not there
+    """
+    return _MARK.sub(lambda match: GENERATORS[match["name"]](), text)
+
+
+def _on_source_read(_app: Sphinx, docname: str, source: list[str]) -> None:
+    folder = posixpath.join(DOCS, posixpath.dirname(docname))
+    source[0] = filled_in(relinked(source[0], folder, folder))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect to Sphinx.
+
+    :return: what Sphinx wants to know of an extension
+    """
+    app.connect("source-read", _on_source_read)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

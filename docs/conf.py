@@ -1,0 +1,56 @@
+"""How Sphinx builds the documentation: ``make docs``. Nothing here needs the network."""
+
+import os
+import sys
+from importlib.util import find_spec
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+sys.path[:0] = [os.path.join(HERE, "_ext"), os.path.join(ROOT, "benchmarks"), ROOT]
+
+from sb3_visual_td3 import __version__  # noqa: E402
+
+project = "sb3_visual_td3"
+author = "the sb3_visual_td3 authors"
+project_copyright = author
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "generated",
+]
+exclude_patterns = ["_build", "_ext"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+# Of the extra carla; without it our modules still have their docstrings.
+autodoc_mock_imports = [name for name in ("carla", "msgpack") if find_spec(name) is None]
+
+nitpick_ignore_regex = [
+    # What other projects document: their pages cannot be asked without the network.
+    (r"py:.*", r"(argparse|collections|gymnasium|numpy|os|pathlib|stable_baselines3|rl_zoo3|th|torch)\..*"),
+    # Names of types as signatures spell them, and private base classes.
+    (r"py:(class|exc|obj|data)", r"(\w+\.)?[A-Z]\w+"),
+    (r"py:class", r"sb3_visual_td3\..*\._\w+"),
+    # What documented classes hold or inherit, and no page is about.
+    (r"py:class", r"sb3_visual_td3\.report\.(hyperparam|settings_answers|recommendation|sections).*"),
+    (r"py:class", r".*\.(OverlappedTD3|RestorableDrivingEnv)"),
+]
+
+html_theme = "furo"
+html_title = f"sb3_visual_td3 {version}"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_show_sphinx = False
+
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True

@@ -1,0 +1,311 @@
+"""The documentation says what the package says: its generated parts are complete, its commands are the README's."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import fields
+from pathlib import Path
+
+import command_help
+import gymnasium as gym
+import pytest
+import repository
+from criteria_table import criteria_table, criteria_tags
+from diagnosis_panels import PICTURES
+from diagnosis_sections import diagnosis_index, diagnosis_section
+from docstrings import constants, keyword_comments, parameters
+from fault_bench import FAULTS, HEALTHY
+from generated import GENERATORS, filled_in
+from logged_names import logged_names
+from settings_table import settings, settings_table
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+import sb3_visual_td3
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.cli import COMMANDS
+from sb3_visual_td3.common.tags import TAGS
+from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.rules import RULES, actor_saturation
+from sb3_visual_td3.visual_td3 import presets
+from sb3_visual_td3.visual_td3.presets import PRESETS, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+LARGEST_PICTURE = 60_000
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    return [content for language, content in _BLOCK.findall(text) if language in languages]
+
+
+# ---- diagnoses
+
+
+@pytest.mark.parametrize("diagnosis_id", RULES)
+def test_every_diagnosis_has_a_section_with_its_picture_its_remedy_and_its_command(diagnosis_id: str) -> None:
+    rule = sys.modules[RULES[diagnosis_id].__module__]
+    text = diagnosis_section(diagnosis_id)
+    assert text.startswith(f"## `{diagnosis_id}`\n")
+    assert rule.TITLE in text
+    assert rule.REMEDY in text
+    assert f"benchmarks/diagnosis_pictures.py --only {diagnosis_id}\n" in text
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert (DOCS / picture).is_file()
+    for title in ("How it looks", "The evidence", "What to do"):
+        assert f":::{{rubric}} {title}\n" in text
+
+
+def test_every_diagnosis_has_a_picture_out_of_a_training_that_is_meant_to_show_it() -> None:
+    assert PICTURES.keys() == RULES.keys()
+    for diagnosis_id, picture in PICTURES.items():
+        fault = FAULTS[picture.training]
+        assert diagnosis_id in {fault.diagnosis, *fault.also}
+        assert picture.beside in HEALTHY
+        assert {tag for panel in picture.panels for tag in (panel.tag, panel.against) if tag} <= TAGS.keys()
+
+
+def test_pictures_are_small_and_none_is_left_over() -> None:
+    pictures = {path.stem: path.stat().st_size for path in (DOCS / "images" / "diagnoses").iterdir()}
+    assert pictures.keys() == RULES.keys()
+    assert max(pictures.values()) < LARGEST_PICTURE
+
+
+def test_the_index_of_diagnoses_links_each_of_them() -> None:
+    links = re.findall(r"\[`(\w+)`\]\(#(\w+)\)", diagnosis_index())
+    assert [name for name, _ in links] == list(RULES)
+    assert all(name == anchor for name, anchor in links)
+
+
+def test_the_numbers_of_a_rule_are_read_with_what_it_says_of_them() -> None:
+    found = constants(actor_saturation)
+    assert found["SATURATED"] == (
+        actor_saturation.SATURATED,
+        "Mean fraction of saturated actions over the last quarter.",
+    )
+    assert "Source" not in diagnosis_section("critic_overestimation").split(":::{rubric} How it looks")[0]
+    assert "1802.09477" in diagnosis_section("critic_overestimation").split(":::{rubric} Source")[1]
+
+
+# ---- criteria, settings, names, commands
+
+
+def test_every_criterion_stands_in_both_tables() -> None:
+    for criterion in load_criteria():
+        assert f"\n| `{criterion.id}` | " in criteria_table()
+        assert f"\n| `{criterion.id}` | " in criteria_tags()
+        assert criterion.title.replace("|", "\\|") in criteria_table()
+
+
+def test_the_criteria_of_ones_own_on_the_page_are_read(tmp_path: Path) -> None:
+    (example,) = blocks(page("criteria.md"), "yaml")
+    (tmp_path / "mine.yml").write_text(example)
+    changed = {criterion.id: criterion for criterion in load_criteria(tmp_path / "mine.yml")}
+    assert changed["critic_loss_mean"].threshold == 50.0
+    assert set(changed) - {criterion.id for criterion in load_criteria()} == {"drives_fast"}
+
+
+def test_every_setting_stands_in_the_table_with_both_presets_values() -> None:
+    rows = {setting.name: setting for setting in settings()}
+    own = [p.name for p in inspect.signature(VisualTD3).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert set(own) <= rows.keys()
+    assert {f.name for f in fields(Settings)} - {"policy_kwargs"} <= rows.keys()
+    assert {f"policy_kwargs.{key}" for key in PRESETS["visual"].policy_kwargs} <= rows.keys()
+    assert rows["random_shift"][2:] == ("0", "4", "DrQ-v2")
+    assert rows["policy_kwargs.trunk_dim"][2:] == ("None", "50", "DrQ-v2")
+    assert rows["critic_loss"][2:] == ('"mse"', "as stock", "")
+    assert rows["grad_clip"].meaning.startswith('`"norm"`, or `"adaptive"`')
+    assert all(f"\n| `{name}` | " in settings_table() for name in rows)
+
+
+def test_every_value_that_the_visual_preset_changes_says_where_it_is_from() -> None:
+    comments = keyword_comments(presets, "Settings", "max_grad_norm")
+    changed = {
+        f.name for f in fields(Settings) if getattr(PRESETS["visual"], f.name) != getattr(PRESETS["td3"], f.name)
+    }
+    assert changed == comments.keys()
+    assert all(comments.values())
+
+
+def test_what_docstrings_say_of_parameters_is_read_to_its_end() -> None:
+    told = parameters(VisualTD3)
+    assert told["random_shift"] == "largest random shift of images, in pixels; 0 is off"
+    assert told["preset"].endswith("`describe` shows what is in force")
+    assert told["overlap"].endswith("such as SubprocVecEnv")
+
+
+def test_every_logged_name_stands_in_the_table() -> None:
+    text = logged_names()
+    assert [name for name in TAGS if f"\n| `{name}` | " not in text] == []
+
+
+def test_every_command_has_its_help() -> None:
+    told = command_help.all_help()
+    assert set(told) == {"", *COMMANDS}
+    text = command_help.command_sections()
+    for name in COMMANDS:
+        assert f"## {name}\n" in text
+        assert told[name].startswith("usage: ")
+        assert str(ROOT) not in told[name]
+
+
+def test_a_command_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sb3_visual_td3.report.command", None)
+    assert "sb3_visual_td3.report.command" in command_help.help_of(["report", "--help"])
+
+
+# ---- pages
+
+
+def test_the_commands_of_install_and_quickstart_are_the_readmes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    known = {line for block in blocks(readme, "console") for line in block.splitlines()}
+    code = blocks(readme, "python")
+    ours = [
+        line
+        for name in ("install.md", "quickstart.md")
+        for b in blocks(page(name), "console")
+        for line in b.splitlines()
+    ]
+    theirs = [line for line in ours if line.startswith("$ ") and line not in known]
+    assert theirs == [
+        "$ pip install torch",
+        "$ pip install -e .",
+        "$ pip install -e '.[plots,video]'",
+        "$ visual-td3 report runs/a",
+    ]
+    assert all(block in readme for block in blocks(page("quickstart.md"), "text"))
+    shown = blocks(page("quickstart.md"), "python")
+    assert [block for block in code if block in shown] == code
+
+
+def test_every_block_of_the_readme_that_looks_like_one_of_the_quickstart_is_it() -> None:
+    readme = blocks((ROOT / "README.md").read_text(), "console", "python")
+    quickstart = blocks(page("quickstart.md"), "console", "python")
+    first_lines = {block.splitlines()[0]: block for block in readme}
+    alike = [block for block in quickstart if block.splitlines()[0] in first_lines]
+    assert len(alike) >= 6
+    for block in alike:
+        assert first_lines[block.splitlines()[0]].startswith(block)
+
+
+def test_the_extras_of_the_page_are_those_of_the_package() -> None:
+    text = (ROOT / "setup.cfg").read_text().partition("[options.extras_require]")[2]
+    assert re.findall(r"^\| `(\w+)` \|", page("install.md"), re.MULTILINE) == re.findall(
+        r"^(\w+) =", text, re.MULTILINE
+    )
+
+
+def mistakes() -> list[tuple[str, str]]:
+    _, _, text = page("migration.md").partition("## Common mistakes")
+    pairs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(pairs) == text.count("```python")
+    return pairs
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("code", "message"), mistakes(), ids=lambda text: text.splitlines()[-1][-40:])
+def test_a_mistake_on_the_migration_page_raises_what_the_page_says(code: str, message: str) -> None:
+    names = {"gym": gym, "VisualTD3": VisualTD3, "VecNormalize": VecNormalize, "make_vec_env": make_vec_env}
+    with pytest.raises((ValueError, AssertionError)) as caught:
+        exec(code, names)
+    said = f"{type(caught.value).__name__}: {caught.value}"
+    assert textwrap.fill(said, 100, break_long_words=False, break_on_hyphens=False) == message.strip()
+
+
+def test_every_public_name_has_its_place_in_the_api_pages() -> None:
+    text = "".join(path.read_text() for path in (DOCS / "api").iterdir())
+    missing = [name for name in sb3_visual_td3.__all__ if f":: sb3_visual_td3.{name}\n" not in text]
+    assert missing == ["__version__"]
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = {line.rpartition("<")[2].rstrip(">") for block in blocks_of_toctree() for line in block if line}
+    assert listed == {path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES} - {"index"}
+
+
+def blocks_of_toctree() -> list[list[str]]:
+    found = re.findall(r"^```\{toctree\}\n(.*?)^```", page("index.md"), re.MULTILINE | re.DOTALL)
+    return [[line for line in block.splitlines() if not line.startswith(":")] for block in found]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_links_between_files_lead_somewhere(path: Path) -> None:
+    text = re.sub(_BLOCK, "", path.read_text())
+    targets = [t for t in re.findall(r"\]\(([^()\s]+)\)", text) if "://" not in t and not t.startswith("#")]
+    assert [t for t in targets if not (path.parent / t.partition("#")[0]).exists()] == []
+
+
+# ---- links that change
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("[a](../README.md#why-runs-explode)", "[a](why.md)"),
+        ("[a](../README.md)", "[a](index.md)"),
+        ("[a](../benchmarks/README.md#is-the-report-right)", "[a](benchmarks.md#is-the-report-right)"),
+        ("[a](../tests/envs)", "a"),
+        ("[`a`](../tests/test_docs.py)", "[`a`](../tests/test_docs.py)"),
+        ("[a](carla.md) and [b](https://example.org/x)", "[a](carla.md) and [b](https://example.org/x)"),
+        ("```\n[a](../README.md)\n```", "```\n[a](../README.md)\n```"),
+    ],
+)
+def test_links_out_of_the_documentation_lead_to_its_pages(link: str, expected: str) -> None:
+    assert repository.relinked(link, "docs", "docs") == expected
+
+
+def test_links_of_a_file_in_the_root_are_those_of_a_page() -> None:
+    text = "![p](docs/images/report.png) [t](tests/test_docs.py) [c](docs/carla.md#a-server)"
+    expected = "![p](images/report.png) [t](../tests/test_docs.py) [c](carla.md#a-server)"
+    assert repository.relinked(text, "", "docs") == expected
+
+
+def test_a_section_that_is_not_there_is_named() -> None:
+    assert "feature_leak" in repository.section("README.md", "Why runs explode")
+    with pytest.raises(ValueError, match="no section 'Why not'"):
+        repository.section("README.md", "Why not")
+
+
+def test_a_page_is_filled_in_where_it_asks_and_only_with_what_there_is() -> None:
+    text = filled_in("# Criteria\n\n<!-- generated: criteria -->\n\nThe end.\n")
+    assert text == f"# Criteria\n\n{criteria_table()}\n\nThe end.\n"
+    with pytest.raises(KeyError, match="criterion"):
+        filled_in("<!-- generated: criterion -->")
+
+
+def test_every_generated_part_is_asked_for_by_one_page() -> None:
+    asked = [name for path in PAGES for name in re.findall(r"^<!-- generated: ([a-z-]+) -->$", path.read_text(), re.M)]
+    assert sorted(asked) == sorted(GENERATORS)
+
+
+def test_what_the_repository_says_elsewhere_is_shown_whole() -> None:
+    changelog, benchmarks = GENERATORS["changelog"](), GENERATORS["benchmarks"]()
+    assert "## [Unreleased]" in changelog
+    assert "(carla.md)" in changelog
+    assert "## Is the report right?" in benchmarks
+    assert "../benchmarks/results/update_speed_half_peak.json" in benchmarks
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs the extra docs")
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-E", "-q", "-d", str(tmp_path / "doctrees")]
+    done = subprocess.run(
+        [*command, "docs", str(tmp_path / "html")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert 'id="feature-leak"' in (tmp_path / "html" / "diagnoses.html").read_text()
+    assert not list((tmp_path / "html").rglob("*.md.html"))
