@@ -28,6 +28,10 @@ def _why() -> str:
     return relinked(section("README.md", "Why runs explode"), "", DOCS)
 
 
+def _drives() -> str:
+    return relinked(section("README.md", "How well does it drive?"), "", DOCS)
+
+
 def _changelog() -> str:
     return relinked(read("CHANGELOG.md").partition("\n")[2], "", DOCS)
 
@@ -44,6 +48,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "criteria-tags": criteria_tags,
     "diagnoses": diagnosis_sections,
     "diagnosis-index": diagnosis_index,
+    "drives": _drives,
     "logged-names": logged_names,
     "settings": settings_table,
     "why": _why,

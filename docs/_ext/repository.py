@@ -12,6 +12,7 @@ DOCS = "docs"
 PAGES = {
     "README.md": "docs/index.md",
     "README.md#why-runs-explode": "docs/why.md",
+    "README.md#how-well-does-it-drive": "docs/results.md",
     "CHANGELOG.md": "docs/changelog.md",
     "benchmarks/README.md": "docs/benchmarks.md",
 }
