@@ -98,6 +98,7 @@ class EnvSlot:
         self.reset_info: dict[str, Any] = {}
         self.n_rebuilds = 0
         self.n_late = 0
+        self.has_answered = False
         self._actor_class = ray.remote(EnvActor).options(**options.keywords())
         self._make_env = make_env
         self._patience_s = patience_s
@@ -186,7 +187,9 @@ class EnvSlot:
         """
         self._n_deaths += 1
         if self._n_deaths > MAX_DEATHS_IN_A_ROW:
-            raise EnvLostError(f"environment {self.index} died {self._n_deaths} times in a row, the last time: {reason}")
+            raise EnvLostError(
+                f"environment {self.index} died {self._n_deaths} times in a row, the last time: {reason}"
+            )
         _LOG.warning("environment %d is made again: %s", self.index, reason)
         if self._n_deaths > 1:
             time.sleep(_PAUSE_S * 2.0**self._n_deaths)
@@ -239,12 +242,14 @@ class EnvSlot:
 
     def _fetch(self, pending: Any) -> Any:
         try:
-            return self._ray.get(pending, timeout=self._patience_s)
+            answer = self._ray.get(pending, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
             raise EnvLostError(f"environment {self.index}: no answer in patience_s={self._patience_s:g} s") from error
         except self._ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise (cause if isinstance(cause, Exception) else error) from error
+        self.has_answered = True
+        return answer
 
     def begin_close(self) -> Any:
         """:return: what to wait for before :meth:`kill`"""
@@ -257,10 +262,9 @@ class EnvSlot:
 
 def end(slots: list[EnvSlot]) -> None:
     """Close the environments, and end their actors whether or not they could be."""
-    if slots:
-        ray = need_ray()
-        closing = [slot.begin_close() for slot in slots]
-        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
+    closing = [slot.begin_close() for slot in slots if slot.has_answered]
+    if closing:
+        need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
     for slot in slots:
         slot.kill()
 

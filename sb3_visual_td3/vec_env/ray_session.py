@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from unittest.mock import patch
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Room for observations on their way, of a Ray that is started here; Ray itself would take a third of the memory."""
+_KNOCK_S = 10.0
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """What has Ray listen to this machine alone, whatever the system: asked for an address it would take 127.0.0.1 for the
 machine's outer one."""
@@ -81,7 +83,7 @@ class RaySession:
 
 
 def _start(ray: Any) -> None:
-    with _listening_to_this_machine_alone():
+    with listening_to_this_machine_alone():
         ray.init(
             address="local",
             include_dashboard=False,
@@ -93,8 +95,9 @@ def _start(ray: Any) -> None:
 
 def _join(ray: Any, address: str) -> None:
     try:
+        _knock(address)
         ray.init(address=address, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(
             f"address={address!r}: no Ray can be joined there ({first_line}); start one with 'ray start --head', or "
@@ -102,8 +105,18 @@ def _join(ray: Any, address: str) -> None:
         ) from error
 
 
+def _knock(address: str) -> None:
+    """Look whether anybody is there, for whom Ray would wait many minutes.
+
+    :raises OSError: if nobody is
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+
+
 @contextmanager
-def _listening_to_this_machine_alone() -> Iterator[None]:
+def listening_to_this_machine_alone() -> Iterator[None]:
     """Have Ray (seen in 2.60) take the loopback address; it reads its switch when it is imported."""
     from ray._private import ray_constants
 

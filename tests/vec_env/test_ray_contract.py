@@ -56,7 +56,9 @@ def test_every_space_gives_what_subproc_gives_bit_for_bit(name, make_vec):
         assert ours.reset_infos[0] == {"seed": 5, "options": {"a": 1}}
         space.seed(0)
         for _ in range(9):
-            actions = np.array([0, 0]) if isinstance(space, spaces.Dict | spaces.Tuple) else np.stack([space.sample()] * 2)
+            actions = (
+                np.array([0, 0]) if isinstance(space, spaces.Dict | spaces.Tuple) else np.stack([space.sample()] * 2)
+            )
             answers = [[*env.step(actions)] for env in (ours, stock)]
             answers[1][3] = list(answers[1][3])
             assert same(*answers)
@@ -72,7 +74,7 @@ def test_a_drive_is_the_one_of_subproc_bit_for_bit(make_vec):
     stock.seed(3)
     assert same(ours.reset(), stock.reset())
     random, n_episodes = np.random.default_rng(0), 0
-    for _ in range(250):
+    for _ in range(400):
         actions = random.uniform(-1, 1, (2, 2)).astype(np.float32)
         (*left, infos), (*right, other_infos) = ours.step(actions), stock.step(actions)
         assert same(left, right)
@@ -84,7 +86,7 @@ def test_a_drive_is_the_one_of_subproc_bit_for_bit(make_vec):
                 assert info["terminal_observation"].flags.writeable
             assert info["TimeLimit.truncated"] == other["TimeLimit.truncated"]
     stock.close()
-    assert n_episodes >= 2
+    assert n_episodes >= 1
 
 
 @pytest.mark.parametrize("wrapper", [None, VecNormalize, partial(VecFrameStack, n_stack=2)])
