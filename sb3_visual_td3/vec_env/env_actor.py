@@ -74,9 +74,9 @@ class EnvActor:
         :return: the observation, and pickled: reward, whether the episode has ended, info, and the info of the reset
             (None where there was none)
         """
-        observation, reward, terminated, truncated, info = self.env.step(
-            np.array(action)
-        )  # Ray's own cannot be written to
+        if isinstance(action, np.ndarray):
+            action = action.copy()  # Ray's own cannot be written to
+        observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated
         if done:

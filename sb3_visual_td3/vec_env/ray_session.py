@@ -53,14 +53,13 @@ class RaySession:
         self.ray = need_ray()
         self._is_open = False
         if not self.ray.is_initialized():
-            RaySession._n_open = 0
-            RaySession._is_connected_by_us = True
             address = address or os.environ.get("RAY_ADDRESS")
-            RaySession._is_started_by_us = address in {None, "local"}
-            if RaySession._is_started_by_us:
+            is_own = address in {None, "local"}
+            if is_own:
                 _start(self.ray)
             else:
                 _join(self.ray, str(address))
+            RaySession._n_open, RaySession._is_connected_by_us, RaySession._is_started_by_us = 0, True, is_own
         elif RaySession._n_open == 0:  # the user's
             RaySession._is_connected_by_us = RaySession._is_started_by_us = False
         RaySession._n_open += 1

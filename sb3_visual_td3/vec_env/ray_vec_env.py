@@ -28,15 +28,15 @@ class RayVecEnv(VecEnv):
     """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
 
     An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Where the process, the machine or the way to it fails, the environment is made again, with
-    the attributes that ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
+    are always on one machine. Where the process, the machine or the way to it fails, the environment is made again,
+    with the attributes that ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
     ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 stores no such step;
     ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. An exception of the environment is
     no fault of the machine: it is raised here.
 
-    With ``deadline_s`` nobody waits for a straggler: whoever has not answered in that time repeats its last observation
-    in an invalid step, as does one that is being made again, and the others go on. When the late answer arrives its step
-    is invalid as well, for meanwhile the learner has chosen another action.
+    With ``deadline_s`` nobody waits for a straggler: whoever has not answered in that time repeats its last
+    observation in an invalid step, as does one that is being made again, and the others go on. When the late answer
+    arrives its step is invalid as well, for meanwhile the learner has chosen another action.
 
     :param env_fns: make the environments; pickled by value where they cannot be imported
     :param num_cpus: processors that each environment is given; in a Ray that is started here they are not counted
@@ -209,7 +209,8 @@ class RayVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """:return: a picture of each environment"""
         if self.render_mode != "rgb_array":
-            warnings.warn(f"render_mode={self.render_mode!r} gives no pictures: make the environments with 'rgb_array'")
+            text = f"render_mode={self.render_mode!r} gives no pictures: make the environments with 'rgb_array'"
+            warnings.warn(text, stacklevel=2)
             return [None for _ in self._slots]
         return self._call("render")
 
