@@ -256,8 +256,13 @@ class EnvSlot:
         return self._actor.close.remote()
 
     def kill(self) -> None:
-        """End the actor's process, and what it has started."""
-        self._ray.kill(self._actor, no_restart=True)
+        """End the actor's process, and what it has started.
+
+        The handle goes now: one that outlives its Ray would, when it goes, end the actor of the same number in the
+        next one.
+        """
+        actor, self._actor, self.pending = self._actor, None, None
+        self._ray.kill(actor, no_restart=True)
 
 
 def end(slots: list[EnvSlot]) -> None:
