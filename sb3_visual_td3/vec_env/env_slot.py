@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class EnvSlot:
     def ask_step(self, action: Any) -> None:
         """Send an action, where nothing is under way; whoever is late, or made again, has no use for it."""
         if self.asked is Asked.NOTHING:
-            self._ask(Asked.STEP, self._actor.step.remote(action))
+            self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
 
     def ask_reset(self, seed: int | None, options: dict[str, Any]) -> None:
         """Begin an episode, whatever is under way: an actor does one thing after the other."""
