@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
     parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="how many (default: 1 8)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of subproc and Ray (default: 3)")
-    parser.add_argument(
-        "--steps", type=int, default=200, help="paced steps, half of the free (default: 200)"
-    )
+    parser.add_argument("--steps", type=int, default=200, help="paced steps, half of the free (default: 200)")
     parser.add_argument("--again", action="store_true", help="forget these settings' rounds and measure anew")
     settings = parser.parse_args()
     results: dict[str, list[Round]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
