@@ -25,10 +25,10 @@ class Home(NamedTuple):
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def move_in(self) -> None:
-        """Look there, too; on another machine it may not be there."""
+        """Look there first; on another machine it may not be there."""
         with suppress(OSError):
             os.chdir(self.folder)
-        sys.path += [path for path in self.paths if path not in sys.path]
+        sys.path[:] = [*self.paths, *(path for path in sys.path if path not in self.paths)]
 
 
 class EnvActor:

@@ -90,6 +90,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """Every RUN_DIR that this process has written to, the latest last."""
     has_started = False
     """Whether training has begun, the environment reset, so that an error is no mistake of the command line."""
+    stops_on_critical = False
+    """Whether a critical alert ends a training, whatever the hyperparameter file says: a sweep has no time for it."""
     resumed_run_dir: Path | None = None
     """The RUN_DIR to go on in, from its newest good snapshot."""
 
@@ -189,6 +191,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
+            if isinstance(callback, ExplosionAlertCallback) and self.stops_on_critical:
+                callback.guard.on_critical = "stop"
         self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
         for callback in self.callbacks:
