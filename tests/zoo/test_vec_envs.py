@@ -5,9 +5,11 @@ import json
 import sys
 
 import pytest
+import torch as th
 import yaml
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
+from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
 from sb3_visual_td3.zoo.train import main
 from sb3_visual_td3.zoo.vec_envs import read_kwargs
@@ -27,11 +29,11 @@ BLOCK = {
 def run(tmp_path, *flags, **changes):
     conf = tmp_path / "conf.yml"
     conf.write_text(yaml.safe_dump({"LiteDriving-v0": {**BLOCK, **changes}}))
-    return main(["--conf-file", str(conf), "-f", str(tmp_path / "logs"), "--verbose", "0", "--eval-freq", "-1", *flags])
+    return main(["--conf-file", str(conf), "-f", str(tmp_path / "logs"), "--seed", "3", "--eval-freq", "-1", *flags])
 
 
 @pytest.mark.ray
-def test_ray_trains_with_the_arguments_of_the_file_and_ends_with_the_run(tmp_path, monkeypatch):
+def test_ray_trains_what_subproc_trains_with_the_arguments_of_the_file_and_ends_with_the_run(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     made = []
 
@@ -50,6 +52,9 @@ def test_ray_trains_with_the_arguments_of_the_file_and_ends_with_the_run(tmp_pat
     assert json.loads((run_dir / "run.json").read_text())["finished"] is not None
     assert len(list(run_dir.glob("*.monitor.csv"))) == 2
     assert not ray.is_initialized()
+    assert run(tmp_path, "--vec-env", "subproc") == 0
+    ours, stock = (VisualTD3.load(run_dir.with_name(f"LiteDriving-v0_{n}") / "LiteDriving-v0.zip") for n in (1, 2))
+    assert all(map(th.equal, ours.policy.state_dict().values(), stock.policy.state_dict().values()))
 
 
 @pytest.mark.parametrize(
