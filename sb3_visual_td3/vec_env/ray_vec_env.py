@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -173,8 +174,7 @@ class RayVecEnv(VecEnv):
         try:
             answers = self._ray.get([slot.pending for slot in arrived])
         except self._ray.exceptions.RayError:
-            for slot in arrived:
-                slot.collect()
+            _all_done([slot.collect for slot in arrived])
             return
         for slot, answer in zip(arrived, answers, strict=True):
             slot.accept(answer)
@@ -241,7 +241,8 @@ class RayVecEnv(VecEnv):
     def _call(self, request: str, *arguments: Any, indices: VecEnvIndices = None) -> list[Any]:
         slots = self._slots if indices is None else [self._slots[index] for index in self._get_indices(indices)]
         pending = [slot.begin_call(request, *arguments) for slot in slots]
-        return [slot.end_call(each, request, *arguments) for slot, each in zip(slots, pending, strict=True)]
+        calls = [partial(slot.end_call, each, request, *arguments) for slot, each in zip(slots, pending, strict=True)]
+        return _all_done(calls)
 
     @property
     def places(self) -> list[tuple[str, int]]:
@@ -262,6 +263,23 @@ class RayVecEnv(VecEnv):
 def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
     if not is_good:
         raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make all calls, also where one fails: Ray complains of each answer that nobody has fetched.
+
+    :return: what they return
+    :raises Exception: the first that was raised
+    """
+    results, errors = [], []
+    for call in calls:
+        try:
+            results.append(call())
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return results
 
 
 def _stacked(observations: Sequence[Any], space: spaces.Space[Any]) -> VecEnvObs:

@@ -13,7 +13,7 @@ from sb3_visual_td3.vec_env import RayVecEnv
 from tests.vec_env.envs import BrokenEnv, CountEnv, SpaceEnv, make_drive
 
 pytestmark = pytest.mark.ray
-BOX = spaces.Box(low=np.zeros(2), high=np.ones(2))
+BOX = spaces.Box(0.0, 1.0, (2,), np.float32)
 SPACES = {
     "discrete": spaces.Discrete(2),
     "multidiscrete": spaces.MultiDiscrete([2, 3]),
