@@ -8,9 +8,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from stable_baselines3 import TD3
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.buffers.valid_transitions import ValidReplayBuffer
 from tests.vec_env.envs import CountEnv, DiesOnResetEnv, make_drive
 
 pytestmark = pytest.mark.ray
@@ -199,6 +201,35 @@ def test_training_goes_on_and_nothing_false_is_stored(overlap, make_vec):
     rewards = model.replay_buffer.rewards[: model.replay_buffer.pos]
     assert len(rewards) == 48
     assert (rewards != 0.0).all()  # no step of this world is worth exactly nothing
+
+
+@pytest.mark.parametrize("buffer_class", [None, ValidReplayBuffer])
+def test_of_a_straggler_nothing_is_stored_with_another_action_than_its_own(buffer_class, make_vec):
+    env = make_vec([CountEnv, CountEnv], deadline_s=0.03)
+    settings = {"buffer_size": 600, "learning_starts": 1_000, "seed": 0, "replay_buffer_class": buffer_class}
+    model = (VisualTD3 if buffer_class is None else TD3)("MlpPolicy", env, **settings)
+    slow = iter([0.0, 0.1] * 100)
+
+    def dawdle(*_):
+        if model.num_timesteps % 20 == 0:
+            env.env_method("__setattr__", "slow_s", next(slow), indices=0)
+        return True
+
+    model.learn(200, callback=dawdle)
+    buffer = model.replay_buffer
+    assert env.n_late_steps > 10
+    assert buffer.pos == 100  # in each, one of the two was valid
+    actions, rewards = buffer.actions[: buffer.pos, :, 0], buffer.rewards[: buffer.pos]
+    assert np.array_equal(actions.astype(np.float32), rewards.astype(np.float32))  # CountEnv's reward is its action
+
+
+def test_who_fails_alone_is_told_alone(make_vec, capfd):
+    env = make_vec([CountEnv] * 3)
+    with pytest.raises(AttributeError, match=r"^'CountEnv' object has no attribute 'wings'$"):
+        env.get_attr("wings")
+    env.close()
+    time.sleep(1.0)
+    assert "Unhandled" not in capfd.readouterr().err
 
 
 def test_frames_are_stacked_anew_after_a_death(make_vec):
