@@ -28,17 +28,17 @@ $(VENV)/installed-docs: $(VENV)/installed
 	@touch $@
 
 $(VENV)/installed-slow: $(VENV)/installed-dev
-	$(PIP) --editable '.[carla]'
+	$(PIP) --editable '.[carla,ray]'
 	@touch $@
 
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
 	$(BIN)/visual-td3 validate
 
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
-	$(BIN)/python -m pytest -m "not slow and not browser and not carla and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not browser and not carla and not gpu and not ray"
 
-test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, and pages in Debian's chromium
-	$(BIN)/python -m pytest -m "slow or browser or carla"
+test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, and pages in Debian's chromium
+	$(BIN)/python -m pytest -m "slow or browser or carla or ray"
 
 docs: $(VENV)/installed-docs ## the documentation: docs/_build/html/index.html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
@@ -53,6 +54,31 @@ def _resume(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _sweep(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo import sweep, sweep_results
+
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 sweep",
+        description="Train once for each of several seeds, or search hyperparameters, as Ray tasks on this machine or "
+        "a cluster; what is NO-GO is ended early. One comparison report, and the trials in an Optuna storage.",
+        epilog=f"All other flags are those of 'visual-td3 train'. {_EXIT_CODES}",
+        allow_abbrev=False,
+    )
+    sweep.add_arguments(parser)
+    settings, flags = parser.parse_known_args(arguments)
+    found = sweep.run(settings, flags)
+    if not found.run_dirs:
+        return found.code
+    folder = Path(settings.log_folder)
+    code = _report([*map(str, found.run_dirs.values()), "--output", str(folder)])
+    try:
+        storage = sweep.storage_of(settings)
+        sweep_results.keep_seeds(storage, settings.study_name, found.run_dirs, folder / "report.json", flags)
+    except ValueError as error:
+        return sweep.complain(str(error))
+    return found.code or code
+
+
 def _evaluate(arguments: list[str]) -> int:
     from sb3_visual_td3.zoo.evaluate import add_arguments, run
 
@@ -95,6 +121,7 @@ COMMANDS = {
     "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
     "validate": Command("train for a short while, then report: may the long run start?", _validate),
     "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
+    "sweep": Command("several seeds, or a hyperparameter search, side by side on Ray", _sweep),
     "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
     "enjoy": Command("show a trained agent: rl-zoo's command, as are all below", _of_zoo("enjoy")),
     "record-video": Command("film a trained agent: RUN_DIR/videos/*.mp4", _of_zoo("record_video")),

@@ -1,8 +1,12 @@
 """Every test runs torch on one thread: exactness is promised there, and two cores are shared."""
 
 import os
+import secrets
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# One key for every Ray that a test starts: a process keeps to the first that it has met.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import pytest
 import torch as th

@@ -17,9 +17,10 @@ _OF_ZOO = (
     "noise_std",
     "noise_type",
     "normalize",
+    "vec_env_kwargs",
     "vec_env_wrapper",
 )
-"""What rl-zoo takes out of a block before it makes the model."""
+"""What rl-zoo, or our plug-in, takes out of a block before the model is made."""
 _FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
 

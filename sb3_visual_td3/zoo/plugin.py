@@ -45,6 +45,7 @@ from sb3_visual_td3.zoo.experiment import describe_experiment
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
+from sb3_visual_td3.zoo.vec_envs import STOCK, VEC_ENVS, read_kwargs
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
@@ -74,6 +75,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
     - our ``learning_rate`` may be any schedule that we know
     - a misspelt hyperparameter is named before anything is made, and what cannot be set up leaves no RUN_DIR
+    - ``--vec-env ray`` steps environments in Ray actors, and ``vec_env_kwargs`` of the hyperparameter file are read
     - callbacks that write into RUN_DIR are told where it is
     - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation, with its flags
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, where it was saved, replay go on
@@ -88,6 +90,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """Every RUN_DIR that this process has written to, the latest last."""
     has_started = False
     """Whether training has begun, the environment reset, so that an error is no mistake of the command line."""
+    stops_on_critical = False
+    """Whether a critical alert ends a training, whatever the hyperparameter file says: a sweep has no time for it."""
     resumed_run_dir: Path | None = None
     """The RUN_DIR to go on in, from its newest good snapshot."""
 
@@ -98,6 +102,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         env_id: str,
         *rest: Any,
         config: str | None = None,
+        vec_env_type: str = "dummy",
         show_progress: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -105,7 +110,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         VisualExperimentManager.has_started = False
         config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
-        super().__init__(args, algo, env_id, *rest, config=config, show_progress=show_progress, **kwargs)
+        kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
+        super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
+        if vec_env_type not in STOCK:
+            self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
         if self.resumed_run_dir is not None:
             self.save_path = str(self.resumed_run_dir)
             self.params_path = f"{self.save_path}/{self.env_name}"
@@ -137,6 +145,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         """Evaluate on an environment made as the one of training, where nothing else is said."""
+        given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
+        self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         processed = super()._preprocess_hyperparams(hyperparams)
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs: dict[str, Any] = self.env_kwargs
@@ -181,6 +191,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
+            if isinstance(callback, ExplosionAlertCallback) and self.stops_on_critical:
+                callback.guard.on_critical = "stop"
         self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
         for callback in self.callbacks:

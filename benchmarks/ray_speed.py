@@ -1,0 +1,141 @@
+"""What does RayVecEnv cost beside SubprocVecEnv, and does it keep 8 simulators of 20 steps/s busy?
+
+LiteDriving-v0 in processes of its own, random actions, no learner. Each round measures both, by turns:
+
+  free     environments as fast as they are: the milliseconds of a step of all of them, and how many more Ray takes;
+  paced    each slowed to a CARLA's 20 steps per second, by sleeping: the steps per second of all together, and their
+           share of what the simulators can give.
+
+Both are made with one environment and with eight. Rounds are kept in benchmarks/results/ray_speed.json, by setting,
+and those that are there are not measured again: it can be stopped and continued. After a change of the code ask for
+--again. With the defaults it takes three minutes. It needs the extra ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from tqdm import tqdm
+
+from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
+from sb3_visual_td3.vec_env import RayVecEnv
+
+RESULTS = Path(__file__).parent / "results" / "ray_speed.json"
+KINDS: dict[str, type[VecEnv]] = {"subproc": SubprocVecEnv, "ray": RayVecEnv}
+WARM_UP_STEPS = 50
+Round = dict[str, dict[str, float]]
+
+
+class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that takes at least ``step_s`` seconds for a step; 0 until told."""
+
+    step_s = 0.0
+
+    def set_step_s(self, step_s: float) -> None:
+        """Slow every step down to this many seconds."""
+        self.step_s = step_s
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Make the step, and sleep for the rest of its time."""
+        end = time.perf_counter() + self.step_s
+        reply = self.env.step(action)
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return reply
+
+
+def make_env() -> PacedEnv:
+    """:return: one environment, on one map: the first reset to a new one takes longer than a step"""
+    register_envs()
+    return PacedEnv(gym.make(LITE_DRIVING_ID, maps="train_0"))
+
+
+def seconds_per_step(env: VecEnv, n_steps: int) -> float:
+    """:return: wall time of a step of all environments"""
+    random = np.random.default_rng(0)
+    actions = random.uniform(-1, 1, (n_steps, env.num_envs, 2)).astype(np.float32)
+    begin = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return (time.perf_counter() - begin) / n_steps
+
+
+def measure(env: VecEnv, rate: float, n_steps: int) -> dict[str, float]:
+    """:return: milliseconds of a free step, and steps per second of all environments at their pace"""
+    env.env_method("set_step_s", 0.0)
+    env.reset()
+    seconds_per_step(env, WARM_UP_STEPS)
+    free_s = seconds_per_step(env, 2 * n_steps)
+    env.env_method("set_step_s", 1.0 / rate)
+    return {"free_ms": 1e3 * free_s, "paced_steps_per_s": env.num_envs / seconds_per_step(env, n_steps)}
+
+
+def save(results: dict[str, list[Round]]) -> None:
+    """Keep the results; one file takes the other's place at once."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    temporary = RESULTS.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, RESULTS)
+
+
+def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
+    """:return: medians over the rounds as Markdown"""
+    columns = ["subproc, ms/step", "Ray, ms/step", "Ray takes more, ms/step", "of it per environment"]
+    columns += [f"subproc at {rate:g}/s", "share", f"Ray at {rate:g}/s", "share"]
+    lines = ["| environments | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for n_envs, rounds in rounds_of.items():
+        stock, ours = (
+            {key: statistics.median(row[kind][key] for row in rounds) for key in rounds[0][kind]} for kind in KINDS
+        )
+        more = ours["free_ms"] - stock["free_ms"]
+        cells = [f"{stock['free_ms']:.2f}", f"{ours['free_ms']:.2f}", f"{more:.2f}", f"{more / n_envs:.2f}"]
+        for each in (stock, ours):
+            cells += [f"{each['paced_steps_per_s']:.1f}", f"{each['paced_steps_per_s'] / (n_envs * rate):.1%}"]
+        lines.append(f"| {n_envs} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, results: dict[str, list[Round]]) -> None:
+    """Measure the rounds that are missing."""
+    n_missing = max(0, settings.rounds - len(rounds))
+    if not n_missing:
+        return
+    envs = {name: kind([make_env] * n_envs) for name, kind in KINDS.items()}
+    try:
+        for _ in tqdm(range(n_missing), desc=f"{n_envs} environments", unit="round", disable=None):
+            rounds.append({name: measure(env, settings.rate, settings.steps) for name, env in envs.items()})
+            save(results)
+    finally:
+        for env in envs.values():
+            env.close()
+
+
+def main() -> None:
+    """Measure the rounds that are missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
+    parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="how many (default: 1 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of subproc and Ray (default: 3)")
+    parser.add_argument("--steps", type=int, default=200, help="paced steps, half of the free (default: 200)")
+    parser.add_argument("--again", action="store_true", help="forget these settings' rounds and measure anew")
+    settings = parser.parse_args()
+    results: dict[str, list[Round]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    rounds_of = {}
+    for n_envs in settings.n_envs:
+        key = f"{n_envs} environments, {settings.rate:g} steps/s, {settings.steps} steps"
+        rounds = results[key] = [] if settings.again else results.get(key, [])
+        add_rounds(rounds, n_envs, settings, results)
+        rounds_of[n_envs] = rounds[: settings.rounds]
+    print(table(rounds_of, settings.rate))
+
+
+if __name__ == "__main__":
+    main()

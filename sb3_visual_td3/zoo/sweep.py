@@ -1,0 +1,173 @@
+"""``visual-td3 sweep``: a training for each of several seeds, or a hyperparameter search, as Ray tasks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+
+from sb3_visual_td3.vec_env.ray_tasks import run_tasks
+from sb3_visual_td3.zoo.mistakes import BAD_USAGE, mistakes
+from sb3_visual_td3.zoo.plugin import VisualExperimentManager
+from sb3_visual_td3.zoo.sweep_results import write_search
+from sb3_visual_td3.zoo.train import train
+
+DECIDED_HERE = ("--seed", "--trial-id", "--max-total-trials", "--n-jobs")
+"""Flags of rl-zoo that a sweep gives itself."""
+LOG = "sweep.log"
+
+
+class Done(NamedTuple):
+    """What became of one task.
+
+    :ivar run_dir: of the training; None where there is none
+    :ivar problem: what went wrong, in one line; empty where nothing did
+    """
+
+    run_dir: str | None
+    problem: str = ""
+
+
+class Sweep(NamedTuple):
+    """What a sweep has left.
+
+    :ivar run_dirs: by seed
+    :ivar code: exit code, as far as it is known without a report
+    """
+
+    run_dirs: dict[int, Path]
+    code: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a sweep can be told beside the flags of ``visual-td3 train``, which every training is given."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one training for each of these seeds")
+    what.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", help="search hyperparameters")
+    parser.add_argument("--n-trials", type=int, default=20, help="of a search: finished trials in all (default: 20)")
+    parser.add_argument("--workers", type=int, default=2, help="of a search: how many try at a time (default: 2)")
+    parser.add_argument("--num-cpus", type=float, default=1.0, help="of each training or worker (default: 1)")
+    parser.add_argument("--num-gpus", type=float, default=0.0, help="of each, 0.5 puts two on one (default: 0)")
+    parser.add_argument("--address", help="of a Ray cluster, such as auto (default: RAY_ADDRESS, or this machine)")
+    parser.add_argument("-f", "--log-folder", default="logs", help="on a cluster one that all share (default: logs)")
+    parser.add_argument("--storage", help=f"Optuna's (default: {LOG} in the log folder)")
+    parser.add_argument("--study-name", default="sweep", help="within the storage (default: sweep)")
+
+
+def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
+    """Sweep.
+
+    :param settings: the parsed arguments
+    :param flags: of ``visual-td3 train``
+    :return: what it has left; mistakes are said on stderr
+    """
+    try:
+        _check(settings, flags)
+        return _search(settings, flags) if settings.seeds is None else _train_seeds(settings, flags)
+    except mistakes() as error:
+        return Sweep({}, complain(" ".join(str(error).split())))
+
+
+def complain(text: str) -> int:
+    """:return: the exit code of a mistake, which is said on stderr"""
+    print(f"visual-td3 sweep: {text}", file=sys.stderr)
+    return BAD_USAGE
+
+
+def storage_of(settings: argparse.Namespace) -> str:
+    """:return: where trials are kept; the same file from every folder"""
+    if settings.storage is None or "://" not in settings.storage:
+        return str(Path(settings.storage or Path(settings.log_folder) / LOG).absolute())
+    return str(settings.storage)
+
+
+def _check(settings: argparse.Namespace, flags: Sequence[str]) -> None:
+    for flag in flags:
+        if flag.split("=")[0] in DECIDED_HERE:
+            raise ValueError(f"{flag} is decided here: give --seeds, or -optimize with --n-trials and --workers")
+    for name in ("n_trials", "workers"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name)}: expected 1 or more")
+    if settings.seeds is not None and (len(set(settings.seeds)) < len(settings.seeds) or min(settings.seeds) < 0):
+        raise ValueError(f"--seeds {' '.join(map(str, settings.seeds))}: expected numbers of 0 and above, each once")
+    for name in ("num_cpus", "num_gpus"):
+        if getattr(settings, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name):g}: expected 0 or more")
+
+
+def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
+    """Train once for each seed; what turns critical is stopped."""
+    folders = {seed: Path(settings.log_folder).absolute() / f"seed_{seed}" for seed in settings.seeds}
+    calls = [
+        ([*_quiet(flags), "--log-folder", str(folder), "--seed", str(seed)], str(folder))
+        for seed, folder in folders.items()
+    ]
+    run_dirs, code = {}, 0
+    for index, done in _tasks(calls, settings):
+        seed = settings.seeds[index]
+        if done.run_dir is not None:
+            run_dirs[seed] = Path(done.run_dir)
+        if done.problem:
+            code = complain(f"seed {seed}: {done.problem}")
+        else:
+            print(f"seed {seed}: {done.run_dir}", flush=True)
+    return Sweep({seed: run_dirs[seed] for seed in settings.seeds if seed in run_dirs}, code)
+
+
+def _search(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
+    """Search with several workers on one storage; a trial that is NO-GO is pruned by the trial itself."""
+    storage, folder = storage_of(settings), Path(settings.log_folder).absolute()
+    search = ["-optimize", "--storage", storage, "--study-name", settings.study_name]
+    search += ["--max-total-trials", str(settings.n_trials), "--log-folder", str(folder)]
+    calls = [([*_quiet(flags), *search], str(folder / f"worker_{worker}")) for worker in range(settings.workers)]
+    problems = [done.problem for _, done in _tasks(calls, settings) if done.problem]
+    for problem in problems:
+        complain(problem)
+    if len(problems) == len(calls):
+        return Sweep({}, BAD_USAGE)
+    return Sweep({}, write_search(storage, settings.study_name, folder))
+
+
+def _quiet(flags: Sequence[str]) -> list[str]:
+    return ["--verbose", "0", *flags]
+
+
+def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace) -> Iterator[tuple[int, Done]]:
+    """:return: what became of each, as they end"""
+    room = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "address": settings.address}
+    for index, result in run_tasks(train_one, calls, **room):
+        if isinstance(result, Exception):
+            yield index, Done(None, f"{type(result).__name__}: {' '.join(str(result).split())[:300]}")
+        else:
+            yield index, result
+
+
+def train_one(arguments: Sequence[str], folder: str) -> Done:
+    """Train, in a process of its own; what is printed goes to ``folder``/train.log.
+
+    :param arguments: of ``visual-td3 train``
+    :param folder: is made
+    :return: what became of it
+    """
+    os.makedirs(folder, exist_ok=True)
+    VisualExperimentManager.has_started = False
+    VisualExperimentManager.stops_on_critical = True
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with (
+        open(Path(folder, "train.log"), "a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            run_dir = train(arguments)
+        except mistakes() as error:
+            ours = VisualExperimentManager.run_dirs
+            left = str(ours[-1]) if VisualExperimentManager.has_started and ours else None
+            return Done(left, " ".join(str(error).split()) or type(error).__name__)
+    return Done(None if run_dir is None else str(run_dir.absolute()))

@@ -1,0 +1,66 @@
+"""rl-zoo's ``--vec-env``, with ``ray`` among its choices, and ``vec_env_kwargs`` of a hyperparameter file.
+
+rl_zoo3 (seen in 2.9) has its choices written out and reads no such key; when it does, this file can go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from sb3_visual_td3.common.literals import python_literal
+from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
+
+VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}
+"""By the name that ``--vec-env`` gives them."""
+STOCK = ("dummy", "subproc")
+"""Those that rl-zoo knows."""
+KEY = "vec_env_kwargs"
+
+
+@contextmanager
+def all_choices() -> Iterator[None]:
+    """Have rl-zoo's parser take every name for ``--vec-env``."""
+    add = argparse.ArgumentParser.add_argument
+
+    def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
+        if "--vec-env" in names:
+            kwargs["choices"] = list(VEC_ENVS)
+        return add(self, *names, **kwargs)
+
+    with patch.object(argparse.ArgumentParser, "add_argument", add_argument):
+        yield
+
+
+def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:
+    """Look for mistakes before anything is made.
+
+    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, or the text of one; or None
+    :param vec_env_class: what ``--vec-env`` asks for
+    :param where: what to call the block in a complaint
+    :return: arguments of the class, beside the environments
+    :raises ValueError: if they are none
+    """
+    kwargs = python_literal(given) if isinstance(given, str) else {} if given is None else given
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"{where}: {KEY} is {given!r}: expected a mapping, such as {{num_gpus: 0.5}}")
+    known = list(inspect.signature(vec_env_class).parameters)[1:]
+    for key in kwargs:
+        if key in known:
+            continue
+        others = [name for name, other in VEC_ENVS.items() if key in inspect.signature(other).parameters]
+        close = difflib.get_close_matches(str(key), known, n=1)
+        meant = f"expected one of {', '.join(known)}" if known else "it takes none"
+        if close:
+            meant = f"did you mean {close[0]!r}?"
+        elif others:
+            meant = f"it is for --vec-env {others[0]}"
+        raise ValueError(f"{where}: {KEY}: {vec_env_class.__name__} has no {key!r}; {meant}")
+    return dict(kwargs)

@@ -1,0 +1,56 @@
+"""Each actor starts its own CARLA (the emulator) beside it, and takes it along when it dies."""
+
+import os
+import signal
+import time
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_visual_td3 import VisualTD3
+from tests.envs.carla.conftest import EMULATOR
+
+pytestmark = [pytest.mark.ray, pytest.mark.carla]
+pytest.importorskip("carla", reason="carla's client is not installed")
+
+
+def make_drive(port):
+    from sb3_visual_td3.envs import register_envs
+
+    register_envs()
+    return gym.make("CarlaDriving-v0", command=EMULATOR, port=port, maps=["train_0"], timeout_s=5.0)
+
+
+def emulators(port):
+    """The processes that serve from this port on."""
+    psutil = pytest.importorskip("psutil")
+    words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    found = [line for line in words if "sb3_visual_td3.envs.carla_emulator" in line and "watchdog.py" not in str(line)]
+    return [line for line in found if line[-1].isdecimal() and port <= int(line[-1]) < port + 100]
+
+
+def test_an_actor_that_dies_takes_its_simulator_along_and_the_next_starts_another(make_vec):
+    port = 23_400
+    env = make_vec([partial(make_drive, port)] * 2)
+    model = VisualTD3("CnnPolicy", env, buffer_size=400, learning_starts=20, batch_size=8, train_freq=4, seed=0)
+
+    def kill_one(*_):
+        if model.num_timesteps == 40:
+            addresses = env.get_attr("server_address")
+            assert len(set(addresses)) == 2
+            assert len(emulators(port)) == 2
+            os.kill(env.places[1][1], signal.SIGKILL)
+        return True
+
+    model.learn(80, callback=kill_one)
+    assert env.n_rebuilds == 1
+    assert len(emulators(port)) == 2
+    assert model.replay_buffer.pos == 40
+    assert (np.abs(model.replay_buffer.rewards[:40]) > 0).all()
+    env.close()
+    end = time.monotonic() + 20
+    while emulators(port) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert emulators(port) == []
