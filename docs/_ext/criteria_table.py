@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markdown import code, table
+from markdown_pieces import code, table
 
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.numerals import number

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from diagnosis_panels import PICTURES
 from docstrings import constants, paragraphs
-from markdown import code, from_docstring, table
+from markdown_pieces import code, from_docstring, table
 
 from sb3_visual_td3.common.tags import ALERT_RULES
 from sb3_visual_td3.diagnosis.numerals import number

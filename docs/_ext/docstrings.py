@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from markdown import from_docstring
+from markdown_pieces import from_docstring
 
 _PARAM = re.compile(r"^:param (?P<name>\w+): (?P<text>.*?)(?=^\S|\n\n|\Z)", re.MULTILINE | re.DOTALL)
 

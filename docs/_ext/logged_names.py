@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from markdown import code, table
+from markdown_pieces import code, table
 
 from sb3_visual_td3.common.tags import TAGS
 

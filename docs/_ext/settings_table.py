@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from docstrings import keyword_comments, parameters
-from markdown import code, table
+from markdown_pieces import code, table
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3 import presets
