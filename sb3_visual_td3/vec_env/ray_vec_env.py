@@ -148,8 +148,6 @@ class RayVecEnv(VecEnv):
 
     def _gather(self, deadline_s: float | None) -> None:
         """Wait for the answers: for all, or until the deadline has passed and there is one at least."""
-        if deadline_s is None and self._fetched_at_once():
-            return
         while waiting := [slot for slot in self._slots if slot.asked is not Asked.NOTHING]:
             left_s = math.inf if deadline_s is None else self._sent_at + deadline_s - time.monotonic()
             is_late, others_go_on = left_s <= 0, any(slot.reply is not None for slot in self._slots)
@@ -162,23 +160,6 @@ class RayVecEnv(VecEnv):
             self._give_up([slot for slot in waiting if slot not in arrived], others_go_on and deadline_s is not None)
             if is_late and others_go_on:
                 return
-
-    def _fetched_at_once(self) -> bool:
-        """Fetch all answers where nothing is wrong: to wait first would ask Ray twice for every step.
-
-        :return: whether they are there; bad news stays where it is
-        """
-        waiting = [slot for slot in self._slots if slot.asked is not Asked.NOTHING]
-        if not waiting:
-            return True
-        left_s = min(slot.asked_at for slot in waiting) + self._patience_s - time.monotonic()
-        try:
-            answers = self._ray.get([slot.pending for slot in waiting], timeout=max(0.0, left_s))
-        except self._ray.exceptions.RayError:  # Ray's time-out is one, too
-            return False
-        for slot, answer in zip(waiting, answers, strict=True):
-            slot.accept(answer)
-        return True
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
         """:return: who has answered, as soon as ``n`` have, time is up, or somebody's patience ends"""
