@@ -1,7 +1,7 @@
 """A film of a policy at the wheel on a road that it has not trained on, and of what it sees.
 
-visual-td3 train --algo visual_td3 --env LiteDriving-v0
-python benchmarks/drive_gif.py logs/visual_td3/LiteDriving-v0_1/best_model.zip
+    python benchmarks/learning.py --seeds 1 --output logs/learning.json
+    python benchmarks/drive_gif.py logs/learning/empty_road/visual/1/best_model.zip --seed 3
 """
 
 from __future__ import annotations
