@@ -3,10 +3,11 @@
 The first run's settings on LiteDriving-v0, rewards of 10 to 20 per step: its actor loss (the critic scores the ACTOR's
 features) or the right one, without clipping or with the cure that its report recommends (norm 1.0 on the actor), with
 its learning rate of the actor's encoder (1e-5) or the one that the report recommends (1e-4), rewards raw or divided by
-VecNormalize; and beside these sixteen `preset="visual"`. 5,000 steps, batch 64, an update per step after 1,000. The
+VecNormalize; and beside these sixteen `preset="visual"`. Five of these arms on
+CarRacing-v3 as well. 5,000 steps, batch 64, an update per step after 1,000. The
 norms are those before clipping; the verdict is that of `visual-td3 report`.
 
-    python benchmarks/explosion_study.py                            # everything: 51 runs of some minutes, two at a time
+    python benchmarks/explosion_study.py                            # everything: 66 runs of some minutes, two at a time
     python benchmarks/explosion_study.py --seeds 0 --arms visual 'leak, clip 1, cnn 1e-4, raw'
     python benchmarks/explosion_study.py --table                    # of what there is, and nothing is run
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch as th
+from paced_env import PacedEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from tqdm import tqdm
@@ -35,23 +36,6 @@ RESULTS = Path(__file__).parent / "results" / "overlap.json"
 MAP = "train_0"
 """One map, built before the clock runs: the first reset to a new one takes longer than a step."""
 Round = dict[str, dict[str, float]]
-
-
-class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that takes at least ``step_s`` seconds for a step; 0 until told."""
-
-    step_s = 0.0
-
-    def set_step_s(self, step_s: float) -> None:
-        """Slow every step down to this many seconds."""
-        self.step_s = step_s
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Make the step, and sleep for the rest of its time."""
-        end = time.perf_counter() + self.step_s
-        reply = self.env.step(action)
-        time.sleep(max(0.0, end - time.perf_counter()))
-        return reply
 
 
 class TimedTD3(VisualTD3):

@@ -19,10 +19,10 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from paced_env import PacedEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from tqdm import tqdm
 
@@ -33,23 +33,6 @@ RESULTS = Path(__file__).parent / "results" / "ray_speed.json"
 KINDS: dict[str, type[VecEnv]] = {"subproc": SubprocVecEnv, "ray": RayVecEnv}
 WARM_UP_STEPS = 50
 Round = dict[str, dict[str, float]]
-
-
-class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that takes at least ``step_s`` seconds for a step; 0 until told."""
-
-    step_s = 0.0
-
-    def set_step_s(self, step_s: float) -> None:
-        """Slow every step down to this many seconds."""
-        self.step_s = step_s
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Make the step, and sleep for the rest of its time."""
-        end = time.perf_counter() + self.step_s
-        reply = self.env.step(action)
-        time.sleep(max(0.0, end - time.perf_counter()))
-        return reply
 
 
 def make_env() -> PacedEnv:

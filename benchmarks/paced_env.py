@@ -1,0 +1,25 @@
+"""An environment as slow as a simulator is: what the benchmarks of waiting wait for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium as gym
+
+
+class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that takes at least ``step_s`` seconds for a step; 0 until told."""
+
+    step_s = 0.0
+
+    def set_step_s(self, step_s: float) -> None:
+        """Slow every step down to this many seconds."""
+        self.step_s = step_s
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Make the step, and sleep for the rest of its time."""
+        end = time.perf_counter() + self.step_s
+        reply = self.env.step(action)
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return reply
