@@ -7,10 +7,12 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 import gymnasium as gym
+
+from sb3_visual_td3.vec_env.step_line import Address, Door, LineBrokenError
 
 
 class Home(NamedTuple):
@@ -31,11 +33,22 @@ class Home(NamedTuple):
         sys.path[:] = [*self.paths, *(path for path in sys.path if path not in self.paths)]
 
 
+class Outcome(NamedTuple):
+    """What a step has brought, beside the observation."""
+
+    reward: float
+    done: bool
+    info: dict[str, Any]
+    reset_info: dict[str, Any] | None
+    """None, where it has not ended an episode."""
+
+
 class EnvActor:
     """One environment, which steps, and resets itself when its episode ends.
 
-    Observations are returned as they are: Ray hands arrays on without a copy. All else is pickled, for what Ray hands
-    on cannot be written to.
+    Whoever steps it comes by a line of their own (:meth:`listen`, :meth:`serve`) or, where no line can be had, by
+    Ray's calls (:meth:`step`). These return observations as they are: Ray hands arrays on without a copy. All else is
+    pickled, for what Ray hands on cannot be written to.
 
     :param make_env: a pickled function that makes the environment
     :param home: of the learner
@@ -45,6 +58,7 @@ class EnvActor:
         self._make_env = make_env
         self._home = home
         self._env: gym.Env[Any, Any] | None = None
+        self._door: Door | None = None
 
     @property
     def env(self) -> gym.Env[Any, Any]:
@@ -69,19 +83,50 @@ class EnvActor:
         return observation, pack(info)
 
     def step(self, action: bytes) -> tuple[Any, bytes]:
-        """Make a step, and begin a new episode where it ends one.
+        """Make a step for one who calls by Ray.
 
         :param action: pickled: Ray takes three times as long for an array, which could not be written to
-        :return: the observation, and pickled: reward, whether the episode has ended, info, and the info of the reset
-            (None where there was none)
+        :return: the observation, and the outcome, pickled
         """
-        observation, reward, terminated, truncated, info = self.env.step(pickle.loads(action))
+        observation, outcome = self._step(pickle.loads(action))
+        return observation, pack(outcome)
+
+    def listen(self) -> Address:
+        """:return: where :meth:`serve` is going to take a line
+
+        :raises OSError: if this machine does not have the address that Ray has for it
+        """
+        import ray
+
+        self.close_door()
+        self._door = Door(ray.util.get_node_ip_address())
+        return self._door.address
+
+    def close_door(self) -> None:
+        """Take no line."""
+        if self._door is not None:
+            self._door.shut()
+
+    def serve(self) -> None:
+        """Make steps for the one at the other end of the line, until they say None or are gone."""
+        assert self._door is not None, "listen first"
+        with suppress(LineBrokenError):
+            line = self._door.open()
+            try:
+                while (action := line.receive()) is not None:
+                    line.send(self._step(action))
+            finally:
+                line.close()
+
+    def _step(self, action: Any) -> tuple[Any, Outcome]:
+        """Make a step, and begin a new episode where it ends one."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated
         if done:
             info["terminal_observation"] = observation
             observation, reset_info = self.env.reset()
-        return observation, pack((reward, done, info, reset_info))
+        return observation, Outcome(cast(float, reward), done, info, reset_info)
 
     def call(self, request: str, packed: bytes) -> bytes:
         """Do what is asked for between two steps.
@@ -95,6 +140,7 @@ class EnvActor:
 
     def close(self) -> None:
         """Close the environment, where there is one."""
+        self.close_door()
         env, self._env = self._env, None
         if env is not None:
             env.close()

@@ -6,6 +6,7 @@ import logging
 import pickle
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from sb3_visual_td3.vec_env.env_actor import EnvActor, Home, pack
+from sb3_visual_td3.vec_env.env_actor import EnvActor, Home, Outcome, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray
+from sb3_visual_td3.vec_env.step_line import Line, LineBrokenError, dial
 
 INVALID = "invalid_transition"
 FAILURE = "simulator_failure"
@@ -22,6 +24,8 @@ LATE = "is_late"
 """Keys of ``info``, as an environment in this process uses them: a step that was not made, and why."""
 MAX_DEATHS_IN_A_ROW = 5
 _CLOSE_S = 10.0
+_LAST_WORDS_S = 60.0
+_LISTEN_S = 10.0
 _PAUSE_S = 0.2
 _LOG = logging.getLogger("sb3_visual_td3")
 
@@ -72,7 +76,10 @@ class ActorOptions:
 
 
 class EnvSlot:
-    """One environment: its actor, what it was asked for, and its last words.
+    """One environment: its actor, the line to it, what it was asked for, and its last words.
+
+    Steps go over the line, where there is one (:meth:`open_line`), and all else by Ray's calls, for which the actor has
+    to leave the line: it is opened again before the next step.
 
     :param index: its number in the vector
     :param make_env: a pickled function that makes it
@@ -94,7 +101,11 @@ class EnvSlot:
         self.index = index
         self.asked = Asked.NOTHING
         self.pending: Any = None
-        self.asked_at = 0.0
+        """Ray's reference to the answer; of a step over the line, to the end of the actor's service there."""
+        self.line: Line | None = None
+        self._serving: Any = None
+        self._is_line_ending = False
+        self._gives_up_at = 0.0
         self.reply: Reply | None = None
         self.reset_info: dict[str, Any] = {}
         self.n_rebuilds = 0
@@ -115,19 +126,81 @@ class EnvSlot:
     def _start(self) -> Any:
         return self._actor_class.remote(self._make_env, Home.of_this_process())
 
+    @property
+    def wants_line(self) -> bool:
+        """Whether :meth:`begin_line` would be of use."""
+        return self.line is None and self.asked is Asked.NOTHING
+
+    def begin_line(self) -> Any:
+        """:return: what :meth:`open_line` waits for"""
+        return self._actor.listen.remote()
+
+    def open_line(self, pending: Any) -> None:
+        """Open a line for the steps; an actor that has died is left to the next step.
+
+        :raises OSError: if its machine is out of reach, or cannot be listened at
+        """
+        try:
+            address = self._ray.get(pending, timeout=_LISTEN_S)
+        except self._ray.exceptions.RayTaskError as error:
+            raise OSError(str(getattr(error, "cause", error))) from error
+        except self._ray.exceptions.RayError:
+            return
+        try:
+            self.line = dial(address)
+        except OSError:
+            self._actor.close_door.remote()
+            raise
+        self._serving = self._actor.serve.remote()
+
+    def _leave_line(self) -> None:
+        """Have the actor come back to Ray's calls, when it has made the step that is under way."""
+        if self.line is None or self._is_line_ending:
+            return
+        with suppress(LineBrokenError):
+            self.line.send(None)
+        self._is_line_ending = True
+        if self.asked is not Asked.STEP:
+            self._drop_line()
+
+    def _drop_line(self) -> None:
+        line, self.line, self._is_line_ending = self.line, None, False
+        if line is not None:
+            line.close()
+
     def ask_step(self, action: Any) -> None:
         """Send an action, where nothing is under way; whoever is late, or made again, has no use for it."""
-        if self.asked is Asked.NOTHING:
+        if self.asked is not Asked.NOTHING:
+            return
+        if self.line is None:
             self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
+            return
+        self._ask(Asked.STEP, self._serving)
+        try:
+            self.line.send(action)
+        except LineBrokenError:
+            self._lose_line()
+
+    def _lose_line(self) -> None:
+        """The actor has died, or its environment has raised something: which of the two Ray is about to say."""
+        self._drop_line()
+        self._gives_up_at = min(self._gives_up_at, time.monotonic() + _LAST_WORDS_S)
 
     def ask_reset(self, seed: int | None, options: dict[str, Any]) -> None:
         """Begin an episode, whatever is under way: an actor does one thing after the other."""
         self._seed = self._seed if seed is None else seed
         self._reset_with, self.reply, self._is_behind = (seed, options), None, False
+        self._leave_line()
+        self._drop_line()
         self._ask(Asked.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Asked, pending: Any) -> None:
-        self.asked, self.pending, self.asked_at = what, pending, time.monotonic()
+        self.asked, self.pending, self._gives_up_at = what, pending, time.monotonic() + self._patience_s
+
+    @property
+    def patience_left_s(self) -> float:
+        """How long to wait for what was asked for."""
+        return max(0.0, self._gives_up_at - time.monotonic())
 
     def collect(self) -> None:
         """Fetch what has arrived; an actor that has died is made again, and the answer is still to come.
@@ -135,31 +208,58 @@ class EnvSlot:
         :raises EnvLostError: if it dies again and again
         :raises Exception: whatever the environment has raised
         """
+        if self.line is not None and self.line.has_news():
+            self._collect_from_line(self.line)
+            return
         try:
-            self.accept(self._fetch(self.pending))
+            answer = self._fetch(self.pending)
         except self._dead as death:
             self.make_again(_first_line(death))
         except Exception:
             self.asked, self.pending = Asked.NOTHING, None
+            self._drop_line()
             raise
-
-    def accept(self, answer: tuple[Any, bytes]) -> None:
-        """Take the answer of the actor, see :class:`EnvActor`."""
-        observation, packed = answer
-        asked, self.asked, self.pending = self.asked, Asked.NOTHING, None
-        if asked is Asked.STEP:
-            reward, done, info, reset_info = cloudpickle.loads(packed)
-            self._n_deaths = 0
-            if self._is_behind:  # the learner has chosen another action since
-                info |= {INVALID: True, LATE: True}
-            self.reset_info = self.reset_info if reset_info is None else reset_info
-            self.reply = Reply(observation, reward, done, info)
         else:
-            self.reset_info = cloudpickle.loads(packed)
-            is_rebirth = asked is Asked.REBIRTH
-            self.reply = Reply(observation, 0.0, is_rebirth, self._obituary() if is_rebirth else {})
-        self._is_behind = False
-        self._last_observation = observation
+            self.accept(answer)
+
+    def _collect_from_line(self, line: Line) -> None:
+        try:
+            observation, outcome = line.receive()
+        except LineBrokenError:
+            self._lose_line()
+            return
+        except Exception:  # it cannot be unpickled here
+            self.asked, self.pending = Asked.NOTHING, None
+            raise
+        self.has_answered = True
+        self._accept_step(observation, outcome)
+        if self._is_line_ending:
+            self._drop_line()
+
+    def accept(self, answer: tuple[Any, bytes] | None) -> None:
+        """Take the answer that came by Ray, see :class:`EnvActor`; None is the end of the service at the line."""
+        if answer is None:
+            self.make_again("the connection to it broke")
+            return
+        observation, packed = answer
+        if self.asked is Asked.STEP:
+            self._accept_step(observation, cloudpickle.loads(packed))
+            return
+        self.reset_info = cloudpickle.loads(packed)
+        is_rebirth = self.asked is Asked.REBIRTH
+        self._answered(Reply(observation, 0.0, is_rebirth, self._obituary() if is_rebirth else {}))
+
+    def _accept_step(self, observation: Any, outcome: Outcome) -> None:
+        reward, done, info, reset_info = outcome
+        self._n_deaths = 0
+        if self._is_behind:  # the learner has chosen another action since
+            info |= {INVALID: True, LATE: True}
+        self.reset_info = self.reset_info if reset_info is None else reset_info
+        self._answered(Reply(observation, reward, done, info))
+
+    def _answered(self, reply: Reply) -> None:
+        self.reply, self._last_observation = reply, reply.observation
+        self.asked, self.pending, self._is_behind = Asked.NOTHING, None, False
 
     def _obituary(self) -> dict[str, Any]:
         """:return: info of the step in which the environment died"""
@@ -208,7 +308,7 @@ class EnvSlot:
     def wait_on(self, reason: str) -> None:
         """Be patient once more: the others go on without it."""
         _LOG.warning("environment %d is still missing: %s", self.index, reason)
-        self.asked_at = time.monotonic()
+        self._gives_up_at = time.monotonic() + self._patience_s
 
     def _seed_of_rebirth(self) -> int | None:
         """:return: not the first seed, with which the first episodes would come again"""
@@ -225,6 +325,7 @@ class EnvSlot:
         """:return: what :meth:`end_call` fetches"""
         if request == "set_attr":
             self._attributes[arguments[0]] = arguments[1]
+        self._leave_line()
         return self._actor.call.remote(request, pack(arguments))
 
     def end_call(self, pending: Any, request: str, *arguments: Any) -> Any:
@@ -238,6 +339,7 @@ class EnvSlot:
 
     def where(self) -> tuple[str, int]:
         """:return: Ray's name for the machine, and the number of the process there"""
+        self._leave_line()
         node, pid = self._fetch(self._actor.where.remote())
         return str(node), int(pid)
 
@@ -254,6 +356,8 @@ class EnvSlot:
 
     def begin_close(self) -> Any:
         """:return: what to wait for before :meth:`kill`"""
+        self._leave_line()
+        self._drop_line()
         return self._actor.close.remote()
 
     def kill(self) -> None:
@@ -262,7 +366,8 @@ class EnvSlot:
         The handle goes now: one that outlives its Ray would, when it goes, end the actor of the same number in the
         next one.
         """
-        actor, self._actor, self.pending = self._actor, None, None
+        self._drop_line()
+        actor, self._actor, self.pending, self._serving = self._actor, None, None, None
         self._ray.kill(actor, no_restart=True)
 
 

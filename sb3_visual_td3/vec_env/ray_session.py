@@ -70,6 +70,11 @@ class RaySession:
         """Whether this Ray runs on this machine for this process alone."""
         return RaySession._is_started_by_us
 
+    @property
+    def is_client(self) -> bool:
+        """Whether this process is outside of the cluster, connected by ``ray://``."""
+        return bool(self.ray.util.client.ray.is_connected())
+
     def close(self) -> None:
         """Need it no more; a second call does nothing."""
         if not self._is_open:

@@ -18,9 +18,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from sb3_visual_td3.vec_env.env_actor import pack
 from sb3_visual_td3.vec_env.env_slot import ActorOptions, Asked, EnvLostError, EnvSlot, end
 from sb3_visual_td3.vec_env.ray_session import RaySession
+from sb3_visual_td3.vec_env.step_line import wait_for_news
 
 _LOG = logging.getLogger("sb3_visual_td3")
+_LOOK_S = 1.0
+"""How often to ask Ray whether a silent environment's machine is still there."""
 _PATIENCE_S = 900.0
+_POLL_S = 0.01
 _PLACEMENTS = ("pack", "spread")
 _SAY_AFTER_S = 20.0
 
@@ -29,8 +33,11 @@ class RayVecEnv(VecEnv):
     """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
 
     An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Where the process, the machine or the way to it fails, the environment is made again,
-    with the attributes that ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
+    are always on one machine. Steps go over a connection of the learner's with each actor, past Ray's calls, and by Ray's
+    calls where there is no connecting, as through ``ray://``.
+
+    Where the process, the machine or the way to it fails, the environment is made again, with the attributes that
+    ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
     ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 stores no such step;
     ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. An exception of the environment is
     no fault of the machine: it is raised here.
@@ -78,6 +85,7 @@ class RayVecEnv(VecEnv):
         self._deadline_s = deadline_s
         self._patience_s = patience_s
         self._sent_at = 0.0
+        self._can_connect = True
         self._slots: list[EnvSlot] = []
         self._session = RaySession(address)
         self._ray = self._session.ray
@@ -120,9 +128,26 @@ class RayVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Send an action to each environment that is not under way."""
+        self._open_lines()
         self._sent_at = time.monotonic()
         for slot, action in zip(self._slots, actions, strict=True):
             slot.ask_step(action)
+
+    def _open_lines(self) -> None:
+        """Connect with each environment that is about to make a step and has no line; where that is possible."""
+        slots = [slot for slot in self._slots if slot.wants_line]
+        if not slots or not self._can_connect or self._session.is_client:
+            return
+        errors = []
+        for slot, pending in [(slot, slot.begin_line()) for slot in slots]:
+            try:
+                slot.open_line(pending)
+            except OSError as error:
+                errors.append(error)
+                if not any(each.line is not None for each in self._slots):
+                    self._can_connect = False
+        if errors and not self._can_connect:
+            _LOG.warning("steps go by Ray's calls, which take longer: %s", errors[0])
 
     def step_wait(self) -> VecEnvStepReturn:
         """:return: observations (an array of the learner's own), rewards, dones and infos"""
@@ -162,22 +187,32 @@ class RayVecEnv(VecEnv):
                 return
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
-        """:return: who has answered, as soon as ``n`` have, time is up, or somebody's patience ends"""
-        oldest = min(slot.asked_at for slot in waiting)
-        timeout_s = min(timeout_s, max(0.0, oldest + self._patience_s - time.monotonic()))
-        ready, _ = self._ray.wait([slot.pending for slot in waiting], num_returns=n, timeout=timeout_s)
-        found = set(ready)
-        return [slot for slot in waiting if slot.pending in found]
+        """:return: who has answered, as soon as ``n`` have (by line: one), time is up, or somebody's patience ends"""
+        end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
+        by_line = {slot.line: slot for slot in waiting if slot.line is not None}
+        refs = [slot.pending for slot in waiting]
+        while True:
+            left_s = max(0.0, end - time.monotonic())
+            if by_line:
+                look_s = _LOOK_S if len(by_line) == len(waiting) else _POLL_S
+                if news := wait_for_news(list(by_line), min(left_s, look_s)):
+                    return [by_line[line] for line in news]
+            ready, _ = self._ray.wait(refs, num_returns=1 if by_line else n, timeout=0 if by_line else left_s)
+            if ready or left_s == 0.0:
+                found = set(ready)
+                return [slot for slot in waiting if slot.pending in found]
 
     def _collect(self, arrived: list[EnvSlot]) -> None:
-        """Take the answers: all at once, and where one brings bad news one by one."""
+        """Take the answers: Ray's all at once, and where one brings bad news one by one."""
+        by_ray = [slot for slot in arrived if slot.line is None]
         try:
-            answers = self._ray.get([slot.pending for slot in arrived])
+            answers = self._ray.get([slot.pending for slot in by_ray]) if by_ray else []
         except self._ray.exceptions.RayError:
             _all_done([slot.collect for slot in arrived])
             return
-        for slot, answer in zip(arrived, answers, strict=True):
+        for slot, answer in zip(by_ray, answers, strict=True):
             slot.accept(answer)
+        _all_done([slot.collect for slot in arrived if slot not in by_ray])
 
     def _give_up(self, silent: list[EnvSlot], others_go_on: bool) -> None:
         """Make again whoever has been silent for too long.
@@ -185,7 +220,7 @@ class RayVecEnv(VecEnv):
         :raises EnvLostError: if it has been made again already, and nobody else can go on
         """
         for slot in silent:
-            if time.monotonic() - slot.asked_at < self._patience_s:
+            if slot.patience_left_s:
                 continue
             reason = f"no answer in patience_s={self._patience_s:g} s"
             if not slot.has_died:
