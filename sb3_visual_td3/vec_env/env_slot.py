@@ -5,24 +5,21 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from sb3_visual_td3.vec_env.actor_line import ActorLine
+from sb3_visual_td3.vec_env.actor_options import ActorOptions
 from sb3_visual_td3.vec_env.env_actor import EnvActor, Home, Outcome, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray
-from sb3_visual_td3.vec_env.step_line import Line, LineBrokenError, dial
+from sb3_visual_td3.vec_env.reply import INVALID, LATE, Reply, not_made, obituary
+from sb3_visual_td3.vec_env.step_line import LineBrokenError
 
-INVALID = "invalid_transition"
-FAILURE = "simulator_failure"
-LATE = "is_late"
-"""Keys of ``info``, as an environment in this process uses them: a step that was not made, and why."""
 MAX_DEATHS_IN_A_ROW = 5
+_BROKEN = "the connection to it broke"
 _CLOSE_S = 10.0
 _LAST_WORDS_S = 60.0
 _LISTEN_S = 10.0
@@ -34,15 +31,6 @@ class EnvLostError(RuntimeError):
     """An environment cannot be got back."""
 
 
-class Reply(NamedTuple):
-    """What an environment says of a step."""
-
-    observation: Any
-    reward: float
-    done: bool
-    info: dict[str, Any]
-
-
 class Asked(Enum):
     """What an environment was asked for that it has not answered."""
 
@@ -52,27 +40,6 @@ class Asked(Enum):
     """By the learner."""
     REBIRTH = auto()
     """A reset by us: the environment died in the midst of an episode."""
-
-
-@dataclass(frozen=True)
-class ActorOptions:
-    """What each environment is given: arguments of Ray's ``options``."""
-
-    num_cpus: float
-    num_gpus: float
-    resources: Mapping[str, float] = field(default_factory=dict)
-    spread: bool = False
-    runtime_env: Mapping[str, Any] | None = None
-
-    def keywords(self) -> dict[str, Any]:
-        """:return: the arguments; an actor is not started again by Ray, which would not tell that it died"""
-        known: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": 0}
-        known["scheduling_strategy"] = "SPREAD" if self.spread else "DEFAULT"
-        if self.resources:
-            known["resources"] = dict(self.resources)
-        if self.runtime_env is not None:
-            known["runtime_env"] = dict(self.runtime_env)
-        return known
 
 
 class EnvSlot:
@@ -102,9 +69,8 @@ class EnvSlot:
         self.asked = Asked.NOTHING
         self.pending: Any = None
         """Ray's reference to the answer; of a step over the line, to the end of the actor's service there."""
-        self.line: Line | None = None
-        self._serving: Any = None
-        self._is_line_ending = False
+        self.line: ActorLine | None = None
+        self.why_given_up = self._silence = f"no answer in patience_s={patience_s:g} s"
         self._gives_up_at = 0.0
         self.reply: Reply | None = None
         self.reset_info: dict[str, Any] = {}
@@ -146,25 +112,17 @@ class EnvSlot:
             raise OSError(str(getattr(error, "cause", error))) from error
         except self._ray.exceptions.RayError:
             return
-        try:
-            self.line = dial(address)
-        except OSError:
-            self._actor.close_door.remote()
-            raise
-        self._serving = self._actor.serve.remote()
+        self.line = ActorLine(self._actor, address)
 
     def _leave_line(self) -> None:
-        """Have the actor come back to Ray's calls, when it has made the step that is under way."""
-        if self.line is None or self._is_line_ending:
-            return
-        with suppress(LineBrokenError):
-            self.line.send(None)
-        self._is_line_ending = True
-        if self.asked is not Asked.STEP:
-            self._drop_line()
+        """Have the actor come back to Ray's calls; the answer that is still to come is awaited."""
+        if self.line is not None:
+            self.line.leave()
+            if self.asked is not Asked.STEP:
+                self._drop_line()
 
     def _drop_line(self) -> None:
-        line, self.line, self._is_line_ending = self.line, None, False
+        line, self.line = self.line, None
         if line is not None:
             line.close()
 
@@ -175,7 +133,7 @@ class EnvSlot:
         if self.line is None:
             self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
             return
-        self._ask(Asked.STEP, self._serving)
+        self._ask(Asked.STEP, self.line.service)
         try:
             self.line.send(action)
         except LineBrokenError:
@@ -184,18 +142,20 @@ class EnvSlot:
     def _lose_line(self) -> None:
         """The actor has died, or its environment has raised something: which of the two Ray is about to say."""
         self._drop_line()
-        self._gives_up_at = min(self._gives_up_at, time.monotonic() + _LAST_WORDS_S)
+        last_words_at = time.monotonic() + _LAST_WORDS_S
+        if last_words_at < self._gives_up_at:
+            self._gives_up_at, self.why_given_up = last_words_at, _BROKEN
 
     def ask_reset(self, seed: int | None, options: dict[str, Any]) -> None:
         """Begin an episode, whatever is under way: an actor does one thing after the other."""
         self._seed = self._seed if seed is None else seed
         self._reset_with, self.reply, self._is_behind = (seed, options), None, False
-        self._leave_line()
         self._drop_line()
         self._ask(Asked.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Asked, pending: Any) -> None:
-        self.asked, self.pending, self._gives_up_at = what, pending, time.monotonic() + self._patience_s
+        self.asked, self.pending, self.why_given_up = what, pending, self._silence
+        self._gives_up_at = time.monotonic() + self._patience_s
 
     @property
     def patience_left_s(self) -> float:
@@ -222,7 +182,7 @@ class EnvSlot:
         else:
             self.accept(answer)
 
-    def _collect_from_line(self, line: Line) -> None:
+    def _collect_from_line(self, line: ActorLine) -> None:
         try:
             observation, outcome = line.receive()
         except LineBrokenError:
@@ -231,23 +191,28 @@ class EnvSlot:
         except Exception:  # it cannot be unpickled here
             self.asked, self.pending = Asked.NOTHING, None
             raise
+        except BaseException:  # Ctrl-C, perhaps in the midst of a message: what is left of it makes no sense
+            self._drop_line()
+            raise
         self.has_answered = True
         self._accept_step(observation, outcome)
-        if self._is_line_ending:
+        if line.is_left:
             self._drop_line()
 
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
         """Take the answer that came by Ray, see :class:`EnvActor`; None is the end of the service at the line."""
         if answer is None:
-            self.make_again("the connection to it broke")
+            self.make_again(_BROKEN)
             return
         observation, packed = answer
         if self.asked is Asked.STEP:
             self._accept_step(observation, cloudpickle.loads(packed))
             return
         self.reset_info = cloudpickle.loads(packed)
-        is_rebirth = self.asked is Asked.REBIRTH
-        self._answered(Reply(observation, 0.0, is_rebirth, self._obituary() if is_rebirth else {}))
+        if self.asked is Asked.REBIRTH:
+            self._answered(obituary(observation, self._last_observation, self._reason))
+        else:
+            self._answered(Reply(observation, 0.0, False, {}))
 
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
         reward, done, info, reset_info = outcome
@@ -261,15 +226,6 @@ class EnvSlot:
         self.reply, self._last_observation = reply, reply.observation
         self.asked, self.pending, self._is_behind = Asked.NOTHING, None, False
 
-    def _obituary(self) -> dict[str, Any]:
-        """:return: info of the step in which the environment died"""
-        return {
-            INVALID: True,
-            FAILURE: self._reason,
-            "TimeLimit.truncated": True,
-            "terminal_observation": _copy(self._last_observation),
-        }
-
     def take(self) -> Reply:
         """:return: the answer; where it has not arrived, a step that was not made"""
         reply, self.reply = self.reply, None
@@ -277,8 +233,7 @@ class EnvSlot:
             return reply
         self._is_behind = self.asked is Asked.STEP
         self.n_late += 1
-        info = {INVALID: True, LATE: True, "TimeLimit.truncated": False}
-        return Reply(self._last_observation, 0.0, False, info)
+        return not_made(self._last_observation)
 
     def make_again(self, reason: str) -> None:
         """Put another actor in the place of one that has died, or does not answer.
@@ -347,7 +302,7 @@ class EnvSlot:
         try:
             answer = self._ray.get(pending, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
-            raise EnvLostError(f"environment {self.index}: no answer in patience_s={self._patience_s:g} s") from error
+            raise EnvLostError(f"environment {self.index}: {self._silence}") from error
         except self._ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise (cause if isinstance(cause, Exception) else error) from error
@@ -356,7 +311,6 @@ class EnvSlot:
 
     def begin_close(self) -> Any:
         """:return: what to wait for before :meth:`kill`"""
-        self._leave_line()
         self._drop_line()
         return self._actor.close.remote()
 
@@ -367,7 +321,7 @@ class EnvSlot:
         next one.
         """
         self._drop_line()
-        actor, self._actor, self.pending, self._serving = self._actor, None, None, None
+        actor, self._actor, self.pending = self._actor, None, None
         self._ray.kill(actor, no_restart=True)
 
 
@@ -384,12 +338,3 @@ def _first_line(error: Exception) -> str:
     """:return: what Ray says, without the page of advice below it"""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
-
-
-def _copy(observation: Any) -> Any:
-    """:return: an observation that can be written to"""
-    if isinstance(observation, Mapping):
-        return {key: np.array(value) for key, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(np.array(value) for value in observation)
-    return np.array(observation)

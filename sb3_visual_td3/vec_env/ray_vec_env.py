@@ -15,8 +15,9 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from sb3_visual_td3.vec_env.actor_options import ActorOptions
 from sb3_visual_td3.vec_env.env_actor import pack
-from sb3_visual_td3.vec_env.env_slot import ActorOptions, Asked, EnvLostError, EnvSlot, end
+from sb3_visual_td3.vec_env.env_slot import Asked, EnvLostError, EnvSlot, end
 from sb3_visual_td3.vec_env.ray_session import RaySession
 from sb3_visual_td3.vec_env.step_line import wait_for_news
 
@@ -33,8 +34,8 @@ class RayVecEnv(VecEnv):
     """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
 
     An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Steps go over a connection of the learner's with each actor, past Ray's calls, and by Ray's
-    calls where there is no connecting, as through ``ray://``.
+    are always on one machine. Steps go over a connection of the learner's with each actor, past Ray's calls, and by
+    Ray's calls where there is no connecting, as through ``ray://``.
 
     Where the process, the machine or the way to it fails, the environment is made again, with the attributes that
     ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
@@ -222,7 +223,7 @@ class RayVecEnv(VecEnv):
         for slot in silent:
             if slot.patience_left_s:
                 continue
-            reason = f"no answer in patience_s={self._patience_s:g} s"
+            reason = slot.why_given_up
             if not slot.has_died:
                 slot.make_again(reason)
             elif others_go_on:

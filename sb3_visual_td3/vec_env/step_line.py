@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from multiprocessing import connection
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import cloudpickle
 import numpy as np
@@ -43,7 +43,7 @@ class Line:
 
     Large arrays travel as they are: they are written from where they are, and read to where they stay.
 
-    :param sock: is connected to the other
+    :param sock: is connected to the other, and is the line's from now on
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -104,6 +104,9 @@ class Line:
         self._connection.close()
 
 
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
 class Door:
     """Where the learner comes in, once, with the key.
 
@@ -138,18 +141,18 @@ class Door:
         self._socket.close()
 
 
-def dial(address: Address) -> Line:
-    """Connect to an environment, which need not be listening yet: its machine does.
+def dial(address: Address) -> socket.socket:
+    """Come to a door; nobody need be there to open it yet.
 
-    :return: the line to it
+    :return: what the line is made of
     :raises OSError: if its machine is out of reach
     """
     sock = socket.create_connection((address.host, address.port), DIAL_S)
     sock.sendall(address.key)
-    return Line(sock)
+    return sock
 
 
-def wait_for_news(lines: Sequence[Line], timeout_s: float) -> list[Line]:
+def wait_for_news(lines: Sequence[AnyLine], timeout_s: float) -> list[AnyLine]:
     """:return: the lines on which somebody has said something, or has hung up, as soon as there is one"""
     by_number = {line.fileno(): line for line in lines}
     return [by_number[cast(int, number)] for number in connection.wait(list(by_number), timeout_s)]

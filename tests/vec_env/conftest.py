@@ -16,13 +16,14 @@ def ray_runs():
 
 @pytest.fixture
 def make_vec(ray_runs):
-    """Make a RayVecEnv, which is closed afterwards."""
+    """Make a RayVecEnv, which is closed afterwards; ``by="calls"``: as if there were no connecting."""
     from sb3_visual_td3.vec_env import RayVecEnv
 
     made = []
 
-    def make(env_fns, **kwargs):
+    def make(env_fns, by="line", **kwargs):
         made.append(RayVecEnv(env_fns, **kwargs))
+        made[-1]._can_connect = by == "line"
         return made[-1]
 
     yield make

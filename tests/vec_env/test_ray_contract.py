@@ -19,7 +19,7 @@ SPACES = {
     "multidiscrete": spaces.MultiDiscrete([2, 3]),
     "multibinary": spaces.MultiBinary(3),
     "box": BOX,
-    "image": spaces.Box(0, 255, (200, 200, 3), np.uint8),  # too large for Ray to send it in the answer itself
+    "image": spaces.Box(0, 255, (200, 200, 3), np.uint8),  # by Ray's calls: too large for the answer itself
 }
 SPACES["dict"] = spaces.Dict(SPACES)
 SPACES["tuple"] = spaces.Tuple(tuple(SPACES[name] for name in ("discrete", "box", "image")))
@@ -42,10 +42,10 @@ def same(left, right):
     return left == right
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_every_space_gives_what_subproc_gives_bit_for_bit(name, make_vec):
+@pytest.mark.parametrize(("name", "by"), [*((name, "line") for name in SPACES), ("tuple", "calls"), ("dict", "calls")])
+def test_every_space_gives_what_subproc_gives_bit_for_bit(name, by, make_vec):
     space = SPACES[name]
-    ours = make_vec([partial(SpaceEnv, space) for _ in range(2)])
+    ours = make_vec([partial(SpaceEnv, space) for _ in range(2)], by=by)
     stock = SubprocVecEnv([partial(SpaceEnv, space) for _ in range(2)])
     try:
         for env in (ours, stock):
@@ -68,8 +68,9 @@ def test_every_space_gives_what_subproc_gives_bit_for_bit(name, make_vec):
         stock.close()
 
 
-def test_a_drive_is_the_one_of_subproc_bit_for_bit(make_vec):
-    ours, stock = make_vec([make_drive, make_drive]), SubprocVecEnv([make_drive, make_drive])
+@pytest.mark.parametrize("by", ["line", "calls"])
+def test_a_drive_is_the_one_of_subproc_bit_for_bit(by, make_vec):
+    ours, stock = make_vec([make_drive, make_drive], by=by), SubprocVecEnv([make_drive, make_drive])
     ours.seed(3)
     stock.seed(3)
     assert same(ours.reset(), stock.reset())
@@ -179,10 +180,11 @@ def test_an_environment_without_pictures_says_so(make_vec):
         assert env.get_images() == [None]
 
 
-def test_what_an_environment_raises_is_raised_here(make_vec):
+@pytest.mark.parametrize("by", ["line", "calls"])
+def test_what_an_environment_raises_is_raised_here(by, make_vec):
     with pytest.raises(ValueError, match=r"^there is no such town$"):
         make_vec([BrokenEnv])
-    env = make_vec([CountEnv, CountEnv])
+    env = make_vec([CountEnv, CountEnv], by=by)
     env.reset()
     env.set_attr("mood", "wrong", indices=1)
     with pytest.raises(ValueError, match=r"^the gearbox is gone$"):

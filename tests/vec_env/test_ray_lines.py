@@ -1,0 +1,251 @@
+"""Steps go by lines where there are any, by Ray's calls where not, and nothing that happens to a line is lost on us."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from functools import partial
+
+import numpy as np
+import psutil
+import pytest
+from gymnasium import spaces
+
+from sb3_visual_td3.vec_env import actor_line
+from tests.vec_env.envs import CountEnv, SpaceEnv
+
+pytestmark = pytest.mark.ray
+ZERO = np.zeros((2, 1), np.float32)
+
+
+def lines(env):
+    return [slot.line for slot in env._slots]
+
+
+def cut(line):
+    """Break a connection, as a network does."""
+    with socket.socket(fileno=os.dup(line.fileno())) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def assert_made_again(answer, reason):
+    observations, rewards, dones, infos = answer
+    assert dones.tolist() == [True, False]
+    assert observations[0][0] == rewards[0] == 0
+    assert infos[0]["invalid_transition"]
+    assert infos[0]["simulator_failure"].startswith(reason)
+    assert "invalid_transition" not in infos[1]
+
+
+class MuteLine:
+    """Has nothing to say and hears nothing, as one to a machine that was switched off."""
+
+    is_left = False
+
+    def __init__(self, service):
+        self.service = service
+        self._ends = socket.socketpair()
+
+    def fileno(self):
+        return self._ends[0].fileno()
+
+    def send(self, value):
+        pass
+
+    def has_news(self):
+        return False
+
+    leave = close = lambda self: None
+
+
+class NotANumber:
+    """Cannot be made where it arrives."""
+
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+class StrangeInfoEnv(CountEnv):
+    """Says something that cannot be understood, if told to."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.mood == "strange":
+            info["said"] = NotANumber()
+        return observation, reward, terminated, truncated, info
+
+
+class LastWillEnv(CountEnv):
+    """Leaves a file when it is closed."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def close(self):
+        self.path.write_text("closed")
+
+
+def make_deaf():
+    """An environment on a machine whose address, as Ray has it, is not its own."""
+    import ray
+
+    ray.util.get_node_ip_address = lambda: "192.0.2.1"
+    return CountEnv()
+
+
+def test_a_line_is_open_for_steps_and_for_nothing_else(make_vec):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    assert lines(env) == [None, None]
+    env.step(ZERO)
+    before = lines(env)
+    assert None not in before
+    env.step(ZERO)
+    assert lines(env) == before
+    assert env.get_attr("n", indices=0) == [2]
+    assert lines(env) == [None, before[1]]
+    env.step(ZERO)
+    assert None not in lines(env)
+    assert env.reset()[:, 0].tolist() == [0, 0]
+    assert lines(env) == [None, None]
+    assert env.n_rebuilds == 0
+
+
+def test_large_observations_are_ours_and_whole(make_vec):
+    space = spaces.Box(0, 255, (12, 320, 240), np.uint8)
+    env = make_vec([partial(SpaceEnv, space)] * 2)
+    env.seed(3)
+    env.reset()
+    twin = SpaceEnv(space)
+    twin.reset(seed=3)
+    observations, _, _, _ = env.step(np.zeros((2, 12, 320, 240), np.uint8))
+    assert np.array_equal(observations[0], twin.step(None)[0])
+    assert observations.flags.writeable
+
+
+@pytest.mark.parametrize("moment", ["between steps", "within a step"])
+def test_an_environment_to_which_the_line_breaks_is_made_again(moment, make_vec):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    env.step(ZERO)
+    if moment == "within a step":
+        env.env_method("__setattr__", "slow_s", 0.5, indices=0)
+        env.step_async(ZERO)
+        cut(lines(env)[0])
+        answer = env.step_wait()
+    else:
+        cut(lines(env)[0])
+        answer = env.step(ZERO)
+    assert_made_again(answer, "the connection to it broke")
+    assert env.n_rebuilds == 1
+    assert env.step(ZERO)[0][:, 0].tolist() == [1, 3]
+
+
+def test_a_machine_that_says_no_goodbye_is_missed_as_soon_as_ray_misses_it(make_vec):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    env.step(ZERO)
+    pid = env.places[0][1]
+    env.step(ZERO)
+    env._slots[0].line = MuteLine(env._slots[0].line.service)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    assert_made_again(env.step(ZERO), "ActorDiedError")
+    assert time.monotonic() - begin < 60.0
+
+
+def test_where_ray_says_nothing_of_a_broken_line_patience_is_short(make_vec, monkeypatch):
+    monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot._LAST_WORDS_S", 0.5)
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    env.set_attr("slow_s", 8.0, indices=0)
+    env.step_async(ZERO)
+    cut(lines(env)[0])
+    begin = time.monotonic()
+    env._slots[0]._attributes.clear()  # the next one is as quick as the other
+    assert_made_again(env.step_wait(), "the connection to it broke")
+    assert time.monotonic() - begin < 7.5
+
+
+def test_without_a_way_to_them_steps_go_by_rays_calls(make_vec, monkeypatch, caplog):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    actors = [psutil.Process(pid) for _, pid in env.places]
+
+    def n_ports():
+        return sum(len([each for each in p.net_connections() if each.status == "LISTEN"]) for p in actors)
+
+    def refuse(address):
+        raise TimeoutError("timed out")
+
+    before = n_ports()
+    monkeypatch.setattr(actor_line, "dial", refuse)
+    with caplog.at_level(logging.WARNING, "sb3_visual_td3"):
+        for n in (1, 2, 3):
+            assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
+    assert caplog.text.count("steps go by Ray's calls, which take longer: timed out") == 1
+    assert lines(env) == [None, None]
+    assert n_ports() == before
+
+
+def test_where_one_cannot_be_listened_at_steps_go_by_rays_calls(make_vec, caplog):
+    env = make_vec([make_deaf, make_deaf])
+    env.reset()
+    with caplog.at_level(logging.WARNING, "sb3_visual_td3"):
+        for n in (1, 2):
+            assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
+    assert caplog.text.count("steps go by Ray's calls") == 1
+    assert env.n_rebuilds == 0
+
+
+def test_one_out_of_reach_does_not_slow_the_others_down(make_vec, caplog):
+    env = make_vec([CountEnv, make_deaf])
+    env.reset()
+    for n in (1, 2):
+        assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
+    assert lines(env)[0] is not None
+    assert lines(env)[1] is None
+
+
+@pytest.mark.parametrize("goes_on_with", ["reset", "step"])
+def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_on_with, make_vec):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    env.step(ZERO)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    lines(env)[0].receive = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        env.step(ZERO)
+    if goes_on_with == "reset":
+        assert env.reset()[:, 0].tolist() == [0, 0]
+        assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
+        assert env.n_rebuilds == 0
+    else:
+        assert_made_again(env.step(ZERO), "the connection to it broke")
+
+
+def test_what_cannot_be_understood_here_is_an_error_and_the_next_step_is_none(make_vec):
+    env = make_vec([StrangeInfoEnv])
+    env.reset()
+    env.set_attr("mood", "strange")
+    with pytest.raises(ValueError, match="not a number"):
+        env.step(ZERO[:1])
+    env.set_attr("mood", "good")
+    assert env.step(ZERO[:1])[0][0][0] == 2
+    assert env.n_rebuilds == 0
+
+
+def test_closing_in_the_midst_of_a_step_closes_the_environment(make_vec, tmp_path):
+    env = make_vec([partial(LastWillEnv, tmp_path / "will")])
+    env.reset()
+    env.set_attr("slow_s", 1.0)
+    env.step_async(ZERO[:1])
+    begin = time.monotonic()
+    env.close()
+    assert 0.5 < time.monotonic() - begin < 9.0
+    assert (tmp_path / "will").read_text() == "closed"
