@@ -1,14 +1,21 @@
 """What does RayVecEnv cost beside SubprocVecEnv, and does it keep 8 simulators of 20 steps/s busy?
 
-LiteDriving-v0 in processes of its own, random actions, no learner. Each round measures both, by turns:
+LiteDriving-v0 in processes of its own, random actions, no learner. Each round measures all of these, by turns:
 
-  free     environments as fast as they are: the milliseconds of a step of all of them, and how many more Ray takes;
+  subproc  SubprocVecEnv;
+  calls    RayVecEnv(direct=False): every step is a call of Ray's, its observation in the answer or the object store;
+  ray      RayVecEnv: every step goes over a connection with the environment.
+
+and of each
+
+  free     environments as fast as they are: the milliseconds of a step of all of them;
   paced    each slowed to a CARLA's 20 steps per second, by sleeping: the steps per second of all together, and their
            share of what the simulators can give.
 
-Both are made with one environment and with eight. Rounds are kept in benchmarks/results/ray_speed.json, by setting,
-and those that are there are not measured again: it can be stopped and continued. After a change of the code ask for
---again. With the defaults it takes three minutes. It needs the extra ray.
+With --observation 12 320 240 the environment is a picture of that shape which never changes: what is left is the way it
+has to go. Rounds are kept in benchmarks/results/ray_speed.json, by setting, and those that are there are not measured
+again: it can be stopped and continued. After a change of the code ask for --again. With the defaults it takes five
+minutes. It needs the extra ray.
 """
 
 from __future__ import annotations
@@ -18,10 +25,14 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from paced_env import PacedEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from tqdm import tqdm
@@ -30,13 +41,40 @@ from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
 from sb3_visual_td3.vec_env import RayVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "ray_speed.json"
-KINDS: dict[str, type[VecEnv]] = {"subproc": SubprocVecEnv, "ray": RayVecEnv}
+KINDS: dict[str, Callable[..., VecEnv]] = {
+    "subproc": SubprocVecEnv,
+    "calls": partial(RayVecEnv, direct=False),
+    "ray": RayVecEnv,
+}
 WARM_UP_STEPS = 50
 Round = dict[str, dict[str, float]]
 
 
-def make_env() -> PacedEnv:
+class PictureEnv(gym.Env[np.ndarray, np.ndarray]):
+    """Shows the same picture all the time.
+
+    :param shape: of the picture, in bytes
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.observation_space = spaces.Box(0, 255, tuple(shape), np.uint8)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self._picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """:return: the picture"""
+        super().reset(seed=seed, options=options)
+        return self._picture, {}
+
+    def step(self, _: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """:return: the picture, and nothing else"""
+        return self._picture, 0.0, False, False, {}
+
+
+def make_env(shape: Sequence[int] | None = None) -> PacedEnv:
     """:return: one environment, on one map: the first reset to a new one takes longer than a step"""
+    if shape is not None:
+        return PacedEnv(PictureEnv(shape))
     register_envs()
     return PacedEnv(gym.make(LITE_DRIVING_ID, maps="train_0"))
 
@@ -71,17 +109,15 @@ def save(results: dict[str, list[Round]]) -> None:
 
 def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
     """:return: medians over the rounds as Markdown"""
-    columns = ["subproc, ms/step", "Ray, ms/step", "Ray takes more, ms/step", "of it per environment"]
-    columns += [f"subproc at {rate:g}/s", "share", f"Ray at {rate:g}/s", "share"]
+    columns = [*(f"{kind}, free, ms/step" for kind in KINDS), "ray takes more than subproc", "of it per environment"]
+    columns += [f"{kind} at {rate:g}/s" for kind in KINDS]
     lines = ["| environments | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
     for n_envs, rounds in rounds_of.items():
-        stock, ours = (
-            {key: statistics.median(row[kind][key] for row in rounds) for key in rounds[0][kind]} for kind in KINDS
-        )
-        more = ours["free_ms"] - stock["free_ms"]
-        cells = [f"{stock['free_ms']:.2f}", f"{ours['free_ms']:.2f}", f"{more:.2f}", f"{more / n_envs:.2f}"]
-        for each in (stock, ours):
-            cells += [f"{each['paced_steps_per_s']:.1f}", f"{each['paced_steps_per_s'] / (n_envs * rate):.1%}"]
+        free = {kind: statistics.median(row[kind]["free_ms"] for row in rounds) for kind in KINDS}
+        paced = {kind: statistics.median(row[kind]["paced_steps_per_s"] for row in rounds) for kind in KINDS}
+        more = free["ray"] - free["subproc"]
+        cells = [*(f"{free[kind]:.2f}" for kind in KINDS), f"{more:.2f}", f"{more / n_envs:.2f}"]
+        cells += [f"{paced[kind]:.1f} ({paced[kind] / (n_envs * rate):.1%})" for kind in KINDS]
         lines.append(f"| {n_envs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -91,7 +127,7 @@ def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, r
     n_missing = max(0, settings.rounds - len(rounds))
     if not n_missing:
         return
-    envs = {name: kind([make_env] * n_envs) for name, kind in KINDS.items()}
+    envs = {name: kind([partial(make_env, settings.observation)] * n_envs) for name, kind in KINDS.items()}
     try:
         for _ in tqdm(range(n_missing), desc=f"{n_envs} environments", unit="round", disable=None):
             rounds.append({name: measure(env, settings.rate, settings.steps) for name, env in envs.items()})
@@ -106,7 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
     parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="how many (default: 1 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of subproc and Ray (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of subproc, calls and ray (default: 3)")
+    parser.add_argument("--observation", type=int, nargs="+", metavar="N", help="a picture instead of LiteDriving-v0")
     parser.add_argument("--steps", type=int, default=200, help="paced steps, half of the free (default: 200)")
     parser.add_argument("--again", action="store_true", help="forget these settings' rounds and measure anew")
     settings = parser.parse_args()
@@ -114,6 +151,8 @@ def main() -> None:
     rounds_of = {}
     for n_envs in settings.n_envs:
         key = f"{n_envs} environments, {settings.rate:g} steps/s, {settings.steps} steps"
+        if settings.observation is not None:
+            key += f", observation {' x '.join(map(str, settings.observation))}"
         rounds = results[key] = [] if settings.again else results.get(key, [])
         add_rounds(rounds, n_envs, settings, results)
         rounds_of[n_envs] = rounds[: settings.rounds]

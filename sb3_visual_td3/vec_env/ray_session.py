@@ -71,9 +71,12 @@ class RaySession:
         return RaySession._is_started_by_us
 
     @property
-    def is_client(self) -> bool:
-        """Whether this process is outside of the cluster, connected by ``ray://``."""
-        return bool(self.ray.util.client.ray.is_connected())
+    def allows_connections(self) -> bool:
+        """Whether this process may connect with others of the cluster past Ray: not from outside (``ray://``), and not
+        where Ray encrypts what it sends.
+        """
+        is_encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
+        return not is_encrypted and not self.ray.util.client.ray.is_connected()
 
     def close(self) -> None:
         """Need it no more; a second call does nothing."""

@@ -34,8 +34,8 @@ class RayVecEnv(VecEnv):
     """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
 
     An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Steps go over a connection of the learner's with each actor, past Ray's calls, and by
-    Ray's calls where there is no connecting, as through ``ray://``.
+    are always on one machine. Steps go over a connection of the learner's with each actor, which costs an eighth of
+    Ray's calls; these remain for everything else, and where there is no connecting.
 
     Where the process, the machine or the way to it fails, the environment is made again, with the attributes that
     ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
@@ -54,6 +54,9 @@ class RayVecEnv(VecEnv):
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` takes them by turns
     :param address: of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
     :param runtime_env: Ray's, such as ``{"working_dir": "."}``
+    :param direct: whether to connect with the actors; ``False``: steps go by Ray's calls, large observations through
+        its object store, as they do through ``ray://``, where Ray encrypts (``RAY_USE_TLS=1``), and where no port of
+        the actors' own can be reached
     :param deadline_s: how long to wait for stragglers after the actions were sent; ``None``: for all of them
     :param patience_s: how long to wait for one answer before the environment is taken for dead
     :raises ImportError: if Ray is not installed
@@ -70,6 +73,7 @@ class RayVecEnv(VecEnv):
         placement: str = "pack",
         address: str | None = None,
         runtime_env: Mapping[str, Any] | None = None,
+        direct: bool = True,
         deadline_s: float | None = None,
         patience_s: float = _PATIENCE_S,
     ) -> None:
@@ -86,10 +90,11 @@ class RayVecEnv(VecEnv):
         self._deadline_s = deadline_s
         self._patience_s = patience_s
         self._sent_at = 0.0
-        self._can_connect = True
+        self._can_connect = False
         self._slots: list[EnvSlot] = []
         self._session = RaySession(address)
         self._ray = self._session.ray
+        self._can_connect = direct and self._session.allows_connections
         try:
             own = self._session.is_started_by_us
             options = ActorOptions(
@@ -137,7 +142,7 @@ class RayVecEnv(VecEnv):
     def _open_lines(self) -> None:
         """Connect with each environment that is about to make a step and has no line; where that is possible."""
         slots = [slot for slot in self._slots if slot.wants_line]
-        if not slots or not self._can_connect or self._session.is_client:
+        if not slots or not self._can_connect:
             return
         errors = []
         for slot, pending in [(slot, slot.begin_line()) for slot in slots]:

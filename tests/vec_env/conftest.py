@@ -16,14 +16,13 @@ def ray_runs():
 
 @pytest.fixture
 def make_vec(ray_runs):
-    """Make a RayVecEnv, which is closed afterwards; ``by="calls"``: as if there were no connecting."""
+    """Make a RayVecEnv, which is closed afterwards."""
     from sb3_visual_td3.vec_env import RayVecEnv
 
     made = []
 
-    def make(env_fns, by="line", **kwargs):
+    def make(env_fns, **kwargs):
         made.append(RayVecEnv(env_fns, **kwargs))
-        made[-1]._can_connect = by == "line"
         return made[-1]
 
     yield make

@@ -42,10 +42,10 @@ def same(left, right):
     return left == right
 
 
-@pytest.mark.parametrize(("name", "by"), [*((name, "line") for name in SPACES), ("tuple", "calls"), ("dict", "calls")])
-def test_every_space_gives_what_subproc_gives_bit_for_bit(name, by, make_vec):
+@pytest.mark.parametrize(("name", "direct"), [*((name, True) for name in SPACES), ("tuple", False), ("dict", False)])
+def test_every_space_gives_what_subproc_gives_bit_for_bit(name, direct, make_vec):
     space = SPACES[name]
-    ours = make_vec([partial(SpaceEnv, space) for _ in range(2)], by=by)
+    ours = make_vec([partial(SpaceEnv, space) for _ in range(2)], direct=direct)
     stock = SubprocVecEnv([partial(SpaceEnv, space) for _ in range(2)])
     try:
         for env in (ours, stock):
@@ -68,9 +68,9 @@ def test_every_space_gives_what_subproc_gives_bit_for_bit(name, by, make_vec):
         stock.close()
 
 
-@pytest.mark.parametrize("by", ["line", "calls"])
-def test_a_drive_is_the_one_of_subproc_bit_for_bit(by, make_vec):
-    ours, stock = make_vec([make_drive, make_drive], by=by), SubprocVecEnv([make_drive, make_drive])
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_drive_is_the_one_of_subproc_bit_for_bit(direct, make_vec):
+    ours, stock = make_vec([make_drive, make_drive], direct=direct), SubprocVecEnv([make_drive, make_drive])
     ours.seed(3)
     stock.seed(3)
     assert same(ours.reset(), stock.reset())
@@ -180,11 +180,11 @@ def test_an_environment_without_pictures_says_so(make_vec):
         assert env.get_images() == [None]
 
 
-@pytest.mark.parametrize("by", ["line", "calls"])
-def test_what_an_environment_raises_is_raised_here(by, make_vec):
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_an_environment_raises_is_raised_here(direct, make_vec):
     with pytest.raises(ValueError, match=r"^there is no such town$"):
         make_vec([BrokenEnv])
-    env = make_vec([CountEnv, CountEnv], by=by)
+    env = make_vec([CountEnv, CountEnv], direct=direct)
     env.reset()
     env.set_attr("mood", "wrong", indices=1)
     with pytest.raises(ValueError, match=r"^the gearbox is gone$"):

@@ -41,10 +41,10 @@ def assert_died(answer, index, n_before):
     assert "invalid_transition" not in infos[1 - index]
 
 
-@pytest.mark.parametrize("by", ["line", "calls"])
+@pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("moment", ["between steps", "within a step"])
-def test_an_environment_that_dies_is_made_again_and_its_episode_truncated(moment, by, make_vec, caplog):
-    env = make_vec([CountEnv, CountEnv], by=by)
+def test_an_environment_that_dies_is_made_again_and_its_episode_truncated(moment, direct, make_vec, caplog):
+    env = make_vec([CountEnv, CountEnv], direct=direct)
     env.seed(3)
     env.reset()
     env.set_attr("slow_s", 0.001)
@@ -114,9 +114,9 @@ def test_an_environment_that_always_dies_is_given_up(make_vec, monkeypatch):
         env.step(ZERO[:1])
 
 
-@pytest.mark.parametrize("by", ["line", "calls"])
-def test_an_environment_that_hangs_is_made_again(by, make_vec):
-    env = make_vec([CountEnv, CountEnv], by=by, patience_s=8.0)
+@pytest.mark.parametrize("direct", [True, False])
+def test_an_environment_that_hangs_is_made_again(direct, make_vec):
+    env = make_vec([CountEnv, CountEnv], direct=direct, patience_s=8.0)
     env.reset()
     env.step(ZERO)
     env.env_method("__setattr__", "slow_s", 1_000.0, indices=0)
@@ -131,9 +131,9 @@ def test_an_environment_that_hangs_is_made_again(by, make_vec):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("by", ["line", "calls"])
-def test_nobody_waits_for_a_straggler_beyond_the_deadline(by, make_vec):
-    env = make_vec([CountEnv, CountEnv], by=by, deadline_s=0.5)
+@pytest.mark.parametrize("direct", [True, False])
+def test_nobody_waits_for_a_straggler_beyond_the_deadline(direct, make_vec):
+    env = make_vec([CountEnv, CountEnv], direct=direct, deadline_s=0.5)
     env.reset()
     env.step(ZERO)
     env.set_attr("slow_s", 2.0, indices=0)

@@ -249,3 +249,19 @@ def test_closing_in_the_midst_of_a_step_closes_the_environment(make_vec, tmp_pat
     env.close()
     assert 0.5 < time.monotonic() - begin < 9.0
     assert (tmp_path / "will").read_text() == "closed"
+
+
+def test_what_ray_encrypts_does_not_go_past_it(make_vec, monkeypatch):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    env = make_vec([CountEnv, CountEnv])
+    monkeypatch.delenv("RAY_USE_TLS")  # it is Ray's, and this Ray does not encrypt
+    env.reset()
+    assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
+    assert lines(env) == [None, None]
+
+
+def test_a_user_can_do_without_lines(make_vec):
+    env = make_vec([CountEnv, CountEnv], direct=False)
+    env.reset()
+    assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
+    assert lines(env) == [None, None]
