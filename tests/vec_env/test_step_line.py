@@ -90,10 +90,11 @@ def test_what_this_process_alone_knows_arrives(ends):
             self.array = np.ones(100_000)
 
     ours, theirs = ends
-    thread = threading.Thread(target=ours.send, args=([Local(), lambda x: x + 1],))
+    thread = threading.Thread(target=ours.send, args=([np.zeros(100_000), Local(), lambda x: x + 1],))
     thread.start()
-    thing, function = theirs.receive()
+    before, thing, function = theirs.receive()
     thread.join()
+    assert before.sum() == 0
     assert thing.array.sum() == 100_000
     assert function(1) == 2
 
