@@ -34,8 +34,8 @@ class RayVecEnv(VecEnv):
     """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
 
     An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Steps go over a connection of the learner's with each actor, which costs an eighth of
-    Ray's calls; these remain for everything else, and where there is no connecting.
+    are always on one machine. Steps go over a connection of the learner's with each actor, as cheap as
+    SubprocVecEnv's; all else goes by Ray's calls, and so do steps where there is no connecting.
 
     Where the process, the machine or the way to it fails, the environment is made again, with the attributes that
     ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
