@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from enum import Enum, auto
 from typing import Any
 
 import cloudpickle
@@ -13,11 +12,14 @@ import numpy as np
 
 from sb3_visual_td3.vec_env.actor_line import ActorLine
 from sb3_visual_td3.vec_env.actor_options import ActorOptions
+from sb3_visual_td3.vec_env.asked import Asked
 from sb3_visual_td3.vec_env.env_actor import EnvActor, Home, Outcome, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray
 from sb3_visual_td3.vec_env.reply import INVALID, LATE, Reply, not_made, obituary
 from sb3_visual_td3.vec_env.step_line import LineBrokenError
 
+LOOK_S = 1.0
+"""How often to ask Ray whether the machine of a silent environment is still there."""
 MAX_DEATHS_IN_A_ROW = 5
 _BROKEN = "the connection to it broke"
 _CLOSE_S = 10.0
@@ -29,17 +31,6 @@ _LOG = logging.getLogger("sb3_visual_td3")
 
 class EnvLostError(RuntimeError):
     """An environment cannot be got back."""
-
-
-class Asked(Enum):
-    """What an environment was asked for that it has not answered."""
-
-    NOTHING = auto()
-    STEP = auto()
-    RESET = auto()
-    """By the learner."""
-    REBIRTH = auto()
-    """A reset by us: the environment died in the midst of an episode."""
 
 
 class EnvSlot:
@@ -95,7 +86,7 @@ class EnvSlot:
     @property
     def wants_line(self) -> bool:
         """Whether :meth:`begin_line` would be of use."""
-        return self.line is None and self.asked is Asked.NOTHING
+        return self.line is None and self.asked is Asked.NOTHING and self.reply is None
 
     def begin_line(self) -> Any:
         """:return: what :meth:`open_line` waits for"""
@@ -128,7 +119,7 @@ class EnvSlot:
 
     def ask_step(self, action: Any) -> None:
         """Send an action, where nothing is under way; whoever is late, or made again, has no use for it."""
-        if self.asked is not Asked.NOTHING:
+        if self.asked is not Asked.NOTHING or self.reply is not None:
             return
         if self.line is None:
             self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
@@ -286,6 +277,7 @@ class EnvSlot:
     def end_call(self, pending: Any, request: str, *arguments: Any) -> Any:
         """:return: what the environment answers; one that has died is made again and asked again"""
         while True:
+            self._read_on(pending)
             try:
                 return cloudpickle.loads(self._fetch(pending))
             except self._dead as death:
@@ -295,8 +287,20 @@ class EnvSlot:
     def where(self) -> tuple[str, int]:
         """:return: Ray's name for the machine, and the number of the process there"""
         self._leave_line()
-        node, pid = self._fetch(self._actor.where.remote())
+        pending = self._actor.where.remote()
+        self._read_on(pending)
+        node, pid = self._fetch(pending)
         return str(node), int(pid)
+
+    def _read_on(self, pending: Any) -> None:
+        """Take the step that is under way on a line that has been left: it may be larger than what the system keeps on
+        the way, and until the actor has handed it over it does not come to what is pending.
+        """
+        while self.line is not None and self.line.is_left and self.patience_left_s:
+            if self.line.has_news(min(LOOK_S, self.patience_left_s)):
+                self._collect_from_line(self.line)
+            elif self._ray.wait([pending], timeout=0)[0]:  # its machine is gone
+                return
 
     def _fetch(self, pending: Any) -> Any:
         try:

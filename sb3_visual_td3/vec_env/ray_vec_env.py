@@ -16,14 +16,13 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_visual_td3.vec_env.actor_options import ActorOptions
+from sb3_visual_td3.vec_env.asked import Asked
 from sb3_visual_td3.vec_env.env_actor import pack
-from sb3_visual_td3.vec_env.env_slot import Asked, EnvLostError, EnvSlot, end
+from sb3_visual_td3.vec_env.env_slot import LOOK_S, EnvLostError, EnvSlot, end
 from sb3_visual_td3.vec_env.ray_session import RaySession
 from sb3_visual_td3.vec_env.step_line import wait_for_news
 
 _LOG = logging.getLogger("sb3_visual_td3")
-_LOOK_S = 1.0
-"""How often to ask Ray whether a silent environment's machine is still there."""
 _PATIENCE_S = 900.0
 _POLL_S = 0.01
 _PLACEMENTS = ("pack", "spread")
@@ -200,7 +199,7 @@ class RayVecEnv(VecEnv):
         while True:
             left_s = max(0.0, end - time.monotonic())
             if by_line:
-                look_s = _LOOK_S if len(by_line) == len(waiting) else _POLL_S
+                look_s = LOOK_S if len(by_line) == len(waiting) else _POLL_S
                 if news := wait_for_news(list(by_line), min(left_s, look_s)):
                     return [by_line[line] for line in news]
             ready, _ = self._ray.wait(refs, num_returns=1 if by_line else n, timeout=0 if by_line else left_s)

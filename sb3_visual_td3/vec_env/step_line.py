@@ -95,9 +95,9 @@ class Line:
             raise LineBrokenError(str(error) or "closed by the other side") from error
         return pickle.loads(packed, buffers=buffers)
 
-    def has_news(self) -> bool:
-        """:return: whether :meth:`receive` need not wait"""
-        return bool(wait_for_news([self], 0.0))
+    def has_news(self, timeout_s: float = 0.0) -> bool:
+        """:return: whether :meth:`receive` need not wait, as soon as that is so, or time is up"""
+        return bool(wait_for_news([self], timeout_s))
 
     def close(self) -> None:
         """Hang up; a second call does nothing."""

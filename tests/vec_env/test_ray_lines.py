@@ -53,7 +53,8 @@ class MuteLine:
     def send(self, value):
         pass
 
-    def has_news(self):
+    def has_news(self, timeout_s=0.0):
+        time.sleep(timeout_s)
         return False
 
     leave = close = lambda self: None
@@ -74,6 +75,17 @@ class StrangeInfoEnv(CountEnv):
         if self.mood == "strange":
             info["said"] = NotANumber()
         return observation, reward, terminated, truncated, info
+
+
+class LargeEnv(CountEnv):
+    """Observes more than any system keeps on the way from one process to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (8_000, 4_000), np.uint8)
+
+    def _observation(self):
+        return np.full((8_000, 4_000), self.n, np.uint8)
 
 
 class LastWillEnv(CountEnv):
@@ -227,6 +239,55 @@ def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_
         assert env.n_rebuilds == 0
     else:
         assert_made_again(env.step(ZERO), "the connection to it broke")
+
+
+def test_a_call_while_a_large_answer_is_under_way_takes_it_along(make_vec):
+    env = make_vec([LargeEnv], patience_s=30.0)
+    env.reset()
+    env.step_async(ZERO[:1] + 0.5)
+    begin = time.monotonic()
+    assert env.get_attr("n") == [1]
+    assert len(env.places) == 1
+    assert time.monotonic() - begin < 20.0
+    observations, rewards, _, infos = env.step_wait()
+    assert (observations[0] == 1).all()
+    assert rewards.tolist() == [0.5]
+    assert "invalid_transition" not in infos[0]
+    assert (env.step(ZERO[:1])[0] == 2).all()
+
+
+def test_a_call_while_a_large_answer_is_late_takes_it_along_and_it_remains_late(make_vec):
+    env = make_vec([LargeEnv, LargeEnv], deadline_s=1.0, patience_s=30.0)
+    env.reset()
+    env.set_attr("slow_s", 3.0, indices=1)
+    assert env.step(ZERO)[3][1]["is_late"]
+    env.set_attr("slow_s", 0.0, indices=1)
+    observations, rewards, _, infos = env.step(ZERO + 0.5)
+    assert rewards.tolist() == [0.5, 0.0]
+    assert infos[1]["invalid_transition"]
+    assert (observations[1] == 1).all()
+    observations, rewards, _, infos = env.step(ZERO + 0.5)
+    assert rewards.tolist() == [0.5, 0.5]
+    assert not any("invalid_transition" in info for info in infos)
+    assert (observations[1] == 2).all()
+    assert env.n_late_steps == 1
+    assert env.n_rebuilds == 0
+
+
+def test_a_call_to_one_whose_machine_is_silent_ends_when_ray_misses_it(make_vec):
+    env = make_vec([CountEnv, CountEnv], patience_s=60.0)
+    env.reset()
+    pid = env.places[0][1]
+    env.set_attr("slow_s", 1_000.0, indices=0)
+    env.step_async(ZERO)
+    env._slots[0].line = MuteLine(env._slots[0].line.service)
+    env._slots[0].line.is_left = True
+    os.kill(pid, signal.SIGKILL)
+    env._slots[0]._attributes.clear()
+    begin = time.monotonic()
+    assert env.get_attr("n", indices=0) == [0]
+    assert time.monotonic() - begin < 50.0
+    assert_made_again(env.step_wait(), "ActorDiedError")
 
 
 def test_what_cannot_be_understood_here_is_an_error_and_the_next_step_is_none(make_vec):
