@@ -46,9 +46,8 @@ class EnvSlot:
     """
 
     def __init__(self, index: int, make_env: bytes, options: ActorOptions, patience_s: float) -> None:
-        ray = need_ray()
-        errors = ray.exceptions
-        self._ray = ray
+        self._ray = need_ray()
+        errors = self._ray.exceptions
         self._dead: tuple[type[Exception], ...] = (
             errors.RayActorError,
             errors.WorkerCrashedError,
@@ -61,6 +60,7 @@ class EnvSlot:
         self.pending: Any = None
         """Ray's reference to the answer; of a step over the line, to the end of the actor's service there."""
         self.line: ActorLine | None = None
+        self._is_out_of_reach = False
         self.why_given_up = self._silence = f"no answer in patience_s={patience_s:g} s"
         self._gives_up_at = 0.0
         self.reply: Reply | None = None
@@ -68,7 +68,7 @@ class EnvSlot:
         self.n_rebuilds = 0
         self.n_late = 0
         self.has_answered = False
-        self._actor_class = ray.remote(EnvActor).options(**options.keywords())
+        self._actor_class = self._ray.remote(EnvActor).options(**options.keywords())
         self._make_env = make_env
         self._patience_s = patience_s
         self._attributes: dict[str, Any] = {}
@@ -84,9 +84,14 @@ class EnvSlot:
         return self._actor_class.remote(self._make_env, Home.of_this_process())
 
     @property
+    def is_free(self) -> bool:
+        """Whether it is to make a step: nothing is under way, and no answer waits to be taken."""
+        return self.asked is Asked.NOTHING and self.reply is None
+
+    @property
     def wants_line(self) -> bool:
         """Whether :meth:`begin_line` would be of use."""
-        return self.line is None and self.asked is Asked.NOTHING and self.reply is None
+        return self.is_free and self.line is None and not self._is_out_of_reach
 
     def begin_line(self) -> Any:
         """:return: what :meth:`open_line` waits for"""
@@ -95,15 +100,16 @@ class EnvSlot:
     def open_line(self, pending: Any) -> None:
         """Open a line for the steps; an actor that has died is left to the next step.
 
-        :raises OSError: if its machine is out of reach, or cannot be listened at
+        :raises OSError: if its machine is out of reach, or cannot be listened at; then it wants no line any more
         """
+        self._is_out_of_reach = True
         try:
-            address = self._ray.get(pending, timeout=_LISTEN_S)
+            self.line = ActorLine(self._actor, self._ray.get(pending, timeout=_LISTEN_S))
         except self._ray.exceptions.RayTaskError as error:
             raise OSError(str(getattr(error, "cause", error))) from error
         except self._ray.exceptions.RayError:
-            return
-        self.line = ActorLine(self._actor, address)
+            pass
+        self._is_out_of_reach = False
 
     def _leave_line(self) -> None:
         """Have the actor come back to Ray's calls; the answer that is still to come is awaited."""
@@ -119,7 +125,7 @@ class EnvSlot:
 
     def ask_step(self, action: Any) -> None:
         """Send an action, where nothing is under way; whoever is late, or made again, has no use for it."""
-        if self.asked is not Asked.NOTHING or self.reply is not None:
+        if not self.is_free:
             return
         if self.line is None:
             self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
@@ -243,7 +249,7 @@ class EnvSlot:
         self.kill()
         self.n_rebuilds += 1
         self._reason = reason
-        self._actor = self._start()
+        self._actor, self._is_out_of_reach = self._start(), False
         for name, value in self._attributes.items():
             self._actor.call.remote("set_attr", pack((name, value)))
         if self.asked is Asked.RESET:

@@ -89,11 +89,10 @@ class RayVecEnv(VecEnv):
         self._deadline_s = deadline_s
         self._patience_s = patience_s
         self._sent_at = 0.0
-        self._can_connect = False
         self._slots: list[EnvSlot] = []
         self._session = RaySession(address)
         self._ray = self._session.ray
-        self._can_connect = direct and self._session.allows_connections
+        self._is_direct = direct and self._session.allows_connections
         try:
             own = self._session.is_started_by_us
             options = ActorOptions(
@@ -140,18 +139,14 @@ class RayVecEnv(VecEnv):
 
     def _open_lines(self) -> None:
         """Connect with each environment that is about to make a step and has no line; where that is possible."""
-        slots = [slot for slot in self._slots if slot.wants_line]
-        if not slots or not self._can_connect:
-            return
+        slots = [slot for slot in self._slots if slot.wants_line] if self._is_direct else []
         errors = []
         for slot, pending in [(slot, slot.begin_line()) for slot in slots]:
             try:
                 slot.open_line(pending)
             except OSError as error:
                 errors.append(error)
-                if not any(each.line is not None for each in self._slots):
-                    self._can_connect = False
-        if errors and not self._can_connect:
+        if errors:
             _LOG.warning("steps go by Ray's calls, which take longer: %s", errors[0])
 
     def step_wait(self) -> VecEnvStepReturn:

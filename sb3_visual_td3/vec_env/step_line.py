@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import cloudpickle
 import numpy as np
 
-DIAL_S = 3.0
-"""How long the learner tries to reach an environment's machine."""
 _ANSWER_S = 30.0
+_DIAL_S = 3.0
 _KEY_S = 1.0
 _KEY_BYTES = 32
 _OWN_MESSAGE_BYTES = 64 * 2**10
@@ -147,7 +146,7 @@ def dial(address: Address) -> socket.socket:
     :return: what the line is made of
     :raises OSError: if its machine is out of reach
     """
-    sock = socket.create_connection((address.host, address.port), DIAL_S)
+    sock = socket.create_connection((address.host, address.port), _DIAL_S)
     sock.sendall(address.key)
     return sock
 

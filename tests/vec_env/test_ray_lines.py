@@ -221,6 +221,28 @@ def test_one_out_of_reach_does_not_slow_the_others_down(make_vec, caplog):
     assert lines(env)[1] is None
 
 
+def test_who_is_out_of_reach_is_dialled_once(make_vec, monkeypatch):
+    env = make_vec([CountEnv, CountEnv])
+    env.reset()
+    dialled, dial = [], actor_line.dial
+
+    def refuse_the_first(address):
+        dialled.append(address.port)
+        if len(dialled) == 1:
+            raise TimeoutError("timed out")
+        return dial(address)
+
+    monkeypatch.setattr(actor_line, "dial", refuse_the_first)
+    for n in (1, 2, 3):
+        assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
+    assert len(dialled) == 2
+    assert env.get_attr("n") == [3, 3]
+    assert env.step(ZERO)[0][:, 0].tolist() == [4, 4]
+    assert len(dialled) == 3  # the other one again, after the call
+    assert lines(env)[0] is None
+    assert lines(env)[1] is not None
+
+
 @pytest.mark.parametrize("goes_on_with", ["reset", "step"])
 def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_on_with, make_vec):
     env = make_vec([CountEnv, CountEnv])

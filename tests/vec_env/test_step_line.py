@@ -198,7 +198,7 @@ def test_an_address_of_another_machine_cannot_be_listened_at():
 
 
 def test_a_machine_that_is_not_there_is_out_of_reach(monkeypatch):
-    monkeypatch.setattr(step_line, "DIAL_S", 0.2)
+    monkeypatch.setattr(step_line, "_DIAL_S", 0.2)
     with pytest.raises(OSError, match=r"."):
         dial(Address("192.0.2.1", 9, b"k" * 32))  # an address for documentation: nobody has it
     door = Door(LOOPBACK)
