@@ -55,6 +55,7 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
                     # On the CPU: an optimizer counts its steps there, and the rest goes where its weights are.
                     content = io.BytesIO(archive.read(name))
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
+    # NotImplementedError: where the damage is in a header, zipfile reads of a compression or a version that it lacks.
     except (zipfile.BadZipFile, zlib.error, UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{zip_path} is damaged ({' '.join(str(error).split())}): go on from another one") from error
     if not read:  # a zip that is cut short ends in one of those in it, and reads as that one

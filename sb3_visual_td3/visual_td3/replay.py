@@ -78,7 +78,7 @@ def _attribute(env: VecEnv) -> int | None:
     try:
         # Asked first: a process that is asked for what it has not dies of it.
         said = set(env.get_attr("frame_stack")) if env.has_attr("frame_stack") else set()
-    except (NotImplementedError, TypeError):  # a VecEnv of the user's, or an attribute that is something else
+    except (NotImplementedError, TypeError):  # a user's VecEnv without these methods, or an unhashable attribute
         return None
     depth = said.pop() if len(said) == 1 else None
     return int(depth) if isinstance(depth, int | np.integer) and depth >= 1 else None

@@ -128,7 +128,7 @@ def test_wrappers_are_read_from_the_name(text, names):
 
 
 class SilentVecEnv(SubprocVecEnv):
-    """Of a user who had no use for it."""
+    """A user's VecEnv that leaves out what it has no use for: the way to say so is NotImplementedError."""
 
     def env_method(self, *args, **kwargs):
         raise NotImplementedError
