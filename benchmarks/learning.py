@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,11 +31,12 @@ from typing import Any, NamedTuple
 import fault_bench
 import numpy as np
 import torch as th
-from learning_arms import ABLATIONS, ARMS, ENV, STOCK, TRIED, WORLDS, arguments_of, block_of
+from learning_arms import ABLATIONS, ARMS, ENV, STOCK, TRIED, WORLDS, Arm, World, arguments_of, block_of
 from learning_table import brief, table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
@@ -99,6 +101,16 @@ def watchers(job: Job) -> list[BaseCallback]:
     ]
 
 
+def learner(arm: Arm, world: World, seed: int, device: str, tensorboard_log: str | None = None) -> OffPolicyAlgorithm:
+    """:return: an arm's model before its first step, on an environment of its own"""
+    set_random_seed(seed)
+    env: VecEnv = make_vec_env(ENV, 1, seed=seed, env_kwargs={"n_cars": world.n_cars})
+    if block_of(arm)["normalize"]:
+        env = VecNormalize(env, **block_of(arm)["normalize"])
+    settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # nothing is forgotten
+    return arm.algorithm("CnnPolicy", env, seed=seed, device=device, tensorboard_log=tensorboard_log, **settings)
+
+
 def train(job: Job) -> tuple[BaseAlgorithm, float]:
     """Make one run.
 
@@ -106,16 +118,9 @@ def train(job: Job) -> tuple[BaseAlgorithm, float]:
     """
     shutil.rmtree(job.folder, ignore_errors=True)  # what an interrupted run left there
     job.folder.mkdir(parents=True)
-    set_random_seed(job.seed)
-    arm, world = ARMS[job.arm], WORLDS[job.world]
-    env: VecEnv = make_vec_env(ENV, 1, seed=job.seed, env_kwargs={"n_cars": world.n_cars})
-    if block_of(arm)["normalize"]:
-        env = VecNormalize(env, **block_of(arm)["normalize"])
+    world = WORLDS[job.world]
     begin = time.perf_counter()
-    settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # nothing is forgotten
-    model = arm.algorithm(
-        "CnnPolicy", env, seed=job.seed, device=job.device, tensorboard_log=f"{job.folder}/tb", **settings
-    )
+    model = learner(ARMS[job.arm], world, job.seed, job.device, f"{job.folder}/tb")
     model.learn(world.n_timesteps, callback=watchers(job))
     seconds = time.perf_counter() - begin
     model.save(job.folder / "last_model")
@@ -131,6 +136,11 @@ def examine(driver: Driver, world: str) -> dict[str, Any]:
         env = make_vec_env(ENV, n_episodes, env_kwargs={"maps": [name], "n_cars": n_cars})
         drives += drive_episodes(driver, env, TEST_SEED)
         env.close()
+    return summary(drives)
+
+
+def summary(drives: Sequence[Drive]) -> dict[str, Any]:
+    """:return: what episodes add up to"""
     mean = mean_of(drives)
     return {
         "n_episodes": len(drives),

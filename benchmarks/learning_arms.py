@@ -101,4 +101,5 @@ def arguments_of(arm: Arm) -> dict[str, Any]:
     arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
     if block.get("noise_type") == "normal":
         arguments["action_noise"] = NormalActionNoise(np.zeros(2), np.full(2, block["noise_std"]))
-    return {**arguments, "batch_size": BATCH_SIZE, "train_freq": STEPS_PER_UPDATE, "gradient_steps": 1}
+    same_for_all = {"batch_size": BATCH_SIZE, "train_freq": STEPS_PER_UPDATE, "gradient_steps": 1}
+    return {**arguments, **{key: arm.changes.get(key, value) for key, value in same_for_all.items()}}

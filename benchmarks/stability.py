@@ -1,0 +1,303 @@
+"""Does the last policy drive as well as the best one, and which change or which average of policies makes it so?
+
+Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning.py does: 10,000
+steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of the same
+run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor, and
+exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start. No
+average changes the training, so one run measures them all. At the end each of them drives 100 episodes from other
+places on these maps.
+
+    python benchmarks/stability.py                                  # the preset, ten seeds
+    python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
+    python benchmarks/stability.py --table                          # of what there is, and nothing is run
+    python benchmarks/stability.py --table --page benchmarks/README.md   # the same, and into that page
+
+Rows are added to benchmarks/results/stability.csv as soon as they are measured, and runs that are there are not made
+again. A run that was interrupted is made from its beginning, and its rows are dropped. Minutes are minutes of one
+processor since the run began, evaluations included. `q1` is the first critic's mean over 256 replayed transitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from learning import driver_of, examine, learner, summary
+from learning_arms import ARMS as LEARNING_ARMS
+from learning_arms import ENV, WORLDS, Arm
+from stability_table import COLUMNS, Row, finished, read, table, with_table
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.callbacks.drives import drive_episodes
+from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.visual_td3.batches import Batch
+
+WORLD = "empty road"
+RESULTS = Path(__file__).parent / "results" / "stability.csv"
+DECAYS = (0.99, 0.995, 0.998)
+"""Of the averages, per update of the critics."""
+EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
+"""As the zoo's block evaluates: how many steps apart, and how many episodes from which places."""
+
+
+class NoisyActorLoss(VisualTD3):
+    """DrQ-v2's noise: that of exploration, clipped, on the actions in the actor's loss and in the critics' target.
+
+    Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2).
+    """
+
+    noise_clip = 0.3
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Make the updates with the noise of this moment."""
+        assert self._noise_schedule is not None
+        self.target_policy_noise = self._noise_schedule(self._current_progress_remaining)
+        self.target_noise_clip = self.noise_clip
+        super().train(gradient_steps, batch_size)
+
+    def with_noise(self, actions: th.Tensor) -> th.Tensor:
+        """:return: the actions with noise, within [-1, 1]; the gradient passes as if nothing had been clamped"""
+        noise = th.randn_like(actions) * self.target_policy_noise
+        noisy = actions + noise.clamp(-self.noise_clip, self.noise_clip)
+        return noisy + (noisy.clamp(-1, 1) - noisy).detach()
+
+    def update_actor(self, batch: Batch) -> th.Tensor:
+        """:return: the actor's loss, for actions with noise on them"""
+        score = self.critic.score
+        self.critic.score = lambda features, actions, **kwargs: score(  # type: ignore[method-assign]
+            features, self.with_noise(actions), **kwargs
+        )
+        try:
+            return super().update_actor(batch)
+        finally:
+            del self.critic.score
+
+
+class FrozenRewardScale(VisualTD3):
+    """VecNormalize's statistics of the rewards stay as they are after ``frozen_after`` steps."""
+
+    frozen_after = 1_000
+
+    def _on_step(self) -> None:
+        super()._on_step()
+        assert isinstance(self.env, VecNormalize)
+        self.env.training = self.num_timesteps < self.frozen_after
+
+
+class LateFrozenRewardScale(FrozenRewardScale):
+    """The same, when the car has learnt to drive."""
+
+    frozen_after = 3_000
+
+
+def _changed(**changes: Any) -> Arm:
+    return Arm(VisualTD3, "visual_td3", changes)
+
+
+ARMS = {
+    "visual": LEARNING_ARMS["visual"],
+    "one update per step": _changed(train_freq=1),
+    "noise in the actor's loss": Arm(NoisyActorLoss, "visual_td3"),
+    "reward scale frozen at 1,000": Arm(FrozenRewardScale, "visual_td3"),
+    "reward scale frozen at 3,000": Arm(LateFrozenRewardScale, "visual_td3"),
+    "raw rewards": _changed(normalize=None),
+    "Adam, betas 0.9 and 0.9": _changed(policy_kwargs={"optimizer_kwargs": {"betas": (0.9, 0.9)}}),
+    "AdamW, weight decay 1e-2": _changed(
+        policy_kwargs={"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 1e-2}}
+    ),
+    "LayerNorm heads": LEARNING_ARMS["LayerNorm heads"],
+    "tau 0.02": LEARNING_ARMS["tau 0.02"],
+    "tau 0.05": _changed(tau=0.05),
+    "5-step returns": LEARNING_ARMS["5-step returns"],
+    "10-step returns": _changed(n_steps=10),
+    "learning rate 1e-4": LEARNING_ARMS["learning rate 1e-4"],
+    "learning rate 2e-4": _changed(learning_rate=2e-4),
+    "gamma 0.95": LEARNING_ARMS["gamma 0.95"],
+    "gamma 0.98": LEARNING_ARMS["gamma 0.98"],
+}
+
+
+class Average:
+    """An exponential average of weights, corrected for its start as Adam's moments are.
+
+    :param decay: weight of the past in each step, in [0, 1)
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.value: list[th.Tensor] = []
+        """Empty before the first step."""
+        self._n_steps = 0
+
+    @th.no_grad()
+    def add(self, weights: Sequence[th.Tensor]) -> None:
+        """Take the weights as they are now into the average."""
+        self._n_steps += 1
+        if not self.value:
+            self.value = [weight.clone() for weight in weights]
+        # Adam's correction, brought into the step: weights that do not move stay what they are, bit for bit.
+        share = (1.0 - self.decay) / (1.0 - self.decay**self._n_steps)
+        th._foreach_lerp_(self.value, list(weights), share)
+
+
+class Averages:
+    """Averages the deployed policy of a model after every update of its critics; an observer of the updates."""
+
+    def __init__(self, model: VisualTD3, decays: Sequence[float]) -> None:
+        self._weights = weights_of(model.actor)
+        self.averages = {f"average {decay:g}": Average(decay) for decay in decays}
+
+    def after_backward(self, update: NetworkUpdate) -> None:
+        """Gradients are not looked at."""
+
+    def after_clipping(self, update: NetworkUpdate) -> None:
+        """Gradients are not looked at."""
+
+    def after_step(self, update: NetworkUpdate) -> None:
+        """The critics' step is the one that moves the encoder, and there is one in every update."""
+        if update.network == "critic":
+            for average in self.averages.values():
+                average.add(self._weights)
+
+
+def weights_of(actor: nn.Module) -> list[th.Tensor]:
+    """:return: an actor's weights and those of the encoder that it reads, which may be the critic's"""
+    encoder: nn.Module = actor.features_extractor  # type: ignore[assignment]
+    return list({id(weight): weight for module in (actor, encoder) for weight in module.parameters()}.values())
+
+
+@contextmanager
+def deployed(model: VisualTD3, weights: Sequence[th.Tensor]) -> Iterator[None]:
+    """Have the model's policy act by other weights for a while; afterwards it has its own again, bit for bit."""
+    own = weights_of(model.actor)
+    kept = [weight.detach().clone() for weight in own]
+    try:
+        _put(own, weights)
+        yield
+    finally:
+        _put(own, kept)
+
+
+@th.no_grad()
+def _put(weights: Sequence[th.Tensor], values: Sequence[th.Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)
+
+
+class Watcher(BaseCallback):
+    """Drives every policy of the run from time to time, and adds a row for each to the results."""
+
+    model: VisualTD3
+
+    def __init__(self, key: Row, output: Path, eval_freq: int) -> None:
+        super().__init__()
+        self._key, self._output, self._eval_freq = key, output, eval_freq
+        self._begin = time.process_time()
+        self._env = make_vec_env(ENV, N_EVAL_EPISODES, env_kwargs={"maps": "held_out", "n_cars": 0})
+
+    def _init_callback(self) -> None:
+        self._averages = Averages(self.model, DECAYS)
+        self.model.observers.append(self._averages)
+
+    def policies(self) -> dict[str, Sequence[th.Tensor]]:
+        """:return: the weights of each policy that the run could hand over now"""
+        averages = {name: average.value for name, average in self._averages.averages.items()}
+        return {"last": weights_of(self.model.actor), "target": weights_of(self.model.actor_target), **averages}
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % self._eval_freq == 0 and self.model._n_updates > 0:
+            self._measure(self._drive)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._measure(lambda: examine(driver_of(self.model), WORLD))
+        self._env.close()
+
+    def _drive(self) -> dict[str, Any]:
+        return summary(drive_episodes(driver_of(self.model), self._env, EVAL_SEED))
+
+    def _measure(self, drive: Callable[[], dict[str, Any]]) -> None:
+        q1 = mean_q1(self.model)
+        for policy, weights in self.policies().items():
+            with deployed(self.model, weights):
+                found = drive()
+            row = {
+                **self._key,
+                "step": self.num_timesteps,
+                "policy": policy,
+                "episodes": found["n_episodes"],
+                "driven_to_the_end": round(found["driven_to_the_end"], 3),
+                "distance_m": round(found["distance_m"], 1),
+                "return": round(found["return"], 2),
+                "minutes": round((time.process_time() - self._begin) / 60, 1),
+                "q1": round(q1, 4),
+            }
+            write([row], self._output, "a")
+
+
+@th.no_grad()
+def mean_q1(model: VisualTD3) -> float:
+    """:return: what the first critic thinks of 256 replayed transitions; the training's random numbers stay its own"""
+    assert model.replay_buffer is not None
+    state = np.random.get_state()
+    batch = model.replay_buffer.sample(256)
+    np.random.set_state(state)
+    return float(model.critic.q1_forward(batch.observations, batch.actions).mean())
+
+
+def write(rows: Sequence[Row], output: Path, mode: str) -> None:
+    """Write rows into the results (mode ``"w"``), or add them (``"a"``)."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    must_begin = mode == "w" or not output.is_file()
+    with output.open(mode, newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if must_begin:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int) -> None:
+    """Make one run and add its rows to the results, in place of those that an interrupted one left."""
+    others = [row for row in read(output) if (row["arm"], row["seed"]) != (arm, seed)]
+    write(others, output, "w")
+    model = learner(ARMS[arm], replace(WORLDS[WORLD], n_timesteps=n_timesteps), seed, "cpu")
+    assert isinstance(model, VisualTD3)
+    model.learn(n_timesteps, callback=Watcher({"arm": arm, "seed": seed}, output, eval_freq))
+
+
+def main() -> None:
+    """Make the runs that are missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", default=["visual"], choices=ARMS, metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="default: 0 to 9")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--page", type=Path, help="a page of Markdown whose table is brought up to date as well")
+    settings = parser.parse_args()
+    th.set_num_threads(1)
+    # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.
+    for seed in settings.seeds if not settings.table else []:
+        for arm in settings.arms:
+            if (arm, seed) not in finished(read(settings.output)):
+                print(f"{arm}, seed {seed}", flush=True)
+                run(arm, seed, settings.output, WORLDS[WORLD].n_timesteps, EVAL_FREQ)
+    lines = table(read(settings.output), list(ARMS))
+    print(lines)
+    if settings.page is not None:
+        settings.page.write_text(with_table(settings.page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

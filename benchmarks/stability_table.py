@@ -1,0 +1,148 @@
+"""The stability benchmark's table: how far policies fall from their run's best, and how the last ones drive."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+"""A line of the results, by the names of its columns."""
+COLUMNS = ("arm", "seed", "step", "policy", "episodes", "driven_to_the_end", "distance_m", "return", "minutes", "q1")
+BEGIN = "<!-- python benchmarks/stability.py --table --page benchmarks/README.md -->"
+END = "<!-- end of the table -->"
+"""Between these a page has the table."""
+N_EXAMINED = 100
+"""Episodes of the examination at a run's end; evaluations have fewer."""
+REACHED, FALLEN = 0.9, 0.8
+"""Shares of a run's best return: from where on it has learnt, and below which it has fallen."""
+DRIVES_WELL = 0.95
+"""Share of the examination's episodes."""
+
+
+def read(path: Path) -> list[Row]:
+    """:return: the rows of a results file, oldest first; none where there is no file"""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_typed(row) for row in csv.DictReader(file)]
+
+
+def _typed(row: dict[str, str]) -> Row:
+    kinds = {"arm": str, "policy": str, "seed": int, "step": int, "episodes": int}
+    return {column: kinds.get(column, float)(value) for column, value in row.items()}
+
+
+def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
+    """:return: arm and seed of the runs whose every policy has been examined"""
+    policies: dict[tuple[str, int], set[str]] = {}
+    examined: dict[tuple[str, int], set[str]] = {}
+    for row in rows:
+        run = row["arm"], row["seed"]
+        policies.setdefault(run, set()).add(row["policy"])
+        if row["episodes"] == N_EXAMINED:
+            examined.setdefault(run, set()).add(row["policy"])
+    return {run for run, names in examined.items() if names == policies[run]}
+
+
+def falls(returns: Sequence[float]) -> tuple[int, int]:
+    """Count how often a run fell after it had learnt.
+
+    :param returns: of its evaluations, in order
+    :return: how many evaluations came after the first with 90 % of the best return, and how many of these had less
+        than 80 % of it; a run whose best is not above 0 has not learnt
+    """
+    best = max(returns)
+    if best <= 0:
+        return 0, 0
+    first = next(index for index, value in enumerate(returns) if value >= REACHED * best)
+    later = returns[first + 1 :]
+    return len(later), sum(value < FALLEN * best for value in later)
+
+
+def summary_of(runs: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Sum up what one policy did in the runs of one arm.
+
+    :param runs: the rows of each run, examination included
+    :return: by name: the table's numbers
+    """
+    curves = [[row["return"] for row in run if row["episodes"] != N_EXAMINED] for run in runs]
+    examined = [row["driven_to_the_end"] for run in runs for row in run if row["episodes"] == N_EXAMINED]
+    counts = np.array([falls(curve) for curve in curves]).sum(axis=0)
+    return {
+        "seeds": len(runs),
+        "later": int(counts[0]),
+        "fallen": int(counts[1]),
+        "end_well": sum(curve[-1] >= REACHED * max(curve) > 0 for curve in curves),
+        "mean": float(np.mean(examined)),
+        "min": float(np.min(examined)),
+        "q1": tuple(float(np.mean([q_at(run, share) for run in runs])) for share in (0.5, 1.0)),
+        "drive_well": sum(value >= DRIVES_WELL for value in examined),
+    }
+
+
+def q_at(run: Sequence[Row], share: float) -> float:
+    """:return: the mean of Q at the run's row that is nearest to this share of its steps"""
+    step = share * max(row["step"] for row in run)
+    return float(min(run, key=lambda row: abs(row["step"] - step))["q1"])
+
+
+def table(rows: Sequence[Row], arms: Sequence[str]) -> str:
+    """:return: a line of Markdown for each arm and policy, of finished runs"""
+    heads = (
+        "arm",
+        "policy",
+        "seeds",
+        "later evaluations below 80 % of the best",
+        "runs that end at 90 % of their best or above",
+        "last policy, of 100 episodes to the end: mean",
+        "worst seed",
+        "seeds with 95 or more",
+        "Q halfway, and at the end",
+        "minutes",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    done = finished(rows)
+    for arm in arms:
+        of_arm = [row for row in rows if row["arm"] == arm and (arm, row["seed"]) in done]
+        minutes = [max(row["minutes"] for row in run) for run in _by(of_arm, "seed")]
+        for of_policy in _by(of_arm, "policy"):
+            found = summary_of(_by(of_policy, "seed"))
+            cells = (
+                arm,
+                of_policy[0]["policy"],
+                found["seeds"],
+                f"{found['fallen']} of {found['later']} ({100 * found['fallen'] / max(found['later'], 1):.1f} %)",
+                f"{found['end_well']} of {found['seeds']}",
+                f"{100 * found['mean']:.1f}",
+                f"{100 * found['min']:.0f}",
+                f"{found['drive_well']} of {found['seeds']}",
+                "{:.2f}, {:.2f}".format(*found["q1"]),
+                f"{np.median(minutes):.0f}",
+            )
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def with_table(page: str, lines: str) -> str:
+    """Put the table into its place in a page.
+
+    :param page: Markdown with the comments :data:`BEGIN` and :data:`END`
+    :param lines: the table
+    :return: the page with this table between the two comments
+    :raises ValueError: if the comments are not there
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the page has no place for the table: expected the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{lines}\n\n{end}{after}"
+
+
+def _by(rows: Sequence[Row], column: str) -> list[list[Row]]:
+    """:return: the rows, divided by what stands in the column, in the order in which that first comes up"""
+    values = list(dict.fromkeys(row[column] for row in rows))
+    return [[row for row in rows if row[column] == value] for value in values]
