@@ -72,7 +72,13 @@ DASHBOARD: Mapping[str, Charts] = {
         "replay buffer, part filled": (tags.BUFFER_UTILIZATION,),
         "replay buffer, transitions": (tags.PROGRESS_BUFFER_SIZE,),
         "actions of the guard": (tags.GUARD_ACTIONS,),
-        "yes or no": (tags.IS_TRAINING, tags.HAS_ENCODER, tags.ENCODER_IS_SHARED, tags.REWARD_IS_NORMALIZED),
+        "yes or no": (
+            tags.IS_TRAINING,
+            tags.HAS_ENCODER,
+            tags.ENCODER_IS_SHARED,
+            tags.REWARD_IS_NORMALIZED,
+            tags.RETURN_IS_UNDISCOUNTED,
+        ),
     },
 }
 """By title of a group, its charts: every name of the table is in one of them, some in two."""

@@ -105,6 +105,7 @@ def noise_std(noise: ActionNoise | None) -> float:
 
 def weight_moments(parameters: Sequence[th.Tensor]) -> tuple[float, float]:
     """:return: mean and standard deviation of all the weights together"""
-    flat = th.cat([parameter.detach().flatten() for parameter in parameters])
+    # float64: of large weights the squares overflow, of many the sum.
+    flat = th.cat([parameter.detach().flatten() for parameter in parameters]).double()
     mean, std = th.stack([flat.mean(), flat.std(correction=0)]).tolist()
     return mean, std

@@ -68,6 +68,12 @@ Q_GAP = _tag("train/q_gap", "return", "policy_q_value - q1_value: what the actor
 Q_BOUND = _tag(
     "train/q_bound", "return", "largest |Q| that the rewards sampled so far allow: max|R| / (1 - discount)", _GRADIENTS
 )
+RETURN_IS_UNDISCOUNTED = _tag(
+    "train/return_is_undiscounted",
+    "0|1",
+    "1 where a discount is 1: the rewards then allow any Q, there is no bound",
+    _GRADIENTS,
+)
 REWARD_MIN = _tag(
     "train/reward_min", "reward", "smallest reward the critic has been shown since the last point", _GRADIENTS
 )
@@ -95,6 +101,11 @@ UPDATE_RATIO = {
 SEEN_BY_OPTIMIZER = _tag(
     "gradients/seen_by_optimizer", "0|1", "1 where norms are as the optimizer saw them, after any clipping", _GRADIENTS
 )
+
+DERIVED = frozenset({Q_BOUND, Q_GAP, *UPDATE_RATIO.values()})
+"""Ratios, differences and bounds of what is logged or looked at under other names. One that does not exist is not
+logged: undiscounted returns have no bound, weights of norm 0 have no ratio. None of them is judged for not being
+finite: what is not finite in the training shows in what they are made of."""
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag("alerts/gradient_explosion_warning", "0|1", "a norm above the warning threshold", _ALERTS)

@@ -204,8 +204,8 @@ def _episode_lengths(
 
 
 def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass where no tag (of those named; of all where none is named) has a NaN or an infinity."""
-    chosen = tags or tuple(data.names())
+    """Pass where no tag has a NaN or an infinity: of those named, or of all that were measured where none is named."""
+    chosen = tags or tuple(name for name in data.names() if name not in names.DERIVED)
     n_points = sum(len(data[tag]) for tag in chosen)
     if n_points == 0:
         return _unknown(*(tags or ("anything",)))

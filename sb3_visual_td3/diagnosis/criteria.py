@@ -117,6 +117,7 @@ class _Run:
     encoder_is_shared: bool
     has_no_encoder: bool
     reward_is_normalized: bool
+    has_no_bound: bool = False
     length: int | None = None
     judged_length: int | None = None
     last_step: int | None = None
@@ -127,6 +128,7 @@ class _Run:
             encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
             reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
+            has_no_bound=_has_no_bound(data),
         )
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
@@ -142,24 +144,48 @@ class _Run:
         return criterion.blocking and not (criterion.scale_dependent and self.reward_is_normalized)
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Return the tags of a criterion that such a policy can log."""
-        absent = _OF_ENCODERS if self.has_no_encoder else _OF_ACTOR_ENCODER if self.encoder_is_shared else frozenset()
+        """Return the tags of a criterion that such a run can log."""
+        absent: set[str] = set()
+        if self.has_no_encoder:
+            absent |= _OF_ENCODERS
+        elif self.encoder_is_shared:
+            absent |= _OF_ACTOR_ENCODER
+        if self.has_no_bound:
+            absent.add(tags.Q_BOUND)
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder
+        if criterion.kind == "within_bound" and self.has_no_bound:
+            return True
         return bool(criterion.tags) and not self.asked_of(criterion)
+
+    def excuse_of(self, criterion: Criterion) -> str:
+        if criterion.kind == "within_bound" and self.has_no_bound:
+            return "returns are not discounted, so no bound follows from the rewards"
+        return "the policy has no encoder" if self.has_no_encoder else "actor and critic share one encoder"
 
     def needs(self, criterion: Criterion) -> bool:
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
+def _has_no_bound(data: SeriesSet) -> bool:
+    """Return whether the run says that its returns are undiscounted.
+
+    Runs of earlier versions logged an infinite bound there. A bound that is infinite for a reward's sake is a reward
+    that is not finite, which is judged by itself.
+    """
+    if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
+        return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True
+    bound = data[tags.Q_BOUND]
+    return len(bound) > 0 and len(bound.finite) == 0
+
+
 def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if run.excuses(criterion):
-        why = "the policy has no encoder" if run.has_no_encoder else "actor and critic share one encoder"
-        return Measurement(Status.NOT_APPLICABLE, None, why)
+        return Measurement(Status.NOT_APPLICABLE, None, run.excuse_of(criterion))
     asked = run.asked_of(criterion)
     begin = criterion.applies_from_step
     if begin > 0 and (run.length is None or run.judged_length is None):

@@ -53,7 +53,7 @@ class FiniteMonitor:
         seen, self._seen = self._seen, []
         if not seen:
             return None
-        values = th.stack([value.detach().float() for *_, value in seen]).tolist()
+        values = th.stack([value.detach().double() for *_, value in seen]).tolist()
         for (tag, n_updates, _), value in zip(seen, values, strict=True):
             if not math.isfinite(value):
                 return NotFinite(tag, value, n_updates)

@@ -12,6 +12,9 @@ from sb3_visual_td3.common.types import NetworkUpdate, Points
 from sb3_visual_td3.health import quantities
 from sb3_visual_td3.health.network_probe import NetworkProbe
 
+LARGEST_LOGGED = th.finfo(th.float32).max
+"""Event files hold 32-bit floats."""
+
 MOST_UNFOLDED = 100
 """Batches of rewards that may wait until their extremes are taken."""
 
@@ -45,6 +48,7 @@ class GradientMonitor:
         self._before_clipping: dict[str, tuple[th.Tensor, th.Tensor]] = {}
         self._weights: dict[str, list[th.Tensor]] = {}
         self._value_bound: th.Tensor | None = None
+        self._is_undiscounted: th.Tensor | None = None
         self._unfolded: list[tuple[th.Tensor, th.Tensor]] = []
         self._start_window()
 
@@ -113,13 +117,14 @@ class GradientMonitor:
             self._add(tags.CRITIC_LOSS, values["loss"])
         for tag, loss in zip((tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS), values.get("losses", ()), strict=False):
             self._add(tag, loss)
-        q_means = values["q_values"].mean(dim=0) if "q_values" in values else ()
+        # float64: the sum over a batch overflows where its mean does not.
+        q_means = values["q_values"].mean(dim=0, dtype=th.float64) if "q_values" in values else ()
         for tag, q_value in zip((tags.Q1_VALUE, tags.Q2_VALUE), q_means, strict=False):
             self._add(tag, q_value)
         if "q_values" in values:
-            self._last_q1 = values["q_values"][:, 0].mean().detach()
+            self._last_q1 = values["q_values"][:, 0].mean(dtype=th.float64).detach()
         if "target_q" in values:
-            self._add(tags.TARGET_Q_MEAN, values["target_q"].mean())
+            self._add(tags.TARGET_Q_MEAN, values["target_q"].mean(dtype=th.float64))
         self._fold_rewards()
         for tag, extreme in self._extremes_since_point.items():
             self._keep(tag, extreme)
@@ -132,7 +137,7 @@ class GradientMonitor:
         if "loss" in values:
             self._add(tags.ACTOR_LOSS, values["loss"])
         if "policy_q" in values:
-            policy_q = values["policy_q"].mean()
+            policy_q = values["policy_q"].mean(dtype=th.float64)
             self._add(tags.POLICY_Q_VALUE, policy_q)
             if self._last_q1 is not None:
                 # Over a whole window the gap is the difference of the means: see read().
@@ -141,7 +146,7 @@ class GradientMonitor:
             self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
             self._add(tags.ACTION_STD_MIN, quantities.smallest_action_std(values["actions"]))
         if "pre_tanh" in values:
-            self._add(tags.PRE_TANH_ABS_MEAN, values["pre_tanh"].abs().mean())
+            self._add(tags.PRE_TANH_ABS_MEAN, values["pre_tanh"].abs().mean(dtype=th.float64))
 
     def _add_probed(self, update: NetworkUpdate) -> None:
         if self.probe is None:
@@ -167,6 +172,7 @@ class GradientMonitor:
             self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
             self._extremes_since_point[tag] = _fold(fold, self._extremes_since_point.get(tag), extreme)
         self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(rewards, discounts))
+        self._is_undiscounted = _fold(th.maximum, self._is_undiscounted, (discounts >= 1.0).any().float())
 
     def _add(self, tag: str, value: th.Tensor) -> None:
         value = value.detach().double()
@@ -190,14 +196,15 @@ class GradientMonitor:
         kept, self._points = self._points, []
         points: dict[str, list[tuple[int, float]]] = {}
         for (tag, n_updates, _), value in zip(kept, th.stack([value for *_, value in kept]).tolist(), strict=True):
-            points.setdefault(tag, []).append((n_updates, value))
+            if exists(tag, value):
+                points.setdefault(tag, []).append((n_updates, value))
         return points
 
     def read(self) -> dict[str, float]:
         """Hand over the window and start the next.
 
         :return: by tag the means over the sampled updates, the smallest and the largest reward, and the bound on
-            |Q| over the whole run; empty where nothing was updated since the last read
+            |Q| over the whole run, where there is one; empty where nothing was updated since the last read
         """
         if not self._sums:
             return {}
@@ -208,8 +215,11 @@ class GradientMonitor:
         tensors = {**means, **self._extremes}
         if self._value_bound is not None:
             tensors[tags.Q_BOUND] = self._value_bound
+        if self._is_undiscounted is not None:
+            tensors[tags.RETURN_IS_UNDISCOUNTED] = self._is_undiscounted
         self._start_window()
-        return {**_transfer(tensors), tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
+        found = {tag: value for tag, value in _transfer(tensors).items() if exists(tag, value)}
+        return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def read_largest_norms(self) -> dict[str, float]:
         """Hand over each group's largest norm of the window, and start the next.
@@ -227,6 +237,8 @@ class GradientMonitor:
         """
         self._fold_rewards()
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
+        if self._is_undiscounted is not None:
+            bound[tags.RETURN_IS_UNDISCOUNTED] = self._is_undiscounted
         last_q1 = {} if self._last_q1 is None else {tags.Q1_VALUE: self._last_q1}
         values = _transfer({str(number): value for number, (*_, value) in enumerate(self._points)})
         return {
@@ -259,7 +271,9 @@ class GradientMonitor:
         self._sums = _scalar_tensors(state["sums"], device)
         self._maxima = _scalar_tensors(state["maxima"], device)
         self._extremes = _scalar_tensors(state["extremes"], device)
-        self._value_bound = _scalar_tensors(state["value_bound"], device).get(tags.Q_BOUND)
+        bound = _scalar_tensors(state["value_bound"], device)
+        self._value_bound = bound.get(tags.Q_BOUND)
+        self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # older states have none
         self._points = [
             (tag, n_updates, th.tensor(value, dtype=th.float64, device=device))
             for tag, n_updates, value in state["points"]
@@ -275,6 +289,11 @@ class GradientMonitor:
 def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor | None, value: th.Tensor) -> th.Tensor:
     value = value.detach()
     return value if so_far is None else fold(so_far, value)
+
+
+def exists(tag: str, value: float) -> bool:
+    """:return: whether a value is there to be logged: an infinite bound or ratio is one that does not exist"""
+    return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 
 def _as_many(discounts: th.Tensor, rewards: th.Tensor) -> th.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,10 +17,21 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     """L2 norm of all numbers together.
 
     :param tensors: at least one, all on one device
-    :return: a scalar >= 0 (not finite where a number is not)
+    :return: a scalar >= 0 (not finite where a number is not; on a GPU also where its square is not)
     """
     # What th.nn.utils.get_total_norm gives, to the bit, without looking for several devices.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
+    # A sum of squares overflows long before a norm does; a GPU is not waited for to find that out.
+    return _scaled_norm(tensors) if norm.device.type == "cpu" and not norm.isfinite() else norm
+
+
+def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
+    """:return: the same as float64, also where the squares are too large for the tensors' own dtype"""
+    largest = th.stack([tensor.abs().max() for tensor in tensors if tensor.numel()]).max().double()
+    if not largest.isfinite():
+        return largest
+    parts: list[th.Tensor] = [th.linalg.vector_norm(tensor.double() / largest) for tensor in tensors]
+    norm: th.Tensor = largest * th.linalg.vector_norm(th.stack(parts))
     return norm
 
 
@@ -64,13 +76,13 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
 
     :param before: the weights before the step
     :param after: the same weights after it
-    :return: a scalar >= 0; about 1e-3 is usual for Adam, 0 is frozen
+    :return: a scalar >= 0; about 1e-3 is usual for Adam, 0 where nothing moved; not finite where the weights were all 0
+        and moved, for there is no such ratio then
 
     Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates".
     """
-    steps = th._foreach_sub(list(after), list(before))
-    smallest = th.finfo(before[0].dtype).tiny
-    return total_norm(steps) / total_norm(before).clamp(min=smallest)
+    step = total_norm(th._foreach_sub(list(after), list(before))).double()
+    return th.where(step == 0.0, 0.0, step / total_norm(before).double())
 
 
 def action_saturation(actions: th.Tensor) -> th.Tensor:
@@ -95,10 +107,14 @@ def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
     """Largest |Q| that rewards like these allow: max |r| / (1 - discount).
 
     :param rewards: ``(batch, 1)``, n-step sums where n > 1
-    :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the steps summed, below 1
-    :return: a scalar >= 0
+    :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the steps summed
+    :return: a scalar >= 0; infinite where there is no bound: where a discount is 1 (undiscounted returns), and where
+        the dtype cannot hold it
     """
-    return (rewards.abs() / (1.0 - discounts)).max()
+    missing = 1.0 - discounts
+    # A float32 close to 1 is off by up to half its spacing, 6e-8; the bound must not be smaller for that.
+    missing = th.where(discounts > 0.9999, missing - 6e-8, missing)
+    return th.where(missing > 0.0, rewards.abs() / missing, math.inf).max()
 
 
 def distance(weights: Sequence[th.Tensor], others: Sequence[th.Tensor]) -> th.Tensor:

@@ -60,6 +60,9 @@ def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...
     scaled = settings.reward_is_normalized
     if scaled is not None and scaled.value and series.flag(tags.REWARD_IS_NORMALIZED) is None:
         found.append(Answer(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
+    gamma = next((setting for _, setting in settings._each("gamma")), None)
+    if gamma is not None and gamma.value == 1 and series.flag(tags.RETURN_IS_UNDISCOUNTED) is None:
+        found.append(Answer(tags.RETURN_IS_UNDISCOUNTED, "returns are not discounted", gamma.source))
     return tuple(found), tuple(notes)
 
 

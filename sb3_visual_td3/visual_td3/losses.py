@@ -83,11 +83,13 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
     """The smallest and the largest value that rewards like these can add up to.
 
     A value v = r + discount * v never leaves r / (1 - discount), and an episode may end at any step, so 0 always
-    lies within.
+    lies within. A limit that the dtype cannot hold is the dtype's largest number.
 
     :param rewards: ``(batch, 1)``, n-step sums where n > 1
-    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed, below 1
+    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed, below 1 (from 1 on nothing
+        limits a value, and what is returned means nothing)
     :return: lower and upper limit of any value, scalars
     """
-    values = rewards / (1.0 - discounts)
+    largest = th.finfo(rewards.dtype).max
+    values = (rewards / (1.0 - discounts)).clamp(-largest, largest)
     return values.min().clamp(max=0.0), values.max().clamp(min=0.0)

@@ -13,7 +13,8 @@ from sb3_visual_td3.visual_td3.losses import possible_range
 class TargetRange:
     """Keeps targets within what the rewards sampled so far can add up to, or within a fixed limit.
 
-    The range only grows, so that one dull batch does not narrow it.
+    The range only grows, so that one dull batch does not narrow it. Undiscounted returns (a discount of 1) have no
+    range that follows from the rewards: targets are then left as they are.
 
     :param limit: True follows the rewards; a number allows +- that number; False allows everything
     """
@@ -51,7 +52,18 @@ class TargetRange:
             return targets
         if self.limit is not True:
             return targets.clamp(-self.limit, self.limit)
+        if not isinstance(discounts, th.Tensor):
+            if discounts >= 1.0:
+                return targets
+            self._widen(*possible_range(rewards, discounts))
+            return targets.clamp(self.lower, self.upper)
+        # Decided on the device: to ask for the number would make a GPU wait in every update.
+        has_limit = (discounts < 1.0).all()
         lower, upper = possible_range(rewards, discounts)
-        self.lower = th.minimum(self.lower.to(lower.device), lower)
-        self.upper = th.maximum(self.upper.to(upper.device), upper)
-        return targets.clamp(self.lower, self.upper)
+        self._widen(th.where(has_limit, lower, 0.0), th.where(has_limit, upper, 0.0))
+        return th.where(has_limit, targets.clamp(self.lower, self.upper), targets)
+
+    def _widen(self, lower: th.Tensor, upper: th.Tensor) -> None:
+        """Take in the limits of one batch; a NaN among its rewards says nothing of what is possible."""
+        self.lower = th.fmin(self.lower.to(lower.device), lower)
+        self.upper = th.fmax(self.upper.to(upper.device), upper)

@@ -86,3 +86,26 @@ def test_the_dimension_that_varies_least_is_found():
 def test_rewards_of_minus_one_bound_q_by_a_hundred():
     bound = quantities.value_bound(th.tensor([[0.5], [-1.0]]), th.tensor(0.99))
     assert float(bound) == pytest.approx(100, rel=1e-4)
+
+
+@pytest.mark.parametrize("rewards", [[0.0], [1.0, 0.0]])
+def test_undiscounted_rewards_have_no_bound(rewards):
+    for discounts in (th.tensor(1.0), th.tensor(0.9999999999), th.ones(len(rewards), 1)):
+        assert math.isinf(float(quantities.value_bound(th.tensor(rewards)[:, None], discounts)))
+
+
+def test_the_bound_of_a_discount_close_to_one_is_not_smaller_for_float32():
+    exact = 1.0 / (1.0 - 0.9999999)
+    assert float(quantities.value_bound(th.ones(1, 1), th.tensor(0.9999999))) >= exact
+
+
+def test_a_norm_is_finite_where_its_squares_are_not():
+    parts = [th.tensor([3e30, 0.0]), th.tensor([4e30]), th.zeros(2)]
+    assert float(quantities.total_norm(parts)) == pytest.approx(5e30)
+    assert math.isinf(float(quantities.total_norm([th.tensor([math.inf]), th.ones(1)])))
+
+
+def test_weights_of_norm_zero_have_no_update_ratio_unless_they_rest():
+    zero, moved = [th.zeros(2)], [th.ones(2)]
+    assert not math.isfinite(float(quantities.update_ratio(zero, moved)))
+    assert float(quantities.update_ratio(zero, zero)) == 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
@@ -137,3 +138,17 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
             "source": "mine.yml",
         }
     ]
+
+
+def test_undiscounted_returns_have_no_bound_to_judge_whatever_source_says_so() -> None:
+    """It may be the training's own flag, an earlier version's infinite bound, or gamma in the settings."""
+    unbounded = without(healthy(), tags.Q_BOUND)
+    steps, bound = healthy()[tags.Q_BOUND]
+    flagged = {**unbounded, tags.RETURN_IS_UNDISCOUNTED: (steps, bound / bound)}
+    infinite = {**unbounded, tags.Q_BOUND: (steps, np.full(steps.size, np.inf))}
+    for analysis in (analysed(flagged), analysed(infinite), analysed(unbounded, gamma=1.0)):
+        assert statuses(analysis)["q_within_bound"][0] is Status.NOT_APPLICABLE
+        assert statuses(analysis)["no_nan_or_inf"][0] is Status.PASS
+        assert "non_finite" not in {diagnosis.id for diagnosis in analysis.diagnoses}
+        assert analysis.verdict is Verdict.GO
+    assert statuses(analysed(unbounded, gamma=0.99))["q_within_bound"][0] is Status.UNKNOWN

@@ -18,7 +18,9 @@ REMEDY = (
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Find the tags with non-finite values; the earliest speaks first."""
-    bad = [data[name].where(~np.isfinite(data[name].values)) for name in data.names()]
+    # What is derived of other names is not finite where it does not exist, such as a bound of undiscounted returns.
+    measured = [data[name] for name in data.names() if name not in tags.DERIVED]
+    bad = [series.where(~np.isfinite(series.values)) for series in measured]
     bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))
     if not bad:
         return None
