@@ -14,41 +14,13 @@ from typing import Any
 
 import yaml
 
+from sb3_visual_td3.common.literals import PlainLoader
+
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 """Of one file, each use of a YAML alias counted: a few lines can stand for billions of values."""
 MAX_DEPTH = 16
 LARGEST_INTEGER = 10**18
-
-
-class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also knows how rl-zoo writes an OrderedDict and a tuple."""
-
-    def flatten_mapping(self, node: Any) -> None:
-        """Refuse merge keys: a few lines of them can stand for more than a machine holds."""
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(
-                None, None, "merge keys (<<): write the values out instead", node.start_mark
-            )
-        super().flatten_mapping(node)
-
-
-def _ordered_dict(loader: PlainLoader, node: Any) -> dict[Any, Any]:
-    try:
-        (pairs,) = loader.construct_sequence(node, deep=True)
-        return dict(pairs)
-    except (TypeError, ValueError) as error:
-        raise yaml.constructor.ConstructorError(
-            None, None, "expected an OrderedDict as a list of pairs", node.start_mark
-        ) from error
-
-
-def _tuple(loader: PlainLoader, node: Any) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
-PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_dict)
-PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

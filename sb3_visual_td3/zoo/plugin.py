@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -41,7 +41,8 @@ from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.beginning import BeginningCallback
 from sb3_visual_td3.zoo.block_keys import check_keys
 from sb3_visual_td3.zoo.continuation import Continued, beside
-from sb3_visual_td3.zoo.experiment import describe_experiment
+from sb3_visual_td3.zoo.experiment import EVALUATED, describe_experiment
+from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
@@ -94,6 +95,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """Whether a critical alert ends a training, whatever the hyperparameter file says: a sweep has no time for it."""
     resumed_run_dir: Path | None = None
     """The RUN_DIR to go on in, from its newest good snapshot."""
+    resumed_experiment: Mapping[str, Any] | None = None
+    """How that run was started, as plain data that has been checked."""
+    resumed_packages: Collection[str] = ()
+    """Packages of the user's own whose classes that description may name."""
 
     def __init__(
         self,
@@ -112,6 +117,11 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         show_progress = show_progress or sys.stderr.isatty()
         kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
+        if self.resumed_experiment is not None:  # rl-zoo's flags for these are text that it evaluates
+            given = self.resumed_experiment["eval_env_kwargs"]
+            self.env_kwargs: dict[str, Any] = copy.deepcopy(dict(self.resumed_experiment["env_kwargs"] or {}))
+            self._eval_env_kwargs_args: dict[str, Any] | None = copy.deepcopy(given)
+            self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
         if vec_env_type not in STOCK:
             self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
         if self.resumed_run_dir is not None:
@@ -134,6 +144,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
         check_keys(saved, ALGOS[self.algo], f"{self.config}, {self.env_name.gym_id}")
         self._read_hyperparams = copy.deepcopy(dict(saved))
+        if self.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
+            hyperparams = with_classes(hyperparams, self.resumed_packages, "the hyperparameter")
         return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +159,14 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Evaluate on an environment made as the one of training, where nothing else is said."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
-        processed = super()._preprocess_hyperparams(hyperparams)
+        code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
+        assert not (code and self.resumed_experiment is not None)
+        try:
+            processed = super()._preprocess_hyperparams(hyperparams)
+        except ArithmeticError as error:  # of code in the file, such as 1/0, which rl-zoo has run
+            raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}") from error
         if self._eval_env_kwargs_args is None:
-            self.eval_env_kwargs: dict[str, Any] = self.env_kwargs
+            self.eval_env_kwargs = self.env_kwargs
         return processed
 
     def setup_experiment(self) -> Any:
@@ -187,7 +204,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.run_dir = self.save_path
-                callback.experiment = describe_experiment(self.args, self._read_hyperparams)
+                callback.experiment = self.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
                 callback.resume = self.resumed_run_dir is not None
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
@@ -237,8 +254,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
+        if not self.continue_training:
+            return self._normalized(env, eval_env)
         stats = beside(self.trained_agent, str(self.env_name)).vecnormalize
-        if not self.continue_training or not stats.exists():
+        if not stats.exists():
             return cast(VecEnv, super()._maybe_normalize(env, eval_env))
         print(f"Loading VecNormalize from {stats}")
         normalizer = VecNormalize.load(str(stats), env)
@@ -247,6 +266,19 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             normalizer.norm_reward = False
         self.normalize = True
         return normalizer
+
+    def _normalized(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """Begin with fresh statistics.
+
+        rl-zoo (seen in rl_zoo3 2.9) would look for ``ENV/vecnormalize.pkl`` in the current folder, which may be a run's
+        own folder or a stranger's, and load it with pickle.
+        """
+        if not self.normalize:
+            return env
+        kwargs = {**self.normalize_kwargs, **({"norm_reward": False, "training": False} if eval_env else {})}
+        if self.verbose > 0:
+            print(f"Normalization activated: {kwargs}" if kwargs else "Normalizing input and reward")
+        return VecNormalize(env, **kwargs)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         """Load it, a checkpoint with the replay buffer of its own."""

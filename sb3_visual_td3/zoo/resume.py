@@ -16,9 +16,9 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_health import word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
-from sb3_visual_td3.zoo.experiment import arguments_of, check_imports, hyperparameter_file
+from sb3_visual_td3.zoo.experiment import Permission, arguments_of, check_experiment, hyperparameter_file
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE
-from sb3_visual_td3.zoo.plugin import VisualExperimentManager
+from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
 from sb3_visual_td3.zoo.train import train_or_complain
 
 
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PACKAGE",
         help="packages of your own that the run's hyperparameters name and that may be imported",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="the run is yours: it may start the simulator's command, load the saved model that it was begun with, and "
+        "have callbacks write outside RUN_DIR, as it did before",
     )
 
 
@@ -47,8 +53,9 @@ def run(settings: argparse.Namespace) -> int:
         if (finished := _finishing_time(settings.run_dir)) is not None:
             print(f"{settings.run_dir} was trained to its end, at {finished}: there is nothing to resume")
             return 0
+        register()
         experiment = _experiment_of(settings.run_dir)
-        check_imports(experiment, settings.allow)
+        check_experiment(experiment, Permission(settings.run_dir, settings.allow, settings.trust))
     except ValueError as error:
         print(f"visual-td3 resume: {error}", file=sys.stderr)
         return BAD_USAGE
@@ -56,10 +63,14 @@ def run(settings: argparse.Namespace) -> int:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
         VisualExperimentManager.resumed_run_dir = settings.run_dir
+        VisualExperimentManager.resumed_experiment = experiment
+        VisualExperimentManager.resumed_packages = tuple(settings.allow)
         try:
             trained = train_or_complain(arguments_of(experiment, str(conf_file)), "resume")
         finally:
             VisualExperimentManager.resumed_run_dir = None
+            VisualExperimentManager.resumed_experiment = None
+            VisualExperimentManager.resumed_packages = ()
     return 0 if trained else BAD_USAGE
 
 

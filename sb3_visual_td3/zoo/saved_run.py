@@ -15,12 +15,15 @@ from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_visual_td3.common.literals import PlainLoader
 from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
 
+MAX_ARGS_BYTES = 1_000_000
+
 
 class SavedRun(NamedTuple):
-    """What the folder of a run says."""
+    """A run that rl-zoo has left: its algorithm, its environment and where its model lies."""
 
     algo: str
     env_id: str
@@ -70,7 +73,47 @@ class SavedRun(NamedTuple):
 
     def _saved_args(self) -> dict[str, Any]:
         path = self._settings_dir() / "args.yml"
-        return dict(yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)) if path.is_file() else {}
+        return read_args(path) if path.is_file() else {}
+
+
+class _ArgsLoader(PlainLoader):
+    """Reads what rl-zoo writes into args.yml: plain containers and values, and the name of a class as text."""
+
+
+def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
+    """Read the name of a class or function, which ``-params policy_kwargs:...`` may have left, and import nothing."""
+    return suffix
+
+
+_ArgsLoader.add_multi_constructor("tag:yaml.org,2002:python/name:", _name_as_text)
+
+
+def read_args(path: Path) -> dict[str, Any]:
+    """Read the command line that rl-zoo keeps beside a model, without running anything in it.
+
+    rl-zoo itself reads the file with PyYAML's unsafe loader, which runs what a tag names.
+
+    :param path: of args.yml
+    :return: flag to value; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
+    :raises ValueError: if it holds a Python object, is not YAML, or these values are of other types
+    :raises OSError: if it cannot be read
+    """
+    if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
+        raise ValueError(f"{path} is not a file of up to {MAX_ARGS_BYTES:,} bytes, so rl-zoo did not write it")
+    try:
+        args = yaml.load(path.read_text(encoding="utf-8"), Loader=_ArgsLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is refused: {reason}. Only plain values are read from args.yml") from error
+    if not isinstance(args, dict):
+        raise ValueError(f"{path} holds a {type(args).__name__}: expected the flags of a training by name")
+    for flag in ("algo", "env"):
+        if not isinstance(args.get(flag), str):
+            raise ValueError(f"{path}: {flag} is {args.get(flag)!r}: expected text")
+    kwargs = args.get("env_kwargs")
+    if kwargs is not None and not (isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)):
+        raise ValueError(f"{path}: env_kwargs is {kwargs!r}: expected a mapping of names to values")
+    return args
 
 
 def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any) -> SavedRun:
@@ -100,7 +143,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
     found = sorted(run_dir.glob("*/args.yml"))
     if len(found) != 1:
         raise ValueError(f"{run_dir} is no folder of one run: expected such as logs/{ALGO}/LiteDriving-v0_1")
-    args = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
+    args = read_args(found[0])
     run_dir = run_dir.resolve()
     name, _, number = run_dir.name.rpartition("_")
     if name == EnvironmentName(args["env"]) and number.isdigit() and run_dir.parent.name == args["algo"]:

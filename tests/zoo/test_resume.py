@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,11 +11,13 @@ from sb3_visual_td3.cli import main
 from sb3_visual_td3.runs.snapshot_health import Health
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
+    Permission,
     arguments_of,
-    check_imports,
+    check_experiment,
     describe_experiment,
     hyperparameter_file,
 )
+from sb3_visual_td3.zoo.plugin import CONFIGS
 from tests.killed_runs import weights_in
 
 SHORT = {
@@ -109,8 +112,8 @@ def with_params(**changed):
 @pytest.mark.parametrize(
     ("hyperparams", "message"),
     [
-        (with_params(policy_kwargs="dict(activation_fn=th.nn.ReLU)"), "policy_kwargs is Python code"),
-        (with_params(replay_buffer_class="HerReplayBuffer"), "replay_buffer_class is Python code"),
+        (with_params(policy_kwargs="dict(net_arch=[int('8')])"), "policy_kwargs is Python code"),
+        (with_params(replay_buffer_class="type('A', (HerReplayBuffer,), {})"), "replay_buffer_class is Python code"),
     ],
 )
 def test_python_code_in_hyperparameters_is_an_error_before_training(tmp_path, capsys, hyperparams, message):
@@ -167,11 +170,14 @@ def test_the_command_line_is_made_again():
     assert {"--seed=5", "--vec-env=subproc", "--n-timesteps=-1", "--save-replay-buffer"} <= set(arguments)
     assert "--progress" not in arguments
     assert not any(argument.startswith(("--tensorboard-log", "--trained-agent")) for argument in arguments)
-    index = arguments.index("--env-kwargs")
-    assert arguments[index + 1 : index + 3] == ["maps:'train'", "n_cars:3"]
+    assert "--env-kwargs" not in arguments, "rl-zoo would evaluate them"
     assert hyperparameter_file(described) == {
         "LiteDriving-v0": {"train_freq": [4, "step"], "policy_kwargs": {"net_arch": [8]}}
     }
+
+
+def check(experiment, *packages):
+    check_experiment(experiment, Permission(Path("run"), packages))
 
 
 @pytest.mark.parametrize(
@@ -182,19 +188,70 @@ def test_the_command_line_is_made_again():
         {"env_wrapper": ["gymnasium.wrappers.ClipReward", {"evil.Wrapper": {}}]},
         {"vec_env_wrapper": "evil.Wrapper"},
         {"policy": "evil.Policy"},
+        {"policy_kwargs": {"features_extractor_class": {"$class": "evil.Extractor"}}},
     ],
 )
 def test_what_a_snapshot_names_is_imported_only_where_it_is_known_or_allowed(named):
+    described = experiment(**{"policy": "CnnPolicy", **named})
     with pytest.raises(ValueError, match=r"evil\..*--allow evil"):
-        check_imports(experiment(**named))
-    check_imports(experiment(**named), allowed=["evil"])
+        check(described)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        check(described, "evil")
 
 
 def test_gym_packages_have_to_be_allowed_too():
-    described = {**experiment(), "gym_packages": ["evil"]}
+    described = {**experiment(policy="CnnPolicy"), "gym_packages": ["evil"]}
     with pytest.raises(ValueError, match="--allow evil"):
-        check_imports(described)
+        check(described)
+    with pytest.raises(ValueError, match="--gym-packages evil cannot be imported"):
+        check(described, "evil")
 
 
 def test_our_own_hyperparameters_need_no_permission():
-    check_imports(experiment(**SHORT["LiteDriving-v0"]))
+    check(experiment(**SHORT["LiteDriving-v0"]))
+
+
+BLOCKS = [
+    (path.stem if path.stem in {"sac", "td3", "tqc"} else "visual_td3", env_id, block)
+    for path in sorted(Path(str(CONFIGS)).glob("*.yml"))
+    for env_id, block in yaml.safe_load(path.read_text()).items()
+    if "." not in env_id and env_id != "default"
+]
+
+
+@pytest.mark.parametrize(("algo", "env_id", "block"), BLOCKS, ids=lambda value: value if type(value) is str else "")
+def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
+    described = json.loads(json.dumps(describe_experiment(argparse.Namespace(**ARGUMENTS), block)))
+    check({**described, "algo": algo, "env": env_id})
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"seed": "1"}, "--seed is '1': expected int"),
+        ({"seed": True}, "--seed is True: expected int"),
+        ({"gym_packages": "a"}, "--gym-packages is 'a': expected list"),
+        ({"env_kwargs": [1]}, r"--env-kwargs is \[1\]: expected a mapping"),
+        ({"env_kwargs": {"a b": 1}}, "--env-kwargs has the key 'a b': expected the name of an argument"),
+        ({"hyperparams": None}, "hyperparameters are None: expected a mapping"),
+        ({"vec_env": "other"}, "--vec-env is 'other': expected one of dummy, subproc, ray"),
+        ({"algo": "other"}, "the algorithm is 'other'"),
+        ({"env": "Other-v0"}, "'Other-v0', which is not an environment that is registered"),
+        ({"hyperparams": {"policy": None}}, "policy is None"),
+        ({"hyperparams": {"policy": "CnnPolicy", "callback": {"a.B": {}, "a.C": {}}}}, "expected one class with its"),
+        ({"hyperparams": {"policy": "CnnPolicy", "callback": [{"a.B": None}]}}, "has no arguments"),
+        ({"hyperparams": {"policy": "CnnPolicy", "callback": [3]}}, "callback is 3: expected the name of a callback"),
+        ({"hyperparams": {"policy": "CnnPolicy", "noise": "\ud800"}}, "expected printable text"),
+        ({"hyperparams": {"policy": "CnnPolicy", "deep": json.loads("[" * 60 + "]" * 60)}}, "nested more than 50"),
+    ],
+)
+def test_a_description_of_other_types_is_refused(changed, reason):
+    with pytest.raises(ValueError, match=reason):
+        check({**experiment(policy="CnnPolicy"), **changed})
+
+
+def test_a_description_that_lacks_a_flag_is_refused():
+    described = experiment(policy="CnnPolicy")
+    del described["device"]
+    with pytest.raises(ValueError, match="--device is None: expected str"):
+        check(described)

@@ -1,0 +1,69 @@
+"""Reading what rl-zoo leaves beside a model, without running anything in it."""
+
+from collections import OrderedDict
+
+import pytest
+import yaml
+from torch import nn
+
+from sb3_visual_td3.cli import main
+from sb3_visual_td3.zoo.saved_run import read_args
+
+ARGS = {"algo": "visual_td3", "env": "LiteDriving-v0", "env_kwargs": None, "hyperparams": None, "gym_packages": []}
+
+
+def run_with(folder, text):
+    path = folder / "visual_td3" / "LiteDriving-v0_1" / "LiteDriving-v0" / "args.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return path
+
+
+def test_args_are_read_as_rl_zoo_writes_them(tmp_path):
+    args = {**ARGS, "env_kwargs": {"n_cars": 2, "maps": ("a", "b")}, "hyperparams": {"policy_kwargs": {"f": nn.ReLU}}}
+    path = run_with(tmp_path, yaml.dump(OrderedDict(sorted(args.items()))))
+    assert "python/object/apply:collections.OrderedDict" in path.read_text()
+    assert read_args(path) == {**args, "hyperparams": {"policy_kwargs": {"f": "torch.nn.modules.activation.ReLU"}}}
+
+
+@pytest.mark.parametrize(
+    "tagged",
+    [
+        "env: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{canary}]]",
+        "extra: !!python/object/apply:os.system ['touch {canary}']",
+        "env_kwargs: {{a: [!!python/object/apply:subprocess.call [[touch, {canary}]]]}}",
+        "extra: !!python/object/new:type {{args: [x, !!python/tuple [], {{}}], state: {{}}}}",
+        "extra: !!python/module:antigravity",
+        "? !!python/object/apply:os.system ['touch {canary}']\n: 1",
+    ],
+)
+def test_a_python_object_in_args_is_refused_and_not_made(tmp_path, capsys, tagged):
+    canary = tmp_path / "canary"
+    text = "algo: visual_td3\nenv_kwargs: null\nenv: LiteDriving-v0\n"
+    path = run_with(tmp_path, text + tagged.format(canary=canary) + "\n")
+    for arguments in ([str(path.parents[1])], ["-f", str(tmp_path), "--env", "LiteDriving-v0"]):
+        (path.parents[1] / "LiteDriving-v0.zip").touch()
+        assert main(["evaluate", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Only plain values are read from args.yml" in line
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[1, 2]", "holds a list: expected the flags"),
+        ("algo: [a]\nenv: LiteDriving-v0", "algo is ['a']: expected text"),
+        ("algo: visual_td3", "env is None: expected text"),
+        ("algo: a\nenv: b\nenv_kwargs: 3", "env_kwargs is 3: expected a mapping"),
+        ("algo: a\nenv: b\nenv_kwargs: {1: 2}", "env_kwargs is {1: 2}: expected a mapping"),
+        ("algo: {a: 1", "is refused: while parsing"),
+        ("a: " + "[" * 5_000, "is refused: "),
+        ("\x00", "is refused: "),
+    ],
+)
+def test_what_is_not_the_flags_of_a_training_is_one_line(tmp_path, capsys, text, reason):
+    path = run_with(tmp_path, text)
+    assert main(["evaluate", str(path.parents[1])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
