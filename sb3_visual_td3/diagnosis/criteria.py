@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
 from sb3_visual_td3.diagnosis.cause_checks import no_sure_cause
 from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
 from sb3_visual_td3.diagnosis.checks import Check, Measurement
@@ -64,15 +64,15 @@ _EXPECTED: dict[str, tuple[type, ...]] = {
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     """Return the built-in criteria, with what ``path`` changes or adds.
 
-    :param path: a YAML file of the built-in file's form; None for the built-in ones alone.
-    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is no such YAML; the
-        message names the key and the file.
-    :raises OSError: if ``path`` cannot be read.
+    :param path: a YAML or JSON file of the built-in file's form; None for the built-in ones alone.
+    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not such a mapping, too large
+        or too deep; the message names the key and the file.
+    :raises OSError: if ``path`` is not a regular file or cannot be read.
     """
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
-    criteria = _merge({}, _parse(built_in, _BUILT_IN), _BUILT_IN)
+    criteria = _merge({}, _entries(parse_mapping(built_in, _BUILT_IN), _BUILT_IN), _BUILT_IN)
     if path is not None:
-        criteria = _merge(criteria, _parse(_read(path), str(path)), str(path))
+        criteria = _merge(criteria, _entries(read_mapping(path), str(path)), str(path))
     return tuple(criteria.values())
 
 
@@ -211,25 +211,13 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
     return measured._replace(status=Status.UNKNOWN, detail=detail)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file ({error.reason})") from error
-
-
-def _parse(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{name}: expected a mapping with the keys format_version and criteria")
+def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str, Any]]:
     for key in content:
         if key not in {"format_version", "criteria"}:
-            raise ValueError(f"{name}: unknown key {key!r}; expected format_version and criteria")
+            raise ValueError(f"{name}: unknown key {shown(key)}; expected format_version and criteria")
     if content.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{name}: format_version is {content.get('format_version')!r}; expected {FORMAT_VERSION}")
+        version = shown(content.get("format_version"))
+        raise ValueError(f"{name}: format_version is {version}; expected {FORMAT_VERSION}")
     criteria = content.get("criteria") or {}
     if not isinstance(criteria, dict) or not all(isinstance(entry, dict) for entry in criteria.values()):
         raise ValueError(f"{name}: 'criteria' must map each criterion's id to its keys")
@@ -239,7 +227,7 @@ def _parse(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
 def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Criterion]:
     merged = dict(known)
     for identifier, entry in entries.items():
-        where = f"{name}: criterion {identifier!r}"
+        where = f"{name}: criterion {shown(identifier)}"
         values = {key: _checked(key, value, where) for key, value in entry.items()}
         if identifier in merged:
             merged[identifier] = replace(merged[identifier], **values)
@@ -254,18 +242,16 @@ def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, An
 
 def _checked(key: str, value: Any, where: str) -> Any:
     if key not in _KEYS:
-        raise ValueError(f"{where}: unknown key {key!r}; expected one of {', '.join(_KEYS)}")
-    expected = _EXPECTED[key]
-    is_of_type = isinstance(value, expected) and (bool in expected or not isinstance(value, bool))
-    if not is_of_type:
-        wanted = " or ".join("none" if t is type(None) else t.__name__ for t in expected)
-        raise ValueError(f"{where}: {key} is {value!r}; expected {wanted}")
+        raise ValueError(f"{where}: unknown key {shown(key)}; expected one of {', '.join(_KEYS)}")
+    require_type(value, _EXPECTED[key], f"{where}: {key}")
     if key == "kind" and value not in CHECKS:
-        raise ValueError(f"{where}: unknown kind {value!r}; expected one of {', '.join(CHECKS)}")
+        raise ValueError(f"{where}: unknown kind {shown(value)}; expected one of {', '.join(CHECKS)}")
     if key == "tags":
         if not all(isinstance(tag, str) for tag in value):
-            raise ValueError(f"{where}: tags is {value!r}; expected a list of names")
+            raise ValueError(f"{where}: tags is {shown(value)}; expected a list of names")
         return tuple(value)
+    if key == "min_points" and value < 1:
+        raise ValueError(f"{where}: min_points is {value}; expected 1 or more")
     return float(value) if key == "threshold" and value is not None else value
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto import event_pb2, types_pb2
 
+from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.report.records import FOOTER_BYTES, FRAME_BYTES, DamagedRecordError, read_records
 
 OnBytes = Callable[[int], None]
@@ -95,7 +96,7 @@ class EventFile:
         """Return whether the last record that was read still stands where it stood."""
         if not self._n_whole:
             return True
-        with self.path.open("rb", buffering=0) as stream:
+        with open_regular(self.path) as stream:
             stream.seek(self._offset - FOOTER_BYTES - len(self._fingerprint))
             return stream.read(len(self._fingerprint)) == self._fingerprint
 

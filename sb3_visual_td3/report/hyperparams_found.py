@@ -9,9 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sb3_visual_td3.common.input_files import parse_mapping, plain_mapping, plain_value, read_mapping
 from sb3_visual_td3.common.literals import python_literal
+from sb3_visual_td3.report.console import one_line
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
-from sb3_visual_td3.report.settings_file import parse_mapping, plain_mapping, read_mapping
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 HELP = (
@@ -156,7 +157,7 @@ def given_settings(path: Path) -> Layer:
     """
     content = read_mapping(path)
     if "format_version" in content and "algo" in content:
-        return _of_manifest(RunManifest.read(path), path.name)
+        return _of_manifest(RunManifest.of(content, str(path)), path.name)
     if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):
         raise ValueError(
             f"{path}: expected names and values, such as 'tau: 0.005'; of a file with a block for each environment, "
@@ -184,7 +185,7 @@ def run_settings(
         try:
             told.append(read())
         except (ValueError, OSError) as error:
-            notes.append(f"the settings in {source} were left aside: {' '.join(str(error).split())}")
+            notes.append(f"the settings in {source} were left aside: {one_line(error)}")
     return RunSettings(tuple(told), _defaults(RunSettings(tuple(told)))), tuple(notes)
 
 
@@ -236,7 +237,7 @@ def _known_defaults() -> dict[str, Any]:
 
 def _literal_or_text(code: str) -> Any:
     try:
-        return python_literal(code)
+        return plain_value(python_literal(code), "a literal")
     except ValueError:
         return code
 

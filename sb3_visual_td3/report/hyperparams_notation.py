@@ -11,11 +11,11 @@ from importlib import resources
 from typing import Any, Literal
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import parse_mapping
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.hyperparams_found import RunSettings
-from sb3_visual_td3.report.settings_file import parse_mapping
 
 EVENT_FILE = "event file"
 SB3_LEARNING_RATE = "train/learning_rate"

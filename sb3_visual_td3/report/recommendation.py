@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import parse_mapping
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
@@ -22,7 +23,6 @@ from sb3_visual_td3.report.hyperparams_notation import (
     reference_table,
     told,
 )
-from sb3_visual_td3.report.settings_file import parse_mapping
 
 ACT_FROM = 0.5
 """Confidence of a cause from which settings are recommended for it."""

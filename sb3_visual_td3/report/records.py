@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
+from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.report.checksums import masked_crc32c
 
 MAX_RECORD_BYTES = 1 << 30
@@ -60,7 +61,7 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[list
     :raises DamagedRecordError: after the last whole record, where the file does not end with one.
     :raises OSError: if the file cannot be read.
     """
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         stream.seek(offset)
         buffer, n_wanted = b"", READ_BYTES
         while True:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import parse_mapping, read_mapping
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
-from sb3_visual_td3.report.settings_file import parse_mapping, read_mapping
 
 HELP = (
     "YAML file that says what the names in the event files mean, a line each: 'THEIRS: OURS', for example "

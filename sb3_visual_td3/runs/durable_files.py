@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.input_files import open_regular
+
 _READ_BYTES = 1 << 20
 
 
@@ -83,7 +85,7 @@ def digest_of(path: Path) -> FileDigest:
     digest = hashlib.sha256()
     n_bytes = 0
     buffer = memoryview(bytearray(_READ_BYTES))
-    with open(path, "rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         while n_read := stream.readinto(buffer):
             digest.update(buffer[:n_read])
             n_bytes += n_read
@@ -99,7 +101,7 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
     :return: whether the file had that many
     """
     rest = target
-    with open(path, "rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         stream.seek(offset)
         while rest:
             n_read = stream.readinto(rest)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
+from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.runs.durable_files import sync_file
 
 
@@ -77,13 +78,13 @@ def _path_of(name: str, folders: list[Path]) -> Path:
     return path
 
 
-def _opened(path: Path, n_bytes: int) -> BinaryIO:
+def _opened(path: Path, n_bytes: int) -> FileIO:
     if not path.is_file():
         raise ValueError(f"{path} is missing, it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
     if n_there < n_bytes:
         raise ValueError(f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced")
     try:
-        return open(path, "r+b", buffering=0)
+        return open_regular(path, os.O_RDWR)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror})") from error

@@ -6,9 +6,11 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
+
+from sb3_visual_td3.common.input_files import MAX_SHOWN_CHARACTERS, read_mapping, require_type, shown
 
 FORMAT_VERSION = 1
 FILE_NAME = "run.json"
@@ -83,27 +85,66 @@ class RunManifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunManifest:
-        """Read a manifest.
+        """Read a manifest; the type of every value is checked here, and nowhere else.
 
-        :raises ValueError: if it is no JSON object, of an unknown format_version, or has an unknown or
-            missing key; the message names the file.
-        :raises OSError: if it cannot be read.
+        :raises ValueError: if it is not a JSON object, is too large or too deep, of an unknown format_version, or has
+            an unknown or missing key or a value of the wrong type; the message names the file and the key.
+        :raises OSError: if it is not a regular file or cannot be read.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not a JSON file ({error})") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-        if content.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path}: format_version is {content.get('format_version')!r}; this version reads {FORMAT_VERSION}"
-            )
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(content.keys() - known)
-        if unknown:
-            raise ValueError(f"{path}: unknown keys {', '.join(unknown)}")
-        try:
-            return cls(**cast("dict[str, Any]", content))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        return cls.of(read_mapping(Path(path)), str(path))
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], name: str) -> RunManifest:
+        """Return the manifest that a file holds.
+
+        :param content: plain values by key, as they were read.
+        :param name: of the file, for the message.
+        :raises ValueError: as :meth:`read`.
+        """
+        _check(content, name)
+        return cls(**content)
+
+
+_NONE = type(None)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "algo": (str,),
+    "env_id": (str,),
+    "seed": (int, _NONE),
+    "n_timesteps": (int, float, _NONE),
+    "hyperparams": (dict,),
+    "encoder": (str, _NONE),
+    "groups": (list,),
+    "reward_is_normalized": (bool, _NONE),
+    "versions": (dict,),
+    "git": (dict, _NONE),
+    "machine": (dict,),
+    "command": (list,),
+    "started": (str, _NONE),
+    "finished": (str, _NONE),
+    "event_dir": (str, _NONE),
+    "format_version": (int,),
+}
+_TEXTS_INSIDE = ("groups", "command", "versions")
+
+
+def _check(content: Mapping[str, Any], name: str) -> None:
+    """Refuse what is not the content of a run.json of this version."""
+    if content.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}"
+        )
+    unknown = sorted(content.keys() - _TYPES.keys())
+    if unknown:
+        raise ValueError(f"{name}: unknown keys {', '.join(unknown)[:MAX_SHOWN_CHARACTERS]}")
+    missing = [key for key in ("algo", "env_id") if key not in content]
+    if missing:
+        raise ValueError(f"{name}: missing {', '.join(missing)}")
+    for key, value in content.items():
+        require_type(value, _TYPES[key], f"{name}: {key}")
+        if key in _TEXTS_INSIDE:
+            for text in value.values() if isinstance(value, dict) else value:
+                require_type(text, (str,), f"{name}: a value in {key}")
+    if content.get("encoder") not in (None, *get_args(EncoderKind)):
+        raise ValueError(f"{name}: encoder is {shown(content['encoder'])}; expected 'separate', 'shared' or None")
+    if "\0" in (content.get("event_dir") or ""):
+        raise ValueError(f"{name}: event_dir is {shown(content['event_dir'])}; expected the name of a folder")

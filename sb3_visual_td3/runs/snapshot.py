@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.common.arrays import AnyArray
+from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.runs.chunked_array import ChunkedArray
 from sb3_visual_td3.runs.durable_files import bytes_of, digest_of, read_fully, sync_folder, write_durably
 from sb3_visual_td3.runs.object_store import ObjectStore
@@ -63,7 +64,8 @@ def read_record(folder: Path) -> SnapshotRecord:
     :raises SnapshotError: if it is missing, damaged, foreign or cannot be read
     """
     try:
-        return SnapshotRecord.from_bytes((folder / RECORD_NAME).read_bytes())
+        with open_regular(folder / RECORD_NAME) as stream:
+            return SnapshotRecord.from_bytes(stream.read())
     except (FileNotFoundError, NotADirectoryError):
         raise SnapshotError(f"it is no snapshot: {RECORD_NAME} is missing") from None
     except OSError as error:

@@ -183,10 +183,13 @@ def test_a_run_json_too_deep_or_too_large_for_settings_is_left_aside() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100):
         deep = {"a": deep}
-    for hyperparams in ({"tau": 0.005, "deep": deep}, {"many": list(range(20_000))}):
+    for hyperparams, why in (
+        ({"tau": 0.005, "deep": deep}, "run.json: 'deep': nested deeper than 16"),
+        ({"many": list(range(20_000))}, "run.json: 'many': more than 10,000 values"),
+    ):
         found, (note,) = run_settings(None, RunManifest("TD3", "e", hyperparams=hyperparams), None)
         assert found.told == ()
-        assert note.startswith("the settings in run.json were left aside: run.json: more than 10,000 values")
+        assert note.startswith(f"the settings in run.json were left aside: {why}")
 
 
 def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,6 +266,71 @@ def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp
     assert judge(tmp_path / "alone.tfevents") == 2
 
 
+@pytest.mark.parametrize("flag", ["--criteria", "--tags", "--hyperparams"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_a_file_of_the_command_line_that_is_not_a_regular_file_is_exit_2_and_one_line(
+    judge: Report, tmp_path: Path, flag: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    given = tmp_path / "given.yml"
+    {"fifo": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](given)
+    assert judge(tmp_path / "run", flag, given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "given.yml: " in line
+
+
+def test_optional_files_that_are_not_regular_files_are_noted_and_the_run_is_judged(
+    judge: Report, tmp_path: Path
+) -> None:
+    write_events(healthy(), tmp_path / "Env_1" / "tb")
+    (tmp_path / "Env_1" / "Env").mkdir()
+    (tmp_path / "Env_1" / "Env" / "args.yml").write_text("algo: td3")
+    for optional in (tmp_path / "Env_1" / "tb" / "run.json", tmp_path / "Env_1" / "Env" / "config.yml"):
+        os.mkfifo(optional)
+    assert judge(tmp_path / "Env_1" / "tb") == 0
+    assert [note.split(":")[0] for note in notes(tmp_path)] == [
+        "run.json was left aside",
+        "the settings in rl-zoo's config.yml were left aside",
+    ]
+    assert all("a FIFO" in note for note in notes(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["run/tb", "run"])
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"format_version": 1, "algo": 3, "env_id": "e"}', "\0"])
+def test_a_damaged_run_json_is_noted_where_it_may_belong_to_the_run(
+    judge: Report, tmp_path: Path, where: str, content: str
+) -> None:
+    write_events(healthy(), tmp_path / "run" / "tb")
+    (tmp_path / where / "run.json").write_text(content)
+    assert judge(tmp_path / "run" / "tb") == 0
+    (note,) = notes(tmp_path)
+    assert note.startswith(f"run.json was left aside: {tmp_path / where / 'run.json'}: ")
+
+
+@pytest.mark.parametrize("event_dir", ["x" * 5000, "loop/x", "../" * 3000])
+def test_an_event_dir_that_leads_nowhere_is_that_of_another_run(judge: Report, tmp_path: Path, event_dir: str) -> None:
+    write_events(healthy(), tmp_path / "run" / "tb")
+    (tmp_path / "run" / "loop").symlink_to("loop")
+    manifest = {"format_version": 1, "algo": "a", "env_id": "b", "event_dir": event_dir}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    assert judge(tmp_path / "run" / "tb") == 0
+
+
+def test_folders_that_are_nested_too_deeply_are_exit_2_and_one_line(
+    judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "runs" / "a")
+    assert judge(tmp_path / "runs") == 0
+    capsys.readouterr()
+    deep = tmp_path / "runs"
+    for _ in range(1500):
+        deep /= "d"
+        os.mkdir(deep)
+    assert judge(tmp_path / "runs") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nested deeper than 64 levels" in line
+
+
 def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(
     judge: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

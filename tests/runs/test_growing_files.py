@@ -110,14 +110,14 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_touched(
         append(path, "one")
     known = lengths(tmp_path, files)
     append(files[0], "more")
-    real = open
+    real = os.open
 
-    def refuse(path: Path, mode: str, **kwargs: int) -> object:
+    def refuse(path: Path, *arguments: int) -> int:
         if path == files[1]:
             raise PermissionError(13, "Permission denied")
-        return real(path, mode, **kwargs)
+        return real(path, *arguments)
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ValueError, match=r"b.csv cannot be written \(Permission denied\)"):
         cut_back(tmp_path, known)
     monkeypatch.undo()

@@ -48,8 +48,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         ('{"format_version": 1, "algo": "a"}', "env_id"),
         ('{"format_version": 1, "algo": "a", "env_id": "b", "colour": 1}', "unknown keys colour"),
         ('{"format_version": 1, "algo": "a", "env_id": "b", "encoder": "both"}', "encoder is 'both'"),
-        ("[]", "expected a JSON object"),
-        ("{", "not a JSON file"),
+        ("[]", "expected a mapping"),
+        ("{", "not valid JSON"),
     ],
 )
 def test_what_is_no_manifest_is_refused_with_its_file_and_reason(tmp_path: Path, content: str, reason: str) -> None:
@@ -64,3 +64,48 @@ def test_reading_a_manifest_needs_no_torch() -> None:
     code = "import sys, sb3_visual_td3.runs.manifest; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+WRONG = [None, True, 1, -1.5, "text", "", [], [1], ["a"], {}, {"a": 1}, {"a": "b"}, {"a": None}]
+RIGHT = {
+    "algo": ["text", ""],
+    "env_id": ["text", ""],
+    "seed": [None, 1],
+    "n_timesteps": [None, 1, -1.5],
+    "hyperparams": [{}, {"a": 1}, {"a": "b"}, {"a": None}],
+    "encoder": [None],
+    "groups": [[], ["a"]],
+    "reward_is_normalized": [None, True],
+    "versions": [{}, {"a": "b"}],
+    "git": [None, {}, {"a": 1}, {"a": "b"}, {"a": None}],
+    "machine": [{}, {"a": 1}, {"a": "b"}, {"a": None}],
+    "command": [[], ["a"]],
+    "started": [None, "text", ""],
+    "finished": [None, "text", ""],
+    "event_dir": [None, "text", ""],
+    "format_version": [1],
+}
+
+
+@pytest.mark.parametrize("key", RIGHT)
+def test_a_value_of_the_wrong_type_is_refused_with_the_file_and_the_key(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "run.json"
+    MANIFEST.write(path)
+    content = json.loads(path.read_text())
+    assert content.keys() == RIGHT.keys()
+    for value in WRONG:
+        path.write_text(json.dumps({**content, key: value}))
+        if any(type(right) is type(value) and right == value for right in RIGHT[key]):
+            RunManifest.read(path)
+            continue
+        with pytest.raises(ValueError, match=rf"run\.json: .*{key}.* is ") as refused:
+            RunManifest.read(path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "[" * 400 + "]" * 400, '{"a":' * 50 + "1" + "}" * 50])
+def test_a_manifest_that_is_nested_deeply_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"format_version": 1, "algo": "a", "env_id": "b", "hyperparams": {"x": ' + value + "}}")
+    with pytest.raises(ValueError, match=r"run\.json: .*nested"):
+        RunManifest.read(path)

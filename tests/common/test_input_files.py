@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sb3_visual_td3.report.settings_file import MAX_BYTES, parse_mapping, read_mapping
+from sb3_visual_td3.common.input_files import (
+    MAX_BYTES,
+    NotRegularFileError,
+    open_regular,
+    parse_mapping,
+    read_mapping,
+    read_text,
+    require_regular,
+    require_type,
+)
 
 
 def test_what_rl_zoo_dumps_comes_back(tmp_path: Path) -> None:
@@ -117,3 +129,87 @@ def test_a_large_or_binary_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not a text file"):
         read_mapping(path)
+
+
+def make_socket(path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.close()
+
+
+OTHER_KINDS: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a link to a FIFO": lambda path: (os.mkfifo(path.with_name("fifo")), path.symlink_to("fifo")),
+    "a socket": make_socket,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+@pytest.mark.parametrize("read", [open_regular, require_regular, read_text, read_mapping])
+def test_what_is_not_a_regular_file_is_refused_without_waiting_for_it(
+    tmp_path: Path, kind: str, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket has at most 107 characters
+    path = Path("in.yml")
+    OTHER_KINDS[kind](path)
+    with pytest.raises(OSError, match=r"Is a directory|expected a regular file") as refused:
+        read(path)
+    assert refused.value.filename == "in.yml"
+    assert isinstance(refused.value, NotRegularFileError if kind != "a folder" else IsADirectoryError)
+
+
+def test_a_file_that_is_replaced_by_a_fifo_before_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "in.yml")
+    (tmp_path / "before").touch()
+    before = os.stat(tmp_path / "before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda _path: before)
+        with pytest.raises(NotRegularFileError, match="a FIFO"):
+            open_regular(tmp_path / "in.yml")
+
+
+def test_a_regular_file_is_opened_to_read_or_to_change_through_links_too(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").symlink_to("a")
+    with open_regular(tmp_path / "b", os.O_RDWR) as stream:
+        assert stream.read() == b"one"
+        stream.truncate(2)
+    with open_regular(tmp_path / "a") as stream:
+        assert stream.read() == b"on"
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "c")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc here")
+def test_a_file_whose_size_says_0_is_read_no_further_than_allowed() -> None:
+    assert os.stat("/proc/self/maps").st_size == 0
+    assert read_text("/proc/self/maps").count("\n") > 5
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        read_text("/proc/self/maps", max_bytes=100)
+
+
+def test_half_a_surrogate_pair_is_replaced_because_no_report_could_be_written_with_it(tmp_path: Path) -> None:
+    (tmp_path / "h.json").write_text('{"a\\ud800": "b\\udfff", "c": "\\ud83d\\ude97"}')
+    assert read_mapping(tmp_path / "h.json") == {"a?": "b?", "c": "\U0001f697"}
+
+
+def test_too_many_values_and_too_deep_ones_name_their_key() -> None:
+    with pytest.raises(ValueError, match=r"^h\.yml: refused: more than 10,000 values"):
+        parse_mapping("a:\n" + "- 1\n" * 20_000, "h.yml")
+    with pytest.raises(ValueError, match=r"^h\.json: 'many': more than 10,000 values"):
+        parse_mapping('{"one": 1, "many": [' + "1," * 20_000 + "1]}", "h.json", is_json=True)
+    with pytest.raises(ValueError, match=r"^h\.json: 'deep': nested deeper than 16"):
+        parse_mapping('{"one": 1, "deep": ' + "[" * 100 + "]" * 100 + "}", "h.json", is_json=True)
+
+
+def test_a_bool_is_not_an_int_and_long_values_are_cut_in_messages() -> None:
+    require_type(True, (bool,), "f: k")
+    require_type(None, (int, type(None)), "f: k")
+    with pytest.raises(ValueError, match=r"^f: k is True; expected int or none$"):
+        require_type(True, (int, type(None)), "f: k")
+    with pytest.raises(ValueError, match=r"^f: k is '.{76}\.\.\.; expected int$"):
+        require_type("x" * 10**6, (int,), "f: k")
