@@ -6,7 +6,7 @@ LiteDriving-v0 for the algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -22,7 +22,16 @@ from sb3_visual_td3 import VisualTD3
 
 ENV = "LiteDriving-v0"
 BATCH_SIZE, STEPS_PER_UPDATE = 128, 2
-_OF_THE_ZOO = ("policy", "normalize", "callback", "n_timesteps", "noise_type", "noise_std")
+_OF_THE_ZOO = (
+    "policy",
+    "normalize",
+    "callback",
+    "n_timesteps",
+    "noise_type",
+    "noise_std",
+    "env_wrapper",
+    "frame_stack",
+)
 """Keys of a hyperparameter file that are not arguments of the algorithm."""
 
 
@@ -89,17 +98,22 @@ TRIED = {
 ARMS = {"visual": _visual(), **ABLATIONS, **STOCK, **TRIED}
 
 
-def block_of(arm: Arm) -> dict[str, Any]:
-    """:return: the arm's hyperparameters as the zoo reads them, with its changes"""
+def block_of(arm: Arm, name: str = ENV) -> dict[str, Any]:
+    """:return: the arm's hyperparameters of this name as the zoo reads them, with its changes"""
     text = files("sb3_visual_td3.zoo_configs").joinpath(f"{arm.zoo_name}.yml").read_text(encoding="utf-8")
-    return {**yaml.safe_load(text)[ENV], **arm.changes}
+    return {**yaml.safe_load(text)[name], **arm.changes}
+
+
+def constructor_arguments(block: Mapping[str, Any], action_dim: int) -> dict[str, Any]:
+    """:return: what an algorithm's constructor takes of a block: all but what the zoo makes of it before"""
+    arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
+    if block.get("noise_type") == "normal":
+        arguments["action_noise"] = NormalActionNoise(np.zeros(action_dim), np.full(action_dim, block["noise_std"]))
+    return arguments
 
 
 def arguments_of(arm: Arm) -> dict[str, Any]:
     """:return: what the algorithm's constructor is called with, but for environment, seed and device"""
-    block = block_of(arm)
-    arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
-    if block.get("noise_type") == "normal":
-        arguments["action_noise"] = NormalActionNoise(np.zeros(2), np.full(2, block["noise_std"]))
     same_for_all = {"batch_size": BATCH_SIZE, "train_freq": STEPS_PER_UPDATE, "gradient_steps": 1}
-    return {**arguments, **{key: arm.changes.get(key, value) for key, value in same_for_all.items()}}
+    own = {key: arm.changes.get(key, value) for key, value in same_for_all.items()}
+    return {**constructor_arguments(block_of(arm), action_dim=2), **own}

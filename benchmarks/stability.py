@@ -20,7 +20,6 @@ processor since the run began, evaluations included. `q1` is the first critic's 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,8 @@ import torch as th
 from learning import driver_of, examine, learner, summary
 from learning_arms import ARMS as LEARNING_ARMS
 from learning_arms import ENV, WORLDS, Arm
-from stability_table import COLUMNS, Row, finished, read, table, with_table
+from result_rows import Row, add, drop, read
+from stability_table import COLUMNS, finished, table, with_table
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -244,7 +244,7 @@ class Watcher(BaseCallback):
                 "minutes": round((time.process_time() - self._begin) / 60, 1),
                 "q1": round(q1, 4),
             }
-            write([row], self._output, "a")
+            add(row, self._output, COLUMNS)
 
 
 @th.no_grad()
@@ -257,24 +257,13 @@ def mean_q1(model: VisualTD3) -> float:
     return float(model.critic.q1_forward(batch.observations, batch.actions).mean())
 
 
-def write(rows: Sequence[Row], output: Path, mode: str) -> None:
-    """Write rows into the results (mode ``"w"``), or add them (``"a"``)."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    must_begin = mode == "w" or not output.is_file()
-    with output.open(mode, newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if must_begin:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def run(arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int) -> None:
     """Make one run and add its rows to the results, in place of those that an interrupted one left."""
-    others = [row for row in read(output) if (row["arm"], row["seed"]) != (arm, seed)]
-    write(others, output, "w")
+    key = {"arm": arm, "seed": seed}
+    drop(key, output, COLUMNS)
     model = learner(ARMS[arm], replace(WORLDS[WORLD], n_timesteps=n_timesteps), seed, "cpu")
     assert isinstance(model, VisualTD3)
-    model.learn(n_timesteps, callback=Watcher({"arm": arm, "seed": seed}, output, eval_freq))
+    model.learn(n_timesteps, callback=Watcher(key, output, eval_freq))
 
 
 def main() -> None:

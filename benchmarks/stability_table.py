@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_rows import Row
 
-Row = dict[str, Any]
-"""A line of the results, by the names of its columns."""
 COLUMNS = ("arm", "seed", "step", "policy", "episodes", "driven_to_the_end", "distance_m", "return", "minutes", "q1")
 BEGIN = "<!-- python benchmarks/stability.py --table --page benchmarks/README.md -->"
 END = "<!-- end of the table -->"
@@ -21,19 +18,6 @@ REACHED, FALLEN = 0.9, 0.8
 """Shares of a run's best return: from where on it has learnt, and below which it has fallen."""
 DRIVES_WELL = 0.95
 """Share of the examination's episodes."""
-
-
-def read(path: Path) -> list[Row]:
-    """:return: the rows of a results file, oldest first; none where there is no file"""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [_typed(row) for row in csv.DictReader(file)]
-
-
-def _typed(row: dict[str, str]) -> Row:
-    kinds = {"arm": str, "policy": str, "seed": int, "step": int, "episodes": int}
-    return {column: kinds.get(column, float)(value) for column, value in row.items()}
 
 
 def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:

@@ -11,7 +11,8 @@ import stability
 import torch as th
 from learning import learner
 from learning_arms import WORLDS, arguments_of
-from stability_table import BEGIN, END, Row, falls, finished, q_at, read, summary_of, table, with_table
+from result_rows import Row, add, drop, read, write
+from stability_table import BEGIN, COLUMNS, END, falls, finished, q_at, summary_of, table, with_table
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_visual_td3 import VisualTD3
@@ -69,12 +70,19 @@ def test_a_run_is_unfinished_until_each_of_its_policies_was_examined() -> None:
     assert finished(rows) == set()
 
 
-def test_rows_come_back_from_the_file_as_they_were_written(tmp_path: Path) -> None:
-    rows = rows_of_a_run([1.5, 2.0], examined=0.5)
-    stability.write(rows[:1], tmp_path / "made" / "rows.csv", "a")
-    stability.write(rows[1:], tmp_path / "made" / "rows.csv", "a")
-    assert read(tmp_path / "made" / "rows.csv") == rows
-    assert read(tmp_path / "none.csv") == []
+def test_rows_come_back_from_the_file_as_they_were_added(tmp_path: Path) -> None:
+    rows, path = rows_of_a_run([1.5, 2.0], examined=0.5), tmp_path / "made" / "rows.csv"
+    assert read(path) == []
+    for row in rows:
+        add(row, path, COLUMNS)
+    assert read(path) == rows
+
+
+def test_the_rows_of_an_interrupted_run_are_dropped_and_no_others(tmp_path: Path) -> None:
+    interrupted, other = rows_of_a_run([1.0], examined=None), rows_of_a_run([1.0], examined=None, seed=1)
+    write([*interrupted, *other], tmp_path / "rows.csv", COLUMNS)
+    drop({"arm": "visual", "seed": 0}, tmp_path / "rows.csv", COLUMNS)
+    assert read(tmp_path / "rows.csv") == other
 
 
 def test_a_page_gets_the_new_table_in_the_place_of_the_old_one() -> None:
