@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_visual_td3.buffers.frame_index import Flags, n_step_windows
-from sb3_visual_td3.buffers.frame_spaces import frame_stacks_of, parts_of
+from sb3_visual_td3.buffers.frame_spaces import frame_stacks_of
 from sb3_visual_td3.buffers.memory import require_memory
 from sb3_visual_td3.buffers.observation_store import (
     AFTER,
@@ -27,6 +27,7 @@ from sb3_visual_td3.buffers.observation_store import (
 from sb3_visual_td3.buffers.pair_store import PairStore
 from sb3_visual_td3.buffers.stack_store import StackStore
 from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.pictures import parts_of
 from sb3_visual_td3.common.same_settings import require_same_settings
 
 Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -42,8 +43,9 @@ class FrameReplayBuffer(ReplayBuffer):
     Stable-Baselines3 takes 56.5 GB; an episode adds one frame, so episodes of 10 steps make it 10 % more.
 
     Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, place and meaning, and the
-    same seed samples the same transitions. In a Dict, each uint8 image whose channels ``frame_stack`` divides is a
-    stack; other images are frames as a whole, and all else is stored as it is.
+    same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] whose channels ``frame_stack``
+    divides is a stack; other images are frames as a whole, and all else (a mask of zeros and ones, say) is stored as it
+    is.
 
     With ``n_steps`` above 1 rewards are summed over a window that ends with its episode, at the newest transition, and
     where the data do not continue: where an observation is not the one stored last (a second ``learn()``, another
@@ -242,6 +244,7 @@ class FrameReplayBuffer(ReplayBuffer):
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
         require_same_settings(state.get("settings", {}), self._settings(), "This FrameReplayBuffer")
+        self._keep_masks_as_they_were_saved(state["stores"])
         if self._is_allocated:
             self.reset()
             self._make_columns(self.buffer_size)
@@ -254,6 +257,18 @@ class FrameReplayBuffer(ReplayBuffer):
             for key, store in self._stores.items():
                 store.set_state(state["stores"][key])
         self.pos, self.full = state["pos"], state["full"]
+
+    def _keep_masks_as_they_were_saved(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Earlier versions stored every uint8 array with three axes as frames, masks and other grids too."""
+        for key, kept in stores.items():
+            store = self._stores[key]
+            if isinstance(store, PairStore) and "frames" in kept:
+                channels, height, width = store.shape[2:]
+                frame_stack = self.frame_stack if channels % self.frame_stack == 0 else 1
+                as_frames = StackStore((channels, height, width), frame_stack, self.buffer_size, self.n_envs)
+                if self._is_allocated:
+                    as_frames.allocate()
+                self._stores[key] = as_frames
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         names = ("actions", "rewards", "dones", "timeouts", "segment_ends")

@@ -6,10 +6,13 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.types import Points, WatchedModel
 from sb3_visual_td3.health.camera_monitor import CameraMonitor
 from sb3_visual_td3.health.finite_monitor import FiniteMonitor
@@ -19,6 +22,12 @@ from sb3_visual_td3.health.reward_monitor import RewardMonitor
 from sb3_visual_td3.health.stock_watch import StockWatch
 
 Reader = Literal["means", "points"]
+
+
+def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
+    """:return: the pictures that a policy sees, by key, of stock policies too"""
+    is_flat = issubclass(model.policy.features_extractor_class, FlattenExtractor)  # it reads no pictures
+    return pictures_in(model.observation_space, is_scaled=not model.policy.normalize_images and not is_flat)
 
 
 class HealthWatch:
@@ -43,7 +52,7 @@ class HealthWatch:
         self.monitor = GradientMonitor(sample_freq)
         self.monitor.probe = NetworkProbe(model)
         self.finite = FiniteMonitor()
-        self._camera = CameraMonitor(sample_freq)
+        self._camera = CameraMonitor(sample_freq, pictures_seen_by(model))
         self._rewards = RewardMonitor(sample_freq)
         self._last_seen = -1
         self.readers: list[Reader] = []

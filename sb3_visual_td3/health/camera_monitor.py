@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch as th
+from gymnasium import spaces
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last, is_picture
 from sb3_visual_td3.common.types import Points
 from sb3_visual_td3.health.frames import frame_change, frame_std
 
-UInt8Array = npt.NDArray[np.uint8]
-Observed = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]
+Images = npt.NDArray[Any]
+Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 
 class CameraMonitor:
@@ -24,15 +26,19 @@ class CameraMonitor:
     episode counts: a frozen camera is frozen across resets, a car that stands still is not.
 
     :param sample_freq: how many steps lie between two points
+    :param pictures: the pictures among the observations, by key, as
+        :func:`~sb3_visual_td3.common.pictures.pictures_in` finds them; None takes every uint8 array
+        ``(n_envs, channels, height, width)`` for one
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
-    def __init__(self, sample_freq: int = 10) -> None:
+    def __init__(self, sample_freq: int = 10, pictures: Mapping[str, spaces.Box] | None = None) -> None:
         if sample_freq < 1:
             raise ValueError(f"sample_freq={sample_freq}: expected a number of steps >= 1")
         self.sample_freq = sample_freq
-        self._previous: list[UInt8Array] = []
-        self._unseen: list[list[UInt8Array]] = []
+        self._grey_levels = None if pictures is None else _grey_levels(pictures)
+        self._previous: list[Images] = []
+        self._unseen: list[list[Images]] = []
         self._changes: list[float] = []
         self._points: dict[str, list[tuple[int, float]]] = {}
         self._unread: dict[str, list[float]] = {}
@@ -40,18 +46,25 @@ class CameraMonitor:
     def see(self, observations: Observed, n_updates: int) -> None:
         """Take one step of the environments.
 
-        :param observations: what they gave, ``(n_envs, channels, height, width)`` uint8 or a dict with such images;
-            all else is not looked at
+        :param observations: what they gave, ``(n_envs, channels, height, width)`` or a dict with such images; what is
+            no picture is not looked at
         :param n_updates: updates made so far, for the points
         """
         # An environment may write its next frame into the array that it gave.
-        self._unseen.append([image.copy() for image in images_in(observations)])
+        self._unseen.append([image.copy() for image in self._images_in(observations)])
         if len(self._changes) + len(self._unseen) >= self.sample_freq:
             self._take_changes()
         if len(self._changes) >= self.sample_freq:
             self._add(tags.FRAME_CHANGE, n_updates, sum(self._changes) / len(self._changes))
             self._add(tags.FRAME_STD, n_updates, min(float(frame_std(_tensor(image))) for image in self._previous))
             self._changes.clear()
+
+    def _images_in(self, observations: Observed) -> list[Images]:
+        """:return: the pictures as ``(n, channels, height, width)`` in grey levels"""
+        if self._grey_levels is None:
+            return images_in(observations)
+        by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
+        return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
     def _take_changes(self) -> None:
         """Compare the frames that came since the last time: many in a row cost less than one by one."""
@@ -99,11 +112,27 @@ class CameraMonitor:
         self._unread = {tag: list(values) for tag, values in state["unread"].items()}
 
 
-def images_in(observations: Observed) -> list[UInt8Array]:
+def images_in(observations: Observed) -> list[Images]:
     """:return: the ``(n, channels, height, width)`` uint8 arrays among the observations"""
     values = list(observations.values()) if isinstance(observations, Mapping) else [observations]
-    return [cast(UInt8Array, value) for value in values if value.ndim == 4 and value.dtype == np.uint8]
+    return [value for value in values if value.ndim == 4 and value.dtype == np.uint8]
 
 
-def _tensor(image: UInt8Array) -> th.Tensor:
+def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
+    """:return: by key what makes grey levels of a picture, channels first; a picture without finite bounds has none"""
+    found: dict[str, Callable[[Images], Images]] = {}
+    for key, picture in pictures.items():
+        if is_picture(picture):
+            found[key] = lambda images: images
+            continue
+        low, high = float(picture.low.min()), float(picture.high.max())
+        if not np.isfinite(high - low) or high <= low:
+            continue
+        order = (0, 3, 1, 2) if channels_are_last(picture) else (0, 1, 2, 3)
+        scale = 255.0 / (high - low)
+        found[key] = lambda images, order=order, scale=scale: images.transpose(order) * np.float32(scale)  # type: ignore[misc]
+    return found
+
+
+def _tensor(image: Images) -> th.Tensor:
     return th.from_numpy(np.ascontiguousarray(image))

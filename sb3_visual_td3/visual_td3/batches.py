@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
+from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last
 from sb3_visual_td3.visual_td3.augment import random_shift
 
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
@@ -22,7 +24,7 @@ class Prepared(NamedTuple):
 class Batch(NamedTuple):
     """Transitions as the losses need them.
 
-    Images are ``(batch, channels, height, width)``, uint8 where they are not prepared; actions
+    Images are ``(batch, channels, height, width)``, as they were replayed where they are not prepared; actions
     ``(batch, action_dim)`` in [-1, 1]; dones, rewards and discounts ``(batch, 1)``, where a discount that is the same
     for all may be a number. ``replayed`` are the observations as the replay buffer gave them, for who watches.
     """
@@ -36,35 +38,49 @@ class Batch(NamedTuple):
     replayed: Observations
 
 
-def augmented(observations: Observations, pad: int) -> Observations:
-    """Shift images randomly; what is no image stays as it is.
+def augmented(observations: Observations, pad: int, pictures: Mapping[str, spaces.Box]) -> Observations:
+    """Shift pictures randomly; what is no picture stays as it is.
 
     :param observations: one tensor, or one for each key
     :param pad: largest shift in pixels; 0 is off
+    :param pictures: the pictures among them, by key
     :return: observations of the same shape
     """
     if pad == 0:
         return observations
     if isinstance(observations, dict):
-        return {key: random_shift(value, pad) if value.dim() == 4 else value for key, value in observations.items()}
-    return random_shift(observations, pad) if observations.dim() == 4 else observations
+        return {key: _shifted(value, pad, pictures.get(key)) for key, value in observations.items()}
+    return _shifted(observations, pad, pictures.get(THE_ONLY_PART))
+
+
+def _shifted(values: th.Tensor, pad: int, picture: spaces.Box | None) -> th.Tensor:
+    if picture is None:
+        return values
+    if channels_are_last(picture):
+        return random_shift(values.permute(0, 3, 1, 2), pad).permute(0, 2, 3, 1)
+    return random_shift(values, pad)
 
 
 def batch_of(
     data: ReplayBufferSamples | DictReplayBufferSamples,
     gamma: float,
     pad: int,
+    pictures: Mapping[str, spaces.Box],
     prepare: Callable[[Observations], Prepared] | None,
 ) -> Batch:
     """Make of what a replay buffer gave what an update takes.
 
     :param data: the sample
     :param gamma: discount where the buffer gives none
-    :param pad: largest random shift of images, in pixels
+    :param pad: largest random shift of pictures, in pixels
+    :param pictures: the pictures among the observations, by key
     :param prepare: what converts the observations for all networks; None leaves that to each of them
     :return: the batch
     """
-    shown = [augmented(observations, pad) for observations in (data.observations, data.next_observations)]
+    shown = [augmented(observations, pad, pictures) for observations in (data.observations, data.next_observations)]
     observations, next_observations = shown if prepare is None else map(prepare, shown)
     discounts = gamma if data.discounts is None else data.discounts
-    return Batch(observations, data.actions, next_observations, data.dones, data.rewards, discounts, data.observations)
+    # The buffer keeps the environment's dtype, and autocast does not join float16 with bfloat16. Without ``prepare``
+    # the update is Stable-Baselines3's, which draws its smoothing noise in that dtype.
+    actions = data.actions if prepare is None else data.actions.float()
+    return Batch(observations, actions, next_observations, data.dones, data.rewards, discounts, data.observations)

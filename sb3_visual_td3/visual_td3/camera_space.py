@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_visual_td3.common.errors import InvalidSettingError
-
-
-def parts_of(space: spaces.Space[Any]) -> Mapping[str, spaces.Space[Any]]:
-    """:return: the parts of a Dict space by key; a space of its own under the key ``"observation"``"""
-    return space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
-
-
-def sees_images(space: spaces.Space[Any]) -> bool:
-    """:return: whether the space, or a part of it, holds images"""
-    return any(is_image_space(part) for part in parts_of(space).values())
+from sb3_visual_td3.common.pictures import is_picture, parts_of
 
 
 def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
@@ -38,13 +27,50 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
                 "(GrayscaleObservation(keep_dim=False)) before FrameStackObservation"
             )
     if normalizer is not None and normalizer.norm_obs:
-        images = {key for key, part in parts_of(normalizer.venv.observation_space).items() if is_image_space(part)}
-        scaled = images if normalizer.norm_obs_keys is None else images & set(normalizer.norm_obs_keys)
+        scaled = _pictures_scaled_by(normalizer)
         if scaled:
             raise InvalidSettingError(
                 f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, which the policy does already. "
                 "Normalise rewards only: {norm_obs: false, norm_reward: true}, or name the vectors in norm_obs_keys"
             )
+
+
+def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
+    """:return: the keys of the pictures that VecNormalize scales
+
+    Around a Dict, VecNormalize replaces the space of each picture that it scales by a Box within its own limits, in the
+    very Dict that the environment below holds. So the space says no more that there was a picture, and what the
+    environment's observations are made of is asked.
+    """
+    found = set()
+    replaced = parts_of(normalizer.observation_space)
+    for key, part in parts_of(normalizer.venv.observation_space).items():
+        if normalizer.norm_obs_keys is not None and key not in normalizer.norm_obs_keys:
+            continue
+        if is_picture(part) or (_is_limit(replaced[key], normalizer.clip_obs) and _was_uint8(normalizer, key)):
+            found.add(key)
+    return found
+
+
+def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
+    """:return: whether a space is what VecNormalize puts in the place of a picture's"""
+    if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
+        return False
+    return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
+
+
+def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
+    """:return: whether the environment gives bytes under this key, as far as it can be found out; else True"""
+    env = normalizer.unwrapped
+    # DummyVecEnv made room for observations before VecNormalize changed the space that both of them hold.
+    room = getattr(env, "buf_obs", None)
+    if isinstance(room, dict) and key in room:
+        return bool(room[key].dtype == np.uint8)
+    try:  # environments in other processes have spaces of their own
+        space = parts_of(env.get_attr("observation_space", 0)[0]).get(key)
+    except (AttributeError, NotImplementedError):  # a user's VecEnv without this method
+        return True
+    return space is None or bool(space.dtype == np.uint8)
 
 
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
@@ -59,11 +85,26 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
     """
     if normalizer is None or not normalizer.norm_obs:
         return
-    scaled = parts_of(normalizer.venv.observation_space)
+    given = parts_of(normalizer.venv.observation_space)
     for key, part in parts_of(space).items():
-        if key in scaled and scaled[key].shape != part.shape:
+        if key not in given or given[key].shape == part.shape:
+            continue
+        if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
             raise InvalidSettingError(
-                f"VecNormalize scales {key} of shape {scaled[key].shape}, and the policy sees {part.shape}: it lies "
+                f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: "
+                "Stable-Baselines3 transposes it outside, and replay would hold the untransposed one. Put "
+                f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
+                f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or have the environment give channels "
+                "first"
+            )
+        if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
+            raise InvalidSettingError(
+                f"VecNormalize scales {key} of shape {given[key].shape}, and the policy sees {part.shape}: it lies "
                 "inside a VecFrameStack or another wrapper that changes the shape, and replay would hold the wrong "
                 "one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
             )
+        raise InvalidSettingError(
+            f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: a wrapper "
+            "outside VecNormalize changes its shape, and replay would hold the one inside. Put VecNormalize outside, "
+            "or normalise rewards only: {norm_obs: false, norm_reward: true}"
+        )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import nn
+
+from sb3_visual_td3.common.pictures import channels_are_last, is_picture
 
 EncoderArch = str | type[BaseFeaturesExtractor]
 
@@ -19,11 +22,12 @@ class Convolutions(BaseFeaturesExtractor):
 
     Weights are kept channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8, channel first
+    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image`` of any dtype and
+        bounds, and ``(height, width, channels)`` too, which Stable-Baselines3 does not transpose then
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
     :param offset: added to the pixels, which come in within [0, 1]
     :param normalized_image: whether the images come in already scaled (no dtype and bounds checks then)
-    :raises ValueError: if the space holds no channel-first images, or images too small for the layers
+    :raises ValueError: if the space holds no images, or images too small for the layers
     """
 
     def __init__(
@@ -33,27 +37,54 @@ class Convolutions(BaseFeaturesExtractor):
         offset: float = 0.0,
         normalized_image: bool = False,
     ) -> None:
-        if not isinstance(observation_space, spaces.Box) or not is_image_space(
-            observation_space, check_channels=False, normalized_image=normalized_image
-        ):
+        if not isinstance(observation_space, spaces.Box) or not is_picture(observation_space, normalized_image):
             raise ValueError(f"expected channel-first uint8 images, got {observation_space}")
-        n_channels, height, width = observation_space.shape
+        channels_last = normalized_image and channels_are_last(observation_space)
+        n_channels, height, width = _channels_first(observation_space.shape, channels_last)
         modules: list[nn.Module] = []
         for n_filters, kernel, stride in layers:
             modules += [nn.Conv2d(n_channels, n_filters, kernel, stride), nn.ReLU()]
             n_channels, height, width = n_filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if min(height, width) < 1:
-                size = " x ".join(map(str, observation_space.shape[1:]))
-                raise ValueError(f"images of {size} pixels are too small for {type(self).__name__}")
+                _, *size = _channels_first(observation_space.shape, channels_last)
+                raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}")
         super().__init__(observation_space, features_dim=n_channels * height * width)
         self.offset = offset
+        self.channels_last = channels_last
         self.cnn = nn.Sequential(*modules, nn.Flatten()).to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """:return: ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images"""
+        if self.channels_last:
+            observations = observations.permute(0, 3, 1, 2)
         images = observations + self.offset if self.offset else observations
         features: th.Tensor = self.cnn(images.contiguous(memory_format=th.channels_last))
         return features
+
+
+def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    return (shape[2], *shape[:2]) if channels_last else shape
+
+
+class ChannelsLastNatureCNN(NatureCNN):
+    """Stable-Baselines3's NatureCNN for scaled images ``(height, width, channels)``.
+
+    Stable-Baselines3 transposes uint8 images alone; of others its NatureCNN takes the height for channels.
+
+    :param observation_space: Box ``(height, width, channels)``
+    :param features_dim: width of the dense layer behind the convolutions
+    :param normalized_image: whether the images come in already scaled, as they do here
+    """
+
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 512, normalized_image: bool = True) -> None:
+        low, high = (np.moveaxis(bound, 2, 0) for bound in (observation_space.low, observation_space.high))
+        transposed = spaces.Box(low, high, dtype=observation_space.dtype)
+        super().__init__(transposed, features_dim, normalized_image)
+        self._observation_space = observation_space
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """:return: ``(batch, features_dim)`` features of ``(batch, height, width, channels)`` images"""
+        return super().forward(observations.permute(0, 3, 1, 2))
 
 
 class NatureConvolutions(Convolutions):
@@ -93,8 +124,9 @@ class CombinedEncoder(CombinedExtractor):
         extractors: dict[str, nn.Module] = {}
         features_dim = 0
         for key, part in observation_space.spaces.items():
-            if is_image_space(part, normalized_image=normalized_image):
-                encoder = image_encoder(part, normalized_image=normalized_image)  # type: ignore[call-arg]
+            if is_picture(part, normalized_image):
+                assert isinstance(part, spaces.Box)
+                encoder = _encoder_of(part, image_encoder, normalized_image, key)
                 extractors[key], n_features = encoder, encoder.features_dim
             else:
                 extractors[key], n_features = nn.Flatten(), get_flattened_obs_dim(part)
@@ -102,6 +134,21 @@ class CombinedEncoder(CombinedExtractor):
         # Not CombinedExtractor's own constructor, which would build a NatureCNN for each image first.
         super(CombinedExtractor, self).__init__(observation_space, features_dim)
         self.extractors = nn.ModuleDict(extractors)
+
+
+def _encoder_of(
+    picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
+) -> BaseFeaturesExtractor:
+    """:return: the encoder of one entry; NatureCNN in the entry's own layout
+
+    :raises ValueError: if the image is too small for it
+    """
+    if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
+        image_encoder = ChannelsLastNatureCNN
+    try:
+        return image_encoder(picture, normalized_image=normalized_image)  # type: ignore[call-arg]
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 class Trunk(nn.Sequential):

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import nn
 
+from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last
 from sb3_visual_td3.visual_td3.batches import Observations, Prepared
 from sb3_visual_td3.visual_td3.blocks import blocks_of, can_see_blocks, convolve_blocks
 from sb3_visual_td3.visual_td3.encoders import Convolutions
@@ -24,15 +25,22 @@ class Preparation:
     Stable-Baselines3 does so once for each network that looks at them.
 
     :param space: what is observed
+    :param pictures: the pictures in it, by key
     :param extractor: one that is going to read it; images for an unknown kind stay contiguous
     :param normalize_images: whether pixels are scaled to [0, 1]
     :param dtype: of the images; all else becomes float32
     """
 
     def __init__(
-        self, space: spaces.Space[Any], extractor: BaseFeaturesExtractor, normalize_images: bool, dtype: th.dtype
+        self,
+        space: spaces.Space[Any],
+        pictures: Mapping[str, spaces.Box],
+        extractor: BaseFeaturesExtractor,
+        normalize_images: bool,
+        dtype: th.dtype,
     ) -> None:
         self._space = space
+        self._pictures = pictures
         self._extractor = extractor
         self._normalize_images = normalize_images
         self._dtype = dtype
@@ -40,22 +48,29 @@ class Preparation:
     def __call__(self, observations: Observations) -> Prepared:
         """:return: the same observations; images in [0, 1], or as blocks of whole numbers where that is faster"""
         if not isinstance(observations, Mapping):
-            return Prepared(self._part(observations, self._space, self._extractor))
+            picture = self._pictures.get(THE_ONLY_PART)
+            return Prepared(self._part(observations, self._space, picture, self._extractor))
         assert isinstance(self._space, spaces.Dict)
         return Prepared(
             {
-                key: self._part(value, self._space[key], _reader_of(key, self._extractor))
+                key: self._part(value, self._space[key], self._pictures.get(key), _reader_of(key, self._extractor))
                 for key, value in observations.items()
             }
         )
 
-    def _part(self, values: th.Tensor, space: spaces.Space[Any], reader: nn.Module) -> th.Tensor:
-        if not (self._normalize_images and is_image_space(space)):
+    def _part(
+        self, values: th.Tensor, space: spaces.Space[Any], picture: spaces.Box | None, reader: nn.Module
+    ) -> th.Tensor:
+        is_known = _is_known(reader, NatureCNN) or _is_known(reader, Convolutions)
+        if picture is None or not (self._normalize_images or is_known):
             part = preprocess_obs(values, space, self._normalize_images)
             assert isinstance(part, th.Tensor)
             return part
-        if not (_is_known(reader, NatureCNN) or _is_known(reader, Convolutions)):
+        if not is_known:
             return values.to(self._dtype).div_(PIXEL_MAX)
+        if not self._normalize_images:  # they come in scaled
+            images = values.permute(0, 3, 1, 2) if channels_are_last(picture) else values
+            return images.to(self._dtype).contiguous(memory_format=th.channels_last)
         if self._sees_blocks(values, reader):
             return blocks_of(values).to(self._dtype)
         # The bytes are moved before they are widened: there are fewer of them then.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
@@ -13,14 +14,25 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
     create_mlp,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
 from torch import nn
 
+from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
 from sb3_visual_td3.visual_td3.batches import Prepared
-from sb3_visual_td3.visual_td3.encoders import CombinedEncoder, EncoderArch, Trunk, features_extractor_for
+from sb3_visual_td3.visual_td3.encoders import (
+    ChannelsLastNatureCNN,
+    CombinedEncoder,
+    Convolutions,
+    EncoderArch,
+    Trunk,
+    features_extractor_for,
+)
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
 from sb3_visual_td3.visual_td3.pixels import encoded
 
@@ -220,12 +232,38 @@ class VisualTD3Policy(TD3Policy):
                 own = kwargs.get("features_extractor_kwargs") or {}
                 kwargs["features_extractor_kwargs"] = {"image_encoder": kwargs["features_extractor_class"], **own}
                 kwargs["features_extractor_class"] = CombinedEncoder
+        if not kwargs.get("normalize_images", True):
+            kwargs.update(_reading_scaled_pictures(observation_space, kwargs))
         # TD3Policy builds its networks in its constructor, so what they need is set first.
         self.encoder = encoder
         self.encoder_arch = encoder_arch
         self.trunk_dim = trunk_dim
         self.layer_norm = layer_norm
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+
+    @property
+    def pictures(self) -> dict[str, spaces.Box]:
+        """The pictures that the policy sees, by key: what is a picture to the encoders is one to all else."""
+        is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # it reads no pictures, scaled or not
+        return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
+
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """:return: a features extractor of the policy's class
+
+        :raises ValueError: if the pictures are too small for it
+        """
+        try:
+            return super().make_features_extractor()
+        except RuntimeError as error:
+            if "Kernel size" not in str(error):
+                raise
+            sizes = ", ".join(f"{key} {picture.shape}" for key, picture in self.pictures.items())
+            raise ValueError(
+                f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN's convolutions "
+                "need 36 x 36 pixels, encoder_arch='drq' takes 15 x 15. Have larger ones rendered, or resize them "
+                "(gymnasium.wrappers.ResizeObservation); an entry that is no picture needs a space with other bounds "
+                "than 0 and 255, or with one axis"
+            ) from error
 
     @property
     def encoder_is_shared(self) -> bool:
@@ -290,6 +328,29 @@ class VisualTD3Policy(TD3Policy):
         return data
 
 
+def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the features extractor needs to know of pictures that come in scaled.
+
+    Stable-Baselines3 tells its own two extractors itself, and transposes no picture but uint8.
+
+    :param space: of the observations
+    :param kwargs: the policy's arguments
+    :return: the arguments that take the place of those
+    """
+    extractor = kwargs.get("features_extractor_class", FlattenExtractor)
+    own = kwargs.get("features_extractor_kwargs") or {}
+    if issubclass(extractor, Convolutions):
+        return {"features_extractor_kwargs": {"normalized_image": True, **own}}
+    if not any(channels_are_last(picture) for picture in pictures_in(space, is_scaled=True).values()):
+        return {}
+    if extractor is NatureCNN:
+        return {"features_extractor_class": ChannelsLastNatureCNN}
+    if extractor is CombinedExtractor and not own:
+        as_ours = {"image_encoder": NatureCNN, "normalized_image": True}
+        return {"features_extractor_class": CombinedEncoder, "features_extractor_kwargs": as_ours}
+    return {}
+
+
 class VisualCnnPolicy(VisualTD3Policy):
     """:class:`VisualTD3Policy` for images: Stable-Baselines3's NatureCNN unless told otherwise."""
 
@@ -316,6 +377,37 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     MultiInputPolicy: VisualMultiInputPolicy,
 }
 """Our policy for each of Stable-Baselines3's; with nothing else asked for, the networks are the same."""
+
+
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """Refuse actions that cannot be scaled to [-1, 1] and back; what Stable-Baselines3 refuses itself is left to it.
+
+    :param space: of one action
+    :raises InvalidSettingError: if the actions are whole numbers, or the range of one is empty or infinite
+    """
+    if not isinstance(space, spaces.Box):
+        return
+    if not np.issubdtype(space.dtype, np.floating):
+        raise InvalidSettingError(
+            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers, such as float32, "
+            "which TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        widths = space.high - space.low
+    for index in np.ndindex(space.shape):
+        if np.isfinite(widths[index]) and widths[index] > 0:
+            continue
+        low, high = space.low[index], space.high[index]
+        name = f"action[{', '.join(str(int(number)) for number in index)}]"
+        if low >= high:
+            raise InvalidSettingError(
+                f"{name} has the bounds low={low} and high={high}, which leave it nothing to choose: expected "
+                "low < high. Leave it out of the action space, and have the environment set it"
+            )
+        raise InvalidSettingError(
+            f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
+            "actions could not be scaled. Give the bounds that the environment really uses, such as -1 and 1"
+        )
 
 
 def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:

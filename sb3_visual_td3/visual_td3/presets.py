@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from gymnasium import spaces
 
+from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
-from sb3_visual_td3.visual_td3.camera_space import sees_images
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm
 from sb3_visual_td3.visual_td3.precision import Precision
@@ -93,7 +93,7 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
 
 def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
     """:return: ``"visual"`` where there are images to see, else ``"td3"``"""
-    return "visual" if sees_images(observation_space) else "td3"
+    return "visual" if pictures_in(observation_space) else "td3"
 
 
 class Resolved(NamedTuple):

@@ -13,8 +13,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
-from sb3_visual_td3.buffers.frame_spaces import cameras_in, holds_frames
+from sb3_visual_td3.buffers.frame_spaces import holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
+from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
 
 
@@ -70,8 +71,8 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
         env = env.venv
     if depth is None and env is not None:
         depth = _attribute(env)
-    shapes = cameras_in(model.observation_space).values()
-    return depth if depth is not None and any(shape[0] % depth == 0 for shape in shapes) else None
+    cameras = pictures_in(model.observation_space).values()
+    return depth if depth is not None and any(camera.shape[0] % depth == 0 for camera in cameras) else None
 
 
 def _attribute(env: VecEnv) -> int | None:

@@ -9,9 +9,9 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
@@ -179,6 +179,7 @@ class VisualTD3(OverlappedTD3):
 
     def _setup_model(self) -> None:
         """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
+        policies.check_action_space(self.action_space)
         if self.policy_class in policies.OURS_FOR_STOCK:  # a stock checkpoint, or a stock policy asked for by class
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
             self.preset = self.preset or "td3"
@@ -197,6 +198,7 @@ class VisualTD3(OverlappedTD3):
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
+        self._pictures = self.policy.pictures
         self._set_arithmetic()
         self._losses = {}
         self._target_range = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
@@ -204,7 +206,8 @@ class VisualTD3(OverlappedTD3):
         schedule = self.settings.noise_schedule
         self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
         if self._noise_schedule is not None and self.action_noise is None:
-            self.action_noise = ScheduledActionNoise(get_action_dim(self.action_space), self._noise_schedule(1.0))
+            assert self.action_space.shape is not None  # a Box
+            self.action_noise = ScheduledActionNoise(self.action_space.shape, self._noise_schedule(1.0))
 
     def _set_arithmetic(self) -> None:
         is_stock = self._resolved["preset"].value == "td3"
@@ -213,11 +216,22 @@ class VisualTD3(OverlappedTD3):
         if self._arithmetic.is_exact:
             return
         extractor, scales = self.critic.features_extractor, self.policy.normalize_images
-        self._prepare = Preparation(self.observation_space, extractor, scales, self._arithmetic.dtype)
+        self._prepare = Preparation(self.observation_space, self._pictures, extractor, scales, self._arithmetic.dtype)
         for network in (self.actor, self.critic):
             fuse(network.optimizer)
         if self.device.type == "cpu":
             keep_freed_memory()
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Set another environment, as Stable-Baselines3 does.
+
+        :param env: with the same spaces and number of environments
+        :param force_reset: whether the next ``learn()`` begins with a reset
+        :raises ValueError: if the observations that it would have stored are not those that the policy sees
+        """
+        wrapped = self._wrap_env(env, self.verbose)
+        check_normalizer(self.observation_space, unwrap_vec_normalize(wrapped))
+        super().set_env(wrapped, force_reset)
 
     def describe(self) -> dict[str, Resolved]:
         """Say what is in force.
@@ -269,7 +283,7 @@ class VisualTD3(OverlappedTD3):
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
         data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        return batch_of(data, self.gamma, self.settings.random_shift, self._prepare)
+        return batch_of(data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)
 
     @th.no_grad()
     def _target_q_values(self, batch: Batch) -> th.Tensor:
@@ -334,5 +348,7 @@ class VisualTD3(OverlappedTD3):
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
     def _excluded_save_params(self) -> list[str]:
-        derived = "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _losses"
+        derived = (
+            "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _pictures _losses"
+        )
         return [*super()._excluded_save_params(), *derived.split()]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sb3_visual_td3.buffers.frame_spaces import parts_of
+from sb3_visual_td3.common.pictures import parts_of
 
 GAMMA = 0.9
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 
 from sb3_visual_td3 import FrameReplayBuffer
 from sb3_visual_td3.buffers import memory
-from sb3_visual_td3.buffers.frame_spaces import parts_of
+from sb3_visual_td3.common.pictures import parts_of
 from tests.buffers.naive_frame_buffer import GAMMA, NaiveFrameBuffer, Simulator, add_to
 
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
