@@ -79,6 +79,7 @@ DASHBOARD: Mapping[str, Charts] = {
             tags.REWARD_IS_NORMALIZED,
             tags.RETURN_IS_UNDISCOUNTED,
         ),
+        "frozen groups": tuple(tags.GROUP_FROZEN.values()),
     },
 }
 """By title of a group, its charts: every name of the table is in one of them, some in two."""

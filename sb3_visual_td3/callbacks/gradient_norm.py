@@ -14,6 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.health.quantities import is_frozen
 
 
 class GradientNormCallback(BaseCallback):
@@ -91,6 +92,7 @@ class GradientNormCallback(BaseCallback):
             state[tags.GROUP_LR[group]] = rate
         for group, parameters in model.groups.items():
             name = group.removesuffix("_mlp")
+            state[tags.GROUP_FROZEN[group]] = float(is_frozen(parameters))
             state[tags.PARAM_MEAN[name]], state[tags.PARAM_STD[name]] = weight_moments(parameters)
         return state
 

@@ -18,6 +18,7 @@ from sb3_visual_td3.health.camera_monitor import CameraMonitor
 from sb3_visual_td3.health.finite_monitor import FiniteMonitor
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 from sb3_visual_td3.health.network_probe import NetworkProbe
+from sb3_visual_td3.health.quantities import is_frozen
 from sb3_visual_td3.health.reward_monitor import RewardMonitor
 from sb3_visual_td3.health.stock_watch import StockWatch
 
@@ -100,6 +101,8 @@ class HealthWatch:
         state: dict[str, list[tuple[int, float]]] = {
             tags.GROUP_LR[group]: [(self.n_updates, rate)] for group, rate in self.model.learning_rates.items()
         }
+        for group, parameters in self.model.groups.items():
+            state[tags.GROUP_FROZEN[group]] = [(self.n_updates, float(is_frozen(parameters)))]
         if self.model.encoder_is_shared is not None:
             state[tags.ENCODER_IS_SHARED] = [(self.n_updates, float(self.model.encoder_is_shared))]
         # The rewards that arrive stand for those that are replayed, where both are there.

@@ -98,6 +98,10 @@ UPDATE_RATIO = {
     g: _tag(f"gradients/{g}_update_ratio", "1", f"norm of the step of {g} over the norm of its weights", _GRADIENTS)
     for g in GROUPS
 }
+GROUP_FROZEN = {
+    g: _tag(f"gradients/{g}_frozen", "0|1", f"1 where no weight of {g} is trained: it has no gradient", _GRADIENTS)
+    for g in GROUPS
+}
 SEEN_BY_OPTIMIZER = _tag(
     "gradients/seen_by_optimizer", "0|1", "1 where norms are as the optimizer saw them, after any clipping", _GRADIENTS
 )

@@ -27,6 +27,15 @@ _OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if "actor_cnn" in name)
 _OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if "critic_cnn" in name}
 _OF_ENCODERS |= {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_DORMANT_FRACTION}
 
+_OF_TRAINING = {
+    group: frozenset(
+        by_group[group]
+        for by_group in (tags.GRADIENT_NORM, tags.GRADIENT_NORM_CLIPPED, tags.CLIP_FRACTION, tags.UPDATE_RATIO)
+    )
+    for group in tags.GROUPS
+}
+"""By group, what is logged of its training: not there where it is frozen."""
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -118,6 +127,7 @@ class _Run:
     has_no_encoder: bool
     reward_is_normalized: bool
     has_no_bound: bool = False
+    frozen: frozenset[str] = frozenset()
     length: int | None = None
     judged_length: int | None = None
     last_step: int | None = None
@@ -129,6 +139,7 @@ class _Run:
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
             reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
             has_no_bound=_has_no_bound(data),
+            frozen=frozenset(group for group, tag in tags.GROUP_FROZEN.items() if data.flag(tag) is True),
         )
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
@@ -152,11 +163,15 @@ class _Run:
             absent |= _OF_ACTOR_ENCODER
         if self.has_no_bound:
             absent.add(tags.Q_BOUND)
+        for group in self.frozen:
+            absent |= _OF_TRAINING[group]
+        if {"critic_cnn", "critic_mlp"} <= self.frozen or (self.has_no_encoder and "critic_mlp" in self.frozen):
+            absent.add(tags.TARGET_MOVED["critic"])
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
         if criterion.needs_actor_encoder:
-            return self.encoder_is_shared or self.has_no_encoder
+            return self.encoder_is_shared or self.has_no_encoder or "actor_cnn" in self.frozen
         if criterion.kind == "within_bound" and self.has_no_bound:
             return True
         return bool(criterion.tags) and not self.asked_of(criterion)
@@ -164,7 +179,9 @@ class _Run:
     def excuse_of(self, criterion: Criterion) -> str:
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
-        return "the policy has no encoder" if self.has_no_encoder else "actor and critic share one encoder"
+        if self.has_no_encoder:
+            return "the policy has no encoder"
+        return "actor and critic share one encoder" if self.encoder_is_shared else "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
@@ -203,12 +220,23 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
     """Return a pass as unknown where a tag ends long before the run does: it says nothing of what came after."""
-    ended = [tag for tag in asked if is_on_steps(tag) and last_step is not None and data[tag].ends_before(last_step)]
+    frozen = {tag for group, told in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in told}
+    ended = [
+        tag
+        for tag in asked
+        if is_on_steps(tag) and tag not in frozen and last_step is not None and data[tag].ends_before(last_step)
+    ]
     if not ended:
         return measured
     series = data[ended[0]].finite
     detail = f"{measured.detail}; {series.name} ends at {int(series.steps[-1]):,}, the run at {last_step:,}"
     return measured._replace(status=Status.UNKNOWN, detail=detail)
+
+
+def _ends_frozen(data: SeriesSet, group: str) -> bool:
+    """Return whether a group is not trained at the end of the run: nothing of its training is logged since."""
+    frozen = data[tags.GROUP_FROZEN[group]].finite
+    return len(frozen) > 0 and bool(frozen.values[-1] == 1.0)
 
 
 def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str, Any]]:

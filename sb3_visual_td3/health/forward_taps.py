@@ -68,7 +68,7 @@ class ForwardTaps:
         return values
 
     def _keep_pre_tanh(self, _module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-        if output.requires_grad:
+        if th.is_grad_enabled():  # not whether the output has a gradient: a frozen actor's has none
             self._pre_tanh = output.detach()
 
     def _keep_observations(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

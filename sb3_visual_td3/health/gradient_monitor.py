@@ -73,6 +73,8 @@ class GradientMonitor:
             self._last_sampled[update.network] = self._sampled_now = update.n_updates
             self._seen_by_optimizer = update.seen_by_optimizer
             for group, parameters in update.groups.items():
+                if quantities.is_frozen(parameters):  # it has no gradient, which is another thing than one of norm 0
+                    continue
                 norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM[group], norm)
                 self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
@@ -84,6 +86,8 @@ class GradientMonitor:
         if self.norms_only or not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
+            if quantities.is_frozen(parameters):
+                continue
             if not update.seen_by_optimizer:
                 # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
                 gradients, norm = self._before_clipping.pop(group)
@@ -100,6 +104,8 @@ class GradientMonitor:
         if self.norms_only or not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
+            if group not in self._weights:
+                continue
             after = [parameter.detach() for parameter in parameters]
             self._add(tags.UPDATE_RATIO[group], quantities.update_ratio(self._weights.pop(group), after))
         if update.network == "critic":

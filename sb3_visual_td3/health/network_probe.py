@@ -40,15 +40,19 @@ class NetworkProbe:
         """Say of each target network whether it is another than at the call before.
 
         Every weight moves together, so a look at the small ones is enough; one that moved by a rounding error is seen.
+        The copies of frozen weights have nothing to follow and are not looked at.
 
-        :return: 0 or 1 by tag; from the second call on
+        :return: 0 or 1 by tag; from the second call on, where the network is trained
         """
         moved = {}
         for network in NETWORKS:
-            target = getattr(self._model(), f"{network}_target", None)
+            online, target = getattr(self._model(), network, None), getattr(self._model(), f"{network}_target", None)
             if not isinstance(target, nn.Module):
                 continue
-            small = th.cat([weight.flatten() for weight in smallest(_weights(target))])
+            trained = _copies_of_trained(online, target)
+            if not trained:
+                continue
+            small = th.cat([weight.flatten() for weight in smallest(trained)])
             before = self._small_before.get(network)
             if before is not None and before.shape == small.shape:
                 moved[tags.TARGET_MOVED[network]] = (small != before).any().float()
@@ -97,6 +101,15 @@ def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
     """:return: the weights of ``SMALL`` numbers at most (biases, output layers), or the smallest there is"""
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
+
+
+def _copies_of_trained(online: object, target: nn.Module) -> list[th.Tensor]:
+    """:return: the weights of a target copy whose originals are trained"""
+    copies = _weights(target)
+    originals = list(online.parameters()) if isinstance(online, nn.Module) else []
+    if len(originals) != len(copies):
+        return copies
+    return [copy for copy, original in zip(copies, originals, strict=True) if original.requires_grad]
 
 
 def _weights(module: nn.Module) -> list[th.Tensor]:

@@ -35,14 +35,20 @@ def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     return norm
 
 
+def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
+    """:return: whether none of these weights is trained (``requires_grad`` is False)"""
+    return not any(parameter.requires_grad for parameter in parameters)
+
+
 def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     """L2 norm of all gradients together.
 
     :param parameters: parameters; those without a gradient count as zero
     :return: a scalar >= 0 (not finite where a gradient is not)
     """
+    parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return total_norm(gradients) if gradients else th.zeros(())
+    return total_norm(gradients) if gradients else th.zeros((), device=parameters[0].device)
 
 
 def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:

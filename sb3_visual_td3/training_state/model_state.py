@@ -52,6 +52,8 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "action_noise": action_noise_state(model.action_noise),
         "action_space": space_random_state(model.action_space),
         "sde": sde_state(model),
+        # Neither Stable-Baselines3's file nor a rebuilt policy knows what was frozen in the meantime.
+        "frozen": [name for name, weight in model.policy.named_parameters() if not weight.requires_grad],
     }
 
 
@@ -80,6 +82,9 @@ def set_model_state(
         _begin_with(model, first_observation)
     set_space_random_state(model.action_space, state["action_space"])
     set_sde_state(model, state["sde"])
+    if "frozen" in state:  # older states do not say
+        for name, weight in model.policy.named_parameters():
+            weight.requires_grad_(name not in state["frozen"])
     if isinstance(model, HasState) and state["extras"] is not None:
         model.set_state(as_given(state["extras"]))
 

@@ -110,8 +110,11 @@ class GroupedTD3(TD3):
         groups = self._parameter_groups.of_network[network]
         update = NetworkUpdate(network, self._n_updates, groups, detached, replayed)
         optimizer.zero_grad()
-        # Only this network's weights: the actor's loss would leave gradients in the critics too.
-        loss.backward(inputs=self._parameter_groups.weights(network))  # type: ignore[no-untyped-call]
+        # Only this network's weights: the actor's loss would leave gradients in the critics too. Not the frozen ones,
+        # which have no gradient to be asked for, and keep none: optimizers leave such weights alone.
+        trained = [weight for weight in self._parameter_groups.weights(network) if weight.requires_grad]
+        if trained:
+            loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
         for observer in self.observers:
             observer.after_backward(update)
         self._parameter_groups.clip(network)

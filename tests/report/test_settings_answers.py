@@ -152,3 +152,29 @@ def test_undiscounted_returns_have_no_bound_to_judge_whatever_source_says_so() -
         assert "non_finite" not in {diagnosis.id for diagnosis in analysis.diagnoses}
         assert analysis.verdict is Verdict.GO
     assert statuses(analysed(unbounded, gamma=0.99))["q_within_bound"][0] is Status.UNKNOWN
+
+
+def frozen_encoder(run: Values, begin: int = 0) -> Values:
+    """A run whose actor's encoder is frozen from a step on: nothing of its training is logged since."""
+    steps = run[tags.ACTOR_LOSS][0]
+    ended = {tag: tuple(part[run[tag][0] < begin] for part in run[tag]) for tag in run if "gradients/actor_cnn" in tag}
+    run = {**run, **{tag: (at, values) for tag, (at, values) in ended.items()}}
+    return {**run, tags.GROUP_FROZEN["actor_cnn"]: (steps, (steps >= begin).astype(float))}
+
+
+def test_a_group_that_is_frozen_throughout_is_not_asked_for_its_gradients() -> None:
+    analysis = analysed(frozen_encoder(healthy()))
+    assert statuses(analysis)["actor_cnn_norm_mean"][0] is Status.NOT_APPLICABLE
+    assert analysis.verdict is Verdict.GO
+    assert "encoder_frozen" not in {diagnosis.id for diagnosis in analysis.diagnoses}
+    details = {result.id: result.detail for result in analysis.criteria}
+    assert details["actor_cnn_norm_mean"] == "these weights are not trained"
+
+
+def test_a_group_that_is_frozen_later_is_judged_by_what_it_logged_before() -> None:
+    late = frozen_encoder(healthy(), begin=3000)
+    analysis = analysed(late)
+    assert statuses(analysis)["actor_cnn_norm_mean"][0] is Status.PASS
+    assert analysis.verdict is Verdict.GO
+    untold = analysed(without(late, tags.GROUP_FROZEN["actor_cnn"]))
+    assert statuses(untold)["actor_cnn_norm_mean"][0] is Status.UNKNOWN, "a series that breaks off proves nothing"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 
 from sb3_visual_td3.visual_td3.augment import random_shift, shift_by
 from sb3_visual_td3.visual_td3.batches import augmented
@@ -44,7 +45,7 @@ def test_only_images_of_a_dict_are_shifted():
         "camera": th.arange(64, dtype=th.uint8).view(1, 1, 8, 8).repeat(50, 1, 1, 1),
         "state": th.ones(50, 3),
     }
-    shifted = augmented(observations, 2)
+    shifted = augmented(observations, 2, {"camera": spaces.Box(0, 255, (1, 8, 8), np.uint8)})
     assert shifted["state"] is observations["state"]
     assert not th.equal(shifted["camera"], observations["camera"])
     assert shifted["camera"].dtype == th.uint8

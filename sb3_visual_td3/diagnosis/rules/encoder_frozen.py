@@ -26,15 +26,18 @@ DORMANT = 0.9
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Compare gradients and steps of each encoder with those of its head. A learning rate of 0 is a wish."""
+    """Compare gradients and steps of each encoder with those of its head.
+
+    A learning rate of 0 is intended, and so are weights that are set not to be trained.
+    """
     found = [d for network in ("critic", "actor") if (d := _judge(data, network)) is not None]
     return found[0] if found else None
 
 
 def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
     cnn, mlp = f"{network}_cnn", f"{network}_mlp"
-    rate = data[tags.GROUP_LR[cnn]].finite
-    if len(rate) and rate.values[-1] == 0.0:
+    rate, is_frozen = data[tags.GROUP_LR[cnn]].finite, data[tags.GROUP_FROZEN[cnn]].finite
+    if (len(rate) and rate.values[-1] == 0.0) or (len(is_frozen) and is_frozen.values[-1] == 1.0):
         return None
     head_norm = data[tags.GRADIENT_NORM[mlp]].finite
     if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
