@@ -136,7 +136,7 @@ def test_every_room_is_in_the_table():
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_files_and_functions_are_small(file):
     source = file.read_text()
-    assert len(source.splitlines()) <= 350
+    assert len(source.splitlines()) <= 600
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     too_long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno + 1 > 40}
     too_long.pop("__init__", None)
