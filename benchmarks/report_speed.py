@@ -20,19 +20,17 @@ import json
 import os
 import resource
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.checksums import masked_crc32c
+from sb3_visual_td3.report.records import masked_crc32c
 
 RESULTS = Path(__file__).parent / "results" / "report_speed.json"
 NAMES = [name for name, tag in tags.TAGS.items() if tag.x_axis == "step"][:40]
@@ -75,15 +73,10 @@ def _body(number: int) -> bytes:
 
 def framed(bodies: list[bytes]) -> bytes:
     """:return: records as they stand in an event file"""
-    lengths = np.array([len(body) for body in bodies])
-    headers = lengths.astype("<u8").view(np.uint8)
-    begins = 8 * np.arange(len(bodies))
-    of_headers = masked_crc32c(headers, begins, begins + 8).tolist()
-    ends = np.cumsum(lengths)
-    of_bodies = masked_crc32c(np.frombuffer(b"".join(bodies), np.uint8), ends - lengths, ends).tolist()
+    headers = (len(body).to_bytes(8, "little") for body in bodies)
     return b"".join(
-        struct.pack("<QI", len(body), header) + body + struct.pack("<I", footer)
-        for body, header, footer in zip(bodies, of_headers, of_bodies, strict=True)
+        header + masked_crc32c(header).to_bytes(4, "little") + body + masked_crc32c(body).to_bytes(4, "little")
+        for header, body in zip(headers, bodies, strict=True)
     )
 
 

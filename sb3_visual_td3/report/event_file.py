@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 import stat
+import struct
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from tensorboard.compat.proto import event_pb2, types_pb2
+from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
 
 from sb3_visual_td3.common.input_files import open_regular
-from sb3_visual_td3.report.records import FOOTER_BYTES, FRAME_BYTES, DamagedRecordError, read_records
+from sb3_visual_td3.report.records import (
+    FOOTER_BYTES,
+    MAX_RECORD_BYTES,
+    READ_BYTES,
+    DamagedRecordError,
+    read_records,
+)
 
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
 """A clock that goes back by less is two threads that write; by more, somebody has set it."""
 
-_FINGERPRINT_BYTES = 256
+MAX_SCALAR_BYTES = 1 << 16
+"""A value of a long record that takes more is a picture or a text, and is passed over without being parsed."""
+MAX_VALUES = 250_000
+"""A long record that has more is not one that a training wrote."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),
@@ -56,7 +66,7 @@ class EventFile:
         self.first_wall_time, self.last_wall_time = math.inf, -math.inf
         self.clock_went_back_s = 0.0
         self._problem: DamagedRecordError | str | None = None
-        self._n_no_events = 0
+        self._n_no_events, self._n_too_long = 0, 0
         self._offset, self._n_whole, self._inode = 0, 0, -1
         self._fingerprint = b""
 
@@ -80,14 +90,14 @@ class EventFile:
         self._problem = "is empty (0 bytes)" if status.st_size == 0 else None
         n_before = self._n_whole
         try:
-            for records in read_records(self.path, self._offset, self._n_whole):
-                self._take(records)
-                n_bytes = sum(map(len, records)) + FRAME_BYTES * len(records)
-                self._offset += n_bytes
-                self._n_whole += len(records)
-                self._fingerprint = records[-1][-_FINGERPRINT_BYTES:]
+            for batch in read_records(self.path, self._offset, self._n_whole):
+                self._take(batch.records)
+                self._n_too_long += batch.n_whole - len(batch.records)
+                self._offset += batch.n_bytes
+                self._n_whole += batch.n_whole
+                self._fingerprint = batch.tail
                 if on_bytes is not None:
-                    on_bytes(n_bytes)
+                    on_bytes(batch.n_bytes)
         except DamagedRecordError as error:
             self._problem = error
         return self._n_whole > n_before or (is_other and had_points)
@@ -120,31 +130,37 @@ class EventFile:
             notes.append(f"{name} is {problem}; judged up to there")
         if self._n_no_events:
             notes.append(f"{name}: {self._n_no_events:,} records are no events, and were left out")
+        if self._n_too_long:
+            notes.append(f"{name}: {self._n_too_long:,} records of more than {MAX_RECORD_BYTES >> 20} MB were left out")
         if self.clock_went_back_s > CLOCK_TOLERANCE_S:
             notes.append(f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step")
         return notes
 
-    def _take(self, records: Iterable[bytes]) -> None:
-        parse = event_pb2.Event.FromString
+    def _take(self, records: Iterable[bytes | bytearray]) -> None:
         for record in records:
             try:
-                event = parse(record)
+                if len(record) > READ_BYTES:
+                    step, wall_time, values = long_event(memoryview(record))
+                else:
+                    event = event_pb2.Event.FromString(record)
+                    step, wall_time, values = event.step, event.wall_time, event.summary.value
+                self._take_values(step, wall_time, values)
             except DecodeError:
                 self._n_no_events += 1
-                continue
-            n_taken = 0
-            step = event.step
-            for value in event.summary.value:
-                number = scalar(value)
-                if number is not None:
-                    n_taken += 1
-                    points = self.points.get(value.tag)
-                    if points is None:
-                        points = self.points[value.tag] = Points()
-                    points.steps.append(step)
-                    points.values.append(number)
-            if n_taken:
-                self._see_time(event.wall_time)
+
+    def _take_values(self, step: int, wall_time: float, values: Iterable[Any]) -> None:
+        is_taken = False
+        for value in values:
+            number = scalar(value)
+            if number is not None:
+                is_taken = True
+                points = self.points.get(value.tag)
+                if points is None:
+                    points = self.points[value.tag] = Points()
+                points.steps.append(step)
+                points.values.append(number)
+        if is_taken:
+            self._see_time(wall_time)
 
     def _see_time(self, wall_time: float) -> None:
         if wall_time < self.last_wall_time:
@@ -171,3 +187,68 @@ def scalar(value: Any) -> float | None:
         return float(np.frombuffer(tensor.tensor_content, dtype)[0])
     single: Sequence[float] = getattr(tensor, attribute) if attribute else ()
     return float(single[0]) if len(single) == 1 else None
+
+
+def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
+    """Read step, wall time and the small values of a long record, one value at a time.
+
+    Parsed as a whole, a record can take many times its size: an empty message takes two bytes there, an object here.
+
+    :param record: an Event in protobuf's wire format, https://protobuf.dev/programming-guides/encoding
+    :return: step, wall time in seconds, and what parses the values of the summary up to ``MAX_SCALAR_BYTES`` each.
+    :raises DecodeError: if it is not in that format, or has more than ``MAX_VALUES`` values.
+    """
+    step, wall_time = 0, 0.0
+    places = array("Q")
+    for field_number, kind, begin, end in _fields(record, 0, len(record)):
+        if (field_number, kind) == (1, _FIXED_64):
+            (wall_time,) = struct.unpack_from("<d", record, begin)
+        elif (field_number, kind) == (2, _VARINT):
+            number, _ = _varint(record, begin, end)
+            step = (number + (1 << 63)) % (1 << 64) - (1 << 63)  # negative steps are written as their complement
+        elif (field_number, kind) == (5, _BYTES):
+            for inner, inner_kind, at, to in _fields(record, begin, end):
+                if (inner, inner_kind) == (1, _BYTES) and to <= at + MAX_SCALAR_BYTES:
+                    if len(places) >= 2 * MAX_VALUES:
+                        raise DecodeError("too many values")
+                    places.append(at)
+                    places.append(to)
+    parse = summary_pb2.Summary.Value.FromString
+    values = (parse(bytes(record[places[i] : places[i + 1]])) for i in range(0, len(places), 2))
+    return step, wall_time, values
+
+
+_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
+
+
+def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, kind, begin and end of each field of a message."""
+    while at < end:
+        key, at = _varint(data, at, end)
+        begin, kind = at, key & 7
+        if kind == _VARINT:
+            _, at = _varint(data, at, end)
+        elif kind == _BYTES:
+            n_bytes, begin = _varint(data, at, end)
+            at = begin + n_bytes
+        elif kind in (_FIXED_64, _FIXED_32):
+            at += 8 if kind == _FIXED_64 else 4
+        else:
+            raise DecodeError("not a kind of field that an event has")
+        if at > end or not key >> 3:
+            raise DecodeError("a field that ends after its message")
+        yield key >> 3, kind, begin, at
+
+
+def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    """Return the number that stands at a place, seven bits a byte, and the place after it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise DecodeError("a number that does not end")

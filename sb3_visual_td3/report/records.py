@@ -9,22 +9,21 @@ import os
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+import google_crc32c
 
 from sb3_visual_td3.common.input_files import open_regular
-from sb3_visual_td3.report.checksums import masked_crc32c
 
-MAX_RECORD_BYTES = 1 << 30
-"""A length beyond this is a damaged header, not a record."""
+MAX_RECORD_BYTES = 64 << 20
+"""A record that is longer is left out: scalars take a few hundred bytes, a picture some megabytes."""
 
 READ_BYTES = 1 << 20
-"""Bytes of one batch; more where a single record is longer."""
+"""Bytes that are read at once, and a batch of records has about as many; a longer record is a batch of its own."""
 
+TAIL_BYTES = 256
 _HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER.size + FOOTER_BYTES
@@ -53,80 +52,135 @@ class DamagedRecordError(ValueError):
 CUT_OFF, DAMAGED = "cut off", "damaged"
 
 
-def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[list[bytes]]:
+class Batch(NamedTuple):
+    """Records that follow each other in a file.
+
+    :ivar records: their bytes; a record of more than ``MAX_RECORD_BYTES`` is not among them.
+    :ivar n_whole: how many records they are, with one that was left out.
+    :ivar n_bytes: what they take in the file.
+    :ivar tail: the last bytes of the last record.
+    """
+
+    records: list[bytes | bytearray]
+    n_whole: int
+    n_bytes: int
+    tail: bytes
+
+
+def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batch]:
     """Yield the records of a file in order, some thousands at a time, each held against its checksum.
+
+    A record of more than ``MAX_RECORD_BYTES`` is skipped without a look at it. The memory that is taken is that of a
+    batch, or of one long record.
 
     :param offset: where to begin, the end of a record.
     :param n_whole: records before it, for messages.
     :raises DamagedRecordError: after the last whole record, where the file does not end with one.
-    :raises OSError: if the file cannot be read.
+    :raises OSError: if the file is not a regular file or cannot be read.
     """
     with open_regular(path) as stream:
         stream.seek(offset)
-        buffer, n_wanted = b"", READ_BYTES
-        while True:
-            chunk = stream.read(n_wanted)
+        buffer = b""
+        while chunk := stream.read(READ_BYTES):
             buffer += chunk
+            del chunk
             frames = _frames(buffer)
-            n_good = _n_undamaged(buffer, frames)
-            records = [buffer[begin:end] for begin, end in zip(frames.begins[:n_good], frames.ends, strict=False)]
-            if records:
-                yield records
-            n_whole += n_good
-            n_used = frames.ends[n_good - 1] + FOOTER_BYTES if n_good else 0
-            offset += n_used
-            buffer = buffer[n_used:]
-            if frames.is_damaged or n_good < len(frames.ends):
+            if frames.records:
+                n_bytes = frames.n_bytes
+                yield Batch(frames.records, len(frames.records), n_bytes, bytes(frames.records[-1][-TAIL_BYTES:]))
+                n_whole += len(frames.records)
+                offset += n_bytes
+                buffer = buffer[n_bytes:]
+            if frames.is_damaged:
                 raise DamagedRecordError(DAMAGED, n_whole, offset)
-            if not chunk:
-                break
-            n_left = os.fstat(stream.fileno()).st_size - offset - len(buffer)
-            n_wanted = max(READ_BYTES, min(frames.n_missing, n_left))
+            if frames.n_missing > READ_BYTES:
+                if offset + len(buffer) + frames.n_missing > os.fstat(stream.fileno()).st_size:
+                    break
+                batch = _long_record(stream, buffer, offset)
+                if batch is None:
+                    raise DamagedRecordError(DAMAGED, n_whole, offset)
+                yield batch
+                n_whole += 1
+                offset += batch.n_bytes
+                buffer = b""
     if buffer:
         raise DamagedRecordError(CUT_OFF, n_whole, offset)
 
 
-class _Frames(NamedTuple):
-    """Where the records of a buffer lie.
+def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
+    """Read the rest of a record into one buffer, or skip it where it is too long; None if its checksum is wrong.
 
-    :ivar is_damaged: whether the header after the last one is no header.
-    :ivar n_missing: bytes that the record after the last one still needs.
+    :param begin: what has been read of it, from its header on.
+    :param offset: where it begins in the file.
+    """
+    length, _ = _HEADER.unpack_from(begin)
+    n_bytes = FRAME_BYTES + length
+    if length > MAX_RECORD_BYTES:
+        stream.seek(offset + n_bytes - FOOTER_BYTES - TAIL_BYTES)
+        tail = stream.read(TAIL_BYTES)
+        stream.seek(offset + n_bytes)
+        return Batch([], 1, n_bytes, tail)
+    record = bytearray(begin[_HEADER.size :])
+    while len(record) < length + FOOTER_BYTES:
+        piece = stream.read(min(READ_BYTES, length + FOOTER_BYTES - len(record)))
+        if not piece:  # cut while it was read
+            return None
+        record += piece
+    told = int.from_bytes(record[length:], "little")
+    del record[length:]
+    if told != masked_crc32c(record):
+        return None
+    return Batch([record], 1, n_bytes, bytes(record[-TAIL_BYTES:]))
+
+
+class _Frames(NamedTuple):
+    """The records of a buffer.
+
+    :ivar n_bytes: what they take.
+    :ivar is_damaged: whether what comes after them is no record, whatever follows.
+    :ivar n_missing: bytes that the record after them still needs.
     """
 
-    begins: list[int]
-    ends: list[int]
+    records: list[bytes | bytearray]
+    n_bytes: int
     is_damaged: bool
     n_missing: int
 
 
 def _frames(buffer: bytes) -> _Frames:
-    begins: list[int] = []
-    ends: list[int] = []
+    records: list[bytes | bytearray] = []
     at, size = 0, len(buffer)
     while at + _HEADER.size <= size:
         length, checksum = _HEADER.unpack_from(buffer, at)
-        if checksum != _length_checksum(length) or length > MAX_RECORD_BYTES:
-            return _Frames(begins, ends, True, 0)
+        if checksum != _length_checksum(length):
+            return _Frames(records, at, True, 0)
         begin = at + _HEADER.size
-        at = begin + length + FOOTER_BYTES
-        if at > size:
-            return _Frames(begins, ends, False, at - size)
-        begins.append(begin)
-        ends.append(begin + length)
-    return _Frames(begins, ends, False, 0)
+        end = begin + length
+        if end + FOOTER_BYTES > size:
+            return _Frames(records, at, False, end + FOOTER_BYTES - size)
+        record = buffer[begin:end]
+        if int.from_bytes(buffer[end : end + FOOTER_BYTES], "little") != _masked(google_crc32c.value(record)):
+            return _Frames(records, at, True, 0)
+        records.append(record)
+        at = end + FOOTER_BYTES
+    return _Frames(records, at, False, 0)
 
 
 @lru_cache(maxsize=4096)
 def _length_checksum(length: int) -> int:
-    return int(pywrap_tensorflow.masked_crc32c(length.to_bytes(8, "little")))
+    return masked_crc32c(length.to_bytes(8, "little"))
 
 
-def _n_undamaged(buffer: bytes, frames: _Frames) -> int:
-    """Return how many of the records come before the first whose checksum does not hold."""
-    if not frames.ends:
-        return 0
-    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, dtype=np.uint8)
-    begins, ends = np.array(frames.begins), np.array(frames.ends)
-    told = np.ascontiguousarray(data[ends[:, None] + np.arange(FOOTER_BYTES)]).view("<u4")[:, 0]
-    wrong = np.flatnonzero(masked_crc32c(data, begins, ends) != told)
-    return int(wrong[0]) if wrong.size else len(frames.ends)
+def masked_crc32c(data: bytes | bytearray) -> int:
+    """Return the CRC-32C of bytes, masked as TFRecord files have it.
+
+    :param data: of any length; it is not copied as a whole.
+    """
+    checksum, view = 0, memoryview(data)
+    for at in range(0, len(data), READ_BYTES):
+        checksum = google_crc32c.extend(checksum, bytes(view[at : at + READ_BYTES]))
+    return _masked(checksum)
+
+
+def _masked(checksum: int) -> int:
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -11,7 +11,7 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.checksums import masked_crc32c
+from sb3_visual_td3.report.records import masked_crc32c
 
 from .synthetic_runs import Values
 
@@ -19,9 +19,7 @@ from .synthetic_runs import Values
 def frame(body: bytes) -> bytes:
     """Return a record as it stands in the file."""
     header = struct.pack("<Q", len(body))
-    both = np.frombuffer(header + body, dtype=np.uint8)
-    edges = np.array([0, 8]), np.array([8, 8 + len(body)])
-    of_header, of_body = masked_crc32c(both, *edges).tolist()
+    of_header, of_body = masked_crc32c(header), masked_crc32c(body)
     return header + struct.pack("<I", of_header) + body + struct.pack("<I", of_body)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report import command, discovery
+from sb3_visual_td3.report import command, discovery, event_file, records
 from sb3_visual_td3.report.event_reader import RunReader
 
 from .growing_runs import append, event, frame, points_of, scalars
@@ -184,6 +185,96 @@ def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: R
     append(tmp_path / "run" / NAME, no_text + frame(b"\xff\xff\xff") + scalars(points_of(healthy())))
     assert judge(tmp_path / "run") == 0
     assert notes(tmp_path) == [f"{NAME}: 2 records are no events, and were left out"]
+
+
+def long_record(filling: bytes, n_bytes: int) -> bytes:
+    """A record with a scalar in front, something else that is large, and a scalar at its end."""
+    scalar = summary_pb2.Summary.Value(tag="a", simple_value=2.5).SerializeToString()
+    scalar = b"\x0a" + bytes([len(scalar)]) + scalar
+    summary = scalar + filling + scalar.replace(b"a", b"b")
+    head = event_pb2.Event(wall_time=5.0, step=-7).SerializeToString()
+    length = bytearray()
+    for shift in range(0, 35, 7):
+        length.append(len(summary) >> shift & 0x7F | (0x80 if shift < 28 else 0))
+    body = head + b"\x2a" + bytes(length) + summary
+    assert len(body) > n_bytes
+    return body
+
+
+FILLINGS: dict[str, Callable[[int], bytes]] = {
+    "a picture": lambda n: summary_pb2.Summary(
+        value=[summary_pb2.Summary.Value(tag="p", image=summary_pb2.Summary.Image(encoded_image_string=bytes(n)))]
+    ).SerializeToString(),
+    "numbers": lambda n: summary_pb2.Summary(
+        value=[summary_pb2.Summary.Value(tag="n", tensor=tensor_pb2.TensorProto(int64_val=[1] * n))]
+    ).SerializeToString(),
+    "empty values": lambda n: b"\x0a\x00" * (n // 2),
+}
+
+
+@pytest.mark.parametrize("filling", FILLINGS)
+def test_a_long_record_is_read_like_a_short_one(tmp_path: Path, filling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by our own walk through its fields, and by protobuf where nothing counts as long."""
+    body = long_record(FILLINGS[filling](100_000), 100_000)
+    append(tmp_path / NAME, frame(body) + event("a", 1, 1.0, 9.0))
+    found = []
+    for n_bytes in (1 << 20, 4096):
+        monkeypatch.setattr(records, "READ_BYTES", n_bytes)
+        monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
+        reader = RunReader(tmp_path)
+        reader.read_new([tmp_path / NAME])
+        series = reader.data().series
+        found.append({tag: (s.steps.tolist(), s.values.tolist()) for tag, s in series.series.items()})
+    assert found[0] == found[1] == {"a": ([-7, 1], [2.5, 1.0]), "b": ([-7], [2.5])}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+@pytest.mark.parametrize("filling", FILLINGS)
+def test_a_long_record_takes_no_more_than_three_times_its_size(tmp_path: Path, filling: str) -> None:
+    n_bytes = 12 << 20
+    body = long_record(FILLINGS[filling](n_bytes), n_bytes)
+    append(tmp_path / NAME, event("a", 1, 1.0, 1.0) + frame(body) + event("a", 2, 1.0, 9.0))
+    del body
+
+    def read_within_the_limit() -> int:
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + 3 * n_bytes, resource.RLIM_INFINITY))
+        reader = RunReader(tmp_path)
+        reader.read_new([tmp_path / NAME])
+        return reader.data().n_points
+
+    assert in_child(read_within_the_limit) == (2 if filling == "empty values" else 4)
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """:return: the number that a forked process returned; 99 where it failed"""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_what_follows_is_read(
+    judge: Report, tmp_path: Path
+) -> None:
+    """Two records of 65 MB and 5 TB in a sparse file, of which nothing is read."""
+    file = tmp_path / "run" / NAME
+    append(file, scalars(points_of(healthy())[:50]))
+    for n_bytes in (65 << 20, 5 << 40):
+        header = n_bytes.to_bytes(8, "little")
+        append(file, header + records.masked_crc32c(header).to_bytes(4, "little"))
+        os.truncate(file, file.stat().st_size + n_bytes + 4)
+    append(file, scalars(points_of(healthy())[50:], 2000.0))
+    assert judge(tmp_path / "run") == 0
+    assert notes(tmp_path) == [f"{NAME}: 2 records of more than 64 MB were left out"]
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size - (3 << 40))
+    assert judge(tmp_path / "run") == 3
+    assert any("cut off" in note for note in notes(tmp_path))
 
 
 def test_ten_thousand_tags(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
