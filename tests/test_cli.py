@@ -49,7 +49,7 @@ def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path):
 def test_an_environment_that_does_not_exist_is_one_line_and_exit_code_2(tmp_path):
     result = visual_td3("train", "--env", "LiteDriving-v9", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("visual-td3 train: LiteDriving-v9 not found")
+    assert result.stderr.splitlines()[-1].startswith("visual-td3 train: --env LiteDriving-v9: no environment")
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 

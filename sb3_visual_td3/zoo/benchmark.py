@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
     """
-    return run_script("benchmark", arguments, _benchmark, ("--log-dir", "logs"))
+    return run_script("benchmark", arguments, _benchmark, ("--log-dir", "logs"), makes_environments=True)
 
 
 def _benchmark() -> None:

@@ -1,10 +1,12 @@
-"""The keys that a block of a hyperparameter file may have."""
+"""The keys that a block of a hyperparameter file may have, and which of them are numbers."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _OF_ZOO = (
     "callback",
@@ -23,6 +25,37 @@ _OF_ZOO = (
 """What rl-zoo, or our plug-in, takes out of a block before the model is made."""
 _FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
+
+
+_NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
+"""The words in the annotation of an argument that is a number and nothing else."""
+
+
+def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
+    """Look for text where the model needs a number, before anything is made.
+
+    :param block: the hyperparameters
+    :param algorithm: the class of the model
+    :param where: what to call the block in a complaint
+    :raises ValueError: if there is some
+    """
+    parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    for key, value in block.items():
+        if not isinstance(value, str) or key not in parameters:
+            continue
+        annotation = parameters[key].annotation
+        written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        words = set(re.findall(r"\w+", written))
+        if words and words <= _NUMERIC:
+            raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
+
+
+def _as_number(text: str) -> str:
+    """:return: how the number is written so that YAML 1.1, which needs a point and a sign in it, takes it for one"""
+    found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
+    if found is None:
+        return ""
+    return f": YAML takes {text} for text, write {found[1]}{found[2] or '.0'}e{int(found[3]):+d}"
 
 
 def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:

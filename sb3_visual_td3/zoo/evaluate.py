@@ -12,6 +12,7 @@ import gymnasium as gym
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
+from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, import_packages
 from sb3_visual_td3.zoo.mistakes import complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-envs", type=_count, help="environments side by side (default: 10; of CARLA, 1)")
     parser.add_argument("--stochastic", action="store_true", help="do not act deterministically")
     parser.add_argument("--device", default="auto", help="of the networks (default: auto)")
+    add_packages_argument(parser)
     parser.add_argument("--output", type=Path, help="write everything to this JSON file")
 
 
@@ -56,7 +58,9 @@ def run(settings: argparse.Namespace) -> int:
     try:
         if settings.output is not None and not settings.output.resolve().parent.is_dir():
             raise ValueError(f"--output {settings.output}: there is no folder {settings.output.resolve().parent}")
+        import_packages(settings.gym_packages)
         saved = _choose(settings)
+        check_environment(saved.env_id, settings.gym_packages)
         maps = _maps(saved, settings.maps)
         drives = _drive_all(saved, maps, settings)
     except mistakes() as error:
@@ -79,13 +83,17 @@ def _choose(settings: argparse.Namespace) -> SavedRun:
 
 def _maps(saved: SavedRun, asked: list[str]) -> list[str]:
     """:return: the maps by name, groups resolved by the environment itself"""
-    if saved.env_id not in gym.registry:
-        raise ValueError(f"{saved.env_id} is no environment that gymnasium knows here")
     found: list[str] = []
     for each in asked:
-        env = gym.make(saved.env_id, **{**saved.env_kwargs(), "maps": each})
-        names = getattr(env.unwrapped, "maps", None)
-        env.close()
+        try:
+            env = gym.make(saved.env_id, **{**saved.env_kwargs(), "maps": each})
+        except TypeError as error:
+            if "'maps'" not in str(error):
+                raise
+            names = None
+        else:
+            names = getattr(env.unwrapped, "maps", None)
+            env.close()
         if names is None:
             raise ValueError(f"{saved.env_id} has no maps: expected a driving environment, such as LiteDriving-v0")
         found += [name for name in names if name not in found]

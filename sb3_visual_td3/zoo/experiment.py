@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Collection, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_visual_td3.zoo.environments import import_packages
 from sb3_visual_td3.zoo.known_classes import (
     ALLOWED_PACKAGES,
     CALLBACK,
@@ -151,9 +151,9 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
     for package in experiment["gym_packages"]:
         check_package(package, permission.packages)
         try:
-            import_module(package)
+            import_packages([package])
         except ImportError as error:
-            raise ValueError(f"the run's --gym-packages {package} cannot be imported: {error}") from error
+            raise ValueError(f"the run's {error}") from error
     check_algorithm(experiment["algo"])
     check_env_id(experiment["env"], "the environment")
     _check_evaluated(hyperparams, permission.packages)

@@ -25,7 +25,7 @@ from rl_zoo3 import train as zoo_train
 from rl_zoo3.callbacks import ParallelTrainCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from rl_zoo3.utils import ALGOS
+from rl_zoo3.utils import ALGOS, StoreDict
 from sb3_contrib import TQC
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -39,9 +39,10 @@ from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.beginning import BeginningCallback
-from sb3_visual_td3.zoo.block_keys import check_keys
+from sb3_visual_td3.zoo.block_keys import check_keys, check_numbers
 from sb3_visual_td3.zoo.continuation import Continued, beside
 from sb3_visual_td3.zoo.experiment import EVALUATED, describe_experiment
+from sb3_visual_td3.zoo.flag_values import store_pairs
 from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
@@ -64,6 +65,7 @@ def register() -> None:
     HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
     HYPERPARAMS_CONVERTER[ALGO] = convert_visual_td3_params
     zoo_train.ExperimentManager = VisualExperimentManager
+    StoreDict.__call__ = store_pairs
     with hub_errors():
         from rl_zoo3 import enjoy as zoo_enjoy
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
@@ -142,7 +144,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             hyperparams = with_trial(self, trial_id, hyperparams)
             saved = OrderedDict(sorted(hyperparams.items()))
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
-        check_keys(saved, ALGOS[self.algo], f"{self.config}, {self.env_name.gym_id}")
+        where = f"{self.config}, {self.env_name.gym_id}"
+        check_keys(saved, ALGOS[self.algo], where)
+        check_numbers(saved, ALGOS[self.algo], where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
             hyperparams = with_classes(hyperparams, self.resumed_packages, "the hyperparameter")

@@ -29,6 +29,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.environments import FLAG, check_environment, packages_in
+from sb3_visual_td3.zoo.mistakes import UsageError
 
 _OF_A_FILM = {".mp4", ".gif", ".txt"}
 """Suffixes of what rl_zoo3's record_training leaves, the last where it was ended."""
@@ -121,7 +123,9 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
         if tuple(command) in done:
             return 0
         done.add(tuple(command))
-        return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:]], *args, **kwargs)
+        packages = packages_in(sys.argv[1:])
+        flags = [FLAG, *packages] if packages else []
+        return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:], *flags], *args, **kwargs)
 
     with patch.object(subprocess, "call", call_ours):
         yield
@@ -130,7 +134,27 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 def run_benchmark() -> None:
     """Run rl_zoo3's benchmark, whose agents are shown by our command, from any folder."""
     be_quiet_about_retries()
-    with calling_ours(("python", "enjoy.py"), "enjoy"):
+    find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
+
+    def agents_that_can_be_shown(log_folder: str) -> dict[str, tuple[str, str]]:
+        """Leave out agents whose environment is not registered; rl_zoo3 would fail to write a table of none."""
+        agents, problems = find(log_folder), []
+        for name, (_, env_id) in list(agents.items()):
+            try:
+                check_environment(env_id, packages_in(sys.argv[1:]))
+            except UsageError as error:
+                problems.append(f"{name} cannot be evaluated ({error})")
+                del agents[name]
+        if not agents and "--no-hub" in sys.argv:
+            raise UsageError(problems[0] if problems else f"there is no trained agent in {log_folder}: --log-dir")
+        for problem in problems:
+            print(f"visual-td3 benchmark: {problem}", file=sys.stderr)
+        return agents
+
+    with (
+        calling_ours(("python", "enjoy.py"), "enjoy"),
+        patch.object(rl_zoo3.utils, "get_trained_models", agents_that_can_be_shown),
+    ):
         run_script_of_zoo("rl_zoo3.benchmark")
 
 

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
     """
-    return run_script("push-to-hub", arguments, _push, WHERE_WE_TRAIN)
+    return run_script("push-to-hub", arguments, _push, WHERE_WE_TRAIN, makes_environments=True)
 
 
 def _push() -> None:

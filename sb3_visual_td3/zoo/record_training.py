@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
     """
-    return run_script("record-training", arguments, _record, WHERE_WE_TRAIN)
+    return run_script("record-training", arguments, _record, WHERE_WE_TRAIN, makes_environments=True)
 
 
 def _record() -> None:

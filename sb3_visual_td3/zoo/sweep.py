@@ -13,10 +13,11 @@ from typing import NamedTuple
 import optuna
 
 from sb3_visual_td3.vec_env.ray_tasks import run_tasks
+from sb3_visual_td3.zoo.environments import check_flags
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE, mistakes
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager
 from sb3_visual_td3.zoo.sweep_results import write_search
-from sb3_visual_td3.zoo.train import train
+from sb3_visual_td3.zoo.train import DEFAULT_ENV, train
 
 DECIDED_HERE = ("--seed", "--trial-id", "--max-total-trials", "--n-jobs")
 """Flags of rl-zoo that a sweep gives itself."""
@@ -99,6 +100,7 @@ def _check(settings: argparse.Namespace, flags: Sequence[str]) -> None:
     for name in ("num_cpus", "num_gpus"):
         if getattr(settings, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(settings, name):g}: expected 0 or more")
+    check_flags(flags, DEFAULT_ENV)
 
 
 def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:

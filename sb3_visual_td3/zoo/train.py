@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rl_zoo3 import train as zoo_train
 
+from sb3_visual_td3.zoo.environments import environments_found
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE, complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager, register
 from sb3_visual_td3.zoo.script import command_line
 from sb3_visual_td3.zoo.vec_envs import all_choices
 
-DEFAULTS = ("--algo", ALGO, "--env", "LiteDriving-v0")
+DEFAULT_ENV = "LiteDriving-v0"
+DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
 """What is trained unless the command line, which comes after it, says otherwise."""
 
 
@@ -54,7 +56,7 @@ def train(arguments: Sequence[str]) -> Path | None:
     """
     register()
     n_runs = len(VisualExperimentManager.run_dirs)
-    with all_choices(), command_line("train", [*DEFAULTS, *arguments]):
+    with all_choices(), environments_found(), command_line("train", [*DEFAULTS, *arguments]):
         zoo_train.train()
     new_runs = VisualExperimentManager.run_dirs[n_runs:]
     return new_runs[-1] if new_runs else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch as th
 
+from sb3_visual_td3.zoo.environments import FLAG, add_packages_argument
 from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager
 from sb3_visual_td3.zoo.train import train_or_complain
 
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
     parser.add_argument("-f", "--log-folder", default="logs", help="where runs are kept (default: %(default)s)")
     parser.add_argument("-conf", "--conf-file", help="hyperparameter file of your own, in rl-zoo's format")
+    add_packages_argument(parser)
     parser.add_argument("--verbose", type=int, default=0, help="1 shows Stable-Baselines3's tables (default: 0)")
 
 
@@ -41,5 +43,7 @@ def run(settings: argparse.Namespace) -> Path | None:
         arguments += ["--n-timesteps", str(settings.n_timesteps)]
     if settings.conf_file is not None:
         arguments += ["--conf-file", settings.conf_file]
+    if settings.gym_packages:
+        arguments += [FLAG, *settings.gym_packages]
     print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
     return VisualExperimentManager.run_dirs[-1] if train_or_complain(arguments, "validate") else None

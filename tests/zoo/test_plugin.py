@@ -121,7 +121,7 @@ def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--env", "NoSuchEnv-v0"], "NoSuchEnv-v0 not found"),
+        (["--env", "NoSuchEnv-v0"], "--env NoSuchEnv-v0: no environment"),
         (["--env", "LiteDriving-v0", "-params", "batch_sizes:3"], "batch_sizes"),
         (["--env", "LiteDriving-v0", "-params", "random_shift:-4"], "random_shift"),
         (["--env", "LiteDriving-v0", "-conf", "nowhere.yml"], "nowhere.yml"),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sb3_visual_td3.zoo.experiment import (
     describe_experiment,
     hyperparameter_file,
 )
-from sb3_visual_td3.zoo.plugin import CONFIGS
+from sb3_visual_td3.zoo.plugin import CONFIGS, register
 from tests.killed_runs import weights_in
 
 SHORT = {
@@ -203,8 +204,18 @@ def test_gym_packages_have_to_be_allowed_too():
     described = {**experiment(policy="CnnPolicy"), "gym_packages": ["evil"]}
     with pytest.raises(ValueError, match="--allow evil"):
         check(described)
-    with pytest.raises(ValueError, match="--gym-packages evil cannot be imported"):
+    with pytest.raises(ValueError, match="--gym-packages evil: there is no such module"):
         check(described, "evil")
+
+
+def test_a_gym_package_of_the_current_folder_is_found_once_it_is_allowed(tmp_path, monkeypatch):
+    (tmp_path / "resumed_env_package.py").write_text("")
+    register()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in {"", str(tmp_path)}])
+    described = {**experiment(policy="CnnPolicy", n_timesteps=9), "gym_packages": ["resumed_env_package"]}
+    check(described, "resumed_env_package")
+    assert "resumed_env_package" in sys.modules
 
 
 def test_our_own_hyperparameters_need_no_permission():

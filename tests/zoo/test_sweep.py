@@ -9,6 +9,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sb3_visual_td3.cli import main
+from sb3_visual_td3.zoo import sweep
 from sb3_visual_td3.zoo.studies import open_storage
 from sb3_visual_td3.zoo.sweep_results import keep_seeds, write_search
 
@@ -61,10 +62,18 @@ def test_what_turns_critical_is_ended_and_a_mistake_is_said_once_for_each_seed(t
     report = json.loads((tmp_path / "logs" / "report.json").read_text())
     assert report["run"]["n_steps"] < 200
     assert report["alerts"]["critical"] > 0
-    assert main(["sweep", "--seeds", "0", "1", "--env", "NoSuchEnv-v0", "-f", "other"]) == 2
+    assert main(["sweep", "--seeds", "0", "1", "-f", "other", "-params", "tau:many"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 sweep: seed ")]
     assert len(lines) == 2
-    assert all("NoSuchEnv" in line for line in lines)
+    assert all("tau is the text 'many'" in line for line in lines)
+
+
+def test_an_environment_that_does_not_exist_is_said_once_before_ray_is_started(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "run_tasks", None)
+    assert main(["sweep", "--seeds", "0", "1", "--env", "NoSuchEnv-v0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("visual-td3 sweep: --env NoSuchEnv-v0: no environment of this name")
 
 
 @pytest.mark.ray

@@ -1,10 +1,13 @@
 """The ways in which rl-zoo's own tests call train and enjoy, with our algorithm on Pendulum; what each leaves."""
 
+import os
 import pickle
 import re
+import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import optuna
 import pytest
@@ -205,3 +208,133 @@ def test_workers_one_after_another_finish_the_total_and_no_more():
         assert search(*where) == 0
     study = optuna.load_study(study_name="test-study", storage="sqlite:///optuna.db")
     assert len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))) == len(study.trials) == 3
+
+
+def console_script(folder, *arguments):
+    """Run the installed command, which does not have the current folder on its path as ``python -m`` has."""
+    command = [str(Path(sys.executable).with_name("visual-td3")), *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_installed_command_finds_a_module_of_the_current_folder(in_folder):
+    Path("zoo_pattern_parts.py").write_text("STEPS = 5\n")
+    Path("zoo_pattern_env.py").write_text(SHORT_ENV.replace("n_steps == 5", "n_steps == STEPS", 1) + FROM_BESIDE)
+    flags = ["--gym-packages", "zoo_pattern_env", "-conf", "zoo_pattern_env", "-n", 20, "--verbose", 0]
+    trained = console_script(in_folder, "train", "--env", "ZooPattern-v0", *flags, "--vec-env", "subproc")
+    assert trained.returncode == 0, trained.stderr
+    assert model_in(Path("logs/visual_td3/ZooPattern-v0_1"), "ZooPattern-v0")._n_updates == 12
+
+
+FROM_BESIDE = "from zoo_pattern_parts import STEPS\n"
+
+
+@pytest.fixture
+def own_env(in_folder, monkeypatch):
+    """:return: flags of an environment of one's own that was trained on; it is not registered any more"""
+    Path("zoo_pattern_env.py").write_text(SHORT_ENV.replace("def reset", RENDER, 1))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(in_folder)])
+    monkeypatch.delitem(sys.modules, "zoo_pattern_env", raising=False)
+    run("--gym-packages", "zoo_pattern_env", "--conf-file", "zoo_pattern_env", env="ZooPattern-v0", n_steps=20)
+    del gym.registry["ZooPattern-v0"]
+    del sys.modules["zoo_pattern_env"]
+    yield ["--env", "ZooPattern-v0"]
+    gym.registry.pop("ZooPattern-v0", None)
+    sys.modules.pop("zoo_pattern_env", None)
+
+
+RENDER = """def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+    def reset"""
+
+
+def called_in_this_process(command):
+    return visual_td3(command[3:])
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        (["enjoy", "--no-render", "-n", "9"], ()),
+        (["record-video", "-n", "9"], ("logs/visual_td3/ZooPattern-v0_1/videos/*.mp4",)),
+        (["record-training", "-n", "9"], ("logs/visual_td3/ZooPattern-v0_1/videos/training.mp4",)),
+        (["benchmark", "--no-hub", "-n", "50", "--test-mode"], ("logs/benchmark/benchmark.md",)),
+    ],
+)
+def test_every_command_that_makes_an_environment_takes_gym_packages(command, left, own_env, monkeypatch, capsys):
+    pytest.importorskip("moviepy")
+    pytest.importorskip("pandas")
+    monkeypatch.setattr(subprocess, "call", called_in_this_process)
+    name = [] if command[0] == "benchmark" else own_env
+    assert visual_td3([*command, *name]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--env ZooPattern-v0: no environment of this name is registered" in line
+    assert "--gym-packages MODULE" in line
+    assert visual_td3([*command, *name, "--gym-packages", "zoo_pattern_env"]) == 0
+    assert all(list(Path().glob(pattern)) for pattern in left)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["evaluate"], "ZooPattern-v0 has no maps"),
+        (["push-to-hub", "-orga", "me", "--no-render"], "hub cannot be reached"),
+        (["validate", "-conf", "nowhere.yml"], "nowhere.yml"),
+        (["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run is to have CPU 10000"),
+    ],
+)
+def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys):
+    if command[0] == "sweep":
+        pytest.importorskip("ray")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert visual_td3([*command, *own_env]) == 2
+    assert "--env ZooPattern-v0: no environment of this name is registered" in capsys.readouterr().err
+    assert visual_td3([*command, *own_env, "--gym-packages", "zoo_pattern_env"]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--env", "LiteDrivng-v0"], "Did you mean LiteDriving-v0?"),
+        (["--env", "litedriving-v3"], "Did you mean LiteDriving-v0?"),
+        (["--env", "Pendulum"], "Did you mean Pendulum-v1?"),
+        (
+            ["--env", "Foo-v0"],
+            "Foo-v0: no environment of this name is registered. The module of an environment of your own",
+        ),
+        (["--env", "json:Foo-v0"], "--gym-packages json --env Foo-v0"),
+        (["--env", "Foo-v0", "--gym-packages", "json"], "neither by gymnasium nor by json"),
+        (["--gym-packages", "no_such_module"], "no_such_module: there is no such module, installed or in"),
+        (["--gym-packages", "no_such_module.py"], "give the name of the module, no_such_module"),
+        (["--gym-packages", "needs_more"], "needs_more: the module needs no_such_module"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "enjoy", "record-video", "validate"])
+def test_an_unknown_environment_or_module_is_named(command, flags, words, in_folder, monkeypatch, capsys):
+    Path("needs_more.py").write_text("import no_such_module\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert visual_td3([command, *flags]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert words in line
+    assert "close match" not in line
+    assert not Path("logs").exists()
+
+
+def test_words_of_the_command_line_reach_the_model_as_those_of_a_file_do():
+    settings = ["learning_rate:lin_1e-3", "noise_schedule:lin_0.5_0.1", "actor_objective:min", "policy:MlpPolicy"]
+    Path("default.yml").write_text("default:\n  n_timesteps: 80\n  " + "\n  ".join(QUICK + settings).replace(":", ": "))
+    typed = run("-conf", "default.yml", "-params", *settings)
+    written = run("-conf", "default.yml")
+    one, other = (yaml.unsafe_load((each / ENV / "config.yml").read_text()) for each in (typed, written))
+    assert one == other
+    assert one["learning_rate"] == "lin_1e-3"
+    first, second = model_in(typed), model_in(written)
+    pairs = zip(first.actor.parameters(), second.actor.parameters(), strict=True)
+    assert all(np.array_equal(a.detach(), b.detach()) for a, b in pairs)

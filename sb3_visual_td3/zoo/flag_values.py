@@ -1,0 +1,127 @@
+"""Reads the KEY:VALUE pairs of ``-params``, ``--env-kwargs`` and ``--eval-env-kwargs``.
+
+rl_zoo3 (seen in 2.9) runs every value as Python code, so a plain word, such as ``lin_1e-3`` or ``Town02``, ends in a
+NameError unless it is quoted twice. Here a value that is not Python is what it would be in a hyperparameter file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import rl_zoo3.utils
+import yaml
+
+from sb3_visual_td3.zoo.mistakes import UsageError
+
+_DATA_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
+_MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e-3`` as a number, which YAML 1.1 takes for a string because it has no point."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def store_pairs(
+    self: argparse.Action,
+    parser: argparse.ArgumentParser,  # noqa: ARG001 - argparse calls an action with it
+    namespace: argparse.Namespace,
+    values: Sequence[str],
+    option_string: str | None = None,
+) -> None:
+    """Store KEY:VALUE pairs as a dict; this takes the place of ``rl_zoo3.utils.StoreDict.__call__``.
+
+    :param self: the action, which knows where to store them
+    :param parser: the parser that calls it
+    :param namespace: where they are stored
+    :param values: the pairs as they were typed
+    :param option_string: the flag as it was typed
+    :raises UsageError: if one is not a pair, or its value is code that fails
+    """
+    flag = option_string or self.dest
+    pairs: dict[str, Any] = {}
+    for pair in values:
+        key, colon, text = pair.partition(":")
+        if not key.strip() or not colon:
+            raise UsageError(f"{flag} {pair}: expected KEY:VALUE, such as gamma:0.98 or town:Town02")
+        if not text.strip():
+            raise UsageError(f"{flag} {pair}: there is no value after the colon; an empty string is {key}:\"''\"")
+        pairs[key] = read_value(text, f"{flag} {key}")
+    setattr(namespace, self.dest, pairs)
+
+
+def read_value(text: str, where: str = "the value") -> Any:
+    """Read a value that was typed on the command line.
+
+    In this order it is a Python literal (``0.01``, ``None``, ``[64, 64]``, ``'quoted'``), Python code that rl_zoo3
+    can run (``dict(activation_fn=nn.ReLU)``, ``2**18``), a mapping or list as YAML writes it (``{n: 3, mode: fast}``),
+    a word that means true, false or nothing in YAML, or else the text itself.
+
+    :param text: as it was typed
+    :param where: what to call it in a complaint
+    :return: the value
+    :raises UsageError: if it is code that fails, such as ``dict(net_arch=)`` or ``1/0``
+    """
+    text = text.strip()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        pass
+    is_code, value = _run_code(text, where)
+    return value if is_code else _as_in_a_file(text)
+
+
+def _run_code(text: str, where: str) -> tuple[bool, Any]:
+    """:return: whether the text is code that rl_zoo3 can run, and what it evaluates to"""
+    try:
+        expression = ast.parse(text, mode="eval").body
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        if re.match(r"dict\s*\(", text):
+            raise UsageError(f"{where}: {text!r} is not valid Python ({error})") from error
+        return False, None
+    names = vars(rl_zoo3.utils)
+    if isinstance(expression, ast.Name):
+        # A word is a word, also where Python has a function of that name: "min", "all", "id".
+        known = names.get(text, next((each for each in _DATA_TYPES if each.__name__ == text), None))
+        return isinstance(known, type), known
+    try:
+        return True, eval(compile(ast.Expression(expression), where, "eval"), dict(names))
+    except Exception as error:
+        if _is_meant_as_code(expression, names):
+            raise UsageError(f"{where}: {text!r} cannot be evaluated: {error}") from error
+        return False, None
+
+
+def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
+    """Tell code that fails from text that happens to parse, such as ``held-out``, ``map.xml`` or ``lin(1e-3)``."""
+    nodes = list(ast.walk(expression))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if not used:  # numbers alone, such as 1/0
+        return True
+    code = [node for node in nodes if isinstance(node, _MEANT_AS_CODE)]
+    builtin = names["__builtins__"]
+    called = [node.func for node in code if isinstance(node, ast.Call)]
+    roots = [each for func in called for each in ast.walk(func) if isinstance(each, ast.Name)]
+    return any(root.id in names or root.id in builtin for root in roots) or len(code) > len(called)
+
+
+def _as_in_a_file(text: str) -> Any:
+    """:return: what the text would be in a hyperparameter file, numbers and dates aside: those are Python's"""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    if isinstance(value, dict | list) and text[0] in "{[":
+        return value
+    if re.fullmatch(r"[-+]?\.?(inf|nan)", text, re.IGNORECASE):
+        return float(text.replace(".", ""))
+    is_empty = value is None and not text.startswith("#")
+    return value if is_empty or isinstance(value, bool) else text

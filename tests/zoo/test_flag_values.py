@@ -1,0 +1,88 @@
+"""KEY:VALUE pairs of the command line: what is Python stays Python, and a plain word is a word."""
+
+import argparse
+import math
+
+import pytest
+from torch import nn
+
+from sb3_visual_td3.zoo.flag_values import read_value, store_pairs
+from sb3_visual_td3.zoo.mistakes import UsageError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lin_1e-3", "cos_3e-4", "lin_0.5_0.1", "Town02", "held_out", "held-out", "Town10HD/Opt", "MlpPolicy",
+        "/data/maps:old/a.xodr", "./a.yml", "C:\\maps\\a.xodr", "localhost:2000", "127.0.0.1", "0.9.16", "10:30",
+        "2024-01-01", "007", "two words", "a #b", "#b", "- a", "*a", "[", "{a", "!!python/object:os.system x", "é",
+        "stable_baselines3.common.callbacks.CheckpointCallback", "lin(1e-3)",
+        # Names of Python's functions, and files named like its modules or functions.
+        "min", "max", "all", "id", "map", "os", "map.xml", "glob.txt", "os.yml", "all-red",
+    ],
+)  # fmt: skip
+def test_plain_text_is_a_string_as_in_a_hyperparameter_file(text):
+    assert read_value(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2000", 2000), ("1e-3", 0.001), ("1_000", 1000), ("None", None), ("True", True), ("'Town01'", "Town01"),
+        ('"2000"', "2000"), ("''", ""), ("[64, 64]", [64, 64]), ("(1, 'step')", (1, "step")), ("{'a': 1}", {"a": 1}),
+        (" 3 ", 3),
+    ],
+)  # fmt: skip
+def test_a_python_literal_stays_what_it_is(text, value):
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("dict(net_arch=[64])", {"net_arch": [64]}), ("2**18", 262_144), ("1/4", 0.25), ("nn.ReLU", nn.ReLU),
+        ("dict(activation_fn=nn.Tanh)", {"activation_fn": nn.Tanh}), ("float", float), ("[0] * 3", [0, 0, 0]),
+        ("[n for n in range(3)]", [0, 1, 2]), ("float('inf')", math.inf), ("str(3)", "3"),
+    ],
+)  # fmt: skip
+def test_code_that_rl_zoo_runs_is_still_run(text, value):
+    assert read_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True), ("false", False), ("null", None), ("~", None), ("{n: 3, mode: fast}", {"n": 3, "mode": "fast"}),
+        ("[Town01, Town02]", ["Town01", "Town02"]), ("{lr: 1e-3, rate: lin_1e-3}", {"lr": 0.001, "rate": "lin_1e-3"}),
+        ("{'town': Town02}", {"town": "Town02"}), ("inf", math.inf), ("-inf", -math.inf),
+    ],
+)  # fmt: skip
+def test_what_means_something_in_yaml_means_it_here_too(text, value):
+    assert read_value(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["1/0", "dict(net_arch=", "dict(a=foo)", "dict(a=nn.Relu)", "int('many')", "(lambda: 1/0)()"]
+)
+def test_code_that_fails_is_refused_with_its_text(text):
+    with pytest.raises(UsageError) as refused:
+        read_value(text, "-params policy_kwargs")
+    assert str(refused.value).startswith(f"-params policy_kwargs: {text!r}")
+
+
+def parse(*pairs):
+    parser = argparse.ArgumentParser()
+    action = type("Pairs", (argparse.Action,), {"__call__": store_pairs})
+    parser.add_argument("-params", "--hyperparams", nargs="+", action=action)
+    return parser.parse_args(["-params", *pairs]).hyperparams
+
+
+def test_a_pair_ends_its_key_at_the_first_colon():
+    assert parse("a:1", "path:C:/x:y", "b:{c: d}") == {"a": 1, "path": "C:/x:y", "b": {"c": "d"}}
+
+
+@pytest.mark.parametrize("pair", ["learning_rate=1e-3", "gamma", ":3", "gamma:", "gamma: "])
+def test_what_is_not_a_pair_is_refused_by_its_flag(pair):
+    with pytest.raises(UsageError, match=r"^-params .*(expected KEY:VALUE|no value after the colon)"):
+        parse("a:1", pair)
