@@ -3,9 +3,9 @@
 Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning.py does: 10,000
 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of the same
 run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor, and
-exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start. No
-average changes the training, so one run measures them all. At the end each of them drives 100 episodes from other
-places on these maps.
+exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start, and the
+actor that had the best return in training. None of them changes the training, so one run measures them all. At the end
+each of them drives 100 episodes from other places on these maps.
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
@@ -20,7 +20,9 @@ processor since the run began, evaluations included. `q1` is the first critic's 
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,7 +48,7 @@ from sb3_visual_td3.visual_td3.batches import Batch
 
 WORLD = "empty road"
 RESULTS = Path(__file__).parent / "results" / "stability.csv"
-DECAYS = (0.99, 0.995, 0.998)
+DECAYS = (0.99, 0.995, 0.998, 0.999)
 """Of the averages, per update of the critics."""
 EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
 """As the zoo's block evaluates: how many steps apart, and how many episodes from which places."""
@@ -172,6 +174,30 @@ class Averages:
                 average.add(self._weights)
 
 
+class Checkpoint:
+    """Keeps the policy of the moment at which the last episodes of the training had their best mean return.
+
+    It needs no evaluation, and so no second simulator. Source: the checkpoints of Fujimoto et al. 2023 (TD7), which are
+    judged while no update is made; here the training goes on.
+
+    :param window: how many episodes judge a policy
+    """
+
+    def __init__(self, window: int = 5) -> None:
+        self._returns: deque[float] = deque(maxlen=window)
+        self._best = -math.inf
+        self.value: list[th.Tensor] = []
+        """Empty until there have been episodes enough."""
+
+    def add(self, episode_return: float, weights: Sequence[th.Tensor]) -> None:
+        """Judge the policy by an episode of the training that has ended."""
+        self._returns.append(episode_return)
+        mean = sum(self._returns) / len(self._returns)
+        if len(self._returns) == self._returns.maxlen and mean > self._best:
+            self._best = mean
+            self.value = [weight.detach().clone() for weight in weights]
+
+
 def weights_of(actor: nn.Module) -> list[th.Tensor]:
     """:return: an actor's weights and those of the encoder that it reads, which may be the critic's"""
     encoder: nn.Module = actor.features_extractor  # type: ignore[assignment]
@@ -205,6 +231,7 @@ class Watcher(BaseCallback):
         super().__init__()
         self._key, self._output, self._eval_freq = key, output, eval_freq
         self._begin = time.process_time()
+        self._checkpoint = Checkpoint()
         self._env = make_vec_env(ENV, N_EVAL_EPISODES, env_kwargs={"maps": "held_out", "n_cars": 0})
 
     def _init_callback(self) -> None:
@@ -214,9 +241,14 @@ class Watcher(BaseCallback):
     def policies(self) -> dict[str, Sequence[th.Tensor]]:
         """:return: the weights of each policy that the run could hand over now"""
         averages = {name: average.value for name, average in self._averages.averages.items()}
-        return {"last": weights_of(self.model.actor), "target": weights_of(self.model.actor_target), **averages}
+        own = {"last": weights_of(self.model.actor), "target": weights_of(self.model.actor_target)}
+        kept = {"best in training": self._checkpoint.value} if self._checkpoint.value else {}
+        return {**own, **averages, **kept}
 
     def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info and self.model._n_updates > 0:
+                self._checkpoint.add(info["episode"]["r"], weights_of(self.model.actor))
         if self.num_timesteps % self._eval_freq == 0 and self.model._n_updates > 0:
             self._measure(self._drive)
         return True

@@ -114,6 +114,20 @@ def test_an_average_does_not_follow_weights_that_move_later() -> None:
     assert average.value[0].tolist() == [1.0, 1.0]
 
 
+def test_the_checkpoint_is_the_policy_at_the_best_mean_of_the_last_episodes() -> None:
+    checkpoint, weight = stability.Checkpoint(window=2), th.zeros(1)
+    for episode_return in (100.0, 0.0, 60.0, 70.0, 50.0):  # means of two: 50, 30, 65, 60
+        weight += 1.0
+        checkpoint.add(episode_return, [weight])
+    assert [value.item() for value in checkpoint.value] == [4.0]
+
+
+def test_one_lucky_episode_makes_no_checkpoint() -> None:
+    checkpoint = stability.Checkpoint(window=2)
+    checkpoint.add(100.0, [th.zeros(1)])
+    assert checkpoint.value == []
+
+
 @pytest.fixture(scope="module")
 def model() -> VisualTD3:
     made = learner(stability.ARMS["visual"], WORLDS["empty road"], seed=0, device="cpu")
