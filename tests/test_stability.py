@@ -13,10 +13,8 @@ from learning import learner
 from learning_arms import WORLDS, arguments_of
 from result_rows import Row, add, drop, read, write
 from stability_table import BEGIN, COLUMNS, END, falls, finished, q_at, summary_of, table, with_table
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.visual_td3.batches import batch_of
 
 
 def rows_of_a_run(returns: list[float], examined: float | None, **others: Any) -> list[Row]:
@@ -185,12 +183,10 @@ def test_the_critic_scores_the_noisy_actions_in_the_actors_loss_alone(
     noisy: stability.NoisyActorLoss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(noisy, "with_noise", lambda actions: 0.0 * actions)
-    pixels = th.zeros(2, *noisy.observation_space.shape, dtype=th.uint8)  # type: ignore[misc]
-    actions = th.zeros(2, 2)
-    replayed = ReplayBufferSamples(pixels, actions, pixels, th.zeros(2, 1), th.zeros(2, 1))
-    batch = batch_of(replayed, noisy.gamma, 0, noisy._prepare)
+    noisy.learn(8)  # transitions to sample; the first update would come later
+    batch = noisy._sample(4)
     with th.no_grad(), noisy._arithmetic.autocast():
-        score = th.cat(noisy.critic(batch.observations, actions), dim=1).min(dim=1).values.mean()
+        score = th.cat(noisy.critic(batch.observations, 0.0 * batch.actions), dim=1).min(dim=1).values.mean()
     assert noisy.update_actor(batch).item() == pytest.approx(-score.item(), abs=1e-4)
     assert "score" not in vars(noisy.critic)
 
