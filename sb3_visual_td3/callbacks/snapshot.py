@@ -12,10 +12,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
-from sb3_visual_td3.callbacks.run_files import continue_event_files, cut_back_to, run_files_state
+from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
+from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import Snapshot
-from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
+from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError, describing_errors
 from sb3_visual_td3.runs.snapshot_health import Health
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
@@ -88,6 +89,8 @@ class SnapshotCallback(BaseCallback):
     """How the run was started, as plain data: told by whoever can start it again."""
     must_resume: bool = False
     """Whether it is a mistake if there is nothing to resume."""
+    without_logs: bool = False
+    """Whether a run whose log files are lost, cut or cannot be written is resumed without them."""
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class SnapshotCallback(BaseCallback):
         self._store: SnapshotStore | None = None
         self._lock: RunLock | None = None
         self._snapshot: Snapshot | None = None
+        self._files: ResumedFiles | None = None
         self._last_saved: int | None = None
         self._judges: list[HealthJudge] = []
 
@@ -126,13 +130,30 @@ class SnapshotCallback(BaseCallback):
         self._folder = Path(folder)
         store = SnapshotStore(self._folder / SNAPSHOTS)
         store.folder.mkdir(parents=True, exist_ok=True)
+        if self.resume:
+            refuse_links(self._folder)
         self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
         self._lock.acquire()
         self._snapshot = self._find(store)
         if self._snapshot is not None:
-            check_is_alike(off_policy, self._snapshot.state["training"])
+            self._check(self._snapshot, off_policy)
         self._settings = settings_of(off_policy)
         self._store = store
+
+    def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:
+        """Refuse a snapshot that another run has left, or that this version has not written.
+
+        :raises ValueError: if it cannot be resumed; nothing has changed then
+        """
+        with describing_errors(f"{snapshot.path} cannot be resumed"):
+            check_is_alike(model, snapshot.state["training"])
+            self._files = find_run_files(
+                self._folder,
+                snapshot.state["files"],
+                model.tensorboard_log,
+                model.logger.dir if model._custom_logger else None,
+                self.without_logs,
+            )
 
     def _find(self, store: SnapshotStore) -> Snapshot | None:
         """:return: what to resume, if anything"""
@@ -154,8 +175,8 @@ class SnapshotCallback(BaseCallback):
     def _init_callback(self) -> None:
         if self._store is None:
             self.prepare(self.model)
-        if self._snapshot is not None:
-            continue_event_files(self.model, self._folder, self._snapshot.state["files"])
+        if self._files is not None:
+            self._files.continue_event_files(self.model)
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
@@ -170,31 +191,37 @@ class SnapshotCallback(BaseCallback):
         self._judges = [callback for callback in everyone if isinstance(callback, HealthJudge)]
         for name in unknown_callbacks(root):
             self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts anew")
+        self._last_saved = None
         if self._snapshot is not None:
-            self._go_on_from(self._snapshot)
-        self._last_saved = None if self._snapshot is None else self._snapshot.step
-        self._snapshot = None
+            has_moved = self._go_on_from(self._snapshot)
+            # Where event files have moved, the next snapshot says so, and is taken before the first step.
+            self._last_saved = self._snapshot.step - (self.save_freq if has_moved else 0)
+        self._snapshot = self._files = None
 
-    def _go_on_from(self, snapshot: Snapshot) -> None:
+    def _go_on_from(self, snapshot: Snapshot) -> bool:
+        """:return: whether the run logs to another folder from now on"""
+        assert self._files is not None
         for line in snapshot.skipped:
             self._say(f"passed over {line}")
         state = snapshot.state
-        total, was_total = self.locals["total_timesteps"], state["training"]["model"]["counters"]["_total_timesteps"]
+        total = self.locals["total_timesteps"]
+        with describing_errors(f"{snapshot.path} cannot be resumed"):
+            was_total = int(state["training"]["model"]["counters"]["_total_timesteps"])
         if total != was_total:
             raise SnapshotError(
                 f"the run in {self._folder} was to have {was_total:,} steps, this one is to have {total:,}: call "
                 "learn() as the first time, for schedules depend on it"
             )
         assert isinstance(self.model, OffPolicyAlgorithm)
-        try:
+        with describing_errors(f"{snapshot.path} cannot be resumed"):
             told = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
-            told += cut_back_to(self._folder, self.logger, state["files"], snapshot.step)
-        except (ValueError, MemoryError, OSError) as error:
-            raise SnapshotError(f"{snapshot.path} cannot be resumed: {error}") from error
+            has_moved = self._files.cut_back(self.logger, snapshot.step)
+        told += self._files.lines
         if self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
         for line in told:
             self._say(line)
+        return has_moved
 
     def _on_rollout_start(self) -> None:
         if any(judge.has_ended_training for judge in self._judges):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,3 +110,102 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
                 return False
             rest = rest[n_read:]
     return True
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that what is written below a folder stays below it, and that reading it does not wait for ever.
+
+    A run that comes from elsewhere may hold a link where a file is expected that is cut, emptied or overwritten.
+
+    :param folder: of the run; it may be a link itself, for the user has named it
+    :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below it, or it cannot be read
+    """
+    waiting = [Path(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                found = list(entries)
+        except OSError as error:
+            raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+        for entry in found:
+            if entry.is_symlink():
+                raise ValueError(
+                    f"{entry.path} is a link to {os.readlink(entry.path)}, and a run is resumed only within its own "
+                    "folder: put there what the link points to"
+                )
+            if entry.is_dir():
+                waiting.append(Path(entry.path))
+            elif not entry.is_file():
+                raise ValueError(f"{entry.path} is neither a file nor a folder: remove it")
+
+
+def own_copies(folder: Path, but: Path) -> None:
+    """Give a run files of its own where it shares them with a copy of it, by hard links.
+
+    What appends to a file or overwrites it would otherwise change the file of the other run as well.
+
+    :param folder: of the run, without links (see :func:`refuse_links`)
+    :param but: a folder whose files are never changed, only replaced
+    :raises OSError: as the operating system says
+    """
+    for path in folder.rglob("*"):
+        if not path.is_relative_to(but) and path.is_file() and path.stat().st_nlink > 1:
+            own = path.with_name(f".{path.name}.own")
+            own.unlink(missing_ok=True)
+            copy_start(path, own, path.stat().st_size)
+            os.replace(own, path)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of the run to write to it, but not what a link of its name points to.
+
+    :param path: of the file
+    :param flags: of :func:`os.open`; ``O_CREAT`` makes it
+    :return: the handle of a regular file
+    :raises OSError: as the operating system says; ELOOP for a link
+    :raises ValueError: if it is no regular file
+    """
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is not a regular file")
+    return handle
+
+
+def cut_own(handle: int, path: Path, n_bytes: int) -> None:
+    """Cut a file of the run, and leave alone what other names of the same file show.
+
+    A copy of a run may share its files with the run, by hard links (``cp -al``).
+
+    :param handle: of :func:`open_own`, open for reading and writing
+    :param path: of the file
+    :param n_bytes: what stays
+    """
+    if os.fstat(handle).st_nlink == 1:
+        os.ftruncate(handle, n_bytes)
+        return
+    own = path.with_name(f".{path.name}.own")
+    own.unlink(missing_ok=True)
+    copy_start(path, own, n_bytes)
+    os.replace(own, path)
+
+
+def copy_start(source: Path, target: Path, n_bytes: int) -> None:
+    """Write the first bytes of a file to another one, which is not there yet.
+
+    :param source: is only read; it may be a link
+    :param target: the new file
+    :param n_bytes: how many
+    :raises ValueError: if the source has fewer
+    """
+    with open(source, "rb") as stream:
+        write_durably(target, _parts_of(stream, n_bytes, source))
+
+
+def _parts_of(stream: BinaryIO, n_bytes: int, source: Path) -> Iterator[memoryview]:
+    while n_bytes:
+        part = stream.read(min(n_bytes, _READ_BYTES))
+        if not part:
+            raise ValueError(f"{source} is shorter than it was")
+        n_bytes -= len(part)
+        yield memoryview(part)

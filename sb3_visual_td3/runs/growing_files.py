@@ -1,8 +1,7 @@
 """Files that a run appends to: how long they were at a snapshot, and back to that length.
 
 A file inside the run's folder goes by its name relative to it, so that the folder may be moved. One in another folder
-that the caller names (event files that ``-tb`` put elsewhere) goes by its absolute name. Names are compared as they
-are written: a folder inside the run's own that is a link to another disk stays a folder inside.
+that the caller names goes by its absolute name. Links are not followed, neither at the end of a name nor on the way.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from io import FileIO
 from pathlib import Path, PurePosixPath
 
-from sb3_visual_td3.common.input_files import open_regular
-from sb3_visual_td3.runs.durable_files import sync_file
+from sb3_visual_td3.runs.durable_files import copy_start, cut_own, open_own, sync_file
 
 
 def lengths(root: Path, files: Iterable[Path], also_inside: Iterable[Path] = ()) -> dict[str, int]:
@@ -30,7 +27,7 @@ def lengths(root: Path, files: Iterable[Path], also_inside: Iterable[Path] = ())
     found = {}
     for file in files:
         name = _name_of(file, folders)
-        if file.is_file():
+        if file.is_file() and not file.is_symlink():
             sync_file(file)
             found[name] = file.stat().st_size
     return dict(sorted(found.items()))
@@ -48,17 +45,54 @@ def cut_back(
     :raises ValueError: if a file is shorter than it was, missing, no file, not writable, or in none of the folders
     """
     folders = [Path(os.path.abspath(folder)) for folder in (root, *also_inside)]
-    for name, n_bytes in lengths.items():
-        if type(n_bytes) is not int or n_bytes < 0:
-            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected a number of bytes")
+    check_lengths(lengths)
     paths = {_path_of(name, folders): n_bytes for name, n_bytes in lengths.items()}
     begun_since = [file for file in may_remove if _path_of(_name_of(file, folders), folders) not in paths]
     with ExitStack() as opened:
-        streams = [(opened.enter_context(_opened(path, n_bytes)), n_bytes) for path, n_bytes in paths.items()]
-        for stream, n_bytes in streams:
-            stream.truncate(n_bytes)
+        handles = {}
+        for path, n_bytes in paths.items():
+            handles[path] = _opened(path, n_bytes, folders)
+            opened.callback(os.close, handles[path])
+        for path, n_bytes in paths.items():
+            cut_own(handles[path], path, n_bytes)
     for file in begun_since:
         file.unlink(missing_ok=True)
+
+
+def check_lengths(lengths: Mapping[str, int]) -> None:
+    """:raises ValueError: if something is not a number of bytes"""
+    for name, n_bytes in lengths.items():
+        if type(n_bytes) is not int or n_bytes < 0:
+            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected a number of bytes")
+
+
+def why_not_whole(folder: Path, lengths: Mapping[str, int]) -> str | None:
+    """Say why files cannot be brought back to the lengths that they had.
+
+    :param folder: where they are
+    :param lengths: by their names, without folders
+    :return: the reason, of the first that is missing or too short; None where all are there
+    """
+    for name, n_bytes in lengths.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing, it had {n_bytes} bytes"
+        if (n_there := path.stat().st_size) < n_bytes:
+            return f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced"
+    return None
+
+
+def copy_back(source: Path, lengths: Mapping[str, int], target: Path) -> None:
+    """Write files as they were into another folder, and leave those that are there alone.
+
+    :param source: where they are; it is only read
+    :param lengths: by their names, without folders
+    :param target: the folder, which has no files of these names
+    :raises ValueError: if a file is missing or shorter than it was
+    :raises OSError: if one cannot be read or written
+    """
+    for name, n_bytes in lengths.items():
+        copy_start(source / name, target / name, n_bytes)
 
 
 def _name_of(file: Path, folders: list[Path]) -> str:
@@ -78,13 +112,18 @@ def _path_of(name: str, folders: list[Path]) -> Path:
     return path
 
 
-def _opened(path: Path, n_bytes: int) -> FileIO:
+def _opened(path: Path, n_bytes: int, folders: list[Path]) -> int:
+    for parent in path.parents:
+        if parent in folders:
+            break
+        if parent.is_symlink():
+            raise ValueError(f"{parent} is a link: {path.name} is cut only within the run's own folder")
     if not path.is_file():
         raise ValueError(f"{path} is missing, it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
     if n_there < n_bytes:
         raise ValueError(f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced")
     try:
-        return open_regular(path, os.O_RDWR)
+        return open_own(path, os.O_RDWR)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror})") from error

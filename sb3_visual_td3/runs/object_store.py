@@ -107,8 +107,14 @@ class ObjectStore:
         self._known_good.add(digest)
 
     def begin(self) -> None:
-        """Remove what a killed writer left, and forget what was added before."""
+        """Remove what a killed writer left, and forget what was added before.
+
+        :raises SnapshotError: if a folder of the store is a link: nothing elsewhere is written or removed
+        """
         self._added.clear()
+        for folder in (self.folder, *self.folder.glob(_FOLDERS)):
+            if folder.is_symlink():
+                raise SnapshotError(f"{folder} is a link: put there what it points to")
         # A killed writer may not have come to sync names that are used again now.
         self._to_sync = set(self.folder.glob(_FOLDERS))
         for begun in self.folder.glob(f"{_BEGUN}*"):
@@ -122,7 +128,7 @@ class ObjectStore:
         for digest in self._added:
             with suppress(OSError):
                 self._remove([] if digest in in_use else [digest])
-        with suppress(OSError):
+        with suppress(OSError, SnapshotError):
             self.begin()
 
     def keep_only(self, in_use: Container[str]) -> None:

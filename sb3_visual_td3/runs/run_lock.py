@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from sb3_visual_td3.runs.durable_files import open_own
+
+_LOCK_BYTES = 20
+"""A process id and a line feed have no more."""
 _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 
 
@@ -33,14 +37,14 @@ class RunLock:
 
         Another object of this process gives it up: in a notebook it belongs to a training that was interrupted.
 
-        :raises ValueError: if the run is being trained
+        :raises ValueError: if the run is being trained, or what is there is not a lock: a link, or another file
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:
             return
         for other in [lock for lock in _held if lock.path.absolute() == self.path.absolute()]:
             other.release()
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = self._open()
         try:
             self._lock(handle)
             os.ftruncate(handle, 0)
@@ -66,6 +70,20 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+    def _open(self) -> int:
+        """:return: the handle of a file that only this name shows, and that holds no more than a process id"""
+        try:
+            handle = open_own(self.path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ValueError(f"{self.path} is a link, and a lock is not: remove it") from error
+        found = os.fstat(handle)
+        if found.st_nlink != 1 or found.st_size > _LOCK_BYTES:
+            os.close(handle)
+            raise ValueError(f"{self.path} is not the lock of a run, but a link or another file: remove it")
+        return handle
 
     def _lock(self, handle: int) -> None:
         try:

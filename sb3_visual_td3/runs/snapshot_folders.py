@@ -134,6 +134,8 @@ def _discard(path: Path) -> None:
 
 def _look_at(step: int, path: Path) -> FoundSnapshot:
     try:
+        if path.is_symlink():
+            raise SnapshotError("it is a link: another run's snapshot may stand behind it")
         record = read_record(path)
         if record.step != step:
             raise SnapshotError(f"snapshot.json is of step {record.step}")

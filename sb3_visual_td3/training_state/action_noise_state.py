@@ -55,7 +55,11 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     elif "own" in state:
         noise.set_state(as_given(state["own"]))  # type: ignore[attr-defined]
     else:
-        vars(noise).update(as_given(state["values"]))
+        values = as_given(state["values"])
+        unknown = (values.keys() | state["generators"].keys()) - vars(noise).keys()
+        if unknown:
+            raise ValueError(f"action_noise: {here} has no {', '.join(sorted(unknown))}")
+        vars(noise).update(values)
         for name, generator in state["generators"].items():
             vars(noise)[name] = restored_generator(vars(noise).get(name), generator)
 

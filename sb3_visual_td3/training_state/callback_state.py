@@ -167,8 +167,13 @@ def _eval_env(callback: BaseCallback) -> VecEnv | None:
 
 
 def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: SetEnvState | None) -> None:
+    if not all(type(record[name]) is int and record[name] >= 0 for name in ("n_calls", "num_timesteps")):
+        raise ValueError(f"the counters of {record['class']} are not whole numbers from 0 on")
     callback.n_calls, callback.num_timesteps = record["n_calls"], record["num_timesteps"]
+    known = _attributes_of(callback)
     for name, value in record["attributes"].items():
+        if name not in known or not _is_alike(getattr(callback, name), value):
+            raise ValueError(f"{record['class']} has no {name} such as {value!r}")
         setattr(callback, name, value)
     holder = _state_holder(callback)
     if holder is not None and "state" in record:
@@ -178,6 +183,12 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
         set_env_state(eval_env, record["eval_env"])
     if isinstance(callback, ProgressBarCallback):
         _move_bar(callback)
+
+
+def _is_alike(here: Any, there: Any) -> bool:
+    """:return: whether a value can take the place of another: a number of a number, a list of a list"""
+    kinds = (bool, int | float | np.number, list)
+    return any(isinstance(here, kind) and isinstance(there, kind) for kind in kinds) or here is None
 
 
 def _move_bar(callback: ProgressBarCallback) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.logger import Logger
 
 from sb3_visual_td3.training_state.plain_data import as_given, plain_part
@@ -29,9 +30,15 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
 
     :param state: as returned by :func:`logger_state`
     """
+    given = as_given(state["values"])
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float | str | np.generic | np.ndarray):
+            raise ValueError(f"the logged value {name} is {value!r}: expected a number or text")
+    if not all(type(count) is int for count in state["counts"].values()):
+        raise ValueError(f"{state['counts']!r} does not say how often values were logged")
     excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}
     replaced: list[tuple[dict[str, Any], Mapping[str, Any]]] = [
-        (logger.name_to_value, as_given(state["values"])),
+        (logger.name_to_value, given),
         (logger.name_to_count, state["counts"]),
         (logger.name_to_excluded, excluded),
     ]

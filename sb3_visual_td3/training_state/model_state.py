@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.action_noise_state import action_noise_state, set_action_noise_state
 from sb3_visual_td3.training_state.observation_state import observation_from, observation_state
-from sb3_visual_td3.training_state.plain_data import as_given, as_plain, plain_part
+from sb3_visual_td3.training_state.plain_data import as_given, as_plain, is_number, plain_part, require_alike
 from sb3_visual_td3.training_state.sde_state import sde_state, set_sde_state
 from sb3_visual_td3.training_state.space_state import set_space_random_state, space_random_state
 
@@ -28,6 +28,7 @@ _COUNTERS = (
     "_n_calls",  # DQN and QR-DQN, as the next
     "exploration_rate",
 )
+_FRACTIONS = ("_current_progress_remaining", "exploration_rate")
 
 
 def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
@@ -68,10 +69,17 @@ def set_model_state(
         episodes begin, they begin with this, and with action noise as at an episode's start
     :raises ValueError: if it is the state of another model
     """
-    set_action_noise_state(model.action_noise, state["action_noise"])
-    vars(model).update({name: as_given(v) for name, v in state["counters"].items() if name in vars(model)})
-    model.start_time = time.time_ns() - state["elapsed_ns"]
+    counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}
     infos, successes = as_given(state["ep_info_buffer"]), as_given(state["ep_success_buffer"])
+    for info in infos:
+        if not {"r", "l"} <= info.keys() or not all(is_number(info[key]) for key in ("r", "l")):
+            raise ValueError(f"{info!r} is not what Monitor says of an episode")
+    if first_observation is None:
+        require_alike(observation_state(model._last_obs), state["last_obs"], "the last observation")
+        require_alike(model._last_episode_starts, state["last_episode_starts"], "the starts of episodes")
+    set_action_noise_state(model.action_noise, state["action_noise"])
+    vars(model).update({name: value for name, value in counters.items() if name in vars(model)})
+    model.start_time = time.time_ns() - int(state["elapsed_ns"])
     model.ep_info_buffer = deque(infos, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(successes, maxlen=model._stats_window_size)
     if first_observation is None:
@@ -87,6 +95,15 @@ def set_model_state(
             weight.requires_grad_(name not in state["frozen"])
     if isinstance(model, HasState) and state["extras"] is not None:
         model.set_state(as_given(state["extras"]))
+
+
+def _counter(name: str, value: Any) -> Any:
+    """:return: a counter, if it is one and can be its value"""
+    if name not in _COUNTERS or not is_number(value) or value < 0:
+        raise ValueError(f"the counter {name} is {value!r}: expected a number from 0 on")
+    if name not in _FRACTIONS and not float(value).is_integer():
+        raise ValueError(f"the counter {name} is {value!r}: expected a whole number")
+    return value
 
 
 def _begin_with(model: OffPolicyAlgorithm, observation: VecEnvObs) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 
 from sb3_visual_td3.common.arrays import StoredArray
 
+INF = float("inf")
+
 
 def as_plain(value: Any, name: str) -> Any:
     """Turn a value into a state: None, booleans, numbers, strings, arrays, and lists and dicts of these.
@@ -64,3 +66,28 @@ def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError:
             continue
     return kept
+
+
+def is_number(value: Any) -> bool:
+    """:return: whether a value of a state is a finite number, of Python or NumPy; a boolean is not"""
+    is_some = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return is_some and bool(abs(value) < INF)
+
+
+def require_alike(here: Any, there: Any, name: str) -> None:
+    """Refuse a part of a state that cannot take the place of what is here.
+
+    :param here: arrays, in lists and dicts
+    :param there: of the state
+    :param name: what it is called, for the error
+    :raises ValueError: if it has other keys, or an array of another shape or type
+    """
+    if isinstance(here, Mapping):
+        if not isinstance(there, Mapping) or there.keys() != here.keys():
+            raise ValueError(f"{name} is not made as the one here")
+        for key in here:
+            require_alike(here[key], there[key], f"{name}, {key}")
+    elif isinstance(here, np.ndarray):
+        found = np.asarray(there)
+        if found.shape != here.shape or found.dtype != here.dtype:
+            raise ValueError(f"{name} is {found.shape} {found.dtype}: expected {here.shape} {here.dtype}")

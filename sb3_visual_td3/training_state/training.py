@@ -110,6 +110,8 @@ def set_training_state(
     set_model_state(model, state["model"], first_observation)
     set_logger_state(model.logger, state["logger"])
     told += set_callbacks_state(root, state["callbacks"], set_evaluation_state)
+    if type(state["n_threads"]) is not int:
+        raise ValueError(f"n_threads is {state['n_threads']!r}: expected a number")
     if state["n_threads"] != th.get_num_threads():
         told.append(
             f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "

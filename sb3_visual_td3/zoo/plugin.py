@@ -99,6 +99,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """The RUN_DIR to go on in, from its newest good snapshot."""
     resumed_experiment: Mapping[str, Any] | None = None
     """How that run was started, as plain data that has been checked."""
+    resumes_without_logs = False
+    """Whether that run goes on without log files that are lost."""
     resumed_packages: Collection[str] = ()
     """Packages of the user's own whose classes that description may name."""
 
@@ -210,6 +212,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.run_dir = self.save_path
                 callback.experiment = self.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
                 callback.resume = self.resumed_run_dir is not None
+                callback.without_logs = self.resumes_without_logs
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
             if isinstance(callback, ExplosionAlertCallback) and self.stops_on_critical:

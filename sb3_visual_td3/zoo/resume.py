@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
+from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_health import word_for
@@ -39,6 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the run is yours: it may start the simulator's command, load the saved model that it was begun with, and "
         "have callbacks write outside RUN_DIR, as it did before",
     )
+    parser.add_argument(
+        "-tb",
+        "--tensorboard-log",
+        metavar="DIR",
+        help="where the event files of a run are that was trained with -tb, and where they go on, in a folder of their "
+        "own; by default they are copied to RUN_DIR/tb, and those outside RUN_DIR stay as they are",
+    )
+    parser.add_argument(
+        "--without-logs",
+        action="store_true",
+        help="go on even if event files or other logs are lost, cut or cannot be written",
+    )
 
 
 def run(settings: argparse.Namespace) -> int:
@@ -48,6 +61,8 @@ def run(settings: argparse.Namespace) -> int:
     :return: the exit code
     """
     try:
+        if settings.run_dir.is_dir():
+            refuse_links(settings.run_dir)
         if settings.list:
             return _list_snapshots(settings.run_dir)
         if (finished := _finishing_time(settings.run_dir)) is not None:
@@ -56,7 +71,8 @@ def run(settings: argparse.Namespace) -> int:
         register()
         experiment = _experiment_of(settings.run_dir)
         check_experiment(experiment, Permission(settings.run_dir, settings.allow, settings.trust))
-    except ValueError as error:
+        own_copies(settings.run_dir, settings.run_dir / SNAPSHOTS)
+    except (ValueError, OSError) as error:
         print(f"visual-td3 resume: {error}", file=sys.stderr)
         return BAD_USAGE
     with tempfile.TemporaryDirectory() as folder:
@@ -65,12 +81,14 @@ def run(settings: argparse.Namespace) -> int:
         VisualExperimentManager.resumed_run_dir = settings.run_dir
         VisualExperimentManager.resumed_experiment = experiment
         VisualExperimentManager.resumed_packages = tuple(settings.allow)
+        VisualExperimentManager.resumes_without_logs = settings.without_logs
         try:
-            trained = train_or_complain(arguments_of(experiment, str(conf_file)), "resume")
+            trained = train_or_complain(arguments_of(experiment, str(conf_file), settings.tensorboard_log), "resume")
         finally:
             VisualExperimentManager.resumed_run_dir = None
             VisualExperimentManager.resumed_experiment = None
             VisualExperimentManager.resumed_packages = ()
+            VisualExperimentManager.resumes_without_logs = False
     return 0 if trained else BAD_USAGE
 
 
@@ -101,7 +119,7 @@ def _list_snapshots(run_dir: Path) -> int:
 def _experiment_of(run_dir: Path) -> Mapping[str, Any]:
     """:return: how the run was started, of the newest snapshot whose description can be read"""
     snapshot = _store(run_dir).newest()
-    experiment: Mapping[str, Any] | None = snapshot.state["experiment"]
+    experiment: Mapping[str, Any] | None = snapshot.state.get("experiment")
     if experiment is None:
         raise SnapshotError(
             f"{run_dir}: the run was not started by 'visual-td3 train'. Call its script again, with "

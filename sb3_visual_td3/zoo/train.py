@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rl_zoo3 import train as zoo_train
 
+from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.zoo.environments import environments_found
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE, complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager, register
@@ -41,7 +42,7 @@ def train_or_complain(arguments: Sequence[str], command: str) -> bool:
     try:
         train(arguments)
     except mistakes() as error:
-        if VisualExperimentManager.has_started:
+        if VisualExperimentManager.has_started and not isinstance(error, SnapshotError):
             raise
         complain(command, error)
         return False

@@ -199,7 +199,7 @@ def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
     script(tmp_path / "killed")
     assert len(episodes_in(tmp_path / "whole")) >= 4
     assert sorted(episodes_in(tmp_path / "whole")) == sorted(episodes_in(tmp_path / "killed"))
-    assert "0.monitor.csv was begun anew" in capsys.readouterr().out
+    assert "0.monitor.csv was begun again" in capsys.readouterr().out
     assert (tmp_path / "killed" / "until_000000180.progress.csv").is_file()
     assert_same_scalars(tmp_path / "whole", tmp_path / "killed", at_least=5)
 

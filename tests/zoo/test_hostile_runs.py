@@ -5,41 +5,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
-from tests.zoo.hostile_runs import contents, rewritten, touching
+from tests.zoo.hostile_runs import contents, killed_run, rewritten, touching
 
-RECORDER = "sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback"
 SNAPSHOTS = {"sb3_visual_td3.callbacks.snapshot.SnapshotCallback": {"save_freq": 10}}
 DRIVING_EVAL = "sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback"
 CHECKPOINTS = "stable_baselines3.common.callbacks.CheckpointCallback"
-RUN = {
-    "LiteDriving-v0": {
-        "policy": "CnnPolicy",
-        "n_timesteps": 30,
-        "buffer_size": 40,
-        "learning_starts": 15,
-        "batch_size": 4,
-        "normalize": {"norm_obs": False, "norm_reward": True},
-        "policy_kwargs": "dict(net_arch=[8], trunk_dim=4, activation_fn=nn.Tanh, optimizer_class=th.optim.AdamW)",
-        "callback": [RECORDER, SNAPSHOTS],
-    }
-}
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run that ends before it has left its model."""
-    folder = tmp_path_factory.mktemp("killed")
-    (folder / "run.yml").write_text(yaml.safe_dump(RUN))
-    arguments = ["train", "--env", "LiteDriving-v0", "-conf", str(folder / "run.yml"), "-f", str(folder / "logs")]
-    arguments += ["--seed", "1", "--verbose", "0", "--eval-freq", "-1"]
-    assert main([*arguments, "--env-kwargs", "image_size:48", "n_cars:1", "maps:'train'"]) == 0
-    run_dir = folder / "logs" / "visual_td3" / "LiteDriving-v0_1"
-    (run_dir / "LiteDriving-v0.zip").unlink()
-    return run_dir
+    """A run that ended before it left its model."""
+    return killed_run(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture

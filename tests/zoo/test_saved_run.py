@@ -29,7 +29,7 @@ def test_args_are_read_as_rl_zoo_writes_them(tmp_path):
 @pytest.mark.parametrize(
     "tagged",
     [
-        "env: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{canary}]]",
+        "env: !!python/object/apply:os.mkdir [{canary}]",
         "extra: !!python/object/apply:os.system ['touch {canary}']",
         "env_kwargs: {{a: [!!python/object/apply:subprocess.call [[touch, {canary}]]]}}",
         "extra: !!python/object/new:type {{args: [x, !!python/tuple [], {{}}], state: {{}}}}",

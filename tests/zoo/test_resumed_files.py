@@ -1,0 +1,282 @@
+"""A run is resumed within its own folder: what lies outside is copied or left alone, and what is lost is one line."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from sb3_visual_td3.cli import main
+from tests.killed_runs import assert_same_scalars
+from tests.zoo.hostile_runs import contents, killed_run, rewritten
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    return killed_run(tmp_path_factory.mktemp("killed"))
+
+
+@pytest.fixture(scope="module")
+def killed_with_tb(tmp_path_factory):
+    """A run whose event files are in another folder, ``tb`` beside ``logs``."""
+    folder = tmp_path_factory.mktemp("with_tb")
+    return killed_run(folder, "-tb", str(folder / "tb"))
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("visual-td3 resume: "), error
+    assert error.count("\n") == 1, error
+    return error
+
+
+def event_files(folder):
+    return sorted(folder.rglob("events.out.tfevents.*"))
+
+
+def events_of(run_dir):
+    return run_dir / json.loads((run_dir / "run.json").read_text())["event_dir"]
+
+
+# What a hostile run says about its files.
+
+
+@pytest.mark.parametrize("where", ["../victim/tb", "snapshots/../../victim/tb"])
+def test_event_files_of_another_run_are_left_alone(killed, tmp_path, where):
+    victim = tmp_path / "victim" / "tb"
+    shutil.copytree(killed / "tb" / "TD3_1", victim)
+    before = contents(tmp_path / "victim")
+    names = {path.name: 10 for path in event_files(victim)}
+    run_dir = rewritten(killed, tmp_path, lambda state: state["files"].update(event_dir=where, event_files=names))
+    assert main(["resume", str(run_dir)]) == 0
+    assert contents(tmp_path / "victim") == before
+    assert events_of(run_dir).is_relative_to(run_dir)
+
+
+def test_an_absolute_event_folder_is_refused(killed, tmp_path, capsys):
+    victim = tmp_path / "victim"
+    shutil.copytree(killed / "tb" / "TD3_1", victim)
+    before = contents(victim)
+    run_dir = rewritten(killed, tmp_path, lambda state: state["files"].update(event_dir=str(victim)))
+    assert main(["resume", str(run_dir)]) == 2
+    assert "expected a path relative to" in one_line(capsys)
+    assert contents(victim) == before
+
+
+@pytest.mark.parametrize("name", ["{victim}/monitor.csv", "../victim/monitor.csv", "tb/../../victim/monitor.csv"])
+def test_a_text_outside_is_refused(killed, tmp_path, capsys, name):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "monitor.csv").write_text("somebody's")
+    name = name.format(victim=victim)
+
+    def change(state):
+        texts = state["files"]["texts"]
+        texts[name] = next(iter(texts.values()))
+
+    run_dir = rewritten(killed, tmp_path, change)
+    assert main(["resume", str(run_dir)]) == 2
+    assert "it is no log of this run" in one_line(capsys)
+    assert contents(victim) == {"monitor.csv": b"somebody's"}
+    assert main(["resume", str(run_dir), "--without-logs"]) == 0
+    assert contents(victim) == {"monitor.csv": b"somebody's"}
+
+
+LINKS = [
+    "snapshots",
+    "snapshots/lock",
+    "snapshots/objects",
+    "snapshots/step_000000020",
+    "snapshots/step_000000020/snapshot.json",
+    "tb",
+    "tb/TD3_1",
+    "0.monitor.csv",
+    "LiteDriving-v0",
+    "LiteDriving-v0.zip",
+    "run.json",
+]
+
+
+@pytest.mark.parametrize("name", [*LINKS, "an event file"])
+def test_a_link_is_not_followed(killed, tmp_path, capsys, name):
+    """The link points to what belongs there, which lies outside."""
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    path = event_files(run_dir)[0] if name == "an event file" else run_dir / name
+    outside = tmp_path / "outside"
+    if path.exists():
+        shutil.move(path, outside)
+    else:
+        outside.write_text("somebody's")
+    path.symlink_to(outside)
+    before = contents(tmp_path)
+    assert main(["resume", str(run_dir)]) == 2
+    assert "is a link to" in one_line(capsys)
+    assert contents(tmp_path) == before
+
+
+def test_a_pipe_does_not_stop_it_for_ever(killed, tmp_path, capsys):
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    (run_dir / "run.json").unlink()
+    os.mkfifo(run_dir / "run.json")
+    assert main(["resume", str(run_dir)]) == 2
+    assert "run.json is neither a file nor a folder" in one_line(capsys)
+
+
+def test_a_copy_that_shares_its_files_does_not_change_the_run(killed, tmp_path):
+    """``cp -al`` makes hard links."""
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    before = contents(run_dir)
+    copy = shutil.copytree(run_dir, tmp_path / "copy", copy_function=os.link)
+    (copy / "snapshots" / "lock").unlink()
+    assert main(["resume", str(copy)]) == 0
+    assert contents(run_dir) == before
+
+
+# Event files that -tb has put elsewhere.
+
+
+def test_a_run_and_its_copy_are_both_resumed_and_keep_their_events(killed_with_tb, tmp_path):
+    tb = killed_with_tb.parents[2] / "tb"
+    before = contents(tb)
+    first, second = killed_with_tb.with_name("first"), killed_with_tb.with_name("second")
+    for copy in (first, second):
+        shutil.copytree(killed_with_tb, copy)
+        assert main(["resume", str(copy)]) == 0
+        assert contents(tb) == before
+    assert events_of(first) == first / "tb" / "TD3_1"
+    assert_same_scalars(first / "tb", second / "tb", at_least=5)
+    # They go on from there as any run does.
+    (second / "LiteDriving-v0.zip").unlink()
+    assert main(["resume", str(second)]) == 0
+    assert_same_scalars(first / "tb", second / "tb", at_least=5)
+
+
+def test_a_run_that_was_moved_is_told_where_its_events_are(killed_with_tb, killed, tmp_path, capsys):
+    tb, moved = killed_with_tb.parents[2] / "tb", tmp_path / "a" / "b" / "moved"
+    before = contents(tb)
+    shutil.copytree(killed_with_tb, moved)
+    assert main(["resume", str(moved)]) == 2
+    assert "--tensorboard-log DIR says where they are. --without-logs goes on without" in one_line(capsys)
+    assert main(["resume", str(moved), "--tensorboard-log", str(tb)]) == 0
+    assert {name: content for name, content in contents(tb).items() if name in before} == before
+    assert events_of(moved).resolve() == (tb / "LiteDriving-v0" / "TD3_2").resolve()
+    whole = rewritten(killed, tmp_path, lambda state: None)
+    assert main(["resume", str(whole)]) == 0
+    assert_same_scalars(whole / "tb", events_of(moved), at_least=5)
+
+
+# What is lost.
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5])
+
+
+@pytest.mark.parametrize("damage", [os.unlink, cut], ids=["missing", "cut"])
+def test_a_lost_event_file_is_one_line_and_the_run_goes_on_if_asked(killed, tmp_path, capsys, damage):
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    damage(event_files(run_dir)[0])
+    before = contents(run_dir)
+    assert main(["resume", str(run_dir)]) == 2
+    assert "--without-logs goes on without what is lost" in one_line(capsys)
+    assert {name: each for name, each in contents(run_dir).items() if name in before} == before
+    assert main(["resume", str(run_dir), "--without-logs"]) == 0
+    assert "the run goes on without" in capsys.readouterr().out
+    assert (run_dir / "LiteDriving-v0.zip").is_file()
+
+
+def test_an_event_file_that_cannot_be_written_is_one_line(killed, tmp_path, capsys, monkeypatch):
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    name, really_open = event_files(run_dir)[0].name, os.open
+
+    def refuse(path, flags, *rest, **kwargs):
+        if flags & os.O_RDWR and str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really_open(path, flags, *rest, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert main(["resume", str(run_dir)]) == 2
+    assert "cannot be written (Permission denied)" in one_line(capsys)
+    assert main(["resume", str(run_dir), "--without-logs"]) == 0
+    assert "it stays as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", ["{" * 3_000, '{"a":' * 100_000, "[]", "\xff", "{}"], ids=["cut", "deep", "list", "not text", "empty"]
+)
+def test_a_run_json_that_cannot_be_read_is_one_line(killed, tmp_path, capsys, content):
+    run_dir = rewritten(killed, tmp_path, lambda state: None)
+    (run_dir / "run.json").write_bytes(content.encode("latin-1"))
+    assert main(["resume", str(run_dir)]) == 2
+    assert "run.json" in one_line(capsys)
+
+
+def put(*path, value):
+    """Change one value of the state."""
+
+    def change(state):
+        for key in path[:-1]:
+            state = state[key]
+        state[path[-1]] = value
+
+    return change
+
+
+def take(*path):
+    """Remove one value of the state."""
+
+    def change(state):
+        for key in path[:-1]:
+            state = state[key]
+        del state[path[-1]]
+
+    return change
+
+
+COUNTERS = ("training", "model", "counters")
+WRONG = {
+    "no experiment": take("experiment"),
+    "no training": take("training"),
+    "training is a list": put("training", value=[]),
+    "files is text": put("files", value="x"),
+    "event_dir is a number": put("files", "event_dir", value=3),
+    "a length is text": lambda state: state["files"]["event_files"].update(
+        dict.fromkeys(state["files"]["event_files"], "3")
+    ),
+    "texts is a list": put("files", "texts", value=[]),
+    "no settings": take("training", "settings"),
+    "a setting is another": put("training", "settings", "gamma", value={"a": [1]}),
+    "no environment": take("training", "env"),
+    "environments is a number": put("training", "env", "environments", value=3),
+    "a layer too many": lambda state: state["training"]["env"]["layers"].append({}),
+    "a layer is text": lambda state: state["training"]["env"]["layers"].__setitem__(0, "x"),
+    "no model": take("training", "model"),
+    "a counter is text": put(*COUNTERS, "num_timesteps", value="many"),
+    "a counter is negative": put(*COUNTERS, "_n_updates", value=-3),
+    "a counter is a list": put(*COUNTERS, "_episode_num", value=[1]),
+    "the total is text": put(*COUNTERS, "_total_timesteps", value="x"),
+    "no counters": put("training", "model", "counters", value=None),
+    "the observation is none": put("training", "model", "last_obs", value=None),
+    "the observation is of another shape": put(
+        "training", "model", "last_obs", value={"array": {"$array": 0}, "strides": [1]}
+    ),
+    "episodes are numbers": put("training", "model", "ep_info_buffer", value=[3]),
+    "an episode has no reward": put("training", "model", "ep_info_buffer", value=[{"l": 3}]),
+    "replay is a list": put("training", "replay", value=[1]),
+    "logger is text": put("training", "logger", value="x"),
+    "a logged value is a list": put("training", "logger", "values", value={"a": [1]}),
+    "callbacks are a number": put("training", "callbacks", "callbacks", value=7),
+    "a callback has no class": lambda state: state["training"]["callbacks"]["callbacks"][0].pop("class"),
+    "n_calls is text": lambda state: state["training"]["callbacks"]["callbacks"][0].update(n_calls="x"),
+    "random is empty": put("training", "random", value={}),
+    "a random state is short": put("training", "random", "torch", value=[1, 2]),
+    "n_threads is a list": put("training", "n_threads", value=[]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_state_of_other_types_is_one_line(killed, tmp_path, capsys, name):
+    run_dir = rewritten(killed, tmp_path, WRONG[name])
+    assert main(["resume", str(run_dir)]) == 2
+    assert len(one_line(capsys)) < 700
+    assert not (run_dir / "LiteDriving-v0.zip").exists()
