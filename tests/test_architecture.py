@@ -1,9 +1,10 @@
-"""The house: who may import whom, and how large a room may be. The imports are parsed, not run."""
+"""Who may import whom: the table of packages, no circles, and names in one place. Imports are parsed, not run."""
 
 import ast
 import re
 from pathlib import Path
 
+import networkx
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sb3_visual_td3"
@@ -50,6 +51,17 @@ NEVER = {
 ONLY_HERE = {"ray": "vec_env", "carla": "envs/carla"}
 
 
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(file):
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
 def imports_of(tree, skip_type_checking=True, only_at_import=False):
     """Every absolute module name that the file imports."""
     found = set()
@@ -65,8 +77,11 @@ def imports_of(tree, skip_type_checking=True, only_at_import=False):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide their arrow"
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(names)
+            # "from package import module" needs the module, not what the package itself offers.
+            if not names <= MODULES:
+                found.add(node.module)
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -92,17 +107,55 @@ def broken_arrows(room, place, tree):
     return broken
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-
-
 def room_of(file):
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_arrows_point_one_way(file):
-    place = file.relative_to(PACKAGE).as_posix()
-    assert broken_arrows(room_of(file), place, ast.parse(file.read_text())) == []
+def test_arrows_point_one_way():
+    broken = []
+    for file in FILES:
+        place = file.relative_to(PACKAGE).as_posix()
+        broken += broken_arrows(room_of(file), place, ast.parse(file.read_text()))
+    assert broken == []
+
+
+def import_graph(sources):
+    """For each module, the modules of ours that it imports, within functions and for types alone included.
+
+    :param sources: source text by module name
+    """
+    graph = {}
+    for module, source in sources.items():
+        names = imports_of(ast.parse(source), skip_type_checking=False)
+        graph[module] = {name for name in names if name in sources and name != module}
+    return graph
+
+
+def circles(graph):
+    """One list of modules for each circle of imports."""
+    components = networkx.strongly_connected_components(networkx.DiGraph(graph))
+    return sorted(sorted(component) for component in components if len(component) > 1)
+
+
+KNOWN_CIRCLES = [
+    ["sb3_visual_td3.envs.carla.opendrive_map", "sb3_visual_td3.envs.lite.maps"],
+    ["sb3_visual_td3.visual_td3.param_groups", "sb3_visual_td3.visual_td3.policies"],
+]
+"""Two that are left, one within a function and one for types alone."""
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    sources = {module_of(file): file.read_text() for file in FILES}
+    assert circles(import_graph(sources)) == KNOWN_CIRCLES
+
+
+def test_a_circle_is_seen():
+    sources = {"a": "from b import x", "b": "import c", "c": "from a import y", "d": "import a"}
+    assert circles(import_graph(sources)) == [["a", "b", "c"]]
+
+
+def test_a_circle_through_a_function_is_seen():
+    assert circles(import_graph({"a": "import b", "b": "def f():\n    import a"})) == [["a", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -131,16 +184,6 @@ def test_a_lazy_import_of_torch_is_allowed_in_runs():
 
 def test_every_room_is_in_the_table():
     assert {room_of(file) for file in FILES} <= set(MAY_IMPORT)
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_files_and_functions_are_small(file):
-    source = file.read_text()
-    assert len(source.splitlines()) <= 600
-    functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    too_long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno + 1 > 40}
-    too_long.pop("__init__", None)
-    assert too_long == {}
 
 
 def test_no_room_is_named_after_nothing():

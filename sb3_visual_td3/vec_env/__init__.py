@@ -1,4 +1,4 @@
-"""Environments on other machines: Stable-Baselines3's VecEnv on Ray (extra ``ray``)."""
+"""Environments on other machines: a Stable-Baselines3 VecEnv on Ray (extra ``ray``)."""
 
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 

@@ -1,4 +1,4 @@
-"""What runs beside the simulator: one environment, in a process that Ray starts."""
+"""The process beside the simulator: one environment in an actor that Ray starts."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from typing import Any, NamedTuple, cast
 import cloudpickle
 import gymnasium as gym
 
-from sb3_visual_td3.vec_env.step_line import Address, Door, LineBrokenError
+from sb3_visual_td3.vec_env.connection import Address, ConnectionLostError, Listener
 
 
-class Home(NamedTuple):
-    """Where the learner looks for modules and files: an environment on the same machine finds the same."""
+class SearchPaths(NamedTuple):
+    """The learner's working folder and ``sys.path``, so that an actor on the same machine imports the same modules."""
 
     folder: str
     paths: Sequence[str]
 
     @classmethod
-    def of_this_process(cls) -> Home:
-        """:return: the home of whoever calls"""
+    def of_this_process(cls) -> SearchPaths:
+        """Return the folder and the paths of the calling process."""
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
-    def move_in(self) -> None:
-        """Look there first; on another machine it may not be there."""
+    def apply(self) -> None:
+        """Change to the folder and search these paths first; on another machine the folder may not exist."""
         with suppress(OSError):
             os.chdir(self.folder)
         sys.path[:] = [*self.paths, *(path for path in sys.path if path not in self.paths)]
 
 
 class Outcome(NamedTuple):
-    """What a step has brought, beside the observation."""
+    """The result of a step, without the observation, which travels unpickled."""
 
     reward: float
     done: bool
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
-    """None, where it has not ended an episode."""
+    """The info of the reset that followed; None where the episode goes on."""
 
 
 class EnvActor:
-    """One environment, which steps, and resets itself when its episode ends.
+    """Hold one environment, step it, and reset it when its episode ends.
 
-    Whoever steps it comes by a line of their own (:meth:`listen`, :meth:`serve`) or, where no line can be had, by
-    Ray's calls (:meth:`step`). These return observations as they are: Ray hands arrays on without a copy. All else is
-    pickled, for what Ray hands on cannot be written to.
+    The learner steps it over a connection (:meth:`listen`, :meth:`serve`) or, where it cannot connect, by Ray's calls
+    (:meth:`step`). The latter return observations as they are, because Ray hands arrays over without a copy. All other
+    results are pickled, because arrays that Ray hands over are read-only.
 
     :param make_env: a pickled function that makes the environment
-    :param home: of the learner
+    :param paths: the learner's search paths
     """
 
-    def __init__(self, make_env: bytes, home: Home) -> None:
+    def __init__(self, make_env: bytes, paths: SearchPaths) -> None:
         self._make_env = make_env
-        self._home = home
+        self._paths = paths
         self._env: gym.Env[Any, Any] | None = None
-        self._door: Door | None = None
+        self._listener: Listener | None = None
 
     @property
     def env(self) -> gym.Env[Any, Any]:
-        """The environment, made when it is first asked for: what goes wrong then is an error, and no death."""
+        """The environment, made when it is first used: an error in making it is then raised at the learner."""
         if self._env is None:
-            self._home.move_in()
+            self._paths.apply()
             make_env = cloudpickle.loads(self._make_env)
             from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
@@ -72,54 +72,60 @@ class EnvActor:
         return self._env
 
     def where(self) -> tuple[str, int]:
-        """:return: Ray's name for the machine, and the number of this process"""
+        """Return Ray's id of the machine, and the id of this process."""
         import ray
 
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def reset(self, seed: int | None, options: dict[str, Any]) -> tuple[Any, bytes]:
-        """:return: first observation, and the pickled info"""
+        """Begin an episode.
+
+        :param seed: of the episode, or None
+        :param options: of gymnasium's ``reset``; empty means not given
+        :return: the first observation, and the pickled info
+        """
         observation, info = self.env.reset(seed=seed, **({"options": options} if options else {}))
         return observation, pack(info)
 
     def step(self, action: bytes) -> tuple[Any, bytes]:
-        """Make a step for one who calls by Ray.
+        """Make a step that was asked for by Ray's call.
 
-        :param action: pickled: Ray takes three times as long for an array, which could not be written to
-        :return: the observation, and the outcome, pickled
+        :param action: pickled, since Ray takes three times as long for an array, which would be read-only too
+        :return: the observation, and the pickled :class:`Outcome`
         """
         observation, outcome = self._step(pickle.loads(action))
         return observation, pack(outcome)
 
     def listen(self) -> Address:
-        """:return: where :meth:`serve` is going to take a line
+        """Start to listen for the learner's connection.
 
+        :return: where :meth:`serve` is going to accept it
         :raises OSError: if this machine does not have the address that Ray has for it
         """
         import ray
 
-        self.close_door()
-        self._door = Door(ray.util.get_node_ip_address())
-        return self._door.address
+        self.close_listener()
+        self._listener = Listener(ray.util.get_node_ip_address())
+        return self._listener.address
 
-    def close_door(self) -> None:
-        """Take no line."""
-        if self._door is not None:
-            self._door.shut()
+    def close_listener(self) -> None:
+        """Stop listening for a connection."""
+        if self._listener is not None:
+            self._listener.close()
 
     def serve(self) -> None:
-        """Make steps for the one at the other end of the line, until they say None or are gone."""
-        assert self._door is not None, "listen first"
-        with suppress(LineBrokenError):
-            line = self._door.open()
+        """Make steps over the connection until the learner sends None or is gone."""
+        assert self._listener is not None, "call listen first"
+        with suppress(ConnectionLostError):
+            connection = self._listener.accept()
             try:
-                while (action := line.receive()) is not None:
-                    line.send(self._step(action))
+                while (action := connection.receive()) is not None:
+                    connection.send(self._step(action))
             finally:
-                line.close()
+                connection.close()
 
     def _step(self, action: Any) -> tuple[Any, Outcome]:
-        """Make a step, and begin a new episode where it ends one."""
+        """Make a step, and begin the next episode if it was the last one."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated
@@ -129,18 +135,18 @@ class EnvActor:
         return observation, Outcome(cast(float, reward), done, info, reset_info)
 
     def call(self, request: str, packed: bytes) -> bytes:
-        """Do what is asked for between two steps.
+        """Answer a request between two steps.
 
         :param request: a name of :data:`REQUESTS`
-        :param packed: its arguments, pickled
-        :return: what there is to say, pickled
+        :param packed: its pickled arguments
+        :return: the pickled result
         """
         env = self.env
         return pack(REQUESTS[request](env, *cloudpickle.loads(packed)))
 
     def close(self) -> None:
-        """Close the environment, where there is one."""
-        self.close_door()
+        """Close the environment if it has been made."""
+        self.close_listener()
         env, self._env = self._env, None
         if env is not None:
             env.close()
@@ -180,10 +186,10 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "set_attr": setattr,
     "is_wrapped": _is_wrapped,
 }
-"""What can be asked for between two steps, by the name of Stable-Baselines3's VecEnv; the first argument is the
-environment."""
+"""What the learner can request between two steps, named as in Stable-Baselines3's VecEnv. Each function takes the
+environment first."""
 
 
 def pack(value: Any) -> bytes:
-    """:return: the value, pickled by value where it cannot be imported"""
+    """Pickle a value; what the other process cannot import is pickled by value."""
     return bytes(cloudpickle.dumps(value))

@@ -1,48 +1,129 @@
-"""One environment of the vector as the learner sees it: asked, answering, late, or dead and made again."""
+"""One environment of the vector, seen from the learner: its actor, its connection, and the request that is pending."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
 
-from sb3_visual_td3.vec_env.actor_line import ActorLine
-from sb3_visual_td3.vec_env.actor_options import ActorOptions
-from sb3_visual_td3.vec_env.asked import Asked
-from sb3_visual_td3.vec_env.env_actor import EnvActor, Home, Outcome, pack
+from sb3_visual_td3.vec_env.connection import ActorConnection, ConnectionLostError
+from sb3_visual_td3.vec_env.env_actor import EnvActor, Outcome, SearchPaths, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray
-from sb3_visual_td3.vec_env.reply import INVALID, LATE, Reply, not_made, obituary
-from sb3_visual_td3.vec_env.step_line import LineBrokenError
 
-LOOK_S = 1.0
-"""How often to ask Ray whether the machine of a silent environment is still there."""
+CHECK_INTERVAL_S = 1.0
+"""How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
-_BROKEN = "the connection to it broke"
-_CLOSE_S = 10.0
-_LAST_WORDS_S = 60.0
-_LISTEN_S = 10.0
-_PAUSE_S = 0.2
+INVALID = "invalid_transition"
+FAILURE = "simulator_failure"
+LATE = "is_late"
+"""Keys of ``info``, the same that our environments use: the step was not made, why not, and whether it was late."""
+_CONNECTION_BROKE = "the connection to it broke"
+_CLOSE_TIMEOUT_S = 10.0
+_DEATH_NOTICE_TIMEOUT_S = 60.0
+"""How long Ray may take to report the death of an actor whose connection broke."""
+_LISTEN_TIMEOUT_S = 10.0
+_RESTART_PAUSE_S = 0.2
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
 class EnvLostError(RuntimeError):
-    """An environment cannot be got back."""
+    """An environment died and could not be restarted."""
+
+
+class Pending(Enum):
+    """What an environment was asked for and has not answered yet."""
+
+    NOTHING = auto()
+    STEP = auto()
+    RESET = auto()
+    """A reset that the learner asked for."""
+    RESTART = auto()
+    """A reset that we asked for, because the environment died during an episode."""
+
+
+class Reply(NamedTuple):
+    """What the learner is given as the result of a step."""
+
+    observation: Any
+    reward: float
+    done: bool
+    info: dict[str, Any]
+
+
+def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Reply:
+    """Describe the step in which an environment died: it truncates the episode.
+
+    :param first_observation: of the next episode
+    :param last_observation: the last one before the death
+    :param reason: why it died, in one line
+    :return: an invalid step with reward 0
+    """
+    info = {
+        INVALID: True,
+        FAILURE: reason,
+        "TimeLimit.truncated": True,
+        "terminal_observation": _copy(last_observation),
+    }
+    return Reply(first_observation, 0.0, True, info)
+
+
+def late_step(last_observation: Any) -> Reply:
+    """Describe the step of an environment that has not answered before the deadline.
+
+    :param last_observation: the last one that it has sent
+    :return: an invalid step with reward 0; the episode goes on
+    """
+    return Reply(last_observation, 0.0, False, {INVALID: True, LATE: True, "TimeLimit.truncated": False})
+
+
+def _copy(observation: Any) -> Any:
+    """Copy an observation into writeable arrays."""
+    if isinstance(observation, Mapping):
+        return {key: np.array(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(np.array(value) for value in observation)
+    return np.array(observation)
+
+
+@dataclass(frozen=True)
+class ActorOptions:
+    """The resources of each environment's actor: arguments of Ray's ``options``."""
+
+    num_cpus: float
+    num_gpus: float
+    resources: Mapping[str, float] = field(default_factory=dict)
+    spread: bool = False
+    runtime_env: Mapping[str, Any] | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the keyword arguments for Ray."""
+        # max_restarts=0: Ray would restart a dead actor silently, and the learner would take two episodes for one.
+        known: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": 0}
+        known["scheduling_strategy"] = "SPREAD" if self.spread else "DEFAULT"
+        if self.resources:
+            known["resources"] = dict(self.resources)
+        if self.runtime_env is not None:
+            known["runtime_env"] = dict(self.runtime_env)
+        return known
 
 
 class EnvSlot:
-    """One environment: its actor, the line to it, what it was asked for, and its last words.
+    """One environment: its actor, the connection to it, the pending request and the last reply.
 
-    Steps go over the line, where there is one (:meth:`open_line`), and all else by Ray's calls, for which the actor has
-    to leave the line: it is opened again before the next step.
+    Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls; the actor
+    has to leave the connection for them, and it is opened again before the next step.
 
-    :param index: its number in the vector
-    :param make_env: a pickled function that makes it
-    :param options: what its actor is given
-    :param patience_s: how long to wait for what is asked for between two steps
+    :param index: of the environment in the vector
+    :param make_env: a pickled function that makes the environment
+    :param options: the resources of its actor
+    :param patience_s: how long to wait for an answer, in seconds
     """
 
     def __init__(self, index: int, make_env: bytes, options: ActorOptions, patience_s: float) -> None:
@@ -56,12 +137,12 @@ class EnvSlot:
             errors.ObjectLostError,
         )
         self.index = index
-        self.asked = Asked.NOTHING
-        self.pending: Any = None
-        """Ray's reference to the answer; of a step over the line, to the end of the actor's service there."""
-        self.line: ActorLine | None = None
-        self._is_out_of_reach = False
-        self.why_given_up = self._silence = f"no answer in patience_s={patience_s:g} s"
+        self.pending = Pending.NOTHING
+        self.answer_ref: Any = None
+        """Ray's reference to the pending answer; for a step over the connection, to the end of the actor's service."""
+        self.connection: ActorConnection | None = None
+        self._is_unreachable = False
+        self.give_up_reason = self._silence = f"no answer in patience_s={patience_s:g} s"
         self._gives_up_at = 0.0
         self.reply: Reply | None = None
         self.reset_info: dict[str, Any] = {}
@@ -77,240 +158,256 @@ class EnvSlot:
         self._seed: int | None = None
         self._is_behind = False
         self._n_deaths = 0
-        self._reason = ""
+        self._death_reason = ""
         self._actor = self._start()
 
     def _start(self) -> Any:
-        return self._actor_class.remote(self._make_env, Home.of_this_process())
+        return self._actor_class.remote(self._make_env, SearchPaths.of_this_process())
 
     @property
     def is_free(self) -> bool:
-        """Whether it is to make a step: nothing is under way, and no answer waits to be taken."""
-        return self.asked is Asked.NOTHING and self.reply is None
+        """Whether it can be asked for a step: no request is pending, and no reply waits to be taken."""
+        return self.pending is Pending.NOTHING and self.reply is None
 
     @property
-    def wants_line(self) -> bool:
-        """Whether :meth:`begin_line` would be of use."""
-        return self.is_free and self.line is None and not self._is_out_of_reach
+    def needs_connection(self) -> bool:
+        """Whether a connection should be opened before the next step. Unreachable actors are tried once."""
+        return self.is_free and self.connection is None and not self._is_unreachable
 
-    def begin_line(self) -> Any:
-        """:return: what :meth:`open_line` waits for"""
+    def begin_connection(self) -> Any:
+        """Have the actor listen for a connection.
+
+        :return: Ray's reference to the address, for :meth:`open_connection`
+        """
         return self._actor.listen.remote()
 
-    def open_line(self, pending: Any) -> None:
-        """Open a line for the steps; an actor that has died is left to the next step.
+    def open_connection(self, address_ref: Any) -> None:
+        """Open a connection for the steps. If the actor has died, the next step will find out.
 
-        :raises OSError: if its machine is out of reach, or cannot be listened at; then it wants no line any more
+        :param address_ref: of :meth:`begin_connection`
+        :raises OSError: if the actor's machine cannot be reached, or cannot listen; then it is not tried again
         """
-        self._is_out_of_reach = True
+        self._is_unreachable = True
         try:
-            self.line = ActorLine(self._actor, self._ray.get(pending, timeout=_LISTEN_S))
+            self.connection = ActorConnection(self._actor, self._ray.get(address_ref, timeout=_LISTEN_TIMEOUT_S))
         except self._ray.exceptions.RayTaskError as error:
             raise OSError(str(getattr(error, "cause", error))) from error
         except self._ray.exceptions.RayError:
             pass
-        self._is_out_of_reach = False
+        self._is_unreachable = False
 
-    def _leave_line(self) -> None:
-        """Have the actor come back to Ray's calls; the answer that is still to come is awaited."""
-        if self.line is not None:
-            self.line.leave()
-            if self.asked is not Asked.STEP:
-                self._drop_line()
+    def _leave_connection(self) -> None:
+        """Have the actor return to Ray's calls; the answer to a pending step is still read from the connection."""
+        if self.connection is not None:
+            self.connection.leave()
+            if self.pending is not Pending.STEP:
+                self._drop_connection()
 
-    def _drop_line(self) -> None:
-        line, self.line = self.line, None
-        if line is not None:
-            line.close()
+    def _drop_connection(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
 
     def ask_step(self, action: Any) -> None:
-        """Send an action, where nothing is under way; whoever is late, or made again, has no use for it."""
+        """Send an action, unless the environment is late or being restarted."""
         if not self.is_free:
             return
-        if self.line is None:
-            self._ask(Asked.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
+        if self.connection is None:
+            self._ask(Pending.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
             return
-        self._ask(Asked.STEP, self.line.service)
+        self._ask(Pending.STEP, self.connection.service)
         try:
-            self.line.send(action)
-        except LineBrokenError:
-            self._lose_line()
+            self.connection.send(action)
+        except ConnectionLostError:
+            self._lose_connection()
 
-    def _lose_line(self) -> None:
-        """The actor has died, or its environment has raised something: which of the two Ray is about to say."""
-        self._drop_line()
-        last_words_at = time.monotonic() + _LAST_WORDS_S
-        if last_words_at < self._gives_up_at:
-            self._gives_up_at, self.why_given_up = last_words_at, _BROKEN
+    def _lose_connection(self) -> None:
+        """Drop a broken connection. The actor died or the environment raised an error: Ray is about to say which."""
+        self._drop_connection()
+        death_notice_by = time.monotonic() + _DEATH_NOTICE_TIMEOUT_S
+        if death_notice_by < self._gives_up_at:
+            self._gives_up_at, self.give_up_reason = death_notice_by, _CONNECTION_BROKE
 
     def ask_reset(self, seed: int | None, options: dict[str, Any]) -> None:
-        """Begin an episode, whatever is under way: an actor does one thing after the other."""
-        self._seed = self._seed if seed is None else seed
+        """Begin an episode; the actor finishes a pending step first, and its answer is dropped."""
+        if seed is not None:
+            self._seed = seed
         self._reset_with, self.reply, self._is_behind = (seed, options), None, False
-        self._drop_line()
-        self._ask(Asked.RESET, self._actor.reset.remote(seed, options))
+        self._drop_connection()
+        self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
-    def _ask(self, what: Asked, pending: Any) -> None:
-        self.asked, self.pending, self.why_given_up = what, pending, self._silence
+    def _ask(self, what: Pending, answer_ref: Any) -> None:
+        self.pending, self.answer_ref, self.give_up_reason = what, answer_ref, self._silence
         self._gives_up_at = time.monotonic() + self._patience_s
 
     @property
     def patience_left_s(self) -> float:
-        """How long to wait for what was asked for."""
+        """How long to go on waiting for the pending answer, in seconds."""
         return max(0.0, self._gives_up_at - time.monotonic())
 
     def collect(self) -> None:
-        """Fetch what has arrived; an actor that has died is made again, and the answer is still to come.
+        """Fetch an answer that has arrived. An actor that has died is restarted, and its answer stays pending.
 
-        :raises EnvLostError: if it dies again and again
+        :raises EnvLostError: if it dies repeatedly
         :raises Exception: whatever the environment has raised
         """
-        if self.line is not None and self.line.has_news():
-            self._collect_from_line(self.line)
+        if self.connection is not None and self.connection.poll():
+            self._collect_from_connection(self.connection)
             return
         try:
-            answer = self._fetch(self.pending)
+            answer = self._fetch(self.answer_ref)
         except self._dead as death:
-            self.make_again(_first_line(death))
+            self.restart(_first_line(death))
         except Exception:
-            self.asked, self.pending = Asked.NOTHING, None
-            self._drop_line()
+            self.pending, self.answer_ref = Pending.NOTHING, None
+            self._drop_connection()
             raise
         else:
             self.accept(answer)
 
-    def _collect_from_line(self, line: ActorLine) -> None:
+    def _collect_from_connection(self, connection: ActorConnection) -> None:
         try:
-            observation, outcome = line.receive()
-        except LineBrokenError:
-            self._lose_line()
+            observation, outcome = connection.receive()
+        except ConnectionLostError:
+            self._lose_connection()
             return
-        except Exception:  # it cannot be unpickled here
-            self.asked, self.pending = Asked.NOTHING, None
+        except Exception:  # the answer cannot be unpickled here
+            self.pending, self.answer_ref = Pending.NOTHING, None
             raise
-        except BaseException:  # Ctrl-C, perhaps in the midst of a message: what is left of it makes no sense
-            self._drop_line()
+        except BaseException:  # Ctrl-C, perhaps within a message: the rest of it would be read as the next one
+            self._drop_connection()
             raise
         self.has_answered = True
         self._accept_step(observation, outcome)
-        if line.is_left:
-            self._drop_line()
+        if connection.is_left:
+            self._drop_connection()
 
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
-        """Take the answer that came by Ray, see :class:`EnvActor`; None is the end of the service at the line."""
+        """Take an answer that came by Ray's call.
+
+        :param answer: of :class:`EnvActor`; None means that the actor has stopped serving the connection
+        """
         if answer is None:
-            self.make_again(_BROKEN)
+            self.restart(_CONNECTION_BROKE)
             return
         observation, packed = answer
-        if self.asked is Asked.STEP:
+        if self.pending is Pending.STEP:
             self._accept_step(observation, cloudpickle.loads(packed))
             return
         self.reset_info = cloudpickle.loads(packed)
-        if self.asked is Asked.REBIRTH:
-            self._answered(obituary(observation, self._last_observation, self._reason))
+        if self.pending is Pending.RESTART:
+            self._answered(lost_step(observation, self._last_observation, self._death_reason))
         else:
             self._answered(Reply(observation, 0.0, False, {}))
 
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
         reward, done, info, reset_info = outcome
         self._n_deaths = 0
-        if self._is_behind:  # the learner has chosen another action since
+        if self._is_behind:  # this answers an older action than the one that the learner has chosen since
             info |= {INVALID: True, LATE: True}
-        self.reset_info = self.reset_info if reset_info is None else reset_info
+        if reset_info is not None:
+            self.reset_info = reset_info
         self._answered(Reply(observation, reward, done, info))
 
     def _answered(self, reply: Reply) -> None:
         self.reply, self._last_observation = reply, reply.observation
-        self.asked, self.pending, self._is_behind = Asked.NOTHING, None, False
+        self.pending, self.answer_ref, self._is_behind = Pending.NOTHING, None, False
 
     def take(self) -> Reply:
-        """:return: the answer; where it has not arrived, a step that was not made"""
+        """Return the reply and forget it; without one, return an invalid step (the environment is late)."""
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
-        self._is_behind = self.asked is Asked.STEP
+        self._is_behind = self.pending is Pending.STEP
         self.n_late += 1
-        return not_made(self._last_observation)
+        return late_step(self._last_observation)
 
-    def make_again(self, reason: str) -> None:
-        """Put another actor in the place of one that has died, or does not answer.
+    def restart(self, reason: str) -> None:
+        """Replace the actor by a new one, because it has died or does not answer.
 
-        :param reason: why
-        :raises EnvLostError: if that does not help
+        :param reason: why, in one line
+        :raises EnvLostError: if it has died too often in a row
         """
         self._n_deaths += 1
         if self._n_deaths > MAX_DEATHS_IN_A_ROW:
             raise EnvLostError(
                 f"environment {self.index} died {self._n_deaths} times in a row, the last time: {reason}"
             )
-        _LOG.warning("environment %d is made again: %s", self.index, reason)
+        _LOG.warning("restarting environment %d: %s", self.index, reason)
         if self._n_deaths > 1:
-            time.sleep(_PAUSE_S * 2.0**self._n_deaths)
+            time.sleep(_RESTART_PAUSE_S * 2.0**self._n_deaths)
         self.kill()
         self.n_rebuilds += 1
-        self._reason = reason
-        self._actor, self._is_out_of_reach = self._start(), False
+        self._death_reason = reason
+        self._actor, self._is_unreachable = self._start(), False
         for name, value in self._attributes.items():
             self._actor.call.remote("set_attr", pack((name, value)))
-        if self.asked is Asked.RESET:
-            self._ask(Asked.RESET, self._actor.reset.remote(*self._reset_with))
+        if self.pending is Pending.RESET:
+            self._ask(Pending.RESET, self._actor.reset.remote(*self._reset_with))
         elif self._last_observation is not None:
-            self._ask(Asked.REBIRTH, self._actor.reset.remote(self._seed_of_rebirth(), {}))
+            self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
-    def wait_on(self, reason: str) -> None:
-        """Be patient once more: the others go on without it."""
+    def extend_patience(self, reason: str) -> None:
+        """Wait once more as long for an environment that was restarted and does not answer; the others go on."""
         _LOG.warning("environment %d is still missing: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
 
-    def _seed_of_rebirth(self) -> int | None:
-        """:return: not the first seed, with which the first episodes would come again"""
+    def _restart_seed(self) -> int | None:
+        """Derive a seed for a restarted environment; with its first seed it would repeat its first episodes."""
         if self._seed is None:
             return None
         return int(np.random.SeedSequence([self._seed, self.n_rebuilds]).generate_state(1)[0])
 
     @property
-    def has_died(self) -> bool:
-        """Whether it has made no step since it was made again."""
+    def is_restarting(self) -> bool:
+        """Whether it has made no step since its last restart."""
         return self._n_deaths > 0
 
     def begin_call(self, request: str, *arguments: Any) -> Any:
-        """:return: what :meth:`end_call` fetches"""
+        """Send a request that is not a step.
+
+        :param request: a name of :data:`~sb3_visual_td3.vec_env.env_actor.REQUESTS`
+        :param arguments: of the request
+        :return: Ray's reference to the answer, for :meth:`end_call`
+        """
         if request == "set_attr":
             self._attributes[arguments[0]] = arguments[1]
-        self._leave_line()
+        self._leave_connection()
         return self._actor.call.remote(request, pack(arguments))
 
-    def end_call(self, pending: Any, request: str, *arguments: Any) -> Any:
-        """:return: what the environment answers; one that has died is made again and asked again"""
+    def end_call(self, answer_ref: Any, request: str, *arguments: Any) -> Any:
+        """Wait for the answer to :meth:`begin_call`; an actor that dies meanwhile is restarted and asked again."""
         while True:
-            self._read_on(pending)
+            self._drain_connection(answer_ref)
             try:
-                return cloudpickle.loads(self._fetch(pending))
+                return cloudpickle.loads(self._fetch(answer_ref))
             except self._dead as death:
-                self.make_again(_first_line(death))
-                pending = self.begin_call(request, *arguments)
+                self.restart(_first_line(death))
+                answer_ref = self.begin_call(request, *arguments)
 
     def where(self) -> tuple[str, int]:
-        """:return: Ray's name for the machine, and the number of the process there"""
-        self._leave_line()
-        pending = self._actor.where.remote()
-        self._read_on(pending)
-        node, pid = self._fetch(pending)
+        """Return Ray's id of the actor's machine, and the id of its process there."""
+        self._leave_connection()
+        answer_ref = self._actor.where.remote()
+        self._drain_connection(answer_ref)
+        node, pid = self._fetch(answer_ref)
         return str(node), int(pid)
 
-    def _read_on(self, pending: Any) -> None:
-        """Take the step that is under way on a line that has been left: it may be larger than what the system keeps on
-        the way, and until the actor has handed it over it does not come to what is pending.
+    def _drain_connection(self, answer_ref: Any) -> None:
+        """Read the answer to a pending step from a connection that has been left.
+
+        The answer may be larger than the system's socket buffers. Then the actor is blocked in sending it, and does not
+        get to the next call until we have read it.
         """
-        while self.line is not None and self.line.is_left and self.patience_left_s:
-            if self.line.has_news(min(LOOK_S, self.patience_left_s)):
-                self._collect_from_line(self.line)
-            elif self._ray.wait([pending], timeout=0)[0]:  # its machine is gone
+        while self.connection is not None and self.connection.is_left and self.patience_left_s:
+            if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
+                self._collect_from_connection(self.connection)
+            elif self._ray.wait([answer_ref], timeout=0)[0]:  # Ray answers for an actor whose machine is gone
                 return
 
-    def _fetch(self, pending: Any) -> Any:
+    def _fetch(self, answer_ref: Any) -> Any:
         try:
-            answer = self._ray.get(pending, timeout=self._patience_s)
+            answer = self._ray.get(answer_ref, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
             raise EnvLostError(f"environment {self.index}: {self._silence}") from error
         except self._ray.exceptions.RayTaskError as error:
@@ -320,31 +417,32 @@ class EnvSlot:
         return answer
 
     def begin_close(self) -> Any:
-        """:return: what to wait for before :meth:`kill`"""
-        self._drop_line()
+        """Have the actor close its environment.
+
+        :return: Ray's reference to wait for before :meth:`kill`
+        """
+        self._drop_connection()
         return self._actor.close.remote()
 
     def kill(self) -> None:
-        """End the actor's process, and what it has started.
-
-        The handle goes now: one that outlives its Ray would, when it goes, end the actor of the same number in the
-        next one.
-        """
-        self._drop_line()
-        actor, self._actor, self.pending = self._actor, None, None
+        """End the actor's process and the processes that it has started."""
+        self._drop_connection()
+        # The handle is dropped now: if it outlived this Ray, its destructor would end the actor that has the same
+        # number in the next Ray of this process.
+        actor, self._actor, self.answer_ref = self._actor, None, None
         self._ray.kill(actor, no_restart=True)
 
 
-def end(slots: list[EnvSlot]) -> None:
-    """Close the environments, and end their actors whether or not they could be."""
+def close_slots(slots: list[EnvSlot]) -> None:
+    """Close the environments, then end their actors, also those whose environment could not be closed."""
     closing = [slot.begin_close() for slot in slots if slot.has_answered]
     if closing:
-        need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
+        need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
     for slot in slots:
         slot.kill()
 
 
 def _first_line(error: Exception) -> str:
-    """:return: what Ray says, without the page of advice below it"""
+    """Return the first line of Ray's message, without the page of advice below it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
+    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"

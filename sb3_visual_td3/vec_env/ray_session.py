@@ -1,25 +1,34 @@
-"""Ray: joined where it runs, started where it does not, and ended only by whom it was started."""
+"""The connection to Ray: join a running cluster or start a local one, and run whole functions as Ray tasks.
+
+Only the process that started Ray shuts it down.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
+
+import cloudpickle
+
+from sb3_visual_td3.vec_env.env_actor import SearchPaths, pack
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Room for observations on their way, of a Ray that is started here; Ray itself would take a third of the memory."""
-_KNOCK_S = 10.0
+"""Memory for observations in transit, in a Ray that we start; by default Ray would take a third of the machine's."""
+MAX_TASK_RETRIES = 2
+"""How often Ray restarts a task whose process or machine has died."""
+_PROBE_TIMEOUT_S = 10.0
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""What has Ray listen to this machine alone, whatever the system: asked for an address it would take 127.0.0.1 for the
-machine's outer one."""
+"""Ray's switch for platforms without clusters: set to 0, Ray binds the loopback address alone. If it were given the
+address 127.0.0.1 directly, Ray would replace it by the machine's external one."""
 
 
 def need_ray() -> Any:
-    """:return: the module ``ray``
+    """Import Ray, which is an optional dependency.
 
+    :return: the module ``ray``
     :raises ImportError: if it is not installed; the extra is named
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -33,16 +42,16 @@ def need_ray() -> Any:
 
 
 class RaySession:
-    """Keeps Ray connected, from now until :meth:`close`, for one of those in this process that need it.
+    """Keep this process connected to Ray until :meth:`close`.
 
-    A Ray that this process is connected to already is used as it is. Otherwise ``address`` says which to join; without
-    one, and without ``RAY_ADDRESS`` in the environment, Ray is started on this machine, listens to this machine alone,
-    and ends with the last session that needs it.
+    If this process is connected to Ray already, that connection is used and left alone. Otherwise ``address`` says
+    which cluster to join. Without an address, and without ``RAY_ADDRESS`` in the environment, Ray is started on this
+    machine, bound to the loopback address, and shut down with the last open session of this process.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if there is no Ray at the address
+    :raises ValueError: if no Ray can be joined at the address
     """
 
     _n_open = 0
@@ -60,26 +69,27 @@ class RaySession:
             else:
                 _join(self.ray, str(address))
             RaySession._n_open, RaySession._is_connected_by_us, RaySession._is_started_by_us = 0, True, is_own
-        elif RaySession._n_open == 0:  # the user's
+        elif RaySession._n_open == 0:  # the user has called ray.init()
             RaySession._is_connected_by_us = RaySession._is_started_by_us = False
         RaySession._n_open += 1
         self._is_open = True
 
     @property
     def is_started_by_us(self) -> bool:
-        """Whether this Ray runs on this machine for this process alone."""
+        """Whether this process has started this Ray, on this machine."""
         return RaySession._is_started_by_us
 
     @property
     def allows_connections(self) -> bool:
-        """Whether this process may connect with others of the cluster past Ray: not from outside (``ray://``), and not
-        where Ray encrypts what it sends.
+        """Whether the learner may open network connections to actors beside Ray's own.
+
+        It may not from outside the cluster (``ray://``), nor where Ray's own traffic is encrypted, since ours is not.
         """
         is_encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
         return not is_encrypted and not self.ray.util.client.ray.is_connected()
 
     def close(self) -> None:
-        """Need it no more; a second call does nothing."""
+        """End this session; a second call does nothing."""
         if not self._is_open:
             return
         self._is_open = False
@@ -90,7 +100,7 @@ class RaySession:
 
 
 def _start(ray: Any) -> None:
-    with listening_to_this_machine_alone():
+    with bound_to_loopback():
         ray.init(
             address="local",
             include_dashboard=False,
@@ -102,7 +112,7 @@ def _start(ray: Any) -> None:
 
 def _join(ray: Any, address: str) -> None:
     try:
-        _knock(address)
+        _probe(address)
         ray.init(address=address, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
@@ -112,23 +122,102 @@ def _join(ray: Any, address: str) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Look whether anybody is there, for whom Ray would wait many minutes.
+def _probe(address: str) -> None:
+    """Check that a server listens at an address; Ray itself would keep trying for many minutes.
 
-    :raises OSError: if nobody is
+    :param address: Ray's address; one without a port, such as ``"auto"``, is not checked
+    :raises OSError: if no server listens there
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
 
 
 @contextmanager
-def listening_to_this_machine_alone() -> Iterator[None]:
-    """Have Ray (seen in 2.60) take the loopback address; it reads its switch when it is imported."""
+def bound_to_loopback() -> Iterator[None]:
+    """Have a Ray that is started in this block bind the loopback address alone.
+
+    Ray reads its switch once, when it is imported, so both the variable and what was read are set, and restored
+    afterwards (seen in Ray 2.60).
+    """
     from ray._private import ray_constants
 
-    with (
-        patch.dict(os.environ, {_LOOPBACK_SWITCH: "0"}),
-        patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False, create=True),
-    ):
+    had_constant = hasattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    constant = getattr(ray_constants, "ENABLE_RAY_CLUSTER", None)
+    variable = os.environ.get(_LOOPBACK_SWITCH)
+    os.environ[_LOOPBACK_SWITCH] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
         yield
+    finally:
+        if variable is None:
+            os.environ.pop(_LOOPBACK_SWITCH, None)
+        else:
+            os.environ[_LOOPBACK_SWITCH] = variable
+        if had_constant:
+            ray_constants.ENABLE_RAY_CLUSTER = constant
+        else:
+            del ray_constants.ENABLE_RAY_CLUSTER
+
+
+def run_tasks(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    num_cpus: float = 1.0,
+    num_gpus: float = 0.0,
+    address: str | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Call a function as Ray tasks, such as whole trainings: as many at a time as the cluster has room for.
+
+    Each call runs in a process of its own, in the working folder of this process if that folder exists there.
+
+    :param function: it is pickled by value if it cannot be imported
+    :param arguments: the positional arguments of each call
+    :param num_cpus: processors for each call
+    :param num_gpus: share of a GPU for each call
+    :param address: of the cluster, see :class:`RaySession`
+    :return: the index of each call, in the order in which the calls end, with its result or its exception
+    :raises ImportError: if Ray is not installed
+    :raises ValueError: if no cluster can be joined at the address, or none of its machines has room for a call
+    """
+    session = RaySession(address)
+    try:
+        _check_room(session.ray, {"CPU": num_cpus, "GPU": num_gpus})
+        options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": MAX_TASK_RETRIES, "max_calls": 1}
+        task, paths = session.ray.remote(**options)(_call), SearchPaths.of_this_process()
+        yield from _results(session.ray, [task.remote(paths, pack((function, each))) for each in arguments])
+    finally:
+        session.close()
+
+
+def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
+    total = ray.cluster_resources()
+    for name, amount in needs.items():
+        if amount > total.get(name, 0.0):
+            raise ValueError(f"each run needs {name} {amount:g}, but the whole cluster has {total.get(name, 0):g}")
+
+
+def _results(ray: Any, tasks: list[Any]) -> Iterator[tuple[int, Any]]:
+    pending = {task: index for index, task in enumerate(tasks)}
+    tasks.clear()
+    try:
+        while pending:
+            (ended,), _ = ray.wait(list(pending), num_returns=1)
+            index = pending.pop(ended)
+            try:
+                result = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:
+                result = getattr(error, "cause", None) or error
+            except ray.exceptions.RayError as error:
+                result = error
+            yield index, result
+    finally:
+        for left in pending:
+            ray.cancel(left, force=True)
+
+
+def _call(paths: SearchPaths, packed: bytes) -> Any:
+    paths.apply()
+    function, arguments = cloudpickle.loads(packed)
+    return function(*arguments)

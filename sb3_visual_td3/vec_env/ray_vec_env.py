@@ -1,4 +1,4 @@
-"""Stable-Baselines3's VecEnv whose environments are Ray actors, on this machine or on many."""
+"""A Stable-Baselines3 VecEnv whose environments are Ray actors, on this machine or on several."""
 
 from __future__ import annotations
 
@@ -15,51 +15,56 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_visual_td3.vec_env.actor_options import ActorOptions
-from sb3_visual_td3.vec_env.asked import Asked
+from sb3_visual_td3.vec_env.connection import wait_for_messages
 from sb3_visual_td3.vec_env.env_actor import pack
-from sb3_visual_td3.vec_env.env_slot import LOOK_S, EnvLostError, EnvSlot, end
+from sb3_visual_td3.vec_env.env_slot import (
+    CHECK_INTERVAL_S,
+    ActorOptions,
+    EnvLostError,
+    EnvSlot,
+    Pending,
+    close_slots,
+)
 from sb3_visual_td3.vec_env.ray_session import RaySession
-from sb3_visual_td3.vec_env.step_line import wait_for_news
 
 _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 _POLL_S = 0.01
 _PLACEMENTS = ("pack", "spread")
-_SAY_AFTER_S = 20.0
+_WARN_AFTER_S = 20.0
 
 
 class RayVecEnv(VecEnv):
-    """Steps environments in Ray actors: as ``SubprocVecEnv`` does, bit for bit, but anywhere in a Ray cluster.
+    """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
 
-    An actor starts its environment where Ray places it, and with it the simulator that the environment starts: the two
-    are always on one machine. Steps go over a connection of the learner's with each actor, as cheap as
-    SubprocVecEnv's; all else goes by Ray's calls, and so do steps where there is no connecting.
+    Each actor makes its environment on the machine on which Ray places it. A simulator that the environment starts runs
+    on the same machine. Steps use a network connection between the learner and each actor, which costs no more than
+    SubprocVecEnv's. All other requests, and steps where no connection can be opened, use Ray's calls.
 
-    Where the process, the machine or the way to it fails, the environment is made again, with the attributes that
-    ``set_attr`` has given it, and the episode is truncated: last observation, reward 0,
-    ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 stores no such step;
-    ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. An exception of the environment is
-    no fault of the machine: it is raised here.
+    If the process, its machine or the network fails, the environment is restarted, with the attributes that were set by
+    ``set_attr``, and the episode is truncated: last observation, reward 0, ``info["invalid_transition"]=True`` and
+    ``info["simulator_failure"]``. VisualTD3 does not store such a step; the buffers in
+    ``sb3_visual_td3.buffers.valid_transitions`` drop it for other algorithms. An exception that the environment raises
+    is raised here.
 
-    With ``deadline_s`` nobody waits for a straggler: whoever has not answered in that time repeats its last
-    observation in an invalid step, as does one that is being made again, and the others go on. When the late answer
-    arrives its step is invalid as well, for meanwhile the learner has chosen another action.
+    With ``deadline_s`` the learner does not wait for stragglers. An environment that has not answered by then, or that
+    is being restarted, repeats its last observation in an invalid step, and the others go on. The step of the late
+    answer is invalid as well, because the learner has chosen another action since.
 
-    :param env_fns: make the environments; pickled by value where they cannot be imported
-    :param num_cpus: processors that each environment is given; in a Ray that is started here they are not counted
-    :param num_gpus: share of a GPU that each is given: with 0.5, two environments share one
+    :param env_fns: functions that make the environments; pickled by value if they cannot be imported
+    :param num_cpus: processors for each environment; not counted in a Ray that is started here
+    :param num_gpus: share of a GPU for each environment: with 0.5, two of them share one
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
-    :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` takes them by turns
+    :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
     :param address: of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
-    :param runtime_env: Ray's, such as ``{"working_dir": "."}``
-    :param direct: whether to connect with the actors; ``False``: steps go by Ray's calls, large observations through
-        its object store, as they do through ``ray://``, where Ray encrypts (``RAY_USE_TLS=1``), and where no port of
-        the actors' own can be reached
-    :param deadline_s: how long to wait for stragglers after the actions were sent; ``None``: for all of them
-    :param patience_s: how long to wait for one answer before the environment is taken for dead
+    :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
+    :param direct: whether steps use connections to the actors. ``False``: they use Ray's calls, and large observations
+        its object store. The same happens with ``ray://`` addresses, where Ray encrypts (``RAY_USE_TLS=1``), and
+        where the actors' ports cannot be reached
+    :param deadline_s: how long to wait for stragglers after the actions were sent, in seconds; ``None``: no deadline
+    :param patience_s: how long to wait for one answer before the environment is restarted, in seconds
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if an argument is none of these, or there is no cluster at the address
+    :raises ValueError: if an argument is out of range, or no cluster can be joined at the address
     """
 
     def __init__(
@@ -107,18 +112,18 @@ class RayVecEnv(VecEnv):
             raise
 
     def _wait_for_room(self, options: ActorOptions) -> None:
-        """Wait until every actor has a place.
+        """Wait until Ray has placed every actor.
 
-        :raises ValueError: if there is no room
+        :raises ValueError: if the cluster has not enough free resources within ``patience_s``
         """
         waiting = [slot.begin_call("spaces") for slot in self._slots]
-        _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=min(_SAY_AFTER_S, self._patience_s))
+        _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=min(_WARN_AFTER_S, self._patience_s))
         if not missing:
             return
         _LOG.warning("%s; waiting for up to %g s", self._shortage(len(missing), options), self._patience_s)
         _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=self._patience_s)
         if missing:
-            raise ValueError(f"{self._shortage(len(missing), options)}; ask for less, or add machines")
+            raise ValueError(f"{self._shortage(len(missing), options)}; ask for less or add machines")
 
     def _shortage(self, n_missing: int, options: ActorOptions) -> str:
         needs = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
@@ -126,31 +131,37 @@ class RayVecEnv(VecEnv):
         total = self._ray.cluster_resources()
         there = ", ".join(f"{name} {total.get(name, 0):g}" for name, amount in needs.items() if amount) or "nothing"
         return (
-            f"{n_missing} of {len(self._slots)} environments are not there: each asks for {asked}, all machines "
-            f"together have {there}"
+            f"{n_missing} of {len(self._slots)} environments could not be placed: each asks for {asked}, the whole "
+            f"cluster has {there}"
         )
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send an action to each environment that is not under way."""
-        self._open_lines()
+        """Send an action to each environment that has no pending request."""
+        self._open_connections()
         self._sent_at = time.monotonic()
         for slot, action in zip(self._slots, actions, strict=True):
             slot.ask_step(action)
 
-    def _open_lines(self) -> None:
-        """Connect with each environment that is about to make a step and has no line; where that is possible."""
-        slots = [slot for slot in self._slots if slot.wants_line] if self._is_direct else []
+    def _open_connections(self) -> None:
+        """Connect to each environment that is about to step and has no connection."""
+        if not self._is_direct:
+            return
+        slots = [slot for slot in self._slots if slot.needs_connection]
         errors = []
-        for slot, pending in [(slot, slot.begin_line()) for slot in slots]:
+        # All listen before the first one is connected to, so that their waiting times overlap.
+        for slot, address_ref in [(slot, slot.begin_connection()) for slot in slots]:
             try:
-                slot.open_line(pending)
+                slot.open_connection(address_ref)
             except OSError as error:
                 errors.append(error)
         if errors:
-            _LOG.warning("steps go by Ray's calls, which take longer: %s", errors[0])
+            _LOG.warning("steps use Ray's calls, which are slower: %s", errors[0])
 
     def step_wait(self) -> VecEnvStepReturn:
-        """:return: observations (an array of the learner's own), rewards, dones and infos"""
+        """Wait for the results of the step.
+
+        :return: observations (new arrays), rewards, dones and infos
+        """
         self._gather(self._deadline_s)
         replies = [slot.take() for slot in self._slots]
         self.reset_infos = [slot.reset_info for slot in self._slots]
@@ -158,7 +169,7 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space), np.stack(rewards), np.stack(dones), list(infos)
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode in each environment, whatever is under way.
+        """Begin an episode in each environment; pending steps are dropped.
 
         :return: first observations
         """
@@ -172,8 +183,8 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait for the answers: for all, or until the deadline has passed and there is one at least."""
-        while waiting := [slot for slot in self._slots if slot.asked is not Asked.NOTHING]:
+        """Wait for all answers, or until the deadline has passed and at least one answer is there."""
+        while waiting := [slot for slot in self._slots if slot.pending is not Pending.NOTHING]:
             left_s = math.inf if deadline_s is None else self._sent_at + deadline_s - time.monotonic()
             is_late, others_go_on = left_s <= 0, any(slot.reply is not None for slot in self._slots)
             if is_late and others_go_on:
@@ -187,26 +198,40 @@ class RayVecEnv(VecEnv):
                 return
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
-        """:return: who has answered, as soon as ``n`` have (by line: one), time is up, or somebody's patience ends"""
+        """Wait for answers.
+
+        :param waiting: the environments with a pending request
+        :param timeout_s: how long to wait at most, in seconds; the wait also ends with the first one's patience
+        :param n: how many answers to wait for; with connections the wait ends with the first one
+        :return: the environments whose answer can be collected
+        """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
-        by_line = {slot.line: slot for slot in waiting if slot.line is not None}
-        refs = [slot.pending for slot in waiting]
+        connected = {slot.connection: slot for slot in waiting if slot.connection is not None}
+        refs = [slot.answer_ref for slot in waiting]
+        if not connected:
+            ready, _ = self._ray.wait(refs, num_returns=n, timeout=max(0.0, end - time.monotonic()))
+            return self._slots_of(ready, waiting)
+        # There is no call that waits for connections and for Ray's answers together. If there are only connections, Ray
+        # is asked once a second whether an actor has died; else its answers are polled.
+        interval_s = CHECK_INTERVAL_S if len(connected) == len(waiting) else _POLL_S
         while True:
             left_s = max(0.0, end - time.monotonic())
-            if by_line:
-                look_s = LOOK_S if len(by_line) == len(waiting) else _POLL_S
-                if news := wait_for_news(list(by_line), min(left_s, look_s)):
-                    return [by_line[line] for line in news]
-            ready, _ = self._ray.wait(refs, num_returns=1 if by_line else n, timeout=0 if by_line else left_s)
+            if readable := wait_for_messages(list(connected), min(left_s, interval_s)):
+                return [connected[each] for each in readable]
+            ready, _ = self._ray.wait(refs, num_returns=1, timeout=0)
             if ready or left_s == 0.0:
-                found = set(ready)
-                return [slot for slot in waiting if slot.pending in found]
+                return self._slots_of(ready, waiting)
+
+    @staticmethod
+    def _slots_of(answer_refs: Sequence[Any], waiting: list[EnvSlot]) -> list[EnvSlot]:
+        found = set(answer_refs)
+        return [slot for slot in waiting if slot.answer_ref in found]
 
     def _collect(self, arrived: list[EnvSlot]) -> None:
-        """Take the answers: Ray's all at once, and where one brings bad news one by one."""
-        by_ray = [slot for slot in arrived if slot.line is None]
+        """Collect the answers: Ray's all at once, or one by one if one of them is an error."""
+        by_ray = [slot for slot in arrived if slot.connection is None]
         try:
-            answers = self._ray.get([slot.pending for slot in by_ray]) if by_ray else []
+            answers = self._ray.get([slot.answer_ref for slot in by_ray]) if by_ray else []
         except self._ray.exceptions.RayError:
             _all_done([slot.collect for slot in arrived])
             return
@@ -215,46 +240,51 @@ class RayVecEnv(VecEnv):
         _all_done([slot.collect for slot in arrived if slot not in by_ray])
 
     def _give_up(self, silent: list[EnvSlot], others_go_on: bool) -> None:
-        """Make again whoever has been silent for too long.
+        """Restart the environments that have not answered for too long.
 
-        :raises EnvLostError: if it has been made again already, and nobody else can go on
+        :param silent: the environments without an answer
+        :param others_go_on: whether the learner can go on without them
+        :raises EnvLostError: if one has been restarted already, and the learner cannot go on without it
         """
         for slot in silent:
             if slot.patience_left_s:
                 continue
-            reason = slot.why_given_up
-            if not slot.has_died:
-                slot.make_again(reason)
+            reason = slot.give_up_reason
+            if not slot.is_restarting:
+                slot.restart(reason)
             elif others_go_on:
-                slot.wait_on(reason)
+                slot.extend_patience(reason)
             else:
-                raise EnvLostError(f"environment {slot.index} was made again and did not come back: {reason}")
+                raise EnvLostError(f"environment {slot.index} was restarted and does not answer: {reason}")
 
     def close(self) -> None:
-        """Close the environments, and Ray where it was started here and nobody else needs it."""
+        """Close the environments, and shut Ray down if this process started it and no other session uses it."""
         if self.closed:
             return
         self.closed = True
         try:
             if self._ray.is_initialized():
-                end(self._slots)
+                close_slots(self._slots)
         finally:
             self._session.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """:return: a picture of each environment"""
+        """Render each environment.
+
+        :return: RGB arrays, or None for each where ``render_mode`` is not ``"rgb_array"``
+        """
         if self.render_mode != "rgb_array":
-            text = f"render_mode={self.render_mode!r} gives no pictures: make the environments with 'rgb_array'"
+            text = f"render_mode={self.render_mode!r} renders no images: make the environments with 'rgb_array'"
             warnings.warn(text, stacklevel=2)
             return [None for _ in self._slots]
         return self._call("render")
 
     def has_attr(self, attr_name: str) -> bool:
-        """:return: whether all environments have an attribute"""
+        """Return whether all environments have an attribute."""
         return all(self._call("has_attr", attr_name))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """:return: an attribute of each environment"""
+        """Return an attribute of each environment."""
         return self._call("get_attr", attr_name, indices=indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -264,13 +294,13 @@ class RayVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """:return: what a method of each environment returns"""
+        """Call a method of each environment and return the results."""
         return self._call("env_method", method_name, method_args, method_kwargs, indices=indices)
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """:return: for each environment whether it is wrapped in one of these"""
+        """Return for each environment whether it is wrapped in this class."""
         return self._call("is_wrapped", wrapper_class, indices=indices)
 
     def _call(self, request: str, *arguments: Any, indices: VecEnvIndices = None) -> list[Any]:
@@ -281,17 +311,17 @@ class RayVecEnv(VecEnv):
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """For each environment Ray's name for its machine, and its process there."""
+        """For each environment, Ray's id of its machine and the id of its process there."""
         return [slot.where() for slot in self._slots]
 
     @property
     def n_rebuilds(self) -> int:
-        """How many environments have been made again so far."""
+        """How often an environment has been restarted so far."""
         return sum(slot.n_rebuilds for slot in self._slots)
 
     @property
     def n_late_steps(self) -> int:
-        """How many steps were not waited for so far, see ``deadline_s``."""
+        """How many steps were late so far, see ``deadline_s``."""
         return sum(slot.n_late for slot in self._slots)
 
 
@@ -301,10 +331,11 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 
 
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make all calls, also where one fails: Ray complains of each answer that nobody has fetched.
+    """Make all calls even if one fails, because Ray logs an error for each answer that is never fetched.
 
-    :return: what they return
-    :raises Exception: the first that was raised
+    :param calls: functions without arguments
+    :return: their results
+    :raises Exception: the first one that a call has raised
     """
     results, errors = [], []
     for call in calls:
@@ -318,7 +349,7 @@ def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def _stacked(observations: Sequence[Any], space: spaces.Space[Any]) -> VecEnvObs:
-    """:return: arrays of our own, ``(n_envs, ...)``, in the form of the space"""
+    """Stack the observations of all environments into new arrays ``(n_envs, ...)``, as the space is structured."""
     if isinstance(space, spaces.Dict):
         return {key: np.stack([each[key] for each in observations]) for key in space.spaces}
     if isinstance(space, spaces.Tuple):

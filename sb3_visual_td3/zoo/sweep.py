@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import optuna
 
-from sb3_visual_td3.vec_env.ray_tasks import run_tasks
+from sb3_visual_td3.vec_env.ray_session import run_tasks
 from sb3_visual_td3.zoo.environments import check_flags
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE, mistakes
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager

@@ -13,7 +13,7 @@ import pytest
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
-from sb3_visual_td3.vec_env.ray_session import listening_to_this_machine_alone
+from sb3_visual_td3.vec_env.ray_session import bound_to_loopback
 from tests.vec_env.envs import CountEnv, make_drive
 
 pytestmark = pytest.mark.ray
@@ -28,7 +28,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with ExitStack() as stack:
-        stack.enter_context(listening_to_this_machine_alone())
+        stack.enter_context(bound_to_loopback())
         found = Cluster(
             initialize_head=True,
             head_node_args={**NODE, "num_cpus": 0, "_system_config": FAST_DEATH},
@@ -125,7 +125,7 @@ def test_ray_ends_with_the_last_that_needs_it_and_the_users_ray_does_not():
     assert ray.is_initialized()
     second.close()
     assert not ray.is_initialized()
-    with listening_to_this_machine_alone():
+    with bound_to_loopback():
         ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20)
     try:
         env = RayVecEnv([CountEnv])
@@ -145,7 +145,7 @@ def test_all_ports_are_of_this_machine_alone():
         "import psutil\n"
         "env = RayVecEnv([CountEnv])\n"
         "env.reset()\n"
-        "print(env._session.ray.get(env._slots[0].begin_line()).host)\n"
+        "print(env._session.ray.get(env._slots[0].begin_connection()).host)\n"
         "ours = [psutil.Process(), *psutil.Process().children(recursive=True)]\n"
         "found = {c.laddr.ip for p in ours for c in p.net_connections('inet') if c.status == 'LISTEN'}\n"
         "print(sorted(found))\n"

@@ -227,7 +227,7 @@ def test_no_environments_are_refused():
 
 
 def test_what_no_machine_has_is_said(ray_runs):
-    with pytest.raises(ValueError, match=r"1 of 1 environments are not there.*GPU 64.*GPU 0"):
+    with pytest.raises(ValueError, match=r"1 of 1 environments could not be placed.*GPU 64.*GPU 0"):
         RayVecEnv([CountEnv], num_gpus=64, patience_s=1)
 
 

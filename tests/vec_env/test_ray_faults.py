@@ -60,7 +60,7 @@ def test_an_environment_that_dies_is_made_again_and_its_episode_truncated(moment
     assert_died(answer, 1, 4)
     assert answer[0][0][0] == 5
     assert answer[1][0] == 0.5
-    assert caplog.text.count("environment 1 is made again: ") == 1
+    assert caplog.text.count("restarting environment 1: ") == 1
     assert env.n_rebuilds == 1
     assert env.get_attr("slow_s") == [0.001] * 2  # as set before
     new_pids = [pid for _, pid in env.places]

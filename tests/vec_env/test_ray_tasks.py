@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_visual_td3.vec_env.ray_tasks import run_tasks
+from sb3_visual_td3.vec_env.ray_session import run_tasks
 
 pytestmark = pytest.mark.ray
 
@@ -35,5 +35,5 @@ def test_each_call_has_a_process_and_its_end_is_told(ray_runs, tmp_path):
 
 
 def test_what_no_machine_has_is_said(ray_runs):
-    with pytest.raises(ValueError, match="each run is to have GPU 64, and all machines have 0"):
+    with pytest.raises(ValueError, match="each run needs GPU 64, but the whole cluster has 0"):
         list(run_tasks(work, [("a", "")], num_gpus=64))

@@ -1,4 +1,4 @@
-"""Steps go by lines where there are any, by Ray's calls where not, and nothing that happens to a line is lost on us."""
+"""Steps use connections, or Ray's calls where there is no connection; a connection that breaks is noticed."""
 
 import logging
 import os
@@ -12,24 +12,24 @@ import psutil
 import pytest
 from gymnasium import spaces
 
-from sb3_visual_td3.vec_env import actor_line
+from sb3_visual_td3.vec_env import connection
 from tests.vec_env.envs import CountEnv, SpaceEnv
 
 pytestmark = pytest.mark.ray
 ZERO = np.zeros((2, 1), np.float32)
 
 
-def lines(env):
-    return [slot.line for slot in env._slots]
+def connections(env):
+    return [slot.connection for slot in env._slots]
 
 
-def cut(line):
+def cut(broken):
     """Break a connection, as a network does."""
-    with socket.socket(fileno=os.dup(line.fileno())) as sock:
+    with socket.socket(fileno=os.dup(broken.fileno())) as sock:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def assert_made_again(answer, reason):
+def assert_restarted(answer, reason):
     observations, rewards, dones, infos = answer
     assert dones.tolist() == [True, False]
     assert observations[0][0] == rewards[0] == 0
@@ -38,8 +38,8 @@ def assert_made_again(answer, reason):
     assert "invalid_transition" not in infos[1]
 
 
-class MuteLine:
-    """Has nothing to say and hears nothing, as one to a machine that was switched off."""
+class SilentConnection:
+    """A connection to a machine that was switched off: it neither delivers nor receives."""
 
     is_left = False
 
@@ -53,7 +53,7 @@ class MuteLine:
     def send(self, value):
         pass
 
-    def has_news(self, timeout_s=0.0):
+    def poll(self, timeout_s=0.0):
         time.sleep(timeout_s)
         return False
 
@@ -61,14 +61,14 @@ class MuteLine:
 
 
 class NotANumber:
-    """Cannot be made where it arrives."""
+    """Raises when it is unpickled."""
 
     def __reduce__(self):
         return int, ("not a number",)
 
 
 class StrangeInfoEnv(CountEnv):
-    """Says something that cannot be understood, if told to."""
+    """Returns an info that cannot be unpickled, if told to."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
@@ -78,7 +78,7 @@ class StrangeInfoEnv(CountEnv):
 
 
 class LargeEnv(CountEnv):
-    """Observes more than any system keeps on the way from one process to another."""
+    """Its observations are larger than any socket buffer."""
 
     def __init__(self):
         super().__init__()
@@ -88,8 +88,8 @@ class LargeEnv(CountEnv):
         return np.full((8_000, 4_000), self.n, np.uint8)
 
 
-class LastWillEnv(CountEnv):
-    """Leaves a file when it is closed."""
+class CloseFileEnv(CountEnv):
+    """Writes a file when it is closed."""
 
     def __init__(self, path):
         super().__init__()
@@ -107,25 +107,25 @@ def make_deaf():
     return CountEnv()
 
 
-def test_a_line_is_open_for_steps_and_for_nothing_else(make_vec):
+def test_a_connection_is_open_for_steps_alone(make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
-    assert lines(env) == [None, None]
+    assert connections(env) == [None, None]
     env.step(ZERO)
-    before = lines(env)
+    before = connections(env)
     assert None not in before
     env.step(ZERO)
-    assert lines(env) == before
+    assert connections(env) == before
     assert env.get_attr("n", indices=0) == [2]
-    assert lines(env) == [None, before[1]]
+    assert connections(env) == [None, before[1]]
     env.step(ZERO)
-    assert None not in lines(env)
+    assert None not in connections(env)
     assert env.reset()[:, 0].tolist() == [0, 0]
-    assert lines(env) == [None, None]
+    assert connections(env) == [None, None]
     assert env.n_rebuilds == 0
 
 
-def test_large_observations_are_ours_and_whole(make_vec):
+def test_large_observations_arrive_complete_and_writeable(make_vec):
     space = spaces.Box(0, 255, (12, 320, 240), np.uint8)
     env = make_vec([partial(SpaceEnv, space)] * 2)
     env.seed(3)
@@ -138,50 +138,50 @@ def test_large_observations_are_ours_and_whole(make_vec):
 
 
 @pytest.mark.parametrize("moment", ["between steps", "within a step"])
-def test_an_environment_to_which_the_line_breaks_is_made_again(moment, make_vec):
+def test_an_environment_whose_connection_breaks_is_restarted(moment, make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
     if moment == "within a step":
         env.env_method("__setattr__", "slow_s", 0.5, indices=0)
         env.step_async(ZERO)
-        cut(lines(env)[0])
+        cut(connections(env)[0])
         answer = env.step_wait()
     else:
-        cut(lines(env)[0])
+        cut(connections(env)[0])
         answer = env.step(ZERO)
-    assert_made_again(answer, "the connection to it broke")
+    assert_restarted(answer, "the connection to it broke")
     assert env.n_rebuilds == 1
     assert env.step(ZERO)[0][:, 0].tolist() == [1, 3]
 
 
-def test_a_machine_that_says_no_goodbye_is_missed_as_soon_as_ray_misses_it(make_vec):
+def test_a_silent_machine_is_given_up_when_ray_reports_its_death(make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
     pid = env.places[0][1]
     env.step(ZERO)
-    env._slots[0].line = MuteLine(env._slots[0].line.service)
+    env._slots[0].connection = SilentConnection(env._slots[0].connection.service)
     os.kill(pid, signal.SIGKILL)
     begin = time.monotonic()
-    assert_made_again(env.step(ZERO), "ActorDiedError")
+    assert_restarted(env.step(ZERO), "ActorDiedError")
     assert time.monotonic() - begin < 60.0
 
 
-def test_where_ray_says_nothing_of_a_broken_line_patience_is_short(make_vec, monkeypatch):
-    monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot._LAST_WORDS_S", 0.5)
+def test_without_a_death_notice_a_broken_connection_is_given_up_early(make_vec, monkeypatch):
+    monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot._DEATH_NOTICE_TIMEOUT_S", 0.5)
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.set_attr("slow_s", 8.0, indices=0)
     env.step_async(ZERO)
-    cut(lines(env)[0])
+    cut(connections(env)[0])
     begin = time.monotonic()
     env._slots[0]._attributes.clear()  # the next one is as quick as the other
-    assert_made_again(env.step_wait(), "the connection to it broke")
+    assert_restarted(env.step_wait(), "the connection to it broke")
     assert time.monotonic() - begin < 7.5
 
 
-def test_without_a_way_to_them_steps_go_by_rays_calls(make_vec, monkeypatch, caplog):
+def test_steps_use_rays_calls_if_no_actor_can_be_reached(make_vec, monkeypatch, caplog):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     actors = [psutil.Process(pid) for _, pid in env.places]
@@ -193,58 +193,58 @@ def test_without_a_way_to_them_steps_go_by_rays_calls(make_vec, monkeypatch, cap
         raise TimeoutError("timed out")
 
     before = n_ports()
-    monkeypatch.setattr(actor_line, "dial", refuse)
+    monkeypatch.setattr(connection, "connect", refuse)
     with caplog.at_level(logging.WARNING, "sb3_visual_td3"):
         for n in (1, 2, 3):
             assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
-    assert caplog.text.count("steps go by Ray's calls, which take longer: timed out") == 1
-    assert lines(env) == [None, None]
+    assert caplog.text.count("steps use Ray's calls, which are slower: timed out") == 1
+    assert connections(env) == [None, None]
     assert n_ports() == before
 
 
-def test_where_one_cannot_be_listened_at_steps_go_by_rays_calls(make_vec, caplog):
+def test_steps_use_rays_calls_if_actors_cannot_listen(make_vec, caplog):
     env = make_vec([make_deaf, make_deaf])
     env.reset()
     with caplog.at_level(logging.WARNING, "sb3_visual_td3"):
         for n in (1, 2):
             assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
-    assert caplog.text.count("steps go by Ray's calls") == 1
+    assert caplog.text.count("steps use Ray's calls") == 1
     assert env.n_rebuilds == 0
 
 
-def test_one_out_of_reach_does_not_slow_the_others_down(make_vec, caplog):
+def test_one_unreachable_actor_does_not_affect_the_others(make_vec, caplog):
     env = make_vec([CountEnv, make_deaf])
     env.reset()
     for n in (1, 2):
         assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
-    assert lines(env)[0] is not None
-    assert lines(env)[1] is None
+    assert connections(env)[0] is not None
+    assert connections(env)[1] is None
 
 
-def test_who_is_out_of_reach_is_dialled_once(make_vec, monkeypatch):
+def test_unreachable_actors_are_tried_once(make_vec, monkeypatch):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
-    dialled, dial = [], actor_line.dial
+    attempts, connect = [], connection.connect
 
     def refuse_the_first(address):
-        dialled.append(address.port)
-        if len(dialled) == 1:
+        attempts.append(address.port)
+        if len(attempts) == 1:
             raise TimeoutError("timed out")
-        return dial(address)
+        return connect(address)
 
-    monkeypatch.setattr(actor_line, "dial", refuse_the_first)
+    monkeypatch.setattr(connection, "connect", refuse_the_first)
     for n in (1, 2, 3):
         assert env.step(ZERO)[0][:, 0].tolist() == [n, n]
-    assert len(dialled) == 2
+    assert len(attempts) == 2
     assert env.get_attr("n") == [3, 3]
     assert env.step(ZERO)[0][:, 0].tolist() == [4, 4]
-    assert len(dialled) == 3  # the other one again, after the call
-    assert lines(env)[0] is None
-    assert lines(env)[1] is not None
+    assert len(attempts) == 3  # the other one again, after the call
+    assert connections(env)[0] is None
+    assert connections(env)[1] is not None
 
 
 @pytest.mark.parametrize("goes_on_with", ["reset", "step"])
-def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_on_with, make_vec):
+def test_a_learner_that_is_interrupted_within_an_answer_can_go_on(goes_on_with, make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
@@ -252,7 +252,7 @@ def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_
     def interrupt():
         raise KeyboardInterrupt
 
-    lines(env)[0].receive = interrupt
+    connections(env)[0].receive = interrupt
     with pytest.raises(KeyboardInterrupt):
         env.step(ZERO)
     if goes_on_with == "reset":
@@ -260,10 +260,10 @@ def test_a_learner_that_is_interrupted_in_the_midst_of_an_answer_can_go_on(goes_
         assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
         assert env.n_rebuilds == 0
     else:
-        assert_made_again(env.step(ZERO), "the connection to it broke")
+        assert_restarted(env.step(ZERO), "the connection to it broke")
 
 
-def test_a_call_while_a_large_answer_is_under_way_takes_it_along(make_vec):
+def test_a_call_during_a_large_answer_reads_that_answer_first(make_vec):
     env = make_vec([LargeEnv], patience_s=30.0)
     env.reset()
     env.step_async(ZERO[:1] + 0.5)
@@ -278,7 +278,7 @@ def test_a_call_while_a_large_answer_is_under_way_takes_it_along(make_vec):
     assert (env.step(ZERO[:1])[0] == 2).all()
 
 
-def test_a_call_while_a_large_answer_is_late_takes_it_along_and_it_remains_late(make_vec):
+def test_a_call_reads_a_large_late_answer_which_stays_late(make_vec):
     env = make_vec([LargeEnv, LargeEnv], deadline_s=1.0, patience_s=30.0)
     env.reset()
     env.set_attr("slow_s", 3.0, indices=1)
@@ -296,23 +296,23 @@ def test_a_call_while_a_large_answer_is_late_takes_it_along_and_it_remains_late(
     assert env.n_rebuilds == 0
 
 
-def test_a_call_to_one_whose_machine_is_silent_ends_when_ray_misses_it(make_vec):
+def test_a_call_to_a_silent_machine_ends_when_ray_reports_its_death(make_vec):
     env = make_vec([CountEnv, CountEnv], patience_s=60.0)
     env.reset()
     pid = env.places[0][1]
     env.set_attr("slow_s", 1_000.0, indices=0)
     env.step_async(ZERO)
-    env._slots[0].line = MuteLine(env._slots[0].line.service)
-    env._slots[0].line.is_left = True
+    env._slots[0].connection = SilentConnection(env._slots[0].connection.service)
+    env._slots[0].connection.is_left = True
     os.kill(pid, signal.SIGKILL)
     env._slots[0]._attributes.clear()
     begin = time.monotonic()
     assert env.get_attr("n", indices=0) == [0]
     assert time.monotonic() - begin < 50.0
-    assert_made_again(env.step_wait(), "ActorDiedError")
+    assert_restarted(env.step_wait(), "ActorDiedError")
 
 
-def test_what_cannot_be_understood_here_is_an_error_and_the_next_step_is_none(make_vec):
+def test_an_answer_that_cannot_be_unpickled_raises_and_the_next_step_works(make_vec):
     env = make_vec([StrangeInfoEnv])
     env.reset()
     env.set_attr("mood", "strange")
@@ -323,28 +323,28 @@ def test_what_cannot_be_understood_here_is_an_error_and_the_next_step_is_none(ma
     assert env.n_rebuilds == 0
 
 
-def test_closing_in_the_midst_of_a_step_closes_the_environment(make_vec, tmp_path):
-    env = make_vec([partial(LastWillEnv, tmp_path / "will")])
+def test_closing_during_a_step_closes_the_environment(make_vec, tmp_path):
+    env = make_vec([partial(CloseFileEnv, tmp_path / "closed")])
     env.reset()
     env.set_attr("slow_s", 1.0)
     env.step_async(ZERO[:1])
     begin = time.monotonic()
     env.close()
     assert 0.5 < time.monotonic() - begin < 9.0
-    assert (tmp_path / "will").read_text() == "closed"
+    assert (tmp_path / "closed").read_text() == "closed"
 
 
-def test_what_ray_encrypts_does_not_go_past_it(make_vec, monkeypatch):
+def test_no_connections_are_opened_where_ray_encrypts(make_vec, monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
     env = make_vec([CountEnv, CountEnv])
     monkeypatch.delenv("RAY_USE_TLS")  # it is Ray's, and this Ray does not encrypt
     env.reset()
     assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
-    assert lines(env) == [None, None]
+    assert connections(env) == [None, None]
 
 
-def test_a_user_can_do_without_lines(make_vec):
+def test_direct_false_opens_no_connections(make_vec):
     env = make_vec([CountEnv, CountEnv], direct=False)
     env.reset()
     assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
-    assert lines(env) == [None, None]
+    assert connections(env) == [None, None]

@@ -1,0 +1,222 @@
+"""The network connection between the learner and one environment, which carries every step.
+
+It is a ``multiprocessing`` connection as in ``SubprocVecEnv``, stretched to another machine. Steps do not use Ray's own
+calls, because each call costs about a millisecond of processor time on both sides, whatever it carries.
+"""
+
+from __future__ import annotations
+
+import hmac
+import pickle
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection as mp_connection
+from typing import Any, NamedTuple, TypeVar, cast
+
+import cloudpickle
+import numpy as np
+
+_ACCEPT_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 3.0
+_KEY_TIMEOUT_S = 1.0
+_KEY_BYTES = 32
+_SEPARATE_MESSAGE_BYTES = 64 * 2**10
+"""Arrays of this size and above are sent on their own, without being copied into the pickled message."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+
+
+class ConnectionLostError(ConnectionError):
+    """The other side has closed the connection or cannot be reached any more."""
+
+
+class Address(NamedTuple):
+    """Where a :class:`Listener` accepts a connection, and the key that the client has to send first."""
+
+    host: str
+    port: int
+    key: bytes
+
+
+class Connection:
+    """Carry Python values to and from one other process, in order.
+
+    Large arrays are neither copied into a message nor out of it: they are written from, and read to, their own memory.
+
+    :param sock: a connected socket, which belongs to this object from now on
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A machine that loses its power closes no connection; without keepalive packets we would wait for ever.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._connection = mp_connection.Connection(sock.detach())
+
+    def fileno(self) -> int:
+        """Return the file descriptor, for those who wait on several connections."""
+        return self._connection.fileno()
+
+    def send(self, value: Any) -> None:
+        """Send a value.
+
+        :param value: anything that pickle, or else cloudpickle, can serialise
+        :raises ConnectionLostError: if the other side is gone
+        """
+        large: list[memoryview] = []
+
+        def belongs_into_message(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes >= _SEPARATE_MESSAGE_BYTES:
+                large.append(raw)
+            return raw.nbytes < _SEPARATE_MESSAGE_BYTES
+
+        try:
+            packed = pickle.dumps(value, 5, buffer_callback=belongs_into_message)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            # Local classes and lambdas: only cloudpickle serialises them by value, but it is slower.
+            large.clear()
+            packed = cloudpickle.dumps(value, 5, buffer_callback=belongs_into_message)
+        try:
+            self._connection.send_bytes(pickle.dumps(([raw.nbytes for raw in large], packed), 5))
+            for raw in large:
+                self._connection.send_bytes(raw)
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from error
+
+    def receive(self) -> Any:
+        """Wait for the next value of the other side.
+
+        :return: the value; its arrays are writeable
+        :raises ConnectionLostError: if the other side is gone
+        """
+        try:
+            sizes, packed = pickle.loads(self._connection.recv_bytes())
+            buffers = [np.empty(size, np.uint8) for size in sizes]
+            for buffer in buffers:
+                self._connection.recv_bytes_into(buffer)
+        except (OSError, EOFError) as error:
+            raise ConnectionLostError(str(error) or "closed by the other side") from error
+        return pickle.loads(packed, buffers=buffers)
+
+    def poll(self, timeout_s: float = 0.0) -> bool:
+        """Say whether :meth:`receive` would return, or raise, without waiting.
+
+        :param timeout_s: how long to wait for that, in seconds
+        """
+        return bool(wait_for_messages([self], timeout_s))
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        self._connection.close()
+
+
+AnyConnection = TypeVar("AnyConnection", bound=Connection)
+
+
+class ActorConnection(Connection):
+    """The learner's side of a connection on which an :class:`EnvActor` makes steps.
+
+    While it is open the actor serves this connection alone. For any of Ray's calls the learner has to leave it first.
+
+    :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
+    :param address: what ``listen`` returned
+    :raises OSError: if the actor's machine cannot be reached
+    """
+
+    def __init__(self, actor: Any, address: Address) -> None:
+        try:
+            super().__init__(connect(address))
+        except OSError:
+            actor.close_listener.remote()
+            raise
+        self.service: Any = actor.serve.remote()
+        """Ray's reference to the end of the service: None, or the exception of the environment."""
+        self.is_left = False
+
+    def leave(self) -> None:
+        """Ask the actor to return to Ray's calls once it has made the step that is under way."""
+        if not self.is_left:
+            self.is_left = True
+            with suppress(ConnectionLostError):
+                self.send(None)
+
+    def close(self) -> None:
+        """Close the connection whatever is under way; the actor returns to Ray's calls."""
+        self.leave()
+        super().close()
+
+
+class Listener:
+    """Accept one connection, of a client that knows the key, and then stop listening.
+
+    :param host: an address of this machine
+    :raises OSError: if this machine does not have that address
+    """
+
+    def __init__(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family)
+        self.address = Address(host, self._socket.getsockname()[1], secrets.token_bytes(_KEY_BYTES))
+
+    def accept(self) -> Connection:
+        """Wait for the first client with a valid key; the listener then closes.
+
+        :return: the connection to that client
+        :raises ConnectionLostError: if no such client connects within 30 s
+        """
+        try:
+            self._socket.settimeout(_ACCEPT_TIMEOUT_S)
+            while True:
+                sock, _ = self._socket.accept()
+                if hmac.compare_digest(_read_key(sock), self.address.key):
+                    return Connection(sock)
+                sock.close()
+        except OSError as error:
+            host, port = self.address.host, self.address.port
+            raise ConnectionLostError(f"no client connected to {host}:{port}: {error}") from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop listening; a second call does nothing."""
+        self._socket.close()
+
+
+def connect(address: Address) -> socket.socket:
+    """Connect to a listener and send its key; the listener need not be accepting yet.
+
+    :param address: of the listener
+    :return: the socket for a :class:`Connection`
+    :raises OSError: if the machine cannot be reached
+    """
+    sock = socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT_S)
+    sock.sendall(address.key)
+    return sock
+
+
+def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) -> list[AnyConnection]:
+    """Wait until at least one connection has a message or has been closed by its other side.
+
+    :param connections: the open connections to wait on
+    :param timeout_s: how long to wait at most, in seconds
+    :return: the connections that can be read; empty after the timeout
+    """
+    by_number = {each.fileno(): each for each in connections}
+    return [by_number[cast(int, number)] for number in mp_connection.wait(list(by_number), timeout_s)]
+
+
+def _read_key(sock: socket.socket) -> bytes:
+    """Read the key of a client that has connected; a client that is too slow gets no further."""
+    sock.settimeout(_KEY_TIMEOUT_S)
+    received = b""
+    try:
+        while len(received) < _KEY_BYTES and (more := sock.recv(_KEY_BYTES - len(received))):
+            received += more
+    except OSError:
+        return b""
+    return received
