@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from sb3_visual_td3.envs.lite.lane_line import lane_lines
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.lite.maps import load_map
-from sb3_visual_td3.envs.lite.track import Track
+from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import lane_lines
 
 SCALE = 3
 CARS = ((0, 10.0, 0), (1, 22.0, 2), (0, 30.0, 3))

@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 
+CAMERA_AHEAD_M = 2.0
+CAMERA_HEIGHT_M = 1.5
+"""Where the policy's camera is mounted: ahead of the vehicle's centre and above the ground, the same in all worlds."""
+CHASE_AHEAD_M = -8.0
+CHASE_HEIGHT_M = 3.4
+"""The same of the chase camera, which films the vehicle for people."""
+
 
 class Control(NamedTuple):
     """What the driver does during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""

@@ -16,9 +16,9 @@ from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.drivers import ConstantDriver, drive_episode
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
 from sb3_visual_td3.envs.registration import LITE_DRIVING_ID, register_envs
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 
 AHEAD = np.array([0.0, 0.5], np.float32)
 STEP_INFO = {

@@ -12,7 +12,7 @@ from sb3_visual_td3.envs.drivers import (
     drive_episode,
 )
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 TARGET_MPS = 30 / 3.6

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
-from sb3_visual_td3.envs.carla.convert import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
 from sb3_visual_td3.envs.carla.ego import Ego, Reading
 from sb3_visual_td3.envs.carla.other_cars import ROLE_NAME, OtherCars
 from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, starts_on
-from sb3_visual_td3.envs.carla.surveyed_route import route_of
 from sb3_visual_td3.envs.carla.weather import PARAMETERS, check_weather, weather_of_scene
-from sb3_visual_td3.envs.lite.track import Track
-from sb3_visual_td3.envs.lite.traffic import Ego as EgoOnLane
-from sb3_visual_td3.envs.lite.traffic import TrafficSettings
+from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
+from sb3_visual_td3.envs.road.opendrive_reading import route_of
+from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
+from sb3_visual_td3.envs.road.traffic import TrafficSettings
 
 MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": ("Town02",)}
 """Source: Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4: train and test town."""

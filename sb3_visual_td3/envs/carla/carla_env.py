@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
-from sb3_visual_td3.envs.backend import PictureView
+from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PictureView
 from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
@@ -22,9 +22,8 @@ from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, Server
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
 from sb3_visual_td3.envs.carla.weather import check_weather
 from sb3_visual_td3.envs.driving_env import DrivingEnv, Observation, ObservationKind
-from sb3_visual_td3.envs.lite.camera import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
-from sb3_visual_td3.envs.lite.traffic import TrafficSettings
 from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
 _LOG = logging.getLogger("sb3_visual_td3")

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sb3_visual_td3.envs.carla.convert import Pose, map_name_of, to_carla
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of, to_carla
 
 _WORKER_THREADS = 2
 _FIRST_TICK_S, _SECOND_TICK_S = 0.3, 2.0

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import BodySize, Control, PictureView
+from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, BodySize, Control, PictureView
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
-from sb3_visual_td3.envs.carla.convert import WHEELBASE_PER_LENGTH, Pose, from_carla
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.sensors import CameraFeed, CollisionFeed
 from sb3_visual_td3.envs.carla.settings import CameraMount, VehicleChoice
-from sb3_visual_td3.envs.lite.camera import CHASE_AHEAD_M, CHASE_HEIGHT_M
+from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla
 
 _ABOVE_ROAD_M = 0.1
 _SPAWN_ABOVE_M = 30.0

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
-from sb3_visual_td3.envs.carla.convert import Pose
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError
-from sb3_visual_td3.envs.lite.track import Track
-from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 ROLE_NAME = "sb3_visual_td3_traffic"
 _PARKED_M = 400.0

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.carla.convert import image_array
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError
+from sb3_visual_td3.envs.road.carla_coordinates import image_array
 
 
 class _Image(NamedTuple):

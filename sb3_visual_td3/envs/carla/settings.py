@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity
+from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.carla.launcher import command_for
-from sb3_visual_td3.envs.lite.camera import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 
 DEFAULT_PORT = 2000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sb3_visual_td3.envs.carla.convert import Pose
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
-from sb3_visual_td3.envs.lite.track import Track
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.track import Track
 
 SpawnPolicy = str | int
 _MAX_OFFSET_M = 1.5

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from sb3_visual_td3.envs.carla_emulator.records import STILL, Transform, Vector
-from sb3_visual_td3.envs.lite.collision import OrientedBox
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
 from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, before_the_lens
-from sb3_visual_td3.envs.lite.collision import OrientedBox
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 Colour = tuple[int, int, int]
 

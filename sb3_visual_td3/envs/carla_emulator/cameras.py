@@ -9,25 +9,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, CHASE_AHEAD_M, CHASE_HEIGHT_M
 from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.blocks import Face, carve, paint, seen_faces
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, FreeCamera, axes_of, free_camera
 from sb3_visual_td3.envs.carla_emulator.records import DEPTH_SENSOR, RGB_SENSOR, SEMANTIC_SENSOR, Transform, image_body
 from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, Vehicle
 from sb3_visual_td3.envs.lite.camera import (
-    CAMERA_AHEAD_M,
     CAMERA_BANDS,
-    CAMERA_HEIGHT_M,
-    CHASE_AHEAD_M,
-    CHASE_HEIGHT_M,
     PICTURE_BANDS,
     Camera,
 )
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
-from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL
-from sb3_visual_td3.envs.lite.maps import LiteMap
 from sb3_visual_td3.envs.lite.tint import tinted, tinted_by_kind
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
+from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
+from sb3_visual_td3.envs.road.maps import LiteMap
 
 KINDS = {
     "sensor.camera.rgb": RGB_SENSOR,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sb3_visual_td3.envs.carla.convert import Pose
 from sb3_visual_td3.envs.carla_emulator.blueprints import CARS, COLOURS
 from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, Vehicle
-from sb3_visual_td3.envs.lite.track import Track
-from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 ROLE_NAME = "autopilot"
 _NOBODY = Ego(0, math.inf, 0.0)

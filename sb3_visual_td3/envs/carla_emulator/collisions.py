@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.records import Vector
 from sb3_visual_td3.envs.carla_emulator.vehicles import MASS_KG, Vehicle
-from sb3_visual_td3.envs.lite.collision import boxes_overlap
+from sb3_visual_td3.envs.road.collision import boxes_overlap
 
 _REACH_M = 4.8
 """The centres of two cars that touch are no farther apart."""

@@ -15,7 +15,7 @@ from sb3_visual_td3.envs.arguments import check_count
 from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
 from sb3_visual_td3.envs.carla_emulator.maps import ALIASES, NAMES
 from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSettings
-from sb3_visual_td3.envs.lite.traffic import MAX_CARS
+from sb3_visual_td3.envs.road.traffic import MAX_CARS
 
 _BAD_USAGE = 2
 _LAUNCHER_PORT = "-carla-rpc-port="

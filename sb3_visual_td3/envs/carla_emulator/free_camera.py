@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.lite.camera import pose_matrix
-from sb3_visual_td3.envs.lite.ground import PAVED_LEVEL, TEXEL_M
-from sb3_visual_td3.envs.lite.maps import LiteMap, load_map
-from sb3_visual_td3.envs.lite.panorama import PANORAMA_COLUMNS, PANORAMA_ROWS
+from sb3_visual_td3.envs.road.ground import PANORAMA_COLUMNS, PANORAMA_ROWS, PAVED_LEVEL, TEXEL_M
+from sb3_visual_td3.envs.road.maps import LiteMap, load_map
 
 ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA's semantic tags."""

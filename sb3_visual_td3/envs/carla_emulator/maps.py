@@ -6,11 +6,11 @@ from functools import cache
 
 import numpy as np
 
-from sb3_visual_td3.envs.carla.convert import Pose, map_name_of
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError
 from sb3_visual_td3.envs.carla_emulator.records import Transform
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, LiteMap, load_map
-from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, LiteMap, load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 
 ALIASES = {
     "Town01": "train_0",

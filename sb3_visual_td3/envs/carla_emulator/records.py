@@ -6,7 +6,7 @@ import math
 import struct
 from typing import Any, NamedTuple
 
-from sb3_visual_td3.envs.carla.convert import Pose, from_carla, to_carla
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, to_carla
 
 WORLD_SENSOR, RGB_SENSOR, DEPTH_SENSOR, SEMANTIC_SENSOR = 17, 13, 1, 14
 COLLISION_SENSOR, GNSS_SENSOR, IMU_SENSOR, OBSTACLE_SENSOR, RADAR_SENSOR, LIDAR_SENSOR = 0, 4, 5, 7, 9, 11

@@ -10,8 +10,8 @@ from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.collisions import Hit
 from sb3_visual_td3.envs.carla_emulator.protocol import packed
 from sb3_visual_td3.envs.carla_emulator.records import COLLISION_SENSOR
-from sb3_visual_td3.envs.lite.maps import LiteMap
 from sb3_visual_td3.envs.lite.weather import Sky
+from sb3_visual_td3.envs.road.maps import LiteMap
 
 _KINDS = {"sensor.other.collision": COLLISION_SENSOR, **cameras.KINDS, **measurements.KINDS, **ray_sensors.KINDS}
 

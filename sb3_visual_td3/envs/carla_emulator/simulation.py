@@ -30,7 +30,7 @@ from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
 from sb3_visual_td3.envs.carla_emulator.walkers import Walker
 from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
-from sb3_visual_td3.envs.lite.collision import boxes_overlap
+from sb3_visual_td3.envs.road.collision import boxes_overlap
 
 WORLD_STREAM = 1
 DEFAULT_STEP_S = 0.05

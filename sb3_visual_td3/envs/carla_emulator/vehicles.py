@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from sb3_visual_td3.envs.backend import Control
-from sb3_visual_td3.envs.carla.convert import Pose
 from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.records import STILL, Transform, Vector, VehicleControl, velocity_of
 from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, PAINTS
-from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 CAR = VehicleSettings()
 MASS_KG = 1_500.0

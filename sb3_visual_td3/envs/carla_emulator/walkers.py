@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.records import STILL, Vector
-from sb3_visual_td3.envs.lite.collision import OrientedBox
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 _EXTENT_M = (0.19, 0.19, 0.93)
 _TAG = bytes([12])

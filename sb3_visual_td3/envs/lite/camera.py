@@ -10,15 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.lite.car_painter import Lens
-from sb3_visual_td3.envs.lite.ground import Ground
-from sb3_visual_td3.envs.lite.maps import LiteMap
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
+from sb3_visual_td3.envs.road.ground import Ground
+from sb3_visual_td3.envs.road.maps import LiteMap
 
-CAMERA_AHEAD_M = 2.0
-CAMERA_HEIGHT_M = 1.5
-CHASE_AHEAD_M = -8.0
-CHASE_HEIGHT_M = 3.4
 _TURN = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 

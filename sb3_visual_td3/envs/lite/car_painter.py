@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.weather import Sky
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 PAINTS = ((225, 75, 60), (80, 135, 220), (225, 225, 220), (16, 18, 22), (215, 170, 50), (150, 160, 165))
 """Red, green and blue of each paint; in grey, too, each stands out from asphalt."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from sb3_visual_td3.envs.backend import PictureView
 from sb3_visual_td3.envs.driving_env import ObservationKind
-from sb3_visual_td3.envs.lite.traffic import TrafficSettings
 from sb3_visual_td3.envs.lite.view import CameraSettings
 from sb3_visual_td3.envs.lite.weather import Weather
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.restorable_env import RestorableDrivingEnv
 from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import check_quantity
 from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
-from sb3_visual_td3.envs.lite.collision import OrientedBox
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap, load_map
-from sb3_visual_td3.envs.lite.track import LanePosition
-from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.lite.view import CameraSettings, View
+from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap, load_map
+from sb3_visual_td3.envs.road.track import LanePosition
+from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 _MEETING_S = 0.1
 """The other cars move at least so often; two that come towards each other close in by less than a car's length."""

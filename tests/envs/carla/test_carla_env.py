@@ -79,7 +79,7 @@ def test_large_images_agree_too_and_are_scaled_down(make_env):
     import cv2
 
     from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
-    from sb3_visual_td3.envs.lite.maps import load_map
+    from sb3_visual_td3.envs.road.maps import load_map
 
     env = make_env(camera_width=320, camera_height=240).unwrapped
     seen, _ = env.reset(seed=3)

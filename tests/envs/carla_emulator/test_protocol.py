@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_visual_td3.envs.carla.convert import Pose, from_carla, map_name_of, to_carla
 from sb3_visual_td3.envs.carla_emulator import protocol, records
 from sb3_visual_td3.envs.carla_emulator.blueprints import BLUEPRINTS, wire_definitions
 from sb3_visual_td3.envs.carla_emulator.faults import Fault, Trouble, parse_fault
 from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, map_name_of, to_carla
 
 
 def request(number, name, *arguments, asynchronous=False):

@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.camera import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PICTURE_BANDS, Camera
-from sb3_visual_td3.envs.lite.ground import TEXEL_M, Ground
-from sb3_visual_td3.envs.lite.maps import LiteMap, load_map
+from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
+from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
+from sb3_visual_td3.envs.road.ground import TEXEL_M, Ground
+from sb3_visual_td3.envs.road.maps import LiteMap, load_map
 
 SIDE = 84
 HORIZON = 42

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.lite.car_painter import PAINTS, Lens, paint_cars
-from sb3_visual_td3.envs.lite.collision import OrientedBox
 from sb3_visual_td3.envs.lite.weather import Sky
+from sb3_visual_td3.envs.road.collision import OrientedBox
 
 LENS = Lens(84, 84, 2.0, 1.5)
 RED, WHITE, DARK = 0, 2, 3

@@ -1,19 +1,121 @@
-"""Other cars, which keep their lane and their distance."""
+"""Other cars on the road: they follow the car ahead (intelligent driver model) and keep to their lane."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.backend import BodySize
-from sb3_visual_td3.envs.lite.collision import OrientedBox, boxes_overlap
-from sb3_visual_td3.envs.lite.idm import IdmSettings, idm_acceleration_mps2
-from sb3_visual_td3.envs.lite.lane_line import LaneLine, lane_lines
-from sb3_visual_td3.envs.lite.track import LANE_WIDTH_M, Track
+from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.network import LANE_WIDTH_M
+from sb3_visual_td3.envs.road.track import Track
+
+
+@dataclass(frozen=True)
+class IdmSettings:
+    """A calm driver in a town.
+
+    :raises ValueError: if a value is not positive.
+    """
+
+    time_gap_s: float = 1.5
+    min_gap_m: float = 2.0
+    """From bumper to bumper, at standstill."""
+    acceleration_mps2: float = 1.5
+    braking_mps2: float = 2.0
+    """What the driver finds comfortable."""
+    max_braking_mps2: float = 8.0
+    """What the brakes can do; the model alone asks for any amount where somebody cuts in."""
+
+    @cached_property
+    def comfort_mps2(self) -> float:
+        """The model's 2 sqrt(a b)."""
+        return 2.0 * math.sqrt(self.acceleration_mps2 * self.braking_mps2)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            check_quantity(setting.name, getattr(self, setting.name), 1e-6, 1e3, "SI units")
+
+
+def idm_acceleration_mps2(
+    speed_mps: float, desired_mps: float, gap_m: float, approach_mps: float, settings: IdmSettings
+) -> float:
+    """Return the acceleration of a driver who keeps lane and distance.
+
+    Source: Treiber, Hennecke, Helbing 2000, "Congested traffic states in empirical observations and microscopic
+    simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap
+    s* = s0 + T v + v dv / (2 sqrt(a b)), whose s1 is 0 here and which never falls below s0.
+
+    :param speed_mps: own speed v, >= 0.
+    :param desired_mps: speed v0 on an empty road, > 0.
+    :param gap_m: metres s from the own bumper to the one ahead; ``inf`` on an empty road.
+    :param approach_mps: own speed less the leader's, dv.
+    :param settings: T, s0, a and b.
+    :return: at least ``-settings.max_braking_mps2``, which is what no gap at all gives.
+    """
+    if gap_m <= 0.0:
+        return -settings.max_braking_mps2
+    # Called for every car at every step: plain products and comparisons, which are the fastest here.
+    following_m = speed_mps * (settings.time_gap_s + approach_mps / settings.comfort_mps2)
+    near = (settings.min_gap_m + (following_m if following_m > 0.0 else 0.0)) / gap_m
+    free = speed_mps / desired_mps
+    free *= free
+    acceleration = settings.acceleration_mps2 * (1.0 - free * free - near * near)
+    return acceleration if acceleration > -settings.max_braking_mps2 else -settings.max_braking_mps2
+
+
+class LaneLine:
+    """A closed line, driven in the order of its points.
+
+    :param points_m: ``(n, 2) float64``, x and y: one beside each point of the track.
+    :param is_oncoming: whether it is driven against the order of the track's points.
+    """
+
+    def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:
+        points_m = points_m[::-1] if is_oncoming else points_m
+        steps = np.roll(points_m, -1, axis=0) - points_m
+        lengths = np.linalg.norm(steps, axis=1)
+        starts = np.concatenate([[0.0], np.cumsum(lengths)])
+        self.length_m = float(starts[-1])
+        self._spacing_m = self.length_m / len(points_m)
+        closed = np.vstack([points_m, points_m[:1]])
+        even = np.arange(len(points_m)) * self._spacing_m
+        points = np.stack([np.interp(even, starts, closed[:, axis]) for axis in (0, 1)], axis=1)
+        ahead = np.roll(points, -1, axis=0) - points
+        headings = np.arctan2(ahead[:, 1], ahead[:, 0])
+        turns = (np.roll(headings, -1) - headings + np.pi) % (2.0 * np.pi) - np.pi
+        columns = (points[:, 0], points[:, 1], ahead[:, 0], ahead[:, 1], headings, turns)
+        self._rows: list[tuple[float, ...]] = list(map(tuple, np.stack(columns, axis=1).tolist()))
+        self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
+
+    def along_at(self, index: int) -> float:
+        """Return the metres along this line beside the track's point of this index."""
+        return self._along_m[index]
+
+    def pose_at(self, along_m: float) -> tuple[float, float, float]:
+        """Return x and y in metres and the direction in radians, ``along_m`` metres from the first point."""
+        place = along_m % self.length_m / self._spacing_m
+        whole = int(place)
+        part = place - whole
+        x, y, dx, dy, heading, turn = self._rows[whole % len(self._rows)]
+        # Half a point back, because a heading belongs to the middle of its stretch.
+        return x + part * dx, y + part * dy, heading + (part - 0.5) * turn
+
+
+@lru_cache(maxsize=64)
+def lane_lines(track: Track) -> tuple[LaneLine, ...]:
+    """Return the own lane and the nearest oncoming one, if any, each in its own driving direction."""
+    own = LaneLine(track.points_m, is_oncoming=False)
+    if track.oncoming_lane_m is None:
+        return (own,)
+    return own, LaneLine(track.offset_line_m(track.oncoming_lane_m), is_oncoming=True)
+
 
 MAX_CARS = 20
 N_PAINTS = 6

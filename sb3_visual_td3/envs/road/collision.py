@@ -1,4 +1,4 @@
-"""Whether two cars touch: rectangles seen from above."""
+"""Collision test of two cars: rectangles seen from above."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_visual_td3.envs.lite.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
 
 CAR = OrientedBox(0.0, 0.0, 0.0, 4.4, 1.8)
 

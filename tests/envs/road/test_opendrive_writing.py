@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, MapPlan, build_map, load_map
-from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
-from sb3_visual_td3.envs.lite.road_pieces import Piece, Pose
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, MapPlan, build_map, load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from sb3_visual_td3.envs.road.shapes import Piece, Pose
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 PROBE = Path(__file__).parents[1] / "carla" / "probe.py"

@@ -5,14 +5,19 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.backend import BodySize, Control, Start
-from sb3_visual_td3.envs.lite.collision import boxes_overlap
-from sb3_visual_td3.envs.lite.idm import IdmSettings, idm_acceleration_mps2
-from sb3_visual_td3.envs.lite.lane_line import lane_lines
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.lite.maps import load_map
-from sb3_visual_td3.envs.lite.traffic import Ego, Traffic, TrafficSettings
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.observation import into_vehicle_frame
+from sb3_visual_td3.envs.road.collision import boxes_overlap
+from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.traffic import (
+    Ego,
+    IdmSettings,
+    Traffic,
+    TrafficSettings,
+    idm_acceleration_mps2,
+    lane_lines,
+)
 
 BODY = BodySize(4.4, 1.8, 2.9)
 IDM = IdmSettings()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.backend import LaneMark
-from sb3_visual_td3.envs.lite.loop_shape import rounded_polygon
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.lite.road_layout import crossed_network, loop_network
-from sb3_visual_td3.envs.lite.track import Track, track_along
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.network import crossed_network, loop_network
+from sb3_visual_td3.envs.road.shapes import rounded_polygon
+from sb3_visual_td3.envs.road.track import Track, track_along
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))

@@ -2,9 +2,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.lite.opendrive_check import check_opendrive
-from sb3_visual_td3.envs.lite.opendrive_export import to_opendrive
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 

@@ -1,4 +1,4 @@
-"""The named maps: each a road, the ground it lies on and what stands around it."""
+"""The named maps: each a road, the ground that it lies on and the panorama around it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.lite.crossing import REACH_M
-from sb3_visual_td3.envs.lite.ground import Ground, build_ground, plan_of
-from sb3_visual_td3.envs.lite.loop_shape import random_loop
-from sb3_visual_td3.envs.lite.panorama import build_panorama
-from sb3_visual_td3.envs.lite.road_layout import APPROACH_M, crossed_network, loop_network
-from sb3_visual_td3.envs.lite.road_network import RoadNetwork
-from sb3_visual_td3.envs.lite.track import LANE_WIDTH_M, Track, track_along
+from sb3_visual_td3.envs.road.ground import Ground, build_ground, build_panorama, plan_of
+from sb3_visual_td3.envs.road.network import (
+    APPROACH_M,
+    LANE_WIDTH_M,
+    REACH_M,
+    RoadNetwork,
+    crossed_network,
+    loop_network,
+)
+from sb3_visual_td3.envs.road.opendrive_reading import load_opendrive
+from sb3_visual_td3.envs.road.shapes import random_loop
+from sb3_visual_td3.envs.road.track import Track, track_along
 
 OPENDRIVE_SUFFIX = ".xodr"
 MIN_RADIUS_M = 14.0
@@ -68,9 +73,7 @@ def load_map(name: str) -> LiteMap:
     :raises ImportError: if it is a file and CARLA's client, which reads it, is not installed.
     """
     if name.endswith(OPENDRIVE_SUFFIX):
-        from sb3_visual_td3.envs.carla.opendrive_map import load_opendrive
-
-        return load_opendrive(name)
+        return LiteMap(name, *load_opendrive(name))
     if name not in _PLANS:
         raise ValueError(f"map {name!r}: expected one of {sorted(_PLANS)} or a path ending in .xodr; choose from these")
     return build_map(name, _PLANS[name])

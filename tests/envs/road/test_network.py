@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.loop_shape import random_loop, rounded_polygon
-from sb3_visual_td3.envs.lite.road_layout import SIDE_ROAD_M, crossed_network, loop_network
-from sb3_visual_td3.envs.lite.road_pieces import total_length_m
+from sb3_visual_td3.envs.road.network import SIDE_ROAD_M, crossed_network, loop_network
+from sb3_visual_td3.envs.road.shapes import random_loop, rounded_polygon, total_length_m
 
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))
 """Its first line runs from (20, 0) to (120, 0)."""

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import LaneMark, VehicleState
-from sb3_visual_td3.envs.lite.road_network import Road, RoadNetwork
-from sb3_visual_td3.envs.lite.road_pieces import sample, total_length_m
+from sb3_visual_td3.envs.road.network import LANE_WIDTH_M, Road, RoadNetwork
+from sb3_visual_td3.envs.road.shapes import sample, total_length_m
 
-LANE_WIDTH_M = 3.5
 RIGHT_LINE_M = -0.5 * LANE_WIDTH_M
 """Offset of the outer line on the right from the lane's centre; the dashed line lies opposite."""
 LEFT_LINE_M = 1.5 * LANE_WIDTH_M

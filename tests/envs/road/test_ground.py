@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.ground import GroundPlan, Strip, build_ground, marks_of, plan_of
-from sb3_visual_td3.envs.lite.loop_shape import rounded_polygon
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, load_map
-from sb3_visual_td3.envs.lite.road_layout import crossed_network, loop_network
+from sb3_visual_td3.envs.road.ground import GroundPlan, Strip, build_ground, marks_of, plan_of
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.network import crossed_network, loop_network
+from sb3_visual_td3.envs.road.shapes import rounded_polygon
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))

@@ -1,7 +1,7 @@
-"""Reads an OpenDRIVE map through CARLA's client and writes down its lanes and a route, as plain data.
+"""Read an OpenDRIVE map through CARLA's client and print its lanes and a route as plain data.
 
-This runs as a process of its own, the document on its input, JSON on its output, because the client ends the process
-on some faults of a map.
+This runs as a process of its own, with the document on its input and JSON on its output, because the client ends the
+process on some faults of a map.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.maps import MAP_GROUPS, MapPlan, build_map, build_network, load_map
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, MapPlan, build_map, build_network, load_map
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 HASH_IN_A_NEW_PROCESS = """
-from tests.envs.lite.test_maps import digest
-from sb3_visual_td3.envs.lite.maps import load_map
+from tests.envs.road.test_maps import digest
+from sb3_visual_td3.envs.road.maps import load_map
 print(digest(load_map("junction_0")))
 """
 

@@ -3,8 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.loop_shape import LoopShape, keeps_apart, random_loop, rounded_polygon
-from sb3_visual_td3.envs.lite.road_pieces import Piece, Pose, joints, total_length_m
+from sb3_visual_td3.envs.road.shapes import (
+    LoopShape,
+    Piece,
+    Pose,
+    joints,
+    keeps_apart,
+    random_loop,
+    rounded_polygon,
+    total_length_m,
+)
 
 SQUARE = np.array([(0.0, 0.0), (40.0, 0.0), (40.0, 40.0), (0.0, 40.0)])
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.lite.road_pieces import Piece, Pose, joints, sample, total_length_m
+from sb3_visual_td3.envs.road.shapes import Piece, Pose, joints, sample, total_length_m
 
 ORIGIN = Pose(0.0, 0.0, 0.0)
 QUARTER = 5.0 * math.pi

@@ -1,12 +1,12 @@
-"""A map's roads as OpenDRIVE 1.4, as ``carla.Map`` and other tools read it."""
+"""Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read."""
 
 from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from sb3_visual_td3.envs.lite.maps import LiteMap
-from sb3_visual_td3.envs.lite.road_network import Junction, Neighbour, Paint, Road, RoadNetwork
-from sb3_visual_td3.envs.lite.road_pieces import joints
+from sb3_visual_td3.envs.road.maps import LiteMap
+from sb3_visual_td3.envs.road.network import Junction, Neighbour, Paint, Road, RoadNetwork
+from sb3_visual_td3.envs.road.shapes import joints
 
 _GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 _MARK_WIDTH_M = 0.2

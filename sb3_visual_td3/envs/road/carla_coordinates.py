@@ -1,4 +1,4 @@
-"""From CARLA's coordinates to the task's and back, and from its images to frames: pure arithmetic.
+"""Conversion between CARLA's coordinates and ours, and of CARLA's images to frames.
 
 CARLA's axes are left-handed: y points to the right of x, and yaw turns clockwise, in degrees.
 """

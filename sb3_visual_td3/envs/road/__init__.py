@@ -1,0 +1,1 @@
+"""What all worlds share: roads and their lanes, routes, traffic, collisions, and maps in OpenDRIVE."""
