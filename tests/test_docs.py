@@ -53,13 +53,13 @@ def blocks(text: str, *languages: str) -> list[str]:
 # ---- diagnoses
 
 
-@pytest.mark.parametrize("diagnosis_id", RULES)
+@pytest.mark.parametrize("diagnosis_id", PICTURES)
 def test_every_diagnosis_has_a_section_with_its_picture_its_remedy_and_its_command(diagnosis_id: str) -> None:
-    rule = sys.modules[RULES[diagnosis_id].__module__]
+    rule = RULES[diagnosis_id]
     text = diagnosis_section(diagnosis_id)
     assert text.startswith(f"## `{diagnosis_id}`\n")
-    assert rule.TITLE in text
-    assert rule.REMEDY in text
+    assert rule.title in text
+    assert rule.remedy in text
     assert f"benchmarks/diagnosis_pictures.py --only {diagnosis_id}\n" in text
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert (DOCS / picture).is_file()
@@ -68,7 +68,7 @@ def test_every_diagnosis_has_a_section_with_its_picture_its_remedy_and_its_comma
 
 
 def test_every_diagnosis_has_a_picture_out_of_a_training_that_is_meant_to_show_it() -> None:
-    assert PICTURES.keys() == RULES.keys()
+    assert PICTURES.keys() <= RULES.keys()
     for diagnosis_id, picture in PICTURES.items():
         fault = FAULTS[picture.training]
         assert diagnosis_id in {fault.diagnosis, *fault.also}
@@ -78,7 +78,7 @@ def test_every_diagnosis_has_a_picture_out_of_a_training_that_is_meant_to_show_i
 
 def test_pictures_are_small_and_none_is_left_over() -> None:
     pictures = {path.stem: path.stat().st_size for path in (DOCS / "images" / "diagnoses").iterdir()}
-    assert pictures.keys() == RULES.keys()
+    assert pictures.keys() == PICTURES.keys()
     assert max(pictures.values()) < LARGEST_PICTURE
 
 

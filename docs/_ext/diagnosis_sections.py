@@ -10,7 +10,6 @@ from diagnosis_panels import PICTURES
 from docstrings import constants, paragraphs
 from markdown_pieces import code, from_docstring, table
 
-from sb3_visual_td3.common.tags import ALERT_RULES
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.ranking import EXPLAINS_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
@@ -31,7 +30,7 @@ def diagnosis_index() -> str:
 
 
 def _is_live(diagnosis_id: str) -> str:
-    return "yes" if diagnosis_id in ALERT_RULES else "no"
+    return "yes" if RULES[diagnosis_id].is_live else "no"
 
 
 def _rule(diagnosis_id: str) -> ModuleType:
@@ -56,7 +55,9 @@ def _rubric(title: str) -> str:
 
 
 def _look(diagnosis_id: str) -> list[str]:
-    picture = PICTURES[diagnosis_id]
+    picture = PICTURES.get(diagnosis_id)
+    if picture is None:
+        return ["There is no picture of a real training with it yet."]
     from faults import FAULTS, HEALTHY
 
     story, beside = FAULTS[picture.training].story, HEALTHY[picture.beside]
@@ -82,8 +83,8 @@ def _evidence(rule: ModuleType) -> list[str]:
 
 
 def _consequence(rule: ModuleType) -> list[str]:
-    """:return: which causes make a mere consequence of it, as its source names them"""
-    causes = [cause for cause in RULES if cause != rule.ID and f'"{cause}"' in inspect.getsource(rule)]
+    """Return which causes make a mere consequence of it."""
+    causes = RULES[rule.ID].explained_by
     if not causes:
         return []
     found = f"Where one of these is found with a confidence of {EXPLAINS_FROM} or more, it is told as its consequence"

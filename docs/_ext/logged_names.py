@@ -6,12 +6,19 @@ from itertools import groupby
 
 from markdown_pieces import code, table
 
-from sb3_visual_td3.common.tags import TAGS
+from sb3_visual_td3.common.tags import ALERT_WARNING, TAGS, Tag, alert_of_rule
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
 
 def logged_names() -> str:
-    """:return: a table for each first part of the names"""
-    by_room = sorted(TAGS.values(), key=lambda tag: tag.name.partition("/")[0])  # stable: the file's order within
+    """Return a table for each first part of the names; the alerts of the live rules follow from the rules."""
+    alerts = [
+        Tag(alert_of_rule(rule.id), "0|1", f"1 while the last updates show {rule.id}", TAGS[ALERT_WARNING].owner)
+        for rule in LIVE_RULES.values()
+    ]
+    by_room = sorted(
+        [*TAGS.values(), *alerts], key=lambda tag: tag.name.partition("/")[0]
+    )  # stable: the file's order within
     parts = []
     for room, tags in groupby(by_room, key=lambda tag: tag.name.partition("/")[0]):
         rows = [(code(tag.name), tag.unit, tag.meaning, code(tag.owner), tag.x_axis) for tag in tags]

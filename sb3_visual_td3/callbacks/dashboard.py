@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
 Charts = Mapping[str, Sequence[str]]
 """By title of a chart, the names of its lines."""
@@ -33,7 +34,7 @@ DASHBOARD: Mapping[str, Charts] = {
     },
     "Alerts": {
         "norms above a threshold": (tags.ALERT_WARNING, tags.ALERT_CRITICAL),
-        "rules": tuple(tags.ALERT_RULE.values()),
+        "rules": tuple(map(tags.alert_of_rule, LIVE_RULES)),
     },
     "Health of the agent": {
         "actions at the end of their range": (tags.ACTION_SATURATION,),

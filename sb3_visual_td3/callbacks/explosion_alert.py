@@ -27,7 +27,7 @@ from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import Points
 from sb3_visual_td3.diagnosis.live import WINDOW, LiveWindow, judge
-from sb3_visual_td3.diagnosis.rules import non_finite
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES, non_finite
 from sb3_visual_td3.health.finite_monitor import NotFinite
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
@@ -277,7 +277,7 @@ class ExplosionAlertCallback(BaseCallback):
         levels = {alert.level for alert in alerts if ":" in alert.rule}
         rules = {alert.rule for alert in alerts} | ({NON_FINITE} if self._is_unwritten else set())
         self._is_unwritten = False
-        points = {tag: float(rule in rules) for rule, tag in tags.ALERT_RULE.items()}
+        points = {tags.alert_of_rule(rule): float(rule in rules) for rule in LIVE_RULES}
         if has_norms:
             points[tags.ALERT_WARNING] = float("warning" in levels)
             points[tags.ALERT_CRITICAL] = float("critical" in levels)

@@ -114,23 +114,14 @@ finite: what is not finite in the training shows in what they are made of."""
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag("alerts/gradient_explosion_warning", "0|1", "a norm above the warning threshold", _ALERTS)
 ALERT_CRITICAL = _tag("alerts/gradient_explosion_critical", "0|1", "a norm above the critical threshold", _ALERTS)
-ALERT_RULES = (
-    "feature_leak",
-    "critic_overestimation",
-    "policy_extrapolation",
-    "actor_saturation",
-    "vanishing_actor_gradient",
-    "gradient_explosion",
-    "constant_clipping",
-    "reward_scale",
-    "non_finite",
-    "encoder_frozen",
-    "dead_camera",
-    "learning_rate_too_high",
-    "stale_target_network",
-)
-"""The diagnoses that are also looked for while it trains."""
-ALERT_RULE = {r: _tag(f"alerts/{r}", "0|1", f"1 while the last updates show {r}", _ALERTS) for r in ALERT_RULES}
+ALERTS = "alerts/"
+"""Prefix of the names of all alerts; the live rules of ``diagnosis/rules`` have one each."""
+
+
+def alert_of_rule(rule_id: str) -> str:
+    """Return the name under which a live rule is logged: 1 while the last updates show its diagnosis, else 0."""
+    return ALERTS + rule_id
+
 
 # agent/
 TOTAL_ITERATIONS = _tag("agent/total_iterations", "1", "gradient updates made", _GRADIENTS)
@@ -196,8 +187,8 @@ def reward_term(term: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """:return: whether something may be logged under this name: it stands in the table, or is a term of a reward"""
-    return name in TAGS or name.startswith(REWARD)
+    """Return whether this name is in the table, or is a term of a reward or the alert of a rule."""
+    return name in TAGS or name.startswith((REWARD, ALERTS))
 
 
 # eval/

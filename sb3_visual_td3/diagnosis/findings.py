@@ -1,9 +1,10 @@
-"""What a rule hands back: a named cause with its evidence."""
+"""The vocabulary of diagnosis: a rule, what it finds, its evidence, and the cure that it proposes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
@@ -65,11 +66,78 @@ class Diagnosis:
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
 
-class Rule(Protocol):
-    """One cause: a pure function over the series of a run or of a window of it."""
+@dataclass(frozen=True)
+class SettingChange:
+    """One change of a hyperparameter that a cure proposes, in the names of VisualTD3 and rl-zoo.
 
-    def __call__(self, data: SeriesSet) -> Diagnosis | None:
-        """Return the diagnosis, or None where nothing speaks for it."""
+    :param key: the setting; ``policy_kwargs.NAME`` is one key of that mapping, and ``group_lr`` the learning rate of
+        the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, or else
+        ``learning_rate``
+    :param reason: why, and where the number comes from
+    :param to: the new value; a mapping is laid over the run's own
+    :param fill: keys of that mapping which are only added where the run's own mapping lacks them
+    :param at_least: the value where the run's own is smaller
+    :param at_most: the value where the run's own is larger
+    :param times: factor on the run's own value where ``at_least`` or ``at_most`` holds already, or is not given
+    :param of_steps: with ``at_least``: this fraction of the run's length where that is larger
+    :param most: upper limit of ``of_steps``, in steps
+    :param unless_set: only where the run's own value is None, False or 0
+    :param unless_rewards_are_normalized: only where VecNormalize does not scale the rewards
+    :param envs: only for these environments; empty: for all
+    :param default: the value that these environments use where the settings name none
+    """
+
+    key: str
+    reason: str
+    to: Any = None
+    fill: Mapping[str, Any] = field(default_factory=dict)
+    at_least: float | None = None
+    at_most: float | None = None
+    times: float | None = None
+    of_steps: float | None = None
+    most: float | None = None
+    unless_set: bool = False
+    unless_rewards_are_normalized: bool = False
+    envs: tuple[str, ...] = ()
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Cure:
+    """What to change about a diagnosis.
+
+    :param changes: of the hyperparameter file
+    :param code: what no setting cures, in one sentence that stands beside the changes
+    :param code_in_visual_td3: the same where the run says that it was VisualTD3
+    :param if_nothing_to_change: a sentence for a run that has these settings already
+    """
+
+    changes: tuple[SettingChange, ...] = ()
+    code: str | None = None
+    code_in_visual_td3: str | None = None
+    if_nothing_to_change: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Everything about one diagnosis, collected from its module in ``diagnosis/rules``.
+
+    :param id: of the diagnosis, which is the name of the module
+    :param title: what is wrong, in a few words
+    :param remedy: what to do first
+    :param is_live: whether it is also judged while training runs, over a window of updates
+    :param explained_by: ids of the diagnoses that it may be a mere consequence of
+    :param cure: the changes of settings that it proposes
+    :param diagnose: a pure function over the series of a run, or of a window of it; None where nothing speaks for it
+    """
+
+    id: str
+    title: str
+    remedy: str
+    is_live: bool
+    explained_by: tuple[str, ...]
+    cure: Cure
+    diagnose: Callable[[SeriesSet], Diagnosis | None]
 
 
 def bounded(confidence: float) -> float:

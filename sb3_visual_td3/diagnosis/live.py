@@ -8,11 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common.tags import ALERT_RULES
 from sb3_visual_td3.common.types import Points
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import rank
-from sb3_visual_td3.diagnosis.rules import RULES
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 Level = Literal["warning", "critical"]
@@ -27,7 +26,7 @@ WINDOW = 200
 class Finding(NamedTuple):
     """A rule that the last updates speak for.
 
-    :ivar rule: id of the diagnosis; ``ALERT_RULE`` in common/tags.py has its tag.
+    :ivar rule: id of the diagnosis; ``alert_of_rule`` in common/tags.py gives its tag.
     :ivar n_updates: the newest update in the window.
     :ivar since: the update at which it first showed in the window; None where it does not tell.
     :ivar tag: the logged name that speaks loudest.
@@ -110,7 +109,7 @@ def judge(data: SeriesSet) -> tuple[Finding, ...]:
 
     :param data: a window's series, or any other's: a pure function.
     """
-    found = [diagnosis for rule in ALERT_RULES if (diagnosis := RULES[rule](data)) is not None]
+    found = [diagnosis for rule in LIVE_RULES.values() if (diagnosis := rule.diagnose(data)) is not None]
     newest = max((int(series.steps[-1]) for series in data.series.values() if len(series)), default=0)
     return tuple(_finding(diagnosis, newest) for diagnosis in rank(found))
 

@@ -23,7 +23,7 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     """Run every rule over the series and rank what they find."""
     # At the limits of doubles a sum is infinite and a ratio NaN: the rules' comparisons know what to do with both.
     with np.errstate(all="ignore"):
-        return rank(found for rule in RULES.values() if (found := rule(data)) is not None)
+        return rank(found for rule in RULES.values() if (found := rule.diagnose(data)) is not None)
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.input_files import parse_mapping
-from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.findings import Diagnosis, SettingChange
+from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.hyperparams_found import RunSettings, own_arguments
@@ -66,51 +64,6 @@ class Recommendation:
     code: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """One entry of recommendations.yml, which explains the keys."""
-
-    key: str
-    reason: str
-    to: Any = None
-    fill: Mapping[str, Any] = field(default_factory=dict)
-    at_least: float | None = None
-    at_most: float | None = None
-    times: float | None = None
-    of_steps: float | None = None
-    most: float | None = None
-    unless_set: bool = False
-    unless_rewards_are_normalized: bool = False
-    envs: tuple[str, ...] = ()
-    default: Any = None
-
-
-@dataclass(frozen=True)
-class Cure:
-    """What recommendations.yml holds for one diagnosis."""
-
-    proposals: tuple[Proposal, ...]
-    code: str | None
-    code_in_visual_td3: str | None
-    if_nothing_to_change: str | None
-
-
-@cache
-def cures() -> Mapping[str, Cure]:
-    """Return the table, by the diagnosis's id."""
-    name = "recommendations.yml"
-    content = parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
-    return {
-        identifier: Cure(
-            tuple(Proposal(**{**p, "envs": tuple(p.get("envs", ()))}) for p in entry.get("changes", ())),
-            entry.get("code"),
-            entry.get("code_in_visual_td3"),
-            entry.get("if_nothing_to_change"),
-        )
-        for identifier, entry in content.items()
-    }
-
-
 def recommend(
     verdict: Verdict, diagnoses: Sequence[Diagnosis], settings: RunSettings, series: SeriesSet
 ) -> Recommendation:
@@ -124,10 +77,10 @@ def recommend(
     changes: dict[str, Change] = {}
     code: dict[str, str] = {}
     for diagnosis in diagnoses:
-        cure = cures().get(diagnosis.id)
-        if cure is None or diagnosis.role == "consequence" or diagnosis.confidence < ACT_FROM:
+        cure = RULES[diagnosis.id].cure
+        if diagnosis.role == "consequence" or diagnosis.confidence < ACT_FROM:
             continue
-        found = [change for p in cure.proposals if (change := run.change(p, diagnosis)) is not None]
+        found = [change for p in cure.changes if (change := run.change(p, diagnosis)) is not None]
         for change in found:
             changes.setdefault(change.key, change)
         sentence = cure.code or (None if found else cure.if_nothing_to_change)
@@ -144,20 +97,20 @@ class _Run:
     series: SeriesSet
     logged: Mapping[str, Reading]
 
-    def change(self, proposal: Proposal, diagnosis: Diagnosis) -> Change | None:
+    def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
         """Return the change where the run's own value is another one."""
-        if proposal.envs and self.settings.value("env_id") not in proposal.envs:
+        if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
-        if proposal.unless_rewards_are_normalized and self._rewards_are_normalized:
+        if proposed.unless_rewards_are_normalized and self._rewards_are_normalized:
             return None
-        key, parameter = self._key(proposal.key, diagnosis)
+        key, parameter = self._key(proposed.key, diagnosis)
         own_name, own_value = self._own_line(key, parameter)
         old = self._in_force(key, parameter)
-        in_force = proposal.default if old is None else old
-        new = self._new(proposal, in_force)
+        in_force = proposed.default if old is None else old
+        new = self._new(proposed, in_force)
         if new is None or new == in_force:
             return None
-        return Change(key, old, new, f"{proposal.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
+        return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
         """Return what a change takes beside the line itself, as the end of its reason."""
@@ -219,14 +172,14 @@ class _Run:
             return None
         return reading.written if reading.written.startswith(_SCHEDULES) else reading.value
 
-    def _new(self, proposal: Proposal, old: Any) -> Any:
-        if isinstance(proposal.to, Mapping):
+    def _new(self, proposed: SettingChange, old: Any) -> Any:
+        if isinstance(proposed.to, Mapping):
             own = old if isinstance(old, Mapping) else {}
-            return {**proposal.fill, **own, **proposal.to}
-        if proposal.to is not None:
+            return {**proposed.fill, **own, **proposed.to}
+        if proposed.to is not None:
             is_set = old is not None and old is not False and old != 0
-            return None if proposal.unless_set and is_set else proposal.to
-        lowest, highest = self._lowest(proposal), proposal.at_most
+            return None if proposed.unless_set and is_set else proposed.to
+        lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:
             return lowest if lowest is not None else highest
@@ -236,15 +189,15 @@ class _Run:
             new = lowest
         elif highest is not None and value > highest:
             new = highest
-        elif proposal.times is not None:
-            new = float(f"{value * proposal.times:.3g}")
+        elif proposed.times is not None:
+            new = float(f"{value * proposed.times:.3g}")
         return _of_the_same_shape(str(old), new / value) if new is not None and is_schedule and value else new
 
-    def _lowest(self, proposal: Proposal) -> float | None:
+    def _lowest(self, proposed: SettingChange) -> float | None:
         n_steps = self.series.n_steps
-        if proposal.at_least is None or proposal.of_steps is None or n_steps is None:
-            return proposal.at_least
-        return min(max(proposal.at_least, round(proposal.of_steps * n_steps)), proposal.most or n_steps)
+        if proposed.at_least is None or proposed.of_steps is None or n_steps is None:
+            return proposed.at_least
+        return min(max(proposed.at_least, round(proposed.of_steps * n_steps)), proposed.most or n_steps)
 
 
 def _group_of(diagnosis: Diagnosis) -> str:

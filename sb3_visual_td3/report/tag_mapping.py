@@ -16,6 +16,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping
 from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
 
@@ -40,7 +41,7 @@ class Target:
     @property
     def counts_episodes(self) -> bool:
         """Whether the x-axis of our name is the episode."""
-        return tags.TAGS[self.tag].x_axis == "episode"
+        return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
         """Return the points under our name. Where ours counts episodes, the k-th point (from 0) is episode k."""
@@ -164,8 +165,9 @@ def _target(entry: Any, where: str) -> Target:
             f"{where}: expected one of our names, or {{tag: OUR_NAME, scale: FACTOR}}; got {_short(entry)}"
         )
     tag, scale = keys["tag"], keys.get("scale", 1.0)
-    if tag not in tags.TAGS:
-        near = difflib.get_close_matches(tag, tags.TAGS, n=1, cutoff=0.0)
+    known = [*tags.TAGS, *map(tags.alert_of_rule, LIVE_RULES)]
+    if tag not in known:
+        near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)
         raise ValueError(f"{where}: {tag!r} is no name of ours; the nearest is {near[0]!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale == 0:
         raise ValueError(f"{where}: scale is {_short(scale)}; expected a finite number that is not 0")

@@ -18,6 +18,7 @@ from sb3_visual_td3.callbacks.lr_scale import lr_scale_of, set_lr_scale
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.schedules import Scaled
 from sb3_visual_td3.diagnosis.live import WINDOW
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.callbacks.event_files import scalars_in
 from tests.callbacks.test_live_alerts import BreakingEnv, Breaks, alerts_in
@@ -265,9 +266,9 @@ def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from
         assert steps == sorted(set(steps)), tag
     assert [step for step, _ in scalars[tags.GUARD_ACTIONS]] == [*range(20, 321, 20)]
     # The window has nothing of what was before: the next check finds nothing.
-    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["step"] == at} & tags.ALERT_RULE.keys()
-    assert [dict(scalars[tags.ALERT_RULE[rule]])[at] for rule in rules] == [1.0] * len(rules) != []
-    assert {dict(scalars[tags.ALERT_RULE[rule]])[at + 20] for rule in rules} == {0.0}
+    rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["step"] == at} & LIVE_RULES.keys()
+    assert [dict(scalars[tags.alert_of_rule(rule)])[at] for rule in rules] == [1.0] * len(rules) != []
+    assert {dict(scalars[tags.alert_of_rule(rule)])[at + 20] for rule in rules} == {0.0}
 
 
 def test_only_what_was_learnt_returns(tmp_path):
@@ -453,7 +454,7 @@ def test_weights_that_are_not_finite_are_rolled_back_before_they_choose_an_actio
     assert alert["meaning"] == f"{name} is nan at update {ONSET + 1}"
     assert model.num_timesteps == 320
     assert all(th.isfinite(weight).all() for weight in model.policy.parameters())
-    points = scalars_in(tmp_path)[tags.ALERT_RULE["non_finite"]]
+    points = scalars_in(tmp_path)[tags.alert_of_rule("non_finite")]
     assert [step for step, value in points if value] == [STARTS + ONSET + 2], "the event file is told once"
     for tag, of_tag in scalars_in(tmp_path).items():
         steps = [step for step, _ in of_tag]
@@ -481,7 +482,7 @@ def test_weights_that_are_not_finite_stop_and_the_last_healthy_snapshot_is_named
     assert path.is_dir()
     assert np.isfinite(actions).all(), "the environment is given no NaN for the last step"
     assert not all(th.isfinite(weight).all() for weight in model.policy.parameters()), "nothing is glossed over"
-    assert scalars_in(tmp_path)[tags.ALERT_RULE["non_finite"]][-1] == (model.num_timesteps, 1.0)
+    assert scalars_in(tmp_path)[tags.alert_of_rule("non_finite")][-1] == (model.num_timesteps, 1.0)
 
 
 @pytest.mark.parametrize("network", ["actor", "critic"])

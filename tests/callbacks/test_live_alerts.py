@@ -55,7 +55,7 @@ def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, na
     # One update a step: the steps after the onset are updates.
     assert LEARNING_STARTS + onset <= found[0]["step"] <= LEARNING_STARTS + onset + 100
     assert found[0]["meaning"]
-    points = scalars_in(tmp_path)[tags.ALERT_RULE[rule]]
+    points = scalars_in(tmp_path)[tags.alert_of_rule(rule)]
     assert (found[0]["step"], 1.0) in points
     assert {value for step, value in points if step < LEARNING_STARTS + onset} <= {0.0}
 

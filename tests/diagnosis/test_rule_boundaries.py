@@ -163,12 +163,12 @@ def built(values: Values, steps: np.ndarray) -> SeriesSet:
 @pytest.mark.parametrize(("rule", "silent", "speaking"), TABLE, ids=[f"{i}-{row[0]}" for i, row in enumerate(TABLE)])
 def test_a_rule_begins_to_speak_at_its_boundary(resolution: str, rule: str, silent: Values, speaking: Values) -> None:
     steps = RESOLUTIONS[resolution]
-    assert RULES[rule](built(silent, steps)) is None
-    diagnosis = RULES[rule](built(speaking, steps))
+    assert RULES[rule].diagnose(built(silent, steps)) is None
+    diagnosis = RULES[rule].diagnose(built(speaking, steps))
     assert diagnosis is not None
     assert diagnosis.id == rule
     assert diagnosis.confidence >= MIN_CONFIDENCE
-    is_live = rule in tags.ALERT_RULES
+    is_live = RULES[rule].is_live
     assert (rule in [finding.rule for finding in judge(built(speaking, steps))]) == is_live
 
 
@@ -179,15 +179,15 @@ def test_the_table_holds_every_rule() -> None:
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 def test_a_jump_of_a_hundred_is_surer_than_rewards_that_were_always_large(resolution: str) -> None:
     steps = RESOLUTIONS[resolution]
-    always = RULES["reward_scale"](built(rewards(-1.0, 5e3), steps))
-    just_not = RULES["reward_scale"](built(rewards(-1.0, ending(5e3, 3, 50.1)), steps))
-    jumped = RULES["reward_scale"](built(rewards(-1.0, ending(5e3, 3, 50.0)), steps))
+    always = RULES["reward_scale"].diagnose(built(rewards(-1.0, 5e3), steps))
+    just_not = RULES["reward_scale"].diagnose(built(rewards(-1.0, ending(5e3, 3, 50.1)), steps))
+    jumped = RULES["reward_scale"].diagnose(built(rewards(-1.0, ending(5e3, 3, 50.0)), steps))
     assert always is not None
     assert just_not is not None
     assert jumped is not None
     assert jumped.confidence > always.confidence == just_not.confidence
     grown = {NORM["critic_mlp"]: 2e4}
-    suffering = RULES["reward_scale"](built(rewards(-1.0, 5e3, **grown), steps))
+    suffering = RULES["reward_scale"].diagnose(built(rewards(-1.0, 5e3, **grown), steps))
     assert suffering is not None
     assert suffering.confidence > always.confidence
 
@@ -208,12 +208,12 @@ def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
     steps = RESOLUTIONS["live window"]
     data = built(still_targets(9), steps)
     rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))
-    assert RULES["stale_target_network"](SeriesSet({**data.series, rarely.name: rarely})) is None
+    assert RULES["stale_target_network"].diagnose(SeriesSet({**data.series, rarely.name: rarely})) is None
 
 
 def test_a_camera_is_surely_dead_when_it_has_stood_still_longer_than_any_car_may() -> None:
     def confidence(steps: np.ndarray, n_still: int) -> float:
-        found = RULES["dead_camera"](built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
+        found = RULES["dead_camera"].diagnose(built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
         assert found is not None
         return found.confidence
 

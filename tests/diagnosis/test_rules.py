@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import rules
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose, rank
 from sb3_visual_td3.diagnosis.rules import (
@@ -28,7 +35,7 @@ def found(identifier: str, confidence: float, **keywords: object) -> Diagnosis:
 
 
 def test_every_rule_is_silent_on_nothing() -> None:
-    assert [identifier for identifier, rule in RULES.items() if rule(SeriesSet()) is not None] == []
+    assert [identifier for identifier, rule in RULES.items() if rule.diagnose(SeriesSet()) is not None] == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,3 +207,45 @@ def test_values_beyond_what_the_rewards_allow_push_every_action_to_its_end() -> 
     data = {**beyond, tags.ACTION_SATURATION: np.full(40, 1.0)}
     told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in data.items()))}
     assert told == {"critic_overestimation": None, "actor_saturation": "critic_overestimation"}
+
+
+@pytest.fixture
+def new_cause_is_not_imported() -> Iterator[None]:
+    yield
+    sys.modules.pop("sb3_visual_td3.diagnosis.rules.new_cause", None)
+
+
+@pytest.mark.usefixtures("new_cause_is_not_imported")
+def test_a_new_file_in_the_folder_is_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(rules.__file__).with_name("short_warmup.py").read_text()
+    (tmp_path / "new_cause.py").write_text(source.replace('ID = "short_warmup"', 'ID = "new_cause"'))
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
+    found = rules._discover()
+    assert found.keys() - RULES.keys() == {"new_cause"}
+    assert found["new_cause"].title == RULES["short_warmup"].title
+
+
+@pytest.mark.usefixtures("new_cause_is_not_imported")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("TITLE", "NAME"), "new_cause is not a complete rule: .*TITLE"),
+        (('ID = "short_warmup"', 'ID = "other"'), "ID='other', expected the name of its file"),
+    ],
+)
+def test_an_incomplete_rule_is_refused(
+    change: tuple[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(rules.__file__).with_name("short_warmup.py").read_text()
+    if "TITLE" in change:
+        source = source.replace('ID = "short_warmup"', 'ID = "new_cause"')
+    (tmp_path / "new_cause.py").write_text(source.replace(*change, 1))
+    monkeypatch.setattr(rules, "__path__", [str(tmp_path)])
+    with pytest.raises(TypeError, match=message):
+        rules._discover()
+
+
+def test_an_explanation_without_a_rule_is_refused() -> None:
+    wrong = replace(RULES["encoder_frozen"], explained_by=("dead_camera", "no_such_cause"))
+    with pytest.raises(ValueError, match=r"EXPLAINED_BY of encoder_frozen names \['no_such_cause'\]"):
+        rules.check_explanations({**RULES, "encoder_frozen": wrong})

@@ -89,8 +89,8 @@ def complete(seed: int = 0) -> Values:
     run[tags.EPISODE_REWARD] = (episodes, lengths * 0.9)
     run[tags.EPISODE_COLLISIONS] = (episodes, (episodes % 3 == 0).astype(float))
     run[tags.EPISODE_LANE_INVASIONS] = (episodes, np.ones(episodes.size))
-    run[tags.ALERT_RULE["policy_extrapolation"]] = (steps, ((x > 0.2) & (x < 0.3)).astype(float))
-    run[tags.ALERT_RULE["constant_clipping"]] = (steps, ((x > 0.25) & (x < 0.4) | (x > 0.9)).astype(float))
+    run[tags.alert_of_rule("policy_extrapolation")] = (steps, ((x > 0.2) & (x < 0.3)).astype(float))
+    run[tags.alert_of_rule("constant_clipping")] = (steps, ((x > 0.25) & (x < 0.4) | (x > 0.9)).astype(float))
     evals = run[tags.EVAL_DISTANCE][0]
     run[tags.EVAL_REWARD], run[tags.EVAL_SUCCESS_RATE] = (evals, 0.1 * evals), (evals, np.linspace(0, 1, evals.size))
     run[tags.FRAME_STD], run[tags.FRAME_CHANGE] = (steps, np.full(steps.size, 40.0)), (steps, np.full(steps.size, 5.0))

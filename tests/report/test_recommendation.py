@@ -21,7 +21,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 from sb3_visual_td3.report.hyperparams_found import Layer, RunSettings, run_settings
-from sb3_visual_td3.report.recommendation import Change, Recommendation, cures, recommend
+from sb3_visual_td3.report.recommendation import Change, Recommendation, recommend
 from sb3_visual_td3.report.zoo_diff import as_yaml, zoo_diff
 from sb3_visual_td3.runs.manifest import RunManifest
 from tests.image_env import ImageEnv
@@ -58,18 +58,17 @@ def lines(recommendation: Recommendation, **content: Any) -> list[str]:
 
 
 def test_every_diagnosis_has_a_cure_or_a_sentence() -> None:
-    assert set(RULES) <= set(cures())
-    for cure in cures().values():
-        assert cure.proposals or cure.code
-        assert all(proposal.reason for proposal in cure.proposals)
+    for rule in RULES.values():
+        assert rule.cure.changes or rule.cure.code, rule.id
+        assert all(change.reason for change in rule.cure.changes), rule.id
 
 
 def test_every_proposed_key_is_one_that_visual_td3_or_rl_zoo_takes() -> None:
     accepted = set(VisualTD3.__init__.__annotations__)
-    for cure in cures().values():
-        for proposal in cure.proposals:
-            parent, _, child = proposal.key.partition(".")
-            assert parent in accepted | ZOO_KEYS | {"group_lr"}, proposal.key
+    for rule in RULES.values():
+        for change in rule.cure.changes:
+            parent, _, child = change.key.partition(".")
+            assert parent in accepted | ZOO_KEYS | {"group_lr"}, change.key
             if parent == "env_kwargs":
                 assert child in LiteDrivingEnv.__init__.__annotations__
 
@@ -84,7 +83,7 @@ def test_a_model_is_made_with_all_that_is_proposed(policy: str, env: type[gym.En
     stock = {"algo": "visual_td3", "policy": policy, "preset": "td3", "learning_rate": 1e-3, "tau": 0.001}
     found = [
         recommended(identifier, **stock, policy_kwargs={"net_arch": [8]}, max_grad_norm=max_grad_norm).changes
-        for identifier in cures()
+        for identifier in RULES
         for max_grad_norm in (None, 1.0)
     ]
     arguments: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}}
@@ -294,7 +293,7 @@ def test_the_diff_is_that_of_the_file_which_the_run_was_made_of(content: dict[st
     assert lines(recommended("actor_saturation", **content), **content) == expected
 
 
-@pytest.mark.parametrize("identifier", sorted(cures()))
+@pytest.mark.parametrize("identifier", sorted(RULES))
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,47 +1,63 @@
-"""One cause, one small file. Live alerts hand the rules a window, the report hands them the whole run."""
+"""The rules, one cause in each file, found by discovery: a new file in this folder is a new rule.
+
+A rule's module holds all there is to know about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
+``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses that it may be a
+mere consequence of), ``CURE`` (changes of settings) and ``diagnose``, a pure function over named series. Live alerts
+call it with a window of the last updates, the report with the whole run.
+"""
 
 from __future__ import annotations
 
-from sb3_visual_td3.diagnosis.findings import Rule
-from sb3_visual_td3.diagnosis.rules import (
-    actor_saturation,
-    clipping_masks_divergence,
-    constant_clipping,
-    critic_overestimation,
-    dead_camera,
-    encoder_frozen,
-    episode_collapse,
-    feature_leak,
-    gradient_explosion,
-    learning_rate_too_high,
-    non_finite,
-    policy_extrapolation,
-    reward_imbalance,
-    reward_scale,
-    short_warmup,
-    stale_target_network,
-    twin_critic_desync,
-    vanishing_actor_gradient,
-)
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
 
-RULES: dict[str, Rule] = {
-    "feature_leak": feature_leak.diagnose,
-    "clipping_masks_divergence": clipping_masks_divergence.diagnose,
-    "critic_overestimation": critic_overestimation.diagnose,
-    "policy_extrapolation": policy_extrapolation.diagnose,
-    "twin_critic_desync": twin_critic_desync.diagnose,
-    "actor_saturation": actor_saturation.diagnose,
-    "vanishing_actor_gradient": vanishing_actor_gradient.diagnose,
-    "gradient_explosion": gradient_explosion.diagnose,
-    "constant_clipping": constant_clipping.diagnose,
-    "reward_scale": reward_scale.diagnose,
-    "reward_imbalance": reward_imbalance.diagnose,
-    "learning_rate_too_high": learning_rate_too_high.diagnose,
-    "stale_target_network": stale_target_network.diagnose,
-    "encoder_frozen": encoder_frozen.diagnose,
-    "dead_camera": dead_camera.diagnose,
-    "short_warmup": short_warmup.diagnose,
-    "episode_collapse": episode_collapse.diagnose,
-    "non_finite": non_finite.diagnose,
-}
+from sb3_visual_td3.diagnosis.findings import Rule
+
+
+def _discover() -> dict[str, Rule]:
+    """Import every module of this folder and collect its rule.
+
+    :return: the rules by id, in alphabetical order
+    :raises TypeError: if a module lacks one of the names above, or ``ID`` is not the name of its file
+    :raises ValueError: if ``EXPLAINED_BY`` names a diagnosis that has no rule
+    """
+    rules: dict[str, Rule] = {}
+    for module_info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        module = import_module(f"{__name__}.{module_info.name}")
+        try:
+            rule = Rule(
+                id=module.ID,
+                title=module.TITLE,
+                remedy=module.REMEDY,
+                is_live=module.IS_LIVE,
+                explained_by=tuple(module.EXPLAINED_BY),
+                cure=module.CURE,
+                diagnose=module.diagnose,
+            )
+        except AttributeError as error:
+            raise TypeError(f"{module.__name__} is not a complete rule: {error}") from error
+        if rule.id != module_info.name:
+            raise TypeError(f"{module.__name__} has ID={rule.id!r}, expected the name of its file")
+        rules[rule.id] = rule
+    check_explanations(rules)
+    return rules
+
+
+def check_explanations(rules: Mapping[str, Rule]) -> None:
+    """Check that every diagnosis named as an explanation has a rule.
+
+    :param rules: by id
+    :raises ValueError: if one has not
+    """
+    for rule in rules.values():
+        unknown = sorted(set(rule.explained_by) - rules.keys())
+        if unknown:
+            raise ValueError(f"EXPLAINED_BY of {rule.id} names {unknown}, for which there is no rule")
+
+
+RULES: dict[str, Rule] = _discover()
 """Every rule by the id of its diagnosis."""
+
+LIVE_RULES: dict[str, Rule] = {rule_id: rule for rule_id, rule in RULES.items() if rule.is_live}
+"""The rules that are also judged while training runs; each logs ``alerts/<id>``."""

@@ -8,7 +8,7 @@ one healthy policy drove with 79 % of its actions at the ends, and its head stil
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -19,10 +19,28 @@ REMEDY = (
     "Bound what goes into the tanh: a Linear-LayerNorm-Tanh trunk before the actor's head and a penalty on the "
     "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
 )
+IS_LIVE = True
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="pre_tanh_penalty",
+            at_least=0.005,
+            times=4,
+            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's, measured",
+        ),
+        SettingChange(
+            key="policy_kwargs.trunk_dim",
+            to=50,
+            unless_set=True,
+            reason="a Linear-LayerNorm-Tanh trunk bounds what the head sees (DrQ-v2)",
+        ),
+    )
+)
+
 SATURATED = 0.5
 """Mean fraction of saturated actions over the last quarter."""
 
-CAUSES = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
+EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 """Values without a limit push every action to its end."""
 
 STILL_ALIVE = 0.7
@@ -61,7 +79,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(saturation, saturation.values >= SATURATED),
-        explained_by=CAUSES,
+        explained_by=EXPLAINED_BY,
         value=level,
         threshold=SATURATED,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.rules.feature_leak import norms_are_flat
@@ -16,6 +16,12 @@ REMEDY = (
     "Log the gradient norms before clipping, and the fraction of updates that were clipped; watch the actor's loss "
     "against the Q values as well. The norms of this run say nothing of its health."
 )
+IS_LIVE = False
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    code=("No hyperparameter cures it: log the norms before clipping (GradientNormCallback does), and judge again.")
+)
+
 
 GROWS = 3.0
 """Growth of the loss over the later half: a guess. The recorded run with clipped norms measured 23."""

@@ -6,7 +6,7 @@ The critic's encoder is not asked: healthy ones measured norms of 80 to 630, and
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -17,6 +17,18 @@ REMEDY = (
     "Find out why the norms before clipping are so large; clipping hides them from the optimizer and cures nothing. "
     "If they are healthy, the limit is too low: raise max_grad_norm for the group named in the evidence."
 )
+IS_LIVE = True
+EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "reward_scale", "gradient_explosion", "critic_overestimation")
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="max_grad_norm",
+            times=10,
+            reason="only if the norms before clipping are healthy: then the limit is too low",
+        ),
+    )
+)
+
 NEARLY_EVERY = 0.9
 """Mean fraction of clipped updates over the last points."""
 
@@ -33,7 +45,6 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     norm = data[clipped.name.removesuffix("_clip_fraction") + "_norm"].finite
     if len(norm):
         evidence.append(Evidence.last_of(norm, "before clipping"))
-    causes = ("feature_leak", "learning_rate_too_high", "reward_scale", "gradient_explosion", "critic_overestimation")
     return Diagnosis(
         ID,
         TITLE,
@@ -41,7 +52,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(clipped, clipped.values >= NEARLY_EVERY),
-        explained_by=causes,
+        explained_by=EXPLAINED_BY,
         value=_level(clipped),
         threshold=NEARLY_EVERY,
     )

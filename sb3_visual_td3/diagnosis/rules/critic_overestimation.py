@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor, onset
@@ -22,6 +22,27 @@ REMEDY = (
     "Clamp the target to the range of values that the rewards allow, put LayerNorm after the critics' dense layers, "
     "and let the actor maximise the smaller of the two critics. Look at the sampled rewards for outliers first."
 )
+IS_LIVE = True
+EXPLAINED_BY = ("learning_rate_too_high", "stale_target_network")
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="target_q_clamp",
+            to=True,
+            unless_set=True,
+            reason="targets stay within what the rewards seen so far can add up to (TD7)",
+        ),
+        SettingChange(
+            key="actor_objective", to="min", reason="the actor maximises the smaller of the two critics (DrQ-v2)"
+        ),
+        SettingChange(
+            key="policy_kwargs.layer_norm",
+            to=True,
+            reason="LayerNorm after the critics' dense layers bounds what they extrapolate (BRO)",
+        ),
+    )
+)
+
 MIN_POINTS = 5
 UNTRAINED = 1.0
 """A network that has learnt nothing yet gives values of this order; a smaller bound does not judge it."""
@@ -81,7 +102,7 @@ def _told(confidence: float, evidence: Evidence, first: int | None, *, value: fl
         (evidence,),
         REMEDY,
         first,
-        explained_by=("learning_rate_too_high", "stale_target_network"),
+        explained_by=EXPLAINED_BY,
         value=value,
         threshold=threshold,
     )

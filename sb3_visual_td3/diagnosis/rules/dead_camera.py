@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
@@ -14,6 +14,10 @@ REMEDY = (
     "Frozen: the simulator's clock stands still, or old frames are handed out (a queue that is never emptied, an "
     "array that is reused). Check it across a reset, where everything should change."
 )
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(code=("No hyperparameter cures it: look at the frames that the policy gets."))
+
 ONE_COLOUR = 1.0
 """Standard deviation within a frame, in grey levels: less than one level is nothing to see."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -14,6 +14,14 @@ REMEDY = (
     "See that the encoder is in its optimizer, that its features are not detached in the loss that trains it, and "
     "that its units are not all dormant (agent/encoder_dormant_fraction); lower the learning rate if they died."
 )
+IS_LIVE = True
+EXPLAINED_BY = ("learning_rate_too_high", "dead_camera", "feature_leak", "actor_saturation")
+CURE = Cure(
+    code=(
+        "No hyperparameter cures it: see that the encoder is in its optimizer and that its features are not detached."
+    )
+)
+
 FROZEN = 1e-6
 """The encoder's over the head's, of gradient norms or of update ratios: learning rates differ by less."""
 
@@ -63,7 +71,7 @@ def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
             tuple(evidence),
             REMEDY,
             onset(encoder, encoder.values <= FROZEN * late_head),
-            explained_by=("learning_rate_too_high", "dead_camera", "feature_leak", "actor_saturation"),
+            explained_by=EXPLAINED_BY,
             value=late / late_head,
             threshold=FROZEN,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.series import MAX_STEP, SeriesSet
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 
@@ -13,11 +13,19 @@ REMEDY = (
     "Watch it drive. Either the policy ends its episodes: look for a reward that is earned by ending early, and for a "
     "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
 )
+IS_LIVE = False
+CURE = Cure(
+    code=(
+        "No hyperparameter is known to cure it: watch the policy drive, and look for a reward that is "
+        "earned by ending early."
+    )
+)
+
 COLLAPSED = 0.4
 """Median length over the last third of the steps, over that of the first third."""
 
 MIN_EPISODES = 10
-CAUSES = (
+EXPLAINED_BY = (
     "feature_leak",
     "learning_rate_too_high",
     "dead_camera",
@@ -46,5 +54,5 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)
     first = None if short_from is None else int(lengths.values[lengths.steps < short_from].sum())
     return Diagnosis(
-        ID, TITLE, confidence, evidence, REMEDY, first, explained_by=CAUSES, value=ratio, threshold=COLLAPSED
+        ID, TITLE, confidence, evidence, REMEDY, first, explained_by=EXPLAINED_BY, value=ratio, threshold=COLLAPSED
     )

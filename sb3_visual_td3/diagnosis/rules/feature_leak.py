@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, QSupport, actor_loss_support
 from sb3_visual_td3.diagnosis.series import SeriesSet, aligned
@@ -33,6 +33,19 @@ REMEDY = (
     "the action alone. Gradient clipping cannot cure it: Adam is nearly scale-invariant, a clipped gradient that "
     "points the wrong way on every update still arrives."
 )
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    code=(
+        "No hyperparameter cures it: the code must change, so that the critic scores its own features of "
+        "the observation in the actor's loss. VisualTD3 is wired so (--algo visual_td3)."
+    ),
+    code_in_visual_td3=(
+        "VisualTD3's critic scores its own features, so this cannot be: the run was made by other code, "
+        "or it is an error of ours. Please report it, with the event file."
+    ),
+)
+
 MIN_POINTS = 5
 MLP_IS_STILL = 0.02
 """Median gradient of the actor's head over that of its encoder, below which the loss does not act through it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor, onset
@@ -16,6 +16,21 @@ REMEDY = (
     "An exploding norm is a symptom. Look at the scale of the rewards and at the learning rate of the group named "
     "in the evidence; clip its norm only as a guard, and log the norm before clipping."
 )
+IS_LIVE = True
+EXPLAINED_BY = (
+    "feature_leak",
+    "learning_rate_too_high",
+    "reward_scale",
+    "stale_target_network",
+    "critic_overestimation",
+)
+CURE = Cure(
+    changes=(
+        SettingChange(key="group_lr", at_most=0.0001, times=0.3, reason="DrQ-v2's; below it the factor is a guess"),
+        SettingChange(key="max_grad_norm", to=10.0, unless_set=True, reason="a guard, no cure; our preset's"),
+    )
+)
+
 EXPLODED = 50_000.0
 """Median of the last quarter; the first run's NO-GO mark."""
 
@@ -49,13 +64,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         tuple(evidence),
         REMEDY,
         onset(worst, worst.values > level),
-        explained_by=(
-            "feature_leak",
-            "learning_rate_too_high",
-            "reward_scale",
-            "stale_target_network",
-            "critic_overestimation",
-        ),
+        explained_by=EXPLAINED_BY,
         value=worst.abs_max(),
         threshold=EXPLODED if worst.tail(0.25).median() > EXPLODED else AT_LEAST,
     )

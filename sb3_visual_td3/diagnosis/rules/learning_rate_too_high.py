@@ -8,7 +8,7 @@ fresh network are the learning rate over the weights' own size: 0.01 to 0.02 mea
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -19,6 +19,19 @@ REMEDY = (
     "Lower the learning rate of the group named in the evidence: 1e-4 to 1e-3 is usual for Adam. What a step of this "
     "size has overwritten does not come back: start again, or from the last healthy snapshot."
 )
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="group_lr",
+            at_most=0.0001,
+            times=0.3,
+            reason="a step is no longer of the size of the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
+        ),
+    )
+)
+
 HALF = 0.5
 """One step this large replaces the network. It shows at once, for large weights make later steps look small."""
 

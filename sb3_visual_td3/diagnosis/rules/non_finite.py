@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
 
 ID = "non_finite"
@@ -14,6 +14,9 @@ REMEDY = (
     "Go back to the last checkpoint before the step named here. Check the observations and rewards for NaN, then "
     "the tag that was non-finite first; torch.autograd.detect_anomaly names the operation."
 )
+IS_LIVE = True
+EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "critic_overestimation", "gradient_explosion")
+CURE = Cure(code=("No hyperparameter cures it: find where the first NaN comes from, observations and rewards first."))
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -35,6 +38,6 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         min(on_steps, default=None),
-        explained_by=("feature_leak", "learning_rate_too_high", "critic_overestimation", "gradient_explosion"),
+        explained_by=EXPLAINED_BY,
         value=evidence[0].value,
     )

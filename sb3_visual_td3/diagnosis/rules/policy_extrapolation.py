@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import FLOOR
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -23,11 +23,23 @@ REMEDY = (
     "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise so "
     "that the buffer holds actions like the policy's, and lower the actor's learning rate against the critics'."
 )
+IS_LIVE = True
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="actor_objective", to="min", reason="the actor maximises the smaller of the two critics (DrQ-v2)"
+        ),
+        SettingChange(
+            key="actor_lr", times=0.3, reason="slower than the critics, which must correct it; the factor is a guess"
+        ),
+    )
+)
+
 MIN_POINTS = 5
 GAP = 0.5
 """Median gap over the largest replayed |Q|: the criterion q_gap_small has the same. Healthy runs measured 0.05."""
 
-CAUSES = (
+EXPLAINED_BY = (
     "feature_leak",
     "learning_rate_too_high",
     "stale_target_network",
@@ -80,7 +92,7 @@ def _told(
         evidence,
         REMEDY,
         first,
-        explained_by=CAUSES,
+        explained_by=EXPLAINED_BY,
         value=value,
         threshold=threshold,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -20,6 +20,23 @@ REMEDY = (
     "Weigh the terms so that each can change what the policy prefers: lower the weight of the term named in the "
     "evidence, or raise the others', until no share is above two thirds or so in a run that drives."
 )
+IS_LIVE = False
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="env_kwargs.reward",
+            to="balanced",
+            envs=(
+                "LiteDriving-v0",
+                "CarlaDriving-v0",
+            ),
+            default="balanced",
+            reason="our environments' weights, of which no term rules the sum",
+        ),
+    ),
+    code=("The weights of the terms stand in the environment, not in the algorithm's settings."),
+)
+
 DOMINATES = 0.9
 """Share of the largest term."""
 
@@ -27,7 +44,7 @@ MIN_POINTS = 5
 MIN_TERMS = 2
 PREFIX = "reward/"
 
-CAUSES = (
+_OF_ANY_TERM = (
     "feature_leak",
     "learning_rate_too_high",
     "critic_overestimation",
@@ -37,7 +54,7 @@ CAUSES = (
     "encoder_frozen",
     "non_finite",
 )
-OF_A_PENALTY = (*CAUSES, "episode_collapse")
+EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
 """A policy that does nothing but have accidents is told of little else, however the terms are weighed."""
 
 UNSURE = 0.45
@@ -71,7 +88,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         _since(largest, terms),
-        explained_by=OF_A_PENALTY if is_penalty else CAUSES,
+        explained_by=EXPLAINED_BY if is_penalty else _OF_ANY_TERM,
         value=share,
         threshold=DOMINATES,
     )

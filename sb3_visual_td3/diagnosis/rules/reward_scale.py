@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -16,6 +16,21 @@ REMEDY = (
     "Scale the rewards to the order of 1 (VecNormalize with norm_reward=True does it), and look for a unit that "
     "changed or a term that is not weighted. The critics' gradients grow with the rewards, what Adam moves does not."
 )
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="normalize",
+            to={"norm_reward": True},
+            fill={"norm_obs": False},
+            unless_rewards_are_normalized=True,
+            reason="VecNormalize scales the rewards to the order of 1; images are scaled by the policy",
+        ),
+    ),
+    code=("Look for a unit that changed, or a term that is not weighted: scaling hides it."),
+)
+
 LARGE = 1_000.0
 """Largest |reward| of a point: a guess. The first recorded run had 20 to 130, our environments have 10."""
 

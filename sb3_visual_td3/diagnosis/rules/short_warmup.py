@@ -10,7 +10,7 @@ takes 100, DrQ-v2 4,000 frames, Spinning Up 1,000, the TD3 authors 25,000.
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
@@ -20,6 +20,20 @@ REMEDY = (
     "Let random actions fill the buffer first: learning_starts of 1,000 for a short run from pixels, 10,000 (Spinning "
     "Up) to 25,000 (the TD3 authors) for a long one; 100, Stable-Baselines3's default, is for vectors."
 )
+IS_LIVE = False
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="learning_starts",
+            at_least=1000,
+            of_steps=0.1,
+            most=10000,
+            reason="random actions first, a tenth of the run; 10,000 are Spinning Up's",
+        ),
+    )
+)
+
 SHORT = 90.0
 """Steps: just below Stable-Baselines3's default of 100, which is met exactly or by a few steps less."""
 

@@ -7,7 +7,7 @@ updates almost as it does here.
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
 
@@ -17,6 +17,16 @@ REMEDY = (
     "Call the soft update after the critics' step, on the very networks that are trained (a copy made before the "
     "networks were replaced is moved in vain), and see that tau is above 0; 0.005 is usual."
 )
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    changes=(SettingChange(key="tau", at_least=0.005, reason="the targets follow; 0.005 is SB3's"),),
+    if_nothing_to_change=(
+        "No hyperparameter cures it: tau is as it should be, so the soft update does not reach the "
+        "networks that are trained."
+    ),
+)
+
 MIN_POINTS = 5
 
 

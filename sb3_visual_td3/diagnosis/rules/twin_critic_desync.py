@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset
@@ -16,6 +16,19 @@ REMEDY = (
     "Check that both critics are trained on the same target and that both are in the critic's optimizer; then "
     "lower the critics' learning rate."
 )
+IS_LIVE = False
+EXPLAINED_BY = ("learning_rate_too_high", "reward_scale", "critic_overestimation")
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="critic_lr",
+            times=0.3,
+            reason="critics on one target part when their steps are too large; the factor is a guess",
+        ),
+    ),
+    code=("First see that both critics are trained on the same target and that both are in the optimizer."),
+)
+
 DISAGREES = 0.3
 """Distance over the scale of Q: a guess. The two recorded runs measured 0.001 (mean of the last quarter)."""
 
@@ -42,7 +55,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         onset(distance, distance.values > DISAGREES),
-        explained_by=("learning_rate_too_high", "reward_scale", "critic_overestimation"),
+        explained_by=EXPLAINED_BY,
         value=part,
         threshold=DISAGREES,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -14,6 +14,25 @@ REMEDY = (
     "Look at the saturation of the actions: a saturated tanh passes no gradient (bound its input by a LayerNorm "
     "trunk and pre_tanh_penalty). Otherwise check that the actor's loss reaches its parameters."
 )
+IS_LIVE = True
+EXPLAINED_BY = ("feature_leak", "actor_saturation", "learning_rate_too_high")
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="pre_tanh_penalty",
+            at_least=0.005,
+            times=4,
+            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's, measured",
+        ),
+        SettingChange(
+            key="policy_kwargs.trunk_dim",
+            to=50,
+            unless_set=True,
+            reason="a Linear-LayerNorm-Tanh trunk bounds what the head sees (DrQ-v2)",
+        ),
+    )
+)
+
 VANISHED = 1e-3
 """Late median over the run's largest, and over the critic's head. Healthy heads measured 0.07 to 1.1."""
 
@@ -55,7 +74,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence,
         REMEDY,
         first,
-        explained_by=("feature_leak", "actor_saturation", "learning_rate_too_high"),
+        explained_by=EXPLAINED_BY,
         value=late,
         threshold=max(NEGLIGIBLE, VANISHED * peak),
     )
