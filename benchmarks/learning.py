@@ -49,7 +49,7 @@ from sb3_visual_td3 import (
     RunRecorderCallback,
 )
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, mean_of
-from sb3_visual_td3.envs.registration import MAX_EPISODE_STEPS
+from sb3_visual_td3.envs import MAX_EPISODE_STEPS
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from sb3_visual_td3.envs.registration import register_envs
+from sb3_visual_td3.envs import register_envs
 
 if TYPE_CHECKING:
     from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer

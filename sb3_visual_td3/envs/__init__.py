@@ -1,9 +1,29 @@
 """Driving environments: one task and one reward over exchangeable worlds.
 
-Importing this package is cheap: the worlds, and the image library they draw with, load when an environment is
-made. ``register_envs()`` makes the ids known to gymnasium.
+Importing this package is cheap: the worlds, and the image library they draw with, load when an environment is made.
 """
 
-from sb3_visual_td3.envs.registration import CARLA_DRIVING_ID, LITE_DRIVING_ID, register_envs
+from __future__ import annotations
 
-__all__ = ["CARLA_DRIVING_ID", "LITE_DRIVING_ID", "register_envs"]
+import gymnasium as gym
+
+LITE_DRIVING_ID = "LiteDriving-v0"
+CARLA_DRIVING_ID = "CarlaDriving-v0"
+
+MAX_EPISODE_STEPS = 500
+"""Decisions after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
+
+_ENTRY_POINTS = {
+    LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv",
+    CARLA_DRIVING_ID: "sb3_visual_td3.envs.carla.carla_env:CarlaDrivingEnv",
+}
+
+
+def register_envs() -> None:
+    """Register every environment of this package; calling it again changes nothing.
+
+    The entry points are strings, so that no world is imported before one is made.
+    """
+    for env_id, entry_point in _ENTRY_POINTS.items():
+        if env_id not in gym.registry:
+            gym.register(id=env_id, entry_point=entry_point, max_episode_steps=MAX_EPISODE_STEPS)

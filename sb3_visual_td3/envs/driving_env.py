@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import check_choice, check_count, select_maps
 from sb3_visual_td3.envs.backend import Backend, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.human_view import Window, draw_hud
 from sb3_visual_td3.envs.observation import STATE_LIMIT, STATE_SIZE, WAYPOINTS_AHEAD_M, vehicle_state_vector
 from sb3_visual_td3.envs.rewards import RewardWeights, reward_weights
 from sb3_visual_td3.envs.task import DrivingTask, Ending, TaskSettings
-from sb3_visual_td3.envs.window import Window
 
 PICTURE_HEIGHT = 480
 PICTURE_WIDTH = 640
@@ -168,8 +168,6 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._window.show(self._picture(), self.metadata["render_fps"])
 
     def _picture(self) -> NDArray[np.uint8]:
-        from sb3_visual_td3.envs.hud import draw_hud
-
         picture = self._backend.picture(PICTURE_HEIGHT, PICTURE_WIDTH, self.render_view)
         return draw_hud(picture, self._task.info(self._map_name), self._reward_terms, self._control)
 

@@ -13,10 +13,10 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
+from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
 from sb3_visual_td3.envs.drivers import ConstantDriver, drive_episode
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.registration import LITE_DRIVING_ID, register_envs
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 
@@ -105,7 +105,7 @@ def test_registering_twice_changes_nothing():
 
 
 def test_registration_loads_neither_a_world_nor_the_image_library():
-    code = "import sys, sb3_visual_td3.envs.registration as r; r.register_envs(); print('cv2' in sys.modules)"
+    code = "import sys, sb3_visual_td3.envs as r; r.register_envs(); print('cv2' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 

@@ -19,9 +19,10 @@ from sb3_visual_td3.envs.lite.camera import (
     CAMERA_BANDS,
     PICTURE_BANDS,
     Camera,
+    tinted,
+    tinted_by_kind,
 )
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
-from sb3_visual_td3.envs.lite.tint import tinted, tinted_by_kind
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
 from sb3_visual_td3.envs.road.maps import LiteMap

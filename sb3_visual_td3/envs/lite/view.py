@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import check_choice, check_count, check_flag, check_quantity
 from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, PictureView
-from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
+from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
-from sb3_visual_td3.envs.lite.tint import tinted
 from sb3_visual_td3.envs.lite.weather import WEATHERS, WeatherFilter, choose_sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL

@@ -12,8 +12,7 @@ from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
 from sb3_visual_td3.envs.carla_emulator.walkers import Walker
 from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
-from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
-from sb3_visual_td3.envs.lite.tint import tinted
+from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
 from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.maps import load_map
 
