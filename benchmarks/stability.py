@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ from torch import nn
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.drives import drive_episodes
-from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.common.types import Network, NetworkUpdate
 from sb3_visual_td3.visual_td3.batches import Batch
+from sb3_visual_td3.visual_td3.policies import head
 
 WORLD = "empty road"
 RESULTS = Path(__file__).parent / "results" / "stability.csv"
@@ -87,6 +89,44 @@ class NoisyActorLoss(VisualTD3):
             del self.critic.score
 
 
+class ChurnPenalty(VisualTD3):
+    """CHAIN's penalty: an update of the actor should not change what it does in states outside the batch.
+
+    The states are those of the batch before, and the change is counted from the actor before its last step.
+
+    Source: Tang and Berseth 2024, "Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and
+    Policy Churn" (CHAIN); the weight is a guess for values of about one.
+    """
+
+    churn_weight = 1.0
+    _batches: tuple[Batch | None, Batch | None] = (None, None)
+    _before: tuple[nn.Module, nn.Module] | None = None
+    """Trunk and head of the actor."""
+
+    def update_actor(self, batch: Batch) -> th.Tensor:
+        """:return: the actor's loss without the penalties"""
+        self._batches = self._batches[1], batch
+        return super().update_actor(batch)
+
+    def churn(self) -> th.Tensor:
+        """:return: mean squared change of the actions since before the last step, a scalar"""
+        batch = self._batches[0]
+        if batch is None or self._before is None:
+            return th.zeros((), device=self.device)
+        trunk, mu = self._before
+        with self._arithmetic.autocast(), th.no_grad():
+            features = self.actor.encode(batch.observations)
+            actions = th.tanh(head(mu[:-1], trunk(features)))  # type: ignore[index]
+        with self._arithmetic.autocast():
+            return (self.actor.act(features) - actions).pow(2).mean()
+
+    def _optimize(self, network: Network, loss: th.Tensor, *args: Any) -> None:
+        if network == "actor":
+            loss = loss + self.churn_weight * self.churn()
+            self._before = deepcopy((self.actor.trunk, self.actor.mu))
+        super()._optimize(network, loss, *args)
+
+
 class FrozenRewardScale(VisualTD3):
     """VecNormalize's statistics of the rewards stay as they are after ``frozen_after`` steps."""
 
@@ -114,6 +154,7 @@ ARMS = {
     "noise in the actor's loss": Arm(NoisyActorLoss, "visual_td3"),
     "reward scale frozen at 1,000": Arm(FrozenRewardScale, "visual_td3"),
     "reward scale frozen at 3,000": Arm(LateFrozenRewardScale, "visual_td3"),
+    "churn penalty": Arm(ChurnPenalty, "visual_td3"),
     "raw rewards": _changed(normalize=None),
     "Adam, betas 0.9 and 0.9": _changed(policy_kwargs={"optimizer_kwargs": {"betas": (0.9, 0.9)}}),
     "AdamW, weight decay 1e-2": _changed(

@@ -191,6 +191,24 @@ def test_the_critic_scores_the_noisy_actions_in_the_actors_loss_alone(
     assert "score" not in vars(noisy.critic)
 
 
+def test_churn_is_what_the_last_step_changed_in_the_batch_before() -> None:
+    made = learner(stability.ARMS["churn penalty"], WORLDS["empty road"], seed=0, device="cpu")
+    assert isinstance(made, stability.ChurnPenalty)
+    made.learn(8)
+    batches = [made._sample(4) for _ in range(2)]
+    made.update_actor(batches[0])
+    assert made.churn().item() == 0.0  # there is no batch before
+    with th.no_grad(), made._arithmetic.autocast():
+        features = made.actor.encode(batches[0].observations)
+        before = made.actor.act(features)
+    made.update_actor(batches[1])
+    with th.no_grad(), made._arithmetic.autocast():
+        expected = (made.actor.act(features) - before).pow(2).mean()
+    assert expected > 0
+    assert made.churn().item() == pytest.approx(expected.item(), rel=1e-3)
+    assert made.churn().requires_grad
+
+
 def test_the_reward_scale_stands_still_after_the_warm_up() -> None:
     made = learner(stability.ARMS["reward scale frozen at 1,000"], WORLDS["empty road"], seed=0, device="cpu")
     normalizer = made.get_vec_normalize_env()
