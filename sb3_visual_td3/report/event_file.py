@@ -6,7 +6,7 @@ import math
 import stat
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sb3_visual_td3.report.records import (
     DamagedRecordError,
     read_records,
 )
+from sb3_visual_td3.report.restarts import Track, last_run
 
 OnBytes = Callable[[int], None]
 
@@ -45,8 +46,9 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 
 @dataclass
 class Points:
-    """The points of one tag, in the order of the file."""
+    """The points of one tag, in the order of the file; ``order`` counts the records that hold scalars."""
 
+    order: array[int] = field(default_factory=lambda: array("I"))
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
@@ -67,6 +69,8 @@ class EventFile:
         self.clock_went_back_s = 0.0
         self._problem: DamagedRecordError | str | None = None
         self._n_no_events, self._n_too_long = 0, 0
+        self._n_with_scalars = 0
+        self._steps_go_back = False
         self._offset, self._n_whole, self._inode = 0, 0, -1
         self._fingerprint = b""
 
@@ -136,6 +140,14 @@ class EventFile:
             notes.append(f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step")
         return notes
 
+    def last_run(self) -> tuple[Mapping[str, Track], list[str]]:
+        """Return the points of the file's last run by tag, and notes where the file holds more."""
+        tracks = {
+            tag: Track(np.array(points.order, np.int64), np.array(points.steps, np.int64), np.array(points.values))
+            for tag, points in self.points.items()
+        }
+        return last_run(tracks, self.path.name) if self._steps_go_back else (tracks, [])
+
     def _take(self, records: Iterable[bytes | bytearray]) -> None:
         for record in records:
             try:
@@ -157,9 +169,13 @@ class EventFile:
                 points = self.points.get(value.tag)
                 if points is None:
                     points = self.points[value.tag] = Points()
+                elif step < points.steps[-1]:
+                    self._steps_go_back = True
+                points.order.append(self._n_with_scalars)
                 points.steps.append(step)
                 points.values.append(number)
         if is_taken:
+            self._n_with_scalars += 1
             self._see_time(wall_time)
 
     def _see_time(self, wall_time: float) -> None:

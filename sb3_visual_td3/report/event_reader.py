@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.report.event_file import EventFile, OnBytes, Points
+from sb3_visual_td3.report.event_file import EventFile, OnBytes
+from sb3_visual_td3.report.restarts import Track
 
 
 class UnreadableRunError(ValueError):
@@ -72,53 +73,104 @@ class RunReader:
         """Return the run so far.
 
         A later file of a resumed run repeats the steps from its checkpoint on: per tag, its points replace the
-        earlier file's points from the first repeated step. Files whose clocks overlap are merged by step.
+        earlier file's points from the first repeated step. Files whose clocks overlap are merged by step. Of several
+        runs that were written into one file one after the other, the last is returned.
 
         :param is_growing: a half-written last record is not there yet, and nothing to note.
         :raises UnreadableRunError: if the files hold not a single scalar.
         """
         files = sorted(self._files.values(), key=lambda file: (file.first_wall_time, file.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
-        merged, n_replaced, n_repeated = _merged(files)
+        merged, how = _merged(files)
+        notes += how.restarts
         if not merged:
             raise UnreadableRunError(_why_empty(self.path, len(files), notes))
-        if n_replaced:
-            notes.append(
-                f"{n_replaced:,} points of an earlier file were replaced by a later file that repeats their steps"
-            )
-        if n_repeated:
-            notes.append(
-                f"{n_repeated:,} points repeat steps of another file, and the clocks do not tell which file is the "
-                "later one: all are kept"
-            )
+        notes += how.notes()
         n_points = sum(map(len, merged.values()))
         return RunData(self.path, SeriesSet(merged), tuple(file.path for file in files), n_points, tuple(notes))
 
 
-def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], int, int]:
-    """Return the series of all files, how many points were replaced, and how many repeat others' steps."""
+@dataclass
+class _Merging:
+    """How the files of a run became one.
+
+    :param n_replaced: points of an earlier file that a later one repeats.
+    :param n_repeated: points that repeat steps of another file, where the clocks do not tell which is the later one.
+    :param restarts: notes on files that hold more than one run, or one that was resumed.
+    :param begun_again: names of later files that begin at the first step again.
+    :param overlapping: names of files that cover the same steps as others of the same time.
+    """
+
+    n_replaced: int = 0
+    n_repeated: int = 0
+    restarts: list[str] = field(default_factory=list)
+    begun_again: list[str] = field(default_factory=list)
+    overlapping: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Return what was done, and what the folder seems to hold, in words."""
+        notes = []
+        if self.n_replaced:
+            notes.append(
+                f"{self.n_replaced:,} points of an earlier file were replaced by a later file that repeats their steps"
+            )
+        if self.n_repeated:
+            notes.append(
+                f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not tell which file is "
+                "the later one: all are kept"
+            )
+        if self.begun_again:
+            notes.append(
+                f"several runs seem to lie in one folder: the steps begin again in {_named(self.begun_again)}. The "
+                "last run is judged, with what only earlier ones logged: give each run a folder of its own"
+            )
+        if self.overlapping:
+            notes.append(
+                f"several runs seem to lie in one folder: {_named(self.overlapping)} covers the same steps as other "
+                "files of the same time. They are judged together: give each run a folder of its own"
+            )
+        return notes
+
+
+def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
+    """Return the series of all files, and what was done to make them."""
     merged: dict[str, Series] = {}
-    n_replaced, n_repeated = 0, 0
+    how = _Merging()
     end = -math.inf
     for file in files:
         # A clock that says nothing (NaN, or always the same) does not make a file the later one.
         is_later = file.clock_is_known and file.first_wall_time > end
-        for tag, points in file.points.items():
-            new = _series(tag, points)
+        tracks, notes = file.last_run()
+        how.restarts += notes
+        n_shared, n_begun_again, n_overlapping = 0, 0, 0
+        for tag, track in tracks.items():
+            new = _series(tag, track)
             old = merged.get(tag)
+            if old is not None:
+                n_shared += 1
+                n_begun_again += bool(new.steps[0] <= old.steps[0] < old.steps[-1])
+                n_overlapping += bool(new.steps[0] < old.steps[-1] and old.steps[0] < new.steps[-1])
             if old is not None and is_later:
                 kept = old.where(old.steps < new.steps[0])
-                n_replaced += len(old) - len(kept)
+                how.n_replaced += len(old) - len(kept)
                 old = kept
             elif old is not None:
-                n_repeated += int(np.isin(new.steps, old.steps).sum())
+                how.n_repeated += int(np.isin(new.steps, old.steps).sum())
             merged[tag] = new if old is None else _joined(old, new)
+        if is_later and 2 * n_begun_again > n_shared:
+            how.begun_again.append(file.path.name)
+        elif not is_later and 2 * n_overlapping > n_shared:
+            how.overlapping.append(file.path.name)
         end = max(end, file.last_wall_time)
-    return merged, n_replaced, n_repeated
+    return merged, how
 
 
-def _series(tag: str, points: Points) -> Series:
-    return Series(tag, np.array(points.steps, dtype=np.int64), np.array(points.values, dtype=np.float64))
+def _named(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _series(tag: str, track: Track) -> Series:
+    return Series(tag, track.steps, track.values)
 
 
 def _joined(old: Series, new: Series) -> Series:

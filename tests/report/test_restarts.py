@@ -1,0 +1,195 @@
+"""Event files whose steps go back: another run in the same file, a run that was resumed, points that came late."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from sb3_visual_td3.cli import main
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import RunData, RunReader, read_run
+
+Record = tuple[int, Mapping[str, float]]
+
+
+def write(folder: Path, records: Iterable[Record], start_time: float = 100.0) -> Path:
+    """Write the records in this order into one new event file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventFileWriter(str(folder), filename_suffix=f".{len(list(folder.iterdir()))}")
+    for index, (step, values) in enumerate(records):
+        summary = summary_pb2.Summary(
+            value=[summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        )
+        writer.add_event(event_pb2.Event(wall_time=start_time + index, step=step, summary=summary))
+    writer.close()
+    return folder
+
+
+def read(path: Path) -> RunData:
+    (run,) = find_runs(path)
+    return read_run(run.path, run.files)
+
+
+def run(first: int, last: int, every: int, value: float, *names: str) -> list[Record]:
+    return [(step, dict.fromkeys(names or ("a", "b"), value)) for step in range(first, last + 1, every)]
+
+
+def points(data: RunData, tag: str) -> list[tuple[int, float]]:
+    return list(zip(data.series[tag].steps.tolist(), data.series[tag].values.tolist(), strict=True))
+
+
+def test_of_two_runs_in_one_file_the_last_alone_is_judged(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 600, 50, 2.0))
+    data = read(tmp_path)
+    assert points(data, "a") == [(step, 2.0) for step in range(0, 601, 50)]
+    assert data.n_points == 2 * 13
+    (note,) = data.notes
+    assert "holds 2 runs, one after the other: its steps go back from 1,000 to 0" in note
+    assert "The last run alone is judged, from step 0 on" in note
+
+
+def test_the_explosion_of_an_earlier_run_is_not_the_later_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (tags.CRITIC_LOSS, tags.Q1_VALUE)
+    exploding = [
+        (step, {tags.ACTOR_LOSS: -(10.0 ** (step / 200)), **dict.fromkeys(names, 1.0), "only/before": 1.0})
+        for step in range(0, 2000, 50)
+    ]
+    calm = [(step, {tags.ACTOR_LOSS: -1.0, **dict.fromkeys(names, 1.0)}) for step in range(0, 2000, 50)]
+    write(tmp_path / "both", exploding + calm)
+    write(tmp_path / "alone", calm)
+    found = {}
+    for name in ("both", "alone"):
+        output = tmp_path / f"{name}_report"
+        main(["report", str(tmp_path / name), "--output", str(output)])
+        found[name] = json.loads((output / "report.json").read_text())
+    said = capsys.readouterr().out
+    both, alone = found["both"], found["alone"]
+    for key in ("verdict", "criteria", "diagnoses", "alerts", "metrics"):
+        assert both[key] == alone[key]
+    (note,) = (each for each in both["run"]["notes"] if "holds 2 runs" in each)
+    assert f"Note: {note}" in said
+    for form in ("md", "html"):
+        assert "holds 2 runs" in (tmp_path / "both_report" / f"report.{form}").read_text()
+
+
+@pytest.mark.parametrize("begins", [[0, 0, 0], [203, 250, 187], [0, 20, 0]])
+def test_of_three_runs_the_last_is_judged_wherever_its_first_point_lies(tmp_path: Path, begins: list[int]) -> None:
+    records = [record for n, first in enumerate(begins) for record in run(first, 3000, 100, float(n))]
+    write(tmp_path, records)
+    data = read(tmp_path)
+    assert {value for _, value in points(data, "a")} == {2.0}
+    assert "holds 3 runs" in data.notes[0]
+
+
+def test_a_run_that_has_only_just_begun_is_the_last_run(tmp_path: Path) -> None:
+    write(tmp_path, [*run(0, 1000, 50, 1.0), (0, {"a": 2.0})])
+    data = read(tmp_path)
+    assert data.series.names() == ["a"]
+    assert points(data, "a") == [(0, 2.0)]
+
+
+def test_a_file_that_grows_by_a_new_run_is_judged_from_there(tmp_path: Path) -> None:
+    source = write(tmp_path / "whole", run(0, 1000, 50, 1.0) + run(0, 300, 50, 2.0))
+    (file,) = source.iterdir()
+    content = file.read_bytes()
+    growing = tmp_path / "growing" / file.name
+    growing.parent.mkdir()
+    growing.write_bytes(content[: len(content) // 2])
+    reader = RunReader(growing.parent)
+    reader.read_new([growing])
+    assert reader.data(is_growing=True).notes == ()
+    growing.write_bytes(content)
+    assert reader.read_new([growing])
+    data = reader.data()
+    assert [value for _, value in points(data, "a")] == [2.0] * 7
+    assert "holds 2 runs" in data.notes[0]
+
+
+def test_a_resumed_run_keeps_what_was_before_and_its_later_values_count(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0) + run(800, 1200, 50, 2.0))
+    data = read(tmp_path)
+    assert points(data, "a") == [(s, 1.0) for s in range(0, 800, 50)] + [(s, 2.0) for s in range(800, 1201, 50)]
+    (note,) = data.notes
+    assert "the run was resumed, its steps go back from 1,000 to 800; 10 earlier points" in note
+
+
+def test_what_only_the_abandoned_end_logged_is_left_out(tmp_path: Path) -> None:
+    before = [*run(0, 1000, 50, 1.0, tags.ACTOR_LOSS, tags.Q1_VALUE), (1000, {"eval/mean_reward": 9.0})]
+    write(tmp_path, before + run(800, 900, 50, 2.0, tags.ACTOR_LOSS, tags.Q1_VALUE))
+    data = read(tmp_path)
+    assert "eval/mean_reward" not in data.series
+    assert points(data, tags.ACTOR_LOSS)[-3:] == [(800, 2.0), (850, 2.0), (900, 2.0)]
+
+
+def test_a_new_run_that_was_resumed_is_told_as_both(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 500, 50, 2.0) + run(400, 700, 50, 3.0))
+    data = read(tmp_path)
+    assert points(data, "a") == [(s, 2.0) for s in range(0, 400, 50)] + [(s, 3.0) for s in range(400, 701, 50)]
+    assert ["holds 2 runs" in data.notes[0], "was resumed" in data.notes[1]] == [True, True]
+
+
+def test_one_tag_that_goes_back_alone_keeps_its_points_with_a_note(tmp_path: Path) -> None:
+    records = run(0, 500, 50, 1.0, "a", "b", "c") + run(0, 500, 50, 2.0, "c") + run(550, 900, 50, 1.0, "a", "b")
+    write(tmp_path, records)
+    data = read(tmp_path)
+    assert len(data.series["a"]) == 19
+    assert len(data.series["c"]) == 22
+    (note,) = data.notes
+    assert "the steps of c go back while other tags go on" in note
+
+
+def test_episodes_that_are_counted_from_zero_again_are_no_new_run(tmp_path: Path) -> None:
+    episodes = [(n, {tags.EPISODE_REWARD: 1.0, tags.EPISODE_LENGTH: 5.0}) for n in range(20)]
+    write(tmp_path, [*run(0, 500, 50, 1.0, "a"), *episodes, *run(550, 900, 50, 1.0, "a"), *episodes])
+    data = read(tmp_path)
+    assert len(data.series["a"]) == 19
+    assert len(data.series[tags.EPISODE_REWARD]) == 40
+    assert "train/episode_length, train/episode_reward go back while other tags go on" in data.notes[0]
+
+
+def test_episodes_of_two_runs_are_told_apart_where_nothing_else_was_logged(tmp_path: Path) -> None:
+    write(tmp_path, [(n, {tags.EPISODE_REWARD: value}) for value in (1.0, 2.0) for n in range(20)])
+    data = read(tmp_path)
+    assert points(data, tags.EPISODE_REWARD) == [(n, 2.0) for n in range(20)]
+
+
+@pytest.mark.parametrize("steps", [[1, 2, 4, 3, 5], [3, 1, 3, 2], [10, 20, 40, 50, 30, 60, 80, 70]])
+def test_single_points_that_come_late_are_put_in_order_and_lost_none(tmp_path: Path, steps: list[int]) -> None:
+    write(tmp_path, [(step, {"a": float(step)}) for step in steps])
+    data = read(tmp_path)
+    assert data.series["a"].steps.tolist() == sorted(steps)
+    assert data.notes == ()
+
+
+def test_two_writers_at_the_same_time_lose_nothing_and_are_told(tmp_path: Path) -> None:
+    ahead, behind = run(500, 5000, 10, 1.0, "a"), run(0, 4500, 10, 2.0, "a")
+    blocks = [block for n in range(0, len(ahead), 10) for block in (ahead[n : n + 10], behind[n : n + 10])]
+    write(tmp_path, [record for block in blocks for record in block])
+    data = read(tmp_path)
+    assert len(data.series["a"]) == len(ahead) + len(behind)
+    assert "several runs seem to write into this file at the same time" in data.notes[0]
+
+
+def test_files_of_several_runs_in_one_folder_are_noted(tmp_path: Path) -> None:
+    for name, start_time in (("later", 5_000.0), ("meanwhile", 110.0)):
+        write(tmp_path / name, run(0, 1000, 50, 1.0))
+        write(tmp_path / name, run(0, 800, 40, 2.0), start_time)
+    assert (
+        "several runs seem to lie in one folder: the steps begin again in events" in read(tmp_path / "later").notes[-1]
+    )
+    assert "covers the same steps as other files of the same time" in read(tmp_path / "meanwhile").notes[-1]
+
+
+def test_a_file_that_goes_on_where_another_ended_is_no_other_run(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0))
+    write(tmp_path, run(800, 1500, 50, 2.0), 5_000.0)
+    (note,) = read(tmp_path).notes
+    assert "points of an earlier file were replaced" in note
