@@ -38,17 +38,19 @@ def _validate(arguments: list[str]) -> int:
     )
     add_arguments(parser)
     run_dir = run(parser.parse_args(arguments))
-    return 2 if run_dir is None else _report([str(run_dir)])
+    return run_dir if isinstance(run_dir, int) else _report([str(run_dir)])
 
 
 def _resume(arguments: list[str]) -> int:
     from sb3_visual_td3.zoo.resume import add_arguments, run
+    from sb3_visual_td3.zoo.vec_envs import EXIT_CODES
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 resume",
         description="Continue a run that was killed, from its newest good snapshot, as if nothing had happened.",
         epilog="Where the simulator can hand over its state (LiteDriving-v0) the run is the one that was never killed, "
-        "bit for bit; elsewhere (CARLA) it goes on with a new episode, and says so.",
+        "bit for bit; elsewhere (CARLA) it goes on with a new episode, and says so. A run that was killed before its "
+        f"first snapshot begins again; one that was killed while its end was being saved is saved. {EXIT_CODES}",
     )
     add_arguments(parser)
     return run(parser.parse_args(arguments))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.common.types import WatchedModel
-from sb3_visual_td3.runs.manifest import FILE_NAME, EncoderKind, RunManifest
-from sb3_visual_td3.runs.provenance import command_line, git_state, machine
+from sb3_visual_td3.runs.manifest import FILE_NAME, EncoderKind, RunEnd, RunManifest
+from sb3_visual_td3.runs.provenance import command_line, git_state, machine, package_versions
+from sb3_visual_td3.training_state.callback_state import callbacks_in
 
-_PACKAGES = (
-    "sb3-visual-td3",
-    "stable-baselines3",
-    "sb3-contrib",
-    "rl_zoo3",
-    "torch",
-    "gymnasium",
-    "numpy",
-    "opencv-python-headless",
-    "carla",
-)
 _STOCK_HYPERPARAMS = (
     "learning_rate",
     "buffer_size",
@@ -47,16 +37,26 @@ _STOCK_HYPERPARAMS = (
 
 
 class RunRecorderCallback(BaseCallback):
-    """Writes ``run.json`` when training starts, and again with the finishing time when it ends.
+    """Writes ``run.json`` when training starts, and again with how and when it ended.
+
+    ``end`` is ``"finished"`` where all steps were made, ``"stopped"`` where a callback ended the training before, and
+    ``"interrupted"`` or ``"crashed"`` where Ctrl-C, a signal or another exception did; the last two are written when
+    the process exits, or by ``visual-td3 train``, which sees the exception. Only a finished run has ``finished``.
 
     :param run_dir: where it goes; by default the folder of the event files' run
     :param verbose: as in Stable-Baselines3
     :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
     """
 
+    records_the_end = True
+    """Whether the end of training is the end of the run. ``visual-td3 train`` has the model to save after it."""
+
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.run_dir = run_dir
+        self.end: RunEnd | None = None
+        """How the training that ran last came to its end; None where it has not, or by an exception."""
+        self.end_reason: str | None = None
 
     def _on_training_start(self) -> None:
         folder = self.run_dir or run_directory(self.logger)
@@ -67,7 +67,11 @@ class RunRecorderCallback(BaseCallback):
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest = self._describe_run()
+        self.end = self.end_reason = None
         self._manifest.write(self._folder / FILE_NAME)
+        self._pid = os.getpid()
+        atexit.unregister(self._record_at_exit)
+        atexit.register(self._record_at_exit)
 
     def _on_step(self) -> bool:
         return True
@@ -75,8 +79,51 @@ class RunRecorderCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if not hasattr(self, "_manifest"):  # rl-zoo ends training that never started, where an environment failed
             return
-        finished = dataclasses.replace(self._manifest, finished=_now())
-        finished.write(self._folder / FILE_NAME)
+        self.end, self.end_reason = self._how_training_ended()
+        if self.records_the_end:
+            self.record_end(self.end, self.end_reason)
+
+    def _how_training_ended(self) -> tuple[RunEnd, str | None]:
+        n_steps, n_wanted = self.model.num_timesteps, self.locals["total_timesteps"]
+        stoppers = [
+            type(each).__name__
+            for each in callbacks_in(self.locals["callback"])
+            if getattr(each, "has_ended_training", False)
+        ]
+        if stoppers:
+            return "stopped", f"by {stoppers[0]}, at step {n_steps:,} of {n_wanted:,}: see alerts.jsonl"
+        if n_steps < n_wanted:
+            return "stopped", f"by a callback, at step {n_steps:,} of {n_wanted:,}"
+        return "finished", None
+
+    def record_end(self, end: RunEnd, reason: str | None = None) -> None:
+        """Write into ``run.json`` how the run ended; without effect where training has not started.
+
+        :param end: how
+        :param reason: what ended it, in words; None for a finished run
+        :raises OSError: if it cannot be written; ``run.json`` stays as it was
+        """
+        if not hasattr(self, "_manifest"):
+            return
+        atexit.unregister(self._record_at_exit)
+        now = _now()
+        finished = now if end == "finished" else None
+        ended = dataclasses.replace(self._manifest, finished=finished, end=end, ended=now, end_reason=reason)
+        ended.write(self._folder / FILE_NAME)
+
+    def _record_at_exit(self) -> None:
+        """Write how the run ended where an exception left ``learn()``: Stable-Baselines3 tells callbacks nothing."""
+        if os.getpid() != self._pid:  # a forked child exits, and the training goes on in its parent
+            return
+        error = getattr(sys, "last_value", None)
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self.record_end("interrupted", "by Ctrl-C")
+            else:
+                words = "an exception left learn()" if error is None else f"{type(error).__name__}: {error}"
+                self.record_end("crashed", words)
+        except OSError as problem:
+            print(f"run.json: how the run ended could not be written: {problem}", file=sys.stderr)
 
     def get_state(self) -> dict[str, Any]:
         """:return: when the run started"""
@@ -111,21 +158,13 @@ class RunRecorderCallback(BaseCallback):
             encoder=encoder,
             groups=groups,
             reward_is_normalized=is_normalized,
-            versions=_versions(),
+            versions=package_versions(),
             git=git_state(),
             machine=machine(th.cuda.get_device_name(model.device) if model.device.type == "cuda" else None),
             command=tuple(command_line()),
             started=_now(),
             event_dir=None if self.logger.dir is None else os.path.relpath(self.logger.dir, self._folder),
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _env_id(spec: Any) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.callbacks.ending_signals import PUT_ASIDE, EndingSignals, PutAside, checked_signals
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
+from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.runs.durable_files import refuse_links
+from sb3_visual_td3.runs.provenance import package_versions
 from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import Snapshot
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError, describing_errors
@@ -62,8 +66,15 @@ class SnapshotCallback(BaseCallback):
     said. Snapshots are data, never code; each is complete or not there, and writes only what is new.
 
     It is the last in the list of callbacks, so that the others have seen a step before it is put aside. A first
-    snapshot is taken before the first step. If a later one cannot be written (a full disk), that is said, the last
-    good one stays and training goes on.
+    snapshot is taken before the first step, and a last one when all steps are made: a finished script that is called
+    again has the model of the end and trains nothing. If one after the first cannot be written (a full disk), that is
+    said, the last good one stays and training goes on.
+
+    A signal in ``signals`` ends the training in order: the step and the rollout are finished, a snapshot is taken, and
+    the process exits with code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, as in a
+    long evaluation, the process exits without a new snapshot. A second signal ends it at once. Workers of a
+    SubprocVecEnv ignore these signals meanwhile. The handlers that were there come back when training ends. Python
+    handles signals in the main thread alone: training in another thread is not ended in this way.
 
     With an ExplosionAlertCallback in the list, a snapshot is healthy unless a critical alert lasted when it was taken
     (or less than a window of updates before), or had begun to show by then; ``visual-td3 resume RUN_DIR --list`` says
@@ -80,9 +91,11 @@ class SnapshotCallback(BaseCallback):
     :param keep: how many snapshots to keep; the replay data that they share is there once
     :param resume: whether to go on from the newest good snapshot in ``run_dir``; where there is none, training starts
     :param verbose: 0 tells about mistakes only, 1 what is resumed, 2 each snapshot
-    :raises ValueError: if a number is below 1, or there is to be resumed without a ``run_dir``; before training starts,
-        if the model or its replay buffer cannot be put aside, if the snapshots there are another run's, or if the model
-        is not made as the one in the snapshot was
+    :param signals: names of the signals that end the training in order, such as ``["SIGTERM", "SIGUSR1"]``. None
+        stands for none in a script and for these two under ``visual-td3 train`` and ``resume``
+    :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or there is to be resumed
+        without a ``run_dir``; before training starts, if the model or its replay buffer cannot be put aside, if the
+        snapshots there are another run's, or if the model is not made as the one in the snapshot was
     """
 
     experiment: Mapping[str, Any] | None = None
@@ -99,6 +112,7 @@ class SnapshotCallback(BaseCallback):
         keep: int = 2,
         resume: bool = False,
         verbose: int = 1,
+        signals: Sequence[str] | None = None,
     ) -> None:
         super().__init__(verbose)
         if save_freq < 1 or keep < 1:
@@ -109,11 +123,14 @@ class SnapshotCallback(BaseCallback):
         self.run_dir = run_dir
         self.keep = keep
         self.resume = resume
+        self.signals = None if signals is None else checked_signals(signals)
+        self._signals: EndingSignals | None = None
         self._store: SnapshotStore | None = None
         self._lock: RunLock | None = None
         self._snapshot: Snapshot | None = None
         self._files: ResumedFiles | None = None
         self._last_saved: int | None = None
+        self._last_failed = 0
         self._judges: list[HealthJudge] = []
 
     def prepare(self, model: BaseAlgorithm) -> None:
@@ -122,7 +139,7 @@ class SnapshotCallback(BaseCallback):
         :param model: the model to train
         :raises ValueError: as the class says
         """
-        self._release()
+        self.release()
         folder = self.run_dir or run_directory(model.logger)
         if folder is None:
             raise ValueError("SnapshotCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
@@ -180,6 +197,7 @@ class SnapshotCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
+        vars(root).pop("on_training_end", None)  # of a training before, which an exception ended
         everyone = callbacks_in(root)
         later = [type(callback).__name__ for callback in everyone[everyone.index(self) + 1 :]]
         if set(later) - {"ProgressBarCallback"}:
@@ -197,6 +215,15 @@ class SnapshotCallback(BaseCallback):
             # Where event files have moved, the next snapshot says so, and is taken before the first step.
             self._last_saved = self._snapshot.step - (self.save_freq if has_moved else 0)
         self._snapshot = self._files = None
+        self._last_failed = 0
+        # Stable-Baselines3 tells callbacks of the end in the order of the list, and this one is the last in it. The
+        # last snapshot has to be taken before the others have ended, as every other one is.
+        self._end_all = root.on_training_end
+        root.on_training_end = self._on_end_of_all  # type: ignore[method-assign]
+        self._signals = EndingSignals(self.signals or (), self.model, self._end_late)
+        evaluated_on = [getattr(callback, "eval_env", None) for callback in everyone]
+        envs = [self.training_env, *(env for env in evaluated_on if isinstance(env, VecEnv))]
+        self._signals.install(envs)
 
     def _go_on_from(self, snapshot: Snapshot) -> bool:
         """:return: whether the run logs to another folder from now on"""
@@ -217,29 +244,79 @@ class SnapshotCallback(BaseCallback):
             told = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
             has_moved = self._files.cut_back(self.logger, snapshot.step)
         told += self._files.lines
-        if self.verbose:
+        if self.verbose and snapshot.step >= total:
+            print(f"{self._folder} is finished: all {total:,} steps were made, nothing is trained")
+        elif self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
-        for line in told:
+        for line in [*_changed_versions(snapshot.versions), *told]:
             self._say(line)
         return has_moved
 
     def _on_rollout_start(self) -> None:
-        if any(judge.has_ended_training for judge in self._judges):
+        if self._signals is not None and self._signals.received is not None:
+            self._end_on_signal(self._signals.received)
+        if self._judge_has_ended_training():
             return  # there is nothing left to go on with
         if self._last_saved is None:
             self.save()
-        elif self.model.num_timesteps - self._last_saved >= self.save_freq:
+        elif self.model.num_timesteps - max(self._last_saved, self._last_failed) >= self.save_freq:
+            self._save_or_go_on()
+
+    def _judge_has_ended_training(self) -> bool:
+        return any(judge.has_ended_training for judge in self._judges)
+
+    def _save_or_go_on(self) -> None:
+        try:
+            self.save()
+        except SnapshotError as error:
+            self._last_failed = self.model.num_timesteps
+            print(f"snapshot: {error}; training goes on", file=sys.stderr)
+
+    def _end_on_signal(self, signal_name: str) -> None:
+        """Take a snapshot and end the process.
+
+        :raises PutAside: always
+        """
+        assert self._signals is not None
+        self._signals.begin_snapshot()
+        if self.model.num_timesteps != self._last_saved and not self._judge_has_ended_training():
             try:
                 self.save()
             except SnapshotError as error:
-                self._last_saved = self.model.num_timesteps
-                print(f"snapshot: {error}; training goes on", file=sys.stderr)
+                print(f"snapshot: {error}", file=sys.stderr)
+        self._end_late(signal_name)
+        raise PutAside(signal_name)
+
+    def _end_late(self, signal_name: str) -> None:
+        """Say where the training goes on, and end what has to be ended before the process exits."""
+        at = "before the first snapshot" if self._last_saved is None else f"from step {self._last_saved:,}"
+        print(
+            f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {PUT_ASIDE}. "
+            f"Resumed, it goes on {at}: {self._folder}",
+            file=sys.stderr,
+            flush=True,
+        )
+        for callback in callbacks_in(self._root):
+            if isinstance(callback, RunRecorderCallback):
+                try:
+                    callback.record_end("interrupted", f"by {signal_name}")
+                except OSError as error:
+                    print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
+        self.release()
 
     def _on_step(self) -> bool:
         return True
 
+    def _on_end_of_all(self) -> None:
+        """Take the last snapshot, then end all callbacks."""
+        del self._root.on_training_end
+        is_complete = self.model.num_timesteps >= self.locals["total_timesteps"]
+        if is_complete and not self._judge_has_ended_training() and self._last_saved != self.model.num_timesteps:
+            self._save_or_go_on()
+        self._end_all()
+
     def _on_training_end(self) -> None:
-        self._release()
+        self.release()
 
     def save(self) -> None:
         """Put the training aside now; to be called between two rollouts, as ``on_rollout_start`` is.
@@ -254,7 +331,9 @@ class SnapshotCallback(BaseCallback):
             "training": training_state(model, self._root, self._settings),
             "files": run_files_state(self._folder, self.logger),
         }
-        saved = self._store.save(model.num_timesteps, state, {MODEL: model.save}, self.keep, health=self._health())
+        saved = self._store.save(
+            model.num_timesteps, state, {MODEL: model.save}, self.keep, package_versions(), self._health()
+        )
         self._last_saved = model.num_timesteps
         if self.verbose >= 2:
             print(
@@ -311,7 +390,25 @@ class SnapshotCallback(BaseCallback):
         if self.verbose:
             print(f"snapshot: {line}")
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let the run and the signals go; for whoever sees the exception that ended the training."""
+        if self._signals is not None:
+            self._signals.restore()
         if self._lock is not None:
             self._lock.release()
         self._lock = self._store = None
+
+
+def _changed_versions(then: Mapping[str, str]) -> list[str]:
+    """Compare what is installed with what a snapshot says; snapshots of earlier versions say nothing.
+
+    :param then: package name to version
+    :return: one line where a package has changed, which may change the numbers; none otherwise
+    """
+    now = package_versions()
+    changed = [
+        f"{name} {then[name]} -> {now.get(name, 'not installed')}" for name in then if then[name] != now.get(name)
+    ]
+    if not changed:
+        return []
+    return [f"packages have changed since ({', '.join(changed)}): it may not be the same run bit for bit"]

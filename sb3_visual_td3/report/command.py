@@ -20,9 +20,10 @@ from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
-from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, FoundRuns, watch
+from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, GOES_ON, Ending, FoundRuns, watch
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, write_reports
+from sb3_visual_td3.runs.manifest import RunManifest
 
 FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
@@ -75,7 +76,8 @@ def _add_how_to_watch(parser: argparse.ArgumentParser) -> None:
         "--watch",
         action="store_true",
         help="look again and again at runs that still go on: say it when the verdict changes, keep the reports up to "
-        "date, end when run.json says that every run is finished, or by Ctrl-C, with the last verdict's exit code",
+        "date, end when run.json says that every run is finished or was stopped by a callback, or by Ctrl-C, with the "
+        "last verdict's exit code; a run that crashed or was interrupted can be resumed, and is watched further",
     )
     parser.add_argument(
         "--interval",
@@ -175,17 +177,19 @@ class _Job:
         named = [(name if names.count(name) == 1 else str(files.path), files) for name, files in found.values()]
         return FoundRuns(named, waiting, problems)
 
-    def is_finished(self, files: RunFiles) -> bool:
-        """Return whether run.json says that the run has ended."""
+    def ending(self, files: RunFiles) -> Ending:
+        """Return what run.json says about the run's end."""
         manifest, _ = find_manifest(files.path)
-        return manifest is not None and manifest.finished is not None
+        if manifest is None:
+            return GOES_ON
+        return Ending(manifest.how_it_ended, is_over=manifest.finished is not None or manifest.end == "stopped")
 
     def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
         """Judge a run, with what is known of it beside its event files."""
         manifest, note = find_manifest(files.path)
         zoo_folder, zoo_note = find_zoo_folder(files.path)
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
-        notes = [*filter(None, (note, zoo_note)), *settings_notes]
+        notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
         data = with_our_names(data, self.tag_mapping)
         return analyse(data, self.criteria, name=name, manifest=manifest, notes=notes, settings=settings)
 
@@ -212,6 +216,13 @@ class _Job:
                 unreadable.append(one_line(error))
             on_run(1)
         return analyses
+
+
+def _end_note(manifest: RunManifest | None) -> str | None:
+    """Return how a run ended that did not come to its end."""
+    if manifest is None or manifest.end in {None, "finished"}:
+        return None
+    return f"the run was not trained to its end: {manifest.how_it_ended}"
 
 
 def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:

@@ -23,6 +23,7 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
         ("reward_is_normalized", _text(manifest.reward_is_normalized)),
         ("started", _text(manifest.started)),
         ("finished", _text(manifest.finished)),
+        ("end", _text(manifest.how_it_ended if manifest.end else None)),
     ]
     _flatten("", manifest.hyperparams, rows)
     _flatten("git ", manifest.git or {}, rows)

@@ -33,14 +33,28 @@ class FoundRuns(NamedTuple):
     problems: Sequence[str]
 
 
+class Ending(NamedTuple):
+    """How a run ended.
+
+    :ivar words: such as ``finished at ...`` or ``crashed at ...: why``; None while it goes on, or where it was killed.
+    :ivar is_over: whether no more is to come. A run that crashed or was interrupted is not over: it can be resumed.
+    """
+
+    words: str | None
+    is_over: bool
+
+
+GOES_ON = Ending(None, is_over=False)
+
+
 class Job(Protocol):
     """What the command does with runs, whether it looks once or often."""
 
     def find(self) -> FoundRuns:
         """Look for the runs."""
 
-    def is_finished(self, files: RunFiles) -> bool:
-        """Return whether run.json says that the run has ended."""
+    def ending(self, files: RunFiles) -> Ending:
+        """Return what run.json says about the run's end."""
 
     def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
         """Judge a run."""
@@ -59,7 +73,7 @@ class _Watched:
     reader: RunReader
     analysis: Analysis | None = None
     said: str = NOTHING_YET
-    was_finished: bool = False
+    ending: Ending = GOES_ON
 
 
 class Watch:
@@ -94,30 +108,32 @@ class Watch:
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
             # Asked before the files are read: what a run has logged by its end is then surely seen.
-            is_finished = self._job.is_finished(files)
+            ending = self._job.ending(files)
             try:
-                has_new = self._read(run, name, files, is_finished)
+                has_new = self._read(run, name, files, ending)
             except (ValueError, OSError) as error:
                 problems.append(one_line(error))
                 are_finished = False
                 continue
             is_changed |= has_new
-            are_finished &= is_finished and (not has_new or self._is_quiet(files))
+            are_finished &= ending.is_over and (not has_new or self._is_quiet(files))
         self._tell_once([*(f"waiting: {line}" for line in found.waiting), *problems])
         self.problems = problems
         if is_changed and self.analyses:
             self.written = self._job.publish(self.analyses, problems)
         self.is_over = are_finished
 
-    def _read(self, run: _Watched, name: str, files: RunFiles, is_finished: bool) -> bool:
+    def _read(self, run: _Watched, name: str, files: RunFiles, ending: Ending) -> bool:
         has_new = run.reader.read_new(files.files)
-        if not has_new and is_finished == run.was_finished:
+        if not has_new and ending == run.ending:
             return False
-        run.was_finished = is_finished
+        if ending != run.ending:
+            _say_ending(name, ending)
+        run.ending = ending
         try:
-            data = run.reader.data(is_growing=not is_finished)
+            data = run.reader.data(is_growing=not ending.is_over)
         except UnreadableRunError:
-            if is_finished:
+            if ending.is_over:
                 raise
             run.analysis = None
         else:
@@ -164,7 +180,7 @@ def watch(
     status: Callable[[], AbstractContextManager[Callable[[str], None]]],
     wait: Callable[[float], None] = time.sleep,
 ) -> Watch:
-    """Look again and again, until every run is finished or the user ends it with Ctrl-C.
+    """Look again and again, until every run is finished or stopped, or the user ends it with Ctrl-C.
 
     :param interval_s: seconds between two looks; never less than a look takes.
     :param status: shows a line while it waits.
@@ -183,6 +199,15 @@ def watch(
                 wait(max(interval_s, time.monotonic() - began))
     except KeyboardInterrupt:
         return watched
+
+
+def _say_ending(name: str, ending: Ending) -> None:
+    if ending.words is None:
+        say([f"{_now()}  {name}: the run goes on again"])
+    elif ending.is_over:
+        say([f"{_now()}  {name}: {ending.words}"])
+    else:
+        say([f"{_now()}  {name}: {ending.words}. It can be resumed, so it is watched further; Ctrl-C ends"])
 
 
 def _state(analysis: Analysis) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from sb3_visual_td3.common.input_files import open_regular
 
 _READ_BYTES = 1 << 20
+_BEGUN = ".new-"
+"""Begins the name of a file that is being written. A killed writer leaves it; the next one overwrites it."""
 
 
 class FileDigest(NamedTuple):
@@ -52,6 +55,43 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file beside its place and put it there when it is whole and on the disk.
+
+    Whenever the process is killed, and wherever the disk is full, ``path`` is the old file or the new one. A symbolic
+    link at ``path`` is replaced, not followed. One process at a time writes a path.
+
+    :param path: of the file; its folder must exist
+    :return: where to write it; the ending of the name is that of ``path``
+    :raises OSError: as the operating system says; the old file stays as it is
+    """
+    begun = path.with_name(f"{_BEGUN}{path.name}")
+    try:
+        with suppress(FileNotFoundError):
+            begun.unlink()
+        yield begun
+        sync_file(begun)
+        os.replace(begun, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            begun.unlink()
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new one, never a part.
+
+    :param path: of the file; its folder must exist
+    :param content: text is written as UTF-8
+    :raises OSError: as the operating system says; the old file stays as it is
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path) as begun:
+        write_durably(begun, [memoryview(data)])
 
 
 def sync_file(path: Path) -> None:

@@ -1,20 +1,24 @@
-"""run.json: what a run was, written once when it starts and once more when it ends."""
+"""run.json: what a run was and how it ended, written once when it starts and once more when it ends."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sb3_visual_td3.common.input_files import MAX_SHOWN_CHARACTERS, read_mapping, require_type, shown
+from sb3_visual_td3.runs.durable_files import write_whole
 
 FORMAT_VERSION = 1
 FILE_NAME = "run.json"
 EncoderKind = Literal["separate", "shared"]
+RunEnd = Literal["finished", "interrupted", "crashed", "stopped"]
+"""How a run ended. ``finished``: all steps were made and what is saved at the end is saved. ``interrupted``: by Ctrl-C
+or a signal. ``crashed``: by an exception, such as that of a worker process that died. ``stopped``: by the guard of
+ExplosionAlertCallback or by another callback. All but a finished run can be resumed from its snapshots."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,12 @@ class RunManifest:
     :param machine: cpu, cores, memory, gpu, platform and python; empty in manifests of earlier versions.
     :param command: the words of the command line; empty likewise.
     :param started: ISO 8601 time, with its offset.
-    :param finished: the same; None while the run goes on.
+    :param finished: the same; None while the run goes on, and where it ended in another way. It is written last, when
+        everything else that the run leaves is on the disk.
+    :param end: how the run ended; None while it goes on, where it was killed, and in manifests of earlier versions,
+        which say ``finished`` of every end.
+    :param ended: ISO 8601 time of that end.
+    :param end_reason: what ended it, in words; None for a finished run.
     :param event_dir: where the event files lie, relative to the manifest's own folder.
     """
 
@@ -49,6 +58,9 @@ class RunManifest:
     started: str | None = None
     finished: str | None = None
     event_dir: str | None = None
+    end: RunEnd | None = None
+    ended: str | None = None
+    end_reason: str | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -56,8 +68,18 @@ class RunManifest:
             raise ValueError(f"format_version is {self.format_version!r}; this version reads {FORMAT_VERSION}")
         if self.encoder is not None and self.encoder not in get_args(EncoderKind):
             raise ValueError(f"encoder is {self.encoder!r}; expected 'separate', 'shared' or None")
+        if self.end is not None and self.end not in get_args(RunEnd):
+            raise ValueError(f"end is {self.end!r}; expected one of {', '.join(get_args(RunEnd))}, or None")
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "command", tuple(self.command))
+
+    @property
+    def how_it_ended(self) -> str | None:
+        """Return the end in words, such as ``crashed at 2024-05-01T10:00:00+00:00: EOFError``; None without an end."""
+        if self.end is None or self.end == "finished":
+            return None if self.finished is None else f"finished at {self.finished}"
+        at = "" if self.ended is None else f" at {self.ended}"
+        return f"{self.end}{at}" + ("" if self.end_reason is None else f": {self.end_reason}")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest; a reader sees the old file or the new one, never a part.
@@ -71,17 +93,7 @@ class RunManifest:
             raise ValueError(
                 f"{path}: not plain JSON ({error}); turn the value into numbers, strings or lists"
             ) from error
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, text)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunManifest:
@@ -122,6 +134,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "started": (str, _NONE),
     "finished": (str, _NONE),
     "event_dir": (str, _NONE),
+    "end": (str, _NONE),
+    "ended": (str, _NONE),
+    "end_reason": (str, _NONE),
     "format_version": (int,),
 }
 _TEXTS_INSIDE = ("groups", "command", "versions")
@@ -146,5 +161,9 @@ def _check(content: Mapping[str, Any], name: str) -> None:
                 require_type(text, (str,), f"{name}: a value in {key}")
     if content.get("encoder") not in (None, *get_args(EncoderKind)):
         raise ValueError(f"{name}: encoder is {shown(content['encoder'])}; expected 'separate', 'shared' or None")
+    if content.get("end") not in (None, *get_args(RunEnd)):
+        raise ValueError(
+            f"{name}: end is {shown(content['end'])}; expected one of {', '.join(get_args(RunEnd))}, or None"
+        )
     if "\0" in (content.get("event_dir") or ""):
         raise ValueError(f"{name}: event_dir is {shown(content['event_dir'])}; expected the name of a folder")

@@ -8,9 +8,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+PACKAGES = (
+    "sb3-visual-td3",
+    "stable-baselines3",
+    "sb3-contrib",
+    "rl_zoo3",
+    "torch",
+    "gymnasium",
+    "numpy",
+    "opencv-python-headless",
+    "carla",
+)
+"""What a training's numbers depend on."""
 _GIT_PATIENCE_S = 5.0
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
@@ -26,6 +40,18 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
         return None
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     return {"commit": None if commit is None else commit.strip(), "dirty": bool(status.strip())}
+
+
+def package_versions() -> dict[str, str]:
+    """Look up which versions of the packages that a training depends on are installed.
+
+    :return: package name to version; what is not installed is left out
+    """
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _git(folder: str | Path, *arguments: str) -> str | None:

@@ -99,7 +99,9 @@ def set_model_state(
 
 def _counter(name: str, value: Any) -> Any:
     """:return: a counter, if it is one and can be its value"""
-    if name not in _COUNTERS or not is_number(value) or value < 0:
+    # What remains of training falls below 0 with the last rollout, which may be longer than what is left.
+    is_too_small = is_number(value) and value < 0 and name != "_current_progress_remaining"
+    if name not in _COUNTERS or not is_number(value) or is_too_small:
         raise ValueError(f"the counter {name} is {value!r}: expected a number from 0 on")
     if name not in _FRACTIONS and not float(value).is_integer():
         raise ValueError(f"the counter {name} is {value!r}: expected a whole number")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +25,8 @@ _OF_ZOO = (
     "vec_env_wrapper",
 )
 """What rl-zoo, or our plug-in, takes out of a block before the model is made."""
+_COUNTS = ("n_timesteps", "n_envs")
+"""What rl-zoo makes an int of, whatever it is."""
 _FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
 
@@ -77,3 +81,19 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
             close = difflib.get_close_matches(key, known, n=1)
             meant = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
             raise ValueError(f"{where}: there is no hyperparameter {key!r}; {meant}")
+
+
+def check_counts(block: Mapping[str, Any], where: str) -> None:
+    """Look for counts that are no whole numbers before anything is made.
+
+    :param block: as read from a hyperparameter file, command line included
+    :param where: what to call the block in a complaint
+    :raises ValueError: if one is not a whole number >= 1, such as ``.inf``; it is named
+    """
+    for key in _COUNTS:
+        value = block.get(key, 1)
+        if isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not 1 <= value < math.inf or value != int(value):
+            raise ValueError(f"{where}: {key} is {block[key]!r}; expected a whole number >= 1")

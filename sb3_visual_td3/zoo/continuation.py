@@ -77,3 +77,30 @@ class Continued:
             print(f"Going on from step {model.num_timesteps:,}, {replay}")
         model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
         return model
+
+
+class Learner:
+    """A model that remembers the exception that left its ``learn``: rl-zoo passes over some, and others get lost.
+
+    :param model: to train
+    """
+
+    def __init__(self, model: BaseAlgorithm | Continued) -> None:
+        self._model = model
+        self.error: BaseException | None = None
+
+    @property
+    def env(self) -> VecEnv | None:
+        """The environments, which rl-zoo closes."""
+        return self._model.env
+
+    def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
+        """Train; the parameters are those of the model's own ``learn``.
+
+        :return: the model
+        """
+        try:
+            return self._model.learn(total_timesteps, **kwargs)
+        except BaseException as error:
+            self.error = error
+            raise

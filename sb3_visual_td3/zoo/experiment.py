@@ -7,11 +7,13 @@ as values that are made here, and every name must stand for a class that the use
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_visual_td3.runs.durable_files import write_whole
 from sb3_visual_td3.zoo.environments import import_packages
 from sb3_visual_td3.zoo.known_classes import (
     ALLOWED_PACKAGES,
@@ -31,6 +33,8 @@ from sb3_visual_td3.zoo.known_classes import (
 )
 from sb3_visual_td3.zoo.vec_envs import VEC_ENVS
 
+EXPERIMENT = "experiment.json"
+"""In RUN_DIR from its first moment: a run that is killed before its first snapshot is begun again from it."""
 EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize")
 """Hyperparameters that rl-zoo runs as Python code where they are strings."""
 _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec_env_wrapper": VEC_WRAPPER}
@@ -76,6 +80,7 @@ _PATHS = (
 )
 """Arguments of callbacks and wrappers that say where files are written."""
 MAX_DEPTH = 50
+MAX_EXPERIMENT_BYTES = 1 << 20
 
 
 class Permission(NamedTuple):
@@ -318,3 +323,31 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
 def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
     """:return: what a hyperparameter file for this run alone holds"""
     return {experiment["env"]: experiment["hyperparams"]}
+
+
+def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
+    """Write down in a new RUN_DIR how its run was started.
+
+    :param run_dir: the folder of the run
+    :param experiment: as described
+    """
+    write_whole(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
+
+
+def kept_experiment(run_dir: Path) -> Any:
+    """Read how a run was started that may have no snapshot yet.
+
+    :param run_dir: the folder of the run
+    :return: what :func:`keep_experiment` wrote, or anything else that stands there: :func:`check_experiment` tells;
+        None where there is no such file
+    :raises ValueError: if the file is not JSON, or is too large for a description
+    """
+    path = run_dir / EXPERIMENT
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MAX_EXPERIMENT_BYTES:
+            raise ValueError(f"it has more than {MAX_EXPERIMENT_BYTES:,} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): the run cannot be begun again from it") from error

@@ -17,6 +17,10 @@ import yaml
 
 BAD_USAGE = 2
 """Exit code of a mistake that was found before the work started."""
+SAVE_FAILED = 74
+"""Exit code of a training whose model could not be saved at the end: EX_IOERR of ``sysexits.h``. It can be resumed."""
+INTERRUPTED = 130
+"""Exit code of a training that Ctrl-C ended, as shells have it: 128 and the number of SIGINT. It can be resumed."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """What an extra brings, as far as rl-zoo's commands import it."""
@@ -61,6 +65,9 @@ def complain(command: str, error: Exception) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):  # says nothing but the key
         text = f"there is no {text}: look for the name in the hyperparameter file, or in the flags"
+    has_no_model = isinstance(error, zipfile.BadZipFile) or "wasn't a zip-file" in text or "No model found" in text
+    if has_no_model and "visual-td3 resume" not in text:
+        text += "; a run that was killed goes on and is saved by 'visual-td3 resume RUN_DIR'"
     if type(error).__module__.split(".")[0] in _NETWORK:
         text = f"the Hugging Face hub cannot be reached ({text}): look to the network; benchmark has --no-hub"
     print(f"visual-td3 {command}: {text}", file=sys.stderr)

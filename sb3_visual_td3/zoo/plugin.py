@@ -11,6 +11,7 @@ import copy
 import os
 import shutil
 import sys
+import tempfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,14 +35,17 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
+from sb3_visual_td3.callbacks.ending_signals import PutAside, checked_signals
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.runs.durable_files import replacing, write_whole
+from sb3_visual_td3.runs.manifest import RunEnd
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.beginning import BeginningCallback
-from sb3_visual_td3.zoo.block_keys import check_keys, check_numbers
-from sb3_visual_td3.zoo.continuation import Continued, beside
-from sb3_visual_td3.zoo.experiment import EVALUATED, describe_experiment
+from sb3_visual_td3.zoo.block_keys import check_counts, check_keys, check_numbers
+from sb3_visual_td3.zoo.continuation import Continued, Learner, beside
+from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
 from sb3_visual_td3.zoo.flag_values import store_pairs
 from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
@@ -71,6 +75,10 @@ def register() -> None:
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
+class SaveError(OSError):
+    """What a run leaves at its end could not be written."""
+
+
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """rl-zoo's experiment manager, with our hyperparameter files and RUN_DIR.
 
@@ -85,6 +93,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - ``--trial-id 0`` is trial 0; checkpoints hold VecNormalize, and replay with ``--save-replay-buffer``
     - a progress bar is shown on a terminal
     - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
+    - files are written beside and renamed; run.json says how the run ended, ``finished`` after all else is saved
     """
 
     eval_freq: int
@@ -103,6 +112,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """Whether that run goes on without log files that are lost."""
     resumed_packages: Collection[str] = ()
     """Packages of the user's own whose classes that description may name."""
+    begins_again = False
+    """Whether the run in ``resumed_run_dir`` has no snapshot yet, so that it begins again there."""
+    signals: tuple[str, ...] = ()
+    """Which signals end a training in order, where neither the command line nor the hyperparameter file says it."""
+    last_end: RunEnd | None = None
+    """How the training that ended last ended."""
 
     def __init__(
         self,
@@ -116,7 +131,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self._made: list[Path] = []
+        self._end: tuple[RunEnd, str | None] = ("finished", None)
         VisualExperimentManager.has_started = False
+        VisualExperimentManager.last_end = None
+        self._signals_given = _signals_given(args)
         config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
@@ -149,6 +167,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         where = f"{self.config}, {self.env_name.gym_id}"
         check_keys(saved, ALGOS[self.algo], where)
         check_numbers(saved, ALGOS[self.algo], where)
+        check_counts(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
             hyperparams = with_classes(hyperparams, self.resumed_packages, "the hyperparameter")
@@ -213,8 +232,16 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.experiment = self.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
                 callback.resume = self.resumed_run_dir is not None
                 callback.without_logs = self.resumes_without_logs
+                if self._signals_given is not None:
+                    callback.signals = self._signals_given
+                elif callback.signals is None:
+                    callback.signals = self.signals
+                if not (Path(self.save_path) / EXPERIMENT).exists():
+                    keep_experiment(Path(self.save_path), callback.experiment)
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
+            if isinstance(callback, RunRecorderCallback):
+                callback.records_the_end = False
             if isinstance(callback, ExplosionAlertCallback) and self.stops_on_critical:
                 callback.guard.on_critical = "stop"
         self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
@@ -255,7 +282,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Make them; the episodes of a run that is resumed are written after those that are there."""
-        if self.resumed_run_dir is not None:
+        if self.resumed_run_dir is not None and not self.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
 
@@ -297,15 +324,26 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Save them once: a run that is resumed has its own."""
-        if self.resumed_run_dir is None:
-            super()._save_config(saved_hyperparams)
+        """Save them once, each file whole: a run that is resumed has its own."""
+        if self.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
+            return
+        params_path = Path(self.params_path)
+        with tempfile.TemporaryDirectory() as folder:
+            self.params_path = folder
+            try:
+                super()._save_config(saved_hyperparams)
+            finally:
+                self.params_path = str(params_path)
+            for written in sorted(Path(folder).iterdir()):
+                write_whole(params_path / written.name, written.read_bytes())
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train.
 
         Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
         is taken last, when the others have seen the step.
+
+        :raises PutAside: if a signal ended the training
         """
         with self._nothing_left():
             for callback in self.callbacks:
@@ -318,7 +356,80 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             )
             first = self.callbacks[0] if self.callbacks else None
             self.callbacks.insert(0, BeginningCallback(first, self._begin))
-            super().learn(Continued(model) if self.continue_training else model)
+            learner = Learner(Continued(model) if self.continue_training else model)
+            try:
+                super().learn(learner)
+            except BaseException as error:
+                # rl-zoo closes the environments on the way. Where their workers have died with the training, that
+                # raises another exception, which must not hide the first.
+                cause = learner.error or error
+                if isinstance(cause, PutAside):
+                    raise cause from None
+                if not isinstance(cause, KeyboardInterrupt):
+                    self._record_end("crashed", _in_words(cause))
+                    raise
+            finally:
+                for callback in self.callbacks:
+                    if isinstance(callback, SnapshotCallback):
+                        callback.release()
+        self._end = self._how_it_ended(learner.error)
+
+    def _how_it_ended(self, error: BaseException | None) -> tuple[RunEnd, str | None]:
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted", "by Ctrl-C"
+        for callback in self.callbacks:
+            if isinstance(callback, RunRecorderCallback) and callback.end is not None:
+                return callback.end, callback.end_reason
+        return "finished", None
+
+    def _record_end(self, end: RunEnd, reason: str | None) -> None:
+        VisualExperimentManager.last_end = end
+        for callback in self.callbacks:
+            if isinstance(callback, RunRecorderCallback):
+                try:
+                    callback.record_end(end, reason)
+                except OSError as error:
+                    if end == "finished":
+                        raise
+                    print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """Save the model and what belongs to it, and then say in run.json that the run is finished.
+
+        :param model: trained, or as far as it came before Ctrl-C
+        :raises SaveError: if something cannot be written; what was there stays
+        """
+        end, reason = self._end
+        if end != "finished":
+            self._record_end(end, reason)
+        try:
+            self._save_each(model)
+            if end == "finished":
+                self._record_end(end, reason)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+            self._record_end("crashed", f"the end could not be saved: {error}")
+            raise SaveError(self._what_failed(error)) from error
+
+    def _save_each(self, model: BaseAlgorithm) -> None:
+        print(f"Saving to {self.save_path}")
+        if self.save_replay_buffer and isinstance(model, OffPolicyAlgorithm):
+            print("Saving replay buffer")
+            with replacing(Path(self.save_path) / "replay_buffer.pkl") as begun:
+                model.save_replay_buffer(begun)
+        if self.normalize:
+            normalizer = model.get_vec_normalize_env()
+            assert normalizer is not None
+            with replacing(Path(self.params_path) / "vecnormalize.pkl") as begun:
+                normalizer.save(str(begun))
+        with replacing(Path(self.save_path) / f"{self.env_name}.zip") as begun:
+            model.save(begun)
+
+    def _what_failed(self, error: Exception) -> str:
+        has_snapshots = any(isinstance(callback, SnapshotCallback) for callback in self.callbacks)
+        remedy = "the hyperparameters hold no SnapshotCallback, so it cannot be resumed"
+        if has_snapshots:
+            remedy = f"make room, then 'visual-td3 resume {self.save_path}' saves it"
+        return f"the training is done, but {self.save_path} could not be saved: {error}; {remedy}"
 
     @staticmethod
     def _begin() -> None:
@@ -327,6 +438,22 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
         optimize(self, self._begin)
+
+
+def _signals_given(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """:return: what ``--end-on`` says; None where it was not given"""
+    given = getattr(args, "end_on", None)
+    if given is None:
+        return None
+    return () if given == ["none"] else checked_signals(given)
+
+
+def _in_words(error: BaseException) -> str:
+    """:return: what happened; an end of file or a broken pipe is how the death of a worker process shows"""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+        return f"a worker process of the environments has died ({words})"
+    return words
 
 
 def _shipped(config: str) -> str:

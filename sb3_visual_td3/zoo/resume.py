@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sb3_visual_td3.callbacks.run_files import ALERTS, EVENT_FILES
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.run_lock import RunLock
+from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
 from sb3_visual_td3.runs.snapshot_health import word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
-from sb3_visual_td3.zoo.experiment import Permission, arguments_of, check_experiment, hyperparameter_file
+from sb3_visual_td3.zoo.experiment import (
+    Permission,
+    arguments_of,
+    check_experiment,
+    hyperparameter_file,
+    kept_experiment,
+)
 from sb3_visual_td3.zoo.mistakes import BAD_USAGE
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
+from sb3_visual_td3.zoo.saved_run import is_whole_zip
 from sb3_visual_td3.zoo.train import train_or_complain
+from sb3_visual_td3.zoo.vec_envs import END_ON_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on even if event files or other logs are lost, cut or cannot be written",
     )
+    parser.add_argument("--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
 
 
 def run(settings: argparse.Namespace) -> int:
@@ -60,36 +74,43 @@ def run(settings: argparse.Namespace) -> int:
     :param settings: the parsed arguments
     :return: the exit code
     """
+    run_dir: Path = settings.run_dir
     try:
         if settings.run_dir.is_dir():
             refuse_links(settings.run_dir)
         if settings.list:
-            return _list_snapshots(settings.run_dir)
-        if (finished := _finishing_time(settings.run_dir)) is not None:
-            print(f"{settings.run_dir} was trained to its end, at {finished}: there is nothing to resume")
+            return _list_snapshots(run_dir)
+        if (finished := _finishing_time(run_dir)) is not None:
+            print(f"{run_dir} was trained to its end, at {finished}: there is nothing to resume")
             return 0
         register()
-        experiment = _experiment_of(settings.run_dir)
-        check_experiment(experiment, Permission(settings.run_dir, settings.allow, settings.trust))
-        own_copies(settings.run_dir, settings.run_dir / SNAPSHOTS)
+        experiment, begins_again = _experiment_of(run_dir)
+        check_experiment(experiment, Permission(run_dir, settings.allow, settings.trust))
+        own_copies(run_dir, run_dir / SNAPSHOTS)
+        if begins_again:
+            _clear_first_attempt(run_dir)
     except (ValueError, OSError) as error:
         print(f"visual-td3 resume: {error}", file=sys.stderr)
         return BAD_USAGE
     with tempfile.TemporaryDirectory() as folder:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
-        VisualExperimentManager.resumed_run_dir = settings.run_dir
+        arguments = arguments_of(experiment, str(conf_file), settings.tensorboard_log)
+        if settings.end_on is not None:
+            arguments += ["--end-on", *settings.end_on]
+        VisualExperimentManager.resumed_run_dir = run_dir
+        VisualExperimentManager.begins_again = begins_again
         VisualExperimentManager.resumed_experiment = experiment
         VisualExperimentManager.resumed_packages = tuple(settings.allow)
         VisualExperimentManager.resumes_without_logs = settings.without_logs
         try:
-            trained = train_or_complain(arguments_of(experiment, str(conf_file), settings.tensorboard_log), "resume")
+            return train_or_complain(arguments, "resume")
         finally:
             VisualExperimentManager.resumed_run_dir = None
             VisualExperimentManager.resumed_experiment = None
             VisualExperimentManager.resumed_packages = ()
             VisualExperimentManager.resumes_without_logs = False
-    return 0 if trained else BAD_USAGE
+            VisualExperimentManager.begins_again = False
 
 
 def _store(run_dir: Path) -> SnapshotStore:
@@ -105,9 +126,11 @@ def _finishing_time(run_dir: Path) -> str | None:
     """:return: when the run came to its end and left its model; None where it did not, or nothing says so"""
     path = run_dir / FILE_NAME
     manifest = RunManifest.read(path) if path.is_file() else None
-    if manifest is None or not (run_dir / f"{manifest.env_id}.zip").is_file():
+    if manifest is None or manifest.finished is None:
         return None
-    return manifest.finished
+    # Earlier versions wrote "finished" before they saved the model: a run may have been killed in between.
+    model = run_dir / f"{manifest.env_id}.zip"
+    return manifest.finished if is_whole_zip(model) else None
 
 
 def _list_snapshots(run_dir: Path) -> int:
@@ -116,13 +139,62 @@ def _list_snapshots(run_dir: Path) -> int:
     return 0
 
 
-def _experiment_of(run_dir: Path) -> Mapping[str, Any]:
-    """:return: how the run was started, of the newest snapshot whose description can be read"""
-    snapshot = _store(run_dir).newest()
+def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
+    """Find out how the run was started.
+
+    :param run_dir: the folder of the run
+    :return: its description, of the newest snapshot that can be read, and whether it has to begin again, since it was
+        killed before its first snapshot
+    :raises ValueError: if nothing says so
+    """
+    kept = kept_experiment(run_dir)
+    if kept is not None:  # it may have been killed before it made the folder
+        (run_dir / SNAPSHOTS).mkdir(exist_ok=True)
+    try:
+        snapshot = _store(run_dir).newest()
+    except NoSnapshotError as error:
+        if kept is None:
+            raise NoSnapshotError(f"{error}, and nothing says how the run was started: train it again") from error
+        print(f"{run_dir} was killed before its first snapshot: it begins again")
+        return kept, True
     experiment: Mapping[str, Any] | None = snapshot.state.get("experiment")
     if experiment is None:
         raise SnapshotError(
             f"{run_dir}: the run was not started by 'visual-td3 train'. Call its script again, with "
             "SnapshotCallback(..., resume=True)"
         )
-    return experiment
+    return experiment, False
+
+
+def _clear_first_attempt(run_dir: Path) -> None:
+    """Take away what a run has logged that was killed before its first snapshot: it is logged again.
+
+    Logs of a run that has made episodes, whose snapshots somebody has removed, are moved to a folder beside RUN_DIR's
+    other files instead.
+
+    :param run_dir: the folder of the run
+    :raises ValueError: if another process trains it
+    """
+    RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
+    logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]
+    has_episodes = any(path.suffix == ".csv" and path.read_bytes().count(b"\n") > 2 for path in logs)
+    if not has_episodes:
+        for path in logs:
+            path.unlink()
+    else:
+        number = next(n for n in range(1, 1_000_000) if not (run_dir / f"earlier_{n}").exists())
+        for path in logs:
+            moved = run_dir / f"earlier_{number}" / path.relative_to(run_dir)
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, moved)
+        print(f"{run_dir} has episodes and no snapshots: its logs of before are in {run_dir / f'earlier_{number}'}")
+    for folder in {path.parent for path in logs} - {run_dir}:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _logs_of(run_dir: Path) -> Iterator[Path]:
+    yield from run_dir.glob("*monitor.csv")
+    yield run_dir / ALERTS
+    for folder, _, _ in os.walk(run_dir / "tb"):  # does not follow links
+        yield from Path(folder).glob(EVENT_FILES)

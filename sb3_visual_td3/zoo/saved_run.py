@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.literals import PlainLoader
 from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
@@ -60,7 +62,10 @@ class SavedRun(NamedTuple):
         """:return: the model, with no room for replay
 
         :param device: where its networks go
+        :raises ValueError: if its file was cut off, as by a kill in the final save of an earlier version
         """
+        if not is_whole_zip(self.model_path):
+            raise ValueError(f"{self.model_path} is not a whole zip file: it was cut off; {_remedy(self.run_dir)}")
         algorithm = algorithms_to_watch(ALGO)[self.algo]
         return algorithm.load(str(self.model_path), device=device)
 
@@ -128,8 +133,33 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     :raises AssertionError: if there is no such folder
     :raises ValueError: if it holds no such model
     """
-    _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
+    try:
+        _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
+    except ValueError as error:
+        missing = Path(str(error).rpartition("path: ")[2])
+        raise ValueError(f"{error}; {_remedy(missing if missing.is_dir() else missing.parent)}") from error
     return SavedRun(algo, env_id, Path(run_dir), Path(model))
+
+
+def _remedy(run_dir: Path) -> str:
+    """:return: what to do where a run has left no model, or only a part of one"""
+    if not (run_dir / SNAPSHOTS).is_dir():
+        return "has the run come to its end?"
+    best = ", --load-best drives the best so far" if is_whole_zip(run_dir / "best_model.zip") else ""
+    return f"if the run was killed, 'visual-td3 resume {run_dir}' goes on and saves it{best}"
+
+
+def is_whole_zip(path: Path) -> bool:
+    """Look whether a zip file can be read to its end.
+
+    :param path: of the file
+    :return: whether it is there and every part of it has its checksum
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read_run(run_dir: Path, **which: Any) -> SavedRun:
@@ -150,5 +180,5 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
         return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
     model = run_dir / ("best_model.zip" if which.get("load_best") else f"{EnvironmentName(args['env'])}.zip")
     if not model.is_file():
-        raise ValueError(f"there is no model {model}: has the run come to its end?")
+        raise ValueError(f"there is no model {model}: {_remedy(run_dir)}")
     return SavedRun(args["algo"], args["env"], run_dir, model)

@@ -31,11 +31,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(settings: argparse.Namespace) -> Path | None:
+def run(settings: argparse.Namespace) -> Path | int:
     """Train.
 
     :param settings: the parsed arguments
-    :return: RUN_DIR; None where there was nothing to train, which was said on stderr
+    :return: RUN_DIR; the exit code where the training did not come to its end, which was said on stderr
     """
     arguments = ["--algo", ALGO, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]
@@ -46,4 +46,5 @@ def run(settings: argparse.Namespace) -> Path | None:
     if settings.gym_packages:
         arguments += [FLAG, *settings.gym_packages]
     print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
-    return VisualExperimentManager.run_dirs[-1] if train_or_complain(arguments, "validate") else None
+    code = train_or_complain(arguments, "validate")
+    return code or VisualExperimentManager.run_dirs[-1]

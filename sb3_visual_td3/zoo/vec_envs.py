@@ -23,16 +23,27 @@ VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": Subproc
 STOCK = ("dummy", "subproc")
 """Those that rl-zoo knows."""
 KEY = "vec_env_kwargs"
+END_ON_HELP = (
+    "signals that end the training in order where a SnapshotCallback is part of it: the step is finished, a snapshot "
+    "taken, exit code 75; a second signal ends it at once (default: SIGTERM SIGUSR1; none: no signal)"
+)
+EXIT_CODES = (
+    "exit codes: 0 trained, also where a callback stopped it; 1 crashed; 2 bad usage; 74 the end could not be saved; "
+    "75 a signal ended it; 130 Ctrl-C. After 1, 74, 75 and 130 'visual-td3 resume RUN_DIR' goes on from the newest "
+    "snapshot"
+)
 
 
 @contextmanager
 def all_choices() -> Iterator[None]:
-    """Have rl-zoo's parser take every name for ``--vec-env``."""
+    """Have rl-zoo's parser take every name for ``--vec-env``, and the one flag of ours, ``--end-on``."""
     add = argparse.ArgumentParser.add_argument
 
     def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
         if "--vec-env" in names:
             kwargs["choices"] = list(VEC_ENVS)
+            add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
+            self.epilog = EXIT_CODES
         return add(self, *names, **kwargs)
 
     with patch.object(argparse.ArgumentParser, "add_argument", add_argument):

@@ -10,17 +10,18 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import SnapshotCallback, VisualTD3
+from sb3_visual_td3.callbacks import snapshot as snapshot_module
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.image_env import ImageEnv
-from tests.killed_runs import assert_same_scalars, episodes_in
+from tests.killed_runs import assert_same_scalars, episodes_in, scalars_of_run
 from tests.training_state.small_envs import ForgetfulEnv, StatefulEnv, StatefulImageEnv
 
 SMALL = {"buffer_size": 60, "learning_starts": 10, "batch_size": 4, "seed": 0, "device": "cpu"}
@@ -175,8 +176,67 @@ def test_no_return_of_stable_baselines3s_buffer_runs_on_into_a_new_episode(tmp_p
     assert buffer.timeouts[19, 0]
 
 
+@pytest.mark.parametrize("make", [vector_td3, vector_sac, stacked_visual_td3])
+def test_a_finished_script_that_is_called_again_has_its_model_and_trains_nothing(tmp_path, capsys, make):
+    def script():
+        model = make(tb=str(tmp_path / "tb"))
+        steps = Records()
+        callbacks = [steps, SnapshotCallback(save_freq=20, run_dir=tmp_path, resume=True)]
+        model.learn(50, callback=callbacks, log_interval=2)
+        return model, steps
+
+    whole, _ = script()
+    logged = scalars_of_run(tmp_path / "tb")
+    capsys.readouterr()
+    again, steps = script()
+    said = capsys.readouterr().out
+    assert f"{tmp_path} is finished: all" in said
+    assert "nothing is trained" in said
+    assert_equal(weights(whole), weights(again))
+    assert again.num_timesteps == whole.num_timesteps
+    assert again.replay_buffer.size() == whole.replay_buffer.size()
+    assert steps.locals.get("actions") is None, "no step was made"
+    assert scalars_of_run(tmp_path / "tb") == logged
+
+
+def test_a_training_that_a_callback_stopped_has_no_snapshot_of_its_end(tmp_path):
+    """Its last transition was not stored, and what is left of it can be resumed."""
+
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.num_timesteps < 33
+
+    vector_td3().learn(50, callback=[Stop(), SnapshotCallback(20, tmp_path)])
+    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [0, 20]
+
+
+def test_a_callback_list_can_be_used_again_after_a_training_that_was_left(tmp_path):
+    kill = Kill(30)
+    callbacks = CallbackList([kill, SnapshotCallback(20, tmp_path)])
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=callbacks)
+    kill.at = 1_000
+    callbacks.callbacks[1].resume = True
+    vector_td3().learn(50, callback=callbacks)
+    assert "on_training_end" not in vars(callbacks)
+    assert SnapshotStore(tmp_path / "snapshots").newest().step == 50
+
+
+def test_a_snapshot_says_which_versions_made_it_and_a_resumed_run_which_have_changed(tmp_path, monkeypatch, capsys):
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=[Kill(45), SnapshotCallback(20, tmp_path)])
+    versions = SnapshotStore(tmp_path / "snapshots").newest().versions
+    assert versions["torch"] == th.__version__.split("+")[0] or versions["torch"] == th.__version__
+    assert {"numpy", "stable-baselines3", "gymnasium"} <= versions.keys()
+    monkeypatch.setattr(snapshot_module, "package_versions", lambda: {**versions, "torch": "0.1"})
+    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path, resume=True))
+    said = capsys.readouterr().out
+    assert f"packages have changed since (torch {versions['torch']} -> 0.1)" in said
+
+
 def test_what_is_resumed_is_not_put_aside_again(tmp_path):
-    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=[Kill(43), SnapshotCallback(20, tmp_path)])
     folder = tmp_path / "snapshots" / "step_000000040"
     before = folder.stat().st_ino
     with pytest.raises(Killed):
@@ -205,7 +265,8 @@ def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
 
 
 def test_the_newest_good_one_is_taken_where_the_last_is_damaged(tmp_path, capsys):
-    vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    with pytest.raises(Killed):
+        vector_td3().learn(50, callback=[Kill(45), SnapshotCallback(20, tmp_path)])
     model_path = tmp_path / "snapshots" / "step_000000040" / "model.zip"
     model_path.write_bytes(model_path.read_bytes()[:-100])
     resumed = vector_td3()
@@ -242,7 +303,7 @@ def test_a_full_disk_stops_no_training_and_costs_no_snapshot(tmp_path, monkeypat
     assert "No space left on device" in lines[0]
     assert "the last good snapshot is step 20" in lines[0]
     assert "training goes on" in lines[0]
-    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [60, 80]
+    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [80, 90]
     resumed = vector_td3()
     resumed.learn(90, callback=SnapshotCallback(20, tmp_path, resume=True, verbose=0))
     assert_equal(weights(model), weights(resumed))
@@ -297,15 +358,15 @@ def test_another_length_is_refused(tmp_path):
 
 def test_snapshots_of_another_run_are_neither_mixed_with_nor_replaced(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
-    with pytest.raises(ValueError, match=r"snapshots of another run, up to step 40.*resume=True"):
+    with pytest.raises(ValueError, match=r"snapshots of another run, up to step 50.*resume=True"):
         vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
 
 
 def test_a_foreign_snapshot_is_refused(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path, keep=1))
-    record = tmp_path / "snapshots" / "step_000000040" / "snapshot.json"
+    record = tmp_path / "snapshots" / "step_000000050" / "snapshot.json"
     record.write_text(json.dumps({"format": "something else"}))
-    with pytest.raises(SnapshotError, match=r"no snapshot is good: step_000000040: snapshot\.json"):
+    with pytest.raises(SnapshotError, match=r"no snapshot is good: step_000000050: snapshot\.json"):
         _learn_again(tmp_path, vector_td3())
 
 

@@ -18,7 +18,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report import command, event_file
 from sb3_visual_td3.report.watch import watch
-from sb3_visual_td3.runs.manifest import RunManifest
+from sb3_visual_td3.runs.manifest import RunEnd, RunManifest
 
 from .growing_runs import append, event, hear_ctrl_c, points_of, scalars
 from .synthetic_runs import Values, healthy, leaking, with_nan, write_events
@@ -192,6 +192,51 @@ def test_new_files_and_new_runs_appear_and_the_worst_verdict_is_the_exit_code(
     assert names == ["runs", "runs/b"]
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [(r["verdict"], len(r["run"]["files"])) for r in content["runs"]] == [("GO", 2), ("NO-GO", 1)]
+
+
+@pytest.mark.parametrize("end", ["crashed", "interrupted"])
+def test_a_run_that_crashed_is_watched_further_until_it_was_resumed_to_its_end(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: RunEnd
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    reported: list[list[str]] = []
+
+    def says(**how: str | None) -> None:
+        RunManifest("visual_td3", "LiteDriving-v0", event_dir=".", **how).write(tmp_path / "run" / "run.json")
+
+    def look_up() -> None:
+        reported.append(json.loads((tmp_path / "out" / "report.json").read_text())["run"]["notes"])
+
+    ended, resumed = "2026-01-01T00:00:00+00:00", "2026-01-01T01:00:00+00:00"
+    watched(
+        tmp_path / "run",
+        happens=[
+            lambda: says(end=end, ended=ended, end_reason="EOFError: by its worker"),
+            look_up,
+            says,
+            lambda: says(end="finished", ended=resumed, finished=resumed),
+            lambda: None,
+            lambda: pytest.fail("it did not end by itself"),
+        ],
+    )
+    said = [line[10:] for line in capsys.readouterr().out.splitlines() if line[2:3] == ":"]
+    assert (
+        f"run: {end} at {ended}: EOFError: by its worker. It can be resumed, so it is watched further; Ctrl-C ends"
+        in said
+    )
+    assert "run: the run goes on again" in said
+    assert f"run: finished at {resumed}" in said
+    assert any(f"{end} at {ended}: EOFError" in note for note in reported[0])
+
+
+def test_a_run_that_a_callback_stopped_is_over(
+    watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    stopped = RunManifest("visual_td3", "LiteDriving-v0", event_dir=".", end="stopped", end_reason="by a callback")
+    stopped.write(tmp_path / "run" / "run.json")
+    watched(tmp_path / "run", happens=[lambda: None, lambda: pytest.fail("it did not end by itself")])
+    assert "run: stopped: by a callback" in capsys.readouterr().out
 
 
 def test_it_ends_by_itself_when_every_run_has_finished(

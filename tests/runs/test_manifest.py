@@ -82,6 +82,9 @@ RIGHT = {
     "command": [[], ["a"]],
     "started": [None, "text", ""],
     "finished": [None, "text", ""],
+    "end": [None],
+    "ended": [None, "text", ""],
+    "end_reason": [None, "text", ""],
     "event_dir": [None, "text", ""],
     "format_version": [1],
 }
@@ -108,4 +111,30 @@ def test_a_manifest_that_is_nested_deeply_is_refused(tmp_path: Path, value: str)
     path = tmp_path / "run.json"
     path.write_text('{"format_version": 1, "algo": "a", "env_id": "b", "hyperparams": {"x": ' + value + "}}")
     with pytest.raises(ValueError, match=r"run\.json: .*nested"):
+        RunManifest.read(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({}, None),
+        ({"finished": "2026"}, "finished at 2026"),
+        ({"end": "finished", "finished": "2026", "ended": "2026"}, "finished at 2026"),
+        ({"end": "crashed", "ended": "2026", "end_reason": "EOFError"}, "crashed at 2026: EOFError"),
+        ({"end": "interrupted"}, "interrupted"),
+    ],
+    ids=["going on", "of an earlier version", "finished", "crashed", "interrupted"],
+)
+def test_how_a_run_ended_is_told_in_words(tmp_path, how, words):
+    RunManifest("visual_td3", "LiteDriving-v0", **how).write(tmp_path / "run.json")
+    assert RunManifest.read(tmp_path / "run.json").how_it_ended == words
+
+
+def test_an_unknown_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="end is 'exploded'; expected one of finished, interrupted, crashed, stopped"):
+        RunManifest("visual_td3", "LiteDriving-v0", end="exploded")
+    RunManifest("visual_td3", "LiteDriving-v0", end="crashed").write(tmp_path / "run.json")
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace("crashed", "exploded"))
+    with pytest.raises(ValueError, match="end is 'exploded'"):
         RunManifest.read(path)

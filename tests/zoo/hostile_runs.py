@@ -62,7 +62,7 @@ RUN = {
         "callback": [
             "sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback",
             {"sb3_visual_td3.callbacks.gradient_norm.GradientNormCallback": {"log_freq": 5, "sample_freq": 1}},
-            {"sb3_visual_td3.callbacks.snapshot.SnapshotCallback": {"save_freq": 10}},
+            {"sb3_visual_td3.callbacks.snapshot.SnapshotCallback": {"save_freq": 10, "keep": 3}},
         ],
     }
 }
@@ -77,6 +77,7 @@ def killed_run(folder, *extra):
     assert main([*arguments, *extra]) == 0
     run_dir = folder / "logs" / "visual_td3" / "LiteDriving-v0_1"
     (run_dir / "LiteDriving-v0.zip").unlink()
+    shutil.rmtree(run_dir / "snapshots" / "step_000000030")
     manifest = (run_dir / "run.json").read_text()
     (run_dir / "run.json").write_text("\n".join(line for line in manifest.splitlines() if '"finished"' not in line))
     assert sorted(os.listdir(run_dir / "snapshots")) == ["lock", "step_000000010", "step_000000020"], "snapshots"
