@@ -13,7 +13,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ import gymnasium as gym
 from sb3_visual_td3.zoo.mistakes import UsageError
 
 FLAG = "--gym-packages"
+_PLACES = {"town", "maps"}
+"""Arguments of driving environments that say where to drive."""
 _CLOSE = 0.7
 """How much of a name must agree before it is proposed, from 0 to 1."""
 
@@ -96,6 +98,24 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     if not packages:
         text += f"{'' if close else '.'} The module of an environment of your own is named by {FLAG} MODULE"
     raise UsageError(text)
+
+
+def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Put together the arguments of an environment; what a later layer says replaces what earlier ones say.
+
+    CarlaDriving-v0 takes ``town`` or ``maps``, which say the same thing and exclude each other: one of a later layer
+    replaces the other one too.
+
+    :param layers: such as those of the hyperparameter file, then those of the command line; None for none
+    :return: the arguments
+    """
+    together: dict[str, Any] = {}
+    for layer in layers:
+        given = dict(layer or {})
+        if given.keys() & _PLACES and not given.keys() >= _PLACES:
+            together = {name: value for name, value in together.items() if name not in _PLACES}
+        together |= given
+    return together
 
 
 def _bare(env_id: str) -> str:

@@ -12,7 +12,7 @@ import gymnasium as gym
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
-from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, import_packages
+from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, env_kwargs_of, import_packages
 from sb3_visual_td3.zoo.mistakes import complain, mistakes
 from sb3_visual_td3.zoo.plugin import ALGO, register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
@@ -86,7 +86,7 @@ def _maps(saved: SavedRun, asked: list[str]) -> list[str]:
     found: list[str] = []
     for each in asked:
         try:
-            env = gym.make(saved.env_id, **{**saved.env_kwargs(), "maps": each})
+            env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))
         except TypeError as error:
             if "'maps'" not in str(error):
                 raise
@@ -116,7 +116,7 @@ def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for name in maps:
             n_envs = min(settings.n_envs or _n_envs(saved), settings.n_episodes)
-            env = saved.make_envs(n_envs, settings.seeds[0], {**saved.env_kwargs(), "maps": [name]})
+            env = saved.make_envs(n_envs, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), {"maps": [name]}))
             for seed in settings.seeds:
                 drivers: tuple[Driver, ...] = (
                     lambda observations: model.predict(observations, deterministic=not settings.stochastic)[0],

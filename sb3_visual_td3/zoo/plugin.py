@@ -45,6 +45,7 @@ from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.beginning import BeginningCallback
 from sb3_visual_td3.zoo.block_keys import check_counts, check_keys, check_numbers
 from sb3_visual_td3.zoo.continuation import Continued, Learner, beside
+from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
 from sb3_visual_td3.zoo.flag_values import store_pairs
 from sb3_visual_td3.zoo.known_classes import with_classes
@@ -271,7 +272,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             callback.best_model_save_path = callback.best_model_save_path or self.save_path
             callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
             given, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
-            kwargs = given if own is None else {**self.env_kwargs, **own, **given}
+            kwargs = given if own is None else env_kwargs_of(self.env_kwargs, own, given)
             callback.configure(
                 None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1),
                 None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes,

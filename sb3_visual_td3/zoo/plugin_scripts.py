@@ -29,7 +29,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.environments import FLAG, check_environment, packages_in
+from sb3_visual_td3.zoo.environments import FLAG, check_environment, env_kwargs_of, packages_in
 from sb3_visual_td3.zoo.mistakes import UsageError
 
 _OF_A_FILM = {".mp4", ".gif", ".txt"}
@@ -71,7 +71,7 @@ def watching(algo: str) -> Iterator[None]:
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
         """Make the environment as it was in training, what the command line says on top."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
-        kwargs["env_kwargs"] = {**(hyperparams.pop("env_kwargs", None) or {}), **(kwargs.get("env_kwargs") or {})}
+        kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
 
     known = algorithms_to_watch(algo)

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.literals import PlainLoader
+from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
 
@@ -35,7 +36,7 @@ class SavedRun(NamedTuple):
     def env_kwargs(self) -> dict[str, Any]:
         """:return: what the training environments were made with: of the file, then of the command line"""
         saved = self._saved_args().get("env_kwargs") or {}
-        return {**(self._hyperparams().get("env_kwargs") or {}), **saved}
+        return env_kwargs_of(self._hyperparams().get("env_kwargs"), saved)
 
     def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
         """Make environments as rl-zoo's ``enjoy`` does: wrapped as in training, rewards as they are.

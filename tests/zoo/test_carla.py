@@ -46,3 +46,13 @@ def test_no_server_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd):
     assert "nothing listens on 127.0.0.1:2999" in line
     assert "visual-td3 carla-emulator --port 2999" in line
     assert not list(tmp_path.glob("logs/*/*_1"))
+
+
+def test_the_documented_command_trains_in_one_town_and_is_evaluated_in_another(emulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--env-kwargs", f"port:{emulator.port}", "town:train_0", "--eval-env-kwargs", "town:'held_out_0'"]
+    flags += ["--eval-freq", "30", "--eval-episodes", "1", "--verbose", "0"]
+    assert main(["train", "--env", "CarlaDriving-v0", "-n", "40", *flags, *SMALL]) == 0
+    run_dir = tmp_path / "logs" / "visual_td3" / "CarlaDriving-v0_1"
+    assert np.load(run_dir / "evaluations.npz")["timesteps"].tolist() == [30, 40]
+    assert main(["evaluate", str(run_dir), "-n", "1", "--maps", "held_out_0"]) == 0
