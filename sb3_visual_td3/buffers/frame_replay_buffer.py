@@ -23,10 +23,14 @@ from sb3_visual_td3.buffers.observation_store import (
     ObservationStore,
     ObservationView,
     Place,
+    step_actions,
+    step_parts,
+    step_rows,
 )
 from sb3_visual_td3.buffers.pair_store import PairStore
 from sb3_visual_td3.buffers.stack_store import StackStore
 from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.numbers import real_number, whole_number
 from sb3_visual_td3.common.pictures import parts_of
 from sb3_visual_td3.common.same_settings import require_same_settings
 
@@ -95,14 +99,15 @@ class FrameReplayBuffer(ReplayBuffer):
         n_steps: int = 1,
         gamma: float = 0.99,
     ) -> None:
+        n_envs = whole_number("n_envs", n_envs, 1)
+        buffer_size = whole_number("buffer_size", buffer_size)
         if buffer_size < n_envs:
             raise ValueError(
                 f"buffer_size={buffer_size} for n_envs={n_envs}: expected room for a transition of each environment"
             )
-        if n_steps < 1:
-            raise ValueError(f"n_steps={n_steps}: expected 1 (no sum) or more rewards to sum")
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma={gamma}: expected a discount from 0 to 1")
+        n_steps = whole_number("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
+        gamma = real_number("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
+        frame_stack = whole_number("frame_stack", frame_stack, 1, "1 (not known, or none) or more frames")
         frame_stacks = frame_stacks_of(observation_space, frame_stack)
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)  # no arrays of SB3's
         self.buffer_size = buffer_size // n_envs
@@ -189,27 +194,36 @@ class FrameReplayBuffer(ReplayBuffer):
         :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, whether the episode ended or was truncated
         :param infos: of each environment
+        :raises ValueError: if an array has another shape, or ``infos`` another length; then nothing is stored
         :raises MemoryError: if it is the first one and the machine cannot hold the whole buffer
         """
+        kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
+        parts = step_parts(kinds, obs, next_obs, self._is_dict)
+        actions = step_actions(action, self.action_space, (self.n_envs, self.action_dim), self.actions.dtype)
+        rewards, dones = (
+            step_rows(name, values, (self.n_envs, 1), np.dtype(np.float32))[:, 0]
+            for name, values in (("reward", reward), ("done", done))
+        )
+        if len(infos) != self.n_envs:
+            raise ValueError(f"{len(infos)} infos: expected {self.n_envs}, one for each environment")
         if not self._is_allocated:
             self._allocate()
         row = self.pos
         previous = (row - 1) % self.buffer_size if self.full or row else None
-        self.actions[row] = action.reshape((self.n_envs, self.action_dim))
-        self.rewards[row] = reward
-        self.dones[row] = done
+        self.actions[row] = actions
+        self.rewards[row] = rewards
+        self.dones[row] = dones
         if self.handle_timeout_termination:
             self.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
-        self._add_observations(Place(row, previous, replaces=self.full), obs, next_obs)
+        self._add_observations(Place(row, previous, replaces=self.full), parts)
         self.pos = (row + 1) % self.buffer_size
         self.full = self.full or self.pos == 0
 
-    def _add_observations(self, place: Place, obs: Observations, next_obs: Observations) -> None:
+    def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
         """Write the parts; a segment goes on where all of them do."""
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():
-            before, after = (part[key] if isinstance(part, Mapping) else part for part in (obs, next_obs))
-            continuity = store.write(place, before, after)
+            continuity = store.write(place, *parts[key])
             continues &= continuity.continues
             shifts &= continuity.shifts
         if place.previous is not None:

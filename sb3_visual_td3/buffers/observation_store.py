@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_visual_td3.buffers.frame_index import Flags
@@ -61,7 +62,10 @@ class ObservationStore(Protocol):
         """Forget everything; the room stays."""
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
-        """Store a step of all environments, both arrays ``(n_envs, *observation)``."""
+        """Store a step of all environments, both arrays ``(n_envs, *observation)``.
+
+        :raises ValueError: if an array has another shape, or holds what the store's dtype cannot
+        """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
         """Copy observations out, by an index such as numpy's into ``(size, n_envs)``."""
@@ -71,6 +75,90 @@ class ObservationStore(Protocol):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take up such a state, array by array; there is room, and it is empty."""
+
+
+def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return what a step of all environments brings as an array of the shape and dtype that is stored.
+
+    Stable-Baselines3's buffers write into their arrays by broadcasting, and by ``reshape``, which takes any shape of
+    as many numbers: an image with its channels last would be stored scrambled.
+
+    :param name: what the values are, for the error
+    :param values: ``shape``; without its first axis where that is 1 (one environment); without its last where that is
+        1 (one number for each environment)
+    :param shape: ``(n_envs, *part)``
+    :param dtype: of what is stored
+    :return: the values, copied only where they have another dtype
+    :raises ValueError: if the shape is another one, or integers are stored and the values are no such integers
+    """
+    array = np.asarray(values)
+    accepted = {shape}
+    if shape[0] == 1:
+        accepted.add(shape[1:])
+    if len(shape) == 2 and shape[1] == 1:
+        accepted.add(shape[:1])
+        accepted.add(() if shape[0] == 1 else shape)
+    if array.shape not in accepted:
+        hint = ""
+        if len(shape) >= 4 and sorted(array.shape[-3:]) == sorted(shape[-3:]):
+            hint = ": the axes of the images are in another order. Wrap the environment in VecTransposeImage"
+        raise ValueError(f"{name} is {array.shape}: expected {shape}{hint}")
+    if array.dtype == dtype:
+        return array.reshape(shape)
+    with np.errstate(invalid="ignore"):  # NaN becomes some integer, which the comparison below finds
+        stored = array.astype(dtype)
+    if dtype.kind in "biu" and not np.array_equal(stored, array):
+        raise ValueError(
+            f"{name} is {array.dtype} and holds numbers that {dtype}, which is stored, does not have: expected the "
+            "values of the space, such as whole numbers from 0 to 255 for images"
+        )
+    return stored.reshape(shape)
+
+
+def step_parts(
+    kinds: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    obs: NDArray[Any] | Mapping[str, NDArray[Any]],
+    next_obs: NDArray[Any] | Mapping[str, NDArray[Any]],
+    is_dict: bool,
+) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return each part of the observations before and after a step, in the shape and dtype that is stored.
+
+    :param kinds: by key, the shape ``(n_envs, *part)`` and the dtype; what is no dict is the only part
+    :param obs: an array, or a dict of arrays
+    :param next_obs: the same after the step
+    :param is_dict: whether the observations are dicts
+    :return: by key, both arrays
+    :raises ValueError: if a part is missing, or is not as :func:`step_rows` expects it
+    """
+    parts: dict[str, list[NDArray[Any]]] = {key: [] for key in kinds}
+    for name, given in (("obs", obs), ("next_obs", next_obs)):
+        keys = sorted(given) if isinstance(given, Mapping) else None
+        if (keys is not None) != is_dict or (keys is not None and parts.keys() - set(keys)):
+            found = f"an array {np.asarray(given).shape}" if keys is None else f"a dict of {', '.join(map(str, keys))}"
+            expected = f"a dict of {', '.join(parts)}" if is_dict else "one array"
+            raise ValueError(f"{name} is {found}: expected {expected}")
+        for key, (shape, dtype) in kinds.items():
+            part, label = (given[key], f"{name}[{key!r}]") if isinstance(given, Mapping) else (given, name)
+            parts[key].append(step_rows(label, part, shape, dtype))
+    return {key: (before, after) for key, (before, after) in parts.items()}
+
+
+def step_actions(
+    action: NDArray[Any], space: spaces.Space[Any], shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return actions as they are stored, ``(n_envs, action_dim)``: those of a Box of more axes come with all of them.
+
+    :param action: ``(n_envs, action_dim)`` or ``(n_envs, *space.shape)``
+    :param space: of the actions
+    :param shape: ``(n_envs, action_dim)``
+    :param dtype: of what is stored
+    :return: the actions in that shape and dtype
+    :raises ValueError: if the shape is another one
+    """
+    array, whole = np.asarray(action), (shape[0], *(space.shape or ()))
+    if array.shape == whole or (shape[0] == 1 and array.shape == whole[1:]):
+        array = array.reshape(shape)
+    return step_rows("action", array, shape, dtype)
 
 
 class ObservationView:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import get_obs_shape
 
-from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place
+from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place, step_rows
 from sb3_visual_td3.common.arrays import fill
 
 
@@ -50,7 +50,8 @@ class PairStore:
         :return: whether it continues the step before; it always shifts, there being no stack
         """
         n_envs = self.shape[1]
-        before, after = (np.asarray(part).reshape(self.shape[1:]).astype(self.dtype) for part in (obs, next_obs))
+        before = step_rows("obs", obs, self.shape[1:], self.dtype)
+        after = step_rows("next_obs", next_obs, self.shape[1:], self.dtype)
         continues = np.zeros(n_envs, bool)
         if place.previous is not None:
             known = self._pairs[AFTER, place.previous]

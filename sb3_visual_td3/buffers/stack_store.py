@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.buffers.frame_index import ids_let_go
 from sb3_visual_td3.buffers.frame_store import BLACK, Frames, FrameStore
-from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place
+from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE, Continuity, Moment, Place, step_rows
 from sb3_visual_td3.common.arrays import fill
 
 
@@ -68,7 +68,8 @@ class StackStore:
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
-        before, after = (np.asarray(part, np.uint8).reshape(shape) for part in (obs, next_obs))
+        before = step_rows("obs", obs, self.shape[1:], self.dtype).reshape(shape)
+        after = step_rows("next_obs", next_obs, self.shape[1:], self.dtype).reshape(shape)
         continuity = Continuity(np.zeros(n_envs, bool), np.zeros(n_envs, bool))
         replaced = self.ids[place.row].copy()
         known = None if place.previous is None else self.ids[place.previous, :, AFTER].tolist()
