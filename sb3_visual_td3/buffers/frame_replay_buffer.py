@@ -341,9 +341,13 @@ class FrameReplayBuffer(ReplayBuffer):
         n_taken = windows.is_within.sum(axis=1, keepdims=True).astype(np.float32)
         return windows.last_rows, returns, self.gamma**n_taken
 
+    def taken(self, moment: Moment, index: Any) -> Any:
+        """:return: a copy of the observations at an index into ``(size, n_envs)``: an array, or one for each key"""
+        return self._by_key(lambda store: store.take(moment, index))
+
     def _tensors(self, moment: Moment, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None) -> Any:
         """:return: observations on the device: a tensor, or one for each key"""
-        found = self._by_key(lambda store: store.take(moment, (rows, envs)))
+        found = self.taken(moment, (rows, envs))
         if env is not None and env.norm_obs:  # otherwise VecNormalize would return a copy
             found = self._normalize_obs(found, env)
         if isinstance(found, dict):

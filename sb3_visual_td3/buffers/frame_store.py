@@ -110,6 +110,8 @@ class FrameStore:
         """
         flat = numbers.reshape(-1)
         found = np.empty((flat.size, *self.frame_shape), np.uint8)
+        if flat.size == 0:  # nothing may be allocated yet
+            return found.reshape(*numbers.shape, *self.frame_shape)
         # "clip" writes into `found` directly; "raise" would copy it once more. What lies beyond is written below.
         np.take(self._blocks[0], flat, axis=0, out=found, mode="clip")
         if len(self._blocks) > 1:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
 INVALID = "invalid_transition"
@@ -37,8 +38,8 @@ def add_valid(
     """Store one transition of each environment, but none that is marked as invalid.
 
     A buffer takes a step of all environments at once. Where some steps are valid, an invalid one's place is taken by a
-    copy of a valid one, which is a transition like any other; where none is, nothing is stored. In both cases no
-    n-step window runs on from the transition before.
+    copy of a valid one, which is a transition like any other; where none is, nothing is stored. In both cases the
+    episode of that environment ends with the transition before: see :func:`end_segments`.
 
     The other parameters are those of a replay buffer's ``add``.
 
@@ -50,7 +51,7 @@ def add_valid(
     if not invalid:
         add(obs, next_obs, action, reward, done, infos)
         return
-    _end_windows(buffer, invalid)
+    end_segments(buffer, invalid)
     valid = [index for index in range(len(infos)) if index not in invalid]
     if not valid:
         return
@@ -58,30 +59,46 @@ def add_valid(
     rows[invalid] = valid[0]
     row, kept = buffer.pos, [infos[index] for index in rows]
     add(_picked(obs, rows), _picked(next_obs, rows), action[rows], _picked(reward, rows), _picked(done, rows), kept)
-    _end_windows(buffer, invalid, row)
+    end_segments(buffer, invalid, row)
 
 
 def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
     return {key: value[rows] for key, value in part.items()} if isinstance(part, Mapping) else part[rows]
 
 
-def _end_windows(buffer: ReplayBuffer, envs: Sequence[int], row: int | None = None) -> None:
-    """Have no n-step window of these environments run on from a row; from the newest one, where none is told."""
+def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: int | None = None) -> None:
+    """Have nothing that is stored from now on continue what a replay buffer holds.
+
+    No n-step window runs on from there, and an episode that HerReplayBuffer draws goals from ends there. A last
+    transition whose episode was not over bootstraps from its own next observation.
+
+    :param buffer: any replay buffer; one of the user's own is asked for ``end_segment()``, if it has that
+    :param envs: the environments that are concerned; None for all
+    :param row: the row after which nothing continues; None for the newest
+    """
+    if not buffer.size():
+        return
     if row is None:
-        if not buffer.size():
-            return
         row = (buffer.pos - 1) % buffer.buffer_size
+    envs = range(buffer.n_envs) if envs is None else envs
     ends = getattr(buffer, "segment_ends", None)
     if ends is not None:
         ends[row, envs] = True
-        return
-    if (
-        buffer.optimize_memory_usage
-    ):  # its next observation is overwritten by whatever is added next: bootstrap from none
+    elif isinstance(buffer, HerReplayBuffer):
+        for env in envs:
+            if buffer._current_ep_start[env] != buffer.pos:
+                buffer._compute_episode_length(env)
+    elif hasattr(buffer, "end_segment"):
+        buffer.end_segment()
+    elif buffer.optimize_memory_usage:
+        # Its next observation is overwritten by whatever is added next, so it must not bootstrap from that.
         buffer.dones[row, envs] = True
-        return
-    # Stable-Baselines3's windows end at a timeout, whose transition bootstraps as one in the midst of an episode does.
-    buffer.timeouts[row, envs] = np.where(buffer.dones[row, envs], buffer.timeouts[row, envs], True)
+    elif buffer.handle_timeout_termination:
+        # NStepReplayBuffer's windows end at a time-out, whose transition bootstraps as one in mid-episode does.
+        buffer.timeouts[row, envs] = np.where(buffer.dones[row, envs], buffer.timeouts[row, envs], True)
+    elif isinstance(buffer, NStepReplayBuffer):
+        # It takes every end for a terminal one then, and never clears a time-out that it did not write.
+        buffer.dones[row, envs] = True
 
 
 class _KeepsOutInvalid(ReplayBuffer):

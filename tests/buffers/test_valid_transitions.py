@@ -1,7 +1,9 @@
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -175,3 +177,62 @@ def test_the_n_step_dict_buffer_keeps_them_out_too():
             parts, parts, np.zeros((1, 2)), np.array([reward]), np.zeros(1, bool), [{"invalid_transition": is_invalid}]
         )
     assert buffer._get_samples(np.array([0])).rewards.item() == 1.0
+
+
+GOALS = spaces.Dict({key: spaces.Box(-1e4, 1e4, (1,)) for key in ("observation", "achieved_goal", "desired_goal")})
+
+
+class GoalEnv(gym.Env):
+    observation_space = GOALS
+    action_space = ACTIONS
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        return -np.abs(achieved_goal - desired_goal)[:, 0]
+
+
+def her_buffer(n_envs, strategy="future"):
+    venv = DummyVecEnv([GoalEnv] * n_envs)
+    return HerReplayBuffer(60 * n_envs, GOALS, ACTIONS, venv, "cpu", n_envs, goal_selection_strategy=strategy)
+
+
+def add_goals(buffer, numbers, infos, done=False):
+    """A step of each environment that achieves the number given; of which environment and episode it tells."""
+    n_envs, goal = len(infos), np.array(numbers, np.float32)[:, None]
+    before = {"observation": goal, "achieved_goal": goal, "desired_goal": goal // 100 * 100}
+    after = {**before, "achieved_goal": goal + 1}
+    infos = [{"invalid_transition": True, "TimeLimit.truncated": True} if invalid else {} for invalid in infos]
+    dones = np.array([done or bool(info) for info in infos])
+    ValidTransitions(buffer).add(before, after, np.zeros((n_envs, 2)), np.zeros(n_envs), dones, infos)
+
+
+@pytest.mark.parametrize("strategy", ["future", "final", "episode"])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_an_episode_whose_last_step_is_invalid_keeps_its_goals_to_itself(strategy, n_envs):
+    """Episode k of environment e achieves 1000 e + 100 k and what follows: every goal must be of that hundred."""
+    buffer = her_buffer(n_envs, strategy)
+    for episode in range(8):
+        for step in range(4):
+            numbers = [1000 * env + 100 * episode + step for env in range(n_envs)]
+            fails = [step == 3 and (episode + env) % 2 == 0 for env in range(n_envs)]
+            add_goals(buffer, numbers, fails, done=step == 3)
+    sample = buffer.sample(400)
+    origin = sample.observations["observation"] // 100
+    goals = sample.observations["desired_goal"] // 100
+    assert th.equal(origin, goals)
+    assert (buffer.ep_length[: buffer.size()] > 0).all()
+
+
+def test_an_invalid_first_step_ends_no_episode_of_her():
+    buffer = her_buffer(1)
+    for number, invalid, done in ((1, True, False), (2, False, False), (3, True, False), (100, False, True)):
+        add_goals(buffer, [number], [invalid], done)
+    assert buffer.ep_length[:2, 0].tolist() == [1, 1]
+    assert buffer.ep_start[:2, 0].tolist() == [0, 1]
+
+
+def test_a_window_ends_at_an_invalid_step_where_time_outs_are_not_told_apart():
+    buffer = NStepReplayBuffer(3, IMAGES, ACTIONS, n_steps=3, gamma=0.5, handle_timeout_termination=False)
+    valid = ValidTransitions(buffer)
+    for value, is_invalid in ((1, False), (2, True), (3, False), (4, False), (5, False), (6, False)):
+        add(valid, value, [is_invalid])
+    assert not buffer.timeouts.any()  # it never writes them, so none may stay from a row's earlier content
