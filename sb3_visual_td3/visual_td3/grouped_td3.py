@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3 import TD3
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
 from sb3_visual_td3.common.schedules import parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
 from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
 from sb3_visual_td3.visual_td3.presets import Resolved
+from sb3_visual_td3.visual_td3.stored_td3 import StoredTD3
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
-class GroupedTD3(TD3):
+class GroupedTD3(StoredTD3):
     """TD3 that steps its optimizers by named groups: a learning rate and clipping for each, observers for all.
 
     What calls :meth:`_optimize`, and sets up ``_parameter_groups`` and ``_target_range``, is the subclass.
@@ -28,6 +28,8 @@ class GroupedTD3(TD3):
     observers: list[UpdateObserver]
     lr_scale: float = 1.0
     """Factor on the learning rate of every group; it lasts, and is saved with the model."""
+    _is_stock_policy: bool = False
+    """Whether the policy class is of Stable-Baselines3's kind and trains as with its TD3."""
     _parameter_groups: ParameterGroups
     _target_range: TargetRange
     _losses: dict[str, list[th.Tensor]]
@@ -41,7 +43,9 @@ class GroupedTD3(TD3):
     @property
     def encoder_is_shared(self) -> bool | None:
         """Whether one encoder, which the critic trains, serves actor and critic; None where there is none."""
-        return self.policy.encoder_is_shared if "critic_cnn" in self.groups else None
+        if "critic_cnn" not in self.groups:
+            return None
+        return not self._is_stock_policy and self.policy.encoder_is_shared
 
     @property
     def groups(self) -> Groups:
@@ -95,6 +99,10 @@ class GroupedTD3(TD3):
         progress = self._current_progress_remaining
         self.logger.record("train/learning_rate", self.lr_schedule(progress) * self.lr_scale)
         assert isinstance(optimizers, list)
+        if self._is_stock_policy:
+            for optimizer in optimizers:
+                update_learning_rate(optimizer, self.lr_schedule(progress) * self.lr_scale)
+            return
         for network, optimizer in zip(NETWORKS, optimizers, strict=True):
             self._parameter_groups.set_learning_rates(network, optimizer, self.lr_schedule, progress, self.lr_scale)
 
@@ -113,7 +121,9 @@ class GroupedTD3(TD3):
         # Only this network's weights: the actor's loss would leave gradients in the critics too. Not the frozen ones,
         # which have no gradient to be asked for, and keep none: optimizers leave such weights alone.
         trained = [weight for weight in self._parameter_groups.weights(network) if weight.requires_grad]
-        if trained:
+        if self._is_stock_policy:
+            loss.backward()  # type: ignore[no-untyped-call]  # an optimizer of the user's own may hold any weights
+        elif trained:
             loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
         for observer in self.observers:
             observer.after_backward(update)

@@ -13,8 +13,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_visual_td3.buffers.valid_transitions import ValidTransitions
+from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
 from sb3_visual_td3.visual_td3.grouped_td3 import GroupedTD3
+from sb3_visual_td3.visual_td3.replay import check_fits
 
 SelfOverlappedTD3 = TypeVar("SelfOverlappedTD3", bound="OverlappedTD3")
 
@@ -148,6 +149,67 @@ class OverlappedTD3(GroupedTD3):
         """Note the transition, if it is valid; the simulator waits for the next action, not for the replay buffer."""
         target = ValidTransitions(replay_buffer) if self._pending is None else self._pending
         super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)  # type: ignore[arg-type]
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        """Do as Stable-Baselines3 does; where that begins with a reset, nothing stored before runs on into it."""
+        if self.replay_buffer is not None:
+            check_fits(self.replay_buffer, self)
+            if (reset_num_timesteps or self._last_obs is None) and not self._is_stock:
+                end_segments(self.replay_buffer)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
+        """Collect steps as Stable-Baselines3 does, and store the one at which a callback stops training, too.
+
+        Stable-Baselines3 leaves that step out: the end of an episode is lost, and the next ``learn()`` that does not
+        reset stores the observation before it with the observation after the step that follows, a transition that
+        never was. Under ``preset="td3"`` it is so here as well.
+
+        :param env: the environments
+        :param callback: the callback of ``learn()``
+        :param arguments: as in Stable-Baselines3, whose names they keep
+        :param keywords: the same
+        :return: what was collected
+        """
+        try:
+            rollout = super().collect_rollouts(env, callback, *arguments, **keywords)
+        except BaseException:
+            if not self._is_stock:
+                self._last_obs = None  # a step may have been made and not stored: the next learn() begins with a reset
+            raise
+        if not rollout.continue_training and not self._is_stock:
+            self._finish_step(callback.locals)
+        return rollout
+
+    def _finish_step(self, step: dict[str, Any]) -> None:
+        """Do what Stable-Baselines3's loop does after the callback; without numbers to learn from, cut instead.
+
+        :param step: the local variables of that loop, as the callback was shown them
+        """
+        shown = {"infos", "dones", "rewards", "new_obs", "buffer_actions", "replay_buffer"} <= step.keys()
+        parts = step["new_obs"] if shown else 0.0
+        numbers = [*(parts.values() if isinstance(parts, Mapping) else [parts]), step.get("rewards", 0.0)]
+        if not shown or not all(np.isfinite(each).all() for each in numbers):
+            self._last_obs = None
+            return
+        infos, dones = step["infos"], step["dones"]
+        self._update_info_buffer(infos, dones)
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], dones, infos
+        )
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self._on_step()
+        ended = np.flatnonzero(dones).tolist()
+        self._episode_num += len(ended)
+        if self.action_noise is not None and ended:
+            self.action_noise.reset(**({"indices": ended} if self.n_envs > 1 else {}))
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_pending", "_n_updates_owed"]

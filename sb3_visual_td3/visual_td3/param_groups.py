@@ -5,13 +5,13 @@ Groups are found by their place in the optimizer, encoder first: names do not su
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch as th
 from torch import nn
 
+from sb3_visual_td3.common.numbers import real_number
 from sb3_visual_td3.common.schedules import Schedule, ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.common.types import NETWORKS, Network
@@ -42,23 +42,58 @@ def named_groups(policy: VisualTD3Policy, network: Network) -> Groups:
         and ``{network}_mlp`` (the rest, trunks included), in this order
     """
     module: nn.Module = getattr(policy, network)
-    # Not module.features_extractor: a borrowed encoder is no submodule, and none of this network's weights.
-    encoder = module._modules.get("features_extractor")
-    cnn = [] if encoder is None else list(encoder.parameters())
-    in_cnn = {id(parameter) for parameter in cnn}
-    mlp = [parameter for parameter in module.parameters() if id(parameter) not in in_cnn]
-    groups = {f"{network}_cnn": cnn, f"{network}_mlp": mlp}
+    encoder = getattr(module, "features_extractor", None)
+    in_encoder = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
+    groups: Groups = {f"{network}_cnn": [], f"{network}_mlp": []}
+    for parameter in own_parameters(module):
+        groups[f"{network}_cnn" if id(parameter) in in_encoder else f"{network}_mlp"].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
+def own_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """:return: a network's weights without those of an encoder that it borrows, which belong to the critic"""
+    borrowed: set[int] = set()
+    if getattr(network, "borrows_encoder", False):
+        assert isinstance(network.features_extractor, nn.Module)
+        borrowed = {id(parameter) for parameter in network.features_extractor.parameters()}
+    return [parameter for parameter in network.parameters() if id(parameter) not in borrowed]
+
+
 def group_optimizers(policy: VisualTD3Policy) -> None:
-    """Give both optimizers one parameter group per named group. Adam's arithmetic does not change by it."""
+    """Give both optimizers one parameter group per named group. Adam's arithmetic does not change by it.
+
+    Optimizers that a policy class of the user's own has made are taken as well, and those grouped before again.
+
+    :param policy: with its networks and their optimizers
+    :raises ValueError: if an optimizer does not hold the network's weights, or has groups with settings of their own
+    """
     for network in NETWORKS:
         optimizer: th.optim.Optimizer = getattr(policy, network).optimizer
+        groups = list(named_groups(policy, network).values())
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        # What does not train may be left out; an encoder that the actor borrows may be held, and is let go of here.
+        whole, wanted = (
+            getattr(policy, network).parameters(),
+            {id(p) for group in groups for p in group if p.requires_grad},
+        )
+        if not wanted <= {id(p) for p in held} <= {id(p) for p in whole}:
+            raise ValueError(
+                f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected the "
+                f"{len(wanted)} of the {network}. To leave some as they are set requires_grad=False, or a rate of 0 "
+                f"({network}_lr, {network}_cnn_lr)"
+            )
+        settings = [
+            {key: group[key] for key in group if key not in ("params", "lr")} for group in optimizer.param_groups
+        ]
+        if any(each != settings[0] for each in settings):
+            raise ValueError(
+                f"{type(policy).__name__}: the {network}'s optimizer has parameter groups with settings of their own "
+                f"({settings}). Expected one for all: rates by group are {network}_lr and {network}_cnn_lr"
+            )
         base = optimizer.param_groups[0]
-        parameters = named_groups(policy, network).values()
-        optimizer.param_groups = [{**base, "params": group} for group in parameters]
-        optimizer.register_load_state_dict_pre_hook(regrouped)
+        optimizer.param_groups = [{**base, "params": group} for group in groups]
+        if regrouped not in optimizer._optimizer_load_state_dict_pre_hooks.values():
+            optimizer.register_load_state_dict_pre_hook(regrouped)
 
 
 def fuse(optimizer: th.optim.Optimizer) -> None:
@@ -93,6 +128,27 @@ def group_schedules(asked_for: Mapping[str, ScheduleLike | None], present: Itera
     return schedules
 
 
+def settled_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
+    """Return the norms to clip to as plain numbers.
+
+    :param max_grad_norm: None, one norm, or norms by name
+    :return: the same
+    :raises ValueError: if one is not a finite number above 0
+    """
+    if max_grad_norm is None:
+        return None
+    by_name = max_grad_norm if isinstance(max_grad_norm, Mapping) else dict.fromkeys(NETWORKS, max_grad_norm)
+    norms = {}
+    for name, norm in by_name.items():
+        try:
+            norms[name] = real_number(name, norm, above=0.0)
+        except ValueError as error:
+            raise ValueError(
+                f"max_grad_norm: {name} has {norm!r}, expected a finite number above 0 (leave it out: no clipping)"
+            ) from error
+    return norms if isinstance(max_grad_norm, Mapping) else norms[NETWORKS[0]]
+
+
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
@@ -101,19 +157,12 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
     :return: the units of ``"actor"`` and of ``"critic"``
     :raises ValueError: if a norm is not above 0, or a name is no network or group of this model
     """
-    asked_for: Mapping[str, float]
-    if max_grad_norm is None:
-        asked_for = {}
-    elif isinstance(max_grad_norm, Mapping):
-        asked_for = max_grad_norm
-    else:
-        asked_for = dict.fromkeys(NETWORKS, max_grad_norm)
+    settled = settled_norms(max_grad_norm)
+    asked_for: Mapping[str, float] = {}
+    if settled is not None:
+        asked_for = settled if isinstance(settled, Mapping) else dict.fromkeys(NETWORKS, settled)
     units: dict[Network, list[ClippedUnit]] = {network: [] for network in NETWORKS}
     for name, max_norm in asked_for.items():
-        if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < math.inf:
-            raise ValueError(
-                f"max_grad_norm: {name} has {max_norm!r}, expected a finite number above 0 (leave it out: no clipping)"
-            )
         named = [network for network in NETWORKS if name.partition("_")[0] == network]
         groups = tuple(group for group in present if named and name in (group, named[0]) and group.startswith(named[0]))
         if not groups:
@@ -123,7 +172,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
             )
         if any(set(groups) & set(unit.groups) for unit in units[named[0]]):
             raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
-        units[named[0]].append(ClippedUnit(groups, float(max_norm)))
+        units[named[0]].append(ClippedUnit(groups, max_norm))
     return units
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, T
 from torch import nn
 
 from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.numbers import whole_number
 from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
 from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import (
@@ -33,10 +33,13 @@ from sb3_visual_td3.visual_td3.encoders import (
     Trunk,
     features_extractor_for,
 )
-from sb3_visual_td3.visual_td3.param_groups import group_optimizers
+from sb3_visual_td3.visual_td3.param_groups import group_optimizers, own_parameters
 from sb3_visual_td3.visual_td3.pixels import encoded
 
 Encoder = Literal["separate", "shared"]
+_ENCODER = "features_extractor."
+_CRITIC_OF = {"actor": "critic", "actor_target": "critic_target"}
+"""Whose encoder each actor looks through where it is shared."""
 
 
 def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Prepared) -> th.Tensor:
@@ -63,8 +66,9 @@ class VisualActor(Actor):
 
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
     :param layer_norm: whether a LayerNorm follows each dense layer of the heads
-    :param borrows_encoder: whether the features extractor belongs to the critic: it is then none of this
-        module's parameters, and no gradient flows into it from here
+    :param borrows_encoder: whether the features extractor belongs to the critic. It is a submodule all the same, so
+        that the actor is whole when it is traced, exported or saved, but no gradient flows into it from here, and
+        :func:`~sb3_visual_td3.visual_td3.param_groups.own_parameters` leaves it out
 
     The other parameters are those of :class:`stable_baselines3.td3.policies.Actor`.
     """
@@ -92,10 +96,8 @@ class VisualActor(Actor):
             normalize_images,
         )
         self.borrows_encoder = borrows_encoder
-        if borrows_encoder:
-            # A plain attribute, not a submodule: out of parameters(), state_dict() and train().
-            del self.features_extractor
-            object.__setattr__(self, "features_extractor", features_extractor)
+        self.layer_norm = layer_norm
+        self.encoder_dim = features_dim
         if layer_norm:
             action_dim = get_action_dim(action_space)
             heads = create_mlp(
@@ -120,6 +122,16 @@ class VisualActor(Actor):
     def forward(self, obs: PyTorchObs) -> th.Tensor:
         """:return: ``(batch, action_dim)`` actions in [-1, 1]"""
         return self.act(self.encode(obs))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            features_dim=self.encoder_dim,  # Stable-Baselines3 has the width in front of the heads there
+            trunk_dim=self.features_dim if isinstance(self.trunk, Trunk) else None,
+            layer_norm=self.layer_norm,
+            borrows_encoder=self.borrows_encoder,
+        )
+        return data
 
 
 class VisualCritic(ContinuousCritic):
@@ -224,8 +236,8 @@ class VisualTD3Policy(TD3Policy):
     ) -> None:
         if encoder not in ("separate", "shared"):
             raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
-        if trunk_dim is not None and (not isinstance(trunk_dim, int) or trunk_dim < 1):
-            raise ValueError(f"trunk_dim={trunk_dim!r}: expected a whole number >= 1, or None for no trunk")
+        if trunk_dim is not None:
+            trunk_dim = whole_number("trunk_dim", trunk_dim, 1, "a whole number >= 1, or None for no trunk")
         if encoder_arch is not None:
             kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
             if isinstance(encoder_arch, str) and isinstance(observation_space, spaces.Dict):
@@ -290,12 +302,29 @@ class VisualTD3Policy(TD3Policy):
         self.actor_target.load_state_dict(self.actor.state_dict())
         for network in (self.actor, self.critic):
             network.optimizer = self.optimizer_class(
-                network.parameters(),
+                own_parameters(network),
                 lr=lr_schedule(1),  # type: ignore[call-arg]
                 **self.optimizer_kwargs,
             )
         self.actor_target.set_training_mode(False)
         self.critic_target.set_training_mode(False)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the weights as they have always been saved: those of a shared encoder once, as the critic's."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+        for key in list(state) if self.encoder_is_shared else ():
+            if key.startswith(tuple(f"{prefix}{actor}.{_ENCODER}" for actor in _CRITIC_OF)):
+                del state[key]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take weights from :meth:`state_dict`; the parameters and what is returned are those of ``nn.Module``."""
+        state = dict(state_dict)
+        for actor, critic in _CRITIC_OF.items() if self.encoder_is_shared else ():
+            for key in [key for key in state if key.startswith(f"{critic}.{_ENCODER}")]:
+                state[f"{actor}.{key.removeprefix(f'{critic}.')}"] = state[key]
+        return super().load_state_dict(state, strict, assign)
 
     def set_training_mode(self, mode: bool) -> None:
         """Put the networks into training or evaluation mode, unless they are in it.
@@ -408,19 +437,3 @@ def check_action_space(space: spaces.Space[Any]) -> None:
             f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
             "actions could not be scaled. Give the bounds that the environment really uses, such as -1 and 1"
         )
-
-
-def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:
-    """Refuse what the policy would not know; what a policy of the user's own takes is its own affair.
-
-    :param policy_class: the policy that is about to be built
-    :param keywords: the keys of its ``policy_kwargs``
-    :raises ValueError: if one of our policies has no such parameter
-    """
-    if policy_class not in OURS_FOR_STOCK.values():
-        return
-    parameters = [*inspect.signature(TD3Policy).parameters, *inspect.signature(VisualTD3Policy).parameters]
-    known = set(parameters) - {"observation_space", "action_space", "lr_schedule", "args", "kwargs"}
-    unknown = sorted(set(keywords) - known)
-    if unknown:
-        raise ValueError(f"policy_kwargs has no {', '.join(unknown)}: expected some of {', '.join(sorted(known))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -10,10 +9,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from gymnasium import spaces
 
+from sb3_visual_td3.common.numbers import is_truth_value, real_number, whole_number
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
-from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm
+from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, settled_norms
 from sb3_visual_td3.visual_td3.precision import Precision
 
 PresetName = Literal["visual", "td3"]
@@ -39,7 +39,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """:raises ValueError: if a value is out of its range"""
-        _expect(self.random_shift, "random_shift", "a whole number of pixels >= 0", _is_count(self.random_shift))
+        for name in ("random_shift", "pre_tanh_penalty", "target_q_clamp"):
+            _settled(name, getattr(self, name))
         for name, known in (
             ("actor_objective", ActorObjective),
             ("critic_loss", CriticLoss),
@@ -48,10 +49,6 @@ class Settings:
         ):
             value = getattr(self, name)
             _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
-        _expect(self.pre_tanh_penalty, "pre_tanh_penalty", "a finite number >= 0", _is_number(self.pre_tanh_penalty))
-        clamp = self.target_q_clamp
-        holds = isinstance(clamp, bool) or (_is_number(clamp) and clamp > 0)
-        _expect(clamp, "target_q_clamp", "True, False or a finite number above 0", holds)
         if self.noise_schedule is not None:
             parse_schedule(self.noise_schedule, "noise_schedule")
 
@@ -61,12 +58,22 @@ def _expect(value: object, name: str, expected: str, holds: bool) -> None:
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+def _settled(name: str, value: Any) -> Any:
+    """Return a setting as Python's own number, where it is one.
 
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and _is_number(value)
+    :raises ValueError: if it has to be a number of some range, and is not
+    """
+    if name == "random_shift":
+        return whole_number(name, value, 0, "a whole number of pixels >= 0")
+    if name == "pre_tanh_penalty":
+        return real_number(name, value, 0.0)
+    if name == "target_q_clamp":
+        if is_truth_value(value):
+            return bool(value)
+        return real_number(name, value, above=0.0, expected="True, False or a finite number above 0")
+    if name == "max_grad_norm":
+        return settled_norms(value)
+    return value
 
 
 ADAPTIVE_FACTOR = 0.3
@@ -103,7 +110,12 @@ class Resolved(NamedTuple):
     origin: str
 
 
-def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[str, Any]) -> dict[str, Resolved]:
+def resolve(
+    preset: PresetName | None,
+    default: PresetName,
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Resolved]:
     """Decide what is in force: an explicit argument wins, None means the preset's value.
 
     ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
@@ -111,6 +123,8 @@ def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[s
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: what None means
     :param arguments: by the names of :class:`Settings`; others are not looked at
+    :param given: where the policy's keywords among the arguments are those of a saved model, whose weights fit no
+        others: what the user had given of them. Presets add none then
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """
@@ -124,14 +138,22 @@ def resolve(preset: PresetName | None, default: PresetName, arguments: Mapping[s
         preset_value = getattr(chosen, name)
         # A preset's value that is also stock TD3's is credited to TD3.
         origin = "td3" if preset_value == getattr(PRESETS["td3"], name) else preset
-        resolved[name] = Resolved(preset_value, origin) if value is None else Resolved(value, "argument")
+        given_value = Resolved(None if value is None else _settled(name, value), "argument")
+        resolved[name] = Resolved(preset_value, origin) if value is None else given_value
     if resolved["grad_clip"].value == "adaptive" and arguments.get("max_grad_norm") is None:
         resolved["max_grad_norm"] = Resolved(ADAPTIVE_FACTOR, "grad_clip")  # a preset's norm is no ratio
-    given = arguments.get("policy_kwargs") or {}
-    for key in {**chosen.policy_kwargs, **given}:
-        own = key in given
-        value = given[key] if own else chosen.policy_kwargs[key]
-        resolved[f"policy_kwargs.{key}"] = Resolved(value, "argument" if own else preset)
+    in_force = arguments.get("policy_kwargs") or {}
+    if given is None:
+        given = dict(in_force)
+        if "trunk_dim" in chosen.policy_kwargs and "features_dim" in (given.get("features_extractor_kwargs") or {}):
+            # Stable-Baselines3's way to ask for a width, which NatureCNN's dense layer then has instead of a trunk.
+            given.setdefault("trunk_dim", None)
+        in_force = {**chosen.policy_kwargs, **given}
+    for key, value in in_force.items():
+        source = "argument" if key in given else "saved model"
+        if key not in given and key in chosen.policy_kwargs and chosen.policy_kwargs[key] == value:
+            source = preset
+        resolved[f"policy_kwargs.{key}"] = Resolved(value, source)
     return resolved
 
 

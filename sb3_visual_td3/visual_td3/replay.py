@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_spaces import holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
-from sb3_visual_td3.common.pictures import pictures_in
+from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.common.pictures import THE_ONLY_PART, parts_of, pictures_in
+from sb3_visual_td3.visual_td3.asked_for import frame_stack_before
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
 
 
@@ -33,7 +36,7 @@ def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[Non
         model.replay_buffer_class = default
         told = n_step_kwargs
     if model.replay_buffer_class is not None and issubclass(model.replay_buffer_class, FrameReplayBuffer):
-        told = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or 1}
+        told = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or frame_stack_before(model) or 1}
         # It is saved in any case; learn() would mark the last transition of an unfinished episode as done.
         model.optimize_memory_usage = False
         if buffer_size == 1:  # as rl-zoo loads a model to watch it, on however many environments
@@ -81,8 +84,64 @@ def _attribute(env: VecEnv) -> int | None:
         said = set(env.get_attr("frame_stack")) if env.has_attr("frame_stack") else set()
     except (NotImplementedError, TypeError):  # a user's VecEnv without these methods, or an unhashable attribute
         return None
-    depth = said.pop() if len(said) == 1 else None
-    return int(depth) if isinstance(depth, int | np.integer) and depth >= 1 else None
+    try:
+        return whole_number("frame_stack", said.pop(), 1) if len(said) == 1 else None
+    except ValueError:  # the attribute means something else there
+        return None
+
+
+def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
+    """Refuse a replay buffer of other observations, actions or another number of environments.
+
+    :param buffer: loaded, or set by the user
+    :param model: that is to fill it, and to learn from it
+    :raises ValueError: if it does not fit; the message has both shapes
+    """
+    if buffer.n_envs != model.n_envs:
+        raise ValueError(
+            f"the replay buffer is (buffer_size={buffer.buffer_size}, n_envs={buffer.n_envs}, ...): expected "
+            f"n_envs={model.n_envs}, as the model has. load_replay_buffer(..., any_n_envs=True) rearranges it"
+        )
+    found, expected = (_layout(space) for space in (buffer.observation_space, model.observation_space))
+    if found != expected:
+        raise ValueError(f"the replay buffer holds observations {_shown(found)}: expected {_shown(expected)}")
+    found, expected = _layout(buffer.action_space), _layout(model.action_space)
+    if found != expected:
+        raise ValueError(f"the replay buffer holds actions {_shown(found)}: expected {_shown(expected)}")
+
+
+def _layout(space: spaces.Space[Any]) -> dict[str, tuple[Any, str]]:
+    return {key: (get_obs_shape(part), str(part.dtype)) for key, part in parts_of(space).items()}
+
+
+def _shown(layout: dict[str, tuple[Any, str]]) -> str:
+    parts = [
+        f"{shape} {dtype}" if key == THE_ONLY_PART else f"{key}: {shape} {dtype}"
+        for key, (shape, dtype) in layout.items()
+    ]
+    return ", ".join(parts)
+
+
+def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolicyAlgorithm) -> ReplayBuffer:
+    """Have a loaded replay buffer do what the model's own does.
+
+    :param buffer: loaded; its transitions are single steps, whatever it summed before
+    :param reference: the model's, as it was set up; None where it has none any more
+    :param model: that is to learn from it
+    :return: the same buffer, with the n_steps and gamma in force
+    :raises ValueError: if it does not fit, or sums no rewards and the model needs sums
+    """
+    check_fits(buffer, model)
+    source = model.replay_buffer_kwargs if reference is None else vars(reference)
+    n_steps = source.get("n_steps", 1)
+    if hasattr(buffer, "n_steps"):
+        vars(buffer).update(n_steps=n_steps, gamma=source.get("gamma", model.gamma))
+    elif n_steps > 1:
+        raise ValueError(
+            f"the file holds a {type(buffer).__name__}, which sums no rewards: expected a replay buffer for "
+            f"n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer"
+        )
+    return buffer
 
 
 def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import polyak_update
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
+from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
-from sb3_visual_td3.visual_td3 import losses, policies
+from sb3_visual_td3.visual_td3 import losses, own_policies, policies
 from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
+from sb3_visual_td3.visual_td3.asked_for import policy_kwargs_asked_for, settle
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
 from sb3_visual_td3.visual_td3.camera_space import check_camera, check_normalizer
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
 from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
-from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, ParameterGroups, fuse
+from sb3_visual_td3.visual_td3.param_groups import (
+    GradClip,
+    MaxGradNorm,
+    ParameterGroups,
+    fuse,
+    group_optimizers,
+    own_parameters,
+)
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
@@ -172,33 +179,44 @@ class VisualTD3(OverlappedTD3):
         self.noise_schedule = noise_schedule
         self.precision = precision
         self.overlap = overlap
-        self._check_overlap()
         self.observers = []  # callbacks add what watches the updates
         if _init_setup_model:
             self._setup_model()
+        else:
+            self._names_before_load = frozenset(vars(self))
 
     def _setup_model(self) -> None:
         """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
         policies.check_action_space(self.action_space)
+        settle(self)
+        self._check_overlap()
         if self.policy_class in policies.OURS_FOR_STOCK:  # a stock checkpoint, or a stock policy asked for by class
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
             self.preset = self.preset or "td3"
-        default = "td3" if self.policy_class is policies.VisualMlpPolicy else default_preset(self.observation_space)
-        self._resolved = resolve(self.preset, default, self.__dict__)
+        own_policies.check_arguments(self.policy_class, self.__dict__)
+        self._is_stock_policy = own_policies.is_stock(self.policy_class)
+        is_td3 = self._is_stock_policy or self.policy_class is policies.VisualMlpPolicy
+        default = "td3" if is_td3 else default_preset(self.observation_space)
+        self._resolved = resolve(self.preset, default, self.__dict__, policy_kwargs_asked_for(self))
         self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
-        # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does.
-        if self.policy_class is not policies.VisualMlpPolicy and self.policy_kwargs.get("normalize_images", True):
+        # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does; what a policy of
+        # Stable-Baselines3's kind can read is its own matter.
+        scales_pixels = self.policy_kwargs.get("normalize_images", True)
+        if self.policy_class is not policies.VisualMlpPolicy and not self._is_stock_policy and scales_pixels:
             check_camera(self.observation_space, self._vec_normalize_env)
         check_normalizer(self.observation_space, self._vec_normalize_env)
-        policies.check_keywords(self.policy_class, self.policy_kwargs)
+        own_policies.check_keywords(self.policy_class, self.policy_kwargs)
         with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
+        own_policies.check_networks(self.policy, self.lr_schedule)
+        if not self._is_stock_policy:
+            group_optimizers(self.policy)  # again, where the policy's class is the user's own and has made others
         rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
-        self._pictures = self.policy.pictures
+        self._pictures = pictures_in(self.observation_space) if self._is_stock_policy else self.policy.pictures
         self._set_arithmetic()
         self._losses = {}
         self._target_range = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
@@ -207,7 +225,8 @@ class VisualTD3(OverlappedTD3):
         self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
         if self._noise_schedule is not None and self.action_noise is None:
             assert self.action_space.shape is not None  # a Box
-            self.action_noise = ScheduledActionNoise(self.action_space.shape, self._noise_schedule(1.0))
+            sigma = self._noise_schedule(self._current_progress_remaining)
+            self.action_noise = ScheduledActionNoise(self.action_space.shape, sigma)
 
     def _set_arithmetic(self) -> None:
         is_stock = self._resolved["preset"].value == "td3"
@@ -222,17 +241,6 @@ class VisualTD3(OverlappedTD3):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Set another environment, as Stable-Baselines3 does.
-
-        :param env: with the same spaces and number of environments
-        :param force_reset: whether the next ``learn()`` begins with a reset
-        :raises ValueError: if the observations that it would have stored are not those that the policy sees
-        """
-        wrapped = self._wrap_env(env, self.verbose)
-        check_normalizer(self.observation_space, unwrap_vec_normalize(wrapped))
-        super().set_env(wrapped, force_reset)
-
     def describe(self) -> dict[str, Resolved]:
         """Say what is in force.
 
@@ -246,25 +254,6 @@ class VisualTD3(OverlappedTD3):
     def _on_step(self) -> None:
         if self._noise_schedule is not None:
             set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        """Store what the policy saw: SB3 stores VecNormalize's observation, unstacked inside a VecFrameStack."""
-        normalizer = self._vec_normalize_env
-        if normalizer is not None and not normalizer.norm_obs:
-            reward = normalizer.get_original_reward()
-            self._vec_normalize_env = None
-        try:
-            super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        finally:
-            self._vec_normalize_env = normalizer
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""
@@ -288,14 +277,21 @@ class VisualTD3(OverlappedTD3):
     @th.no_grad()
     def _target_q_values(self, batch: Batch) -> th.Tensor:
         noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
+        if self._is_stock_policy:
+            next_q_values = own_policies.next_q_values(self, batch, noise)
+        else:
+            next_q_values = self._next_q_values(batch, noise)
+        targets = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
+        return self._target_range.clamp(targets, batch.rewards, batch.discounts)
+
+    def _next_q_values(self, batch: Batch, noise: th.Tensor) -> th.Tensor:
+        """:return: ``(batch, n_critics)`` of the target policy's smoothed actions, by the target critics"""
         with self._arithmetic.autocast():
             critic_features = self.critic_target.encode(batch.next_observations)
             shared = self.policy.encoder_is_shared
             actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
             next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
-            next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
-        targets = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
-        return self._target_range.clamp(targets, batch.rewards, batch.discounts)
+            return th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
 
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Move the critics, and a shared encoder, towards their target.
@@ -323,6 +319,10 @@ class VisualTD3(OverlappedTD3):
 
         :return: the loss without the penalty, a scalar
         """
+        if self._is_stock_policy:
+            loss, values = own_policies.actor_loss(self, batch)
+            self._optimize("actor", loss, values)
+            return loss.detach()
         objective = self.settings.actor_objective
         if not self._arithmetic.is_exact:
             self.critic.optimizer.zero_grad()  # they have been used, and nobody can take them for the actor's
@@ -343,12 +343,13 @@ class VisualTD3(OverlappedTD3):
     def soft_update(self) -> None:
         """Move the target networks; a shared encoder moves once, with the critics that own it."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        polyak_update(own_parameters(self.actor), own_parameters(self.actor_target), self.tau)
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
     def _excluded_save_params(self) -> list[str]:
         derived = (
-            "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _pictures _losses"
+            "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _pictures _losses "
+            "_is_stock_policy"
         )
         return [*super()._excluded_save_params(), *derived.split()]

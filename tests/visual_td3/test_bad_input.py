@@ -74,7 +74,7 @@ def test_the_learning_rate_may_be_a_string_as_those_of_the_groups(make_model, va
     assert model.describe()["actor_lr"] == (1e-3 if value == "1e-3" else value, "learning_rate")
 
 
-LIMITS = [0, 0.0, -1.0, math.nan, math.inf, True, "1.0", None]
+LIMITS = [0, 0.0, -1.0, math.nan, math.inf, True, "one", None]
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -1,0 +1,112 @@
+"""The actor on its own, for use without Stable-Baselines3: TorchScript, ONNX, or a plain torch module."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_visual_td3.common.pictures import parts_of
+
+
+class ExportableActor(nn.Module):
+    """What ``model.predict`` does with a batch of observations, as one torch module; see :func:`exportable_actor`.
+
+    Call it with one tensor for each part of the observation, in the order of :attr:`input_names`: images
+    ``(batch, channels, height, width)`` uint8 as the policy saw them (channels first), vectors ``(batch, size)``
+    float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the environment's actions.
+
+    :param actor: the network, which is used as it is
+    :param observation_space: what the policy sees
+    :param action_space: the environment's actions
+    :param normalizer: what scales observations before the policy sees them; None where nothing does
+    """
+
+    def __init__(
+        self,
+        actor: nn.Module,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        normalizer: VecNormalize | None = None,
+    ) -> None:
+        super().__init__()
+        self.actor = actor
+        self.input_names = list(parts_of(observation_space))
+        self._is_dict = isinstance(observation_space, spaces.Dict)
+        self._action_shape = tuple(action_space.shape)
+        self.low: th.Tensor
+        self.high: th.Tensor
+        self.register_buffer("low", th.as_tensor(action_space.low, dtype=th.float32))
+        self.register_buffer("high", th.as_tensor(action_space.high, dtype=th.float32))
+        self._scales: dict[str, tuple[str, str]] = {}
+        if normalizer is not None and normalizer.norm_obs:
+            self._clip_obs = float(normalizer.clip_obs)
+            self._keep_statistics(normalizer)
+
+    def _keep_statistics(self, normalizer: VecNormalize) -> None:
+        statistics: Any = normalizer.obs_rms
+        if not isinstance(statistics, dict):
+            statistics = {self.input_names[0]: statistics}
+        for number, (key, each) in enumerate(statistics.items()):
+            names = f"mean_{number}", f"std_{number}"
+            std = np.sqrt(each.var + normalizer.epsilon)
+            for name, values in zip(names, (each.mean, std), strict=True):
+                self.register_buffer(name, th.as_tensor(values, dtype=th.float32))
+            self._scales[key] = names
+
+    def forward(self, *observations: th.Tensor) -> th.Tensor:
+        """:return: ``(batch, *action_shape)`` actions in the environment's range"""
+        parts = {key: self._scaled(key, part) for key, part in zip(self.input_names, observations, strict=True)}
+        scaled: th.Tensor = self.actor(parts if self._is_dict else parts[self.input_names[0]])
+        scaled = scaled.reshape(-1, *self._action_shape)
+        # The policy's actions are within [-1, 1]; Stable-Baselines3's predict() scales them likewise.
+        actions: th.Tensor = self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)
+        return actions
+
+    def _scaled(self, key: str, part: th.Tensor) -> th.Tensor:
+        """:return: a part of the observation as VecNormalize hands it to the policy"""
+        if key not in self._scales:
+            return part
+        mean, std = (getattr(self, name) for name in self._scales[key])
+        return th.clamp((part - mean) / std, -self._clip_obs, self._clip_obs)
+
+
+def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = None) -> ExportableActor:
+    """Return a model's actor as a torch module from observations to the environment's actions.
+
+    The module holds copies of everything that it needs: the encoder (a shared one too), the heads, the bounds of the
+    actions and VecNormalize's statistics. It is on the CPU, in evaluation mode, without gradients, and can be traced,
+    exported to ONNX, or saved with ``torch.save``::
+
+        actor = exportable_actor(VisualTD3.load("model"))
+        scripted = torch.jit.trace(actor, torch.zeros(1, 4, 84, 84, dtype=torch.uint8))
+        torch.onnx.export(actor, (torch.zeros(1, 4, 84, 84, dtype=torch.uint8),), "actor.onnx", dynamo=False)
+
+    :param model: a VisualTD3, or Stable-Baselines3's TD3 or DDPG
+    :param normalizer: what scaled observations in training; None takes the VecNormalize of the model's environment
+    :return: the module
+    :raises ValueError: if the model has no deterministic actor for a Box of actions
+    """
+    actor = getattr(model, "actor", None)
+    if not isinstance(actor, nn.Module) or not getattr(actor, "squash_output", False) or hasattr(actor, "log_std"):
+        raise ValueError(
+            f"{type(model).__name__} has no actor that gives one action for an observation: expected VisualTD3, TD3 or "
+            "DDPG"
+        )
+    assert isinstance(model.action_space, spaces.Box)
+    normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
+    # The actor's optimizer hangs on it as an attribute, and is not part of what acts.
+    optimizer = vars(actor).pop("optimizer", None)
+    try:
+        alone = copy.deepcopy(actor)
+    finally:
+        if optimizer is not None:
+            actor.optimizer = optimizer
+    module = ExportableActor(alone, model.observation_space, model.action_space, normalizer)
+    return module.cpu().eval().requires_grad_(False)

@@ -1,0 +1,270 @@
+"""Policy classes of the user's own train as with Stable-Baselines3's TD3, or are refused with what to inherit from."""
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import TD3
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
+from torch import nn
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
+from sb3_visual_td3.visual_td3.policies import VisualActor, VisualCnnPolicy, VisualMultiInputPolicy, VisualTD3Policy
+from tests.image_env import ImageEnv, VectorImageEnv
+
+SETTINGS = {"buffer_size": 100, "learning_starts": 12, "batch_size": 8, "seed": 3, "device": "cpu"}
+NET = {"net_arch": [16]}
+
+
+class VectorEnv(ImageEnv):
+    observation_space = spaces.Box(-1, 1, (6,), np.float32)
+
+    def _image(self):
+        return self.np_random.uniform(-1, 1, 6).astype(np.float32)
+
+
+def heads_of(critic):
+    return [parameter for q_network in critic.q_networks for parameter in q_network.parameters()]
+
+
+def with_optimizers(policy):
+    """Give actor and critic optimizers of their own, as many scripts do after ``super()._build``."""
+    policy.actor.optimizer = th.optim.Adam(policy.actor.parameters(), lr=1e-5)
+    policy.critic.optimizer = th.optim.SGD(policy.critic.parameters(), lr=1e-2, momentum=0.5)
+
+
+class OwnOptimizers(TD3Policy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        with_optimizers(self)
+
+
+class OwnOptimizersCnn(CnnPolicy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        with_optimizers(self)
+
+
+class GroupedOptimizer(CnnPolicy):
+    """Encoder and heads in groups with settings of their own."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        encoder = list(self.critic.features_extractor.parameters())
+        heads = heads_of(self.critic)
+        groups = [{"params": encoder, "weight_decay": 0.1}, {"params": heads}]
+        self.critic.optimizer = th.optim.AdamW(groups, lr=lr_schedule(1))
+
+
+class HeadsOnly(CnnPolicy):
+    """The critic's optimizer leaves the encoder alone."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.critic.optimizer = th.optim.Adam(heads_of(self.critic), lr=lr_schedule(1))
+
+
+class SteadyActor(Actor):
+    def forward(self, obs):
+        return 0.5 * super().forward(obs)
+
+
+class OwnActor(TD3Policy):
+    def make_actor(self, features_extractor=None):
+        return SteadyActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+
+
+class SmallExtractor(BaseFeaturesExtractor):
+    def __init__(self, space, features_dim=8):
+        super().__init__(space, features_dim)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(space.shape)), features_dim), nn.ReLU())
+
+    def forward(self, observations):
+        return self.layers(observations)
+
+
+class OwnExtractor(CnnPolicy):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{**kwargs, "features_extractor_class": SmallExtractor})
+
+
+class Plain(CnnPolicy):
+    pass
+
+
+class PlainDict(MultiInputPolicy):
+    pass
+
+
+CASES = [
+    (OwnOptimizers, VectorEnv, {}),
+    (OwnOptimizersCnn, ImageEnv, {}),
+    (GroupedOptimizer, ImageEnv, {}),
+    (HeadsOnly, ImageEnv, {}),
+    (OwnActor, VectorEnv, {}),
+    (OwnExtractor, ImageEnv, {}),
+    (Plain, ImageEnv, {"share_features_extractor": True}),
+    (Plain, ImageEnv, {"features_extractor_class": NatureCNN, "features_extractor_kwargs": {"features_dim": 8}}),
+    (PlainDict, VectorImageEnv, {}),
+    (PlainDict, VectorImageEnv, {"share_features_extractor": True}),
+]
+
+
+def made(algorithm, policy, env, policy_kwargs, **kwargs):
+    return algorithm(policy, env(), policy_kwargs={**NET, **policy_kwargs}, **{**SETTINGS, **kwargs})
+
+
+def assert_same_weights(one, other):
+    for a, b in zip(one.policy.state_dict().values(), other.policy.state_dict().values(), strict=True):
+        assert th.equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:.*gives the:UserWarning")
+@pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_subclass_of_stable_baselines3s_policy_trains_bit_for_bit_as_with_its_td3(policy, env, policy_kwargs):
+    stock = made(TD3, policy, env, policy_kwargs).learn(24)
+    ours = made(VisualTD3, policy, env, policy_kwargs).learn(24)
+    assert type(ours.policy) is policy
+    assert ours.describe()["preset"].value == "td3"
+    assert_same_weights(stock, ours)
+
+
+@pytest.mark.parametrize(("policy", "env"), [(Plain, ImageEnv), (HeadsOnly, ImageEnv), (PlainDict, VectorImageEnv)])
+def test_it_is_saved_loaded_and_watched(policy, env, tmp_path):
+    model = made(VisualTD3, policy, env, {}).learn(24, callback=[GradientNormCallback(), ExplosionAlertCallback()])
+    assert model.num_timesteps == 24
+    model.save(tmp_path / "model")
+    loaded, stock = (cls.load(tmp_path / "model", env=env(), device="cpu") for cls in (VisualTD3, TD3))
+    assert_same_weights(loaded, model)
+    for each in (loaded, stock):
+        each.set_random_seed(5)
+        each.learn(24)
+    assert_same_weights(loaded, stock)
+
+
+def test_it_has_what_needs_no_network_of_ours(make_model):
+    model = make_model(Plain, n_steps=3, random_shift=4, max_grad_norm={"actor": 1.0}, critic_loss="huber")
+    model.learn(30)
+    assert model.replay_buffer.n_steps == 3
+    assert set(model.groups) == {"actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"preset": "visual"},
+        {"actor_lr": 1e-4},
+        {"critic_cnn_lr": "lin_1e-4"},
+        {"actor_objective": "min"},
+        {"pre_tanh_penalty": 1e-3},
+        {"precision": "bf16"},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_what_needs_our_networks_is_refused_with_the_class_to_inherit_from(make_model, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"{name}=.*inherits from sb3_visual_td3.*VisualTD3Policy.*Plain") as caught:
+        make_model(Plain, **arguments)
+    assert "actor_lr and critic_lr" in str(caught.value)
+
+
+def test_a_rate_that_stable_baselines3_replaces_is_warned_of_with_the_argument_for_it(make_model):
+    with pytest.warns(UserWarning, match=r"the actor's optimizer the learning rate 1e-05.*actor_lr=1e-05"):
+        make_model(OwnOptimizersCnn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_model(HeadsOnly)
+
+
+class OursWithOptimizers(VisualCnnPolicy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        for network in (self.actor, self.critic):
+            network.optimizer = th.optim.AdamW(network.parameters(), lr=lr_schedule(1))
+
+
+class OursWithActor(VisualCnnPolicy):
+    def make_actor(self, features_extractor=None):
+        actor = super().make_actor(features_extractor)
+        actor.__class__ = type("Renamed", (VisualActor,), {})
+        return actor
+
+
+@pytest.mark.parametrize("encoder", ["shared", "separate"])
+@pytest.mark.parametrize("policy", [OursWithOptimizers, OursWithActor])
+def test_a_subclass_of_ours_may_bring_optimizers_and_networks(make_model, tmp_path, policy, encoder):
+    model = make_model(policy, actor_lr=1e-4, policy_kwargs={"encoder": encoder}).learn(30)
+    assert model.actor.optimizer.param_groups[-1]["lr"] == 1e-4
+    own = {id(p) for p in model.critic.parameters()}
+    in_actor = [p for group in model.actor.optimizer.param_groups for p in group["params"]]
+    assert not own & {id(p) for p in in_actor}
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu").learn(30)
+    assert loaded.actor.optimizer.param_groups[-1]["lr"] == 1e-4
+
+
+class AliasedTD3(VisualTD3):
+    policy_aliases = {**VisualTD3.policy_aliases, "Mine": OursWithOptimizers, "Stock": Plain}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(("name", "preset"), [("Mine", "visual"), ("Stock", "td3"), ("CnnPolicy", "visual")])
+def test_a_policy_may_have_an_alias(name, preset):
+    model = AliasedTD3(name, ImageEnv(), **SETTINGS)
+    assert model.describe()["preset"].value == preset
+    model.learn(20)
+
+
+class StockActorInOurs(VisualTD3Policy):
+    def make_actor(self, features_extractor=None):
+        return Actor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+
+
+class LeakingActor(VisualCnnPolicy):
+    def make_actor(self, features_extractor=None):
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return VisualActor(**kwargs, trunk_dim=self.trunk_dim).to(self.device)
+
+
+class HalfAnOptimizer(VisualCnnPolicy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.critic.optimizer = th.optim.Adam(heads_of(self.critic), lr=1e-3)
+
+
+class NoOptimizer(TD3Policy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        del self.actor.optimizer
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "words"),
+    [
+        (StockActorInOurs, VectorEnv, "StockActorInOurs.actor is a Actor: expected a .*VisualActor"),
+        (LeakingActor, ImageEnv, r"LeakingActor.make_actor gives the actor the critic's encoder.*borrows_encoder"),
+        (HalfAnOptimizer, ImageEnv, "HalfAnOptimizer: the critic's optimizer holds .* weights"),
+        (NoOptimizer, VectorEnv, "NoOptimizer.actor .*optimizer=None: expected"),
+    ],
+)
+def test_networks_that_the_updates_cannot_train_are_refused_at_construction(policy, env, words):
+    with pytest.raises(ValueError, match=words):
+        VisualTD3(policy, env(), **SETTINGS)
+
+
+def test_a_dict_policy_of_ours_may_be_inherited_from(make_model):
+    class Mine(VisualMultiInputPolicy):
+        pass
+
+    model = make_model(Mine, VectorImageEnv())
+    assert model.describe()["preset"].value == "visual"
+    model.learn(24)
+
+
+def test_the_spaces_of_gymnasium_are_no_matter(make_model):
+    """Pendulum's bounds are not [-1, 1]: actions of an own policy are scaled as stock's are."""
+    stock, ours = (cls(OwnActor, gym.make("Pendulum-v1"), **SETTINGS).learn(20) for cls in (TD3, VisualTD3))
+    assert_same_weights(stock, ours)
