@@ -24,8 +24,8 @@ from sb3_visual_td3.buffers.observation_store import (
     ObservationView,
     Place,
     step_actions,
+    step_outcomes,
     step_parts,
-    step_rows,
 )
 from sb3_visual_td3.buffers.pair_store import PairStore
 from sb3_visual_td3.buffers.stack_store import StackStore
@@ -200,12 +200,7 @@ class FrameReplayBuffer(ReplayBuffer):
         kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
         parts = step_parts(kinds, obs, next_obs, self._is_dict)
         actions = step_actions(action, self.action_space, (self.n_envs, self.action_dim), self.actions.dtype)
-        rewards, dones = (
-            step_rows(name, values, (self.n_envs, 1), np.dtype(np.float32))[:, 0]
-            for name, values in (("reward", reward), ("done", done))
-        )
-        if len(infos) != self.n_envs:
-            raise ValueError(f"{len(infos)} infos: expected {self.n_envs}, one for each environment")
+        rewards, dones = step_outcomes(reward, done, infos, self.n_envs)
         if not self._is_allocated:
             self._allocate()
         row = self.pos

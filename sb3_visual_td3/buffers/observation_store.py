@@ -161,6 +161,23 @@ def step_actions(
     return step_rows("action", array, shape, dtype)
 
 
+def step_outcomes(
+    reward: NDArray[Any], done: NDArray[Any], infos: list[dict[str, Any]], n_envs: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return rewards and ends of episodes, each ``(n_envs,)``.
+
+    :param reward: ``(n_envs,)``
+    :param done: ``(n_envs,)``
+    :param infos: of each environment
+    :param n_envs: how many there are
+    :raises ValueError: if there are more or fewer of them
+    """
+    if len(infos) != n_envs:
+        raise ValueError(f"{len(infos)} infos: expected {n_envs}, one for each environment")
+    rows = [step_rows(*each, (n_envs, 1), np.dtype(np.float32))[:, 0] for each in (("reward", reward), ("done", done))]
+    return rows[0], rows[1]
+
+
 class ObservationView:
     """Reads like the array ``(size, n_envs, *observation)`` that Stable-Baselines3 keeps, and copies what is read.
 

@@ -113,11 +113,7 @@ def _copies_of_trained(online: object, target: nn.Module) -> list[th.Tensor]:
 
 
 def _weights(module: nn.Module) -> list[th.Tensor]:
-    """:return: a network's own weights; an encoder that an actor borrows is the critic's"""
-    borrowed = set()
-    if getattr(module, "borrows_encoder", False):
-        borrowed = {id(parameter) for parameter in module.features_extractor.parameters()}  # type: ignore[union-attr]
-    return [parameter.detach() for parameter in module.parameters() if id(parameter) not in borrowed]
+    return [parameter.detach() for parameter in module.parameters()]
 
 
 def _first(observations: Observations, n: int) -> Observations:

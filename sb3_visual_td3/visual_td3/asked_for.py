@@ -52,13 +52,14 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 """Arguments that are finite numbers, and their range."""
 
 
-def settle(model: TD3) -> None:
+def settle(model: TD3) -> frozenset[str] | None:
     """Put back what was asked for, and make plain numbers of the numbers; the first thing when a model is set up.
 
     After a construction the attributes are the arguments. After a load they are what was saved, which ``load()``'s own
     arguments have replaced in part.
 
     :param model: its attributes are changed
+    :return: the names of ``load()``'s arguments; None for a new model, whose arguments were all given
     :raises ValueError: if a number is out of its range, ``load()`` was given an argument that does not exist, or one
         that contradicts what was chosen when the model was made
     """
@@ -84,6 +85,7 @@ def settle(model: TD3) -> None:
     parts = list(last_obs.values()) if isinstance(last_obs, Mapping) else [last_obs]
     if last_obs is not None and len(parts[0]) != model.n_envs:
         model._last_obs = None  # of another number of environments: training begins with a reset
+    return None if at_load is None else frozenset(at_load)
 
 
 def policy_kwargs_asked_for(model: TD3) -> dict[str, Any] | None:

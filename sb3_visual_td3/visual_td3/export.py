@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_visual_td3.common.pictures import parts_of
+from sb3_visual_td3.visual_td3.policies import VisualActor
 
 
 class ExportableActor(nn.Module):
@@ -108,5 +109,7 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
     finally:
         if optimizer is not None:
             actor.optimizer = optimizer
+    if isinstance(alone, VisualActor):
+        alone.borrows_encoder = False  # the copy has an encoder of its own
     module = ExportableActor(alone, model.observation_space, model.action_space, normalizer)
     return module.cpu().eval().requires_grad_(False)

@@ -45,18 +45,9 @@ def named_groups(policy: VisualTD3Policy, network: Network) -> Groups:
     encoder = getattr(module, "features_extractor", None)
     in_encoder = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
     groups: Groups = {f"{network}_cnn": [], f"{network}_mlp": []}
-    for parameter in own_parameters(module):
+    for parameter in module.parameters():
         groups[f"{network}_cnn" if id(parameter) in in_encoder else f"{network}_mlp"].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}
-
-
-def own_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """:return: a network's weights without those of an encoder that it borrows, which belong to the critic"""
-    borrowed: set[int] = set()
-    if getattr(network, "borrows_encoder", False):
-        assert isinstance(network.features_extractor, nn.Module)
-        borrowed = {id(parameter) for parameter in network.features_extractor.parameters()}
-    return [parameter for parameter in network.parameters() if id(parameter) not in borrowed]
 
 
 def group_optimizers(policy: VisualTD3Policy) -> None:
@@ -71,7 +62,7 @@ def group_optimizers(policy: VisualTD3Policy) -> None:
         optimizer: th.optim.Optimizer = getattr(policy, network).optimizer
         groups = list(named_groups(policy, network).values())
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        # What does not train may be left out; an encoder that the actor borrows may be held, and is let go of here.
+        # What does not train may be left out.
         whole, wanted = (
             getattr(policy, network).parameters(),
             {id(p) for group in groups for p in group if p.requires_grad},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ from sb3_visual_td3.visual_td3.encoders import (
     Trunk,
     features_extractor_for,
 )
-from sb3_visual_td3.visual_td3.param_groups import group_optimizers, own_parameters
+from sb3_visual_td3.visual_td3.param_groups import group_optimizers
 from sb3_visual_td3.visual_td3.pixels import encoded
 
 Encoder = Literal["separate", "shared"]
@@ -67,8 +67,8 @@ class VisualActor(Actor):
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
     :param layer_norm: whether a LayerNorm follows each dense layer of the heads
     :param borrows_encoder: whether the features extractor belongs to the critic. It is a submodule all the same, so
-        that the actor is whole when it is traced, exported or saved, but no gradient flows into it from here, and
-        :func:`~sb3_visual_td3.visual_td3.param_groups.own_parameters` leaves it out
+        that the actor is whole when it is traced, exported or saved; but it is in none of this module's
+        ``parameters()``, and no gradient flows into it from here
 
     The other parameters are those of :class:`stable_baselines3.td3.policies.Actor`.
     """
@@ -105,6 +105,21 @@ class VisualActor(Actor):
             )
             self.mu = nn.Sequential(*heads)
         self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name the actor's own weights, which ``parameters()`` returns: without those of an encoder that it borrows.
+
+        With ``remove_duplicate=False`` they are named too: torch.export asks so for all that the module uses.
+        """
+        borrowed: set[int] = set()
+        if self.borrows_encoder and remove_duplicate:
+            assert isinstance(self.features_extractor, nn.Module)
+            borrowed = {id(parameter) for parameter in self.features_extractor.parameters()}
+        for name, parameter in super().named_parameters(prefix, recurse, remove_duplicate):
+            if id(parameter) not in borrowed:
+                yield name, parameter
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
         """:return: ``(batch, features)`` of the encoder; without a gradient where it is the critic's"""
@@ -302,7 +317,7 @@ class VisualTD3Policy(TD3Policy):
         self.actor_target.load_state_dict(self.actor.state_dict())
         for network in (self.actor, self.critic):
             network.optimizer = self.optimizer_class(
-                own_parameters(network),
+                network.parameters(),
                 lr=lr_schedule(1),  # type: ignore[call-arg]
                 **self.optimizer_kwargs,
             )

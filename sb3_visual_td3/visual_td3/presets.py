@@ -142,16 +142,25 @@ def resolve(
         resolved[name] = Resolved(preset_value, origin) if value is None else given_value
     if resolved["grad_clip"].value == "adaptive" and arguments.get("max_grad_norm") is None:
         resolved["max_grad_norm"] = Resolved(ADAPTIVE_FACTOR, "grad_clip")  # a preset's norm is no ratio
-    in_force = arguments.get("policy_kwargs") or {}
+    resolved.update(_resolved_policy_kwargs(preset, arguments.get("policy_kwargs") or {}, given))
+    return resolved
+
+
+def _resolved_policy_kwargs(
+    preset: PresetName, in_force: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> dict[str, Resolved]:
+    """:return: one entry for each keyword of the policy; for the parameters see :func:`resolve`"""
+    chosen = PRESETS[preset].policy_kwargs
     if given is None:
         given = dict(in_force)
-        if "trunk_dim" in chosen.policy_kwargs and "features_dim" in (given.get("features_extractor_kwargs") or {}):
+        if "trunk_dim" in chosen and "features_dim" in (given.get("features_extractor_kwargs") or {}):
             # Stable-Baselines3's way to ask for a width, which NatureCNN's dense layer then has instead of a trunk.
             given.setdefault("trunk_dim", None)
-        in_force = {**chosen.policy_kwargs, **given}
+        in_force = {**chosen, **given}
+    resolved = {}
     for key, value in in_force.items():
         source = "argument" if key in given else "saved model"
-        if key not in given and key in chosen.policy_kwargs and chosen.policy_kwargs[key] == value:
+        if key not in given and key in chosen and chosen[key] == value:
             source = preset
         resolved[f"policy_kwargs.{key}"] = Resolved(value, source)
     return resolved

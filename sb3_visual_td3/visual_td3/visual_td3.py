@@ -29,7 +29,6 @@ from sb3_visual_td3.visual_td3.param_groups import (
     ParameterGroups,
     fuse,
     group_optimizers,
-    own_parameters,
 )
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
@@ -188,8 +187,9 @@ class VisualTD3(OverlappedTD3):
     def _setup_model(self) -> None:
         """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
         policies.check_action_space(self.action_space)
-        settle(self)
-        self._check_overlap()
+        asked_at_load = settle(self)
+        if asked_at_load is None or "overlap" in asked_at_load:  # a saved one may be loaded anywhere to be watched
+            self._check_overlap()
         if self.policy_class in policies.OURS_FOR_STOCK:  # a stock checkpoint, or a stock policy asked for by class
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
             self.preset = self.preset or "td3"
@@ -221,6 +221,10 @@ class VisualTD3(OverlappedTD3):
         self._losses = {}
         self._target_range = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
         self._target_range.limit = self.settings.target_q_clamp
+        self._set_noise()
+
+    def _set_noise(self) -> None:
+        """Have noise follow the schedule, where there is one and the user has given no noise."""
         schedule = self.settings.noise_schedule
         self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
         if self._noise_schedule is not None and self.action_noise is None:
@@ -343,7 +347,7 @@ class VisualTD3(OverlappedTD3):
     def soft_update(self) -> None:
         """Move the target networks; a shared encoder moves once, with the critics that own it."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-        polyak_update(own_parameters(self.actor), own_parameters(self.actor_target), self.tau)
+        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
