@@ -230,6 +230,14 @@ def test_plot_train_draws_a_curve_for_each_run(logs, figures, in_folder, capsys)
     assert str(in_folder / "plot-train-1.png") in capsys.readouterr().out
 
 
+def test_plot_train_draws_runs_of_fewer_episodes_than_its_window(logs, figures, in_folder, capsys):
+    assert visual_td3(["plot-train", "-f", str(logs)]) == 0
+    assert figures == [2]
+    assert "-w sets how many" in capsys.readouterr().out
+    assert visual_td3(["plot-train", "-f", str(logs), "--episode-window", "100"]) == 2
+    assert "nothing to plot" in capsys.readouterr().err
+
+
 def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_folder, capsys):
     pytest.importorskip("rliable")
     assert visual_td3(["all-plots", "-f", str(logs), "--no-million", "-o", "results"]) == 0
