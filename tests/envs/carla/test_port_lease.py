@@ -1,0 +1,209 @@
+"""Leases of ports are files in a folder where other users of the machine may have put something before."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
+from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
+
+HOST, PORT = "127.0.0.1", 24_100
+NAME = f"carla-{HOST}-{PORT}.lock"
+STRANGER = 65_534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder for temporary files that everybody may write to, as /tmp is."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def precious(tmp_path):
+    """A file of the user's that must stay as it is."""
+    file = tmp_path / "precious.txt"
+    file.write_text("my thesis")
+    yield file
+    assert file.read_text() == "my thesis"
+
+
+@pytest.fixture
+def folder(shared):
+    return shared / f"sb3_visual_td3-{os.geteuid()}"
+
+
+def check_that_a_lease_works():
+    lease = lease_running(HOST, [PORT])
+    with pytest.raises(SimulatorUnusableError, match=f"{PORT} .by process {os.getpid()}"):
+        lease_running(HOST, [PORT])
+    return lease
+
+
+def test_the_folder_is_private_and_goes_with_the_last_lease(shared, folder):
+    first, second = lease_running(HOST, [PORT]), lease_running(HOST, [PORT + 4])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o600
+    first.release()
+    first.release()
+    assert [path.name for path in folder.iterdir()] == [f"carla-{HOST}-{PORT + 4}.lock"]
+    second.release()
+    assert list(shared.iterdir()) == []
+
+
+def test_a_folder_that_others_could_write_to_is_made_private(folder):
+    folder.mkdir()
+    folder.chmod(0o777)
+    check_that_a_lease_works().release()
+    lease = lease_running(HOST, [PORT])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    lease.release()
+
+
+def test_a_link_in_the_place_of_a_lock_is_removed_and_not_followed(folder, precious):
+    folder.mkdir()
+    (folder / NAME).symlink_to(precious)
+    lease = check_that_a_lease_works()
+    assert not (folder / NAME).is_symlink()
+    lease.release()
+
+
+def test_a_dangling_link_makes_no_file(folder, tmp_path):
+    folder.mkdir()
+    (folder / NAME).symlink_to(tmp_path / "new")
+    check_that_a_lease_works().release()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_second_name_of_another_file_is_not_written_to(folder, precious):
+    folder.mkdir()
+    os.link(precious, folder / NAME)
+    check_that_a_lease_works().release()
+
+
+def test_a_named_pipe_or_a_socket_does_not_hold_it_up(folder):
+    folder.mkdir()
+    os.mkfifo(folder / NAME)
+    os.mknod(folder / f"carla-{HOST}-{PORT + 4}.lock", 0o600 | stat.S_IFSOCK)
+    check_that_a_lease_works().release()
+    lease_running(HOST, [PORT + 4]).release()
+
+
+def test_a_folder_in_the_place_of_a_lock_is_named(folder):
+    (folder / NAME).mkdir(parents=True)
+    with pytest.raises(SimulatorUnusableError, match=rf"{NAME}: expected a file .* remove it"):
+        lease_running(HOST, [PORT])
+
+
+def test_another_folder_is_made_where_the_name_is_a_link(shared, folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere)
+    lease = check_that_a_lease_works()  # two calls: both find the same other folder
+    assert list(elsewhere.iterdir()) == []
+    assert (shared / f"{folder.name}-1" / NAME).exists()
+    lease.release()
+
+
+def test_another_folder_is_made_where_the_name_is_a_file(shared, folder):
+    folder.write_text("")
+    lease = check_that_a_lease_works()
+    assert (shared / f"{folder.name}-1" / NAME).exists()
+    lease.release()
+
+
+@needs_root
+def test_a_folder_of_another_user_is_left_alone(shared, folder):
+    for path in (folder, shared / f"{folder.name}-1"):
+        path.mkdir()
+        path.chmod(0o777)
+        os.chown(path, STRANGER, STRANGER)
+    lease = check_that_a_lease_works()
+    assert (shared / f"{folder.name}-2" / NAME).exists()
+    lease.release()
+    assert list(folder.iterdir()) == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777
+
+
+@needs_root
+def test_a_lock_of_another_user_is_replaced(folder):
+    folder.mkdir()
+    (folder / NAME).write_text("1")
+    os.chown(folder / NAME, STRANGER, STRANGER)
+    lease = check_that_a_lease_works()
+    assert (folder / NAME).stat().st_uid == os.geteuid()
+    lease.release()
+
+
+@needs_root
+def test_where_all_names_are_taken_the_message_says_what_to_do(shared, folder):
+    for path in (folder, *(shared / f"{folder.name}-{number}" for number in range(1, 10))):
+        path.mkdir()
+        os.chown(path, STRANGER, STRANGER)
+    with pytest.raises(SimulatorUnusableError, match="set TMPDIR to a folder of your own"):
+        lease_running(HOST, [PORT])
+
+
+@pytest.mark.parametrize("releases", [True, False])
+def test_a_fork_neither_ends_a_lease_nor_keeps_it(shared, releases):
+    lease = lease_running(HOST, [PORT])
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if releases:
+            lease.release()
+        os.close(writing)
+        time.sleep(60)  # with its copies of the descriptors still open
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
+    try:
+        with pytest.raises(SimulatorUnusableError, match="in use"):
+            lease_running(HOST, [PORT])
+        lease.release()
+        lease_running(HOST, [PORT]).release()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_process_that_is_just_ending_is_waited_for(shared):
+    code = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from sb3_visual_td3.envs.carla.port_lease import lease_running\n"
+        f"lease = lease_running({HOST!r}, [{PORT}]); print('leased', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(shared)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"leased\n"
+        probe = [sys.executable, "-c", f"import time; time.sleep(0.4); import os; os.kill({other.pid}, 9)"]
+        with subprocess.Popen(probe):
+            lease = lease_running(HOST, [PORT])
+    lease.release()
+
+
+def test_many_processes_get_a_port_each(shared):
+    code = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from sb3_visual_td3.envs.carla.port_lease import lease_free\n"
+        "held = [lease_free(24_400) for _ in range(5)]\n"
+        "for lease in held[:2]: lease.release()\n"
+        "held = held[2:] + [lease_free(24_400)]\n"
+        "print(*(lease.port for lease in held), flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(shared)]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    ports = [int(port) for other in others for port in other.stdout.readline().split()]
+    for other in others:
+        other.communicate("")
+        assert other.returncode == 0
+    assert len(ports) == len(set(ports)) == 12
+    lease_free(24_400).release()
