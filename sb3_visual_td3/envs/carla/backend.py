@@ -94,11 +94,6 @@ class CarlaBackend:
         return self._connection is not None
 
     @property
-    def has_connected(self) -> bool:
-        """Whether a server has ever answered."""
-        return self._found_settings is not None
-
-    @property
     def map_name(self) -> str:
         """The map that is driven on; empty before the first reset."""
         return "" if self._connection is None else self._connection.map_name

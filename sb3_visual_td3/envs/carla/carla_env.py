@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PictureView
 from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery
-from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla.failures import SimulatorAbsentError, SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
@@ -30,6 +29,8 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 _FIRST_TRIES = 3
+_TIMED_OUT = "time-out"
+"""In what CARLA's client says where an answer does not come in time."""
 
 
 class CarlaDrivingEnv(DrivingEnv):
@@ -78,7 +79,7 @@ class CarlaDrivingEnv(DrivingEnv):
         (``"terminated"``).
     :param timeout_s: longest wait for an answer, a tick or an image.
     :param start_timeout_s: longest wait for a simulator that starts, or that loads a map.
-    :param patience_s: after a failure: for how long it is tried to get the simulator back.
+    :param patience_s: how long to keep reconnecting to a simulator that has failed, or that is there but only half up.
     :param restart_every: start the simulator anew after so many episodes, for CARLA's memory grows; with ``command``.
     :param shares_server: whether another environment may drive on the same server, by turns: an evaluation beside a
         training. Whoever resets takes over; the other one's episode ends as if the simulator had failed.
@@ -163,7 +164,8 @@ class CarlaDrivingEnv(DrivingEnv):
         )
         self.n_simulator_failures = 0
         self._patience_s = patience_s
-        self._has_driven = self._is_driving = False
+        self._has_driven = self._is_driving = self._was_there = False
+        self._why_it_ended = ""
         if seed is not None:
             self._np_random_seed = check_count("seed", seed, 0, 2**63)
             self._np_random = np.random.default_rng(seed)
@@ -189,17 +191,20 @@ class CarlaDrivingEnv(DrivingEnv):
         :param seed: restarts the environment's random stream; ``None`` continues it.
         :param options: none are known.
         :raises ValueError: if ``options`` holds anything.
-        :raises SimulatorUnusableError: if the simulator cannot be used as asked, or is not got back in ``patience_s``;
-            the first time, if it is not there within its time limit.
+        :raises SimulatorUnusableError: if the simulator cannot be used as asked, or does not come back within
+            ``patience_s``. As long as it has never been there this is raised at once: nothing listens on the port,
+            or the simulator that was started ends by itself or does not listen within ``start_timeout_s``.
         """
         stream = None if seed is not None else self.np_random.bit_generator.state
         pauses = _pauses(self._patience_s)
-        for n_tries in itertools.count(1):
+        n_refusals = 0
+        while True:
             try:
                 answer = super().reset(seed=seed, options=options)
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
-                if pause_s is None or self._is_hopeless(n_tries):
+                n_refusals += self._is_refusal(failure)
+                if pause_s is None or n_refusals >= _FIRST_TRIES or self._is_hopeless(failure):
                     self._backend.lose(restart=True)
                     raise SimulatorUnusableError(self._last_word(failure)) from failure
                 self._note(failure, "reset", restart=True)
@@ -208,14 +213,24 @@ class CarlaDrivingEnv(DrivingEnv):
                     self.np_random.bit_generator.state = stream
             else:
                 self._has_driven = self._is_driving = True
+                self._why_it_ended = ""
                 return answer
-        raise AssertionError("it is tried until it succeeds or patience ends")
 
-    def _is_hopeless(self, n_tries: int) -> bool:
-        """Return whether a simulator that has never worked is not worth another try."""
-        if self._has_driven or self._backend.server.is_shared:
+    def _is_hopeless(self, failure: SimulatorLostError) -> bool:
+        """Return whether no simulator has ever been seen here: then the port or the command is wrong."""
+        if not isinstance(failure, SimulatorAbsentError):
+            self._was_there = True
+        return not (self._was_there or self._has_driven or self._backend.server.is_shared)
+
+    def _is_refusal(self, failure: SimulatorLostError) -> bool:
+        """Return whether a server that is up, and that has never worked, does not do something that it was asked.
+
+        A server that is dead by now is no such one, and neither is one that only took too long: a server that loads
+        its map says its version already, and nothing else.
+        """
+        if self._has_driven or self._backend.server.is_shared or _TIMED_OUT in str(failure):
             return False
-        return not self._backend.has_connected or n_tries >= _FIRST_TRIES
+        return self._backend.server.answers()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold ``action`` for ``frame_skip`` ticks; where the simulator fails, end the episode.
@@ -224,7 +239,7 @@ class CarlaDrivingEnv(DrivingEnv):
         :raises gymnasium.error.ResetNeeded: before the first reset, and after the simulator has failed.
         """
         if self._is_driving and not self._backend.is_connected:
-            return self._cut_short("another environment has driven on this server")
+            return self._cut_short(self._why_it_ended or "another environment has driven on this server")
         if not self._is_driving:
             raise gym.error.ResetNeeded("no episode is under way: call reset() first, and after a truncated step")
         try:
@@ -233,9 +248,21 @@ class CarlaDrivingEnv(DrivingEnv):
             self._note(failure, "step", restart=False)
             return self._cut_short(str(failure))
 
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the picture for people; where the simulator fails, the last one that it has sent.
+
+        The episode then ends with the next step.
+        """
+        try:
+            return super().render()
+        except SimulatorLostError as failure:
+            self._note(failure, "render", restart=False)
+            self._why_it_ended = str(failure)
+            return super().render()
+
     def _cut_short(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """End the episode with a step that was not made."""
-        self._is_driving = False
+        self._is_driving, self._why_it_ended = False, ""
         info = {
             "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
             **self._task.info(self._map_name),

@@ -90,6 +90,8 @@ class Connection:
                 return
             available = self.client.get_available_maps()
             known = sorted({map_name_of(name) for name in available})
+            if not known:
+                raise SimulatorLostError("the server names no maps: it is only half up")
             if map_name not in known:
                 raise SimulatorUnusableError(f"there is no map {map_name!r} on this server: choose from {known}")
             self.client.set_timeout(self._load_timeout_s)
@@ -169,6 +171,8 @@ class Connection:
         with lost_on_error("reading the blueprints"):
             library = self.world.get_blueprint_library()
             found = [each for each in library if each.id == blueprint_id]
+        if not library:
+            raise SimulatorLostError("the server has no blueprints: it is only half up")
         if not found:
             kind = blueprint_id.split(".", maxsplit=1)[0]
             known = sorted(each.id for each in library if each.id.startswith(kind))

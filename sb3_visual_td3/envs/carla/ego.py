@@ -62,9 +62,7 @@ class Ego:
         with lost_on_error("spawning the vehicle"):
             self._vehicle = self._spawn(blueprint)
             self._vehicle.set_simulate_physics(False)
-        self._camera = CameraFeed(
-            self._attach_camera(mount.size, mount.fov_deg, _transform_of(mount), mount.attributes)
-        )
+        self._camera = self._listen_to_camera(mount.size, mount.fov_deg, _transform_of(mount), mount.attributes)
         self._pictures: CameraFeed | None = None
         if picture_view is not None:
             self.look_from(picture_view)
@@ -80,7 +78,7 @@ class Ego:
         """
         ahead_m, height_m = (CHASE_AHEAD_M, CHASE_HEIGHT_M) if view == "chase" else CameraMount().position_m[::2]
         place = self._carla.Transform(self._carla.Location(x=ahead_m, z=height_m))
-        self._pictures = CameraFeed(self._attach_camera(_PICTURE_SIZE, 90.0, place, {}))
+        self._pictures = self._listen_to_camera(_PICTURE_SIZE, 90.0, place, {})
 
     def warm_up(self) -> int:
         """Tick until the first images come, for listening begins some ticks after it was asked for.
@@ -100,8 +98,12 @@ class Ego:
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the vehicle; where its wheels stand is worked out from its length."""
-        extent = self._vehicle.bounding_box.extent
+        """Outer size of the vehicle; where its wheels stand is worked out from its length.
+
+        :raises SimulatorLostError: if the server, which the client asks for it, does not answer.
+        """
+        with lost_on_error("measuring the vehicle"):
+            extent = self._vehicle.bounding_box.extent
         return BodySize(2.0 * extent.x, 2.0 * extent.y, 2.0 * extent.x * WHEELBASE_PER_LENGTH)
 
     def place(self, pose: Pose) -> int:
@@ -183,7 +185,7 @@ class Ego:
                 return vehicle
         raise SimulatorLostError(f"the server spawns no vehicle at any of the map's {len(points)} spawn points")
 
-    def _attach_camera(self, size: tuple[int, int], fov_deg: float, place: Any, attributes: Any) -> Any:
+    def _listen_to_camera(self, size: tuple[int, int], fov_deg: float, place: Any, attributes: Any) -> CameraFeed:
         blueprint = self._connection.blueprint("sensor.camera.rgb")
         asked = {"image_size_x": str(size[1]), "image_size_y": str(size[0]), "fov": str(fov_deg), **attributes}
         for name, value in asked.items():
@@ -191,7 +193,7 @@ class Ego:
                 raise SimulatorUnusableError(f"camera_attributes: CARLA's camera has no {name!r}")
             blueprint.set_attribute(name, str(value))
         with lost_on_error("attaching the camera"):
-            return self._attach(blueprint, place)
+            return CameraFeed(self._attach(blueprint, place))  # the client asks the server for the stream
 
     def _attach(self, blueprint: Any, place: Any) -> Any:
         return self._connection.world.spawn_actor(blueprint, place, attach_to=self._vehicle)

@@ -11,10 +11,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla.failures import (
+    SimulatorAbsentError,
+    SimulatorLostError,
+    SimulatorUnusableError,
+    UnknownHostError,
+)
 
 CLIENT_VERSION = "0.9.16"
 _MAX_ANSWER_BYTES = 65_536
+_ANSWER_HEAD = b"\x94\x01\x01\xc0"
+"""How every answer to the request begins: an array of four, a response, to call 1, no error."""
+_LONGEST_TRY_S = 10.0
+"""A server that starts is asked again after so long: a first process may have taken the question with it."""
 _START_IT = (
     "start the simulator (./CarlaUE4.sh -RenderOffScreen -carla-rpc-port={port}, or without one: "
     "visual-td3 carla-emulator --port {port}), or name another host and port"
@@ -27,38 +36,52 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
     :param host: name or address.
     :param port: of the server's RPC.
     :param timeout_s: how long to wait for the answer, > 0.
-    :raises SimulatorLostError: if nothing listens there (yet), or it does not answer.
-    :raises SimulatorUnusableError: if the host is unknown, or what listens speaks something else.
+    :raises SimulatorAbsentError: if nothing listens there (yet).
+    :raises SimulatorLostError: if it closes or resets the connection before it has answered, as a server does that
+        dies or is only half up, or if it does not answer in time.
+    :raises SimulatorUnusableError: if the host is unknown, or what listens answers in another language.
     :raises ImportError: if the extra ``carla`` is not installed.
     """
-    unpacker, request = _unpacker(), _request()
+    msgpack = _msgpack()
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=_MAX_ANSWER_BYTES)
+    request: bytes = msgpack.packb([0, 1, "version", [[False]]])
     deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            if connection.getsockname() == connection.getpeername():
+                # Where nothing listens on a port of the range that clients get theirs from, TCP may connect it to
+                # itself, and the question would come back as the answer.
+                raise ConnectionRefusedError("nothing but this very connection uses the port")
             connection.sendall(request)
-            n_bytes = 0
+            head, n_bytes = b"", 0
             while True:
                 connection.settimeout(max(1e-3, deadline - time.monotonic()))
                 received = connection.recv(4096)
+                if not received:
+                    raise _has_hung_up(host, port)
                 n_bytes += len(received)
                 unpacker.feed(received)
                 for answer in unpacker:
                     return _version_in(answer, host, port)
-                if not received or n_bytes > _MAX_ANSWER_BYTES:
+                # Half an answer is no wrong answer: the rest may be on its way, or its sender may have died.
+                head = (head + received)[: len(_ANSWER_HEAD)]
+                if not _ANSWER_HEAD.startswith(head) or n_bytes > _MAX_ANSWER_BYTES:
                     raise _is_no_carla(host, port)
                 if time.monotonic() > deadline:
                     raise TimeoutError
     except socket.gaierror as error:
-        raise SimulatorUnusableError(f"host={host!r}: there is no such host; name the one that runs CARLA") from error
+        raise UnknownHostError(f"host={host!r}: there is no such host; name the one that runs CARLA") from error
     except TimeoutError as error:
         raise SimulatorLostError(
             f"{host}:{port} does not answer within {timeout_s:g} s: it hangs, is still loading, or is no CARLA; "
             "restart it, or wait longer with timeout_s"
         ) from error
-    except (ConnectionResetError, BrokenPipeError, ValueError) as error:  # ValueError: it is no msgpack
+    except (ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
+        raise _has_hung_up(host, port) from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # no msgpack, or a map with a list as its key
         raise _is_no_carla(host, port) from error
     except OSError as error:
-        raise SimulatorLostError(
+        raise SimulatorAbsentError(
             f"nothing listens on {host}:{port} ({error}); {_START_IT.format(port=port)}"
         ) from error
 
@@ -71,7 +94,7 @@ def wait_for_server(
     :param host: name or address.
     :param port: of the server's RPC.
     :param timeout_s: longest wait, > 0.
-    :param is_starting: whether a port where nothing listens is given that time.
+    :param is_starting: whether a server that is not there, or does not answer, is given that time.
     :param check: called before each further try; may raise what ends the wait.
     :raises SimulatorLostError: as ``server_version``, after ``timeout_s``.
     :raises SimulatorUnusableError: as ``server_version``, or if client and server do not fit.
@@ -79,7 +102,8 @@ def wait_for_server(
     deadline, pause_s = time.monotonic() + timeout_s, 0.02
     while True:
         try:
-            version = server_version(host, port, max(0.1, deadline - time.monotonic()))
+            left_s = max(0.1, deadline - time.monotonic())
+            version = server_version(host, port, min(left_s, _LONGEST_TRY_S) if is_starting else left_s)
         except SimulatorLostError:
             if not is_starting or time.monotonic() + pause_s > deadline:
                 raise
@@ -106,19 +130,19 @@ def check_version(version: str, host: str, port: int) -> None:
         )
 
 
-def _unpacker() -> Any:
+def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
         raise ImportError("CarlaDriving-v0 needs CARLA's client: pip install 'sb3-visual-td3[carla]'") from error
-    return msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=_MAX_ANSWER_BYTES)
+    return msgpack
 
 
-def _request() -> bytes:
-    import msgpack
-
-    packed: bytes = msgpack.packb([0, 1, "version", [[False]]])
-    return packed
+def _has_hung_up(host: str, port: int) -> SimulatorLostError:
+    return SimulatorLostError(
+        f"what listens on {host}:{port} closed the connection before it had answered: a CARLA server that dies or is "
+        "only half up, or no CARLA at all; look at what the server prints, and at the port"
+    )
 
 
 def _version_in(answer: Any, host: str, port: int) -> str:

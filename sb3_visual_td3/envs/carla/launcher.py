@@ -10,11 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla.failures import SimulatorAbsentError, SimulatorLostError, SimulatorUnusableError
 
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 _STOP_S = 10.0
 _TOLD_CHARACTERS = 300
+_SIGNALLED = 128
 
 
 def command_for(command: str, port: int) -> list[str]:
@@ -66,10 +67,17 @@ class Simulator:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """:raises SimulatorLostError: if it has ended; the message tells what it printed last."""
+        """Raise an error if it has ended; the message tells what it printed last.
+
+        :raises SimulatorAbsentError: if it has ended by itself.
+        :raises SimulatorLostError: if a signal has ended it: it was killed, or crashed.
+        """
         if not self.is_running():
-            raise SimulatorLostError(
-                f"the simulator on port {self.port} ended with exit code {self._process.returncode}; "
+            code = self._process.returncode
+            # As a shell says it: 128 and the signal's number. Below 0 it was the watchdog that was killed.
+            is_killed = code < 0 or code > _SIGNALLED
+            raise (SimulatorLostError if is_killed else SimulatorAbsentError)(
+                f"the simulator on port {self.port} ended with exit code {code}; "
                 f"it printed: {self.last_words() or 'nothing'}"
             )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sb3_visual_td3.envs.carla.failures import SimulatorLostError
-from sb3_visual_td3.envs.carla.handshake import wait_for_server
+from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError, UnknownHostError
+from sb3_visual_td3.envs.carla.handshake import server_version, wait_for_server
 from sb3_visual_td3.envs.carla.launcher import Simulator
 from sb3_visual_td3.envs.carla.port_lease import PortLease, lease_free, lease_running
 from sb3_visual_td3.envs.carla.settings import ServerSettings
@@ -29,6 +29,7 @@ class Server:
         self._lease: PortLease | None = None
         self._shared_with: Address | None = None
         self._simulator: Simulator | None = None
+        self._has_answered = False
 
     @property
     def address(self) -> Address | None:
@@ -56,14 +57,31 @@ class Server:
         """Return where the server is, which answers by now.
 
         :raises SimulatorLostError: if it does not come up or does not answer.
-        :raises SimulatorUnusableError: if it is none that can be used.
+        :raises SimulatorUnusableError: if it cannot be used.
         """
         address = self._find()
-        if self.is_ours and (self._simulator is None or not self._simulator.is_running()):
-            self._start(address)
-        else:
-            wait_for_server(*address, self.settings.timeout_s, is_starting=False)
+        try:
+            if self.is_ours and (self._simulator is None or not self._simulator.is_running()):
+                address = self._start()
+            else:
+                wait_for_server(*address, self.settings.timeout_s, is_starting=False)
+        except UnknownHostError as error:
+            if not self._has_answered:
+                raise
+            # The name was known: the name service is down, or forgets a container's name until it runs again.
+            raise SimulatorLostError(str(error)) from error
+        self._has_answered = True
         return address
+
+    def answers(self) -> bool:
+        """Return whether the server answers now: it is alive, whatever else it does not do."""
+        if self.address is None:
+            return False
+        try:
+            server_version(*self.address, min(1.0, self.settings.timeout_s))
+        except (SimulatorLostError, SimulatorUnusableError):
+            return False
+        return True
 
     def restart(self) -> None:
         """End the simulator, if it is ours; :meth:`ensure` starts it anew, or one in place of a shared one."""
@@ -90,9 +108,16 @@ class Server:
         assert self.address is not None
         return self.address
 
-    def _start(self, address: Address) -> None:
+    def _start(self) -> Address:
         assert self.settings.command is not None
+        assert self._lease is not None
         self.restart()
+        if not self._lease.is_free():
+            # Something has taken the port while our simulator was down. It could not listen there, and what does
+            # would be taken for it.
+            self._lease.release()
+            self._lease = lease_free(self.settings.ports[0])
+        address = Address(self.settings.host, self._lease.port)
         simulator = Simulator(self.settings.command, address.port)
         self._simulator = simulator
         try:
@@ -100,6 +125,7 @@ class Server:
         except SimulatorLostError:
             self.restart()
             raise
+        return address
 
 
 def _place(settings: ServerSettings) -> tuple[str, tuple[int, ...]]:

@@ -1,24 +1,33 @@
 """What is found on a port before CARLA's client may go there: no client is needed for this."""
 
 import socket
+import struct
 import threading
 import time
 
 import msgpack
 import pytest
 
-from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.carla import handshake
+from sb3_visual_td3.envs.carla.failures import SimulatorAbsentError, SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.handshake import check_version, server_version, wait_for_server
+
+RESET = "reset"
 
 
 @pytest.fixture
 def listener():
-    """Make a server that answers whatever is asked with these bytes; None: never."""
+    """Make a server that gives these answers, one to each connection, the last one to all that follow.
+
+    An answer is bytes, after which it closes the connection; ``None``: none at all, and it stays open; bytes in a list:
+    these, and it stays open; ``RESET``: it resets the connection.
+    """
     sockets = []
 
-    def listen(answer):
+    def listen(*answers):
         server = socket.create_server(("127.0.0.1", 0))
         sockets.append(server)
+        left = list(answers)
 
         def serve():
             while True:
@@ -28,9 +37,15 @@ def listener():
                     return
                 sockets.append(connection)
                 connection.recv(1000)
-                if answer is not None:
+                answer = left.pop(0) if len(left) > 1 else left[0]
+                if answer == RESET:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+                elif isinstance(answer, bytes):
                     connection.sendall(answer)
                     connection.close()
+                elif answer is not None:
+                    connection.sendall(answer[0])
 
         threading.Thread(target=serve, daemon=True).start()
         return server.getsockname()[1]
@@ -53,12 +68,18 @@ def test_a_carla_server_says_its_version(listener):
     [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"",
         b"\xc1\xff\xfe\x00" * 20,
         b"\xd9\x05\xff\xff\xff\xff\xff",
         msgpack.packb([1, 1, "error", None]),
         msgpack.packb([1, 2, None, [[1, "0.9.16"]]]),
         msgpack.packb({"jsonrpc": "2.0"}),
+        b"\x81\x90\x00",  # a map with a list as its key
+        b"\x94\x00\x01",  # half a request
+        b"\x94\x01\x02",  # half an answer to another call
+        b"\x93\x01\x01\xc0",
+        [b"\x94\x02"],  # what is wrong at its beginning is not waited for
+        [b"\xdb\xff\xff\xff\xff"],
+        [b"\xdc\x00\x04\x01\x01\xc0" + b"\x91" * 20],
     ],
 )
 def test_what_speaks_something_else_is_refused_at_once(listener, answer):
@@ -66,6 +87,58 @@ def test_what_speaks_something_else_is_refused_at_once(listener, answer):
     with pytest.raises(SimulatorUnusableError, match="does not speak CARLA's protocol"):
         server_version("127.0.0.1", listener(answer), 5.0)
     assert time.monotonic() - begin < 2.0
+
+
+@pytest.mark.parametrize("answer", [RESET, *(says("0.9.16")[:n] for n in range(len(says("0.9.16"))))])
+def test_a_server_that_dies_before_it_has_answered_is_lost_and_not_another_language(listener, answer):
+    with pytest.raises(SimulatorLostError, match="closed the connection before it had answered") as caught:
+        server_version("127.0.0.1", listener(answer), 5.0)
+    assert not isinstance(caught.value, SimulatorAbsentError)
+
+
+def test_half_an_answer_that_stays_half_is_given_up_in_time(listener):
+    with pytest.raises(SimulatorLostError, match=r"does not answer within 0.2 s"):
+        server_version("127.0.0.1", listener([says("0.9.16")[:-1]]), 0.2)
+
+
+def test_an_answer_may_come_in_pieces(listener):
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = server.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in says("0.9.16"):
+            connection.sendall(bytes([number]))
+
+    threading.Thread(target=serve, daemon=True).start()
+    with server:
+        assert server_version("127.0.0.1", server.getsockname()[1], 5.0) == "0.9.16"
+
+
+def test_a_connection_to_itself_is_nothing_that_listens(monkeypatch):
+    """TCP connects a port to itself where a client happens to get the port that it asks for."""
+
+    def connect(_address, timeout):
+        itself = socket.socket()
+        itself.bind(("127.0.0.1", 0))
+        itself.connect(itself.getsockname())
+        return itself
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(SimulatorAbsentError, match="nothing listens"):
+        server_version("127.0.0.1", 2000, 1.0)
+
+
+def test_a_server_that_is_only_half_up_is_asked_again(listener, monkeypatch):
+    monkeypatch.setattr(handshake, "_LONGEST_TRY_S", 0.2)
+    port = listener(b"", RESET, b"\x94\x01", None, [b"\x94"], b"", says("0.9.16"))
+    assert wait_for_server("127.0.0.1", port, 20.0, is_starting=True) == "0.9.16"
+
+
+def test_another_language_ends_the_wait_for_a_server_that_starts(listener):
+    port = listener(b"", RESET, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(SimulatorUnusableError, match="does not speak CARLA's protocol"):
+        wait_for_server("127.0.0.1", port, 60.0, is_starting=True)
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(listener):
