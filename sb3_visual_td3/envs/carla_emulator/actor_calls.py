@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.protocol import NOTHING, CallError
-from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl
+from sb3_visual_td3.envs.carla_emulator.protocol import NOTHING, CallError, number_of, shortened
+from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl, vector_of
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, MASS_KG, Vehicle
 
 _WHEEL_RADIUS_M = 0.35
 _TOP_GEAR = 10
+_FAST_MPS = 1e4
+_N_LIGHT_STATES = 2**32
 _FRONT = 2
 """Wheels that steer: the first two of four."""
 
@@ -51,10 +53,7 @@ class ActorCalls:
 
     def on_set_actor_transform(self, number: int, place: list[Any]) -> Any:
         """Put it somewhere."""
-        transform = Transform.of_wire(place)
-        if not all(math.isfinite(part) for part in transform):
-            raise CallError(f"{tuple(transform)} is no place for actor {number}")
-        self._sim.actor(number).put(transform)
+        self._sim.actor(number).put(Transform.of_wire(place))
         return NOTHING
 
     def on_set_actor_location(self, number: int, location: list[float]) -> Any:
@@ -64,7 +63,7 @@ class ActorCalls:
 
     def on_set_actor_target_velocity(self, number: int, velocity: list[float]) -> Any:
         """Give it a velocity."""
-        self._sim.actor(number).push((velocity[0], velocity[1], velocity[2]))
+        self._sim.actor(number).push(vector_of(velocity, _FAST_MPS))
         return NOTHING
 
     def on_set_actor_simulate_physics(self, number: int, enabled: bool) -> Any:
@@ -76,7 +75,7 @@ class ActorCalls:
 
     def on_enable_actor_constant_velocity(self, number: int, velocity: list[float]) -> Any:
         """Let a vehicle keep a speed: what of the velocity, which is in its own axes, points forward."""
-        self._sim.vehicle(number).constant_mps = max(0.0, velocity[0])
+        self._sim.vehicle(number).constant_mps = max(0.0, number_of(velocity[0], _FAST_MPS))
         return NOTHING
 
     def on_disable_actor_constant_velocity(self, number: int) -> Any:
@@ -97,7 +96,7 @@ class ActorCalls:
     def on_apply_control_to_walker(self, number: int, control: list[Any]) -> Any:
         """Let a walker walk."""
         direction, speed_mps = control[:2]
-        self._sim.walker(number).walk((direction[0], direction[1], 0.0), speed_mps)
+        self._sim.walker(number).walk(vector_of(direction, _FAST_MPS), number_of(speed_mps, _FAST_MPS))
         return NOTHING
 
     def on_set_walker_state(self, number: int, place: list[Any], speed_mps: float) -> Any:
@@ -106,12 +105,15 @@ class ActorCalls:
         walker = self._sim.walker(number)
         walker.put(transform._replace(z=walker.extent_m[2]))
         yaw = math.radians(transform.yaw)
-        walker.walk((math.cos(yaw), math.sin(yaw), 0.0), speed_mps)
+        walker.walk((math.cos(yaw), math.sin(yaw), 0.0), number_of(speed_mps, _FAST_MPS))
         return NOTHING
 
     def on_set_vehicle_light_state(self, number: int, state: list[int] | int) -> Any:
         """Remember which lights are on; cameras do not show them."""
-        self._sim.vehicle(number).lights = state if isinstance(state, int) else state[0]
+        lights = state if isinstance(state, int) else state[0]
+        if not isinstance(lights, int) or not 0 <= lights < _N_LIGHT_STATES:
+            raise CallError(f"{shortened(state)} is not a state of lights")
+        self._sim.vehicle(number).lights = lights
         return NOTHING
 
     def on_get_vehicle_light_state(self, number: int) -> list[int]:
@@ -129,6 +131,8 @@ class ActorCalls:
 
     def on_apply_physics_control(self, number: int, physics: list[Any]) -> Any:
         """Remember what was set, so that it can be read; every vehicle goes on driving alike."""
+        if not isinstance(physics, list):
+            raise CallError(f"{shortened(physics)} is not a physics control")
         self._sim.vehicle(number).physics = physics
         return NOTHING
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sb3_visual_td3.envs.carla_emulator.actor_calls import ActorCalls
-from sb3_visual_td3.envs.carla_emulator.protocol import NOTHING, CallError, failure, value, void, void_failure
+from sb3_visual_td3.envs.carla_emulator.protocol import (
+    NOTHING,
+    CallError,
+    failure,
+    shortened,
+    value,
+    void,
+    void_failure,
+)
 from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
@@ -54,9 +62,6 @@ _COMMANDS = {
 }
 """The calls that the commands of a batch stand for."""
 _SPAWN, _DESTROY = 0, 1
-_MISFITS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-"""What arguments of a wrong shape lead to."""
-
 Handler = Callable[..., Any]
 
 
@@ -87,12 +92,13 @@ class Calls:
                 return self._apply_batch(*arguments), ""
             handler = self._table.get(name)
             if handler is None:
-                return refuse(f"the emulator does not know the call {name!r}"), f"unknown call {name!r}"
+                told = shortened(name)
+                return refuse(f"the emulator does not know the call {told}"), f"unknown call {told}"
             result = handler(*arguments)
         except CallError as error:
             return refuse(str(error)), ""
-        except _MISFITS as error:
-            return refuse(f"{name}: {error}"), f"{name}{arguments!r:.200}: {error!r}"
+        except Exception as error:  # arguments of a wrong shape lead to any of them, and one client's ends no server
+            return refuse(f"{name}: {shortened(error)}"), f"{name}{shortened(arguments)}: {shortened(error)}"
         return (void() if result is NOTHING else value(result)), ""
 
     def _apply_batch(self, commands: list[Any], do_tick: bool = False) -> list[Any]:
@@ -100,8 +106,10 @@ class Calls:
         for [[index, fields]] in commands:
             try:
                 answers.append([[1, self._command(index, fields)]])
-            except (CallError, *_MISFITS) as error:
+            except CallError as error:
                 answers.append([[0, [str(error)]]])
+            except Exception as error:
+                answers.append([[0, [shortened(error)]]])
         if do_tick:
             self._sim.tick()
         return answers

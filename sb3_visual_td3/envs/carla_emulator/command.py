@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -18,6 +21,7 @@ from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSe
 from sb3_visual_td3.envs.road.traffic import MAX_CARS
 
 _BAD_USAGE = 2
+_LOOK_EVERY_S = 0.3
 _LAUNCHER_PORT = "-carla-rpc-port="
 _LAUNCHER_FLAG = re.compile("-[A-Za-z]")
 DESCRIPTION = (
@@ -52,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cars", type=int, default=0, metavar="N", help="cars that the server drives itself, 0 to 20")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of those cars (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="say nothing of calls that are not known")
+    parser.add_argument("--end-with", type=int, metavar="PID", help="end when this process, which started it, is gone")
     parser.add_argument("--fault", action="append", default=[], metavar="KIND[=AMOUNT][@TICK]", help="see below")
 
 
@@ -71,6 +76,8 @@ def run(arguments: Sequence[str]) -> int:
     settings = parser.parse_args(_without_launcher_flags(arguments))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    if settings.end_with is not None:
+        threading.Thread(target=_end_with, args=(settings.end_with,), daemon=True).start()
     try:
         server = EmulatorServer(_checked(settings))
     except _StoppedError:
@@ -89,6 +96,13 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     finally:
         server.close()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as another process is its parent, whatever it does: it may hang on purpose."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+    os._exit(0)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgpack
 
+from sb3_visual_td3.envs.carla_emulator.faults import check_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import packed
 
 _TIMEOUT_S = 5.0
@@ -27,10 +28,11 @@ class EmulatorControl:
 
         :param kind: one of ``faults.KINDS``.
         :param amount: seconds of a hang or of every tick (``slow``); images or spawns, of the others.
-        :raises ValueError: if there is no such kind.
+        :raises ValueError: if there is no such kind, or it has no such amount.
         """
+        check_fault(kind, amount)
         if kind == "die":
-            self._send("emulator_fault", kind, None)
+            self._send("emulator_fault", kind, None).close()
             return
         self._ask("emulator_fault", kind, amount)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -11,7 +12,10 @@ from typing import NamedTuple
 KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
 FOR_EVER_S = 1e9
 SLOW_S = 0.2
+_MANY = 1_000_000_000
 _NEED_A_TICK = ("hang", "die")
+_TAKE_SECONDS = ("hang", "slow")
+_TAKE_NOTHING = ("die", "wrong-version")
 _PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>every:)?(?P<tick>\d{1,9}))?")
 
 
@@ -51,7 +55,30 @@ def parse_fault(text: str) -> Fault:
             f"KIND one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need a tick"
         )
     amount = float(found["amount"]) if found["amount"] else None
+    check_fault(kind, amount)
     return Fault(kind, tick, found["every"] is not None, amount)
+
+
+def check_fault(kind: object, amount: object = None) -> None:
+    """Do nothing where a fault can happen.
+
+    :param kind: one of ``KINDS``.
+    :param amount: seconds, 0 to ``FOR_EVER_S``, or a whole number of images or spawns; None: the kind's own.
+    :raises ValueError: if there is no such kind, or it has no such amount.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
+    if amount is None:
+        return
+    if kind in _TAKE_NOTHING:
+        raise ValueError(f"fault {kind}={amount!r}: expected no amount; {kind} happens once")
+    is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+    number = float(amount) if is_number and abs(amount) <= _MANY else math.nan  # type: ignore[arg-type]
+    if kind in _TAKE_SECONDS:
+        if not 0.0 <= number <= FOR_EVER_S:  # NaN is outside too
+            raise ValueError(f"fault {kind}={amount!r}: expected seconds, 0 to {FOR_EVER_S:g}")
+    elif not 0.0 <= number <= _MANY or not number.is_integer():
+        raise ValueError(f"fault {kind}={amount!r}: expected a whole number, 0 to {_MANY}, of images or spawns")
 
 
 @dataclass
@@ -70,8 +97,9 @@ class Trouble:
 
         :param kind: one of ``KINDS``.
         :param amount: seconds of a hang or per tick; frames, images or spawns; None: for ever, or 1 image, 1 spawn.
-        :raises ValueError: if there is no such kind.
+        :raises ValueError: if there is no such kind, or it has no such amount.
         """
+        check_fault(kind, amount)
         match kind:
             case "die":
                 os._exit(1)
@@ -87,8 +115,6 @@ class Trouble:
                 self.spawns_to_refuse = 1 if amount is None else int(amount)
             case "wrong-version":
                 self.version = "0.9.13"
-            case _:
-                raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
 
     def wait(self) -> None:
         """Wait as long as what is wrong makes a tick take."""

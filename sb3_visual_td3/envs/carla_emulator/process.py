@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import subprocess
@@ -48,7 +49,8 @@ class EmulatorProcess:
 
         :raises RuntimeError: if it does not get ready in time.
         """
-        command = [*self._command, "--port", str(self.port)]
+        # It ends with this process, also if that is killed: its port would be taken, and a test would meet it later.
+        command = [*self._command, "--end-with", str(os.getpid()), "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = _first_line(self._process.stdout, self._timeout_s)

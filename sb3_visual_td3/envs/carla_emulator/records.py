@@ -6,6 +6,7 @@ import math
 import struct
 from typing import Any, NamedTuple
 
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, number_of, shortened
 from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, to_carla
 
 WORLD_SENSOR, RGB_SENSOR, DEPTH_SENSOR, SEMANTIC_SENSOR = 17, 13, 1, 14
@@ -21,6 +22,8 @@ _TCP, _HOST_OF_THE_CLIENT = 1, 0
 
 SPEED_LIMIT_KMH = 50.0
 _GREEN_LIGHT = 2
+_FAR_M = 1e6
+_MANY_TURNS_DEG = 1e6
 
 Vector = tuple[float, float, float]
 """x, y and z in CARLA's axes."""
@@ -39,9 +42,15 @@ class Transform(NamedTuple):
 
     @classmethod
     def of_wire(cls, record: Any) -> Transform:
-        """Read ``[[x, y, z], [pitch, yaw, roll]]``."""
-        (x, y, z), (pitch, yaw, roll) = record[0][:3], record[1][:3]
-        return cls(x, y, z, pitch, yaw, roll)
+        """Read ``[[x, y, z], [pitch, yaw, roll]]``.
+
+        :raises CallError: if it is no place.
+        """
+        try:
+            location, rotation = vector_of(record[0], _FAR_M), vector_of(record[1], _MANY_TURNS_DEG)
+        except (CallError, TypeError, LookupError) as error:
+            raise CallError(f"{shortened(record)} is no place: {error}") from error
+        return cls(*location, *rotation)
 
     @classmethod
     def of_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
@@ -57,6 +66,17 @@ class Transform(NamedTuple):
     def wire(self) -> list[Any]:
         """Return the record."""
         return [[self.x, self.y, self.z], [self.pitch, self.yaw, self.roll]]
+
+
+def vector_of(record: Any, limit: float) -> Vector:
+    """Read ``[x, y, z]``.
+
+    :raises CallError: if it is not three numbers within the limit.
+    """
+    if not isinstance(record, list | tuple) or len(record) < 3:
+        raise CallError(f"{shortened(record)} is not three numbers")
+    x, y, z = (number_of(part, limit) for part in record[:3])
+    return x, y, z
 
 
 class VehicleControl(NamedTuple):

@@ -12,9 +12,9 @@ from sb3_visual_td3.envs.carla_emulator.actors import Actor
 from sb3_visual_td3.envs.carla_emulator.blueprints import BLUEPRINTS
 from sb3_visual_td3.envs.carla_emulator.city_traffic import CityTraffic
 from sb3_visual_td3.envs.carla_emulator.collisions import Collisions, Hit
-from sb3_visual_td3.envs.carla_emulator.faults import Fault, Trouble
+from sb3_visual_td3.envs.carla_emulator.faults import Fault, Trouble, check_fault
 from sb3_visual_td3.envs.carla_emulator.maps import scene_of, spawn_points_of
-from sb3_visual_td3.envs.carla_emulator.protocol import CallError, packed
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, number_of, packed, shortened
 from sb3_visual_td3.envs.carla_emulator.records import (
     COLLISION_SENSOR,
     WORLD_SENSOR,
@@ -38,6 +38,28 @@ SPAWN_TAKEN = "Spawn failed because of collision at spawn position"
 _HIGH_M = 5.0
 """What is spawned so far above the ground meets nobody there."""
 _TIME_SLACK_S = 1e-6
+_MAX_DEPTH = 16
+_MAX_ATTRIBUTES = 100
+_NUMBERS = {
+    "sensor_tick": (0.0, 1e6),
+    "image_size_x": (1, 8192),
+    "image_size_y": (1, 8192),
+    "fov": (0.01, 179.9),
+    "channels": (1, 512),
+    "points_per_second": (1, 1e7),
+    "rotation_frequency": (0.0, 1e4),
+    "range": (0.0, 1e6),
+    "upper_fov": (-90.0, 90.0),
+    "lower_fov": (-90.0, 90.0),
+    "horizontal_fov": (0.01, 360.0),
+    "vertical_fov": (0.01, 360.0),
+    "atmosphere_attenuation_rate": (0.0, 1e3),
+    "distance": (0.0, 1e6),
+    "hit_radius": (0.0, 1e3),
+}
+"""Attributes of sensors that are worked with, and between which numbers they make sense."""
+_WHOLE = {"image_size_x", "image_size_y", "channels"}
+_MAX_PIXELS = 8192 * 4320
 
 
 class Simulation:
@@ -62,6 +84,7 @@ class Simulation:
         self._traffic = CityTraffic(0, 0) if traffic is None else traffic
         self.trouble = Trouble()
         for fault in self._faults:
+            check_fault(fault.kind, fault.amount)
             if fault.is_from_the_start:
                 self.trouble.begin(fault.kind, fault.amount)
         self.frame = 0
@@ -73,6 +96,8 @@ class Simulation:
         self.has_cameras_off = False
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
+        self.complaints: list[str] = []
+        """Lines for the console, which the server takes out."""
         self._numbers = itertools.count(1)  # never used twice: a handle of an earlier episode means nobody
         self.load(map_name, reset_settings=True)
 
@@ -136,14 +161,12 @@ class Simulation:
         :param parent_number: of the actor that it is fixed to.
         :raises CallError: if it cannot be made.
         """
-        type_id = description[1]
-        if type_id not in BLUEPRINTS:
-            raise CallError(f"invalid actor description '{type_id}'")
-        if not all(math.isfinite(part) for part in place):
-            raise CallError(f"Spawn failed: {tuple(place)} is no place")
+        type_id = _checked_type(description)
         if self.trouble.refuses_spawn():
             raise CallError(SPAWN_TAKEN)
         parent = None if parent_number is None else self.actor(parent_number)
+        if parent is not None and _depth(parent) >= _MAX_DEPTH:
+            raise CallError(f"Spawn failed: {_MAX_DEPTH} actors carry each other already")
         if type_id.startswith("vehicle."):
             return self._spawn_vehicle(description, place, parent)
         number = next(self._numbers)
@@ -226,7 +249,13 @@ class Simulation:
             is_camera = sensor.type_id.startswith("sensor.camera.")
             if is_camera and (self.has_cameras_off or self.trouble.drops_frame()):
                 continue
-            body = body_of(sensor, scenery, self.record)
+            try:
+                body = body_of(sensor, scenery, self.record)
+            except Exception as error:  # what a client asked of one sensor ends no server
+                self.complaints.append(f"{sensor.type_id} {sensor.number} measures no more: {shortened(error)}")
+                self._streams.end(sensor.stream_id)
+                sensor.stream_id = None
+                continue
             if body is None:
                 continue
             if is_camera:
@@ -247,6 +276,62 @@ class Simulation:
         states = [_state_of(actor) for actor in self.actors.values()]
         header = sensor_header(WORLD_SENSOR, self.frame, self.seconds, Transform())
         return header + world_body(self.episode_id, time.time(), step_s, states)
+
+
+def _checked_type(description: Any) -> str:
+    """Return the id of what is to be spawned, when its description is one that can be worked with.
+
+    What is wrong is refused here, where it is asked for: later, every tick would meet it.
+
+    :raises CallError: if it is not.
+    """
+    match description:
+        case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:
+            pass
+        case _:
+            raise CallError(f"invalid actor description {shortened(description)}")
+    if type_id not in BLUEPRINTS:
+        raise CallError(f"invalid actor description '{shortened(type_id).strip(chr(39))}'")
+    n_pixels = 1.0
+    for attribute in attributes:
+        match attribute:
+            case [str(name), int(), str(value), *_]:
+                pass
+            case _:
+                raise CallError(f"{type_id}: {shortened(attribute)} is not an attribute")
+        if name in _NUMBERS and type_id.startswith("sensor."):
+            number = _checked_number(type_id, name, value)
+            n_pixels *= number if name.startswith("image_size") else 1.0
+        if name == "color":
+            _check_colour(type_id, value)
+    if n_pixels > _MAX_PIXELS:
+        raise CallError(f"{type_id}: an image of {n_pixels:g} pixels is too large")
+    return type_id
+
+
+def _checked_number(type_id: str, name: str, value: str) -> float:
+    low, high = _NUMBERS[name]
+    try:
+        number = number_of(float(value), high)
+        is_fine = low <= number and (name not in _WHOLE or number == int(number))
+    except (ValueError, CallError):
+        is_fine = False
+    if not is_fine:
+        raise CallError(f"{type_id}: {name}={shortened(value)} is not a number between {low:g} and {high:g}")
+    return number
+
+
+def _check_colour(type_id: str, value: str) -> None:
+    parts = value.split(",")
+    if len(parts) < 3 or not all(part.strip().isascii() and part.strip().isdecimal() for part in parts[:3]):
+        raise CallError(f"{type_id}: color={shortened(value)} is not three numbers such as '255,0,0'")
+
+
+def _depth(actor: Actor) -> int:
+    depth = 1
+    while actor.parent is not None:
+        depth, actor = depth + 1, actor.parent
+    return depth
 
 
 def _state_of(actor: Actor) -> bytes:

@@ -26,10 +26,16 @@ class StreamServer:
 
     :param selector: where it waits for news; each entry's data is a function of the events.
     :param listener: a socket that listens.
+    :param accept: returns the next connection; None: there is none.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:
-        self._selector, self._listener = selector, listener
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        listener: socket.socket,
+        accept: Callable[[], socket.socket | None],
+    ) -> None:
+        self._selector, self._accept_next = selector, accept
         self._subscribers: dict[int, list[_Subscriber]] = {}
         self._kept: dict[int, bytes] = {}
         self._n_connections = 0
@@ -66,9 +72,10 @@ class StreamServer:
             self._drop(subscriber)
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        connection = self._accept_next()
+        if connection is None:
+            return
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         subscriber = _Subscriber(connection)
         self._n_connections += 1
         self._selector.register(connection, selectors.EVENT_READ, self._on_events(subscriber))
@@ -122,4 +129,7 @@ class StreamServer:
         subscriber.connection.close()
         self._n_connections -= 1
         if subscriber.stream_id is not None:
-            self._subscribers[subscriber.stream_id].remove(subscriber)
+            subscribers = self._subscribers[subscriber.stream_id]
+            subscribers.remove(subscriber)
+            if not subscribers:
+                del self._subscribers[subscriber.stream_id]

@@ -8,8 +8,7 @@ from typing import Any
 
 from sb3_visual_td3.envs.carla_emulator import maps
 from sb3_visual_td3.envs.carla_emulator.blueprints import wire_definitions
-from sb3_visual_td3.envs.carla_emulator.faults import KINDS
-from sb3_visual_td3.envs.carla_emulator.protocol import NOTHING, CallError
+from sb3_visual_td3.envs.carla_emulator.protocol import NOTHING, CallError, number_of, shortened
 from sb3_visual_td3.envs.carla_emulator.records import token
 from sb3_visual_td3.envs.carla_emulator.simulation import WORLD_STREAM, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
@@ -18,6 +17,9 @@ VERSION = "0.9.16"
 _MAX_CULLING_M, _TILES_M, _ACTIVE_M = 0.0, 3000.0, 2000.0
 _GROUND_LABELS = {"road": 1, "terrain": 10}
 _N_WEATHER = 14
+_MOST_WEATHER = 1e4
+_N_STREAMS = 2**32
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-6, 10.0
 
 
 class WorldCalls:
@@ -41,6 +43,8 @@ class WorldCalls:
 
     def on_get_sensor_token(self, stream_id: int) -> list[Any]:
         """Return how to hear of a sensor."""
+        if not isinstance(stream_id, int) or not 0 <= stream_id < _N_STREAMS:
+            raise CallError(f"{shortened(stream_id)} is not the number of a stream")
         return [token(stream_id, self._stream_port)]
 
     def on_get_episode_settings(self) -> list[Any]:
@@ -53,10 +57,10 @@ class WorldCalls:
     def on_set_episode_settings(self, settings: list[Any]) -> int:
         """Set how time passes; without rendering cameras send nothing."""
         is_synchronous, no_rendering, step, *_ = settings
+        step_s = number_of(step[1], _LONGEST_STEP_S, "a step in seconds") if step[0] else 0.0
         self._sim.is_synchronous = bool(is_synchronous)
         self._sim.has_cameras_off = bool(no_rendering)
-        is_given = step[0] and math.isfinite(step[1]) and step[1] > 0.0
-        self._sim.step_s = float(step[1]) if is_given else None
+        self._sim.step_s = step_s if step_s >= _SHORTEST_STEP_S else None
         return self._sim.frame
 
     def on_tick_cue(self) -> int:
@@ -95,9 +99,9 @@ class WorldCalls:
 
     def on_set_weather_parameters(self, weather: list[float]) -> Any:
         """Set the weather."""
-        if len(weather) != _N_WEATHER or not all(math.isfinite(part) for part in weather):
-            raise CallError(f"weather: expected {_N_WEATHER} numbers, got {weather}")
-        self._sim.weather = weather
+        if not isinstance(weather, list) or len(weather) != _N_WEATHER:
+            raise CallError(f"weather: expected {_N_WEATHER} numbers, got {shortened(weather)}")
+        self._sim.weather = [number_of(part, _MOST_WEATHER, "a weather parameter") for part in weather]
         return NOTHING
 
     def on_project_point(self, place: list[float], direction: list[float], search_m: float) -> list[Any]:
@@ -132,9 +136,10 @@ class WorldCalls:
 
     def on_emulator_fault(self, kind: str, amount: float | None = None) -> str:
         """Make something go wrong."""
-        if kind not in KINDS:
-            raise CallError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
-        self._sim.trouble.begin(kind, amount)
+        try:
+            self._sim.trouble.begin(kind, amount)
+        except ValueError as error:
+            raise CallError(str(error)) from error
         return kind
 
     def on_emulator_status(self) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def test_realtime_paces_synchronous_ticks():
         client.tick()
         begin = time.monotonic()
         client.tick(20)
-        assert time.monotonic() - begin == pytest.approx(1.0, abs=0.1)
+        assert time.monotonic() - begin >= 0.9  # a busy machine is slower, and it never catches up
 
 
 def test_neither_the_client_nor_a_trainer_is_imported():
