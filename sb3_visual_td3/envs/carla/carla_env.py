@@ -27,7 +27,7 @@ from sb3_visual_td3.envs.task import Ending
 
 _LOG = logging.getLogger("sb3_visual_td3")
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 5.0
 _FIRST_TRIES = 3
 _TIMED_OUT = "time-out"
 """In what CARLA's client says where an answer does not come in time."""
