@@ -6,6 +6,12 @@ replay buffer, no more threads, file descriptors or memory than a tenth of the w
 
     python benchmarks/carla_soak.py                                 100,000 steps, a fault every 2,000
     python benchmarks/carla_soak.py --steps 5000 --every 500        a short one
+    python benchmarks/carla_soak.py --kill-for 300                  SIGKILL every 1 to 3 s for five minutes
+
+With `--kill-for` a process of its own kills the simulator, whatever it is doing: while it starts, while the environment
+connects, while it drives. Every fifth time it kills the watchdog instead. VisualTD3 trains meanwhile. What is asked for
+at the end: the training has ended normally, no invalid transition is stored, and no process, port, lease or temporary
+file is left.
 
 Results are added to benchmarks/results/carla_soak.json, a line to each soak.
 """
@@ -14,9 +20,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import random
+import signal
+import socket
 import sys
+import tempfile
 import time
+import uuid
+from collections import Counter
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +39,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.carla.backend import CarlaBackend
+from sb3_visual_td3.envs.carla.connection import Connection
+from sb3_visual_td3.envs.carla.server import Server
 from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
 
 RESULTS = Path(__file__).parent / "results" / "carla_soak.json"
@@ -110,6 +127,162 @@ def soak(n_steps: int, every: int, port: int, seed: int) -> dict[str, Any]:
     }
 
 
+PHASES = ("driving", "starting and handshake", "connecting", "building the world")
+MARK = "SB3_VISUAL_TD3_SOAK"
+NOT_OURS = ("SB3-", "torchinductor_")
+"""Folders that Stable-Baselines3's logger and torch make among the temporary files, and leave there."""
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """:return: command lines, by number, of the processes that descend from a marked one"""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+    return found
+
+
+def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized, results: Any) -> None:
+    """Kill a simulator every 1 to 3 s, or its watchdog, and put what was killed in which phase into ``results``."""
+    rng, end_s, kills = random.Random(seed), time.monotonic() + for_s, Counter[str]()
+    while time.monotonic() < end_s:
+        time.sleep(rng.uniform(1.0, 3.0))
+        found = processes_with(mark)
+        watchdogs = {pid: words for pid, words in found.items() if "watchdog.py" in words}
+        simulators = [pid for pid, words in found.items() if "carla_emulator" in words and pid not in watchdogs]
+        what = "watchdog" if sum(kills.values()) % 5 == 4 else "simulator"
+        # A guard looks like its watchdog, and was started later.
+        victims = sorted(watchdogs)[:1] if what == "watchdog" else simulators
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            kills[f"{what}, {PHASES[phase.value]}"] += 1
+    results.put(dict(kills))
+
+
+def tell_phases(phase: Synchronized) -> None:
+    """Have ``phase`` say what the environment is doing."""
+
+    def within(number: int, owner: type, name: str) -> None:
+        made = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            before, phase.value = phase.value, number
+            try:
+                return made(*args, **kwargs)
+            finally:
+                phase.value = before
+
+        setattr(owner, name, wrapped)
+
+    within(1, Server, "ensure")
+    within(2, Connection, "__init__")
+    within(3, CarlaBackend, "_populate")
+
+
+class Bookkeeper(BaseCallback):
+    """Counts steps, and ends the training some valid steps after the killing has ended.
+
+    :param killer: what kills
+    :param n_more: valid steps after it
+    """
+
+    def __init__(self, killer: Any, n_more: int) -> None:
+        super().__init__()
+        self.killer, self.n_left = killer, n_more
+        self.n_valid = self.n_invalid = self.n_episodes = 0
+
+    def _on_step(self) -> bool:
+        is_invalid = bool(self.locals["infos"][0].get("invalid_transition"))
+        self.n_invalid += is_invalid
+        self.n_valid += not is_invalid
+        self.n_episodes += bool(self.locals["dones"][0])
+        self.n_left -= not is_invalid and not self.killer.is_alive()
+        return self.n_left > 0
+
+
+def is_free(port: int) -> bool:
+    """:return: whether a server could listen there"""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
+    """:return: what happened under the kills, and whether all is as it should be"""
+    mark = uuid.uuid4().hex
+    context = multiprocessing.get_context("spawn")
+    phase, results = context.Value("i", 0), context.Queue()
+    with tempfile.TemporaryDirectory(prefix="carla_soak_") as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        killer = context.Process(target=kill_again_and_again, args=(mark, kill_for_s, seed, phase, results))
+        killer.start()  # before the mark is set: it is not to be counted among the descendants
+        os.environ[MARK] = mark
+        tell_phases(phase)
+        kwargs = {"command": COMMAND, "port": port, "timeout_s": 1.0, "n_cars": 4}
+        env = make_vec_env("CarlaDriving-v0", 1, seed=seed, env_kwargs=kwargs)
+        model = VisualTD3(
+            "CnnPolicy", env, buffer_size=100_000, learning_starts=200, batch_size=32, train_freq=4, seed=seed
+        )
+        books = Bookkeeper(killer, 200)
+        buffer: Any = model.replay_buffer
+        n_stored_invalid, add = 0, buffer.add
+
+        def add_and_count(*args: Any, **kwargs: Any) -> None:
+            nonlocal n_stored_invalid
+            before = buffer.size()
+            add(*args, **kwargs)
+            n_stored_invalid += bool(args[-1][0].get("invalid_transition")) and buffer.size() > before
+
+        buffer.add = add_and_count
+        begin_s = time.monotonic()
+        model.learn(10_000_000, books)
+        wall_s = time.monotonic() - begin_s
+        kills = results.get()
+        killer.join()
+        n_failures = env.get_attr("n_simulator_failures")[0]
+        env.close()
+        n_stored = int(buffer.size())
+        gone_s = time.monotonic() + 5.0
+        while processes_with(mark) and time.monotonic() < gone_s:
+            time.sleep(0.1)
+        left = {
+            "processes": len(processes_with(mark)),
+            "ports": sum(not is_free(port + offset) for offset in range(16)),
+            "leases": sum(1 for path in Path(folder).rglob("*.lock")),
+            "temporary files": sum(1 for path in Path(folder).iterdir() if not path.name.startswith(NOT_OURS)),
+        }
+        tempfile.tempdir = None
+        del os.environ["TMPDIR"], os.environ[MARK]
+    return {
+        "kill_for_s": kill_for_s,
+        "seed": seed,
+        "kills": sum(kills.values()),
+        "kills_by_phase": kills,
+        "failures_seen": n_failures,
+        "episodes": books.n_episodes,
+        "steps": model.num_timesteps,
+        "updates": model._n_updates,
+        "invalid_steps": books.n_invalid,
+        "stored": n_stored,
+        "valid_steps": books.n_valid,
+        "invalid_stored": n_stored_invalid,
+        "left_behind": left,
+        "wall_s": wall_s,
+        # Stable-Baselines3 does not store the step after which a callback ends the training.
+        "is_fine": books.n_valid - 1 <= n_stored <= books.n_valid
+        and n_stored_invalid == 0
+        and not any(left.values())
+        and wall_s >= kill_for_s,
+    }
+
+
 def main() -> int:
     """:return: 0 where all is as it should be, else 1"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,10 +290,14 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=2_000, help="steps between two faults")
     parser.add_argument("--port", type=int, default=2600, help="the first that is tried")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kill-for", type=float, metavar="SECONDS", help="kill every 1 to 3 s instead, for so long")
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     th.set_num_threads(1)
-    result = soak(settings.steps, settings.every, settings.port, settings.seed)
+    if settings.kill_for is None:
+        result = soak(settings.steps, settings.every, settings.port, settings.seed)
+    else:
+        result = kill_soak(settings.kill_for, settings.port, settings.seed)
     print(json.dumps(result, indent=2))
     known = json.loads(settings.output.read_text()) if settings.output.exists() else []
     settings.output.write_text(json.dumps([*known, result], indent=2) + "\n")
