@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,14 @@ def test_plot_train_draws_runs_of_fewer_episodes_than_its_window(logs, figures, 
     assert "-w sets how many" in capsys.readouterr().out
     assert visual_td3(["plot-train", "-f", str(logs), "--episode-window", "100"]) == 2
     assert "nothing to plot" in capsys.readouterr().err
+
+
+def test_plot_from_file_shows_a_single_run(logs, figures, in_folder):
+    run = f"visual_td3/{ENV}_1"
+    shutil.copytree(logs / run, in_folder / "one" / run)
+    assert visual_td3(["all-plots", "-f", "one", "-o", "results"]) == 0
+    assert visual_td3(["plot-from-file", "-i", "results.pkl"]) == 0
+    assert len(list(in_folder.glob("plot-from-file-*.png"))) == 2
 
 
 def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_folder, capsys):
