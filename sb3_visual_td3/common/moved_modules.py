@@ -1,0 +1,74 @@
+"""Old import paths: modules that have moved are still found under their former names.
+
+Saved models, replay buffers and hyperparameter files name a class by the module that it was in when they were written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_PACKAGE = "sb3_visual_td3"
+
+MOVED_MODULES = {
+    "envs.carla.convert": "envs.road.carla_coordinates",
+    "envs.carla.opendrive_map": "envs.road.opendrive_reading",
+    "envs.carla.surveyed_route": "envs.road.opendrive_reading",
+    "envs.hud": "envs.human_view",
+    "envs.lite.collision": "envs.road.collision",
+    "envs.lite.ground": "envs.road.ground",
+    "envs.lite.idm": "envs.road.traffic",
+    "envs.lite.maps": "envs.road.maps",
+    "envs.lite.opendrive_export": "envs.road.opendrive_writing",
+    "envs.lite.panorama": "envs.road.ground",
+    "envs.lite.road_network": "envs.road.network",
+    "envs.lite.tint": "envs.lite.camera",
+    "envs.lite.track": "envs.road.track",
+    "envs.lite.traffic": "envs.road.traffic",
+    "envs.registration": "envs",
+    "envs.restorable_env": "envs.lite.lite_env",
+    "envs.window": "envs.human_view",
+    "vec_env.ray_tasks": "vec_env.ray_session",
+}
+"""The present module for each former one, both below the package."""
+
+
+class _MovedModuleFinder(MetaPathFinder, Loader):
+    """Import the present module where the former one is asked for, with a warning."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002 - the signature is that of the import system
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Return how to import a former module; None for every other name."""
+        package, _, name = fullname.partition(".")
+        if package != _PACKAGE or name not in MOVED_MODULES:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the present module itself, so that its classes are the same under both names."""
+        present = f"{_PACKAGE}.{MOVED_MODULES[spec.name.partition('.')[2]]}"
+        # A FutureWarning, because Python hides a DeprecationWarning from the user of rl-zoo and of ``load``.
+        warnings.warn(f"{spec.name} has moved to {present}: use the new name", FutureWarning, stacklevel=2)
+        module = importlib.import_module(present)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the present module its own spec back, which the import system has just replaced."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+def find_moved_modules() -> None:
+    """Have Python find moved modules under their former names; calling it again changes nothing."""
+    if not any(isinstance(finder, _MovedModuleFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModuleFinder())

@@ -1,0 +1,41 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from sb3_visual_td3.common.moved_modules import MOVED_MODULES, find_moved_modules
+
+
+@pytest.mark.parametrize("former", MOVED_MODULES)
+def test_a_former_module_is_the_present_one(former):
+    present = importlib.import_module(f"sb3_visual_td3.{MOVED_MODULES[former]}")
+    spec = present.__spec__
+    sys.modules.pop(f"sb3_visual_td3.{former}", None)
+    with pytest.warns(FutureWarning, match=f"{former} has moved to {present.__name__}: use the new name"):
+        found = importlib.import_module(f"sb3_visual_td3.{former}")
+    assert found is present
+    assert present.__spec__ is spec
+    assert present.__name__ == f"sb3_visual_td3.{MOVED_MODULES[former]}"
+
+
+def test_a_module_that_never_was_is_not_found():
+    with pytest.raises(ModuleNotFoundError, match="no_such"):
+        importlib.import_module("sb3_visual_td3.envs.lite.no_such")
+
+
+def test_one_line_is_printed_once():
+    code = (
+        "from sb3_visual_td3.envs.lite.maps import MAP_GROUPS\n"
+        "from sb3_visual_td3.envs.lite import maps\n"
+        "print(len(maps.MAP_GROUPS))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "4\n"
+    assert result.stderr.count("has moved to sb3_visual_td3.envs.road.maps") == 1
+
+
+def test_finding_moved_modules_twice_changes_nothing():
+    before = list(sys.meta_path)
+    find_moved_modules()
+    assert sys.meta_path == before
