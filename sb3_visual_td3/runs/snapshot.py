@@ -108,7 +108,7 @@ def load_snapshot(
         state = join(record.state, arrays)
     except OSError as error:
         raise SnapshotError(f"{SMALL_ARRAYS_NAME} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise SnapshotError(f"{RECORD_NAME} is no record that this version wrote ({error})") from error
     return Snapshot(
         path=folder,

@@ -33,10 +33,11 @@ _FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_
 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """The words in the annotation of an argument that is a number and nothing else."""
+_SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
-    """Look for text where the model needs a number, before anything is made.
+    """Look for text, and other things that are no numbers, where the model needs a number, before anything is made.
 
     :param block: the hyperparameters
     :param algorithm: the class of the model
@@ -44,14 +45,25 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     :raises ValueError: if there is some
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    noise = block.get("noise_std", 0.0)
+    if not (isinstance(noise, int | float) and 0 <= noise < float("inf")):
+        raise ValueError(f"{where}: noise_std is {noise!r}, expected a number from 0 on")
     for key, value in block.items():
-        if not isinstance(value, str) or key not in parameters:
+        if key not in parameters:
             continue
         annotation = parameters[key].annotation
         written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         words = set(re.findall(r"\w+", written))
-        if words and words <= _NUMERIC:
+        if not words or not words <= _NUMERIC:
+            continue
+        if isinstance(value, str):
             raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
+        if isinstance(value, Mapping | list | tuple) or (value is None and not words & {"None", "Optional"}):
+            raise ValueError(f"{where}: {key} is {value!r}, expected a number")
+        if value is not None and not abs(value) < float("inf"):
+            raise ValueError(f"{where}: {key} is {value}, expected a finite number")
+        if key in _SIZES and value < 1:
+            raise ValueError(f"{where}: {key} is {value}, expected 1 or more")
 
 
 def _as_number(text: str) -> str:
