@@ -5,7 +5,9 @@ Nth call on and ends after half a second (``hang``), or that closes (``close``) 
 connections without an answer. The last one lives on. The port is printed first, how each life ended as it ends.
 """
 
+import ctypes
 import os
+import signal
 import socket
 import struct
 import sys
@@ -26,8 +28,14 @@ def hang_up(port, n, resets):
             connection.close()
 
 
+def end_with_parent():
+    """Have the system kill this process when its parent is killed, a test that was interrupted among them."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def live(port, kind, n):
     """End the process as the life ends."""
+    end_with_parent()
     if kind in {"close", "reset"}:
         hang_up(port, n, kind == "reset")
         os._exit(0)
@@ -49,6 +57,7 @@ def live(port, kind, n):
 
 
 def main(lives):
+    end_with_parent()
     cv2.setNumThreads(1)  # a fork would wait for threads that it has not
     ports = EmulatorServer(EmulatorSettings(port=0))  # two that are free; and the map is ready for all lives
     ports.close()
