@@ -332,7 +332,8 @@ class FrameReplayBuffer(ReplayBuffer):
         windows = n_step_windows(rows, envs, is_last, (self.pos - 1) % self.buffer_size, self.n_steps)
         rewards = self._normalize_reward(self.rewards[windows.rows, envs[:, None]], env)
         powers = self.gamma ** np.arange(self.n_steps, dtype=np.float32).reshape(1, -1)
-        returns = (rewards * powers * windows.is_within).sum(axis=1, keepdims=True)
+        # Not times 0: an infinite reward beyond a window's end would be a NaN in it.
+        returns = np.where(windows.is_within, rewards * powers, 0.0).sum(axis=1, keepdims=True)
         n_taken = windows.is_within.sum(axis=1, keepdims=True).astype(np.float32)
         return windows.last_rows, returns, self.gamma**n_taken
 

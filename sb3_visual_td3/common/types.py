@@ -57,6 +57,14 @@ class UpdateObserver(Protocol):
 
 
 @runtime_checkable
+class JudgesFiniteness(Protocol):
+    """An observer that finds what is not finite itself, and has a callback act on it: stop, or roll back."""
+
+    def first(self) -> Any:
+        """:return: the first number since the last call that is not finite; None if all are"""
+
+
+@runtime_checkable
 class HasState(Protocol):
     """What can be put aside as plain data and taken up again, in this object or in one made alike.
 

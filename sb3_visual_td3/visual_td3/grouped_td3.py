@@ -10,10 +10,11 @@ import torch as th
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
 from sb3_visual_td3.common.schedules import parse_schedule
-from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
 from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
 from sb3_visual_td3.visual_td3.presets import Resolved
+from sb3_visual_td3.visual_td3.step_guard import StepGuard
 from sb3_visual_td3.visual_td3.stored_td3 import StoredTD3
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
@@ -32,6 +33,8 @@ class GroupedTD3(StoredTD3):
     """Whether the policy class is of Stable-Baselines3's kind and trains as with its TD3."""
     _parameter_groups: ParameterGroups
     _target_range: TargetRange
+    _step_guard: StepGuard
+    """Keeps the weights from a loss that is not finite."""
     _losses: dict[str, list[th.Tensor]]
     """Of the last training, by name, until they are recorded."""
 
@@ -130,7 +133,11 @@ class GroupedTD3(StoredTD3):
         self._parameter_groups.clip(network)
         for observer in self.observers:
             observer.after_clipping(update)
-        optimizer.step()
+        is_judged = any(isinstance(observer, JudgesFiniteness) for observer in self.observers)
+        if self._step_guard.looks_at(is_judged):
+            self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_judged)
+        else:
+            optimizer.step()
         for observer in self.observers:
             observer.after_step(update)
 

@@ -34,6 +34,7 @@ from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
+from sb3_visual_td3.visual_td3.step_guard import StepGuard
 from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
@@ -236,6 +237,7 @@ class VisualTD3(OverlappedTD3):
         is_stock = self._resolved["preset"].value == "td3"
         self._arithmetic = Arithmetic(self.settings.precision, self.device, is_stock)
         self._prepare = None
+        self._step_guard = StepGuard(self.device, is_stock)
         if self._arithmetic.is_exact:
             return
         extractor, scales = self.critic.features_extractor, self.policy.normalize_images
@@ -260,7 +262,13 @@ class VisualTD3(OverlappedTD3):
             set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them."""
+        """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them.
+
+        :param gradient_steps: how many updates
+        :param batch_size: transitions of each
+        :raises ValueError: if a loss or its gradient is not finite, and no callback sees to it; the weights are then
+            those of before. Under the preset ``"td3"`` nothing is looked at, as in Stable-Baselines3
+        """
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         actor_losses, critic_losses = [], []
@@ -271,6 +279,7 @@ class VisualTD3(OverlappedTD3):
             if self._n_updates % self.policy_delay == 0:
                 actor_losses.append(self.update_actor(batch))
                 self.soft_update()
+        self._step_guard.raise_if_refused()
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
@@ -354,6 +363,6 @@ class VisualTD3(OverlappedTD3):
     def _excluded_save_params(self) -> list[str]:
         derived = (
             "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _pictures _losses "
-            "_is_stock_policy"
+            "_is_stock_policy _step_guard"
         )
         return [*super()._excluded_save_params(), *derived.split()]

@@ -1,0 +1,179 @@
+"""A loss that is not finite is refused with its step, and leaves the weights as they were."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import TD3
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
+from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.visual_td3.step_guard import StepGuard
+
+SETTINGS = {"buffer_size": 200, "learning_starts": 8, "batch_size": 32, "device": "cpu", "seed": 0}
+CAMERA = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+VECTOR = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+
+
+class BrokenEnv(gym.Env):
+    """After thirty steps it gives a reward, or a vector beside the camera, that breaks a training."""
+
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = spaces.Dict({"camera": CAMERA, "vector": VECTOR})
+
+    def __init__(self, reward=1.0, vector=0.5):
+        self.reward, self.vector, self.n_steps = reward, vector, 0
+
+    def _observation(self):
+        value = self.vector if self.n_steps >= 30 else 0.5
+        return {
+            "camera": self.np_random.integers(0, 256, CAMERA.shape, np.uint8),
+            "vector": np.full(4, value, np.float32),
+        }
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        reward = self.reward if self.n_steps >= 30 else 1.0
+        return self._observation(), reward, self.n_steps % 7 == 0, False, {}
+
+
+def model_on(env, preset="visual", **kwargs):
+    kwargs = {"policy_kwargs": {"net_arch": [16]}, **SETTINGS, **kwargs}
+    return VisualTD3("MultiInputPolicy", env, preset=preset, **kwargs)
+
+
+def are_finite(model):
+    return all(bool(th.isfinite(weight).all()) for weight in model.policy.parameters())
+
+
+BARE = {
+    "max_grad_norm": {},
+    "target_q_clamp": False,
+    "policy_kwargs": {"net_arch": [16], "trunk_dim": None},
+}
+"""Without what may bear a huge number: LayerNorm trunks and clamped targets."""
+
+
+@pytest.mark.parametrize(
+    ("broken", "words", "kwargs"),
+    [
+        ({"reward": math.nan}, "The sampled rewards hold nan", {}),
+        ({"reward": math.inf}, "The sampled rewards hold inf", {"critic_loss": "huber", "n_steps": 3}),
+        ({"vector": math.nan}, "see the next observations|observations.'vector'.. hold nan", {}),
+        ({"vector": math.nan}, "see the next observations|observations.'vector'.. hold nan", {"precision": "bf16"}),
+        ({"vector": 1e30}, r"of the observations\['vector'\]", BARE),
+        ({"vector": 1e38}, r"of the observations\['vector'\]|not finite", {**BARE, "gradient_steps": 3}),
+        ({"reward": 1e30}, r"of the rewards 1e\+30", BARE),
+    ],
+)
+def test_a_training_that_breaks_is_refused_with_its_step_and_its_weights_stay_sound(broken, words, kwargs):
+    model = model_on(BrokenEnv(**broken), **kwargs)
+    with pytest.raises(ValueError, match=words) as caught:
+        model.learn(80)
+    assert f"environment step {model.num_timesteps}:" in str(caught.value)
+    assert f"at update {model._n_updates}," in str(caught.value)
+    assert are_finite(model)
+
+
+def test_the_stock_preset_goes_on_as_stock_td3_does():
+    trained = []
+    for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
+        model = cls(
+            "MultiInputPolicy", BrokenEnv(reward=math.nan), policy_kwargs={"net_arch": [16]}, **kwargs, **SETTINGS
+        )
+        trained.append(model.learn(45))
+    assert not are_finite(trained[0])
+    for one, two in zip(*(model.policy.parameters() for model in trained), strict=True):
+        assert th.equal(one.isnan(), two.isnan())
+        assert th.equal(th.nan_to_num(one), th.nan_to_num(two))
+
+
+@pytest.mark.parametrize("preset", ["td3", "visual"])
+@pytest.mark.parametrize("gradient_steps", [1, 4])
+def test_with_the_alert_the_training_ends_without_an_error_and_with_sound_weights(preset, gradient_steps):
+    alert = ExplosionAlertCallback(check_freq=10, verbose=0)
+    found = []
+    alert._announce = found.append
+    model = model_on(BrokenEnv(vector=1e30), preset, **BARE, gradient_steps=gradient_steps)
+    model.learn(80, callback=alert)
+    assert model.num_timesteps < 80
+    assert "non_finite" in {each.rule for each in found}
+    assert are_finite(model)
+
+
+def test_no_update_spoils_the_weights_after_the_alert_where_the_simulator_steps_meanwhile():
+    alert = ExplosionAlertCallback(check_freq=10, verbose=0)
+    env = SubprocVecEnv([lambda: BrokenEnv(vector=1e30)])
+    try:
+        model = model_on(env, overlap=True, **BARE)
+        model.learn(80, callback=alert)
+    finally:
+        env.close()
+    assert model.num_timesteps < 80
+    assert are_finite(model)
+
+
+def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite():
+    with pytest.raises(ValueError, match="The sampled rewards hold nan"):
+        model_on(BrokenEnv(reward=math.nan)).learn(120, callback=GradientNormCallback())
+
+
+class FusedOnTheDevice(StepGuard):
+    """What a GPU does, on a CPU: its optimizers can be told to leave the weights alone as well."""
+
+    def __init__(self):
+        super().__init__(th.device("cuda"))
+
+
+@pytest.mark.parametrize("values", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
+def test_a_device_that_is_not_waited_for_leaves_out_the_step_by_itself(values):
+    loss, gradient = values
+    weight = th.nn.Parameter(th.ones(3))
+    optimizer = th.optim.Adam([weight], fused=True)
+    guard = FusedOnTheDevice()
+
+    def step(loss, gradient, is_judged=False):
+        weight.grad = th.full((3,), gradient)
+        update = NetworkUpdate("critic", 7, {}, {"loss": th.tensor(loss)})
+        guard.step(optimizer, [weight], update, 99, is_judged)
+
+    step(1.0, 1.0)
+    guard.raise_if_refused()
+    before = weight.detach().clone()
+    assert not th.equal(before, th.ones(3))
+    step(loss, gradient)
+    step(1.0, 1.0)
+    assert th.isfinite(weight).all()
+    with pytest.raises(ValueError, match="at update 7, environment step 99"):
+        guard.raise_if_refused()
+    guard.raise_if_refused()
+    step(loss, gradient, is_judged=True)
+    guard.raise_if_refused()
+    assert th.isfinite(weight).all()
+    assert not hasattr(optimizer, "found_inf")
+    assert optimizer.state[weight]["step"] == 2
+
+
+def test_an_optimizer_that_cannot_be_told_is_waited_for():
+    weight = th.nn.Parameter(th.ones(3))
+    weight.grad = th.full((3,), math.nan)
+    update = NetworkUpdate("actor", 1, {}, {"loss": th.tensor(0.0)})
+    with pytest.raises(ValueError, match="the actor's loss is 0 but its gradient is not finite"):
+        FusedOnTheDevice().step(th.optim.RMSprop([weight]), [weight], update, 5, False)
+    assert th.equal(weight, th.ones(3))
+
+
+def test_a_large_but_finite_gradient_is_stepped_on():
+    weight = th.nn.Parameter(th.ones(3))
+    weight.grad = th.full((3,), 1e30)
+    update = NetworkUpdate("critic", 1, {}, {"loss": th.tensor(1.0)})
+    StepGuard(th.device("cpu")).step(th.optim.SGD([weight], lr=1.0), [weight], update, 5, False)
+    assert not th.equal(weight, th.ones(3))
