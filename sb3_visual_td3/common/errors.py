@@ -11,10 +11,11 @@ class InvalidSettingError(AssertionError, ValueError):
 
 
 @contextmanager
-def assertions_as_setting_errors(advice: str = "") -> Iterator[None]:
+def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[None]:
     """Turn assertions on a user's settings into errors that are ValueErrors as well.
 
     :param advice: what to do about them, added to the text
+    :param about: a word; the advice is added only where the text speaks of it
     :raises InvalidSettingError: where the body raises an AssertionError
     """
     try:
@@ -22,4 +23,5 @@ def assertions_as_setting_errors(advice: str = "") -> Iterator[None]:
     except InvalidSettingError:
         raise
     except AssertionError as error:
-        raise InvalidSettingError(f"{error}. {advice}" if advice else str(error)) from error
+        fits = advice and about in str(error).lower()
+        raise InvalidSettingError(f"{error}. {advice}" if fits else str(error)) from error

@@ -136,7 +136,8 @@ class VisualTD3(OverlappedTD3):
         precision: Precision | None = None,
         overlap: bool = False,
     ) -> None:
-        with assertions_as_setting_errors("TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"):
+        advice = "TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"
+        with assertions_as_setting_errors(advice, about="action"):
             super().__init__(
                 policy,
                 env,

@@ -145,6 +145,18 @@ class ShapedEnv(ImageEnv):
 STACK = spaces.Box(0, 255, (4, 36, 36, 3), np.uint8)
 
 
+MIXED = {"a": spaces.Box(0, 255, (36, 40, 3), np.uint8), "b": spaces.Box(0, 255, (3, 36, 40), np.uint8)}
+
+
+@pytest.mark.parametrize("preset", [None, "td3"])
+def test_an_error_about_an_observation_says_nothing_of_actions(preset):
+    with pytest.raises(ValueError, match=r"observation|channel|transpose") as caught:
+        VisualTD3("MultiInputPolicy", ShapedEnv(spaces.Dict(MIXED)), buffer_size=10, device="cpu", preset=preset)
+    assert "action" not in str(caught.value).lower()
+    with pytest.raises(ValueError, match="use DQN"):
+        VisualTD3("CnnPolicy", ShapedEnv(action_space=spaces.MultiDiscrete([2, 3])), buffer_size=10, preset=preset)
+
+
 @pytest.mark.parametrize(
     ("policy", "env", "words"),
     [
