@@ -89,4 +89,4 @@ def test_all_the_other_names_of_the_table_are_there_too(run):
     assert set(always) <= set(scalars)
     for name, tag in always.items():
         assert writers[name] == {tag.owner}, name
-    assert {name.partition("/")[0] for name in set(scalars) - set(tags.TAGS)} == {"rollout", "time", "train"}
+    assert {name.partition("/")[0] for name in set(scalars) - set(tags.TAGS)} == {"alerts", "rollout", "time", "train"}
