@@ -74,7 +74,8 @@ def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model, po
     found = gradients_of_actor_loss(model, batch)["actor_cnn"]
     assert any((g != 0).any() for g in found)
     for a, b in zip(expected, found, strict=True):
-        th.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
+        # Of the whole, not of each number: where one nearly cancels out, what is left is rounding of the processor's.
+        assert (a - b).norm() <= 1e-4 * b.norm()
 
 
 def test_a_shared_encoder_is_trained_by_the_critic_alone(make_model):
