@@ -18,11 +18,27 @@ short=$(sbatch --parsable --job-name=short --time=1:00:00 --cpus-per-task=2 --wr
 verdict=$(sbatch --parsable --job-name=verdict --time=0:10:00 --dependency="afterany:$short" --wrap \
   "visual-td3 report $logs/short --output $logs/verdict")
 
-# A job that is killed and requeued goes on from its newest snapshot; the first time there is none, and training begins.
-long=$(sbatch --parsable --job-name=long --time=3-00:00:00 --cpus-per-task=4 --requeue \
+# Sixty seconds before the time limit Slurm sends SIGUSR1 to the shell, which hands it on; at a preemption Slurm sends
+# SIGTERM to all processes. The training then takes a snapshot and ends with exit code 75, and the job is queued again. The
+# next time it goes on from the newest snapshot, or begins again where it was killed before its first.
+long=$(sbatch --parsable --job-name=long --time=3-00:00:00 --cpus-per-task=4 --requeue --signal=B:USR1@60 \
   --dependency="afterok:$verdict" --kill-on-invalid-dep=yes --wrap \
-  "for run in $logs/long/visual_td3/${env}_*/; do test -d \"\$run\"/snapshots && exec visual-td3 resume \"\$run\"; done
-   exec visual-td3 train --algo visual_td3 --env $env --n-timesteps $long_steps --seed 0 --log-folder $logs/long")
+  "train() {
+     for run in $logs/long/visual_td3/${env}_*/; do
+       if test -e \"\$run\"/experiment.json || test -d \"\$run\"/snapshots; then
+         exec visual-td3 resume \"\$run\"
+       fi
+     done
+     exec visual-td3 train --algo visual_td3 --env $env --n-timesteps $long_steps --seed 0 --log-folder $logs/long
+   }
+   train & pid=\$!
+   trap 'kill -USR1 \$pid' USR1
+   trap : TERM
+   wait \$pid
+   code=\$?
+   while kill -0 \$pid 2>/dev/null; do wait \$pid; code=\$?; done
+   if test \$code = 75; then scontrol requeue \$SLURM_JOB_ID; fi
+   exit \$code")
 
 echo "short $short, verdict $verdict, long $long"
 echo "while they run: visual-td3 report $logs/short --watch"

@@ -6,8 +6,10 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,40 @@ def test_a_requeued_job_goes_on_where_there_is_a_snapshot(
     run_dir = tmp_path / "out" / "long" / "visual_td3" / "LiteDriving-v0_1"
     (run_dir / "snapshots").mkdir(parents=True)
     assert started().split() == ["resume", f"{run_dir}/"]
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["SIGUSR1 to the shell", "SIGTERM to all processes"])
+def test_a_job_whose_time_is_up_is_put_aside_and_queued_again(
+    submit: Callable[..., list[list[str]]], tmp_path: Path, to_all: bool
+) -> None:
+    *flags, _, long = submit("LiteDriving-v0", str(tmp_path / "out"))[2]
+    assert {"--requeue", "--signal=B:USR1@60"} <= set(flags)
+    # What our command does on a signal is held elsewhere; here it is a program that does as much.
+    ours = "import signal, sys, time\n"
+    ours += "for n in (signal.SIGUSR1, signal.SIGTERM): signal.signal(n, lambda *_: (time.sleep(0.3), sys.exit(75)))\n"
+    ours += "open(sys.argv[1], 'w').close()\n"
+    ours += "time.sleep(60)\n"
+    stubs = {
+        "visual-td3": "exec " + shlex.join([sys.executable, "-c", ours, str(tmp_path / "began")]),
+        "scontrol": f'echo "$@" > {shlex.quote(str(tmp_path / "scontrol"))}',
+    }
+    for name, text in stubs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "42"}
+    job = subprocess.Popen(["bash", "-c", long], env=env, start_new_session=True)
+    try:
+        while not (tmp_path / "began").exists():
+            assert job.poll() is None
+            time.sleep(0.01)
+        if to_all:
+            os.killpg(job.pid, signal.SIGTERM)
+        else:
+            job.send_signal(signal.SIGUSR1)
+        assert job.wait(timeout=50) == 75
+    finally:
+        job.kill()
+    assert (tmp_path / "scontrol").read_text().split() == ["requeue", "42"]
 
 
 RUNS_AT_ONCE = """#!/usr/bin/env bash

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +68,8 @@ class ObjectStore:
             return StoredChunk(digest, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         begun = self.folder / f"{_BEGUN}{digest}"
+        if os.path.lexists(begun):  # see begin()
+            begun = begun.with_name(f"{begun.name}~{os.getpid()}-{time.monotonic_ns()}")
         write_durably(begun, [data])
         if n_there < 0:
             self._added.append(digest)
@@ -118,7 +121,8 @@ class ObjectStore:
         # A killed writer may not have come to sync names that are used again now.
         self._to_sync = set(self.folder.glob(_FOLDERS))
         for begun in self.folder.glob(f"{_BEGUN}*"):
-            begun.unlink()
+            with suppress(OSError):  # what cannot be removed must not keep snapshots from being taken
+                begun.unlink()
 
     def take_back(self, in_use: Container[str]) -> None:
         """Remove what was added since :meth:`begin`, as far as the operating system lets us.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from sb3_visual_td3.runs.snapshot_record import SnapshotRecord
 
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
+_NUMBER = "~"
+"""Stands before a number at the end of such a name, where the name itself is taken by what cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):
@@ -51,7 +54,7 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
         raise SnapshotError(f"{folder} cannot be read ({error.strerror})") from error
     found = []
     for name in names:
-        bare = name.removeprefix(_OLD)
+        bare = name.removeprefix(_OLD).partition(_NUMBER)[0] if name.startswith(_OLD) else name
         match = _NAME.fullmatch(bare)
         step = int(match[1]) if match is not None else -1
         if bare == folder_name(step) and (name == bare or bare not in names):
@@ -70,7 +73,7 @@ def begin_folder(folder: Path, step: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sync_folder(folder.parent)
     tidy(folder)
-    begun = folder / f"{_NEW}{folder_name(step)}"
+    begun = _free_name(folder / f"{_NEW}{folder_name(step)}")
     begun.mkdir()
     return begun
 
@@ -82,10 +85,10 @@ def publish(begun: Path) -> Path:
     :return: its path from now on
     :raises OSError: as the operating system says; :func:`tidy` brings the replaced one back then
     """
-    folder, name = begun.parent, begun.name.removeprefix(_NEW)
+    folder, name = begun.parent, begun.name.removeprefix(_NEW).partition(_NUMBER)[0]
     final = folder / name
     if final.exists():
-        os.rename(final, folder / f"{_OLD}{name}")
+        os.rename(final, _free_name(folder / f"{_OLD}{name}"))
     os.rename(begun, final)
     sync_folder(folder)
     return final
@@ -94,13 +97,16 @@ def publish(begun: Path) -> Path:
 def tidy(folder: Path) -> None:
     """Remove what a killed writer left, and bring back what it had put aside.
 
+    What cannot be removed is left and told: it may belong to another user, or a network file system holds it open. It
+    must not keep later snapshots from being taken.
+
     :param folder: of all snapshots
-    :raises OSError: as the operating system says
+    :raises OSError: if what was put aside can neither be brought back nor removed
     """
     for path in [*folder.glob(f"{_NEW}step_*"), *folder.glob(f"{_GONE}step_*")]:
-        _discard(path)
+        _discard_or_leave(path)
     for path in list(folder.glob(f"{_OLD}step_*")):
-        final = folder / path.name.removeprefix(_OLD)
+        final = folder / path.name.removeprefix(_OLD).partition(_NUMBER)[0]
         if final.exists():
             remove(path)
         else:
@@ -119,9 +125,22 @@ def remove(snapshot: Path) -> None:
     :param snapshot: its folder
     :raises OSError: as the operating system says
     """
-    gone = snapshot.with_name(f"{_GONE}{snapshot.name.removeprefix(_OLD)}")
+    gone = _free_name(snapshot.with_name(f"{_GONE}{snapshot.name.removeprefix(_OLD).partition(_NUMBER)[0]}"))
     os.rename(snapshot, gone)
-    _discard(gone)
+    _discard_or_leave(gone)
+
+
+def _free_name(path: Path) -> Path:
+    """:return: the path, numbered where something stands there that could not be removed"""
+    names = (path.with_name(f"{path.name}{_NUMBER}{number}") for number in range(2, 1_000_000))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
+
+
+def _discard_or_leave(path: Path) -> None:
+    try:
+        _discard(path)
+    except OSError as error:
+        warnings.warn(f"{path} cannot be removed ({error}): it is left there, remove it by hand", stacklevel=2)
 
 
 def _discard(path: Path) -> None:
