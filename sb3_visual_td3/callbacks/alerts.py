@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +114,14 @@ def alert_of(finding: Finding, step: int) -> Alert:
 
 
 def append_to(path: Path, alert: Alert) -> None:
-    """Add a line to ``alerts.jsonl``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(alert.to_json() + "\n")
+    """Add a line to ``alerts.jsonl``; where the disk is full, that is told, and no part of the line is left."""
+    line = (alert.to_json() + "\n").encode("utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            n_before = file.tell()
+            if file.write(line) != len(line):
+                file.truncate(n_before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        print(f"{path}: the alert could not be added: {error}; training goes on", file=sys.stderr)

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapp
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.callbacks.saving import Saver, save_arrays
 from sb3_visual_td3.callbacks.shared_server import needs_server, server_borrowed
 from sb3_visual_td3.common import tags
 
@@ -99,6 +100,7 @@ class DrivingEvalCallback(EvalCallback):
         self.seed = seed
         self.best_by = best_by
         self.best_distance_m = -np.inf
+        self._saver = Saver()
         self._is_closed = False
         self._is_new_best = False
         self._last_evaluated = 0
@@ -257,7 +259,7 @@ class DrivingEvalCallback(EvalCallback):
         is_farther, is_richer = result.distance_m > self.best_distance_m, result.reward > self.best_mean_reward
         self._is_new_best = is_farther if self.best_by == "distance" else is_richer
         if self._is_new_best and self.best_model_save_path is not None:
-            self.model.save(os.path.join(self.best_model_save_path, "best_model"))
+            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
         self.last_mean_reward = result.reward
         self.best_mean_reward = max(self.best_mean_reward, result.reward)
         self.best_distance_m = max(self.best_distance_m, result.distance_m)
@@ -284,13 +286,13 @@ class DrivingEvalCallback(EvalCallback):
         self.evaluations_results.append([drive.reward for drive in drives])
         self.evaluations_length.append([int(drive.length) for drive in drives])
         self.evaluations_successes.append(self._is_success_buffer)
-        np.savez(
-            self.log_path,
-            timesteps=self.evaluations_timesteps,
-            results=self.evaluations_results,
-            ep_lengths=self.evaluations_length,
-            successes=self.evaluations_successes,
-        )
+        record = {
+            "timesteps": self.evaluations_timesteps,
+            "results": self.evaluations_results,
+            "ep_lengths": self.evaluations_length,
+            "successes": self.evaluations_successes,
+        }
+        self._saver.save(f"{self.log_path}.npz", lambda begun: save_arrays(begun, record))
 
 
 def _check_numbers(eval_freq: int, n_eval_episodes: int) -> None:

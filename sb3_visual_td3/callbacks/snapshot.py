@@ -16,6 +16,7 @@ from sb3_visual_td3.callbacks.ending_signals import PUT_ASIDE, EndingSignals, Pu
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+from sb3_visual_td3.callbacks.saving import first_waiting, patient_event_files
 from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.provenance import package_versions
 from sb3_visual_td3.runs.run_lock import RunLock
@@ -194,6 +195,7 @@ class SnapshotCallback(BaseCallback):
             self.prepare(self.model)
         if self._files is not None:
             self._files.continue_event_files(self.model)
+        patient_event_files(self.model.logger)
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
@@ -326,6 +328,9 @@ class SnapshotCallback(BaseCallback):
         assert self._store is not None
         model = self.model
         assert isinstance(model, OffPolicyAlgorithm)
+        waiting = first_waiting()
+        if waiting is not None:  # a run that goes on from here would lack what waits
+            raise SnapshotError(f"{waiting.path} lacks what has been logged, for it cannot be written")
         state = {
             "experiment": self.experiment,
             "training": training_state(model, self._root, self._settings),

@@ -132,7 +132,8 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
     numbers: Counter[str] = Counter()
     numbered: dict[Key, BaseCallback] = {}
     for callback in seen.values():
-        path = class_path(type(callback))
+        # A subclass that only saves in another way goes on with the state of the class in whose place it is.
+        path = class_path(getattr(callback, "state_class", type(callback)))
         numbered[path, numbers[path]] = callback
         numbers[path] += 1
     return numbered

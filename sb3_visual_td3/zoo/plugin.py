@@ -13,24 +13,26 @@ import shutil
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import gymnasium as gym
 import yaml
 
 # rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
 from rl_zoo3 import train as zoo_train
-from rl_zoo3.callbacks import ParallelTrainCallback
+from rl_zoo3.callbacks import ParallelTrainCallback, SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS, StoreDict
 from sb3_contrib import TQC
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CheckpointCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -38,6 +40,7 @@ from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import PutAside, checked_signals
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
+from sb3_visual_td3.callbacks.saving import Saver, whole, with_patient_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.runs.durable_files import replacing, write_whole
 from sb3_visual_td3.runs.manifest import RunEnd
@@ -74,6 +77,26 @@ def register() -> None:
     with hub_errors():
         from rl_zoo3 import enjoy as zoo_enjoy
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
+
+
+class WholeVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
+    """rl-zoo's callback that saves VecNormalize beside a new best model, whose file is whole."""
+
+    state_class: ClassVar[type] = SaveVecNormalizeCallback
+    _saver: Saver | None = None
+
+    def _on_step(self) -> bool:
+        normalizer = self.model.get_vec_normalize_env()
+        if self.n_calls % self.save_freq == 0 and normalizer is not None:
+            saver = self._saver = self._saver or Saver()
+            saver.save(os.path.join(self.save_path, "vecnormalize.pkl"), lambda begun: normalizer.save(str(begun)))
+        return True
+
+
+def _with_patient_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
+    """:return: an environment in the hyperparameters' wrapper, whose Monitor waits where the disk is full"""
+    env = with_patient_monitor(env)
+    return env if wrapper is None else wrapper(env, **kwargs)
 
 
 class SaveError(OSError):
@@ -251,6 +274,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
+        self.callbacks[:] = [self._whole(callback) for callback in self.callbacks]
+
+    @staticmethod
+    def _whole(callback: BaseCallback) -> BaseCallback:
+        """:return: a callback that does the same, whose files are whole, where it is one of those that write files"""
+        on_new_best: Any = getattr(callback, "callback_on_new_best", None)
+        if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
+            callback.callback_on_new_best = WholeVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
+        return whole(callback)
 
     def _refuse_parallel_training(self) -> None:
         """Say before training that rl-zoo's ParallelTrainCallback is for two algorithms alone."""
@@ -285,7 +317,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Make them; the episodes of a run that is resumed are written after those that are there."""
         if self.resumed_run_dir is not None and not self.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
-        return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
+        given: Callable[..., Any] | None = self.env_wrapper
+        self.env_wrapper: Callable[..., Any] | None = partial(_with_patient_monitor, wrapper=given)
+        try:
+            return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
+        finally:
+            self.env_wrapper = given
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
