@@ -180,6 +180,7 @@ def test_the_command_line_is_made_again():
 
 
 def check(experiment, *packages):
+    register()
     check_experiment(experiment, Permission(Path("run"), packages))
 
 
@@ -268,3 +269,22 @@ def test_a_description_that_lacks_a_flag_is_refused():
     del described["device"]
     with pytest.raises(ValueError, match="--device is None: expected str"):
         check(described)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"batch_size": [4]}, "batch_size is [4], expected a number"),
+        ({"batch_size": 0}, "batch_size is 0, expected 1 or more"),
+        ({"tau": float("inf")}, "tau is inf, expected a finite number"),
+        ({"learning_starts": {"a": 1}}, "learning_starts is {'a': 1}, expected a number"),
+        ({"noise_std": -0.1}, "noise_std is -0.1, expected a number from 0 on"),
+        ({"policy_kwargs": "1/0"}, "policy_kwargs cannot be evaluated: division by zero"),
+    ],
+)
+def test_a_value_that_is_no_number_is_one_line_before_training(tmp_path, capsys, changed, reason):
+    block = {name: value for name, value in SHORT["LiteDriving-v0"].items() if name != "callback"}
+    assert train(tmp_path, hyperparams={"LiteDriving-v0": {**block, **changed}}) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
+    assert reason in line
+    assert not (tmp_path / "logs" / "visual_td3" / "LiteDriving-v0_1").exists()
