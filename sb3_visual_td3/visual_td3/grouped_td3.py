@@ -82,7 +82,7 @@ class GroupedTD3(StoredTD3):
         :param state: as returned there
         """
         self._target_range.set_state(state["target_range"])
-        self.lr_scale = state.get("lr_scale", 1.0)  # older states have none
+        self.lr_scale = float(state.get("lr_scale", 1.0))  # older states have none
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Return to what had been learnt, beside the weights, when a state was taken: the range of rewards seen.

@@ -33,6 +33,8 @@ _FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_
 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """The words in the annotation of an argument that is a number and nothing else."""
+_LARGEST = 1e18
+"""Beyond it no hyperparameter makes sense, and an integer may not fit a float."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
@@ -45,9 +47,14 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     :raises ValueError: if there is some
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    normalize = block.get("normalize")
+    settings: Mapping[str, Any] = normalize if isinstance(normalize, Mapping) else {}
+    for key in ("norm_obs", "norm_reward", "training"):
+        if not isinstance(settings.get(key, True), bool):
+            raise ValueError(f"{where}: {key} of normalize is {str(settings[key])[:80]}, expected true or false")
     noise = block.get("noise_std", 0.0)
-    if not (isinstance(noise, int | float) and 0 <= noise < float("inf")):
-        raise ValueError(f"{where}: noise_std is {noise!r}, expected a number from 0 on")
+    if not (isinstance(noise, int | float) and 0 <= noise <= _LARGEST):
+        raise ValueError(f"{where}: noise_std is {str(noise)[:80]}, expected a number from 0 on")
     for key, value in block.items():
         if key not in parameters:
             continue
@@ -60,8 +67,8 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
             raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
         if isinstance(value, Mapping | list | tuple) or (value is None and not words & {"None", "Optional"}):
             raise ValueError(f"{where}: {key} is {value!r}, expected a number")
-        if value is not None and not abs(value) < float("inf"):
-            raise ValueError(f"{where}: {key} is {value}, expected a finite number")
+        if value is not None and not abs(value) <= _LARGEST:
+            raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a finite number")
         if key in _SIZES and value < 1:
             raise ValueError(f"{where}: {key} is {value}, expected 1 or more")
 

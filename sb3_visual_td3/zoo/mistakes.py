@@ -45,6 +45,7 @@ def mistakes() -> tuple[type[Exception], ...]:
         RuntimeError,  # of rl-zoo, where a kind of noise is unknown; of torch, where weights do not fit
         NameError,  # of a flag's value, which rl-zoo evaluates
         SyntaxError,
+        OverflowError,  # of a number that no float holds
         yaml.YAMLError,
         gym.error.Error,
         zipfile.BadZipFile,
