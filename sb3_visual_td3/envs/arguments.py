@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 from pathlib import Path
+
+from sb3_visual_td3.common.numbers import is_truth_value, real_number, whole_number
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
-    """Return ``value`` as an int of ``minimum`` to ``maximum``.
+    """Return ``value``, in whatever notation of a number, as an int of ``minimum`` to ``maximum``.
 
-    :raises ValueError: if it is no whole number (a bool is none) or lies outside.
+    :raises ValueError: if it is not a whole number (bools and text are rejected) or lies outside.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not minimum <= int(value) <= maximum:
-        raise ValueError(
-            f"{name}={value!r}: expected a whole number from {minimum} to {maximum}; set {name} to one of these"
-        )
-    return int(value)
+    expected = f"a whole number from {minimum} to {maximum}; set {name} to one of these"
+    number = minimum - 1 if isinstance(value, str) else whole_number(name, value, minimum, expected)
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return number
 
 
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
-    """Return ``value`` as a float of ``minimum`` to ``maximum``, both in ``unit``.
+    """Return ``value``, in whatever notation of a number, as a float of ``minimum`` to ``maximum``, both in ``unit``.
 
-    :raises ValueError: if it is no finite number (a bool is none) or lies outside.
+    :raises ValueError: if it is not a finite number (bools and text are rejected) or lies outside.
     """
-    is_number = not isinstance(value, bool) and isinstance(value, Real)
-    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
-    if not minimum <= number <= maximum:  # NaN, too, compares as outside
-        raise ValueError(
-            f"{name}={value!r}: expected a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
-        )
-    return number
+    expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return real_number(name, value, minimum, maximum, expected=expected)
+
+
+def settle_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:
+    """Have a field of frozen settings hold the int that it stands for.
+
+    :param settings: a dataclass that is being made.
+    :param field: of it.
+    :param minimum: the smallest value that is accepted.
+    :param maximum: the largest value that is accepted.
+    :param name: what the user calls the field; None: as it is called here.
+    :raises ValueError: as :func:`check_count`.
+    """
+    object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
+
+
+def settle_quantity(
+    settings: object, field: str, minimum: float, maximum: float, unit: str, name: str | None = None
+) -> None:
+    """Have a field of frozen settings hold the float that it stands for; see :func:`settle_count`.
+
+    :raises ValueError: as :func:`check_quantity`.
+    """
+    number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
+    object.__setattr__(settings, field, number)
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -39,9 +60,9 @@ def check_flag(name: str, value: object) -> bool:
 
     :raises ValueError: if it is anything else.
     """
-    if not isinstance(value, bool):
+    if not is_truth_value(value):
         raise ValueError(f"{name}={value!r}: expected True or False; set {name} to one of these")
-    return value
+    return bool(value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:

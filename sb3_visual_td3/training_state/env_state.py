@@ -20,6 +20,8 @@ from sb3_visual_td3.training_state.vec_layer_state import (
     set_layer_state,
 )
 
+_OF_EACH = ("wrappers", "max_episode_steps")
+"""What :func:`_description` says of each environment."""
 _ADVICE = "make the environment as it was"
 
 
@@ -149,11 +151,14 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
     :raises ValueError: if they differ; all differences are named
     """
     there, here = state["description"], _description(env, sub_env_names(env.unwrapped))
-    differences = [
-        f"{name}: the snapshot has {_shown(there.get(name))}, the environment here {_shown(value)}"
-        for name, value in here.items()
-        if there.get(name) != value
-    ]
+    same_number = there.get("number of environments") == here["number of environments"]
+    differences = []
+    for name, value in here.items():
+        kept = there.get(name)
+        # What is told of each environment is of another length where there are more or fewer of them: no difference.
+        is_alike = name in _OF_EACH and not same_number and _shown(kept) == _shown(value)
+        if kept != value and not is_alike:
+            differences.append(f"{name}: the snapshot has {_shown(kept)}, the environment here {_shown(value)}")
     if differences:
         raise ValueError(f"{'; '.join(differences)}: {_ADVICE}")
 

@@ -353,12 +353,20 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return VecNormalize(env, **kwargs)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
-        """Load it, a checkpoint with the replay buffer of its own."""
-        model = super()._load_pretrained_agent(hyperparams, env)
+        """Load it, a checkpoint with the replay buffer of its own, in any number of environments.
+
+        rl-zoo's own method does the same, but hands the replay buffer over as it is.
+        """
+        print("Loading pretrained agent")
+        for name in ("policy", "policy_kwargs"):  # the weights fit no others
+            hyperparams.pop(name, None)
+        settings = {"seed": self.seed, "tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
+        model = ALGOS[self.algo].load(self.trained_agent, env=env, device=self.device, **settings, **hyperparams)
         replay = beside(self.trained_agent, str(self.env_name)).replay_buffer
-        if replay.name != "replay_buffer.pkl" and replay.exists() and isinstance(model, OffPolicyAlgorithm):
+        if replay.exists() and isinstance(model, OffPolicyAlgorithm):
             print(f"Loading replay buffer from {replay}")
-            model.load_replay_buffer(str(replay), truncate_last_traj=self.truncate_last_trajectory)
+            of_any_number = {"any_n_envs": True} if isinstance(model, VisualTD3) else {}
+            model.load_replay_buffer(str(replay), self.truncate_last_trajectory, **of_any_number)
         return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:

@@ -341,3 +341,22 @@ def test_a_process_that_ends_over_its_state_is_an_error_and_no_hang(capfd):
     with pytest.raises(ValueError, match="process ended when it was given its state"):
         set_env_state(env, through_json(env_state(env)))
     assert "not mine" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("change", [(1, 2), (3, 2)])
+def test_another_number_of_environments_is_the_only_difference_that_is_named(change):
+    env, other = (settings(n_envs=n) for n in change)
+    env.reset()
+    other.reset()
+    with pytest.raises(ValueError, match="number of environments") as caught:
+        set_env_state(other, through_json(env_state(env)))
+    assert "wrappers" not in str(caught.value)
+    assert "max_episode_steps" not in str(caught.value)
+
+
+def test_a_real_difference_beside_it_is_named_too():
+    env, other = settings(), settings(n_envs=2, limit=7)
+    env.reset()
+    other.reset()
+    with pytest.raises(ValueError, match=r"number of environments.*max_episode_steps: the snapshot has 6, the env.* 7"):
+        set_env_state(other, through_json(env_state(env)))

@@ -481,6 +481,19 @@ def test_evaluate_wants_maps(in_folder, capsys):
     assert "Pendulum-v1" in line
 
 
+def test_i_goes_on_in_another_number_of_environments_with_what_is_asked_for(logs, tmp_path):
+    run_dir = logs / "visual_td3" / f"{ENV}_2"
+    arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
+    asked = ["-params", "n_envs:2", "gamma:0.9", "n_steps:2", "--save-replay-buffer"]
+    more = train([str(a) for a in [*arguments, "-i", run_dir / f"{ENV}.zip", "--eval-freq", -1, *asked]])
+    with open(more / "replay_buffer.pkl", "rb") as file:
+        buffer = pickle.load(file)
+    assert (buffer.n_envs, buffer.gamma, buffer.n_steps) == (2, 0.9, 2)
+    assert buffer.size() * 2 >= 140
+    model = model_of(tmp_path, 1)
+    assert (model.n_envs, model.gamma, model.n_steps) == (2, 0.9, 2)
+
+
 def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
     run_dir = logs / "visual_td3" / f"{ENV}_2"
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity
+from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, settle_count, settle_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.carla.launcher import command_for
 
@@ -41,25 +42,27 @@ class ServerSettings:
             raise ValueError(f"host={self.host!r}: expected a name or an address, such as '127.0.0.1'")
         if not self.ports:
             raise ValueError(f"port={self.port!r}: expected a port, or a list of ports")
-        for port in self.ports:
-            check_count("port", port, 1, 65_532)
+        numbers = [whole_number("port", port, 1, "a port from 1 to 65532, or a list of ports") for port in self.ports]
+        object.__setattr__(self, "port", tuple(check_count("port", port, 1, 65_532) for port in numbers))
         if self.command is not None:
             command_for(self.command, self.ports[0])
             if self.host not in {"127.0.0.1", "localhost"}:
                 raise ValueError(f"host={self.host!r} with a command: expected this machine; start it there by hand")
         elif self.restart_every is not None:
             raise ValueError("restart_every without a command: expected the command that starts the simulator")
-        check_quantity("timeout_s", self.timeout_s, 0.01, 3600.0, "s")
-        check_quantity("start_timeout_s", self.start_timeout_s, 0.1, 3600.0, "s")
-        check_quantity("patience_s", self.patience_s, 0.0, 86_400.0, "s")
+        settle_quantity(self, "timeout_s", 0.01, 3600.0, "s")
+        settle_quantity(self, "start_timeout_s", 0.1, 3600.0, "s")
+        settle_quantity(self, "patience_s", 0.0, 86_400.0, "s")
         if self.restart_every is not None:
-            check_count("restart_every", self.restart_every, 1, 1_000_000)
+            settle_count(self, "restart_every", 1, 1_000_000)
         check_flag("shares_server", self.is_shared)
 
     @property
     def ports(self) -> tuple[int, ...]:
         """The ports that were named."""
-        return (self.port,) if isinstance(self.port, int) else tuple(self.port)
+        # Text is one port, and not a list of its digits.
+        is_list = isinstance(self.port, Sequence) and not isinstance(self.port, str)
+        return tuple(self.port) if is_list else (self.port,)  # type: ignore[arg-type, return-value]
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,18 @@ class CameraMount:
     """Further attributes of CARLA's ``sensor.camera.rgb``, such as ``{"motion_blur_intensity": "0.0"}``."""
 
     def __post_init__(self) -> None:
-        check_count("image_size", self.image_size, 32, 512)
+        settle_count(self, "image_size", 32, 512)
         check_flag("grayscale", self.grayscale)
         for name in ("width", "height"):
             if getattr(self, name) is not None:
-                check_count(f"camera_{name}", getattr(self, name), 32, 4096)
-        check_quantity("camera_fov_deg", self.fov_deg, 10.0, 170.0, "degrees")
+                settle_count(self, name, 32, 4096, f"camera_{name}")
+        settle_quantity(self, "fov_deg", 10.0, 170.0, "degrees", "camera_fov_deg")
         for name, values, limit in (("position_m", self.position_m, 50.0), ("rotation_deg", self.rotation_deg, 360.0)):
             if len(values) != 3:
                 raise ValueError(f"camera_{name}={values!r}: expected three numbers")
-            for value in values:
-                check_quantity(f"camera_{name}", value, -limit, limit, name.rsplit("_", maxsplit=1)[-1])
+            unit = name.rsplit("_", maxsplit=1)[-1]
+            numbers = tuple(check_quantity(f"camera_{name}", value, -limit, limit, unit) for value in values)
+            object.__setattr__(self, name, numbers)
 
     @property
     def size(self) -> tuple[int, int]:

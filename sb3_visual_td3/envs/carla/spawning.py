@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sb3_visual_td3.common.numbers import whole_number
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.track import Track
@@ -19,13 +20,10 @@ def check_spawn(spawn: object) -> SpawnPolicy:
 
     :raises ValueError: if it is none of these.
     """
-    is_number = isinstance(spawn, int) and not isinstance(spawn, bool) and spawn >= 0
-    if is_number or spawn in ("route", "points"):
-        return spawn  # type: ignore[return-value]
-    raise ValueError(
-        f"spawn={spawn!r}: expected 'route' (anywhere on it), 'points' (the map's spawn points on it) or the number "
-        "of one of these"
-    )
+    if isinstance(spawn, str) and spawn in ("route", "points"):
+        return spawn
+    expected = "'route' (anywhere on it), 'points' (the map's spawn points on it) or the number of one of these"
+    return whole_number("spawn", spawn, 0, expected)
 
 
 def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[int] | None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.arguments import check_choice, check_count, check_flag, check_quantity
+from sb3_visual_td3.envs.arguments import check_choice, check_flag, settle_count, settle_quantity
 from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, PictureView
 from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
@@ -43,13 +43,14 @@ class CameraSettings:
     """Standard deviation of the lens' blur in pixels, 0 to 10; none by default."""
 
     def __post_init__(self) -> None:
-        side = check_count("image_size", self.image_size, 32, 512)
+        settle_count(self, "image_size", 32, 512)
+        side = self.image_size
         if side % 2:
             raise ValueError(f"image_size={side}: expected an even number; take {side - 1} or {side + 1}")
         check_flag("grayscale", self.grayscale)
         check_choice("weather", self.weather, WEATHERS)
-        check_quantity("noise_std", self.noise_std, 0.0, 100.0, "grey levels")
-        check_quantity("blur", self.blur, 0.0, 10.0, "pixels")
+        settle_quantity(self, "noise_std", 0.0, 100.0, "grey levels")
+        settle_quantity(self, "blur", 0.0, 10.0, "pixels")
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
