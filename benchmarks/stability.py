@@ -4,8 +4,9 @@ Every run trains on the eight training maps of LiteDriving-v0, an empty road, as
 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of the same
 run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor, and
 exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start, and the
-actor that had the best return in training. None of them changes the training, so one run measures them all. At the end
-each of them drives 100 episodes from other places on these maps.
+actor that had the best return in training. None of them changes the training, so one run measures them all. The actor
+drives on the training maps as well: what falls on the held-out maps alone has not been unlearnt. At the end each of
+them drives 100 episodes from other places.
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
@@ -54,6 +55,7 @@ DECAYS = (0.99, 0.995, 0.998, 0.999)
 """Of the averages, per update of the critics."""
 EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
 """As the zoo's block evaluates: how many steps apart, and how many episodes from which places."""
+ON_TRAINING_MAPS = "last on training maps"
 
 
 class NoisyActorLoss(VisualTD3):
@@ -273,7 +275,8 @@ class Watcher(BaseCallback):
         self._key, self._output, self._eval_freq = key, output, eval_freq
         self._begin = time.process_time()
         self._checkpoint = Checkpoint()
-        self._env = make_vec_env(ENV, N_EVAL_EPISODES, env_kwargs={"maps": "held_out", "n_cars": 0})
+        kwargs = [{"maps": maps, "n_cars": 0} for maps in ("held_out", "train")]
+        self._envs = {str(kw["maps"]): make_vec_env(ENV, N_EVAL_EPISODES, env_kwargs=kw) for kw in kwargs}
 
     def _init_callback(self) -> None:
         self._averages = Averages(self.model, DECAYS)
@@ -295,17 +298,18 @@ class Watcher(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self._measure(lambda: examine(driver_of(self.model), WORLD))
-        self._env.close()
+        self._measure(lambda maps: examine(driver_of(self.model), WORLD, maps))
+        for env in self._envs.values():
+            env.close()
 
-    def _drive(self) -> dict[str, Any]:
-        return summary(drive_episodes(driver_of(self.model), self._env, EVAL_SEED))
+    def _drive(self, maps: str) -> dict[str, Any]:
+        return summary(drive_episodes(driver_of(self.model), self._envs[maps], EVAL_SEED))
 
-    def _measure(self, drive: Callable[[], dict[str, Any]]) -> None:
-        q1 = mean_q1(self.model)
-        for policy, weights in self.policies().items():
+    def _measure(self, drive: Callable[[str], dict[str, Any]]) -> None:
+        q1, policies = mean_q1(self.model), self.policies()
+        for policy, weights in {**policies, ON_TRAINING_MAPS: policies["last"]}.items():
             with deployed(self.model, weights):
-                found = drive()
+                found = drive("train" if policy == ON_TRAINING_MAPS else "held_out")
             row = {
                 **self._key,
                 "step": self.num_timesteps,
