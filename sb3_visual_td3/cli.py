@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -116,6 +117,7 @@ def _carla_emulator(arguments: list[str]) -> int:
     return run(arguments)
 
 
+READER_IS_GONE = 141
 _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 
 COMMANDS = {
@@ -142,8 +144,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     :param arguments: of the command line by default
-    :return: the exit code
+    :return: the exit code; 141 where the program that reads our stdout ended first, as a shell has it for SIGPIPE
     """
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        from sb3_visual_td3.report.console import reader_is_gone
+
+        if not reader_is_gone():
+            raise
+        return READER_IS_GONE
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write out what is left here: at exit Python would complain that a pipe is broken."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     commands = "\n".join(f"  {name:<15} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="visual-td3",

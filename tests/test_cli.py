@@ -1,10 +1,16 @@
+import os
 import subprocess
 import sys
 
 import pytest
+from tensorboard.compat.proto import event_pb2, summary_pb2
 
 import sb3_visual_td3
 from sb3_visual_td3.cli import COMMANDS, main
+from sb3_visual_td3.report import console
+from sb3_visual_td3.zoo import mistakes
+
+from .report.growing_runs import frame
 
 
 def visual_td3(*arguments, cwd=None):
@@ -63,3 +69,47 @@ def test_the_report_imports_no_torch(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["2", "False", "False"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["report", "run"], ["report", "run", "nowhere", "--watch"]])
+def test_a_command_ends_quietly_where_its_reader_has_ended(tmp_path, command):
+    write_run(tmp_path / "run")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command_line = [sys.executable, "-m", "sb3_visual_td3", *command]
+    ended = subprocess.run(
+        command_line, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    os.close(write_end)
+    waiting = "visual-td3 report: waiting: nowhere: no such file or folder\n"
+    assert ended.stderr.replace(waiting, "") == ""
+    # The verdict of this run is INSUFFICIENT, and the exit code tells it although nothing is read.
+    assert ended.returncode == (0 if command == ["--help"] else 3)
+
+
+def write_run(folder):
+    folder.mkdir()
+    point = summary_pb2.Summary.Value(tag="train/critic_loss", simple_value=1.0)
+    event = event_pb2.Event(wall_time=1.0, step=1, summary=summary_pb2.Summary(value=[point]))
+    (folder / "events.out.tfevents.1").write_bytes(frame(event.SerializeToString()))
+
+
+def test_a_pipe_to_a_worker_that_breaks_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(mistakes, "reader_is_gone", lambda: False)
+    assert mistakes.complain("train", BrokenPipeError(32, "Broken pipe")) == 2
+    assert "Broken pipe" in capsys.readouterr().err
+    monkeypatch.setattr(mistakes, "reader_is_gone", lambda: True)
+    with pytest.raises(BrokenPipeError):
+        mistakes.complain("train", BrokenPipeError(32, "Broken pipe"))
+
+
+def test_a_command_that_prints_to_a_pipe_that_nothing_reads_has_the_exit_code_of_sigpipe(monkeypatch):
+    def refuse(_arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setitem(COMMANDS, "enjoy", COMMANDS["enjoy"]._replace(run=refuse))
+    monkeypatch.setattr(console, "reader_is_gone", lambda: True)
+    assert main(["enjoy"]) == 141
+    monkeypatch.setattr(console, "reader_is_gone", lambda: False)
+    with pytest.raises(BrokenPipeError):
+        main(["enjoy"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,3 +26,16 @@ def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[
     except AssertionError as error:
         fits = advice and about in str(error).lower()
         raise InvalidSettingError(f"{error}. {advice}" if fits else str(error)) from error
+
+
+def reader_is_gone() -> bool:
+    """Return whether the program that reads stdout or stderr has ended, as ``head`` does.
+
+    A BrokenPipeError alone does not tell: a pipe to a worker process breaks as well, and that is worth a message.
+    """
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    ends = select.poll()
+    for handle in (1, 2):
+        ends.register(handle, 0)
+    return any(event & select.POLLERR for _, event in ends.poll(0))

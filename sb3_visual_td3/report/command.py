@@ -6,6 +6,7 @@ import argparse
 import math
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         return int(_report(args))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         complain(error)
         return int(ExitCode.UNREADABLE)
@@ -121,10 +124,12 @@ def _report(args: argparse.Namespace) -> ExitCode:
         analyses, unreadable, written = watched.analyses, watched.problems, watched.written
     else:
         analyses, unreadable, written = job.do_once()
-    for analysis in analyses:
-        say(_summary(analysis))
-    if written:
-        say(["Reports:", *(f"  {path.resolve()}" for path in written)])
+    # The reports are written and the exit code tells the verdict, even where "| head" has read enough.
+    with suppress(BrokenPipeError):
+        for analysis in analyses:
+            say(_summary(analysis))
+        if written:
+            say(["Reports:", *(f"  {path.resolve()}" for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
     return worst([*codes, *(ExitCode.UNREADABLE for _ in unreadable)])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from sb3_visual_td3.common.errors import reader_is_gone as reader_is_gone  # noqa: PLC0414 - cli reads it here
 from sb3_visual_td3.report.visible import visible_line
 
 Advance = Callable[[float], None]

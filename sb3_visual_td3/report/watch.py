@@ -111,6 +111,8 @@ class Watch:
             ending = self._job.ending(files)
             try:
                 has_new = self._read(run, name, files, ending)
+            except BrokenPipeError:  # a line could not be printed, which says nothing about the run's files
+                raise
             except (ValueError, OSError) as error:
                 problems.append(one_line(error))
                 are_finished = False
@@ -197,7 +199,7 @@ def watch(
                     return watched
                 show(watched.in_one_line())
                 wait(max(interval_s, time.monotonic() - began))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # the latter where the program that reads our stdout has ended
         return watched
 
 

@@ -15,6 +15,8 @@ from typing import NoReturn
 import gymnasium as gym
 import yaml
 
+from sb3_visual_td3.common.errors import reader_is_gone
+
 BAD_USAGE = 2
 """Exit code of a mistake that was found before the work started."""
 SAVE_FAILED = 74
@@ -62,7 +64,10 @@ def complain(command: str, error: Exception) -> int:
     :param command: our subcommand
     :param error: what it ended with
     :return: the exit code
+    :raises BrokenPipeError: where nothing can be said any more because the reader has ended
     """
+    if isinstance(error, BrokenPipeError) and reader_is_gone():
+        raise error
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):  # says nothing but the key
         text = f"there is no {text}: look for the name in the hyperparameter file, or in the flags"
