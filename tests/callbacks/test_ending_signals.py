@@ -1,0 +1,206 @@
+"""Signals end a training in order, and leave everything else as it was."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+from sb3_visual_td3 import RunRecorderCallback, SnapshotCallback
+from sb3_visual_td3.callbacks import ending_signals
+from sb3_visual_td3.callbacks.ending_signals import PutAside, checked_signals
+from sb3_visual_td3.runs.manifest import RunManifest
+from sb3_visual_td3.runs.snapshot_store import SnapshotStore
+from tests.killed_runs import ended, in_child, says
+from tests.training_state.small_envs import StatefulEnv
+
+SETTINGS = {"buffer_size": 60, "learning_starts": 10, "batch_size": 4, "seed": 0, "device": "cpu"}
+SIGNALS = ["SIGTERM", "SIGUSR1"]
+
+
+def td3(env=None, **kwargs):
+    return TD3("MlpPolicy", env or DummyVecEnv([StatefulEnv]), policy_kwargs={"net_arch": [4]}, **SETTINGS, **kwargs)
+
+
+class At(BaseCallback):
+    """Does something at a step."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action = step, action
+
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            self.action()
+        return True
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)]
+
+
+def steps_in(folder):
+    return [found.step for found in SnapshotStore(folder / "snapshots").all()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_path, capsys, number):
+    before = handlers()
+    callbacks = [RunRecorderCallback(tmp_path), At(33, send(number)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
+    with pytest.raises(SystemExit) as ended_with:
+        td3().learn(60, callback=callbacks)
+    assert ended_with.value.code == 75
+    assert handlers() == before
+    assert steps_in(tmp_path) == [20, 33]
+    manifest = RunManifest.read(tmp_path / "run.json")
+    assert (manifest.end, manifest.end_reason) == ("interrupted", f"by {signal.Signals(number).name}")
+    assert "Resumed, it goes on from step 33" in capsys.readouterr().err
+    resumed = td3()
+    resumed.learn(60, callback=SnapshotCallback(20, tmp_path, resume=True))
+    whole = td3()
+    whole.learn(60)
+    assert str(whole.get_parameters()) == str(resumed.get_parameters())
+
+
+def test_a_rollout_and_its_updates_are_finished_first(tmp_path):
+    callbacks = [At(33, send(signal.SIGTERM)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
+    with pytest.raises(PutAside):
+        td3(train_freq=(8, "step")).learn(60, callback=callbacks)
+    assert steps_in(tmp_path)[-1] == 40
+
+
+def test_what_takes_too_long_is_left_without_a_new_snapshot(tmp_path, monkeypatch, capsys):
+    """As a long evaluation, or a long block of updates."""
+    monkeypatch.setattr(ending_signals, "GRACE_S", 0.05)
+    before = handlers()
+
+    def evaluate_for_long():
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(60)
+
+    callbacks = [At(33, evaluate_for_long), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
+    with pytest.raises(PutAside):
+        td3().learn(60, callback=callbacks)
+    assert handlers() == before
+    assert steps_in(tmp_path) == [0, 20]
+    assert "Resumed, it goes on from step 20" in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    def train():
+        def wait():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+        td3().learn(60, callback=[At(33, wait), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
+
+    status = ended(in_child(train, tmp_path / "log"), within_s=60)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+    assert steps_in(tmp_path) == [0, 20]
+
+
+def test_nothing_is_handled_where_nothing_is_asked_for_or_in_another_thread(tmp_path):
+    before, during = handlers(), []
+    look = At(5, lambda: during.append(handlers()))
+    td3().learn(10, callback=[look, SnapshotCallback(20, tmp_path / "one")])
+    thread = threading.Thread(
+        target=lambda: td3().learn(10, callback=[look, SnapshotCallback(20, tmp_path / "two", signals=SIGNALS)])
+    )
+    thread.start()
+    thread.join()
+    assert during == [before, before]
+    td3().learn(10, callback=[look, SnapshotCallback(20, tmp_path / "three", signals=SIGNALS)])
+    assert during[2] != before
+    assert handlers() == before
+
+
+def test_a_signal_after_an_exception_has_left_the_training_does_what_it_did_before(tmp_path):
+    """Stable-Baselines3 tells callbacks nothing of an exception, so the handler is still there."""
+
+    def fail():
+        raise RuntimeError("left")
+
+    heard = []
+    own = signal.signal(signal.SIGUSR1, lambda *_: heard.append("own"))
+    try:
+        with pytest.raises(RuntimeError, match="left"):
+            td3().learn(20, callback=[At(5, fail), SnapshotCallback(20, tmp_path, signals=["USR1"])])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard == ["own"]
+    finally:
+        signal.signal(signal.SIGUSR1, own)
+
+
+def test_workers_live_until_the_snapshot_is_taken_where_all_processes_get_the_signal(tmp_path):
+    """As from Slurm, which signals all processes of a job's step."""
+
+    def train():
+        os.setsid()
+        env = SubprocVecEnv([StatefulEnv] * 2)
+        group = At(34, lambda: os.killpg(os.getpgid(0), signal.SIGTERM))
+        td3(env).learn(60, callback=[group, SnapshotCallback(20, tmp_path, signals=SIGNALS)])
+
+    log_path = tmp_path / "log"
+    pid = in_child(lambda: _code_of(train), log_path)
+    status = ended(pid, within_s=60)
+    assert status is not None
+    assert os.waitstatus_to_exitcode(status) == 75, log_path.read_text()
+    snapshot = SnapshotStore(tmp_path / "snapshots").newest()
+    assert snapshot.step == 34
+    assert snapshot.state["training"]["env"]["why_not_exact"] is None, "workers were there to say where they were"
+
+
+def test_workers_that_ignore_signals_do_not_keep_a_script_from_ending(tmp_path):
+    """At exit, multiprocessing sends SIGTERM to workers that are left, and waits for them."""
+
+    def train():
+        import atexit
+
+        def fail():
+            raise RuntimeError("left")
+
+        env = SubprocVecEnv([StatefulEnv])
+        try:
+            td3(env).learn(60, callback=[At(5, fail), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
+        except RuntimeError:
+            print("left", flush=True)
+        atexit._run_exitfuncs()
+
+    log_path = tmp_path / "log"
+    pid = in_child(train, log_path)
+    assert says(log_path, "left", pid)
+    assert ended(pid, within_s=60) == 0, log_path.read_text()
+
+
+def _code_of(function):
+    try:
+        return function()
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["SIGKILL"], "'SIGKILL', which cannot end a training in order"),
+        (["SIGNOTHING"], "'SIGNOTHING': expected names of signals"),
+        (["SIG_IGN"], "'SIG_IGN': expected names of signals"),
+        ("SIGTERM", r"expected a list of names"),
+    ],
+)
+def test_a_name_that_is_no_signal_to_end_on_is_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        SnapshotCallback(signals=names)
+
+
+def test_signals_are_named_as_people_name_them():
+    assert checked_signals(["usr1", "TERM", "SIGTERM", "SIGINT"]) == ("SIGUSR1", "SIGTERM", "SIGINT")
