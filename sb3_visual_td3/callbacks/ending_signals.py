@@ -87,11 +87,13 @@ class EndingSignals:
         """
         if not self._names or threading.current_thread() is not threading.main_thread():
             return
+        # Workers first: a signal to all processes that comes in between ends this one as before. The other way round it
+        # would be taken up here, and the snapshot taken of environments whose workers had died.
+        for env in envs:
+            shield_workers(env, self._names)
         for name in self._names:
             number = getattr(signal, name)
             self._before[number] = signal.signal(number, self._on_signal)
-        for env in envs:
-            shield_workers(env, self._names)
 
     def restore(self) -> None:
         """Put back what handled the signals before; calling it again changes nothing."""

@@ -284,8 +284,8 @@ class SnapshotCallback(BaseCallback):
         if self.model.num_timesteps != self._last_saved and not self._judge_has_ended_training():
             try:
                 self.save()
-            except SnapshotError as error:
-                print(f"snapshot: {error}", file=sys.stderr)
+            except (SnapshotError, EOFError, ConnectionError) as error:  # the last two: a worker has died
+                print(f"snapshot: none was taken of step {self.model.num_timesteps:,}: {error!r}", file=sys.stderr)
         self._end_late(signal_name)
         raise PutAside(signal_name)
 

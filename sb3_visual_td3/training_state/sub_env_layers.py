@@ -71,6 +71,8 @@ def sub_env_names(base: VecEnv) -> list[Names] | None:
         return [_names_around(env) for env in base.envs]
     try:
         names = [parse_names(text) for text in base.env_method("__str__")]
+    except (EOFError, ConnectionError):  # a worker has died: this is no property of the VecEnv
+        raise
     except Exception:  # a VecEnv of the user's may raise anything for what it does not offer
         return None
     return [each for each in names if each is not None] if None not in names else None
@@ -153,5 +155,7 @@ def has_attr(base: VecEnv, name: str) -> bool:
     """:return: whether all environments have an attribute; asked first, as a process dies of what it has not"""
     try:
         return base.has_attr(name)
+    except (EOFError, ConnectionError):  # a worker has died: this is no property of the VecEnv
+        raise
     except Exception:  # a VecEnv of the user's may raise anything for what it does not offer
         return False

@@ -159,6 +159,27 @@ def test_workers_live_until_the_snapshot_is_taken_where_all_processes_get_the_si
     assert snapshot.state["training"]["env"]["why_not_exact"] is None, "workers were there to say where they were"
 
 
+def test_no_snapshot_is_taken_of_environments_whose_workers_have_died(tmp_path):
+    """It would be the newest, and nothing could go on from it."""
+
+    def train():
+        env = SubprocVecEnv([StatefulEnv] * 2)
+
+        def be_killed():
+            for process in env.processes:
+                process.kill()
+                process.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        td3(env).learn(60, callback=[At(34, be_killed), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
+
+    log_path = tmp_path / "log"
+    status = ended(in_child(lambda: _code_of(train), log_path), within_s=60)
+    assert os.waitstatus_to_exitcode(status) == 75, log_path.read_text()
+    assert steps_in(tmp_path) == [0, 20]
+    assert "none was taken of step 34" in log_path.read_text()
+
+
 def test_workers_that_ignore_signals_do_not_keep_a_script_from_ending(tmp_path):
     """At exit, multiprocessing sends SIGTERM to workers that are left, and waits for them."""
 
