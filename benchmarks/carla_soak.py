@@ -42,7 +42,7 @@ from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.envs.carla.backend import CarlaBackend
 from sb3_visual_td3.envs.carla.connection import Connection
 from sb3_visual_td3.envs.carla.server import Server
-from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 
 RESULTS = Path(__file__).parent / "results" / "carla_soak.json"
 COMMAND = f"{sys.executable} -m sb3_visual_td3.envs.carla_emulator --port {{port}}"

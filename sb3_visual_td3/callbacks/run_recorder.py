@@ -16,8 +16,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.common.types import WatchedModel
-from sb3_visual_td3.runs.manifest import FILE_NAME, EncoderKind, RunEnd, RunManifest
-from sb3_visual_td3.runs.provenance import command_line, git_state, machine, package_versions
+from sb3_visual_td3.runs.manifest import (
+    FILE_NAME,
+    EncoderKind,
+    RunEnd,
+    RunManifest,
+    command_line,
+    git_state,
+    machine,
+    package_versions,
+)
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 _STOCK_HYPERPARAMS = (

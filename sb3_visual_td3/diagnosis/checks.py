@@ -1,4 +1,4 @@
-"""The small set of pure checks that criteria.yml names by ``kind``.
+"""The checks that criteria are made of: pure functions over named series.
 
 Too few points may fail a criterion, they never pass it; what a run did not log is unknown.
 """
@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags as names
+from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
+from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
 from sb3_visual_td3.diagnosis.verdict import Status
@@ -331,3 +333,26 @@ CHECKS: dict[str, Check] = {
     "last_above_baselines": Check(last_above_baselines, needs_threshold=False, n_tags=2),
     "gap_within": Check(gap_within, n_tags=2),
 }
+
+
+def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
+    """Pass where no rule names a cause with that confidence, and the tags that the rules read are logged.
+
+    A cause counts where the tag that speaks for it is one of those: what may be absent, such as the length of
+    episodes, must not decide by being there, and has criteria of its own.
+    """
+    causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
+    surest = max(causes, key=lambda found: found.confidence, default=None)
+    value = 0.0 if surest is None else surest.confidence
+    told = "no cause found" if surest is None else _in_words(surest)
+    if value >= threshold:
+        return Measurement(Status.FAIL, value, told)
+    too_few = [tag for tag in tags if len(data[tag].finite) < min_points]
+    if too_few:
+        return Measurement(Status.UNKNOWN, None, f"{told}; not logged, or too few points: {', '.join(too_few)}")
+    return Measurement(Status.PASS, value, told)
+
+
+def _in_words(found: Diagnosis) -> str:
+    speaks = found.evidence[0]
+    return f"{found.id} ({found.confidence:.0%}): {speaks.tag} {speaks.note}"

@@ -12,9 +12,8 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
-from sb3_visual_td3.diagnosis.cause_checks import no_sure_cause
 from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
-from sb3_visual_td3.diagnosis.checks import Check, Measurement
+from sb3_visual_td3.diagnosis.checks import Check, Measurement, no_sure_cause
 from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 

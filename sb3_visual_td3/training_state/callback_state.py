@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Progr
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.types import HasState
-from sb3_visual_td3.training_state.class_path import class_path
+from sb3_visual_td3.training_state.plain_data import class_path
 
 EnvState = Callable[[VecEnv], Any]
 SetEnvState = Callable[[VecEnv, Any], object]

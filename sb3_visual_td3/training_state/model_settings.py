@@ -19,7 +19,7 @@ from stable_baselines3.common.noise import (
 )
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_visual_td3.training_state.class_path import class_path
+from sb3_visual_td3.training_state.plain_data import class_path
 
 _MAY_DIFFER = frozenset(
     {

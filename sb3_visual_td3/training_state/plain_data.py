@@ -1,4 +1,4 @@
-"""Other people's values as plain data, and back."""
+"""Other people's values as plain data, and back; class paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common.arrays import StoredArray
+
+
+def class_path(cls: type) -> str:
+    """:return: where the class is found: ``package.module.Class``"""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
 
 INF = float("inf")
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from sb3_visual_td3.common.arrays import fill
 from sb3_visual_td3.common.same_settings import require_same_settings
 from sb3_visual_td3.common.types import HasState
-from sb3_visual_td3.training_state.class_path import class_path
+from sb3_visual_td3.training_state.plain_data import class_path
 
 _OBSERVATIONS = ("observations", "next_observations")
 _COLUMNS = ("actions", "rewards", "dones", "timeouts")

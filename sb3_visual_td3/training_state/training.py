@@ -1,4 +1,4 @@
-"""All of a training, put aside and taken up again; each part has a file of its own beside this one."""
+"""All that a training depends on as one state: model, replay, environments, callbacks, logger and random numbers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.common.types import GuardedModel
@@ -22,13 +24,47 @@ from sb3_visual_td3.training_state.env_state import (
     set_evaluation_state,
     why_not_exact,
 )
-from sb3_visual_td3.training_state.logger_state import logger_state, set_logger_state
 from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
-from sb3_visual_td3.training_state.model_state import model_state, set_model_state
-from sb3_visual_td3.training_state.parameters import load_parameters
-from sb3_visual_td3.training_state.plain_data import as_given
+from sb3_visual_td3.training_state.model_state import load_parameters, model_state, set_model_state
+from sb3_visual_td3.training_state.plain_data import as_given, plain_part
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.replay_state import check_replay, end_segment, replay_state, set_replay_state
+
+
+def logger_state(logger: Logger) -> dict[str, Any]:
+    """Read the values that wait for the next dump: numbers and strings; figures, videos and the like are left out.
+
+    :return: plain data
+    """
+    pending: Mapping[str, Any] = logger.name_to_value
+    values = plain_part({name: value for name, value in pending.items() if not isinstance(value, list | tuple | dict)})
+    return {
+        "values": values,
+        "counts": {name: count for name, count in logger.name_to_count.items() if name in values},
+        "excluded": {name: list(formats) for name, formats in logger.name_to_excluded.items() if name in values},
+    }
+
+
+def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
+    """Replace what waits for the next dump.
+
+    :param state: as returned by :func:`logger_state`
+    """
+    given = as_given(state["values"])
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float | str | np.generic | np.ndarray):
+            raise ValueError(f"the logged value {name} is {value!r}: expected a number or text")
+    if not all(type(count) is int for count in state["counts"].values()):
+        raise ValueError(f"{state['counts']!r} does not say how often values were logged")
+    excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}
+    replaced: list[tuple[dict[str, Any], Mapping[str, Any]]] = [
+        (logger.name_to_value, given),
+        (logger.name_to_count, state["counts"]),
+        (logger.name_to_excluded, excluded),
+    ]
+    for target, values in replaced:  # in place: they are defaultdicts
+        target.clear()
+        target.update(values)
 
 
 def checked(model: BaseAlgorithm) -> OffPolicyAlgorithm:

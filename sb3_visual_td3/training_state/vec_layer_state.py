@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_visual_td3.common.arrays import fill
-from sb3_visual_td3.training_state.observation_state import observation_from, observation_state
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain
+from sb3_visual_td3.training_state.space_state import observation_from, observation_state
 
 _NORMALIZE_SETTINGS = (
     "training",

@@ -19,8 +19,8 @@ from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.run_lock import RunLock
+from sb3_visual_td3.runs.snapshot import word_for
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
-from sb3_visual_td3.runs.snapshot_health import word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
     Permission,

@@ -5,8 +5,7 @@ import pytest
 import torch as th
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.health.camera_monitor import CameraMonitor
-from sb3_visual_td3.health.frames import frame_change, frame_std
+from sb3_visual_td3.health.camera_monitor import CameraMonitor, frame_change, frame_std
 
 
 def random_frames(seed, n=3, channels=4):

@@ -7,9 +7,8 @@ from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.health.dormancy import activations_of, dormant_fraction
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
-from sb3_visual_td3.health.network_probe import NetworkProbe, smallest
+from sb3_visual_td3.health.network_probe import NetworkProbe, activations_of, dormant_fraction, smallest
 
 
 def naive_dormant_fraction(layers, tau):

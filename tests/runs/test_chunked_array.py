@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from sb3_visual_td3.common.arrays import StoredArray, fill
-from sb3_visual_td3.runs.chunked_array import ChunkedArray, chunk_bytes_for, cut
-from sb3_visual_td3.runs.object_store import ObjectStore
+from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, chunk_bytes_for, cut
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 
 

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 
-from sb3_visual_td3.runs.manifest import RunManifest
-from sb3_visual_td3.runs.provenance import command_line, git_state, machine
+from sb3_visual_td3.runs.manifest import RunManifest, command_line, git_state, machine
 
 
 def git(folder, *arguments):

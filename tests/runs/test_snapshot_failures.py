@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_visual_td3.runs import chunked_array
+from sb3_visual_td3.runs import object_store
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.state_trees import is_same
@@ -28,7 +28,7 @@ CALLS = ("open", "write", "fsync", "rename", "replace", "unlink", "mkdir", "rmdi
 
 @pytest.fixture(autouse=True)
 def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_array, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(object_store, "CHUNK_BYTES", 64)
     # A killed process loses nothing that the kernel has: waiting for the disk would only take time. It stays a call.
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 

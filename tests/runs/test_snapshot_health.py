@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sb3_visual_td3.runs.snapshot import Health, to_spare, word_for
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
-from sb3_visual_td3.runs.snapshot_health import Health, to_spare, word_for
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.test_snapshot_failures import at_call, die, in_child, n_calls_of, small_and_fast, state_of, write_model
 from tests.runs.test_snapshot_store import own_chunk, rewrite_record

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sb3_visual_td3.common.arrays import StoredArray, fill
-from sb3_visual_td3.runs import chunked_array
+from sb3_visual_td3.runs import object_store
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.state_trees import is_same, trees
@@ -28,7 +28,7 @@ CHUNK_BYTES = 64
 
 @pytest.fixture(autouse=True)
 def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_array, "CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(object_store, "CHUNK_BYTES", CHUNK_BYTES)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 

@@ -10,11 +10,10 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.training_state.env_state import env_state, set_env_state
-from sb3_visual_td3.training_state.logger_state import logger_state, set_logger_state
 from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
-from sb3_visual_td3.training_state.model_state import model_state, set_model_state
-from sb3_visual_td3.training_state.parameters import load_parameters
+from sb3_visual_td3.training_state.model_state import load_parameters, model_state, set_model_state
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
+from sb3_visual_td3.training_state.training import logger_state, set_logger_state
 
 
 class OnDisk:

@@ -20,8 +20,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_visual_td3.training_state.env_state import env_state, not_restored, set_env_state, why_not_exact
-from sb3_visual_td3.training_state.sub_env_layers import parse_names
+from sb3_visual_td3.training_state.env_state import env_state, not_restored, parse_names, set_env_state, why_not_exact
 from tests.training_state.small_envs import ForgetfulEnv, Momentum, StatefulEnv, StatefulImageEnv
 from tests.training_state.snapshots import GoOn, Snapshot, digest, through_json
 

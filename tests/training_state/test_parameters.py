@@ -11,7 +11,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.logger import configure
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.training_state.parameters import load_parameters
+from sb3_visual_td3.training_state.model_state import load_parameters
 from tests.image_env import ImageEnv
 from tests.training_state.small_envs import StatefulEnv
 

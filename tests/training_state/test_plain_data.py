@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from stable_baselines3.common.logger import Figure, Logger
 
-from sb3_visual_td3.training_state.logger_state import logger_state, set_logger_state
-from sb3_visual_td3.training_state.observation_state import observation_from, observation_state
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain
+from sb3_visual_td3.training_state.space_state import observation_from, observation_state
+from sb3_visual_td3.training_state.training import logger_state, set_logger_state
 from tests.training_state.snapshots import through_json
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.noise import (
     VectorizedActionNoise,
 )
 
-from sb3_visual_td3.training_state.action_noise_state import action_noise_state, set_action_noise_state
+from sb3_visual_td3.training_state.model_state import action_noise_state, set_action_noise_state
 from sb3_visual_td3.training_state.random_state import (
     generator_state,
     random_state,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.runs.snapshot_health import Health
+from sb3_visual_td3.runs.snapshot import Health
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
     Permission,

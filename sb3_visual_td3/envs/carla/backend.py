@@ -1,4 +1,4 @@
-"""CARLA as a world of the driving task: a vehicle on the route of a map, seen through its camera."""
+"""The driving task's backend in CARLA: episodes, ticks and weather through the official client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import math
 import weakref
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,16 +16,58 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.ego import Ego, Reading
-from sb3_visual_td3.envs.carla.other_cars import ROLE_NAME, OtherCars
 from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
-from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, starts_on
-from sb3_visual_td3.envs.carla.weather import PARAMETERS, check_weather, weather_of_scene
+from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
 from sb3_visual_td3.envs.road.opendrive_reading import route_of
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
+
+_KINDS = ("clear", "rain", "night", "random")
+_SUN = {"sun_azimuth_angle": 250.0}
+
+PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "clear": {"cloudiness": 10.0, "sun_altitude_angle": 60.0, **_SUN},
+        "rain": {
+            "cloudiness": 90.0,
+            "precipitation": 70.0,
+            "precipitation_deposits": 60.0,
+            "wetness": 80.0,
+            "sun_altitude_angle": 45.0,
+            "fog_density": 15.0,
+            **_SUN,
+        },
+        "night": {"cloudiness": 20.0, "sun_altitude_angle": -30.0, **_SUN},
+    }
+)
+"""What our names stand for; the same as LiteDriving-v0's. Parameters that are not named are 0."""
+
+
+def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
+    """Return the name of a weather: one of ours, ``"random"``, or of one of CARLA's presets.
+
+    :param weather: what was asked for.
+    :param presets: of CARLA's client; None: it is not loaded yet, and any name in capital letters passes.
+    :raises ValueError: if there is no such weather.
+    """
+    is_preset = isinstance(weather, str) and (weather[:1].isupper() if presets is None else weather in presets)
+    if not isinstance(weather, str) or (weather not in _KINDS and not is_preset):
+        raise ValueError(
+            f"weather={weather!r}: expected one of {list(_KINDS)}, or one of CARLA's presets, such as "
+            f"{', '.join(repr(each) for each in (presets or ('ClearNoon', 'WetSunset'))[:20])}"
+        )
+    return weather
+
+
+def weather_of_scene(weather: str, scene_seed: int) -> str:
+    """Return the weather of one episode: ``"random"`` draws clear, rain or night; any other is itself."""
+    if weather != "random":
+        return weather
+    return str(np.random.default_rng([scene_seed, 2]).choice(list(PARAMETERS)))
+
 
 MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": ("Town02",)}
 """Source: Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4: train and test town."""

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PictureView
-from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery
+from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery, check_weather
 from sb3_visual_td3.envs.carla.failures import SimulatorAbsentError, SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
-from sb3_visual_td3.envs.carla.weather import check_weather
 from sb3_visual_td3.envs.driving_env import DrivingEnv, Observation, ObservationKind
 from sb3_visual_td3.envs.rewards import RewardWeights
 from sb3_visual_td3.envs.road.traffic import TrafficSettings

@@ -1,4 +1,7 @@
-"""Where on the route an episode may begin."""
+"""Where vehicles are spawned on a server's map, and the other cars of an episode.
+
+CARLA's own Traffic Manager is left alone: it listens on every network interface, and its cars differ from run to run.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import math
 from collections.abc import Sequence
 
 from sb3_visual_td3.common.numbers import whole_number
-from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
+from sb3_visual_td3.envs.backend import BodySize
+from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
+from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 SpawnPolicy = str | int
 _MAX_OFFSET_M = 1.5
@@ -53,3 +59,79 @@ def _index_on(track: Track, point: Pose) -> int | None:
     index = int(squares.argmin())
     turn_rad = math.remainder(point.yaw_rad - float(track.headings_rad[index]), 2.0 * math.pi)
     return index if squares[index] <= _MAX_OFFSET_M**2 and abs(turn_rad) <= _MAX_TURN_RAD else None
+
+
+ROLE_NAME = "sb3_visual_td3_traffic"
+_PARKED_M = 400.0
+"""Cars appear this far above the map, side by side, before they are put on the road."""
+_BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2020", "vehicle.nissan.micra")
+
+
+class OtherCars:
+    """The cars of one world, put anew for each episode.
+
+    :param settings: how many there are and how they drive.
+    :param ego_body: outer size of the vehicle that is driven.
+    """
+
+    def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
+        self._traffic = Traffic(settings, ego_body)
+        self._ids: list[int] = []
+
+    @property
+    def n_cars(self) -> int:
+        """How many there are."""
+        return self._traffic.settings.n_cars
+
+    def spawn(self, connection: Connection) -> None:
+        """Make the cars.
+
+        :raises SimulatorLostError: if the server does not do as asked.
+        """
+        carla = client_library()
+        with lost_on_error("spawning other cars"):
+            known = {each.id for each in connection.world.get_blueprint_library().filter("vehicle.*")}
+        names = [name for name in _BLUEPRINTS if name in known] or sorted(known)
+        self._ids = []
+        for number in range(self.n_cars):
+            blueprint = connection.blueprint(names[number % len(names)])
+            blueprint.set_attribute("role_name", ROLE_NAME)
+            if blueprint.has_attribute("color"):
+                colours = blueprint.get_attribute("color").recommended_values
+                blueprint.set_attribute("color", colours[number % len(colours)])
+            place = carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_PARKED_M))
+            with lost_on_error("spawning other cars"):
+                car = connection.world.spawn_actor(blueprint, place)
+                car.set_simulate_physics(False)
+                self._ids.append(car.id)
+
+    def reset(self, connection: Connection, track: Track, nearest: int, scene_seed: int) -> None:
+        """Spread the cars over the road, none near the ego vehicle, which is at the point ``nearest``.
+
+        :raises ValueError: if the road is too short for so many cars.
+        """
+        self._traffic.reset(track, nearest, scene_seed)
+        self._place(connection)
+
+    def advance(self, connection: Connection, dt_s: float, ego: Ego) -> None:
+        """Let every car drive for ``dt_s`` seconds; the next tick shows it."""
+        self._traffic.advance(dt_s, ego)
+        self._place(connection)
+
+    def are_hit_by(self, pose: Pose) -> bool:
+        """Return whether the ego vehicle, standing here, touches a car."""
+        return self._traffic.hits(*pose)
+
+    def _place(self, connection: Connection) -> None:
+        carla = client_library()
+        commands = []
+        for number, box in zip(self._ids, self._traffic.boxes, strict=True):
+            place = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))
+            commands.append(carla.command.ApplyTransform(number, place))
+        if not commands:
+            return
+        with lost_on_error("moving other cars"):
+            answers = connection.client.apply_batch_sync(commands, False)
+        errors = [answer.error for answer in answers if answer.error]
+        if errors:
+            raise SimulatorLostError(f"moving other cars: {errors[0]}")

@@ -1,4 +1,4 @@
-"""What stands in the emulator's world: sensors, the spectator; vehicles and walkers build upon it."""
+"""The actors of the emulated world: what all of them share, and the walkers."""
 
 from __future__ import annotations
 
@@ -87,3 +87,47 @@ def carried(carrier: Transform, relative: Transform) -> Transform:
     x = carrier.x + relative.x * math.cos(yaw) - relative.y * math.sin(yaw)
     y = carrier.y + relative.x * math.sin(yaw) + relative.y * math.cos(yaw)
     return Transform(x, y, carrier.z + relative.z, relative.pitch, carrier.yaw + relative.yaw, relative.roll)
+
+
+_EXTENT_M = (0.19, 0.19, 0.93)
+_TAG = bytes([12])
+
+
+@dataclass(eq=False)
+class Walker(Actor):
+    """Somebody who stands, or walks in the direction of the last command."""
+
+    def __post_init__(self) -> None:
+        self.place = self.place._replace(z=_EXTENT_M[2])
+
+    @property
+    def extent_m(self) -> Vector:
+        """Half of its size."""
+        return _EXTENT_M
+
+    @property
+    def tags(self) -> bytes:
+        """What the semantic camera takes it for."""
+        return _TAG
+
+    @property
+    def box(self) -> OrientedBox:
+        """What it takes up on the ground."""
+        return OrientedBox(*self.world_place.pose, 2.0 * _EXTENT_M[0], 2.0 * _EXTENT_M[1])
+
+    def push(self, velocity: Vector) -> None:
+        """Let it walk with this velocity."""
+        self.velocity = velocity
+
+    def walk(self, direction: Vector, speed_mps: float) -> None:
+        """Let it walk: the direction, which need not be a unit vector, is in the world's axes."""
+        x, y, _ = direction
+        length = math.hypot(x, y)
+        self.velocity = (x / length * speed_mps, y / length * speed_mps, 0.0) if length > 0.0 else STILL
+
+    def drive(self, dt_s: float) -> None:
+        """Let a tick pass."""
+        x, y, _ = self.velocity
+        if x or y:
+            yaw = math.degrees(math.atan2(y, x))
+            self.place = self.place._replace(x=self.place.x + x * dt_s, y=self.place.y + y * dt_s, yaw=yaw)

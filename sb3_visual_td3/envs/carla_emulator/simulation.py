@@ -1,4 +1,4 @@
-"""The emulator's world: actors, time, and who hears of what."""
+"""The emulated world: its actors, its clock, its weather, and what happens at each tick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import Actor
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Walker
 from sb3_visual_td3.envs.carla_emulator.blueprints import BLUEPRINTS
 from sb3_visual_td3.envs.carla_emulator.city_traffic import CityTraffic
 from sb3_visual_td3.envs.carla_emulator.collisions import Collisions, Hit
@@ -28,9 +28,31 @@ from sb3_visual_td3.envs.carla_emulator.records import (
 from sb3_visual_td3.envs.carla_emulator.sensing import Scenery, body_of, kind_of
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
-from sb3_visual_td3.envs.carla_emulator.walkers import Walker
-from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
+from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import boxes_overlap
+
+CLEAR_NOON = (10.0, 0.0, 0.0, 10.0, 250.0, 60.0, 0.0, 0.75, 0.1, 0.0, 0.03, 0.03, 0.0331, 0.0)
+"""Cloudiness, precipitation, deposits, wind, azimuth and altitude of the sun, fog: density, distance, falloff; wetness,
+scattering, Mie, Rayleigh, dust."""
+_DAY_DEG = 15.0
+_SEED = 0
+
+
+def sky_of(weather: Sequence[float]) -> Sky | None:
+    """Return the light of a weather; None where it is a clear day.
+
+    :param weather: CARLA's parameters, in the order of ``CLEAR_NOON``.
+    """
+    cloudiness, precipitation, fog, sun_deg = weather[0], weather[1], weather[6], weather[5]
+    day = min(1.0, max(0.0, sun_deg / _DAY_DEG))
+    if day == 1.0 and precipitation <= 0.0 and fog <= 0.0 and cloudiness <= 50.0:
+        return None
+    gloom = 1.0 - 0.25 * max(precipitation, cloudiness) / 100.0
+    ambient = (0.18 + 0.82 * day) * gloom
+    haze_per_m = 0.02 * precipitation / 100.0 + 0.03 * fog / 100.0
+    streaks = 0.5 * precipitation / 100.0
+    return Sky(ambient, 1.1 * (1.0 - day), haze_per_m, 105.0 * day, ambient, streaks, _SEED)
+
 
 WORLD_STREAM = 1
 DEFAULT_STEP_S = 0.05

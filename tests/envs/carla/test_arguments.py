@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import sb3_visual_td3  # noqa: F401  registers the environments
+from sb3_visual_td3.envs.carla.backend import weather_of_scene
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.launcher import Simulator, command_for
 from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
 from sb3_visual_td3.envs.carla.spawning import starts_on
-from sb3_visual_td3.envs.carla.weather import weather_of_scene
 from sb3_visual_td3.envs.road.carla_coordinates import Pose, image_array, to_frame
 from sb3_visual_td3.envs.road.maps import load_map
 

@@ -212,7 +212,7 @@ def test_a_simulator_of_our_own_is_started_again_and_ends_with_us():
     env = gym.make("CarlaDriving-v0", command=EMULATOR, port=2800, timeout_s=0.5, restart_every=2)
     env.reset(seed=0)
     address = env.unwrapped.server_address
-    from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+    from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 
     control = EmulatorControl(address[1])
     control.fault("die")
@@ -239,7 +239,7 @@ def test_a_simulator_ends_with_a_training_that_is_killed(tmp_path):
     port = int(process.stdout.readline())
     process.kill()
     process.wait()
-    from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+    from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 
     for _ in range(100):
         try:

@@ -8,9 +8,9 @@ import time
 import msgpack
 import pytest
 
-from sb3_visual_td3.envs.carla import handshake
+from sb3_visual_td3.envs.carla import server
 from sb3_visual_td3.envs.carla.failures import SimulatorAbsentError, SimulatorLostError, SimulatorUnusableError
-from sb3_visual_td3.envs.carla.handshake import check_version, server_version, wait_for_server
+from sb3_visual_td3.envs.carla.server import check_version, server_version, wait_for_server
 
 RESET = "reset"
 
@@ -130,7 +130,7 @@ def test_a_connection_to_itself_is_nothing_that_listens(monkeypatch):
 
 
 def test_a_server_that_is_only_half_up_is_asked_again(listener, monkeypatch):
-    monkeypatch.setattr(handshake, "_LONGEST_TRY_S", 0.2)
+    monkeypatch.setattr(server, "_LONGEST_TRY_S", 0.2)
     port = listener(b"", RESET, b"\x94\x01", None, [b"\x94"], b"", says("0.9.16"))
     assert wait_for_server("127.0.0.1", port, 20.0, is_starting=True) == "0.9.16"
 

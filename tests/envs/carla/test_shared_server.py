@@ -48,7 +48,7 @@ def test_an_evaluation_starts_a_server_of_its_own_where_the_shared_one_dies(tmp_
     other.env_method("share_server", *address)
     other.reset()
     assert other.get_attr("server_address") == [address]
-    from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
+    from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 
     EmulatorControl(address[1]).fault("die")
     dones = [other.step(np.array([[0.0, 0.5]], np.float32))[2] for _ in range(3)]

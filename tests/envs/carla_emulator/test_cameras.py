@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, carried
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Walker, carried
 from sb3_visual_td3.envs.carla_emulator.cameras import image_message
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LINE, SKY, axes_of
 from sb3_visual_td3.envs.carla_emulator.records import Transform
+from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
-from sb3_visual_td3.envs.carla_emulator.walkers import Walker
-from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
 from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.maps import load_map

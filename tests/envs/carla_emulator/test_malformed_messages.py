@@ -15,8 +15,8 @@ import msgpack
 import pytest
 
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
-from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
 from sb3_visual_td3.envs.carla_emulator.faults import Fault, parse_fault
+from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, packed, shortened
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from tests.envs.carla_emulator.wire import WireClient

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sb3_visual_td3.envs.carla_emulator import protocol, records
 from sb3_visual_td3.envs.carla_emulator.blueprints import BLUEPRINTS, wire_definitions
 from sb3_visual_td3.envs.carla_emulator.faults import Fault, Trouble, parse_fault
-from sb3_visual_td3.envs.carla_emulator.weather import CLEAR_NOON, sky_of
+from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, map_name_of, to_carla
 
 

@@ -13,8 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.carla_emulator.control import EmulatorControl
-from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
+from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl, EmulatorProcess
 from tests.envs.carla_emulator.wire import Stream, WireClient, actors_of
 
 CAMERA = {"image_size_x": 84, "image_size_y": 84, "fov": 90.0}

@@ -10,10 +10,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.envs.backend import Control
-from sb3_visual_td3.envs.carla_emulator.actor_calls import ActorCalls
-from sb3_visual_td3.envs.carla_emulator.measurements import geolocation
+from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError
 from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl
+from sb3_visual_td3.envs.carla_emulator.sensing import geolocation
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 
