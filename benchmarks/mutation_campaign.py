@@ -39,7 +39,7 @@ from sb3_visual_td3 import cli
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report import command as _command  # noqa: F401 - the command line imports it late, in each fork
 from sb3_visual_td3.report import render_json, render_markdown  # noqa: F401 - likewise
-from sb3_visual_td3.report.records import masked_crc32c
+from sb3_visual_td3.report.event_file import masked_crc32c
 from sb3_visual_td3.runs.manifest import RunManifest
 
 RESULTS = Path(__file__).parent / "results" / "mutation_campaign.json"

@@ -30,7 +30,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.records import masked_crc32c
+from sb3_visual_td3.report.event_file import masked_crc32c
 
 RESULTS = Path(__file__).parent / "results" / "report_speed.json"
 NAMES = [name for name, tag in tags.TAGS.items() if tag.x_axis == "step"][:40]

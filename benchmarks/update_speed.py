@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
+from sb3_visual_td3.visual_td3.precision import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "update_speed.json"
 HEADS = [400, 300]

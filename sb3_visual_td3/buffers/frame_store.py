@@ -1,16 +1,108 @@
-"""Where frames lie, each once, by a number."""
+"""Frames, each stored once: the store, the index of a transition's frames in it, and the memory that it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.buffers.frame_index import Ids
-from sb3_visual_td3.buffers.memory import require_memory
 from sb3_visual_td3.common.arrays import fill
+
+try:  # Stable-Baselines3 looks with it too, where it is installed.
+    import psutil
+except ImportError:
+    psutil = None
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """:return: what may still be used without swapping, within the container's limit; None where nothing tells"""
+    limits = [] if psutil is None else [int(psutil.virtual_memory().available)]
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            limits.append(int(limit) - int((CGROUP / "memory.current").read_text()) + _file_cache_bytes())
+    except (OSError, ValueError):
+        pass  # no version 2 cgroup: the machine's own figure stands
+    return min(limits) if limits else None
+
+
+def _file_cache_bytes() -> int:
+    """:return: what the container's kernel gives back when memory is short"""
+    for line in (CGROUP / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0
+
+
+def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
+    """Refuse what would end in swapping, or in the kernel's killing the process hours later.
+
+    :param n_bytes: what will be used
+    :param purpose: what for, as the subject of the message
+    :param advice: what to do if it is not there
+    :raises MemoryError: if less is available
+    """
+    available = available_bytes()
+    if available is not None and n_bytes > available:
+        raise MemoryError(f"{purpose} needs {n_bytes / 1e9:.2f} GB, {available / 1e9:.2f} GB are available. {advice}")
+
+
+Ids = NDArray[np.int32]
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+class Windows(NamedTuple):
+    """The transitions that follow each sampled one, itself included.
+
+    ``rows`` and ``is_within`` are ``(batch, n_steps)``: rows of the ring, and whether they belong to the window, which
+    may end early. ``last_rows`` is ``(batch,)``: the last one that does.
+    """
+
+    rows: Rows
+    is_within: Flags
+    last_rows: Rows
+
+
+def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_steps: int) -> Windows:
+    """Follow each transition until its episode or segment ends, at the newest transition, or after ``n_steps``.
+
+    :param rows: ``(batch,)``, the first row of each window
+    :param envs: ``(batch,)``, the environment of each window
+    :param is_last: each ``(size, n_envs)``: reasons why nothing may follow a transition
+    :param newest: the row written last; what comes after it in the ring is the oldest, or nothing
+    :param n_steps: longest window, >= 1
+    :return: the windows
+    """
+    size = len(is_last[0])
+    steps = np.arange(n_steps)
+    window = (rows[:, None] + steps) % size
+    ends = window == newest
+    for reason in is_last:
+        ends |= reason[window, envs[:, None]]
+    ends[:, -1] = True
+    n_more = ends.argmax(axis=1)
+    return Windows(window, steps <= n_more[:, None], (rows + n_more) % size)
+
+
+def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
+    """Find the frames that only a replaced transition used.
+
+    A stack takes its frames from the transition before it or stores new ones, so what a transition uses and its
+    successor does not, no later one uses either.
+
+    :param replaced: any shape: the ids of the oldest transition, which is being replaced
+    :param successor: any shape: the ids of the one that is the oldest now
+    :return: each id once
+    """
+    return sorted(set(replaced.ravel().tolist()) - set(successor.ravel().tolist()))
+
 
 Frames = NDArray[np.uint8]
 

@@ -1,10 +1,11 @@
-"""Drives the policy on roads it has not trained on, beside two drivers that know nothing."""
+"""Evaluation of a driving policy on held-out maps, beside a random and a full-brake driver."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,8 +20,40 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapp
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.saving import Saver, save_arrays
-from sb3_visual_td3.callbacks.shared_server import needs_server, server_borrowed
 from sb3_visual_td3.common import tags
+
+_ADDRESS, _LEND, _SHARE = "server_address", "lend_server", "share_server"
+
+
+def needs_server(env: VecEnv) -> bool:
+    """:return: whether the environments drive on a server (CarlaDriving-v0), which only one can use at a time"""
+    return env.has_attr(_ADDRESS)
+
+
+@contextmanager
+def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
+    """Have the evaluation drive where the first training environment does, whose episode is cut short for it.
+
+    That environment's next step ends its episode as one that the simulator failed to make (no algorithm of ours stores
+    it), and a new one begins. Where either of them needs no server nothing happens.
+
+    :param training_env: is to make no step within
+    :param eval_env: one environment
+    """
+    if training_env is eval_env or not (needs_server(eval_env) and needs_server(training_env)):
+        yield
+        return
+    address = training_env.get_attr(_ADDRESS, [0])[0]
+    if address is None:  # it has not driven yet
+        yield
+        return
+    training_env.env_method(_LEND, indices=[0])
+    eval_env.env_method(_SHARE, *address)
+    try:
+        yield
+    finally:
+        eval_env.env_method(_LEND)
+
 
 BestBy = Literal["distance", "reward"]
 _NOTHING_TO_ACT_ON = "eval_env_kwargs has nothing to act on: give it with the id of an environment"

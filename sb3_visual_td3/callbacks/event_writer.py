@@ -1,17 +1,117 @@
-"""Writes named scalars into a run's event files, at a step of the writer's choosing."""
+"""Scalars into the run's event file, each on its own x-axis, and TensorBoard's dashboard that groups them."""
 
 from __future__ import annotations
 
+import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
-from sb3_visual_td3.callbacks.dashboard import custom_scalars
 from sb3_visual_td3.callbacks.saving import patient_event_files
+from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.tags import is_known
+from sb3_visual_td3.diagnosis.rules import LIVE_RULES
+
+Charts = Mapping[str, Sequence[str]]
+"""By title of a chart, the names of its lines."""
+
+_CLIPPING: Charts = {
+    f"{group}: norm before and after clipping": (tags.GRADIENT_NORM[group], tags.GRADIENT_NORM_CLIPPED[group])
+    for group in tags.GROUPS
+}
+
+DASHBOARD: Mapping[str, Charts] = {
+    "Actor and critic": {
+        "loss of the actor": (tags.ACTOR_LOSS,),
+        "losses of the critics": (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS),
+        "Q: replayed pairs, target, policy": (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE),
+        "what the actor believes it gains": (tags.Q_GAP,),
+        "largest |Q| that the rewards allow": (tags.Q_BOUND,),
+        "rewards as the critic sees them": (tags.REWARD_MIN, tags.REWARD_MAX),
+    },
+    "Gradients": {
+        "norms before clipping": tuple(tags.GRADIENT_NORM.values()),
+        **_CLIPPING,
+        "fraction of updates clipped": tuple(tags.CLIP_FRACTION.values()),
+        "step over weights": tuple(tags.UPDATE_RATIO.values()),
+        "1: norms as seen by the optimizer": (tags.SEEN_BY_OPTIMIZER,),
+    },
+    "Alerts": {
+        "norms above a threshold": (tags.ALERT_WARNING, tags.ALERT_CRITICAL),
+        "rules": tuple(map(tags.alert_of_rule, LIVE_RULES)),
+    },
+    "Health of the agent": {
+        "actions at the end of their range": (tags.ACTION_SATURATION,),
+        "before the tanh": (tags.PRE_TANH_ABS_MEAN,),
+        "spread of the action that varies least": (tags.ACTION_STD_MIN,),
+        "dormant units of the encoder": (tags.ENCODER_DORMANT_FRACTION,),
+        "distance from the targets": tuple(tags.TARGET_DISTANCE.values()),
+        "targets that moved": tuple(tags.TARGET_MOVED.values()),
+        "contrast of the frames": (tags.FRAME_STD,),
+        "change of the frames": (tags.FRAME_CHANGE,),
+    },
+    "Driving": {
+        "terms of the reward, per step": tuple(tags.REWARD_TERM.values()),
+        "reward of an episode": (tags.EPISODE_REWARD,),
+        "length of an episode": (tags.EPISODE_LENGTH,),
+        "route and success of an episode": (tags.EPISODE_ROUTE_COMPLETION, tags.EPISODE_SUCCESS),
+        "accidents of an episode": (tags.EPISODE_COLLISIONS, tags.EPISODE_LANE_INVASIONS),
+        "speed": (tags.PROGRESS_SPEED,),
+        "reward of a step": (tags.PROGRESS_REWARD,),
+        "steps in the episode": (tags.PROGRESS_EPISODE_STEPS,),
+    },
+    "Evaluation": {
+        "metres: policy, random, full brake": (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE),
+        "reward": (tags.EVAL_REWARD,),
+        "success": (tags.EVAL_SUCCESS_RATE,),
+        "speed": (tags.EVAL_SPEED,),
+        "length": (tags.EVAL_LENGTH,),
+        "accidents": (tags.EVAL_COLLISIONS, tags.EVAL_LANE_INVASIONS),
+    },
+    "Settings in force": {
+        "learning rates": tuple(tags.GROUP_LR.values()),
+        "exploration noise": (tags.EXPLORATION_NOISE,),
+        "weights, mean": tuple(tags.PARAM_MEAN.values()),
+        "weights, standard deviation": tuple(tags.PARAM_STD.values()),
+        "updates": (tags.TOTAL_ITERATIONS,),
+        "replay buffer, part filled": (tags.BUFFER_UTILIZATION,),
+        "replay buffer, transitions": (tags.PROGRESS_BUFFER_SIZE,),
+        "actions of the guard": (tags.GUARD_ACTIONS,),
+        "yes or no": (
+            tags.IS_TRAINING,
+            tags.HAS_ENCODER,
+            tags.ENCODER_IS_SHARED,
+            tags.REWARD_IS_NORMALIZED,
+            tags.RETURN_IS_UNDISCOUNTED,
+        ),
+        "frozen groups": tuple(tags.GROUP_FROZEN.values()),
+    },
+}
+"""By title of a group, its charts: every name of the table is in one of them, some in two."""
+
+
+def custom_scalars() -> dict[str, dict[str, list[str | list[str]]]]:
+    """Write the dashboard as TensorBoard wants it: each line as a regular expression.
+
+    It matches them from the start of a name on, so that without an end ``critic_cnn_norm`` would be
+    ``critic_cnn_norm_clipped`` as well. The terms of a reward that is not ours belong to the chart of ours.
+
+    :return: for ``SummaryWriter.add_custom_scalars``
+    """
+    return {
+        group: {title: ["Multiline", _patterns(names)] for title, names in charts.items()}
+        for group, charts in DASHBOARD.items()
+    }
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    if set(names) & set(tags.REWARD_TERM.values()):
+        return [f"{re.escape(tags.REWARD)}.+$"]
+    return [f"{re.escape(name)}$" for name in names]
+
 
 _have_the_dashboard: weakref.WeakSet[Any] = weakref.WeakSet()
 

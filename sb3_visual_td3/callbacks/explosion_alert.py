@@ -1,14 +1,16 @@
-"""Judges the last updates while it trains: alerts to console, event file and ``alerts.jsonl``."""
+"""Live alerts: the report's rules over a window of the last updates, thresholds of norms, and non-finite values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
 
 from sb3_visual_td3.callbacks.alerts import (
     NON_FINITE,
@@ -20,9 +22,7 @@ from sb3_visual_td3.callbacks.alerts import (
     norm_rises_at,
 )
 from sb3_visual_td3.callbacks.event_writer import EventWriter, run_directory
-from sb3_visual_td3.callbacks.finiteness import Broken, broken_step, replay_is_finite
 from sb3_visual_td3.callbacks.guard import Guard, OnCritical
-from sb3_visual_td3.callbacks.stand_in import StandIn
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.types import Points
@@ -30,6 +30,75 @@ from sb3_visual_td3.diagnosis.live import WINDOW, LiveWindow, judge
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES, non_finite
 from sb3_visual_td3.health.finite_monitor import NotFinite
 from sb3_visual_td3.training_state.callback_state import callbacks_in
+
+
+class StandIn:
+    """Sets all weights to zero until they are put back, so that an action is finite.
+
+    Stable-Baselines3 ends a training after a step. The environment is not to be handed a NaN for it, and policies with
+    a distribution (SAC) would raise an error instead of acting.
+
+    :param policy: the policy whose weights are not finite
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        tensors = [tensor for tensor in policy.state_dict().values() if tensor.is_floating_point()]
+        self._kept = [(tensor, tensor.clone()) for tensor in tensors]
+        with th.no_grad():
+            for tensor in tensors:
+                tensor.zero_()
+
+    def put_back(self) -> None:
+        """Give the policy its own weights again; nothing more happens at the next call."""
+        with th.no_grad():
+            for tensor, kept in self._kept:
+                tensor.copy_(kept)
+        self._kept.clear()
+
+
+class Broken(NamedTuple):
+    """Something in a step that is not finite; ``by_weights`` says that the policy's own weights are to blame."""
+
+    words: str
+    by_weights: bool
+
+
+def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
+    """Look for NaN and infinity in what a step was made of; images are whole numbers and are not looked at.
+
+    :param locals_: of ``collect_rollouts``: ``actions``, ``new_obs`` (an array, or a dict of arrays) and ``rewards``
+    :return: what is not finite: the first in the order of cause and effect; None if all is
+    """
+    observations = locals_["new_obs"]
+    by_key = observations if isinstance(observations, Mapping) else {"": observations}
+    parts = {
+        "the policy's action is {}: the weights are, too": locals_["actions"],
+        **{f"the observation{f' {key!r}' if key else ''} holds {{}}": part for key, part in by_key.items()},
+        "the reward is {}: every target would be": locals_["rewards"],
+    }
+    for number, (words, part) in enumerate(parts.items()):
+        if not _is_finite(part):
+            return Broken(words.format(part[~np.isfinite(part)].flat[0]), by_weights=number == 0)
+    return None
+
+
+def replay_is_finite(replay_buffer: Any) -> bool:
+    """Look through what a replay buffer holds, which takes a moment.
+
+    :param replay_buffer: any; what it does not keep as arrays is not looked at
+    :return: whether rewards, actions and observations are finite; rows that were not written yet count as well
+    """
+    names = ("rewards", "actions", "observations", "next_observations")
+    return all(_is_finite(part) for name in names for part in _arrays_in(getattr(replay_buffer, name, None)))
+
+
+def _arrays_in(value: Any) -> Iterator[Any]:
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    yield from (part for part in parts if isinstance(part, np.ndarray))
+
+
+def _is_finite(part: Any) -> bool:
+    return not np.issubdtype(part.dtype, np.floating) or bool(np.isfinite(part).all())
 
 
 class ExplosionAlertCallback(BaseCallback):

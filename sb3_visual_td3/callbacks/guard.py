@@ -1,4 +1,4 @@
-"""Acts on critical alerts: stops, lowers the learning rate, or goes back to the last healthy snapshot."""
+"""The guard acts on critical alerts: it stops the training, lowers the learning rates or rolls back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,34 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.alerts import ACTION, NON_FINITE, Alert
-from sb3_visual_td3.callbacks.lr_scale import lr_scale_of, set_lr_scale
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.common.schedules import Scaled
+from sb3_visual_td3.common.types import GuardedModel
 from sb3_visual_td3.diagnosis.live import WINDOW
 from sb3_visual_td3.runs.snapshot import Snapshot
+
+
+def lr_scale_of(model: BaseAlgorithm) -> float:
+    """:return: the factor in force; 1 where nobody has set one"""
+    if isinstance(model, GuardedModel):
+        return model.lr_scale
+    return model.lr_schedule.factor if isinstance(model.lr_schedule, Scaled) else 1.0
+
+
+def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
+    """Have every learning rate multiplied from the next training on.
+
+    Of a stock algorithm ``lr_schedule`` is wrapped, and ``learning_rate`` too: ``load()`` makes the one of the other.
+
+    :param model: any of Stable-Baselines3's kind
+    :param factor: on the rates as they were given
+    """
+    if isinstance(model, GuardedModel):
+        model.lr_scale = factor
+    elif factor != lr_scale_of(model):
+        given = model.lr_schedule.schedule if isinstance(model.lr_schedule, Scaled) else model.lr_schedule
+        model.lr_schedule = model.learning_rate = Scaled(given, factor)
+
 
 OnCritical = Literal["warn", "stop", "reduce_lr", "rollback"]
 

@@ -16,6 +16,11 @@ from types import ModuleType
 _PACKAGE = "sb3_visual_td3"
 
 MOVED_MODULES = {
+    "buffers.frame_index": "buffers.frame_store",
+    "buffers.frame_spaces": "buffers.frame_replay_buffer",
+    "buffers.memory": "buffers.frame_store",
+    "buffers.pair_store": "buffers.observation_store",
+    "buffers.stack_store": "buffers.observation_store",
     "envs.carla.convert": "envs.road.carla_coordinates",
     "envs.carla.opendrive_map": "envs.road.opendrive_reading",
     "envs.carla.surveyed_route": "envs.road.opendrive_reading",
@@ -33,7 +38,9 @@ MOVED_MODULES = {
     "envs.registration": "envs",
     "envs.restorable_env": "envs.lite.lite_env",
     "envs.window": "envs.human_view",
+    "envs.carla_emulator.control": "envs.carla_emulator.process",
     "vec_env.ray_tasks": "vec_env.ray_session",
+    "visual_td3.target_range": "visual_td3.losses",
 }
 """The present module for each former one, both below the package."""
 

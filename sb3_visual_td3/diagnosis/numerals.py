@@ -1,4 +1,4 @@
-"""How a number is put into words: separators, few digits, the same wherever one is shown."""
+"""Numbers in words: separators, few digits, factors and shares, the same wherever one is shown."""
 
 from __future__ import annotations
 
@@ -24,3 +24,34 @@ def rounded(value: float) -> str:
     if not math.isfinite(value) or value == 0:
         return number(value)
     return number(float(f"{value:.3g}"))
+
+
+def factor(value: float | None) -> str:
+    """Return by how much something was multiplied; "-" where that says nothing."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{rounded(value)}x"
+
+
+def percent(share: float | None) -> str:
+    """Return a share of one; a small one never becomes 0 %."""
+    if share is None or math.isnan(share):
+        return "-"
+    return f"{rounded(share * 100)} %"
+
+
+def signed(value: float | None) -> str:
+    """Return a number with its sign."""
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 else text
+
+
+def step_range(first: int, last: int, unit: str = "") -> str:
+    """Return from where to where, with the unit where it is not the environment step."""
+    where = number(first) if first == last else f"{number(first)} to {number(last)}"
+    return f"{where} ({unit})" if unit else where
+
+
+def of_or_none(value: float) -> float | None:
+    """Return the value, or None in the place of NaN: nothing was measured."""
+    return None if math.isnan(value) else value

@@ -16,14 +16,13 @@ from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.console import BeginPart, complain, one_line, progress, say, status, unseen
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
-from sb3_visual_td3.report.export_csv import report_csv, series_csv
 from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
 from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, GOES_ON, Ending, FoundRuns, watch
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
-from sb3_visual_td3.report.writing import output_folders, write_reports
+from sb3_visual_td3.report.writing import output_folders, report_csv, series_csv, write_reports
 from sb3_visual_td3.runs.manifest import RunManifest
 
 FORMATS = ("md", "html", "json", "csv")

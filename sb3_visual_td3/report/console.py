@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from sb3_visual_td3.common.errors import reader_is_gone as reader_is_gone  # noqa: PLC0414 - cli reads it here
-from sb3_visual_td3.report.visible import visible_line
+from sb3_visual_td3.report.document import visible_line
 
 Advance = Callable[[float], None]
 """Tells a progress bar of so much more."""

@@ -16,15 +16,17 @@ from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report import wording
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
-from sb3_visual_td3.report.document import Code, Flag
-from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
-from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
+from sb3_visual_td3.report.document import Code, Flag, visible
+from sb3_visual_td3.report.hyperparam_comparison import (
+    comparison_table,
+    hyperparam_rows,
+    other_setting_rows,
+    reference_sources,
+)
 from sb3_visual_td3.report.plots.figures import Figure
-from sb3_visual_td3.report.plots.overlays import overlays
-from sb3_visual_td3.report.plots.run_plots import plots
+from sb3_visual_td3.report.plots.run_plots import overlays, plots
+from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
-from sb3_visual_td3.report.visible import visible
-from sb3_visual_td3.report.zoo_diff import zoo_diff
 
 MAX_CHARACTERS = 4000
 """Of one cell or sentence of the page; the longest of ours has a tenth of that."""

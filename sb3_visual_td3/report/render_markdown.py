@@ -12,8 +12,13 @@ from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.compare import HEADINGS, comparison
 from sb3_visual_td3.report.document import Code, Flag, Inline, Section, Sentence, Table
-from sb3_visual_td3.report.hyperparam_comparison import comparison_table, reference_sources
-from sb3_visual_td3.report.hyperparams import hyperparam_rows, other_setting_rows
+from sb3_visual_td3.report.hyperparam_comparison import (
+    comparison_table,
+    hyperparam_rows,
+    other_setting_rows,
+    reference_sources,
+)
+from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
 from sb3_visual_td3.report.wording import (
     FLAG_MARK,
@@ -25,7 +30,6 @@ from sb3_visual_td3.report.wording import (
     reasons,
     run_line,
 )
-from sb3_visual_td3.report.zoo_diff import zoo_diff
 
 MAX_CHARACTERS = 65_536
 """What GitHub takes as the text of a pull request or of a comment."""

@@ -11,12 +11,12 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
 from sb3_visual_td3.common.schedules import parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.visual_td3.losses import TargetRange
 from sb3_visual_td3.visual_td3.param_groups import Groups, ParameterGroups
 from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
 from sb3_visual_td3.visual_td3.presets import Resolved
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
 from sb3_visual_td3.visual_td3.stored_td3 import StoredTD3
-from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
 class GroupedTD3(StoredTD3):

@@ -13,8 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
-from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
-from sb3_visual_td3.buffers.frame_spaces import holds_frames
+from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer, holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
 from sb3_visual_td3.common.numbers import whole_number
 from sb3_visual_td3.common.pictures import THE_ONLY_PART, parts_of, pictures_in

@@ -17,11 +17,11 @@ from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.visual_td3 import losses, own_policies, policies
-from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
 from sb3_visual_td3.visual_td3.asked_for import policy_kwargs_asked_for, settle
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
 from sb3_visual_td3.visual_td3.camera_space import check_camera, check_normalizer
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
+from sb3_visual_td3.visual_td3.losses import TargetRange
 from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
 from sb3_visual_td3.visual_td3.param_groups import (
     GradClip,
@@ -31,11 +31,10 @@ from sb3_visual_td3.visual_td3.param_groups import (
     group_optimizers,
 )
 from sb3_visual_td3.visual_td3.pixels import Preparation
-from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision
+from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, keep_freed_memory
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
-from sb3_visual_td3.visual_td3.target_range import TargetRange
 
 
 class VisualTD3(OverlappedTD3):

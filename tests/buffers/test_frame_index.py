@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sb3_visual_td3.buffers.frame_index import ids_let_go, n_step_windows
+from sb3_visual_td3.buffers.frame_store import ids_let_go, n_step_windows
 
 
 def flags(size, *rows):

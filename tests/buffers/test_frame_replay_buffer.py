@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
 from sb3_visual_td3 import FrameReplayBuffer
-from sb3_visual_td3.buffers import memory
+from sb3_visual_td3.buffers import frame_store
 from sb3_visual_td3.common.pictures import parts_of
 from tests.buffers.naive_frame_buffer import GAMMA, NaiveFrameBuffer, Simulator, add_to
 
@@ -434,28 +434,28 @@ def test_too_little_memory_is_an_error_before_any_is_used(monkeypatch):
     steps = random_data(BOX, 1, 2)
     needed = make(BOX, 1000, frame_stack=4).n_bytes
     assert 1000 * 144 < needed < 1000 * 144 * 1.4
-    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    monkeypatch.setattr(frame_store, "available_bytes", lambda: needed - 1)
     with pytest.raises(
         MemoryError, match=r"needs 0\.00 GB, 0\.00 GB are available\. Use a smaller buffer_size than 1,000"
     ):
         add_to(make(BOX, 1000, frame_stack=4), steps[0])
     for available in (needed, None):
-        monkeypatch.setattr(memory, "available_bytes", lambda available=available: available)
+        monkeypatch.setattr(frame_store, "available_bytes", lambda available=available: available)
         buffer = make(BOX, 1000, frame_stack=4)
         add_to(buffer, steps[0])
         assert buffer.size() == 1
 
 
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    whole = memory.available_bytes()
+    monkeypatch.setattr(frame_store, "CGROUP", tmp_path)
+    whole = frame_store.available_bytes()
     for name, text in (("memory.max", "5000\n"), ("memory.current", "2000\n"), ("memory.stat", "anon 9\n")):
         (tmp_path / name).write_text(text)
-    assert memory.available_bytes() == 3000
+    assert frame_store.available_bytes() == 3000
     (tmp_path / "memory.stat").write_text("anon 9\ninactive_file 700\n")
-    assert memory.available_bytes() == 3700
+    assert frame_store.available_bytes() == 3700
     (tmp_path / "memory.max").write_text("max\n")
-    assert whole is None or memory.available_bytes() > 3700
+    assert whole is None or frame_store.available_bytes() > 3700
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3 import FrameReplayBuffer
-from sb3_visual_td3.buffers import memory
+from sb3_visual_td3.buffers import frame_store
 from sb3_visual_td3.common.types import HasState
 from tests.buffers.naive_frame_buffer import GAMMA, Simulator, add_to
 from tests.buffers.test_frame_replay_buffer import (
@@ -241,7 +241,7 @@ def test_a_machine_without_the_memory_is_told_before_anything_is_read(monkeypatc
         add_to(buffer, step)
     state = read_back(buffer.get_state())
     fresh = make(BOX, 1000, frame_stack=4)
-    monkeypatch.setattr(memory, "available_bytes", lambda: fresh.n_bytes - 1)
+    monkeypatch.setattr(frame_store, "available_bytes", lambda: fresh.n_bytes - 1)
     with pytest.raises(MemoryError, match="smaller buffer_size"):
         fresh.set_state(state)
     assert not fresh._is_allocated

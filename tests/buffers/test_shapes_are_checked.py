@@ -6,8 +6,7 @@ from gymnasium import spaces
 
 from sb3_visual_td3 import FrameReplayBuffer
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
-from sb3_visual_td3.buffers.pair_store import PairStore
-from sb3_visual_td3.buffers.stack_store import StackStore
+from sb3_visual_td3.buffers.observation_store import PairStore, StackStore
 
 IMAGES = spaces.Box(0, 255, (3, 10, 12), np.uint8)
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)

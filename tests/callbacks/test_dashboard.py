@@ -24,7 +24,7 @@ from sb3_visual_td3 import (
     SnapshotCallback,
     VisualTD3,
 )
-from sb3_visual_td3.callbacks.dashboard import DASHBOARD
+from sb3_visual_td3.callbacks.event_writer import DASHBOARD
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run

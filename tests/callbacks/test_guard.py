@@ -13,8 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks.alerts import Alert
-from sb3_visual_td3.callbacks.guard import Guard
-from sb3_visual_td3.callbacks.lr_scale import lr_scale_of, set_lr_scale
+from sb3_visual_td3.callbacks.guard import Guard, lr_scale_of, set_lr_scale
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.schedules import Scaled
 from sb3_visual_td3.diagnosis.live import WINDOW

@@ -11,7 +11,7 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.records import masked_crc32c
+from sb3_visual_td3.report.event_file import masked_crc32c
 
 from .synthetic_runs import Values
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report.export_csv import inert, report_csv, series_csv
+from sb3_visual_td3.report.writing import inert, report_csv, series_csv
 
 from .synthetic_runs import REAL_RUNS, healthy, needs_real_runs, with_nan, write_events
 from .test_renderers import analysed

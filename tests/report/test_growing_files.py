@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
-from sb3_visual_td3.report import records
+from sb3_visual_td3.report import event_file
+from sb3_visual_td3.report.event_file import DamagedRecordError, masked_crc32c, read_records
 from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError, read_run
-from sb3_visual_td3.report.records import DamagedRecordError, masked_crc32c, read_records
 
 from .growing_runs import append, event, frame
 
@@ -98,7 +98,7 @@ def test_records_in_one_piece_and_in_many(tmp_path: Path, monkeypatch: pytest.Mo
     file = tmp_path / "records"
     file.write_bytes(b"".join(map(frame, bodies)))
     for n_bytes in (1 << 20, 4096, 17, 1):
-        monkeypatch.setattr(records, "READ_BYTES", n_bytes)
+        monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
         assert [body for batch in read_records(file) for body in batch.records] == bodies
 
 
@@ -106,7 +106,7 @@ def test_records_in_one_piece_and_in_many(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_checksum_is_that_of_a_loop_over_bytes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = np.random.default_rng(size).bytes(size)
     for n_bytes in (1 << 20, 64, 7):
-        monkeypatch.setattr(records, "READ_BYTES", n_bytes)
+        monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
         assert masked_crc32c(data) == masked_crc32c(bytearray(data)) == pywrap_tensorflow.masked_crc32c(data)
 
 

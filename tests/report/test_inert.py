@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sb3_visual_td3.report.console import one_line
-from sb3_visual_td3.report.visible import escaped_in_json, visible, visible_line
+from sb3_visual_td3.report.document import escaped_in_json, visible, visible_line
 from sb3_visual_td3.runs.manifest import RunManifest
 
 from .growing_runs import append, points_of, scalars

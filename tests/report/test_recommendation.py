@@ -21,8 +21,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 from sb3_visual_td3.report.hyperparams_found import Layer, RunSettings, run_settings
-from sb3_visual_td3.report.recommendation import Change, Recommendation, recommend
-from sb3_visual_td3.report.zoo_diff import as_yaml, zoo_diff
+from sb3_visual_td3.report.recommendation import Change, Recommendation, as_yaml, recommend, zoo_diff
 from sb3_visual_td3.runs.manifest import RunManifest
 from tests.image_env import ImageEnv
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.report import command, discovery, event_file, records
+from sb3_visual_td3.report import command, discovery, event_file
 from sb3_visual_td3.report.event_reader import RunReader
 
 from .growing_runs import append, event, frame, points_of, scalars
@@ -99,7 +99,7 @@ def doubles(points: list[tuple[str, int, float]]) -> bytes:
     for tag, step, value in points:
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=[value])
         summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, tensor=tensor)])
-        records.append(frame(event_pb2.Event(wall_time=1.0, step=step, summary=summary).SerializeToString()))
+        event_file.append(frame(event_pb2.Event(wall_time=1.0, step=step, summary=summary).SerializeToString()))
     return b"".join(records)
 
 
@@ -219,7 +219,7 @@ def test_a_long_record_is_read_like_a_short_one(tmp_path: Path, filling: str, mo
     append(tmp_path / NAME, frame(body) + event("a", 1, 1.0, 9.0))
     found = []
     for n_bytes in (1 << 20, 4096):
-        monkeypatch.setattr(records, "READ_BYTES", n_bytes)
+        monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
         monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
         reader = RunReader(tmp_path)
         reader.read_new([tmp_path / NAME])
@@ -266,7 +266,7 @@ def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_what_follows_is_r
     append(file, scalars(points_of(healthy())[:50]))
     for n_bytes in (65 << 20, 5 << 40):
         header = n_bytes.to_bytes(8, "little")
-        append(file, header + records.masked_crc32c(header).to_bytes(4, "little"))
+        append(file, header + event_file.masked_crc32c(header).to_bytes(4, "little"))
         os.truncate(file, file.stat().st_size + n_bytes + 4)
     append(file, scalars(points_of(healthy())[50:], 2000.0))
     assert judge(tmp_path / "run") == 0

@@ -3,8 +3,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_visual_td3.visual_td3.augment import random_shift, shift_by
-from sb3_visual_td3.visual_td3.batches import augmented
+from sb3_visual_td3.visual_td3.batches import augmented, random_shift, shift_by
 
 
 def naive_shift(images, rows, columns):

@@ -2,7 +2,7 @@ import pytest
 import torch as th
 
 from sb3_visual_td3.visual_td3 import losses
-from sb3_visual_td3.visual_td3.target_range import TargetRange
+from sb3_visual_td3.visual_td3.losses import TargetRange
 
 
 def column(*values):

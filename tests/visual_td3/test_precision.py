@@ -225,7 +225,7 @@ def test_a_saved_optimizer_steps_on_in_the_way_of_the_model_that_loads_it(make_m
 PAGE_FAULTS = """
 import resource, sys
 import torch as th
-from sb3_visual_td3.visual_td3.allocator import keep_freed_memory
+from sb3_visual_td3.visual_td3.precision import keep_freed_memory
 th.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

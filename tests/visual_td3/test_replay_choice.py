@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import FrameReplayBuffer, VisualTD3
-from sb3_visual_td3.buffers.frame_spaces import holds_frames
+from sb3_visual_td3.buffers.frame_replay_buffer import holds_frames
 from tests.image_env import ImageEnv, VectorImageEnv
 
 

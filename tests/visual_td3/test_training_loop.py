@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
-from sb3_visual_td3.visual_td3.target_range import TargetRange
+from sb3_visual_td3.visual_td3.losses import TargetRange
 from tests.image_env import ImageEnv, VectorImageEnv
 
 

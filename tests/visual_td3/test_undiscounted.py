@@ -7,7 +7,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
-from sb3_visual_td3.visual_td3.target_range import TargetRange
+from sb3_visual_td3.visual_td3.losses import TargetRange
 from tests.image_env import ImageEnv
 
 

@@ -1,4 +1,4 @@
-"""A panel as a plotly figure: curves, axes, thresholds, alerts and the onset of the cause."""
+"""Figures of the page: axes, colours, alert bands, and series thinned out to what a screen can show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,27 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.plots.panels import BLACK, RED, Line, Mark, Panel
 from sb3_visual_td3.report.sections.alerts import Alert, Stretch
-from sb3_visual_td3.report.thinning import thinned
+
+MAX_POINTS = 2000
+
+
+def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
+    """Return at most ``max_points`` points: smallest and largest of each bucket, and both ends.
+
+    :param series: without NaN.
+    """
+    n = len(series)
+    if n <= max_points:
+        return series
+    edges = np.linspace(0, n, max_points // 2).astype(np.int64)
+    kept = {0, n - 1}
+    for begin, end in pairwise(edges):
+        part = series.values[begin:end]
+        if part.size:
+            kept |= {int(begin + part.argmin()), int(begin + part.argmax())}
+    chosen = np.array(sorted(kept))
+    return Series(series.name, series.steps[chosen], series.values[chosen])
+
 
 Figure = dict[str, Any]
 

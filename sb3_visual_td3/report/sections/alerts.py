@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.numerals import number, percent, step_range
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table
-from sb3_visual_td3.report.numbers import percent, step_range
 
 PREFIX = "alerts/"
 _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}

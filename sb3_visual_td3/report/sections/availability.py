@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.tags import TAGS, Tag
-from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.numerals import number, step_range
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, joined
 from sb3_visual_td3.report.metric import Metric
-from sb3_visual_td3.report.numbers import step_range
 
 OTHER = "other"
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.checks import within_bound
-from sb3_visual_td3.diagnosis.numerals import number, rounded
+from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
 from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
-from sb3_visual_td3.report.numbers import factor, of_or_none, percent, signed
 from sb3_visual_td3.report.sections.points import representative
 
 Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.Q_BOUND)

@@ -10,12 +10,11 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Diagnosis
-from sb3_visual_td3.diagnosis.numerals import number, rounded
+from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded
 from sb3_visual_td3.diagnosis.rules import clipping_masks_divergence
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
-from sb3_visual_td3.report.numbers import factor, of_or_none, percent
 from sb3_visual_td3.report.sections.points import representative
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.numerals import number, percent
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table, columns
-from sb3_visual_td3.report.numbers import percent
 
 PREFIX = "reward/"
 

@@ -14,8 +14,14 @@ from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.sections.alerts import Alert, alerts, tell_alerts
 from sb3_visual_td3.report.sections.availability import Availability, availability
 from sb3_visual_td3.report.sections.critics import Critics, critics, tell_critics
-from sb3_visual_td3.report.sections.episodes import Episodes, episodes, tell_episodes
-from sb3_visual_td3.report.sections.evaluation import Evaluations, evaluations, tell_evaluations
+from sb3_visual_td3.report.sections.episodes import (
+    Episodes,
+    Evaluations,
+    episodes,
+    evaluations,
+    tell_episodes,
+    tell_evaluations,
+)
 from sb3_visual_td3.report.sections.growth import Growth, growth, tell_growth
 from sb3_visual_td3.report.sections.norms import Norms, norms, tell_norms
 from sb3_visual_td3.report.sections.rewards import Rewards, rewards, tell_rewards

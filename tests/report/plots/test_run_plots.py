@@ -22,9 +22,8 @@ from sb3_visual_td3.report.plots.figures import (
     in_pairs,
     joined_stretches,
 )
-from sb3_visual_td3.report.plots.overlays import overlays
 from sb3_visual_td3.report.plots.panels import PANELS, Line
-from sb3_visual_td3.report.plots.run_plots import plots
+from sb3_visual_td3.report.plots.run_plots import overlays, plots
 from sb3_visual_td3.report.sections.alerts import Alert
 from tests.report.synthetic_runs import complete, foreign, healthy, leaking
 from tests.report.test_renderers import analysed

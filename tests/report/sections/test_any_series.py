@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Section
-from sb3_visual_td3.report.plots.overlays import overlays
-from sb3_visual_td3.report.plots.run_plots import plots
+from sb3_visual_td3.report.plots.run_plots import overlays, plots
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import MAX_CHARACTERS, render_markdown

@@ -9,7 +9,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
 from sb3_visual_td3.report.document import Code
 from sb3_visual_td3.report.sections.availability import KINDS, availability, kind_of, tell_missing
-from sb3_visual_td3.report.sections.evaluation import evaluations, tell_evaluations
+from sb3_visual_td3.report.sections.episodes import evaluations, tell_evaluations
 from tests.report.synthetic_runs import as_series, complete, foreign, healthy
 
 
