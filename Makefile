@@ -1,5 +1,6 @@
 # Two commands on a fresh machine with Python 3.10-3.12 and make: `make validate` and `make test`.
 PYTHON ?= python3
+TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -34,8 +35,9 @@ $(VENV)/installed-slow: $(VENV)/installed-dev
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
 	$(BIN)/visual-td3 validate
 
+# Two workers, each with one torch thread; the tests of a file stay together, since they share what is slow to make.
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
-	$(BIN)/python -m pytest -m "not slow and not browser and not carla and not gpu and not ray"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow and not browser and not carla and not gpu and not ray"
 
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, and pages in Debian's chromium
 	$(BIN)/python -m pytest -m "slow or browser or carla or ray"

@@ -21,15 +21,27 @@ _left_out = []
 
 def pytest_deselected(items):
     """Remember what a marker expression left out, so that no run is silent about it."""
-    _left_out.extend(items)
+    _left_out.extend(item.nodeid for item in items)
+
+
+def pytest_sessionfinish(session):
+    """Hand what a worker of pytest-xdist has left out to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = _left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take what a worker has left out: each of them collects all tests, so one list is enough."""
+    _left_out[:] = getattr(node, "workeroutput", {}).get("left_out", _left_out)
 
 
 def pytest_terminal_summary(terminalreporter):
     """Name what was left out."""
     if _left_out:
         terminalreporter.section("left out by the marker expression")
-        for item in _left_out:
-            terminalreporter.write_line(item.nodeid)
+        for nodeid in _left_out:
+            terminalreporter.write_line(nodeid)
 
 
 @pytest.fixture
