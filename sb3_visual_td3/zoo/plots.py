@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from sb3_visual_td3.runs.durable_files import replacing
 from sb3_visual_td3.zoo.mistakes import need_extra
 from sb3_visual_td3.zoo.script import run_script
 
@@ -44,7 +45,8 @@ def figures_kept(command: str) -> Iterator[None]:
             )
         for number in plt.get_fignums():
             path = Path(f"{command}-{number}.png").resolve()
-            plt.figure(number).savefig(path)
+            with replacing(path) as begun:
+                plt.figure(number).savefig(begun)
             print(f"No display: the figure is in {path}")
 
     show = plt.show

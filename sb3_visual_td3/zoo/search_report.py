@@ -15,6 +15,7 @@ import yaml
 from optuna.visualization import plot_optimization_history, plot_param_importances
 from rl_zoo3.exp_manager import ExperimentManager
 
+from sb3_visual_td3.runs.durable_files import replacing, write_whole
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, with_sampled
 from sb3_visual_td3.zoo.search import FINISHED
 
@@ -33,9 +34,9 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
     print(f"{sum(trial.state in FINISHED for trial in trials)} trials are finished: {told or 'none begun'}")
     path = _report_path(manager)
     path.parent.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(f"{path}.csv")
-    with open(f"{path}.pkl", "wb") as file:
-        pickle.dump(study, file)
+    with replacing(Path(f"{path}.csv")) as begun:
+        study.trials_dataframe().to_csv(begun)
+    write_whole(Path(f"{path}.pkl"), pickle.dumps(study))
     _write_best(manager, study, path, is_ours)
     if not manager.no_optim_plots:
         _write_plots(study, path)
@@ -69,7 +70,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
         print(f"No yml block: {' '.join(str(error).split())}\n    {convert_visual_td3_params(best.params)}")
         return
     header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
-    Path(f"{path}.yml").write_text(header + block, encoding="utf-8")
+    write_whole(Path(f"{path}.yml"), header + block)
     print(f"{header}{block}Train with it: visual-td3 train --env {manager.env_name.gym_id} --conf-file {path}.yml")
 
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.runs.durable_files import write_whole
 from sb3_visual_td3.zoo.studies import open_storage, open_study
 from sb3_visual_td3.zoo.trial_health import DIAGNOSIS, VERDICT
 from sb3_visual_td3.zoo.workers import FAIL_REASON
@@ -71,7 +72,7 @@ def write_search(storage: str, study_name: str, folder: Path) -> int:
     study = optuna.load_study(study_name=study_name, storage=open_storage(storage, must_exist=True))
     trials = study.get_trials(deepcopy=False)
     path = folder / f"{study_name}.md"
-    path.write_text(_table(study_name, trials), encoding="utf-8")
+    write_whole(path, _table(study_name, trials))
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     no_go = [trial for trial in trials if trial.user_attrs.get(VERDICT) == Verdict.NO_GO.value]
     print(f"{len(trials)} trials: {len(complete)} complete, {len(no_go)} NO-GO")
