@@ -1,6 +1,8 @@
 """rl-zoo's literal command: ``python enjoy.py --algo visual_td3 --env LiteDriving-v0 -f logs``."""
 
-from sb3_visual_td3.zoo.enjoy import main
+import sys
+
+from sb3_visual_td3.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["enjoy", *sys.argv[1:]]))

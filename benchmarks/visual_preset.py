@@ -133,7 +133,7 @@ def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
     arguments = ["--env", "LiteDriving-v0", "--seed", str(seed), "-n", str(settings.n_timesteps), "--verbose", "0"]
     arguments += ["-f", str(Path(settings.log_folder) / arm.replace(" ", "_"))]
     arguments += ["-params", *(f"{key}:{value!r}" for key, value in hyperparameters.items())]
-    run_dir = train(arguments)
+    run_dir = train(arguments).run_dir
     assert run_dir is not None
     (files,) = find_runs(run_dir)
     return measure(read_run(files.path, files.files).series)

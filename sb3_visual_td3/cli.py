@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
+from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, DEBUG_FLAG, DEBUG_VARIABLE, debugging, report_bug
+from sb3_visual_td3.zoo.commands import ZOO_COMMANDS, run_zoo_command
 
 
 class Command(NamedTuple):
@@ -20,13 +22,10 @@ class Command(NamedTuple):
     run: Callable[[list[str]], int]
 
 
-def _of_zoo(module: str) -> Callable[[list[str]], int]:
-    """:return: what imports the command's module when it is called, and runs it"""
+def _train(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.train import main
 
-    def run(arguments: list[str]) -> int:
-        return int(import_module(f"sb3_visual_td3.zoo.{module}").main(arguments))
-
-    return run
+    return main(arguments)
 
 
 def _validate(arguments: list[str]) -> int:
@@ -59,6 +58,7 @@ def _resume(arguments: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     from sb3_visual_td3.zoo import sweep, sweep_results
+    from sb3_visual_td3.zoo.mistakes import answer
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 sweep",
@@ -77,8 +77,8 @@ def _sweep(arguments: list[str]) -> int:
     try:
         storage = sweep.storage_of(settings)
         sweep_results.keep_seeds(storage, settings.study_name, found.run_dirs, folder / "report.json", flags)
-    except ValueError as error:
-        return sweep.complain(str(error))
+    except Exception as error:
+        return answer("sweep", error)
     return found.code or code
 
 
@@ -113,7 +113,7 @@ def _carla_emulator(arguments: list[str]) -> int:
         if error.name != "msgpack":
             raise
         print("visual-td3 carla-emulator needs msgpack: pip install 'sb3-visual-td3[carla]'", file=sys.stderr)
-        return 2
+        return BAD_USAGE
     return run(arguments)
 
 
@@ -121,22 +121,14 @@ READER_IS_GONE = 141
 _EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 
 COMMANDS = {
-    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _of_zoo("train")),
+    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _train),
     "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
     "validate": Command("train for a short while, then report: may the long run start?", _validate),
     "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
     "sweep": Command("several seeds, or a hyperparameter search, side by side on Ray", _sweep),
     "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
-    "enjoy": Command("show a trained agent: rl-zoo's command, as are all below", _of_zoo("enjoy")),
-    "record-video": Command("film a trained agent: RUN_DIR/videos/*.mp4", _of_zoo("record_video")),
-    "record-training": Command("film how an agent learned, one checkpoint after another", _of_zoo("record_training")),
-    "plot-train": Command("plot the episodes of training, a curve for each run", _of_zoo("plot_train")),
-    "all-plots": Command("plot evaluations, a curve for each algorithm and folder", _of_zoo("all_plots")),
-    "plot-from-file": Command("compare what all-plots has written, with intervals", _of_zoo("plot_from_file")),
-    "benchmark": Command("a table of what the trained agents of a folder achieve", _of_zoo("benchmark")),
-    "push-to-hub": Command("publish a trained agent on the Hugging Face hub", _of_zoo("push_to_hub")),
     "carla-emulator": Command("a server for CARLA's own client, without Unreal and without a GPU", _carla_emulator),
-    "load-from-hub": Command("fetch a published agent", _of_zoo("load_from_hub")),
+    **{name: Command(each.help, partial(run_zoo_command, name)) for name, each in ZOO_COMMANDS.items()},
 }
 
 
@@ -174,11 +166,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",
         epilog=f"commands:\n{commands}\n\n'visual-td3 COMMAND --help' says more.\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="visual-td3 [-h] [--version] COMMAND ...",
+        usage="visual-td3 [-h] [--version] [--debug] COMMAND ...",
     )
     parser.add_argument("--version", action="version", version=f"visual-td3 {__version__}")
+    parser.add_argument(
+        DEBUG_FLAG, action="store_true", help=f"show the traceback of a usage error too, as {DEBUG_VARIABLE}=1 does"
+    )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    known = list(sys.argv[1:] if arguments is None else arguments)
-    settings = parser.parse_args(known[:1])
-    return COMMANDS[settings.command].run(known[1:])
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    known = [argument for argument in given if argument != DEBUG_FLAG]
+    command = parser.parse_args(known[:1]).command
+    with debugging(is_wanted=len(known) < len(given)):
+        try:
+            return COMMANDS[command].run(known[1:])
+        except CODE_FAULTS as error:
+            return report_bug(command, error)

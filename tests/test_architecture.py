@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "callbacks": {"common", "health", "diagnosis", "runs", "training_state"},
     "report": {"common", "diagnosis", "runs"},
     "zoo": OURS - {"report"},
-    "cli": {"zoo", "report", "envs", "envs/carla_emulator"},
+    "cli": {"common", "zoo", "report", "envs", "envs/carla_emulator"},
     "__main__": {"cli"},
     "__init__": OURS,
 }

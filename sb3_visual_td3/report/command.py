@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sb3_visual_td3.common.errors import report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
@@ -97,13 +97,11 @@ def run(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
+        show_traceback_if_debugging(error)
         complain(error)
         return int(ExitCode.UNREADABLE)
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        complain(f"internal error, please report it: {type(error).__name__}: {error} ({where})")
-        return int(ExitCode.INTERNAL_ERROR)
+        return report_bug("report", error)
 
 
 def _report(args: argparse.Namespace) -> ExitCode:

@@ -7,21 +7,18 @@ rl_zoo3 (seen in 2.9) has the flag in train and enjoy alone, imports modules of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import gymnasium as gym
 
-from sb3_visual_td3.zoo.mistakes import UsageError
+from sb3_visual_td3.common.errors import UsageError
 
 FLAG = "--gym-packages"
 _PLACES = {"town", "maps"}
@@ -136,21 +133,3 @@ def check_flags(arguments: Sequence[str], default_env: str) -> None:
     packages = packages_in(arguments)
     import_packages(packages)
     check_environment(env, packages)
-
-
-@contextmanager
-def environments_found() -> Iterator[None]:
-    """Have rl_zoo3's commands take ``--gym-packages``, and look for ``--env`` before anything else is done."""
-    stock: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
-
-    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have it
-            add_packages_argument(self)
-        found = stock(self, *args, **kwargs)
-        import_packages(found.gym_packages)
-        if hasattr(found, "env"):
-            check_environment(getattr(found.env, "gym_id", found.env), found.gym_packages)
-        return found
-
-    with patch.object(argparse.ArgumentParser, "parse_args", parse_args):
-        yield

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
 from sb3_visual_td3.runs.durable_files import write_whole
 from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, env_kwargs_of, import_packages
-from sb3_visual_td3.zoo.mistakes import complain, mistakes
+from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import ALGO, register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 from sb3_visual_td3.zoo.trip_table import Table, show, summarise
@@ -64,8 +64,8 @@ def run(settings: argparse.Namespace) -> int:
         check_environment(saved.env_id, settings.gym_packages)
         maps = _maps(saved, settings.maps)
         drives = _drive_all(saved, maps, settings)
-    except mistakes() as error:
-        return complain("evaluate", error)
+    except Exception as error:
+        return answer("evaluate", error)
     table = summarise(drives)
     show(table, f"{saved.model_path}, {settings.n_episodes * len(settings.seeds)} episodes on each map")
     if settings.output is not None:

@@ -1,24 +1,30 @@
-"""A mistake in what was typed: one clear line on stderr and exit code 2, never a traceback."""
+"""Tells a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
+
+Only what is listed here is a mistake. See :func:`is_mistake`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Mapping
 
 import gymnasium as gym
 import yaml
 
-from sb3_visual_td3.common.errors import reader_is_gone
+from sb3_visual_td3.common.errors import (
+    BAD_USAGE,
+    CODE_FAULTS,
+    UsageError,
+    reader_is_gone,
+    report_bug,
+    show_traceback_if_debugging,
+    was_raised_on_purpose,
+)
 
-BAD_USAGE = 2
-"""Exit code of a mistake that was found before the work started."""
 SAVE_FAILED = 74
 """Exit code of a training whose model could not be saved at the end: EX_IOERR of ``sysexits.h``. It can be resumed."""
 INTERRUPTED = 130
@@ -30,32 +36,85 @@ _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
 
 
-class UsageError(ValueError):
-    """Arguments that the command does not take."""
+_ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
+"""What is wrong with the user's files, the network, code that the user wrote, or a number that no float holds."""
+_TELLS: tuple[type[Exception], ...] = (
+    ValueError,
+    ImportError,
+    yaml.YAMLError,
+    gym.error.Error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+"""Exceptions that a ``raise`` statement uses to tell the user of a mistake, in our code and in that of others."""
+_AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
+    # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
+    "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
+    "<string>": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
+    # ``gym.make`` with keywords that the environment does not take.
+    "gymnasium": (AssertionError, AttributeError, TypeError, ValueError),
+    # Constructors that check settings with assertions, and ``load`` with a file that does not fit.
+    "stable_baselines3": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
+    "sb3_contrib": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
+    "torch": (AssertionError, ValueError, RuntimeError),
+    "huggingface_hub": (AssertionError, ValueError, RuntimeError),
+    "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
+}
+"""Packages that meet the user's input before we can check it, and what they raise where it cannot be used.
+
+Each counts only where the traceback ends in the package itself: in our code and in the user's the same exception is a
+bug.
+"""
+_OURS = "sb3_visual_td3"
+_STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
-def mistakes() -> tuple[type[Exception], ...]:
-    """:return: what rl-zoo, and what it calls, raises where a user asked for what cannot be"""
-    kinds: list[type[Exception]] = [
-        ValueError,
-        TypeError,
-        AssertionError,
-        OSError,
-        ImportError,
-        LookupError,
-        AttributeError,
-        RuntimeError,  # of rl-zoo, where a kind of noise is unknown; of torch, where weights do not fit
-        NameError,  # of a flag's value, which rl-zoo evaluates
-        SyntaxError,
-        OverflowError,  # of a number that no float holds
-        yaml.YAMLError,
-        gym.error.Error,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ]
-    # With these huggingface_hub goes to the network; which of them depends on its age.
+def is_mistake(error: Exception) -> bool:
+    """Tell a mistake in what the user asked for from a bug in the code.
+
+    :param error: what a command ended with, before its work began
+    :return: whether it is the user's mistake: a :class:`UsageError` or another exception class of ours, an exception
+        that a ``raise`` statement made to tell of a mistake, or one of those in the table above
+    """
+    is_ours = type(error).__module__.partition(".")[0] == _OURS
+    if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):
+        return True
+    if isinstance(error, ModuleNotFoundError):
+        return (error.name or "").partition(".")[0] != _OURS
+    if isinstance(error, _TELLS) and was_raised_on_purpose(error):
+        return True
+    return isinstance(error, _AT_THE_BORDER.get(_owner(error), ()))
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """Return whether one of the clients raised it with which huggingface_hub goes to the network."""
     clients = [sys.modules[name] for name in _NETWORK if name in sys.modules]
-    return (*kinds, *(client.HTTPError for client in clients if hasattr(client, "HTTPError")))
+    return isinstance(error, tuple(client.HTTPError for client in clients if hasattr(client, "HTTPError")))
+
+
+def _owner(error: Exception) -> str:
+    """Return the package whose code raised an exception, or called the standard library, which raised it."""
+    owner, frame = "", error.__traceback__
+    while frame is not None:
+        # A script of rl-zoo is run as __main__: its spec has its own name.
+        names = frame.tb_frame.f_globals
+        name = names["__spec__"].name if names.get("__spec__") else names.get("__name__", "")
+        is_evaluated = frame.tb_frame.f_code.co_filename == "<string>"
+        package = "<string>" if is_evaluated else str(name).partition(".")[0]
+        if package not in _STANDARD_LIBRARY:
+            owner = package
+        frame = frame.tb_next
+    return owner
+
+
+def answer(command: str, error: Exception) -> int:
+    """Print what a command ended with: one line for a mistake, the traceback for a bug.
+
+    :param command: our subcommand
+    :param error: what it ended with
+    :return: the exit code
+    """
+    return complain(command, error) if is_mistake(error) else report_bug(command, error)
 
 
 def complain(command: str, error: Exception) -> int:
@@ -76,23 +135,20 @@ def complain(command: str, error: Exception) -> int:
         text += "; a run that was killed goes on and is saved by 'visual-td3 resume RUN_DIR'"
     if type(error).__module__.split(".")[0] in _NETWORK:
         text = f"the Hugging Face hub cannot be reached ({text}): look to the network; benchmark has --no-hub"
+    show_traceback_if_debugging(error)
     print(f"visual-td3 {command}: {text}", file=sys.stderr)
     return BAD_USAGE
 
 
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Have argparse raise where it would print the usage of all of rl-zoo's flags and end the process."""
+def save_failed(command: str, error: Exception) -> int:
+    """Print that the end of a training could not be saved.
 
-    def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method of the parser
-        raise UsageError(f"{message}; --help shows the flags")
-
-    stock = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.error = stock  # type: ignore[method-assign]
+    :param command: our subcommand
+    :param error: what happened
+    :return: the exit code
+    """
+    print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    return SAVE_FAILED
 
 
 def need_extra(extra: str) -> None:

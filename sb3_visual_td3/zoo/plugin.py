@@ -15,6 +15,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -50,7 +51,7 @@ from sb3_visual_td3.zoo.block_keys import check_counts, check_keys, check_number
 from sb3_visual_td3.zoo.continuation import Continued, Learner, beside
 from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
-from sb3_visual_td3.zoo.flag_values import store_pairs
+from sb3_visual_td3.zoo.flags import store_pairs
 from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
@@ -103,6 +104,44 @@ class SaveError(OSError):
     """What a run leaves at its end could not be written."""
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command asks of a training beside rl-zoo's flags.
+
+    :ivar signals: which signals end a training in order, where neither the command line nor the hyperparameter file
+        says it
+    :ivar stops_on_critical: whether a critical alert ends the training, whatever the hyperparameter file says
+    :ivar resumed_run_dir: the RUN_DIR to go on in, from its newest good snapshot
+    :ivar resumed_experiment: how that run was started, as plain data that has been checked
+    :ivar resumed_packages: packages of the user's own whose classes that description may name
+    :ivar resumes_without_logs: whether that run goes on without log files that are lost
+    :ivar begins_again: whether that run has no snapshot yet, so that it begins again there
+    """
+
+    signals: tuple[str, ...] = ()
+    stops_on_critical: bool = False
+    resumed_run_dir: Path | None = None
+    resumed_experiment: Mapping[str, Any] | None = None
+    resumed_packages: Collection[str] = ()
+    resumes_without_logs: bool = False
+    begins_again: bool = False
+
+
+@dataclass
+class RunResult:
+    """What became of a training, as far as it came; it is filled in while the training runs.
+
+    :ivar run_dir: the folder of the run; None before it is made, and where hyperparameters are searched for
+    :ivar has_started: whether training has begun, the environment reset, so that an error is not a mistake of the
+        command line
+    :ivar end: how it ended; None before it has
+    """
+
+    run_dir: Path | None = None
+    has_started: bool = False
+    end: RunEnd | None = None
+
+
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """rl-zoo's experiment manager, with our hyperparameter files and RUN_DIR.
 
@@ -122,27 +161,6 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     eval_freq: int
 
-    run_dirs: list[Path] = []  # noqa: RUF012 - shared on purpose: the command that called train() asks for the last
-    """Every RUN_DIR that this process has written to, the latest last."""
-    has_started = False
-    """Whether training has begun, the environment reset, so that an error is no mistake of the command line."""
-    stops_on_critical = False
-    """Whether a critical alert ends a training, whatever the hyperparameter file says: a sweep has no time for it."""
-    resumed_run_dir: Path | None = None
-    """The RUN_DIR to go on in, from its newest good snapshot."""
-    resumed_experiment: Mapping[str, Any] | None = None
-    """How that run was started, as plain data that has been checked."""
-    resumes_without_logs = False
-    """Whether that run goes on without log files that are lost."""
-    resumed_packages: Collection[str] = ()
-    """Packages of the user's own whose classes that description may name."""
-    begins_again = False
-    """Whether the run in ``resumed_run_dir`` has no snapshot yet, so that it begins again there."""
-    signals: tuple[str, ...] = ()
-    """Which signals end a training in order, where neither the command line nor the hyperparameter file says it."""
-    last_end: RunEnd | None = None
-    """How the training that ended last ended."""
-
     def __init__(
         self,
         args: argparse.Namespace,
@@ -152,26 +170,28 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         config: str | None = None,
         vec_env_type: str = "dummy",
         show_progress: bool = False,
+        options: RunOptions | None = None,
+        result: RunResult | None = None,
         **kwargs: Any,
     ) -> None:
+        self._options = options or RunOptions()
+        self._result = result or RunResult()
         self._made: list[Path] = []
         self._end: tuple[RunEnd, str | None] = ("finished", None)
-        VisualExperimentManager.has_started = False
-        VisualExperimentManager.last_end = None
         self._signals_given = _signals_given(args)
         config = _shipped(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
         kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
-        if self.resumed_experiment is not None:  # rl-zoo's flags for these are text that it evaluates
-            given = self.resumed_experiment["eval_env_kwargs"]
-            self.env_kwargs: dict[str, Any] = copy.deepcopy(dict(self.resumed_experiment["env_kwargs"] or {}))
+        if self._options.resumed_experiment is not None:  # rl-zoo's flags for these are text that it evaluates
+            given = self._options.resumed_experiment["eval_env_kwargs"]
+            self.env_kwargs: dict[str, Any] = copy.deepcopy(dict(self._options.resumed_experiment["env_kwargs"] or {}))
             self._eval_env_kwargs_args: dict[str, Any] | None = copy.deepcopy(given)
             self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
         if vec_env_type not in STOCK:
             self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
-        if self.resumed_run_dir is not None:
-            self.save_path = str(self.resumed_run_dir)
+        if self._options.resumed_run_dir is not None:
+            self.save_path = str(self._options.resumed_run_dir)
             self.params_path = f"{self.save_path}/{self.env_name}"
         if not args.tensorboard_log:
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
@@ -193,8 +213,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         check_numbers(saved, ALGOS[self.algo], where)
         check_counts(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
-        if self.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
-            hyperparams = with_classes(hyperparams, self.resumed_packages, "the hyperparameter")
+        if self._options.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
+            hyperparams = with_classes(hyperparams, self._options.resumed_packages, "the hyperparameter")
         return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +229,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
-        assert not (code and self.resumed_experiment is not None)
+        assert not (code and self._options.resumed_experiment is not None)
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
         except ArithmeticError as error:  # of code in the file, such as 1/0, which rl-zoo has run
@@ -229,7 +249,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            for folder in () if self.has_started else self._made:
+            for folder in () if self._result.has_started else self._made:
                 if folder == Path(self.save_path):
                     shutil.rmtree(folder, ignore_errors=True)
                 with suppress(OSError):  # another run is there by now
@@ -243,7 +263,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         run_dir = Path(self.save_path)
         self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         super().create_log_folder()
-        self.run_dirs.append(run_dir)
+        self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
         """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
@@ -253,20 +273,22 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 callback.run_dir = self.save_path
-                callback.experiment = self.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
-                callback.resume = self.resumed_run_dir is not None
-                callback.without_logs = self.resumes_without_logs
+                callback.experiment = self._options.resumed_experiment or describe_experiment(
+                    self.args, self._read_hyperparams
+                )
+                callback.resume = self._options.resumed_run_dir is not None
+                callback.without_logs = self._options.resumes_without_logs
                 if self._signals_given is not None:
                     callback.signals = self._signals_given
                 elif callback.signals is None:
-                    callback.signals = self.signals
+                    callback.signals = self._options.signals
                 if not (Path(self.save_path) / EXPERIMENT).exists():
                     keep_experiment(Path(self.save_path), callback.experiment)
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
             if isinstance(callback, RunRecorderCallback):
                 callback.records_the_end = False
-            if isinstance(callback, ExplosionAlertCallback) and self.stops_on_critical:
+            if isinstance(callback, ExplosionAlertCallback) and self._options.stops_on_critical:
                 callback.guard.on_critical = "stop"
         self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
@@ -315,7 +337,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Make them; the episodes of a run that is resumed are written after those that are there."""
-        if self.resumed_run_dir is not None and not self.begins_again:
+        if self._options.resumed_run_dir is not None and not self._options.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
         self.env_wrapper: Callable[..., Any] | None = partial(_with_patient_monitor, wrapper=given)
@@ -371,7 +393,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save them once, each file whole: a run that is resumed has its own."""
-        if self.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
+        if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
             return
         params_path = Path(self.params_path)
         with tempfile.TemporaryDirectory() as folder:
@@ -429,7 +451,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return "finished", None
 
     def _record_end(self, end: RunEnd, reason: str | None) -> None:
-        VisualExperimentManager.last_end = end
+        self._result.end = end
         for callback in self.callbacks:
             if isinstance(callback, RunRecorderCallback):
                 try:
@@ -477,9 +499,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             remedy = f"make room, then 'visual-td3 resume {self.save_path}' saves it"
         return f"the training is done, but {self.save_path} could not be saved: {error}; {remedy}"
 
-    @staticmethod
-    def _begin() -> None:
-        VisualExperimentManager.has_started = True
+    def _begin(self) -> None:
+        self._result.has_started = True
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""

@@ -21,16 +21,16 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
-from unittest.mock import patch
 
 import rl_zoo3
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.environments import FLAG, check_environment, env_kwargs_of, packages_in
-from sb3_visual_td3.zoo.mistakes import UsageError
+from sb3_visual_td3.zoo.flags import replaced
 
 _OF_A_FILM = {".mp4", ".gif", ".txt"}
 """Suffixes of what rl_zoo3's record_training leaves, the last where it was ended."""
@@ -77,8 +77,8 @@ def watching(algo: str) -> Iterator[None]:
     known = algorithms_to_watch(algo)
     with ExitStack() as stack:
         for module in (rl_zoo3, rl_zoo3.utils):
-            stack.enter_context(patch.object(module, "ALGOS", known))
-            stack.enter_context(patch.object(module, "create_test_env", create_test_env))
+            stack.enter_context(replaced(module, "ALGOS", known))
+            stack.enter_context(replaced(module, "create_test_env", create_test_env))
         yield
 
 
@@ -127,7 +127,7 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
         flags = [FLAG, *packages] if packages else []
         return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:], *flags], *args, **kwargs)
 
-    with patch.object(subprocess, "call", call_ours):
+    with replaced(subprocess, "call", call_ours):
         yield
 
 
@@ -153,7 +153,7 @@ def run_benchmark() -> None:
 
     with (
         calling_ours(("python", "enjoy.py"), "enjoy"),
-        patch.object(rl_zoo3.utils, "get_trained_models", agents_that_can_be_shown),
+        replaced(rl_zoo3.utils, "get_trained_models", agents_that_can_be_shown),
     ):
         run_script_of_zoo("rl_zoo3.benchmark")
 
@@ -176,7 +176,7 @@ def run_record_training() -> None:
 
     with (
         calling_ours(("python", "-m", "rl_zoo3.record_video"), "record-video"),
-        patch.object(shutil, "rmtree", remove_films),
+        replaced(shutil, "rmtree", remove_films),
     ):
         run_script_of_zoo("rl_zoo3.record_training")
     if not films[0].is_file():
@@ -239,9 +239,9 @@ def run_push_to_hub(algo: str) -> None:
         return cast(dict[str, Any], push_to_hub._generate_metadata(*args).to_dict())
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(repocard, "metadata_save", metadata_save))
+        stack.enter_context(replaced(repocard, "metadata_save", metadata_save))
         if not hasattr(push_to_hub, "generate_metadata"):  # its name in huggingface_sb3 before 3.2
-            stack.enter_context(patch.object(push_to_hub, "generate_metadata", generate_metadata, create=True))
+            stack.enter_context(replaced(push_to_hub, "generate_metadata", generate_metadata))
         run_watching("rl_zoo3.push_to_hub", algo)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS
 from sb3_visual_td3.callbacks.run_files import ALERTS, EVENT_FILES
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
@@ -29,8 +29,8 @@ from sb3_visual_td3.zoo.experiment import (
     hyperparameter_file,
     kept_experiment,
 )
-from sb3_visual_td3.zoo.mistakes import BAD_USAGE
-from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
+from sb3_visual_td3.zoo.mistakes import answer
+from sb3_visual_td3.zoo.plugin import RunOptions, register
 from sb3_visual_td3.zoo.saved_run import is_whole_zip
 from sb3_visual_td3.zoo.train import train_or_complain
 from sb3_visual_td3.zoo.vec_envs import END_ON_HELP
@@ -89,28 +89,23 @@ def run(settings: argparse.Namespace) -> int:
         own_copies(run_dir, run_dir / SNAPSHOTS)
         if begins_again:
             _clear_first_attempt(run_dir)
-    except (ValueError, OSError) as error:
-        print(f"visual-td3 resume: {error}", file=sys.stderr)
-        return BAD_USAGE
+    except Exception as error:
+        return answer("resume", error)
     with tempfile.TemporaryDirectory() as folder:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
         arguments = arguments_of(experiment, str(conf_file), settings.tensorboard_log)
         if settings.end_on is not None:
             arguments += ["--end-on", *settings.end_on]
-        VisualExperimentManager.resumed_run_dir = run_dir
-        VisualExperimentManager.begins_again = begins_again
-        VisualExperimentManager.resumed_experiment = experiment
-        VisualExperimentManager.resumed_packages = tuple(settings.allow)
-        VisualExperimentManager.resumes_without_logs = settings.without_logs
-        try:
-            return train_or_complain(arguments, "resume")
-        finally:
-            VisualExperimentManager.resumed_run_dir = None
-            VisualExperimentManager.resumed_experiment = None
-            VisualExperimentManager.resumed_packages = ()
-            VisualExperimentManager.resumes_without_logs = False
-            VisualExperimentManager.begins_again = False
+        options = RunOptions(
+            signals=DEFAULT_SIGNALS,
+            resumed_run_dir=run_dir,
+            resumed_experiment=experiment,
+            resumed_packages=tuple(settings.allow),
+            resumes_without_logs=settings.without_logs,
+            begins_again=begins_again,
+        )
+        return train_or_complain(arguments, "resume", options)[0]
 
 
 def _store(run_dir: Path) -> SnapshotStore:

@@ -12,16 +12,19 @@ from typing import NamedTuple
 
 import optuna
 
+from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, report_bug
 from sb3_visual_td3.vec_env.ray_session import run_tasks
 from sb3_visual_td3.zoo.environments import check_flags
-from sb3_visual_td3.zoo.mistakes import BAD_USAGE, mistakes
-from sb3_visual_td3.zoo.plugin import VisualExperimentManager
+from sb3_visual_td3.zoo.mistakes import answer, is_mistake
+from sb3_visual_td3.zoo.plugin import RunOptions, RunResult
 from sb3_visual_td3.zoo.sweep_results import write_search
 from sb3_visual_td3.zoo.train import DEFAULT_ENV, train
 
 DECIDED_HERE = ("--seed", "--trial-id", "--max-total-trials", "--n-jobs")
 """Flags of rl-zoo that a sweep gives itself."""
 LOG = "sweep.log"
+LOG_OF_ONE = "train.log"
+"""What a training prints, in its own folder."""
 
 
 class Done(NamedTuple):
@@ -29,10 +32,12 @@ class Done(NamedTuple):
 
     :ivar run_dir: of the training; None where there is none
     :ivar problem: what went wrong, in one line; empty where nothing did
+    :ivar code: exit code
     """
 
     run_dir: str | None
     problem: str = ""
+    code: int = 0
 
 
 class Sweep(NamedTuple):
@@ -71,8 +76,8 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
     try:
         _check(settings, flags)
         return _search(settings, flags) if settings.seeds is None else _train_seeds(settings, flags)
-    except mistakes() as error:
-        return Sweep({}, complain(" ".join(str(error).split())))
+    except Exception as error:
+        return Sweep({}, answer("sweep", error))
 
 
 def complain(text: str) -> int:
@@ -116,7 +121,8 @@ def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
         if done.run_dir is not None:
             run_dirs[seed] = Path(done.run_dir)
         if done.problem:
-            code = complain(f"seed {seed}: {done.problem}")
+            complain(f"seed {seed}: {done.problem}")
+            code = max(code, done.code)
         else:
             print(f"seed {seed}: {done.run_dir}", flush=True)
     return Sweep({seed: run_dirs[seed] for seed in settings.seeds if seed in run_dirs}, code)
@@ -128,11 +134,11 @@ def _search(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
     search = ["-optimize", "--storage", storage, "--study-name", settings.study_name]
     search += ["--max-total-trials", str(settings.n_trials), "--log-folder", str(folder)]
     calls = [([*_quiet(flags), *search], str(folder / f"worker_{worker}")) for worker in range(settings.workers)]
-    problems = [done.problem for _, done in _tasks(calls, settings) if done.problem]
-    for problem in problems:
-        complain(problem)
-    if len(problems) == len(calls):
-        return Sweep({}, BAD_USAGE)
+    failed = [done for _, done in _tasks(calls, settings) if done.problem]
+    for done in failed:
+        complain(done.problem)
+    if len(failed) == len(calls):
+        return Sweep({}, max(done.code for done in failed))
     return Sweep({}, write_search(storage, settings.study_name, folder))
 
 
@@ -145,7 +151,7 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
     room = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "address": settings.address}
     for index, result in run_tasks(train_one, calls, **room):
         if isinstance(result, Exception):
-            yield index, Done(None, f"{type(result).__name__}: {' '.join(str(result).split())[:300]}")
+            yield index, Done(None, f"{type(result).__name__}: {' '.join(str(result).split())[:300]}", BAD_USAGE)
         else:
             yield index, result
 
@@ -158,18 +164,23 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
     :return: what became of it
     """
     os.makedirs(folder, exist_ok=True)
-    VisualExperimentManager.has_started = False
-    VisualExperimentManager.stops_on_critical = True
+    result = RunResult()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with (
-        open(Path(folder, "train.log"), "a", encoding="utf-8") as log,
+        open(Path(folder, LOG_OF_ONE), "a", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
         try:
-            run_dir = train(arguments)
-        except mistakes() as error:
-            ours = VisualExperimentManager.run_dirs
-            left = str(ours[-1]) if VisualExperimentManager.has_started and ours else None
-            return Done(left, " ".join(str(error).split()) or type(error).__name__)
-    return Done(None if run_dir is None else str(run_dir.absolute()))
+            train(arguments, RunOptions(stops_on_critical=True), result)
+        except Exception as error:
+            left = str(result.run_dir) if result.has_started and result.run_dir is not None else None
+            text = " ".join(str(error).split()) or type(error).__name__
+            is_bug = isinstance(error, CODE_FAULTS) if result.has_started else not is_mistake(error)
+            if not is_bug:
+                return Done(left, text, BAD_USAGE)
+            text = (
+                f"internal error: {type(error).__name__}: {text}; please report this, with the traceback in {log.name}"
+            )
+            return Done(left, text, report_bug("sweep", error))
+    return Done(None if result.run_dir is None else str(result.run_dir.absolute()))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from rl_zoo3 import train as zoo_train
 
 from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, PUT_ASIDE, PutAside
+from sb3_visual_td3.common.errors import CODE_FAULTS, report_bug
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
-from sb3_visual_td3.zoo.environments import environments_found
-from sb3_visual_td3.zoo.mistakes import INTERRUPTED, SAVE_FAILED, complain, mistakes
-from sb3_visual_td3.zoo.plugin import ALGO, SaveError, VisualExperimentManager, register
-from sb3_visual_td3.zoo.script import command_line
-from sb3_visual_td3.zoo.vec_envs import all_choices
+from sb3_visual_td3.zoo.flags import all_choices, command_line, environments_found, replaced
+from sb3_visual_td3.zoo.mistakes import INTERRUPTED, answer, save_failed
+from sb3_visual_td3.zoo.plugin import ALGO, RunOptions, RunResult, SaveError, VisualExperimentManager, register
 
 DEFAULT_ENV = "LiteDriving-v0"
 DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
@@ -27,45 +26,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the command line by default
     :return: the exit code
     """
-    return train_or_complain(sys.argv[1:] if arguments is None else arguments, "train")
+    return train_or_complain(sys.argv[1:] if arguments is None else arguments, "train")[0]
 
 
-def train_or_complain(arguments: Sequence[str], command: str) -> int:
+def train_or_complain(
+    arguments: Sequence[str], command: str, options: RunOptions | None = None
+) -> tuple[int, RunResult]:
     """Train; a mistake in what was asked for becomes one line on stderr.
 
-    What goes wrong once training has started is raised as it is: it is no mistake of the command line.
+    What goes wrong once training has started is not a mistake of the command line. An exception that only wrong code
+    raises, such as an AttributeError, is printed with its traceback; any other is raised as it is.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, for the line
-    :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.vec_envs.EXIT_CODES` says
+    :param options: what is asked beside the flags; by default, that signals end the training in order
+    :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.vec_envs.EXIT_CODES` says; and what became of the run
     """
-    VisualExperimentManager.has_started = False
-    VisualExperimentManager.signals = DEFAULT_SIGNALS
+    result = RunResult()
     try:
-        train(arguments)
+        train(arguments, options or RunOptions(signals=DEFAULT_SIGNALS), result)
     except PutAside:
-        return PUT_ASIDE
+        return PUT_ASIDE, result
     except SaveError as error:
-        print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return SAVE_FAILED
-    except mistakes() as error:
-        if VisualExperimentManager.has_started and not isinstance(error, SnapshotError):
+        return save_failed(command, error), result
+    except Exception as error:
+        has_started = result.has_started and not isinstance(error, SnapshotError)
+        if has_started and isinstance(error, CODE_FAULTS):
+            return report_bug(command, error), result
+        if has_started:
             raise
-        return complain(command, error)
-    finally:
-        VisualExperimentManager.signals = ()
-    return INTERRUPTED if VisualExperimentManager.last_end == "interrupted" else 0
+        return answer(command, error), result
+    return (INTERRUPTED if result.end == "interrupted" else 0), result
 
 
-def train(arguments: Sequence[str]) -> Path | None:
+def train(arguments: Sequence[str], options: RunOptions | None = None, result: RunResult | None = None) -> RunResult:
     """Train.
 
     :param arguments: rl-zoo's flags
-    :return: RUN_DIR; None where a hyperparameter search was run
+    :param options: what is asked beside the flags
+    :param result: is filled in while the training runs, for a caller that looks at it after an exception
+    :return: what became of the run
     """
     register()
-    n_runs = len(VisualExperimentManager.run_dirs)
-    with all_choices(), environments_found(), command_line("train", [*DEFAULTS, *arguments]):
+    result = RunResult() if result is None else result
+    manager = partial(VisualExperimentManager, options=options, result=result)
+    with (
+        all_choices(),
+        environments_found(),
+        command_line("train", [*DEFAULTS, *arguments]),
+        replaced(zoo_train, "ExperimentManager", manager),
+    ):
         zoo_train.train()
-    new_runs = VisualExperimentManager.run_dirs[n_runs:]
-    return new_runs[-1] if new_runs else None
+    return result

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch as th
 
 from sb3_visual_td3.zoo.environments import FLAG, add_packages_argument
-from sb3_visual_td3.zoo.plugin import ALGO, VisualExperimentManager
+from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.train import train_or_complain
 
 
@@ -46,5 +46,8 @@ def run(settings: argparse.Namespace) -> Path | int:
     if settings.gym_packages:
         arguments += [FLAG, *settings.gym_packages]
     print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
-    code = train_or_complain(arguments, "validate")
-    return code or VisualExperimentManager.run_dirs[-1]
+    code, result = train_or_complain(arguments, "validate")
+    if code:
+        return code
+    assert result.run_dir is not None
+    return result.run_dir

@@ -1,17 +1,11 @@
-"""rl-zoo's ``--vec-env``, with ``ray`` among its choices, and ``vec_env_kwargs`` of a hyperparameter file.
-
-rl_zoo3 (seen in 2.9) has its choices written out and reads no such key; when it does, this file can go.
-"""
+"""The kinds of vectorised environments that ``--vec-env`` names, and ``vec_env_kwargs`` of a hyperparameter file."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-from unittest.mock import patch
 
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
@@ -28,26 +22,10 @@ END_ON_HELP = (
     "taken, exit code 75; a second signal ends it at once (default: SIGTERM SIGUSR1; none: no signal)"
 )
 EXIT_CODES = (
-    "exit codes: 0 trained, also where a callback stopped it; 1 crashed; 2 bad usage; 74 the end could not be saved; "
-    "75 a signal ended it; 130 Ctrl-C. After 1, 74, 75 and 130 'visual-td3 resume RUN_DIR' goes on from the newest "
-    "snapshot"
+    "exit codes: 0 trained, also where a callback stopped it; 1 crashed; 2 bad usage; 4 a bug, in our code or in a "
+    "callback or environment of yours; 74 the end could not be saved; 75 a signal ended it; 130 Ctrl-C. After 1, 4, "
+    "74, 75 and 130 'visual-td3 resume RUN_DIR' goes on from the newest snapshot"
 )
-
-
-@contextmanager
-def all_choices() -> Iterator[None]:
-    """Have rl-zoo's parser take every name for ``--vec-env``, and the one flag of ours, ``--end-on``."""
-    add = argparse.ArgumentParser.add_argument
-
-    def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
-        if "--vec-env" in names:
-            kwargs["choices"] = list(VEC_ENVS)
-            add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
-            self.epilog = EXIT_CODES
-        return add(self, *names, **kwargs)
-
-    with patch.object(argparse.ArgumentParser, "add_argument", add_argument):
-        yield
 
 
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report import analysis as analysis_module
 from sb3_visual_td3.report import command
@@ -108,7 +109,7 @@ def test_unreadable_input_is_one_line_on_stderr_and_exit_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_internal_error_is_one_line_and_exit_4(
+def test_an_internal_error_shows_its_traceback_and_ends_with_exit_4(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -118,7 +119,20 @@ def test_an_internal_error_is_one_line_and_exit_4(
 
     monkeypatch.setattr(analysis_module, "diagnose", broken)
     assert report(tmp_path / "run") == 4
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "KeyError: 'broken rule'" in printed
+    assert "please report this" in printed.splitlines()[-1]
+
+
+def test_debug_shows_the_traceback_of_unreadable_input(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    monkeypatch.setenv("VISUAL_TD3_DEBUG", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("criteria.yml").write_text("{")
+    assert main(["report", "run", "--criteria", "criteria.yml"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_verdict_does_not_depend_on_run_json(report: Report, tmp_path: Path) -> None:

@@ -22,14 +22,12 @@ from stable_baselines3.common.monitor import load_results
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import COMMANDS
 from sb3_visual_td3.cli import main as visual_td3
-from sb3_visual_td3.zoo import plots
+from sb3_visual_td3.zoo import commands
 from sb3_visual_td3.zoo.plugin import register
 from sb3_visual_td3.zoo.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = "LiteDriving-v0"
-OF_ZOO = ["enjoy", "record-video", "record-training", "plot-train", "all-plots", "plot-from-file", "benchmark"]
-OF_HUB = ["push-to-hub", "load-from-hub"]
 N_STEPS = 20
 """Of an episode."""
 
@@ -69,7 +67,7 @@ def model_of(logs, number=2):
     return VisualTD3.load(logs / "visual_td3" / f"{ENV}_{number}" / f"{ENV}.zip", device="cpu", buffer_size=1)
 
 
-@pytest.mark.parametrize("command", [*OF_ZOO, *OF_HUB, "train", "evaluate"])
+@pytest.mark.parametrize("command", [*commands.ZOO_COMMANDS, "train", "evaluate"])
 def test_help_shows_the_commands_own_name(command, capsys):
     with pytest.raises(SystemExit) as end:
         visual_td3([command, "--help"])
@@ -220,7 +218,7 @@ def figures(monkeypatch):
         shown.extend(len(plt.figure(n).axes[0].get_lines()) for n in plt.get_fignums() if plt.figure(n).axes)
         close(what)
 
-    monkeypatch.setattr(plots, "close_figures", lambda: note("all"))
+    monkeypatch.setattr(commands, "close_figures", lambda: note("all"))
     return shown
 
 
@@ -485,7 +483,7 @@ def test_i_goes_on_in_another_number_of_environments_with_what_is_asked_for(logs
     run_dir = logs / "visual_td3" / f"{ENV}_2"
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
     asked = ["-params", "n_envs:2", "gamma:0.9", "n_steps:2", "--save-replay-buffer"]
-    more = train([str(a) for a in [*arguments, "-i", run_dir / f"{ENV}.zip", "--eval-freq", -1, *asked]])
+    more = train([str(a) for a in [*arguments, "-i", run_dir / f"{ENV}.zip", "--eval-freq", -1, *asked]]).run_dir
     with open(more / "replay_buffer.pkl", "rb") as file:
         buffer = pickle.load(file)
     assert (buffer.n_envs, buffer.gamma, buffer.n_steps) == (2, 0.9, 2)
@@ -499,7 +497,7 @@ def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
     more = train(
         [str(a) for a in [*arguments, "-i", run_dir / f"{ENV}.zip", "--eval-freq", -1, "--save-replay-buffer"]]
-    )
+    ).run_dir
     assert "Going on from step 120, with its replay buffer" in capsys.readouterr().out
     model = model_of(tmp_path, 1)
     assert model.num_timesteps == 150
@@ -519,7 +517,7 @@ def test_i_goes_on_from_a_checkpoint_with_what_lies_beside_it(logs, tmp_path, wi
         if with_replay or "replay" not in path.name:
             (source / path.name).write_bytes(path.read_bytes())
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 60]
-    more = train([str(a) for a in [*arguments, "-i", source / "rl_model_60_steps.zip", "--eval-freq", -1]])
+    more = train([str(a) for a in [*arguments, "-i", source / "rl_model_60_steps.zip", "--eval-freq", -1]]).run_dir
     said = "with its replay buffer" if with_replay else "without a replay buffer: warm-up first"
     assert f"Going on from step 60, {said}" in capsys.readouterr().out
     model = model_of(tmp_path, 1)
@@ -545,7 +543,7 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
     arguments = ["-conf", tmp_path / "overlap.yml", "-f", tmp_path, "--eval-freq", -1, "--vec-env"]
     assert visual_td3(["train", *map(str, arguments), "dummy"]) == 2, "a simulator in this process cannot"
     assert not (tmp_path / "visual_td3").exists()
-    run_dir = train([*map(str, arguments), "subproc"])
+    run_dir = train([*map(str, arguments), "subproc"]).run_dir
     model = VisualTD3.load(run_dir / f"{ENV}.zip", device="cpu", buffer_size=1)
     assert model.overlap
     assert model._n_updates == 10

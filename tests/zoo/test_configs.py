@@ -81,7 +81,7 @@ def test_every_block_trains(file, name, tmp_path, flags_of):
     arguments = ["--algo", algo_of(file), "--env", env, "-conf", tmp_path / "small.yml", "-f", tmp_path / "logs"]
     more = ["--eval-freq", "-1"] if env in {"CarRacing-v3", "Pendulum-v1"} else []
     more += flags_of(env)
-    run_dir = train([str(argument) for argument in [*arguments, "--seed", 0, "--verbose", 0, *more]])
+    run_dir = train([str(argument) for argument in [*arguments, "--seed", 0, "--verbose", 0, *more]]).run_dir
     model = ALGOS[algo_of(file)].load(run_dir / f"{env}.zip", device="cpu", buffer_size=1)
     assert model.num_timesteps == 14
     assert model._n_updates == 8

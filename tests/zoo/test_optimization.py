@@ -84,7 +84,7 @@ def study_in(folder):
 
 
 def test_a_search_leaves_rl_zoos_report_and_a_block_that_trains_the_best(tmp_path, short_env, capsys):
-    assert train([*arguments(tmp_path, normalize={"norm_reward": True}), "--n-trials", "2"]) is None
+    assert train([*arguments(tmp_path, normalize={"norm_reward": True}), "--n-trials", "2"]).run_dir is None
     folder = tmp_path / "logs" / "visual_td3"
     (table,) = folder.glob("report_Short-v0_2-trials-40-tpe-none_*.csv")
     assert sorted(path.suffix for path in folder.iterdir()) == [".csv", ".pkl", ".yml"], "no empty RUN_DIR"
@@ -97,7 +97,9 @@ def test_a_search_leaves_rl_zoos_report_and_a_block_that_trains_the_best(tmp_pat
         assert block[name] == value
     assert block["learning_starts"] == 10
     assert f"trial {best.number} of the study study" in capsys.readouterr().out
-    run_dir = train(["--env", "Short-v0", "-conf", str(table.with_suffix(".yml")), "-f", str(tmp_path), "--seed", "1"])
+    run_dir = train(
+        ["--env", "Short-v0", "-conf", str(table.with_suffix(".yml")), "-f", str(tmp_path), "--seed", "1"]
+    ).run_dir
     assert VisualTD3.load(run_dir / "Short-v0.zip", device="cpu").gamma == block["gamma"]
 
 
@@ -105,7 +107,7 @@ def test_trial_0_is_a_trial(tmp_path, short_env):
     train([*arguments(tmp_path), "--n-trials", "2"])
     drawn = convert_visual_td3_params(study_in(tmp_path).trials[0].params)
     told = [each for each in arguments(tmp_path) if each != "-optimize"]
-    run_dir = train([*told, "--trial-id", "0", "-params", "tau:0.123"])
+    run_dir = train([*told, "--trial-id", "0", "-params", "tau:0.123"]).run_dir
     model = VisualTD3.load(run_dir / "Short-v0.zip", device="cpu")
     assert model.gamma == drawn["gamma"]
     assert model.actor_lr == drawn["actor_lr"]

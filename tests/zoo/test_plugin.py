@@ -44,7 +44,7 @@ def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     (folder / "short.yml").write_text(SHORT)
     arguments = ["--env", "LiteDriving-v0", "-conf", folder / "short.yml", "-f", folder / "logs", "--seed", 1]
-    return train([str(argument) for argument in [*arguments, "--verbose", 0]])
+    return train([str(argument) for argument in [*arguments, "--verbose", 0]]).run_dir
 
 
 def test_the_run_leaves_model_events_and_run_json(run_dir):

@@ -55,7 +55,7 @@ def in_folder(tmp_path, monkeypatch):
 def run(*flags, env=ENV, n_steps=80):
     """:return: RUN_DIR of a short training with these flags"""
     arguments = ["--algo", "visual_td3", "--env", env, "-n", n_steps, "-f", "logs", "--seed", 14, *flags]
-    return train([str(argument) for argument in arguments])
+    return train([str(argument) for argument in arguments]).run_dir
 
 
 def enjoy(*flags, env=ENV):

@@ -6,8 +6,8 @@ import math
 import pytest
 from torch import nn
 
-from sb3_visual_td3.zoo.flag_values import read_value, store_pairs
-from sb3_visual_td3.zoo.mistakes import UsageError
+from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.zoo.flags import read_value, store_pairs
 
 
 @pytest.mark.parametrize(

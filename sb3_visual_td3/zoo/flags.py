@@ -1,24 +1,117 @@
-"""Reads the KEY:VALUE pairs of ``-params``, ``--env-kwargs`` and ``--eval-env-kwargs``.
+"""What we change in rl-zoo's command lines, for as long as a command runs.
 
-rl_zoo3 (seen in 2.9) runs every value as Python code, so a plain word, such as ``lin_1e-3`` or ``Town02``, ends in a
-NameError unless it is quoted twice. Here a value that is not Python is what it would be in a hyperparameter file.
+All of it was seen in rl_zoo3 2.9, and can go when a later version does the same:
+
+- :func:`usage_errors`: a mistake is one line, not the usage of all flags
+- :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is no ``--end-on``
+- :func:`environments_found`: ``--gym-packages`` is known to train and enjoy alone, and ``--env`` is not checked
+- :func:`store_pairs`: every KEY:VALUE is run as Python code, so that a plain word, such as ``lin_1e-3`` or ``Town02``,
+  ends in a NameError unless it is quoted twice; here a value that is not Python is what it would be in a
+  hyperparameter file
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import re
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import rl_zoo3.utils
 import yaml
 
-from sb3_visual_td3.zoo.mistakes import UsageError
+from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, import_packages
+from sb3_visual_td3.zoo.vec_envs import END_ON_HELP, EXIT_CODES, VEC_ENVS
 
 _DATA_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
 _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr)
+
+
+_ABSENT = object()
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a module or class another attribute, for as long as one command of rl_zoo3 runs.
+
+    :param owner: the module or class
+    :param name: of the attribute, which need not be there
+    :param value: what it is meanwhile
+    """
+    before = vars(owner).get(name, _ABSENT)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextmanager
+def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Have rl_zoo3 read these arguments instead of the process's.
+
+    :param command: our subcommand, which ``--help`` shows
+    :param arguments: its flags
+    """
+    own_argv, sys.argv = sys.argv, [f"visual-td3 {command}", *arguments]
+    try:
+        with usage_errors():
+            yield
+    finally:
+        sys.argv = own_argv
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Have argparse raise where it would print the usage of all of rl-zoo's flags and end the process."""
+
+    def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method of the parser
+        raise UsageError(f"{message}; --help shows the flags")
+
+    with replaced(argparse.ArgumentParser, "error", refuse):
+        yield
+
+
+@contextmanager
+def all_choices() -> Iterator[None]:
+    """Have rl-zoo's parser take every name for ``--vec-env``, and the one flag of ours, ``--end-on``."""
+    add = argparse.ArgumentParser.add_argument
+
+    def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
+        if "--vec-env" in names:
+            kwargs["choices"] = list(VEC_ENVS)
+            add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
+            self.epilog = EXIT_CODES
+        return add(self, *names, **kwargs)
+
+    with replaced(argparse.ArgumentParser, "add_argument", add_argument):
+        yield
+
+
+@contextmanager
+def environments_found() -> Iterator[None]:
+    """Have rl_zoo3's commands take ``--gym-packages``, and look for ``--env`` before anything else is done."""
+    stock: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have it
+            add_packages_argument(self)
+        found = stock(self, *args, **kwargs)
+        import_packages(found.gym_packages)
+        if hasattr(found, "env"):
+            check_environment(getattr(found.env, "gym_id", found.env), found.gym_packages)
+        return found
+
+    with replaced(argparse.ArgumentParser, "parse_args", parse_args):
+        yield
 
 
 class _Loader(yaml.SafeLoader):
