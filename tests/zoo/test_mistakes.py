@@ -138,7 +138,7 @@ def test_mistakes_are_told_by_what_raised_them():
     assert is_mistake(raised_by(lambda: Path("nowhere").read_text()))
     for error in (UsageError("no"), SimulatorAbsentError("no")):
         assert is_mistake(error)
-    for fault in (AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, RuntimeError):
+    for fault in (AttributeError, TypeError, NameError, KeyError, IndexError, AssertionError, NotImplementedError):
 
         def be_wrong(fault=fault):
             raise fault("wrong")
