@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
@@ -11,23 +9,19 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 class ScheduledActionNoise(ActionNoise):
     """Gaussian noise on every action dimension; the training loop sets its size.
 
-    :param action_shape: of one action: what is added to a ``Box(-1, 1, (2, 3))`` is ``(2, 3)`` as well
+    :param action_dim: number of action dimensions, or the shape of an action: for a ``Box(-1, 1, (2, 3))`` it is
+        ``(2, 3)``. Saved models and snapshots know it by this name
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 
-    def __init__(self, action_shape: int | tuple[int, ...], sigma: float) -> None:
+    def __init__(self, action_dim: int | tuple[int, ...], sigma: float) -> None:
         super().__init__()
-        self.action_shape = action_shape
+        self.action_dim = action_dim
         self.sigma = sigma
 
     def __call__(self) -> np.ndarray:
-        """:return: ``action_shape`` float32"""
-        return np.asarray(np.random.normal(0.0, self.sigma, self.action_shape), np.float32)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up a saved model's noise; earlier versions knew the number of actions only."""
-        self.action_shape = state["action_shape"] if "action_shape" in state else state["action_dim"]
-        self.sigma = state["sigma"]
+        """Draw the noise of one action, as float32."""
+        return np.asarray(np.random.normal(0.0, self.sigma, self.action_dim), np.float32)
 
     def __repr__(self) -> str:
         return f"ScheduledActionNoise(sigma={self.sigma})"

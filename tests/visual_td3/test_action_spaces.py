@@ -116,7 +116,7 @@ def test_bounds_that_cannot_be_scaled_are_refused_by_name(space, words, preset):
 
 def test_noise_that_an_earlier_version_saved_is_taken_up():
     noise = ScheduledActionNoise.__new__(ScheduledActionNoise)
-    noise.__setstate__({"action_dim": 2, "sigma": 0.5})
+    noise.__dict__.update({"action_dim": 2, "sigma": 0.5})
     np.random.seed(0)
     drawn = noise()
     np.random.seed(0)

@@ -1,0 +1,62 @@
+"""Files that were saved before the modules were regrouped: a model, its replay buffer and the folder of a killed run.
+
+They were written by ``small_run.py`` with the package as it was at commit ddba4bb. The weights and actions that are
+expected are those of the run that was not killed, under that version.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3 import VisualTD3
+from tests.earlier_version.small_run import StripesEnv, train
+
+FILES = Path(__file__).parent / "files"
+
+pytestmark = pytest.mark.filterwarnings("ignore:sb3_visual_td3.* has moved to:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(FILES / "expected.npz") as saved:
+        return dict(saved)
+
+
+def assert_same_weights(model, expected):
+    weights = {f"weight/{name}": value.numpy() for name, value in model.policy.state_dict().items()}
+    assert weights.keys() == {name for name in expected if name.startswith("weight/")}
+    for name, value in weights.items():
+        # Another processor adds up in another order; ten updates of 1e-3 at most keep that small.
+        np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
+
+
+def test_an_earlier_model_acts_as_it_did_and_learns_on(expected):
+    model = VisualTD3.load(FILES / "model", env=StripesEnv(), device="cpu")
+    assert_same_weights(model, expected)
+    actions = model.predict(expected["observations"], deterministic=True)[0]
+    np.testing.assert_allclose(actions, expected["actions"], atol=1e-5)
+    assert model.n_steps == 3
+    model.learn(20)
+    assert model.num_timesteps == 20
+
+
+def test_an_earlier_replay_buffer_is_replayed():
+    model = VisualTD3.load(FILES / "model", env=StripesEnv(), device="cpu")
+    model.load_replay_buffer(FILES / "replay_buffer")
+    assert model.replay_buffer.size() == 40
+    observations = model.replay_buffer.sample(32).observations
+    assert observations.shape == (32, 1, 36, 36)
+    assert set(np.unique(observations.numpy())) <= {0, 200}
+
+
+def test_an_earlier_killed_run_is_resumed_to_the_same_end(tmp_path, expected):
+    shutil.copytree(FILES / "run", tmp_path / "run")
+    model = train(tmp_path / "run")
+    assert model.num_timesteps == 40
+    assert_same_weights(model, expected)
+
+
+def test_a_run_that_begins_now_ends_with_the_same_weights(tmp_path, expected):
+    assert_same_weights(train(tmp_path / "run"), expected)
