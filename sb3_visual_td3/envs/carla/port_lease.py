@@ -139,7 +139,7 @@ def _open_folder() -> tuple[int, Path]:
 
     It is in the folder for temporary files, where every user of the machine may put what they like under any name, a
     link to one of our files among it. So only a folder that is ours and that no one else can write to is used; where
-    somebody else has taken the name, there is a second one, and so on.
+    another user has taken the name, there is a second one, and so on.
 
     :return: its descriptor, and its path
     :raises SimulatorUnusableError: if all the names are taken.
