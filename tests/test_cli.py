@@ -113,3 +113,25 @@ def test_a_command_that_prints_to_a_pipe_that_nothing_reads_has_the_exit_code_of
     monkeypatch.setattr(console, "reader_is_gone", lambda: False)
     with pytest.raises(BrokenPipeError):
         main(["enjoy"])
+
+
+@pytest.mark.parametrize(
+    ("command", "libraries"),
+    [
+        ("--help", {"torch", "stable_baselines3", "rl_zoo3", "plotly", "optuna", "pandas", "matplotlib", "yaml"}),
+        ("report --help", {"torch", "stable_baselines3", "rl_zoo3", "plotly", "optuna", "pandas", "matplotlib"}),
+        ("train --help", {"sqlalchemy", "ray", "moviepy", "seaborn"}),
+        ("plot-train --help", {"rl_zoo3.train", "optuna", "sqlalchemy", "plotly"}),
+    ],
+)
+def test_a_command_does_not_import_what_its_help_does_not_need(command, libraries):
+    code = (
+        "import sys\n"
+        "from sb3_visual_td3.cli import main\n"
+        f"try:\n    main({command.split()!r})\n"
+        "except SystemExit:\n    pass\n"
+        f"print(sorted({libraries!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout
+    assert result.stderr.splitlines()[-1] == "[]"

@@ -38,6 +38,7 @@ class ZooCommand(NamedTuple):
     :ivar defaults: flags that stand before the user's, so that the user's win
     :ivar extra: the extra of this package whose libraries it imports; None where it needs none
     :ivar makes_environments: whether it takes ``--gym-packages``, and looks for ``--env`` first
+    :ivar loads_models: whether it must know our algorithm; a command that reads logs alone starts sooner without it
     """
 
     help: str
@@ -45,6 +46,7 @@ class ZooCommand(NamedTuple):
     defaults: Sequence[str] = ()
     extra: str | None = None
     makes_environments: bool = False
+    loads_models: bool = True
 
 
 def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -56,12 +58,14 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
     """
     from sb3_visual_td3.zoo.flags import command_line, environments_found
     from sb3_visual_td3.zoo.mistakes import answer, need_extra
-    from sb3_visual_td3.zoo.plugin import register
 
     command = ZOO_COMMANDS[name]
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        register()
+        if command.loads_models:
+            from sb3_visual_td3.zoo import register
+
+            register()
         defaults = [*command.defaults, *(_window([*command.defaults, *given]) if name == "plot-train" else ())]
         looked_for = environments_found() if command.makes_environments else nullcontext()
         with looked_for, command_line(name, [*defaults, *given]):
@@ -265,12 +269,22 @@ ZOO_COMMANDS: Mapping[str, ZooCommand] = {
         makes_environments=True,
     ),
     "plot-train": ZooCommand(
-        "plot the episodes of training, a curve for each run", _plot_train, _PLOT_DEFAULTS, "plots"
+        "plot the episodes of training, a curve for each run",
+        _plot_train,
+        _PLOT_DEFAULTS,
+        extra="plots",
+        loads_models=False,
     ),
     "all-plots": ZooCommand(
-        "plot evaluations, a curve for each algorithm and folder", _all_plots, _PLOT_DEFAULTS, "plots"
+        "plot evaluations, a curve for each algorithm and folder",
+        _all_plots,
+        _PLOT_DEFAULTS,
+        extra="plots",
+        loads_models=False,
     ),
-    "plot-from-file": ZooCommand("compare what all-plots has written, with intervals", _plot_from_file, extra="plots"),
+    "plot-from-file": ZooCommand(
+        "compare what all-plots has written, with intervals", _plot_from_file, extra="plots", loads_models=False
+    ),
     "benchmark": ZooCommand(
         "a table of what the trained agents of a folder achieve",
         _benchmark,

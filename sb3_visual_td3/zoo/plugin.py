@@ -53,7 +53,6 @@ from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
 from sb3_visual_td3.zoo.flags import store_pairs
 from sb3_visual_td3.zoo.known_classes import with_classes
-from sb3_visual_td3.zoo.optimization import optimize, with_trial
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
 from sb3_visual_td3.zoo.vec_envs import STOCK, VEC_ENVS, read_kwargs
@@ -205,6 +204,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
+            from sb3_visual_td3.zoo.optimization import with_trial  # imports sqlalchemy, which a training does not need
+
             hyperparams = with_trial(self, trial_id, hyperparams)
             saved = OrderedDict(sorted(hyperparams.items()))
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
@@ -504,6 +505,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
+        from sb3_visual_td3.zoo.optimization import optimize
+
         optimize(self, self._begin)
 
 
