@@ -29,21 +29,21 @@ def _train(arguments: list[str]) -> int:
 
 
 def _validate(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo.validate import add_arguments, run
+    from sb3_visual_td3.zoo.train import add_validation_arguments, run_validation
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 validate",
         description="Train VisualTD3 for a short while and judge the run: may the long one start?",
         epilog=_EXIT_CODES,
     )
-    add_arguments(parser)
-    run_dir = run(parser.parse_args(arguments))
+    add_validation_arguments(parser)
+    run_dir = run_validation(parser.parse_args(arguments))
     return run_dir if isinstance(run_dir, int) else _report([str(run_dir)])
 
 
 def _resume(arguments: list[str]) -> int:
+    from sb3_visual_td3.zoo.hyperparameters import EXIT_CODES
     from sb3_visual_td3.zoo.resume import add_arguments, run
-    from sb3_visual_td3.zoo.vec_envs import EXIT_CODES
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 resume",
@@ -57,7 +57,7 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _sweep(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo import sweep, sweep_results
+    from sb3_visual_td3.zoo import sweep
     from sb3_visual_td3.zoo.mistakes import answer
 
     parser = argparse.ArgumentParser(
@@ -76,7 +76,7 @@ def _sweep(arguments: list[str]) -> int:
     code = _report([*map(str, found.run_dirs.values()), "--output", str(folder)])
     try:
         storage = sweep.storage_of(settings)
-        sweep_results.keep_seeds(storage, settings.study_name, found.run_dirs, folder / "report.json", flags)
+        sweep.keep_seeds(storage, settings.study_name, found.run_dirs, folder / "report.json", flags)
     except Exception as error:
         return answer("sweep", error)
     return found.code or code

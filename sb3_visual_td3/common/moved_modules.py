@@ -40,6 +40,16 @@ MOVED_MODULES = {
     "envs.window": "envs.human_view",
     "envs.carla_emulator.control": "envs.carla_emulator.process",
     "vec_env.ray_tasks": "vec_env.ray_session",
+    "zoo.beginning": "zoo.continuation",
+    "zoo.block_keys": "zoo.hyperparameters",
+    "zoo.flag_values": "zoo.flags",
+    "zoo.optimization": "zoo.search",
+    "zoo.search_report": "zoo.search",
+    "zoo.sweep_results": "zoo.sweep",
+    "zoo.trial_health": "zoo.trials",
+    "zoo.trip_table": "zoo.evaluate",
+    "zoo.vec_envs": "zoo.hyperparameters",
+    "zoo.workers": "zoo.studies",
     "visual_td3.target_range": "visual_td3.losses",
 }
 """The present module for each former one, both below the package."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sb3_visual_td3.runs.durable_files import write_whole
 from sb3_visual_td3.zoo.environments import import_packages
+from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 from sb3_visual_td3.zoo.known_classes import (
     ALLOWED_PACKAGES,
     CALLBACK,
@@ -31,7 +32,6 @@ from sb3_visual_td3.zoo.known_classes import (
     shown,
     with_classes,
 )
-from sb3_visual_td3.zoo.vec_envs import VEC_ENVS
 
 EXPERIMENT = "experiment.json"
 """In RUN_DIR from its first moment: a run that is killed before its first snapshot is begun again from it."""

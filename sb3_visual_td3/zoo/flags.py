@@ -26,7 +26,7 @@ import yaml
 
 from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, import_packages
-from sb3_visual_td3.zoo.vec_envs import END_ON_HELP, EXIT_CODES, VEC_ENVS
+from sb3_visual_td3.zoo.hyperparameters import END_ON_HELP, EXIT_CODES, VEC_ENVS
 
 _DATA_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
 _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr)

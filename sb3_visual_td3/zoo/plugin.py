@@ -46,16 +46,14 @@ from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.runs.durable_files import replacing, write_whole
 from sb3_visual_td3.runs.manifest import RunEnd
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.beginning import BeginningCallback
-from sb3_visual_td3.zoo.block_keys import check_counts, check_keys, check_numbers
-from sb3_visual_td3.zoo.continuation import Continued, Learner, beside
+from sb3_visual_td3.zoo.continuation import BeginningCallback, Continued, Learner, beside
 from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
 from sb3_visual_td3.zoo.flags import store_pairs
+from sb3_visual_td3.zoo.hyperparameters import STOCK, VEC_ENVS, check_counts, check_keys, check_numbers, read_kwargs
 from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
-from sb3_visual_td3.zoo.vec_envs import STOCK, VEC_ENVS, read_kwargs
 
 ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
@@ -204,7 +202,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
-            from sb3_visual_td3.zoo.optimization import with_trial  # imports sqlalchemy, which a training does not need
+            from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training does not need
 
             hyperparams = with_trial(self, trial_id, hyperparams)
             saved = OrderedDict(sorted(hyperparams.items()))
@@ -505,7 +503,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def hyperparameters_optimization(self) -> None:
         """Search for hyperparameters."""
-        from sb3_visual_td3.zoo.optimization import optimize
+        from sb3_visual_td3.zoo.search import optimize
 
         optimize(self, self._begin)
 

@@ -29,11 +29,11 @@ from sb3_visual_td3.zoo.experiment import (
     hyperparameter_file,
     kept_experiment,
 )
+from sb3_visual_td3.zoo.hyperparameters import END_ON_HELP
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import RunOptions, register
 from sb3_visual_td3.zoo.saved_run import is_whole_zip
 from sb3_visual_td3.zoo.train import train_or_complain
-from sb3_visual_td3.zoo.vec_envs import END_ON_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

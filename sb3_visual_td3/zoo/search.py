@@ -1,21 +1,52 @@
-"""A worker of a search: trial after trial until enough are finished, whatever becomes of the others."""
+"""rl-zoo's ``--optimize-hyperparameters``: workers that survive failing trials, and the report that a search leaves."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import math
+import os
+import pickle
+import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import optuna
+import yaml
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
+from optuna.visualization import plot_optimization_history, plot_param_importances
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
+from rl_zoo3.utils import ALGOS
 
-from sb3_visual_td3.zoo.workers import GRACE_S, RETRY_OF, Heartbeat, Watchman, fail, queue_again, trial_id_of
+from sb3_visual_td3.runs.durable_files import replacing, write_whole
+from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
+from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, with_sampled
+from sb3_visual_td3.zoo.studies import (
+    GRACE_S,
+    RETRY_OF,
+    WORKER,
+    Heartbeat,
+    Watchman,
+    fail,
+    load_study,
+    open_storage,
+    open_study,
+    queue_again,
+    this_worker,
+    trial_id_of,
+)
+from sb3_visual_td3.zoo.trials import callbacks_of_a_trial, facts_of, run_trial
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """What ``--max-total-trials`` counts: a trial that failed, or that a dead worker left behind, has told nothing."""
@@ -205,3 +236,168 @@ def _best(study: optuna.Study) -> str:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool) -> Path:
+    """Print the best trial and write the report where rl-zoo writes it.
+
+    :param manager: rl-zoo's, which knows the folder
+    :param study: the study
+    :param is_ours: whether the trials are VisualTD3's, which a yml block can be made of
+    :return: the report's path without its ending
+    """
+    trials = study.get_trials(deepcopy=False)
+    n_of_state = Counter(trial.state.name.lower() for trial in trials)
+    told = ", ".join(f"{n} {state}" for state, n in n_of_state.items())
+    print(f"{sum(trial.state in FINISHED for trial in trials)} trials are finished: {told or 'none begun'}")
+    path = _report_path(manager)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(Path(f"{path}.csv")) as begun:
+        study.trials_dataframe().to_csv(begun)
+    write_whole(Path(f"{path}.pkl"), pickle.dumps(study))
+    _write_best(manager, study, path, is_ours)
+    if not manager.no_optim_plots:
+        _write_plots(study, path)
+    print(f"Report: {path}.csv", flush=True)
+    return path
+
+
+def _report_path(manager: ExperimentManager) -> Path:
+    """:return: as rl-zoo names it, and the process: workers may end in the same second"""
+    name = (
+        f"report_{manager.env_name}_{manager.n_trials}-trials-{manager.n_timesteps}-{manager.sampler}-{manager.pruner}"
+        f"_{int(time.time())}"
+    )
+    path = Path(manager.log_folder, manager.algo, name)
+    return path.with_name(f"{name}_{os.getpid()}") if Path(f"{path}.csv").exists() else path
+
+
+def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_ours: bool) -> None:
+    try:
+        best = study.best_trial
+    except ValueError:
+        print("No trial is complete: there is no best one")
+        return
+    print(f"Best trial: {best.number}, with {best.value}")
+    if not is_ours:
+        print("".join(f"    {name}: {value}\n" for name, value in best.params.items()), end="")
+        return
+    try:
+        block = best_block(manager.env_name.gym_id, manager._read_hyperparams, best.params)
+    except (ValueError, yaml.YAMLError) as error:
+        print(f"No yml block: {' '.join(str(error).split())}\n    {convert_visual_td3_params(best.params)}")
+        return
+    header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
+    write_whole(Path(f"{path}.yml"), header + block)
+    print(f"{header}{block}Train with it: visual-td3 train --env {manager.env_name.gym_id} --conf-file {path}.yml")
+
+
+def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """Make a hyperparameter file of a trial.
+
+    :param env_id: the environment's
+    :param hyperparams: as read from the file that the search began with
+    :param params: what the trial has drawn
+    :return: YAML that trains what the trial trained
+    :raises ValueError: if the file's ``policy_kwargs`` are Python code
+    :raises yaml.YAMLError: if the file's hyperparameters hold more than plain data
+    """
+    block = with_sampled(hyperparams, convert_visual_td3_params(params))
+    return str(yaml.safe_dump({env_id: block}, sort_keys=False))
+
+
+def _write_plots(study: optuna.Study, path: Path) -> None:
+    """Write rl-zoo's two plots; it opens a browser for them, which a server has not."""
+    for name, plot in (("history", plot_optimization_history), ("importances", plot_param_importances)):
+        try:
+            plot(study).write_html(f"{path}_{name}.html", include_plotlyjs="directory")
+        except (ValueError, ImportError, RuntimeError) as error:  # too few trials, or all alike
+            print(f"No plot of the {name}: {' '.join(str(error).split())}")
+
+
+def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
+    """Search for hyperparameters as this command line says, and write the report.
+
+    :param manager: rl-zoo's, set up
+    :param on_start: called when what can be a mistake of the command line has been found to be none
+    :return: the study
+    :raises ValueError: if the command line, the storage or the hyperparameter file is at fault
+    """
+    if importlib.util.find_spec("pandas") is None:
+        raise ValueError("a search writes its report with pandas: pip install 'sb3-visual-td3[plots]'")
+    manager.specified_callbacks = callbacks_of_a_trial(manager.specified_callbacks)
+    is_ours = _is_ours(manager)  # other algorithms' trials are rl-zoo's own, without a look at their health
+    objective = partial(run_trial, manager, facts=facts_of(manager)) if is_ours else manager.objective
+    storage = open_storage(manager.storage)
+    identity = {**_identity(manager), "n_timesteps": str(manager.n_timesteps)}
+    pruner = manager._create_pruner(manager.pruner)
+    study = open_study(storage, manager.study_name, identity, _sampler(manager), pruner)
+    _describe(study, manager._hyperparams)
+    _draw_apart(study)
+    print(f"Study {study.study_name}: sampler {manager.sampler}, pruner {manager.pruner}", flush=True)
+    on_start()
+    budget = Budget(manager.n_trials, manager.max_total_trials)
+    try:
+        Worker(study, storage, objective, budget).run(manager.n_jobs)
+    except KeyboardInterrupt:
+        print("interrupted: the trial's parameters are queued again", flush=True)
+    write_report(manager, study, is_ours)
+    return study
+
+
+def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a trial's hyperparameters in place of the file's; the command line's stay.
+
+    :param manager: rl-zoo's, which knows ``--storage`` and ``--study-name``
+    :param trial_id: the trial's number
+    :param hyperparams: of the file, and of the command line
+    :return: all of them
+    :raises ValueError: if there is no such trial, or no storage or study is named
+    """
+    if not manager.storage or not manager.study_name:
+        raise ValueError(f"--trial-id {trial_id} needs --storage and --study-name: which study's trial is it?")
+    study = load_study(open_storage(manager.storage, must_exist=True), manager.study_name, _identity(manager))
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= trial_id < len(trials):
+        raise ValueError(f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials, from 0 on")
+    drawn = HYPERPARAMS_CONVERTER[manager.algo](dict(trials[trial_id].params))
+    merged = with_sampled(hyperparams, drawn) if _is_ours(manager) else {**hyperparams, **drawn}
+    return {**merged, **(manager.custom_hyperparams or {})}
+
+
+def _is_ours(manager: ExperimentManager) -> bool:
+    return issubclass(ALGOS[manager.algo], VisualTD3)
+
+
+def _identity(manager: ExperimentManager) -> dict[str, str]:
+    return {"algo": manager.algo, "env": str(manager.env_name)}
+
+
+def _sampler(manager: ExperimentManager) -> BaseSampler:
+    try:
+        sampler: BaseSampler = manager._create_sampler(manager.sampler)
+    except ImportError as error:
+        raise ValueError(f"--sampler {manager.sampler}: {error}; pip install optunahub, or take tpe") from error
+    return sampler
+
+
+def _draw_apart(study: optuna.Study) -> None:
+    """Let the second worker of a study, and the first one when it comes back, draw what nobody has drawn.
+
+    rl-zoo gives every sampler the ``--seed``: with the same seed they would try the same. All say that they are there
+    and then look for others, so that of two that start together one sees the other at least.
+    """
+    worker = this_worker()
+    own = f"{WORKER}:{worker['host']}:{worker['pid']}:{worker['started']}:{uuid.uuid4().hex[:8]}"
+    study.set_user_attr(own, True)
+    if any(name.startswith(WORKER) and name != own for name in study.user_attrs):
+        study.sampler.reseed_rng()
+
+
+def _describe(study: optuna.Study, hyperparams: Mapping[str, Any]) -> None:
+    """Keep what rl-zoo keeps with a study: the command that began it, and what is not searched for."""
+    if "command" in study.user_attrs:
+        return
+    study.set_user_attr("command", " ".join(sys.orig_argv))
+    for name in sorted(hyperparams.keys() - study.user_attrs.keys()):
+        study.set_user_attr(name, str(hyperparams[name]))

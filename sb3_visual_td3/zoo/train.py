@@ -1,16 +1,20 @@
-"""``visual-td3 train``: rl-zoo's training command."""
+"""``visual-td3 train``: rl-zoo's training command; and the short run of ``visual-td3 validate``."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+import torch as th
 from rl_zoo3 import train as zoo_train
 
 from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, PUT_ASIDE, PutAside
 from sb3_visual_td3.common.errors import CODE_FAULTS, report_bug
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.zoo.environments import FLAG, add_packages_argument
 from sb3_visual_td3.zoo.flags import all_choices, command_line, environments_found, replaced
 from sb3_visual_td3.zoo.mistakes import INTERRUPTED, answer, save_failed
 from sb3_visual_td3.zoo.plugin import ALGO, RunOptions, RunResult, SaveError, VisualExperimentManager, register
@@ -40,7 +44,8 @@ def train_or_complain(
     :param arguments: rl-zoo's flags
     :param command: our subcommand, for the line
     :param options: what is asked beside the flags; by default, that signals end the training in order
-    :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.vec_envs.EXIT_CODES` says; and what became of the run
+    :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.hyperparameters.EXIT_CODES` says; and what became of
+        the run
     """
     result = RunResult()
     try:
@@ -78,3 +83,44 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
     ):
         zoo_train.train()
     return result
+
+
+def add_validation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``visual-td3 validate``."""
+    parser.add_argument("--env", default="LiteDriving-v0", help="environment to train on (default: %(default)s)")
+    parser.add_argument(
+        "-n", "--n-timesteps", type=_count, help="environment steps (default: the hyperparameter file's, 5,000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
+    parser.add_argument("-f", "--log-folder", default="logs", help="where runs are kept (default: %(default)s)")
+    parser.add_argument("-conf", "--conf-file", help="hyperparameter file of your own, in rl-zoo's format")
+    add_packages_argument(parser)
+    parser.add_argument("--verbose", type=int, default=0, help="1 shows Stable-Baselines3's tables (default: 0)")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of steps >= 1, got {text!r}")
+    return int(text)
+
+
+def run_validation(settings: argparse.Namespace) -> Path | int:
+    """Train for a short while, with the default hyperparameters and a fixed seed.
+
+    :param settings: the parsed arguments
+    :return: RUN_DIR; the exit code where the training did not come to its end, which was said on stderr
+    """
+    arguments = ["--algo", ALGO, "--env", settings.env, "--seed", str(settings.seed)]
+    arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]
+    if settings.n_timesteps is not None:
+        arguments += ["--n-timesteps", str(settings.n_timesteps)]
+    if settings.conf_file is not None:
+        arguments += ["--conf-file", settings.conf_file]
+    if settings.gym_packages:
+        arguments += [FLAG, *settings.gym_packages]
+    print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
+    code, result = train_or_complain(arguments, "validate")
+    if code:
+        return code
+    assert result.run_dir is not None
+    return result.run_dir

@@ -9,8 +9,7 @@ from optuna.trial import TrialState
 
 from sb3_visual_td3.zoo import search
 from sb3_visual_td3.zoo.search import Budget, SearchStoppedError, Worker
-from sb3_visual_td3.zoo.studies import open_storage, open_study
-from sb3_visual_td3.zoo.workers import WORKER, this_worker
+from sb3_visual_td3.zoo.studies import WORKER, open_storage, open_study, this_worker
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.zoo import sweep
 from sb3_visual_td3.zoo.studies import open_storage
-from sb3_visual_td3.zoo.sweep_results import keep_seeds, write_search
+from sb3_visual_td3.zoo.sweep import keep_seeds, write_search
 
 CALM = {
     "policy": "CnnPolicy",

@@ -10,9 +10,18 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sb3_visual_td3.zoo import workers
-from sb3_visual_td3.zoo.studies import open_storage, open_study
-from sb3_visual_td3.zoo.workers import WORKER, Heartbeat, Watchman, fail, has_ended, queue_again, this_worker
+from sb3_visual_td3.zoo import studies
+from sb3_visual_td3.zoo.studies import (
+    WORKER,
+    Heartbeat,
+    Watchman,
+    fail,
+    has_ended,
+    open_storage,
+    open_study,
+    queue_again,
+    this_worker,
+)
 
 GRACE_S = 100.0
 
@@ -50,7 +59,7 @@ def begun(study, worker):
 def dead_worker():
     """What a process would have said that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    worker = {**this_worker(), "pid": process.pid, "started": workers.start_time(process.pid)}
+    worker = {**this_worker(), "pid": process.pid, "started": studies.start_time(process.pid)}
     assert worker["started"] is not None
     assert not has_ended(worker)
     process.kill()
@@ -152,7 +161,7 @@ def test_parameters_that_end_one_worker_after_another_are_given_up(study):
     while n_queued < 9 and queue_again(study, study.trials[number]):
         n_queued += 1
         number = study.ask().number
-    assert n_queued == workers.MAX_RETRIES
+    assert n_queued == studies.MAX_RETRIES
 
 
 def test_a_trial_that_was_queued_and_has_drawn_nothing_yet_is_queued_again(study):
@@ -192,9 +201,9 @@ def test_a_heartbeat_ends_where_the_trial_has_been_ended_by_another(study):
 def test_a_stopped_process_is_alive():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        started = workers.start_time(process.pid)
+        started = studies.start_time(process.pid)
         process.send_signal(signal.SIGSTOP)
-        assert workers.start_time(process.pid) == started
+        assert studies.start_time(process.pid) == started
     finally:
         process.kill()
         process.wait()

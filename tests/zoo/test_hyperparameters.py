@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
+from sb3_visual_td3.zoo.hyperparameters import read_kwargs
 from sb3_visual_td3.zoo.train import main
-from sb3_visual_td3.zoo.vec_envs import read_kwargs
 
 BLOCK = {
     "policy": "CnnPolicy",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.callbacks.drives import Drive
-from sb3_visual_td3.zoo.trip_table import TOGETHER, show, summarise
+from sb3_visual_td3.zoo.evaluate import TOGETHER, show, summarise
 
 
 def drive(reward=0.0, distance_m=500.0, collisions=0.0, lane_invasions=0.0, success_rate=0.0):
