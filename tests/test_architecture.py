@@ -130,6 +130,12 @@ def test_arrows_point_one_way():
     assert broken == []
 
 
+def test_no_production_code_imports_a_test_library():
+    found = {module_of(file): imports_of(ast.parse(file.read_text())) for file in FILES}
+    roots = {module: {name.split(".")[0] for name in names} for module, names in found.items()}
+    assert [module for module, names in roots.items() if names & {"unittest", "pytest", "hypothesis"}] == []
+
+
 def import_graph(sources):
     """For each module, the modules of ours that it imports, within functions and for types alone included.
 

@@ -12,7 +12,7 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -254,7 +254,7 @@ def close_figures() -> None:
     plt.close("all")
 
 
-ZOO_COMMANDS: Mapping[str, ZooCommand] = {
+ZOO_COMMANDS: dict[str, ZooCommand] = {
     "enjoy": ZooCommand(
         "show a trained agent: rl-zoo's command, as are all below", _enjoy, WHERE_WE_TRAIN, makes_environments=True
     ),

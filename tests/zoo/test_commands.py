@@ -23,7 +23,7 @@ from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import COMMANDS
 from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.zoo import commands
-from sb3_visual_td3.zoo.plugin import register
+from sb3_visual_td3.zoo.plugin import RunResult, register
 from sb3_visual_td3.zoo.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +77,26 @@ def test_help_shows_the_commands_own_name(command, capsys):
     if command not in {"plot-train", "all-plots", "plot-from-file"}:  # rl-zoo gives these a title instead
         assert f"visual-td3 {command}" in text
     assert command in COMMANDS
+
+
+def test_a_new_command_is_one_entry_of_the_table(monkeypatch, capsys):
+    seen = []
+    entry = commands.ZooCommand("say what was asked", lambda: seen.append(sys.argv[1:]), ("--env", ENV))
+    monkeypatch.setitem(commands.ZOO_COMMANDS, "say", entry)
+    assert commands.run_zoo_command("say", ["--env", "mine"]) == 0
+    assert seen == [["--env", ENV, "--env", "mine"]], "the user's flags come last, so that they win"
+
+
+def test_what_a_training_left_is_told_by_its_result(in_folder):
+    (in_folder / "short.yml").write_text(CONF)
+    arguments = ["-conf", "short.yml", "-n", "2", "--eval-freq", "-1", "--verbose", "0"]
+    results = [train([*arguments, "-f", folder]) for folder in ("a", "b")]
+    assert [each.run_dir for each in results] == [Path(f"{folder}/visual_td3/{ENV}_1") for folder in ("a", "b")]
+    assert [(each.has_started, each.end) for each in results] == [(True, "finished")] * 2
+    refused = RunResult()
+    with pytest.raises(ValueError, match="random_shift"):
+        train([*arguments, "-f", "c", "-params", "random_shift:-4"], result=refused)
+    assert (refused.has_started, refused.end) == (False, None)
 
 
 def test_the_flags_of_rl_zoo_win_over_the_hyperparameter_file(logs):
