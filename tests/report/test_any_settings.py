@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparams_found import Layer, run_settings
 from sb3_visual_td3.report.hyperparams_notation import reference_table
-from sb3_visual_td3.report.recommendation import cures, zoo_diff
+from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import render_markdown
@@ -39,7 +40,7 @@ RUNS = {
 }
 KNOWN = sorted(
     {name.name for parameter in reference_table().parameters.values() for name in parameter.names}
-    | {p.key.partition(".")[0] for cure in cures().values() for p in cure.proposals}
+    | {p.key.partition(".")[0] for rule in RULES.values() for p in rule.cure.changes}
     | {"algo", "policy", "preset", "encoder", "env_id", "n_envs", "train_freq", "gradient_steps", "update_every"}
     | {"utd_ratio", "act_limit", "reward_is_normalized", "encoder_is_shared", "frame_stack", "n_timesteps"}
 )

@@ -99,7 +99,7 @@ def doubles(points: list[tuple[str, int, float]]) -> bytes:
     for tag, step, value in points:
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=[value])
         summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, tensor=tensor)])
-        event_file.append(frame(event_pb2.Event(wall_time=1.0, step=step, summary=summary).SerializeToString()))
+        records.append(frame(event_pb2.Event(wall_time=1.0, step=step, summary=summary).SerializeToString()))
     return b"".join(records)
 
 
