@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_visual_td3.common.literals import python_literal
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
@@ -40,6 +40,8 @@ _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """The words in the annotation of an argument that is a number and nothing else."""
 _LARGEST = 1e18
 """Beyond it no hyperparameter makes sense, and an integer may not fit a float."""
+_NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
+"""The keys of ``normalize``."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
@@ -52,11 +54,6 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     :raises ValueError: if there is some
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
-    normalize = block.get("normalize")
-    settings: Mapping[str, Any] = normalize if isinstance(normalize, Mapping) else {}
-    for key in ("norm_obs", "norm_reward", "training"):
-        if not isinstance(settings.get(key, True), bool):
-            raise ValueError(f"{where}: {key} of normalize is {str(settings[key])[:80]}, expected true or false")
     noise = block.get("noise_std", 0.0)
     if not (isinstance(noise, int | float) and 0 <= noise <= _LARGEST):
         raise ValueError(f"{where}: noise_std is {str(noise)[:80]}, expected a number from 0 on")
@@ -84,6 +81,32 @@ def _as_number(text: str) -> str:
     if found is None:
         return ""
     return f": YAML takes {text} for text, write {found[1]}{found[2] or '.0'}e{int(found[3]):+d}"
+
+
+def check_structure(block: Mapping[str, Any], where: str) -> None:
+    """Check the hyperparameters that are a name or a mapping, before anything is made.
+
+    :param block: the hyperparameters
+    :param where: what to call the block in a complaint
+    :raises ValueError: if one is of another type, or ``normalize`` has an unknown key
+    """
+    policy = block.get("policy", "")
+    if not isinstance(policy, str | type):
+        raise ValueError(f"{where}: policy is {str(policy)[:80]}, expected the name of a policy, such as CnnPolicy")
+    for key in ("policy_kwargs", "replay_buffer_kwargs", "monitor_kwargs", "env_kwargs"):
+        value = block.get(key)
+        if value is not None and not isinstance(value, str | Mapping):
+            raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a mapping of names to values")
+        for name in value if isinstance(value, Mapping) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"{where}: {key} has the key {str(name)[:80]}, expected the name of an argument")
+    normalize = block.get("normalize")
+    settings: Mapping[str, Any] = normalize if isinstance(normalize, Mapping) else {}
+    for key, value in settings.items():
+        if key not in _NORMALIZE:
+            raise ValueError(f"{where}: normalize has no {str(key)[:80]!r}, expected one of {', '.join(_NORMALIZE)}")
+        if key in {"norm_obs", "norm_reward", "training"} and not isinstance(value, bool):
+            raise ValueError(f"{where}: {key} of normalize is {str(value)[:80]}, expected true or false")
 
 
 def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:

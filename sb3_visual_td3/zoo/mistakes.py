@@ -56,6 +56,8 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # Constructors that check settings with assertions, and ``load`` with a file that does not fit.
     "stable_baselines3": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
     "sb3_contrib": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
+    # A file that is nested too deeply.
+    "yaml": (*CODE_FAULTS, ValueError, RecursionError),
     "torch": (AssertionError, ValueError, RuntimeError),
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),
     "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
@@ -66,6 +68,8 @@ Each counts only where the traceback ends in the package itself: in our code and
 bug.
 """
 _OURS = "sb3_visual_td3"
+_MADE_OF_SETTINGS = tuple(f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env"))
+"""Our packages whose constructors get the values of a hyperparameter file as they are."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
@@ -80,14 +84,31 @@ def is_mistake(error: Exception) -> bool:
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):
         return True
     if isinstance(error, ModuleNotFoundError):
-        return (error.name or "").partition(".")[0] != _OURS
+        # A module of ours that a hyperparameter file misspells is imported by rl-zoo.
+        return (error.name or "").partition(".")[0] != _OURS or _package(_owner(error)) == "rl_zoo3"
     owner = _owner(error)
+    if is_of_a_type(error):
+        return True
     if was_raised_on_purpose(error) and isinstance(error, _TELLS):
         return True
     # An environment says so where its simulator cannot be reached. Our own code has exceptions of its own for that.
-    if was_raised_on_purpose(error) and type(error) is RuntimeError and owner != _OURS:
+    if was_raised_on_purpose(error) and type(error) is RuntimeError and _package(owner) != _OURS:
         return True
-    return isinstance(error, _AT_THE_BORDER.get(owner, ()))
+    return isinstance(error, _AT_THE_BORDER.get(_package(owner), ()))
+
+
+def is_of_a_type(error: Exception) -> bool:
+    """Return whether a constructor of ours failed because a value of the hyperparameter file has a wrong type.
+
+    The constructors check values, and types where it is likely that they are wrong. The rest fails at its first use.
+
+    :param error: what setting up an experiment ended with
+    """
+    return (
+        isinstance(error, TypeError)
+        and not was_raised_on_purpose(error)
+        and _owner(error).startswith(_MADE_OF_SETTINGS)
+    )
 
 
 def _is_of_the_network(error: Exception) -> bool:
@@ -96,17 +117,21 @@ def _is_of_the_network(error: Exception) -> bool:
     return isinstance(error, tuple(client.HTTPError for client in clients if hasattr(client, "HTTPError")))
 
 
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def _owner(error: Exception) -> str:
-    """Return the package whose code raised an exception, or called the standard library, which raised it."""
+    """Return the module whose code raised an exception, or called the standard library, which raised it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo is run as __main__: its spec has its own name.
         names = frame.tb_frame.f_globals
         name = names["__spec__"].name if names.get("__spec__") else names.get("__name__", "")
         is_evaluated = frame.tb_frame.f_code.co_filename == "<string>"
-        package = "<string>" if is_evaluated else str(name).partition(".")[0]
-        if package not in _STANDARD_LIBRARY:
-            owner = package
+        module = "<string>" if is_evaluated else str(name)
+        if _package(module) not in _STANDARD_LIBRARY:
+            owner = module
         frame = frame.tb_next
     return owner
 
@@ -134,6 +159,8 @@ def complain(command: str, error: Exception) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):  # says nothing but the key
         text = f"there is no {text}: look for the name in the hyperparameter file, or in the flags"
+    if is_of_a_type(error):
+        text = f"a value of the hyperparameters has a wrong type ({text}); --debug shows where it is used"
     has_no_model = isinstance(error, zipfile.BadZipFile) or "wasn't a zip-file" in text or "No model found" in text
     if has_no_model and "visual-td3 resume" not in text:
         text += "; a run that was killed goes on and is saved by 'visual-td3 resume RUN_DIR'"

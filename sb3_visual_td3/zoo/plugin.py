@@ -50,7 +50,15 @@ from sb3_visual_td3.zoo.continuation import BeginningCallback, Continued, Learne
 from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
 from sb3_visual_td3.zoo.flags import store_pairs
-from sb3_visual_td3.zoo.hyperparameters import STOCK, VEC_ENVS, check_counts, check_keys, check_numbers, read_kwargs
+from sb3_visual_td3.zoo.hyperparameters import (
+    STOCK,
+    VEC_ENVS,
+    check_counts,
+    check_keys,
+    check_numbers,
+    check_structure,
+    read_kwargs,
+)
 from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
@@ -209,6 +217,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             print(f"Hyperparameters of trial {trial_id}: {dict(saved)}")
         where = f"{self.config}, {self.env_name.gym_id}"
         check_keys(saved, ALGOS[self.algo], where)
+        check_structure(saved, where)
         check_numbers(saved, ALGOS[self.algo], where)
         check_counts(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))

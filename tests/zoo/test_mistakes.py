@@ -167,3 +167,23 @@ def test_a_training_of_a_sweep_that_ends_in_a_bug_says_where_its_traceback_is(tm
     assert done.code == 4
     assert PLEASE in done.problem
     assert "AttributeError" in (tmp_path / "one" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"policy": ["CnnPolicy"]}, "policy is ['CnnPolicy'], expected the name of a policy"),
+        ({"policy": {"os.system": {}}}, "expected the name of a policy"),
+        ({"policy_kwargs": 0.5}, "policy_kwargs is 0.5, expected a mapping"),
+        ({"policy_kwargs": {1: 2}}, "policy_kwargs has the key 1"),
+        ({"policy_kwargs": "0.5"}, "a value of the hyperparameters has a wrong type"),
+        ({"normalize": {"norm_obz": False}}, "normalize has no 'norm_obz'"),
+        ({"normalize": {"norm_obs": "yes"}}, "norm_obs of normalize is yes, expected true or false"),
+        ({"callback": "sb3_visual_td3.caldbacks.X"}, "No module named 'sb3_visual_td3.caldbacks'"),
+    ],
+)
+def test_a_wrong_hyperparameter_is_one_line_whatever_its_type(tmp_path, capsys, changed, words):
+    assert train(tmp_path, **changed) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
+    assert words in line
+    assert not (tmp_path / "logs").exists()
