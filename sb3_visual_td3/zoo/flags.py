@@ -33,6 +33,7 @@ _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
 
 
 _ABSENT = object()
+_LARGEST_SEED = 2**32 - 1
 
 
 @contextmanager
@@ -96,6 +97,18 @@ def all_choices() -> Iterator[None]:
         yield
 
 
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed that NumPy does not take; a negative one has rl-zoo draw one.
+
+    :param seed: of the command line, or of a run's description
+    :raises UsageError: if it is too large
+    """
+    if seed is not None and seed > _LARGEST_SEED:
+        raise UsageError(
+            f"--seed {seed}: expected a number up to {_LARGEST_SEED}, which is the largest of NumPy's seeds"
+        )
+
+
 @contextmanager
 def environments_found() -> Iterator[None]:
     """Have rl_zoo3's commands take ``--gym-packages``, and look for ``--env`` before anything else is done."""
@@ -105,6 +118,7 @@ def environments_found() -> Iterator[None]:
         with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have it
             add_packages_argument(self)
         found = stock(self, *args, **kwargs)
+        check_seed(getattr(found, "seed", None))
         import_packages(found.gym_packages)
         if hasattr(found, "env"):
             check_environment(getattr(found.env, "gym_id", found.env), found.gym_packages)

@@ -189,8 +189,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
         if self._options.resumed_experiment is not None:  # rl-zoo's flags for these are text that it evaluates
-            given = self._options.resumed_experiment["eval_env_kwargs"]
-            self.env_kwargs: dict[str, Any] = copy.deepcopy(dict(self._options.resumed_experiment["env_kwargs"] or {}))
+            given = self._options.resumed_experiment.get("eval_env_kwargs")
+            self.env_kwargs: dict[str, Any] = copy.deepcopy(
+                dict(self._options.resumed_experiment.get("env_kwargs") or {})
+            )
             self._eval_env_kwargs_args: dict[str, Any] | None = copy.deepcopy(given)
             self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
         if vec_env_type not in STOCK:

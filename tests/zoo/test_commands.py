@@ -320,6 +320,8 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["train", "-conf", "nowhere.yml"], "nowhere.yml"),
         (["train", "-i", "nowhere.zip"], "must be a valid path to a .zip file"),
         (["train", "--env-kwargs", "colour:1"], "colour"),
+        (["train", "--seed", "4294967296"], "--seed 4294967296: expected a number up to 4294967295"),
+        (["enjoy", "--seed", "99999999999999999999"], "--seed 99999999999999999999"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, in_folder, capsys, monkeypatch):
