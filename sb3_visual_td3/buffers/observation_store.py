@@ -282,7 +282,7 @@ class PairStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take up what was held.
 
-        :param state: of a store made alike
+        :param state: of a store with the same settings
         """
         for moment, name in ((BEFORE, "before"), (AFTER, "after")):
             fill(self._pairs[moment, : state[name].shape[0]], state[name])
@@ -401,7 +401,7 @@ class StackStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take up what was held.
 
-        :param state: of a store made alike
+        :param state: of a store with the same settings
         """
         fill(self.ids[: state["ids"].shape[0]], state["ids"])
         self.frames.set_state(state["frames"])

@@ -18,7 +18,7 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 
 
 def lr_scale_of(model: BaseAlgorithm) -> float:
-    """:return: the factor in force; 1 where nobody has set one"""
+    """:return: the factor in force; 1 if none was set"""
     if isinstance(model, GuardedModel):
         return model.lr_scale
     return model.lr_schedule.factor if isinstance(model.lr_schedule, Scaled) else 1.0

@@ -141,8 +141,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a file that holds one mapping, JSON where its name ends so, else YAML.
 
     :return: plain values: None, booleans, numbers, text, lists, and mappings of these.
-    :raises ValueError: if it is none, is tagged to run code, or is too large or too deep; the message is one line
-        that names the file.
+    :raises ValueError: if it is not a mapping, is tagged to run code, or is too large or too deep; the message is one
+        line that names the file.
     :raises OSError: if it cannot be read.
     """
     text = read_text(path)

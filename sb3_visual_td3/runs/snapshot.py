@@ -37,7 +37,7 @@ class Health(NamedTuple):
 
     @classmethod
     def from_record(cls, read: Mapping[str, Any] | None) -> Health | None:
-        """:return: what a record says; None where nobody judged
+        """:return: what a record says; None where it was not judged
 
         :raises ValueError: if it is something else
         """
@@ -62,7 +62,7 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     They are the newest healthy one beyond doubt, the one that will be so next, and the newest healthy one of all where
     a later one is unhealthy.
 
-    :param healths: of all snapshots, oldest first; None where nobody judged
+    :param healths: of all snapshots, oldest first; None where it was not judged
     :return: their places
     """
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
@@ -128,7 +128,7 @@ class SnapshotRecord:
     :param state: the tree without its arrays, see :mod:`~sb3_visual_td3.runs.state_tree`
     :param arrays: in the tree's order
     :param files: every other file in the folder
-    :param health: of the training, as far as it is known by now; None where nobody judged
+    :param health: of the training, as far as it is known by now; None where it was not judged
     """
 
     step: int
@@ -263,7 +263,7 @@ class Snapshot:
     :param state: the tree as saved; small arrays as ndarrays, large ones as
         :class:`~sb3_visual_td3.common.arrays.StoredArray`
     :param skipped: why newer ones were passed over, one line each
-    :param health: of the training, as far as it was known when the snapshot was loaded; None where nobody judged
+    :param health: of the training, as far as it was known when the snapshot was loaded; None where it was not judged
     """
 
     path: Path

@@ -116,7 +116,7 @@ def parse_names(text: str) -> Names | None:
 
 
 def why_not_resumable(base: VecEnv, names: list[Names] | None) -> str | None:
-    """Say why environments cannot go on in the midst of an episode.
+    """Say why environments cannot go on within an episode.
 
     :param base: a VecEnv without its layers
     :param names: of its environments, as :func:`sub_env_names` returns them
@@ -231,7 +231,7 @@ def set_sub_env_states(
             for name in counters[index]:
                 _write(base, index, name, _decoded(name, state["counters"][name]))
             if to_be_reset and "Monitor" in around:
-                _write(base, index, "needs_reset", True)  # it may forbid a reset in the midst of an episode
+                _write(base, index, "needs_reset", True)  # it may forbid a reset within an episode
             if state["action_space"] is not None and isinstance(base, DummyVecEnv):
                 set_space_random_state(base.get_attr("action_space", [index])[0], state["action_space"])
 

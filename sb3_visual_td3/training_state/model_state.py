@@ -138,7 +138,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
     Only the ``.pth`` entries are read, as weights; the pickled ``data`` entry is never opened.
 
-    :param model: made alike
+    :param model: made with the same settings
     :param zip_path: the zip file, with its suffix
     :raises ValueError: if the file is damaged, or of another architecture: then nothing has changed
     """
@@ -265,7 +265,7 @@ def set_model_state(
 ) -> None:
     """Go on from where :func:`model_state` was called.
 
-    :param model: made alike, after ``_setup_learn`` and before its first rollout
+    :param model: made with the same settings, after ``_setup_learn`` and before its first rollout
     :param state: as returned there
     :param first_observation: what :func:`~sb3_visual_td3.training_state.env_state.set_env_state` returned: where new
         episodes begin, they begin with this, and with action noise as at an episode's start

@@ -20,7 +20,7 @@ _PAD = 2**26
 def keep_freed_memory() -> bool:
     """Let glibc keep large blocks that are freed, for the rest of the process.
 
-    By default it gives them back to the system and asks for them anew at every update, and the system clears each page
+    By default it gives them back to the system and asks for them again at every update, and the system clears each page
     before it is touched. Nothing happens with another C library.
 
     :return: whether the C library took the settings

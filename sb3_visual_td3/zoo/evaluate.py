@@ -41,7 +41,7 @@ def _mean(field: str) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """:return: the quantity that counts over all the metres driven; where nobody moved there is no rate"""
+    """:return: the quantity that counts over all the metres driven; without any metres there is no rate"""
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:

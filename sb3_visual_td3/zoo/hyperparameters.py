@@ -169,7 +169,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
     :param vec_env_class: what ``--vec-env`` asks for
     :param where: what to call the block in a complaint
     :return: arguments of the class, beside the environments
-    :raises ValueError: if they are none
+    :raises ValueError: if one is not an argument of the class
     """
     kwargs = python_literal(given) if isinstance(given, str) else {} if given is None else given
     if not isinstance(kwargs, Mapping):

@@ -164,7 +164,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 def _clear_first_attempt(run_dir: Path) -> None:
     """Take away what a run has logged that was killed before its first snapshot: it is logged again.
 
-    Logs of a run that has made episodes, whose snapshots somebody has removed, are moved to a folder beside RUN_DIR's
+    Logs of a run that has made episodes, whose snapshots were removed, are moved to a folder beside RUN_DIR's
     other files instead.
 
     :param run_dir: the folder of the run

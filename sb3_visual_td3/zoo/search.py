@@ -382,7 +382,7 @@ def _sampler(manager: ExperimentManager) -> BaseSampler:
 
 
 def _draw_apart(study: optuna.Study) -> None:
-    """Let the second worker of a study, and the first one when it comes back, draw what nobody has drawn.
+    """Let the second worker of a study, and the first one when it comes back, draw what no other worker has drawn.
 
     rl-zoo gives every sampler the ``--seed``: with the same seed they would try the same. All say that they are there
     and then look for others, so that of two that start together one sees the other at least.

@@ -103,7 +103,7 @@ class Heartbeat:
             try:
                 self._beat(n_beats)
             except optuna.exceptions.UpdateFinishedTrialError:
-                break  # somebody took this worker for dead
+                break  # another worker took this one for dead
             except Exception as error:  # a storage that is busy or away for a moment: there will be another beat
                 print(f"no heartbeat: {error}", flush=True)
         self._storage.remove_session()  # a database keeps one connection for each thread
@@ -137,7 +137,7 @@ class Watchman:
     def look(self) -> list[int]:
         """Fail the trials of the dead.
 
-        A trial of which nobody says that he runs it (stock rl-zoo's workers do not) is never failed.
+        A trial that no worker has marked as its own (stock rl-zoo's workers do not) is never failed.
 
         :return: the numbers of the trials that are being run, as far as can be told
         """

@@ -31,7 +31,7 @@ class _Image(NamedTuple):
 class CameraFeed:
     """An RGB camera that listens.
 
-    :param sensor: CARLA's sensor, which nobody listens to yet.
+    :param sensor: CARLA's sensor, without a listener.
     """
 
     def __init__(self, sensor: Any) -> None:
@@ -73,7 +73,7 @@ class CameraFeed:
 class CollisionFeed:
     """A collision sensor that listens.
 
-    :param sensor: CARLA's sensor, which nobody listens to yet.
+    :param sensor: CARLA's sensor, without a listener.
     """
 
     def __init__(self, sensor: Any) -> None:

@@ -68,7 +68,7 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 
 
 class OtherCars:
-    """The cars of one world, put anew for each episode.
+    """The other cars of one world, placed again for each episode.
 
     :param settings: how many there are and how they drive.
     :param ego_body: outer size of the vehicle that is driven.

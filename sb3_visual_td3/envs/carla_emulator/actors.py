@@ -95,7 +95,7 @@ _TAG = bytes([12])
 
 @dataclass(eq=False)
 class Walker(Actor):
-    """Somebody who stands, or walks in the direction of the last command."""
+    """A pedestrian, who stands or walks in the direction of the last command."""
 
     def __post_init__(self) -> None:
         self.place = self.place._replace(z=_EXTENT_M[2])

@@ -240,7 +240,7 @@ class WorldCalls:
         return maps.available()
 
     def on_load_new_episode(self, name: str, reset_settings: bool = True, *_: Any) -> Any:
-        """Begin anew on a map; without a name on the one that there is."""
+        """Load a map and begin again on it; without a name, reload the present one."""
         self._sim.load(maps.find(name) if name else self._sim.map_name, reset_settings=reset_settings)
         return NOTHING
 

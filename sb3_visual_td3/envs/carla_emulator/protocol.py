@@ -76,7 +76,7 @@ def shortened(thing: object) -> str:
     """Return what something looks like, in one short line, however large or deep it is."""
     try:
         text = f"{type(thing).__name__}: {thing}" if isinstance(thing, Exception) else _REPR.repr(thing)
-    except Exception:  # an error in the midst of an error
+    except Exception:  # an error while another error is described
         text = type(thing).__name__
     return text[:160].encode("ascii", "backslashreplace").decode()
 

@@ -41,7 +41,7 @@ class RestorableDrivingEnv(DrivingEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> Observation:
-        """Go on from where ``get_state`` was called, in this environment or in one made alike.
+        """Go on from where ``get_state`` was called, in this environment or in one with the same settings.
 
         :return: the observation of that moment.
         :raises ValueError: if ``state`` is of another format or of an environment made otherwise.

@@ -31,7 +31,7 @@ class IdmSettings:
     braking_mps2: float = 2.0
     """What the driver finds comfortable."""
     max_braking_mps2: float = 8.0
-    """What the brakes can do; the model alone asks for any amount where somebody cuts in."""
+    """What the brakes can do; the model alone asks for any amount where a car cuts in."""
 
     @cached_property
     def comfort_mps2(self) -> float:
