@@ -31,7 +31,7 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
     return real_number(name, value, minimum, maximum, expected=expected)
 
 
-def settle_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:
+def coerce_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:
     """Have a field of frozen settings hold the int that it stands for.
 
     :param settings: a dataclass that is being made.
@@ -44,10 +44,10 @@ def settle_count(settings: object, field: str, minimum: int, maximum: int, name:
     object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
 
 
-def settle_quantity(
+def coerce_quantity(
     settings: object, field: str, minimum: float, maximum: float, unit: str, name: str | None = None
 ) -> None:
-    """Have a field of frozen settings hold the float that it stands for; see :func:`settle_count`.
+    """Have a field of frozen settings hold the float that it stands for; see :func:`coerce_count`.
 
     :raises ValueError: as :func:`check_quantity`.
     """

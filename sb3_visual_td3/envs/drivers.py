@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.driving_env import DrivingEnv
-from sb3_visual_td3.envs.observation import into_vehicle_frame
+from sb3_visual_td3.envs.observation import to_vehicle_frame
 
 Action = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class PurePursuitDriver:
         """Return steer and pedal, ``(2,) float32`` in [-1, 1]."""
         state, target_mps = env.vehicle, env.settings.target_speed_mps
         (goal,) = env.waypoints_m([self.near_m + self.ahead_s * state.speed_mps])
-        forward, left = into_vehicle_frame(state, *goal)
+        forward, left = to_vehicle_frame(state, *goal)
         wheel_rad = math.atan(2.0 * left / (forward * forward + left * left) * self.wheelbase_m)
         pedal = target_mps / 12.0 + (target_mps - state.speed_mps) / 1.5
         return np.array([_within_reach(-wheel_rad / self.max_wheel_rad), _within_reach(pedal)], np.float32)

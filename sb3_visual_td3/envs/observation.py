@@ -46,12 +46,12 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
         state.heading_error_rad / HEADING_UNIT_RAD,
     ]
     for x_m, y_m in waypoints_m:
-        forward, left = into_vehicle_frame(state, x_m, y_m)
+        forward, left = to_vehicle_frame(state, x_m, y_m)
         entries += [forward / WAYPOINT_UNIT_M, left / WAYPOINT_UNIT_M]
     return np.clip(np.array(entries, np.float32), -STATE_LIMIT, STATE_LIMIT)
 
 
-def into_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
+def to_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
     """Return how many metres ahead of the vehicle's centre and to its left a place of the world lies."""
     dx, dy = x_m - state.x_m, y_m - state.y_m
     cos, sin = math.cos(state.yaw_rad), math.sin(state.yaw_rad)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from sb3_visual_td3.envs.arguments import settle_quantity
+from sb3_visual_td3.envs.arguments import coerce_quantity
 
 FULL_GATE_FRACTION = 0.3
 """Fraction of the target speed from which gated terms count in full."""
@@ -33,7 +33,7 @@ class RewardWeights:
 
     def __post_init__(self) -> None:
         for weight in fields(self):
-            settle_quantity(self, weight.name, 0.0, 1e6, "reward")
+            coerce_quantity(self, weight.name, 0.0, 1e6, "reward")
 
 
 REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(

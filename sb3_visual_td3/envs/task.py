@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 from sb3_visual_td3.envs import rewards
-from sb3_visual_td3.envs.arguments import check_choice, settle_count, settle_quantity
+from sb3_visual_td3.envs.arguments import check_choice, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize, MarkKind, VehicleState
 
 Termination = Literal["", "collision", "off_road", "wrong_way", "idle"]
@@ -40,14 +40,14 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
-        settle_count(self, "max_idle_steps", 1, 10_000_000)
-        settle_quantity(self, "target_speed_mps", 0.1, 100.0, "m/s")
-        settle_quantity(self, "step_s", 1e-4, 10.0, "s")
-        settle_quantity(self, "roadside_m", 0.0, 100.0, "m")
-        settle_quantity(self, "idle_speed_mps", 0.0, 100.0, "m/s")
-        settle_quantity(self, "mark_half_width_m", 0.0, 1.0, "m")
-        settle_quantity(self, "success_speed_fraction", 0.0, 1.0, "of the target speed")
-        settle_quantity(self, "reward_scale", 1e-9, 1e9, "(a factor)")
+        coerce_count(self, "max_idle_steps", 1, 10_000_000)
+        coerce_quantity(self, "target_speed_mps", 0.1, 100.0, "m/s")
+        coerce_quantity(self, "step_s", 1e-4, 10.0, "s")
+        coerce_quantity(self, "roadside_m", 0.0, 100.0, "m")
+        coerce_quantity(self, "idle_speed_mps", 0.0, 100.0, "m/s")
+        coerce_quantity(self, "mark_half_width_m", 0.0, 1.0, "m")
+        coerce_quantity(self, "success_speed_fraction", 0.0, 1.0, "of the target speed")
+        coerce_quantity(self, "reward_scale", 1e-9, 1e9, "(a factor)")
 
 
 class Outcome(NamedTuple):

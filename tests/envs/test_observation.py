@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.envs.observation import into_vehicle_frame, vehicle_state_vector
+from sb3_visual_td3.envs.observation import to_vehicle_frame, vehicle_state_vector
 
 from .test_task import STEADY
 
@@ -38,7 +38,7 @@ def test_waypoints_lie_on_the_lane_at_their_distance():
     env = LiteDrivingEnv(maps=["train_0"])
     env.reset(seed=1)
     for ahead, place in zip((5.0, 10.0, 20.0), env.waypoints_m((5.0, 10.0, 20.0)), strict=True):
-        forward, left = into_vehicle_frame(env.vehicle, *place)
+        forward, left = to_vehicle_frame(env.vehicle, *place)
         assert 0.85 * ahead - 0.5 < math.hypot(forward, left) < ahead + 1.0
         assert forward > abs(left)
 

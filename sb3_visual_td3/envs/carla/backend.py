@@ -20,7 +20,7 @@ from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
-from sb3_visual_td3.envs.road.opendrive_reading import route_of
+from sb3_visual_td3.envs.road.opendrive_reading import read_route
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -296,7 +296,7 @@ class CarlaBackend:
             text = connection.map.to_opendrive()
             spawn_points = connection.map.get_spawn_points()
         points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
-        self._track: Track = route_of(text, f"map {connection.map_name}")
+        self._track: Track = read_route(text, f"map {connection.map_name}")
         self._starts = starts_on(self._track, points, self._scenery.spawn)
         self._ego = Ego(connection, self._vehicle, self._mount, self._picture_view, self._settings.timeout_s)
         self._body = self._ego.body

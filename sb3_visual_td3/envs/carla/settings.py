@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sb3_visual_td3.common.numbers import whole_number
-from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, settle_count, settle_quantity
+from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.carla.launcher import command_for
 
@@ -50,11 +50,11 @@ class ServerSettings:
                 raise ValueError(f"host={self.host!r} with a command: expected this machine; start it there by hand")
         elif self.restart_every is not None:
             raise ValueError("restart_every without a command: expected the command that starts the simulator")
-        settle_quantity(self, "timeout_s", 0.01, 3600.0, "s")
-        settle_quantity(self, "start_timeout_s", 0.1, 3600.0, "s")
-        settle_quantity(self, "patience_s", 0.0, 86_400.0, "s")
+        coerce_quantity(self, "timeout_s", 0.01, 3600.0, "s")
+        coerce_quantity(self, "start_timeout_s", 0.1, 3600.0, "s")
+        coerce_quantity(self, "patience_s", 0.0, 86_400.0, "s")
         if self.restart_every is not None:
-            settle_count(self, "restart_every", 1, 1_000_000)
+            coerce_count(self, "restart_every", 1, 1_000_000)
         check_flag("shares_server", self.is_shared)
 
     @property
@@ -90,12 +90,12 @@ class CameraMount:
     """Further attributes of CARLA's ``sensor.camera.rgb``, such as ``{"motion_blur_intensity": "0.0"}``."""
 
     def __post_init__(self) -> None:
-        settle_count(self, "image_size", 32, 512)
+        coerce_count(self, "image_size", 32, 512)
         check_flag("grayscale", self.grayscale)
         for name in ("width", "height"):
             if getattr(self, name) is not None:
-                settle_count(self, name, 32, 4096, f"camera_{name}")
-        settle_quantity(self, "fov_deg", 10.0, 170.0, "degrees", "camera_fov_deg")
+                coerce_count(self, name, 32, 4096, f"camera_{name}")
+        coerce_quantity(self, "fov_deg", 10.0, 170.0, "degrees", "camera_fov_deg")
         for name, values, limit in (("position_m", self.position_m, 50.0), ("rotation_deg", self.rotation_deg, 360.0)):
             if len(values) != 3:
                 raise ValueError(f"camera_{name}={values!r}: expected three numbers")

@@ -20,10 +20,10 @@ from sb3_visual_td3.envs.lite.camera import (
     CAMERA_BANDS,
     PICTURE_BANDS,
     Camera,
-    tinted,
-    tinted_by_kind,
+    tint,
+    tint_by_kind,
 )
-from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, before_the_lens, paint_cars
+from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, clip_to_near_plane, paint_cars
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
@@ -165,7 +165,7 @@ def _clipped(
     block: Block,
     distance_m: float,
 ) -> Iterator[Face]:
-    kept = before_the_lens([(float(depth), float(left), float(up)) for depth, left, up in corners])
+    kept = clip_to_near_plane([(float(depth), float(left), float(up)) for depth, left, up in corners])
     if len(kept) >= 3:
         yield Face(np.array(kept), colour, shade, block, distance_m)
 
@@ -263,14 +263,14 @@ def _plain_image(
     camera: Camera, scene: LiteMap, sky: Sky | None, carrier: Vehicle, cars: Sequence[Vehicle], tick: int
 ) -> NDArray[np.uint8]:
     pose = carrier.pose
-    picture = tinted(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
+    picture = tint(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
     weather = None if sky is None else camera.weather_filter(sky)
     if weather is not None:
-        weather.put_on(picture)
+        weather.apply(picture)
     if cars:
         paint_cars(picture, [car.box for car in cars], [car.paint for car in cars], pose, camera.lens, sky)
     if weather is not None:
-        weather.rain_on(picture, tick)
+        weather.draw_rain(picture, tick)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGRA), np.uint8)
 
 
@@ -309,7 +309,7 @@ def _free_image(
 def _free_picture(
     camera: FreeCamera, scene: LiteMap, sky: Sky | None, place: Transform, faces: Sequence[Face], tick: int
 ) -> NDArray[np.uint8]:
-    picture = tinted_by_kind(camera.grey(scene, place), camera.paved(scene, place), camera.is_sky)
+    picture = tint_by_kind(camera.grey(scene, place), camera.paved(scene, place), camera.is_sky)
     if sky is not None:
         gain, veil = sky.gains_and_veils(camera.distances_m, camera.sides)
         gain[camera.is_sky], veil[camera.is_sky] = sky.sky_ambient, 0.0
@@ -320,7 +320,7 @@ def _free_picture(
         paint(picture, face, camera.focal, value, is_smooth=True)
     if sky is not None and sky.streaks:
         rows = np.ones(camera.height - camera.height // 2)
-        WeatherFilter(sky, rows, np.zeros(camera.width), camera.height // 2).rain_on(picture, tick)
+        WeatherFilter(sky, rows, np.zeros(camera.width), camera.height // 2).draw_rain(picture, tick)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGRA), np.uint8)
 
 

@@ -188,7 +188,7 @@ _ALL = np.concatenate([_LAND, _ROAD, _SKY])
 """256 entries each."""
 
 
-def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
+def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
     """Return a picture in colour, ``(height, width, 3) uint8``, RGB.
 
     :param grey: ``(height, width) uint8``.
@@ -204,7 +204,7 @@ def tinted(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> N
     return colours
 
 
-def tinted_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return a picture in colour like ``tinted``, for a camera that looks anywhere.
 
     :param grey: ``(height, width) uint8``.

@@ -202,7 +202,7 @@ class _CarPainter:
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
         if self._may_reach_the_lens:
-            corners = before_the_lens(corners)
+            corners = clip_to_near_plane(corners)
             if len(corners) < 3:
                 return
         focal, middle, horizon = self._unit_focal, self._middle, self._horizon
@@ -226,7 +226,7 @@ def _rectangle(length: float, width: float, shift: float) -> tuple[tuple[float, 
     return (front, -side), (front, side), (rear, side), (rear, -side)
 
 
-def before_the_lens(corners: Sequence[Point]) -> list[Point]:
+def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
     """Return the part of a convex polygon that lies at least ``_NEAR_M`` before the camera.
 
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from sb3_visual_td3.envs.arguments import settle_quantity
+from sb3_visual_td3.envs.arguments import coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize, Control
 
 
@@ -39,7 +39,7 @@ class VehicleSettings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            settle_quantity(self, setting.name, 1e-6, 1e3, "SI units")
+            coerce_quantity(self, setting.name, 1e-6, 1e3, "SI units")
 
     @property
     def body(self) -> BodySize:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.arguments import check_choice, check_flag, settle_count, settle_quantity
+from sb3_visual_td3.envs.arguments import check_choice, check_flag, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, PictureView
-from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
+from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tint
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
 from sb3_visual_td3.envs.lite.weather import WEATHERS, WeatherFilter, choose_sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
@@ -43,14 +43,14 @@ class CameraSettings:
     """Standard deviation of the lens' blur in pixels, 0 to 10; none by default."""
 
     def __post_init__(self) -> None:
-        settle_count(self, "image_size", 32, 512)
+        coerce_count(self, "image_size", 32, 512)
         side = self.image_size
         if side % 2:
             raise ValueError(f"image_size={side}: expected an even number; take {side - 1} or {side + 1}")
         check_flag("grayscale", self.grayscale)
         check_choice("weather", self.weather, WEATHERS)
-        settle_quantity(self, "noise_std", 0.0, 100.0, "grey levels")
-        settle_quantity(self, "blur", 0.0, 10.0, "pixels")
+        coerce_quantity(self, "noise_std", 0.0, 100.0, "grey levels")
+        coerce_quantity(self, "blur", 0.0, 10.0, "pixels")
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -105,11 +105,11 @@ class View:
         tick: int,
     ) -> None:
         if weather is not None:
-            weather.put_on(frame)
+            weather.apply(frame)
         if cars[0]:
             paint_cars(frame, *cars, pose, camera.lens, self._sky)
         if weather is not None:
-            weather.rain_on(frame, tick)
+            weather.draw_rain(frame, tick)
 
     def _spoil(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
         if self._settings.blur:
@@ -123,7 +123,7 @@ class View:
 
 def _tinted(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
     grey = camera.draw(scene, *pose)
-    return tinted(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)
+    return tint(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)
 
 
 @lru_cache(maxsize=4)

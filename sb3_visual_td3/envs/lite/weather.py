@@ -99,14 +99,14 @@ class WeatherFilter:
         self._veil = veil.astype(np.uint8)
         self._n_streaks = round(sky.streaks * math.sqrt(shape[0] * shape[1]))
 
-    def put_on(self, frame: NDArray[np.uint8]) -> None:
+    def apply(self, frame: NDArray[np.uint8]) -> None:
         """Change ``frame``, ``(height, width) uint8`` or with three colours behind, in place."""
         is_grey = frame.ndim == 2
         gain, veil = (each if is_grey else cv2.merge([each] * 3) for each in (self._gain, self._veil))
         cv2.multiply(frame, gain, dst=frame, scale=1.0 / _GAIN_UNIT)
         cv2.add(frame, veil, dst=frame)
 
-    def rain_on(self, frame: NDArray[np.uint8], tick: int) -> None:
+    def draw_rain(self, frame: NDArray[np.uint8], tick: int) -> None:
         """Let the streaks of this tick fall over ``frame``, in place."""
         if not self._n_streaks:
             return

@@ -60,7 +60,7 @@ class GroundPlan(NamedTuple):
     marks: tuple[Strip, ...]
 
 
-def plan_of(network: RoadNetwork) -> GroundPlan:
+def ground_plan(network: RoadNetwork) -> GroundPlan:
     """Return where a network's roads are paved and marked."""
     paved, marks = [], []
     for road in network.roads:
@@ -69,11 +69,11 @@ def plan_of(network: RoadNetwork) -> GroundPlan:
         paved.append(Strip(middle, left_m - right_m + 2.0 * _SHOULDER_M))
         for border in range(-road.n_right, road.n_left + 1):
             line = road.line_m(network.border_m(border), _LINE_SPACING_M)
-            marks += marks_of(line, road.mark(border), road.length_m)
+            marks += mark_strips(line, road.mark(border), road.length_m)
     return GroundPlan(tuple(paved), tuple(marks))
 
 
-def marks_of(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
+def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
     """Return the strips of one mark.
 
     A dash lies in the middle of each period, so that dashes go on evenly from one road to the next.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.road.ground import Ground, build_ground, build_panorama, plan_of
+from sb3_visual_td3.envs.road.ground import Ground, build_ground, build_panorama, ground_plan
 from sb3_visual_td3.envs.road.network import (
     APPROACH_M,
     LANE_WIDTH_M,
@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.road.network import (
 )
 from sb3_visual_td3.envs.road.opendrive_reading import load_opendrive
 from sb3_visual_td3.envs.road.shapes import random_loop
-from sb3_visual_td3.envs.road.track import Track, track_along
+from sb3_visual_td3.envs.road.track import Track, route_track
 
 OPENDRIVE_SUFFIX = ".xodr"
 MIN_RADIUS_M = 14.0
@@ -86,8 +86,8 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
     """
     network = build_network(plan)
     rng = np.random.default_rng([plan.seed, 1])
-    ground = build_ground(plan_of(network), rng)
-    return LiteMap(name, track_along(network), ground, build_panorama(rng), network)
+    ground = build_ground(ground_plan(network), rng)
+    return LiteMap(name, route_track(network), ground, build_panorama(rng), network)
 
 
 def build_network(plan: MapPlan) -> RoadNetwork:

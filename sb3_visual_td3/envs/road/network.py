@@ -237,8 +237,8 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
         )
         for road in ring
     ]
-    arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.turned_back())]
-    arms += [Arm(road.id, "start", road.start.turned_back()) for road in side_roads]
+    arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
+    arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
     junction, ways = connect(number, arms, first_road=number + 1)
     side_roads = [road._replace(predecessor=crossing) for road in side_roads]
     return RoadNetwork((*linked, *side_roads, *ways), (junction,), (*ids, ways[0].id), -1, LANE_WIDTH_M)

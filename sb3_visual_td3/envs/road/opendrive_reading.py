@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import LaneMark
-from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_ground, build_panorama, marks_of
+from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_ground, build_panorama, mark_strips
 from sb3_visual_td3.envs.road.lane_survey import ROUTE_ONLY, SPACING_M
 from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.track import Track
@@ -129,7 +129,7 @@ SurveyedPoint = dict[str, Any]
 
 
 @lru_cache(maxsize=16)
-def route_of(text: str, source: str) -> Track:
+def read_route(text: str, source: str) -> Track:
     """Return the route that is driven on a map.
 
     :param text: of the map, in OpenDRIVE.
@@ -285,5 +285,5 @@ def _marks_beside(lane: Sequence[SurveyedPoint], places: NDArray[np.float64]) ->
     return [
         strip
         for side, kind in zip((1.0, -1.0), kinds, strict=True)
-        for strip in marks_of(places + side * half_m * left, kind, length_m)
+        for strip in mark_strips(places + side * half_m * left, kind, length_m)
     ]

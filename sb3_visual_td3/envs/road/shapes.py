@@ -22,7 +22,7 @@ class Pose(NamedTuple):
         x = self.x_m - left_m * math.sin(self.heading_rad)
         return Pose(x, self.y_m + left_m * math.cos(self.heading_rad), self.heading_rad)
 
-    def turned_back(self) -> Pose:
+    def reversed(self) -> Pose:
         """Return the same place, facing the other way."""
         return Pose(self.x_m, self.y_m, math.remainder(self.heading_rad + math.pi, 2.0 * math.pi))
 

@@ -154,7 +154,7 @@ class Track:
         return (x_m - x) * (x_m - x) + (y_m - y) * (y_m - y)
 
 
-def track_along(network: RoadNetwork) -> Track:
+def route_track(network: RoadNetwork) -> Track:
     """Return the lane of the network's route."""
     offset_m = network.centre_m(network.route_lane)
     roads = [network.road(number) for number in network.route]

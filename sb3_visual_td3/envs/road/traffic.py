@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.arguments import settle_count, settle_quantity
+from sb3_visual_td3.envs.arguments import coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
 from sb3_visual_td3.envs.road.network import LANE_WIDTH_M
@@ -40,7 +40,7 @@ class IdmSettings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            settle_quantity(self, setting.name, 1e-6, 1e3, "SI units")
+            coerce_quantity(self, setting.name, 1e-6, 1e3, "SI units")
 
 
 def idm_acceleration_mps2(
@@ -138,12 +138,12 @@ class TrafficSettings:
     idm: IdmSettings = field(default_factory=IdmSettings)
 
     def __post_init__(self) -> None:
-        settle_count(self, "n_cars", 0, MAX_CARS)
-        settle_quantity(self, "min_desired_mps", 0.1, 100.0, "m/s")
-        settle_quantity(self, "max_desired_mps", self.min_desired_mps, 100.0, "m/s")
-        settle_quantity(self, "clear_m", 10.0, 1000.0, "m")
-        settle_quantity(self, "length_m", 1.0, 20.0, "m")
-        settle_quantity(self, "width_m", 0.5, LANE_WIDTH_M, "m")
+        coerce_count(self, "n_cars", 0, MAX_CARS)
+        coerce_quantity(self, "min_desired_mps", 0.1, 100.0, "m/s")
+        coerce_quantity(self, "max_desired_mps", self.min_desired_mps, 100.0, "m/s")
+        coerce_quantity(self, "clear_m", 10.0, 1000.0, "m")
+        coerce_quantity(self, "length_m", 1.0, 20.0, "m")
+        coerce_quantity(self, "width_m", 0.5, LANE_WIDTH_M, "m")
 
 
 @dataclass(slots=True)

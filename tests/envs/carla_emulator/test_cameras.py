@@ -11,7 +11,7 @@ from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LIN
 from sb3_visual_td3.envs.carla_emulator.records import Transform
 from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
-from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tinted
+from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tint
 from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.maps import load_map
 
@@ -153,6 +153,6 @@ def test_what_is_carried_turns_with_its_carrier():
 def test_tinting_keeps_the_grey():
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for paved in (np.zeros_like(grey), np.full_like(grey, 255)):
-        back = cv2.cvtColor(tinted(grey, paved, 8), cv2.COLOR_RGB2GRAY).astype(int)
+        back = cv2.cvtColor(tint(grey, paved, 8), cv2.COLOR_RGB2GRAY).astype(int)
         dark = grey < 210  # brighter, and blue is cut off
         assert np.abs(back - grey)[dark].max() <= 1

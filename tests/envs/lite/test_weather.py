@@ -33,7 +33,7 @@ def test_the_filter_of_a_picture_is_that_of_a_single_value():
     sky = Sky(0.3, 1.1, 0.02, 110.0, 0.5, 0.0, 0)
     camera = Camera(84, 84)
     frame = np.full((84, 84), 100, np.uint8)
-    camera.weather_filter(sky).put_on(frame)
+    camera.weather_filter(sky).apply(frame)
     assert frame[0, 0] == pytest.approx(50, abs=1)
     for row, column in ((43, 42), (50, 60), (83, 10)):
         distance = 1.5 * 42.0 / (row - 42 + 0.5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sb3_visual_td3.envs.road.ground import GroundPlan, Strip, build_ground, marks_of, plan_of
+from sb3_visual_td3.envs.road.ground import GroundPlan, Strip, build_ground, ground_plan, mark_strips
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.network import crossed_network, loop_network
 from sb3_visual_td3.envs.road.shapes import rounded_polygon
@@ -46,7 +46,7 @@ def test_every_solid_mark_runs_without_a_gap_also_where_roads_meet(name):
 
 def test_the_dashes_of_a_ring_are_even_all_the_way_round():
     network = loop_network(SQUARE)
-    ground = build_ground(plan_of(network), np.random.default_rng(0))
+    ground = build_ground(ground_plan(network), np.random.default_rng(0))
     ring = np.concatenate([road.line_m(0.0, 0.1)[:-1] for road in network.roads])
     is_dash = greys(ground, ring) > BRIGHT
     changes = np.flatnonzero(is_dash != np.roll(is_dash, 1))
@@ -57,7 +57,7 @@ def test_the_dashes_of_a_ring_are_even_all_the_way_round():
 
 def test_marks_end_where_the_junction_begins():
     network = crossed_network(SQUARE, sides=(1, -1))
-    ground = build_ground(plan_of(network), np.random.default_rng(0))
+    ground = build_ground(ground_plan(network), np.random.default_rng(0))
     metres = np.arange(-9.5, 9.6, 0.1)
     x, y = (grid.ravel() for grid in np.meshgrid(70.0 + metres, metres))
     inside = np.stack([x, y], axis=1)
@@ -69,7 +69,7 @@ def test_marks_end_where_the_junction_begins():
 
 def test_the_corners_of_a_junction_are_rounded():
     network = crossed_network(SQUARE, sides=(-1,))
-    ground = build_ground(plan_of(network), np.random.default_rng(0))
+    ground = build_ground(ground_plan(network), np.random.default_rng(0))
     # The right turn's outer edge has a radius of 10 - 3.5 - 0.4 m about the point 10 m south and 10 m west.
     middle, turn = np.array((70.0, 0.0)), np.array((60.0, -10.0))
     towards = (middle - turn) / np.linalg.norm(middle - turn)
@@ -80,7 +80,7 @@ def test_the_corners_of_a_junction_are_rounded():
 @pytest.mark.parametrize(("kind", "n_strips"), [("none", 0), ("solid", 1), ("broken", 10)])
 def test_a_mark_is_painted_as_its_kind_says(kind, n_strips):
     line = np.stack([np.arange(0.0, 60.5, 0.5), np.zeros(121)], axis=1)
-    strips = marks_of(line, kind, 60.0)
+    strips = mark_strips(line, kind, 60.0)
     assert len(strips) == n_strips
     if kind == "broken":
         assert [(strip.line_m[0, 0], strip.line_m[-1, 0]) for strip in strips[:2]] == [(1.5, 4.5), (7.5, 10.5)]
@@ -95,7 +95,7 @@ def test_a_strip_is_as_wide_as_it_says():
 
 
 def test_a_ground_is_painted_from_its_seed_alone():
-    plan = plan_of(loop_network(SQUARE))
+    plan = ground_plan(loop_network(SQUARE))
     one, two, other = (build_ground(plan, np.random.default_rng(seed)) for seed in (5, 5, 6))
     for first, second in zip(one.levels, two.levels, strict=True):
         np.testing.assert_array_equal(first, second)

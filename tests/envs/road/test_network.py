@@ -26,7 +26,7 @@ NETWORKS = networks()
 def lane_end(network, road, lane, end):
     """Where a lane of a road begins or ends, and which way its traffic drives there."""
     pose = (road.start if end == "start" else road.end).beside(network.centre_m(lane))
-    return pose if lane < 0 else pose.turned_back()
+    return pose if lane < 0 else pose.reversed()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

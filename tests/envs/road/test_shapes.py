@@ -50,9 +50,9 @@ def test_a_parallel_beyond_the_centre_is_refused(left_m):
 
 def test_a_pose_turned_back_twice_is_the_same():
     pose = Pose(1.0, 2.0, 0.7)
-    assert pose.turned_back() == pytest.approx((1.0, 2.0, 0.7 - math.pi))
-    assert pose.turned_back().turned_back() == pytest.approx(pose)
-    assert pose.beside(2.0) == pytest.approx(pose.turned_back().beside(-2.0).turned_back())
+    assert pose.reversed() == pytest.approx((1.0, 2.0, 0.7 - math.pi))
+    assert pose.reversed().reversed() == pytest.approx(pose)
+    assert pose.beside(2.0) == pytest.approx(pose.reversed().beside(-2.0).reversed())
 
 
 def test_samples_are_those_of_a_walk_in_small_steps():

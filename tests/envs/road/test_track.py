@@ -7,7 +7,7 @@ from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.network import crossed_network, loop_network
 from sb3_visual_td3.envs.road.shapes import rounded_polygon
-from sb3_visual_td3.envs.road.track import Track, track_along
+from sb3_visual_td3.envs.road.track import Track, route_track
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))
@@ -40,7 +40,7 @@ def test_a_route_turns_round_once(name):
 
 @pytest.mark.parametrize(("n_right", "inset_m"), [(1, 1.75), (2, 5.25)])
 def test_the_route_of_a_square_lies_outside_its_line_by_half_a_lane_or_more(n_right, inset_m):
-    track = track_along(loop_network(SQUARE, n_right=n_right))
+    track = route_track(loop_network(SQUARE, n_right=n_right))
     radius_m = 20.0 + inset_m  # counter-clockwise, the right-hand lane is the outer one
     assert track.length_m == pytest.approx(4 * 100.0 + 2 * math.pi * radius_m, rel=1e-4)
     assert track.points_m[0] == pytest.approx((20.0, -inset_m))
@@ -50,7 +50,7 @@ def test_the_route_of_a_square_lies_outside_its_line_by_half_a_lane_or_more(n_ri
 
 
 def test_a_route_knows_the_lines_lanes_and_marks_beside_it():
-    two, four = (track_along(loop_network(SQUARE, n_left=n, n_right=n)) for n in (1, 2))
+    two, four = (route_track(loop_network(SQUARE, n_left=n, n_right=n)) for n in (1, 2))
     assert (two.left_line_m, two.right_line_m, two.oncoming_lane_m) == (5.25, -1.75, 3.5)
     assert two.marks == (LaneMark(-1.75, "solid"), LaneMark(1.75, "broken"), LaneMark(5.25, "solid"))
     assert (four.left_line_m, four.right_line_m, four.oncoming_lane_m) == (12.25, -1.75, 7.0)
@@ -61,8 +61,8 @@ def test_a_route_knows_the_lines_lanes_and_marks_beside_it():
 
 
 def test_a_route_knows_where_it_leads_through_a_junction():
-    assert track_along(loop_network(SQUARE)).in_junction is None
-    track = track_along(crossed_network(SQUARE, sides=(-1,)))
+    assert route_track(loop_network(SQUARE)).in_junction is None
+    track = route_track(crossed_network(SQUARE, sides=(-1,)))
     x = track.points_m[track.in_junction]
     assert track.in_junction.sum() in (39, 40), "20 m"
     assert (x[:, 0].min(), x[:, 0].max()) == pytest.approx((60.0, 80.0), abs=0.51)

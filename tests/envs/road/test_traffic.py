@@ -7,7 +7,7 @@ import pytest
 from sb3_visual_td3.envs.backend import BodySize, Control, Start
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 from sb3_visual_td3.envs.lite.world import LiteWorld
-from sb3_visual_td3.envs.observation import into_vehicle_frame
+from sb3_visual_td3.envs.observation import to_vehicle_frame
 from sb3_visual_td3.envs.road.collision import boxes_overlap
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.traffic import (
@@ -150,7 +150,7 @@ def test_driving_into_a_car_ends_the_episode_as_a_collision():
     state = world.reset(Start("train_0", 0.3, 3.5, 0.0, 8.0, scene_seed=1))  # in the oncoming lane
     assert not state.has_collided
     for _ in range(300):
-        left = into_vehicle_frame(state, *world.waypoints_m([6.0])[0])[1] + 3.5
+        left = to_vehicle_frame(state, *world.waypoints_m([6.0])[0])[1] + 3.5
         state = world.step(Control(-max(-1.0, min(1.0, 0.3 * left)), 0.7, 0.0), 2)
         if state.has_collided:
             break
