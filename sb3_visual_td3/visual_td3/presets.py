@@ -110,6 +110,20 @@ class Resolved(NamedTuple):
     origin: str
 
 
+class Description(dict[str, Resolved]):
+    """The settings in force by name: a dict that prints as a table with the columns setting, value and from."""
+
+    def __str__(self) -> str:
+        rows = [("setting", "value", "from")]
+        rows += [(name, repr(resolved.value), resolved.origin) for name, resolved in self.items()]
+        name_width = max(len(name) for name, _, _ in rows)
+        value_width = max(len(value) for _, value, _ in rows)
+        return "\n".join(f"{name:<{name_width}}  {value:<{value_width}}  {origin}" for name, value, origin in rows)
+
+    # An interactive session and a notebook show the repr of the last expression.
+    __repr__ = __str__
+
+
 def resolve(
     preset: PresetName | None,
     default: PresetName,

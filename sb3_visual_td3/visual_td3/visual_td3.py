@@ -32,7 +32,7 @@ from sb3_visual_td3.visual_td3.param_groups import (
 )
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, keep_freed_memory
-from sb3_visual_td3.visual_td3.presets import PresetName, Resolved, default_preset, resolve, settings_of
+from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
 
@@ -247,12 +247,13 @@ class VisualTD3(OverlappedTD3):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def describe(self) -> dict[str, Resolved]:
-        """Say what is in force.
+    def describe(self) -> Description:
+        """Return the settings in force.
 
-        :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name
+        :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name. The
+            mapping prints as a table
         """
-        described = dict(self._resolved)
+        described = Description(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
         described.update(self._describe_rates())
         return described

@@ -34,6 +34,19 @@ def test_describe_gives_the_learning_rates_and_where_they_come_from(make_model):
     assert described["critic_cnn_lr"] == ("lin_2e-4", "argument")
 
 
+def test_describe_prints_as_a_table(make_model):
+    described = make_model(learning_rate=1e-3).describe()
+    assert isinstance(described, dict)
+    lines = str(described).splitlines()
+    assert len(lines) == len(described) + 1
+    assert lines[0].split() == ["setting", "value", "from"]
+    row = next(line for line in lines if line.startswith("actor_lr "))
+    assert row.split() == ["actor_lr", "0.001", "learning_rate"]
+    # The columns are aligned: the value starts under its heading.
+    assert row.index("0.001") == lines[0].index("value")
+    assert repr(described) == str(described)
+
+
 def test_stock_td3_has_every_extra_off():
     assert PRESETS["td3"] == Settings()
 
