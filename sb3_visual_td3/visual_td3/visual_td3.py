@@ -32,7 +32,7 @@ from sb3_visual_td3.visual_td3.param_groups import (
 )
 from sb3_visual_td3.visual_td3.pixels import Preparation
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, keep_freed_memory
-from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved, default_preset, resolve, settings_of
+from sb3_visual_td3.visual_td3.presets import Description, PresetName, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
 
