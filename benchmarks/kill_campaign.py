@@ -40,7 +40,7 @@ import numpy as np
 import torch as th
 
 from sb3_visual_td3.cli import main as visual_td3
-from sb3_visual_td3.runs.durable_files import write_whole
+from sb3_visual_td3.runs.durable_files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "kill_campaign.json"
 ENV = "LiteDriving-v0"
@@ -432,7 +432,7 @@ def main() -> int:
             result = (full_disk if is_disk else chain)(Path(name), alone[variant][0], variant, alone[variant][1], seed)
             results[title] = {"vec_env": variant[0], "has_tb": variant[1], "seed": seed, **result}
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(results, indent=1) + "\n")
+            write_atomically(path, json.dumps(results, indent=1) + "\n")
             how = "bit-identical" if not result["differences"] else f"DIFFERS: {'; '.join(result['differences'])}"
             print(f"{title}: {len(result['events'])} ends, {how} ({time.monotonic() - began:.0f} s)", flush=True)
     print(table(results))

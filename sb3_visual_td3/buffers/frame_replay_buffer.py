@@ -27,10 +27,9 @@ from sb3_visual_td3.buffers.observation_store import (
     step_outcomes,
     step_parts,
 )
-from sb3_visual_td3.common.arrays import fill
-from sb3_visual_td3.common.numbers import real_number, whole_number
+from sb3_visual_td3.common.numbers import to_float, to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of, pictures_in
-from sb3_visual_td3.common.same_settings import require_same_settings
+from sb3_visual_td3.common.saved_state import fill, require_same_settings
 
 
 def holds_frames(space: spaces.Space[Any]) -> bool:
@@ -136,15 +135,15 @@ class FrameReplayBuffer(ReplayBuffer):
         n_steps: int = 1,
         gamma: float = 0.99,
     ) -> None:
-        n_envs = whole_number("n_envs", n_envs, 1)
-        buffer_size = whole_number("buffer_size", buffer_size)
+        n_envs = to_integer("n_envs", n_envs, 1)
+        buffer_size = to_integer("buffer_size", buffer_size)
         if buffer_size < n_envs:
             raise ValueError(
                 f"buffer_size={buffer_size} for n_envs={n_envs}: expected room for a transition of each environment"
             )
-        n_steps = whole_number("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
-        gamma = real_number("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
-        frame_stack = whole_number("frame_stack", frame_stack, 1, "1 (not known, or none) or more frames")
+        n_steps = to_integer("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
+        gamma = to_float("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
+        frame_stack = to_integer("frame_stack", frame_stack, 1, "1 (not known, or none) or more frames")
         frame_stacks = frame_stacks_of(observation_space, frame_stack)
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)  # no arrays of SB3's
         self.buffer_size = buffer_size // n_envs

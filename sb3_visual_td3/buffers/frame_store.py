@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.saved_state import fill
 
 try:  # Stable-Baselines3 looks with it too, where it is installed.
     import psutil

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_visual_td3.buffers.observation_store import step_actions, step_parts
-from sb3_visual_td3.common.numbers import real_number, whole_number
+from sb3_visual_td3.common.numbers import to_float, to_integer
 
 
 class IndexableParts(dict[str, np.ndarray]):
@@ -47,8 +47,8 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
     next_observations: IndexableParts
 
     def __init__(self, *args: Any, n_steps: int = 3, gamma: float = 0.99, **kwargs: Any) -> None:
-        n_steps = whole_number("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
-        gamma = real_number("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
+        n_steps = to_integer("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
+        gamma = to_float("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
         super().__init__(*args, n_steps=n_steps, gamma=gamma, **kwargs)
         self.observations = IndexableParts(self.observations)
         self.next_observations = IndexableParts(self.next_observations)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import get_obs_shape
 
 from sb3_visual_td3.buffers.frame_store import BLACK, Flags, Frames, FrameStore, ids_let_go
-from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.saved_state import fill
 
 Moment = Literal[0, 1]
 BEFORE: Moment = 0

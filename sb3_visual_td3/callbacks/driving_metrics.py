@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.saved_state import fill
 
 _OF_EPISODE = {
     "collisions": tags.EPISODE_COLLISIONS,

@@ -20,7 +20,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-PUT_ASIDE = 75
+EXIT_RESUMABLE = 75
 """Exit code of a training that a signal ended and that can be resumed: EX_TEMPFAIL of ``sysexits.h``, "try again"."""
 GRACE_S = 12.0
 """Seconds from the signal until the training ends without a new snapshot. Slurm kills after 30 by default, and a
@@ -31,11 +31,11 @@ _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SI
 """Signals that cannot be handled, or that stand for something else."""
 
 
-class PutAside(SystemExit):
-    """A signal ended the training; it can be resumed. Where nothing catches it, the exit code is :data:`PUT_ASIDE`."""
+class TrainingInterrupted(SystemExit):
+    """A signal ended a training that can be resumed; uncaught, it exits with code :data:`EXIT_RESUMABLE`."""
 
     def __init__(self, signal_name: str) -> None:
-        super().__init__(PUT_ASIDE)
+        super().__init__(EXIT_RESUMABLE)
         self.signal_name = signal_name
 
 
@@ -130,7 +130,7 @@ class EndingSignals:
     def _on_alarm(self, *_: object) -> None:
         assert self.received is not None
         self._on_late(self.received)
-        raise PutAside(self.received)
+        raise TrainingInterrupted(self.received)
 
     def begin_snapshot(self) -> None:
         """Wait no longer for a rollout's end: it has come."""

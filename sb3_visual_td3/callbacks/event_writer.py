@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
-from sb3_visual_td3.callbacks.saving import patient_event_files
+from sb3_visual_td3.callbacks.saving import make_event_files_retry
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.tags import is_known
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
@@ -126,7 +126,7 @@ class EventWriter:
     """
 
     def __init__(self, logger: Logger) -> None:
-        patient_event_files(logger)
+        make_event_files_retry(logger)
         self._writers = [out.writer for out in logger.output_formats if isinstance(out, TensorBoardOutputFormat)]
         for writer in self._writers:
             if writer not in _have_the_dashboard:

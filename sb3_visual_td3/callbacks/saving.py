@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_visual_td3.runs.durable_files import replacing
+from sb3_visual_td3.runs.durable_files import atomic_write
 
 _MAX_WAITING_BYTES = 64 << 20
 
@@ -43,7 +43,7 @@ class Saver:
         """
         place = Path(path)
         try:
-            with replacing(place) as begun:
+            with atomic_write(place) as begun:
                 write(begun)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
             if place not in self._failed:
@@ -60,7 +60,7 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
-class WholeCheckpointCallback(CheckpointCallback):
+class AtomicCheckpointCallback(CheckpointCallback):
     """Stable-Baselines3's CheckpointCallback, whose files are whole; a full disk does not end the training."""
 
     state_class: ClassVar[type] = CheckpointCallback
@@ -82,7 +82,7 @@ class WholeCheckpointCallback(CheckpointCallback):
         return True
 
 
-class WholeEvalCallback(EvalCallback):
+class AtomicEvalCallback(EvalCallback):
     """Stable-Baselines3's EvalCallback, whose files are whole, and which a full disk does not end.
 
     The evaluation itself is Stable-Baselines3's. It writes its record into memory and saves no model; both are written
@@ -115,15 +115,15 @@ class WholeEvalCallback(EvalCallback):
         return goes_on
 
 
-def whole(callback: BaseCallback) -> BaseCallback:
+def with_atomic_files(callback: BaseCallback) -> BaseCallback:
     """Take one of the callbacks above for Stable-Baselines3's own; another callback, a subclass too, stays as it is.
 
     :param callback: not begun yet
     :return: a callback that does the same
     """
     kinds: dict[type, type[BaseCallback]] = {
-        CheckpointCallback: WholeCheckpointCallback,
-        EvalCallback: WholeEvalCallback,
+        CheckpointCallback: AtomicCheckpointCallback,
+        EvalCallback: AtomicEvalCallback,
     }
     kind = kinds.get(type(callback))
     if kind is None:
@@ -136,10 +136,10 @@ def whole(callback: BaseCallback) -> BaseCallback:
     return made
 
 
-_open_files: weakref.WeakSet[PatientFile] = weakref.WeakSet()
+_open_files: weakref.WeakSet[RetryingFile] = weakref.WeakSet()
 
 
-class PatientFile:
+class RetryingFile:
     """A file that is appended to. What a full disk does not take waits in memory, and is written with what comes next.
 
     :param path: of the file
@@ -213,7 +213,7 @@ class PatientFile:
         _open_files.discard(self)
 
 
-def first_waiting() -> PatientFile | None:
+def first_waiting() -> RetryingFile | None:
     """:return: a file of this process that lacks something, although it was tried again just now; None if none does"""
     for file in list(_open_files):
         file.flush()
@@ -222,7 +222,7 @@ def first_waiting() -> PatientFile | None:
     return None
 
 
-def patient_event_files(logger: Logger) -> list[PatientFile]:
+def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
     """Have event files wait where the disk is full: tensorboard's writer raises, and never writes again.
 
     The file that it writes to is a private attribute of tensorboard (seen in 2.20, torch 2.9): it has no way to give
@@ -240,15 +240,15 @@ def patient_event_files(logger: Logger) -> list[PatientFile]:
         file: Any = getattr(record_writer, "_writer", None)
         if file is None:
             continue
-        if not isinstance(file, PatientFile):
+        if not isinstance(file, RetryingFile):
             event_writer.flush()
             file.close()
-            file = record_writer._writer = PatientFile(event_writer._file_name, "the event file")
+            file = record_writer._writer = RetryingFile(event_writer._file_name, "the event file")
         files.append(file)
     return files
 
 
-def with_patient_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Have the Monitor of an environment wait where the disk is full; it raises within a step otherwise.
 
     :param env: in a Monitor or not
@@ -259,7 +259,7 @@ def with_patient_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         writer = getattr(layer, "results_writer", None) if isinstance(layer, Monitor) else None
         if writer is not None:
             writer.file_handler.flush()
-            file = PatientFile(writer.file_handler.name, "the record of episodes")
+            file = RetryingFile(writer.file_handler.name, "the record of episodes")
             writer.file_handler.close()
             writer.file_handler = file
             writer.logger = type(writer.logger)(file, fieldnames=writer.logger.fieldnames)

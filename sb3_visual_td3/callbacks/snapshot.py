@@ -12,11 +12,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_visual_td3.callbacks.ending_signals import PUT_ASIDE, EndingSignals, PutAside, checked_signals
+from sb3_visual_td3.callbacks.ending_signals import EXIT_RESUMABLE, EndingSignals, TrainingInterrupted, checked_signals
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
-from sb3_visual_td3.callbacks.saving import first_waiting, patient_event_files
+from sb3_visual_td3.callbacks.saving import first_waiting, make_event_files_retry
 from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.manifest import package_versions
 from sb3_visual_td3.runs.run_lock import RunLock
@@ -194,7 +194,7 @@ class SnapshotCallback(BaseCallback):
             self.prepare(self.model)
         if self._files is not None:
             self._files.continue_event_files(self.model)
-        patient_event_files(self.model.logger)
+        make_event_files_retry(self.model.logger)
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
@@ -276,7 +276,7 @@ class SnapshotCallback(BaseCallback):
     def _end_on_signal(self, signal_name: str) -> None:
         """Take a snapshot and end the process.
 
-        :raises PutAside: always
+        :raises TrainingInterrupted: always
         """
         assert self._signals is not None
         self._signals.begin_snapshot()
@@ -286,13 +286,13 @@ class SnapshotCallback(BaseCallback):
             except (SnapshotError, EOFError, ConnectionError) as error:  # the last two: a worker has died
                 print(f"snapshot: none was taken of step {self.model.num_timesteps:,}: {error!r}", file=sys.stderr)
         self._end_late(signal_name)
-        raise PutAside(signal_name)
+        raise TrainingInterrupted(signal_name)
 
     def _end_late(self, signal_name: str) -> None:
         """Say where the training goes on, and end what has to be ended before the process exits."""
         at = "before the first snapshot" if self._last_saved is None else f"from step {self._last_saved:,}"
         print(
-            f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {PUT_ASIDE}. "
+            f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {EXIT_RESUMABLE}. "
             f"Resumed, it goes on {at}: {self._folder}",
             file=sys.stderr,
             flush=True,

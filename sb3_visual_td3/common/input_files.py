@@ -1,11 +1,16 @@
-"""Files that a user gives to a command: only regular files are opened, and only plain values are read from them.
+"""Files that a user gives to a command, and the values in them: read as data, never executed.
 
-To open a FIFO would wait for a writer without end, and a device may never end. YAML and JSON come back as plain values:
-nothing in them is run, however it is tagged (see :class:`~sb3_visual_td3.common.literals.PlainLoader`).
+Hyperparameter files, criteria, tag mappings and ``run.json`` may come from another person. Three rules protect the
+reader:
+
+- Only regular files are opened. Opening a FIFO would wait for a writer without end, and a device may never end.
+- Only plain values are read from YAML, JSON and Python literals. No tag and no expression is executed.
+- Size, number of values and depth are limited, because a few lines of YAML can expand to billions of values.
 """
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import math
@@ -18,14 +23,15 @@ from typing import Any
 
 import yaml
 
-from sb3_visual_td3.common.literals import PlainLoader
-
+MAX_CHARACTERS = 10_000
+"""Longest text that is parsed as a Python literal. Python's parser is not made for hostile input of any length."""
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
-"""Of one file, each use of a YAML alias counted: a few lines can stand for billions of values."""
+"""Largest number of values in one file. Each use of a YAML alias counts, since aliases multiply."""
 MAX_DEPTH = 16
 LARGEST_INTEGER = 10**18
 MAX_SHOWN_CHARACTERS = 80
+"""Longest value that an error message quotes in full."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO (named pipe)"),
@@ -36,30 +42,30 @@ _KINDS = (
 
 
 class NotRegularFileError(OSError):
-    """What lies at a path can be opened, but it is not a regular file."""
+    """The path exists, but it is a FIFO, a socket or a device instead of a regular file."""
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that is not a regular file, for a file that another library opens by its name.
+    """Refuse a path that is not a regular file, before another library opens it by name.
 
-    :param path: of the file; links are followed.
-    :raises NotRegularFileError: if it is a FIFO, a socket or a device.
-    :raises OSError: if it is a folder, is not there or cannot be looked at.
+    :param path: path of the file; links are followed
+    :raises NotRegularFileError: if it is a FIFO, a socket or a device
+    :raises OSError: if it is a folder, does not exist or cannot be inspected
     """
     _refuse_other_kinds(path, os.stat(path).st_mode)
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> FileIO:
-    """Open a regular file without a buffer, in binary mode; nothing else is opened, and the call never waits.
+    """Open a regular file in binary mode, unbuffered, without ever blocking.
 
-    :param path: of the file; links are followed.
-    :param flags: ``os.O_RDONLY``, or ``os.O_RDWR`` to change a file that is there.
-    :return: the file, which the caller closes.
-    :raises NotRegularFileError: if it is a FIFO, a socket or a device.
-    :raises OSError: if it is a folder, is not there or cannot be opened.
+    :param path: path of the file; links are followed
+    :param flags: ``os.O_RDONLY``, or ``os.O_RDWR`` to change an existing file
+    :return: the open file, which the caller closes
+    :raises NotRegularFileError: if it is a FIFO, a socket or a device
+    :raises OSError: if it is a folder, does not exist or cannot be opened
     """
-    # Looked at first: to open a device can have an effect. O_NONBLOCK and the second look are for a path that is
-    # replaced in between.
+    # The kind is checked twice. Before opening, because opening a device can have an effect; after opening, because
+    # the path may have been replaced in between. O_NONBLOCK keeps that second case from waiting for a writer.
     require_regular(path)
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -79,17 +85,17 @@ def _refuse_other_kinds(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
-    """Read a regular text file that is not too large.
+    """Read a regular UTF-8 text file of limited size.
 
-    :param path: of the file.
-    :param max_bytes: the most that it may hold.
-    :return: its text.
-    :raises ValueError: if it is larger, or not UTF-8; the message is one line that names the file.
-    :raises OSError: if it is not a regular file or cannot be read.
+    :param path: path of the file
+    :param max_bytes: largest accepted size in bytes
+    :return: the text
+    :raises ValueError: if the file is larger or not UTF-8; the message is one line that names the file
+    :raises OSError: if it is not a regular file or cannot be read
     """
     content = bytearray()
     with open_regular(path) as stream:
-        # The size is not asked for: files in /proc say 0, whatever they hold.
+        # Read until the limit instead of asking for the size: files in /proc report 0 bytes, whatever they hold.
         while len(content) <= max_bytes and (chunk := stream.read(max_bytes + 1 - len(content))):
             content += chunk
     if len(content) > max_bytes:
@@ -100,36 +106,80 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         raise ValueError(f"{path}: not a text file ({error.reason})") from error
 
 
-def require_type(value: Any, expected: tuple[type, ...], where: str) -> None:
-    """Refuse a value of another type; a bool is not an int here.
+def python_literal(code: str) -> Any:
+    """Return the value of a Python literal, or of ``dict(a=1)`` with such values, without executing it.
 
-    :param value: as it was read.
-    :param expected: the types that are accepted.
-    :param where: file and key, the begin of the message.
-    :raises ValueError: if the value is of none of them.
+    rl-zoo's hyperparameter files hold such text and rl-zoo calls ``eval`` on it.
+
+    :param code: such as ``"dict(net_arch=[400, 300])"``
+    :return: numbers, strings, lists, tuples and mappings of these
+    :raises ValueError: if it is anything else
     """
-    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in expected)
-        raise ValueError(f"{where} is {shown(value)}; expected {wanted}")
+    if len(code) > MAX_CHARACTERS:
+        raise ValueError(f"{len(code):,} characters are too many for a literal ({MAX_CHARACTERS:,})")
+    try:
+        return _literal_value(ast.parse(code.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not a literal: {error}") from error
 
 
-def shown(value: Any) -> str:
-    """Return a value as a message shows it.
+def _literal_value(node: ast.expr) -> Any:
+    if not isinstance(node, ast.Call):
+        return ast.literal_eval(node)
+    if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
+        raise ValueError(f"not a literal: {ast.unparse(node)}")
+    if not all(keyword.arg for keyword in node.keywords):
+        raise ValueError(f"not a literal: ** in {ast.unparse(node)}")
+    return {str(keyword.arg): _literal_value(keyword.value) for keyword in node.keywords}
 
-    :param value: a plain value.
-    :return: its ``repr``, shortened to 80 characters.
-    """
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[: MAX_SHOWN_CHARACTERS - 3]}..."
+
+class PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also reads the two tags that rl-zoo writes: OrderedDict and tuple."""
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Refuse merge keys (``<<``), which can multiply the content of a short file beyond the memory.
+
+        :param node: the mapping to construct
+        :raises yaml.constructor.ConstructorError: if it has a merge key
+        """
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, "merge keys (<<): write the values out instead", node.start_mark
+            )
+        super().flatten_mapping(node)
+
+
+def _ordered_dict(loader: PlainLoader, node: Any) -> dict[Any, Any]:
+    try:
+        (pairs,) = loader.construct_sequence(node, deep=True)
+        return dict(pairs)
+    except (TypeError, ValueError) as error:
+        raise yaml.constructor.ConstructorError(
+            None, None, "expected an OrderedDict as a list of pairs", node.start_mark
+        ) from error
+
+
+def _tuple(loader: PlainLoader, node: Any) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_dict)
+PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 class _BoundedLoader(PlainLoader):
-    """Reads plain values, and no further than a file of settings can have them."""
+    """The plain loader with a limit on the number of nodes, so that a huge document fails early."""
 
     n_nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, and refuse a document as soon as it has too many: a large one takes a minute to the end."""
+        """Compose one node of the document.
+
+        :param parent: the node that holds it
+        :param index: its place there
+        :return: the node
+        :raises yaml.constructor.ConstructorError: if there are too many nodes; PyYAML takes a minute for a large file
+        """
         self.n_nodes += 1
         if self.n_nodes > MAX_VALUES:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -138,22 +188,26 @@ class _BoundedLoader(PlainLoader):
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a file that holds one mapping, JSON where its name ends so, else YAML.
+    """Read a file that holds one mapping.
 
-    :return: plain values: None, booleans, numbers, text, lists, and mappings of these.
-    :raises ValueError: if it is not a mapping, is tagged to run code, or is too large or too deep; the message is one
-        line that names the file.
-    :raises OSError: if it cannot be read.
+    :param path: path of the file: JSON if it ends in ``.json``, YAML otherwise
+    :return: plain values: None, booleans, numbers, text, lists, and mappings of these
+    :raises ValueError: if it is not a mapping, has a tag that would execute code, or is too large or too deep; the
+        message is one line that names the file
+    :raises OSError: if it cannot be read
     """
     text = read_text(path)
     return parse_mapping(text, str(path), is_json=path.suffix.lower() == ".json")
 
 
 def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, Any]:
-    """Return the mapping that a text holds; see :func:`read_mapping`.
+    """Parse a text that holds one mapping.
 
-    :param name: of the file, for errors.
-    :raises ValueError: as there.
+    :param text: content of a file
+    :param name: name of the file, for error messages
+    :param is_json: whether the text is JSON; YAML otherwise
+    :return: plain values, as from :func:`read_mapping`
+    :raises ValueError: as :func:`read_mapping`
     """
     try:
         content = json.loads(text) if is_json else yaml.load(text, Loader=_BoundedLoader)
@@ -170,20 +224,24 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
 
 
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Return a mapping with nothing in it but plain values, few enough and not too deep.
+    """Return a copy of a mapping that holds plain values only, within the limits.
 
-    :param name: of the file, for errors.
-    :raises ValueError: where there are too many, or they lie too deep.
+    :param content: what a parser returned
+    :param name: name of the file, for error messages
+    :return: the copy, with string keys
+    :raises ValueError: if there are too many values or they are nested too deeply
     """
     plain: dict[str, Any] = plain_value(content, name)
     return plain
 
 
 def plain_value(content: Any, name: str) -> Any:
-    """Return a value with nothing in it but plain values, few enough and not too deep.
+    """Return a copy of a value that holds plain values only, within the limits.
 
-    :param name: of the file and the key, for errors.
-    :raises ValueError: where there are too many, or they lie too deep; the message names the key.
+    :param content: what a parser returned
+    :param name: name of the file and the key, for error messages
+    :return: None, a boolean, a number, text, or lists and mappings of these
+    :raises ValueError: if there are too many values or they are nested too deeply; the message names the key
     """
     n_values = 0
 
@@ -203,13 +261,42 @@ def plain_value(content: Any, name: str) -> Any:
         if isinstance(value, list | tuple | set):
             return [plain(item, where, depth + 1) for item in value]
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            return math.inf if value > 0 else -math.inf  # Python refuses to write out very long numbers
+            # Python refuses to print integers of more than 4,300 digits, so they could not even be reported.
+            return math.inf if value > 0 else -math.inf
         if isinstance(value, str):
-            # JSON can hold half of a surrogate pair, which no file takes.
+            # JSON can hold half of a surrogate pair, which cannot be written to a UTF-8 file.
             return value.encode("utf-8", "replace").decode("utf-8")
-        return value if value is None or isinstance(value, bool | int | float) else str(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return str(value)
 
     return plain(content, name, 0)
+
+
+def require_type(value: Any, expected: tuple[type, ...], where: str) -> None:
+    """Refuse a value of another type; a bool does not count as an int.
+
+    :param value: the value as it was read
+    :param expected: the accepted types
+    :param where: file and key, the start of the message
+    :raises ValueError: if the value has none of these types
+    """
+    # bool is a subclass of int, so that "seed: true" would pass as the seed 1.
+    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in expected)
+        raise ValueError(f"{where} is {shown(value)}; expected {wanted}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it.
+
+    :param value: a plain value
+    :return: its ``repr``, shortened to 80 characters
+    """
+    text = repr(value)
+    if len(text) <= MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[: MAX_SHOWN_CHARACTERS - 3]}..."
 
 
 def _one_line(error: Exception) -> str:

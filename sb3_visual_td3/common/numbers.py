@@ -1,8 +1,8 @@
-"""Numbers as users write them: one place decides what counts as an integer or a number.
+"""Numbers as users write them: the one place that decides what counts as an integer or a number.
 
-Settings arrive as Python numbers, as numpy scalars, as floats that mean an integer (``1e6``), and as text (YAML reads
-``1e6`` without a dot as text). What is exact is accepted and becomes a plain ``int`` or ``float``; the rest is refused
-where it is given, with its name, instead of failing somewhere in training.
+Settings arrive as Python numbers, as NumPy scalars, as floats that stand for an integer (``1e6``), and as text: YAML
+reads ``1e6`` without a dot as text. A value that is exact becomes a plain ``int`` or ``float``. Any other value is
+refused at once, with the name of the setting, instead of failing somewhere in training.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import cast
 import numpy as np
 
 
-def whole_number(name: str, value: object, minimum: int | None = None, expected: str | None = None) -> int:
+def to_integer(name: str, value: object, minimum: int | None = None, expected: str | None = None) -> int:
     """Return a setting as an ``int``.
 
-    :param name: what the setting is called, for the error
+    :param name: name of the setting, for the error message
     :param value: an integer in any notation: ``8``, ``np.int64(8)``, ``8.0``, ``1e6``, ``"8"``, ``"1e6"``
-    :param minimum: the smallest integer that is accepted; None accepts all
-    :param expected: what the error says was expected; None says it from ``minimum``
+    :param minimum: the smallest accepted integer; None accepts all
+    :param expected: what the error message says was expected; None derives it from ``minimum``
     :return: the same integer
-    :raises ValueError: if the value is not an integer (bools are rejected), or is too small
+    :raises ValueError: if the value is not an integer (bools are rejected), or is below ``minimum``
     """
     number = _plain_number(value)
-    is_whole = number is not None and math.isfinite(number) and number == int(number)
-    if number is None or not is_whole or (minimum is not None and number < minimum):
-        limit = "" if minimum is None else f" >= {minimum}"
-        raise ValueError(f"{name}={value!r}: expected {expected or f'a whole number{limit}'}")
+    is_integer = number is not None and math.isfinite(number) and number == int(number)
+    if number is None or not is_integer or (minimum is not None and number < minimum):
+        if expected is None:
+            expected = "an integer" if minimum is None else f"an integer >= {minimum}"
+        raise ValueError(f"{name}={value!r}: expected {expected}")
     return int(number)
 
 
-def real_number(
+def to_float(
     name: str,
     value: object,
     minimum: float = -math.inf,
@@ -43,12 +44,12 @@ def real_number(
 ) -> float:
     """Return a setting as a ``float``.
 
-    :param name: what the setting is called, for the error
+    :param name: name of the setting, for the error message
     :param value: a finite number in any notation: ``1``, ``np.float32(0.5)``, ``"1e-3"``
-    :param minimum: the smallest number that is accepted
-    :param maximum: the largest number that is accepted
+    :param minimum: the smallest accepted number
+    :param maximum: the largest accepted number
     :param above: a number that the value must be larger than; None for no such limit
-    :param expected: what the error says was expected; None says it from the limits
+    :param expected: what the error message says was expected; None derives it from the limits
     :return: the same number
     :raises ValueError: if the value is not a finite number (bools are rejected), or is out of range
     """
@@ -60,25 +61,29 @@ def real_number(
 
 
 def is_truth_value(value: object) -> bool:
-    """Tell whether a value is True or False, numpy's included."""
+    """Return whether a value is True or False, of Python or NumPy."""
     return isinstance(value, bool | np.bool_)
 
 
 def _plain_number(value: object) -> int | float | None:
-    """:return: the value as Python's own number; None where it is no number, or a truth value"""
+    """Return a value as a Python number; None if it is a bool or not a number."""
     if isinstance(value, str):
         return _number_in(value)
+    # NumPy scalars, and NumPy arrays and torch tensors without axes.
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        value = value.item()  # a numpy scalar, or an array or a tensor without axes
+        value = value.item()
+    # A bool is a Real, but gradient_steps=True is a mistake and not 1.
     if is_truth_value(value) or not isinstance(value, Real):
         return None
     as_float = float(value)
     if not math.isfinite(as_float) or value != math.trunc(value):
         return as_float
-    return cast(int, math.trunc(value))  # not by way of a float, which rounds integers above 2**53
+    # Not by way of the float, which rounds integers above 2**53.
+    return cast(int, math.trunc(value))
 
 
 def _number_in(text: str) -> int | float | None:
+    # int first: "9007199254740993" is exact as an int and rounded as a float.
     for convert in (int, float):
         try:
             return _plain_number(convert(text))

@@ -77,7 +77,7 @@ class HasState(Protocol):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from where ``get_state`` was called.
 
-        :param state: as returned there; arrays may be :class:`~sb3_visual_td3.common.arrays.StoredArray`
+        :param state: as returned there; arrays may be :class:`~sb3_visual_td3.common.saved_state.StoredArray`
         :raises ValueError: if it is the state of something else
         """
 

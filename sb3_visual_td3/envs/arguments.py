@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sb3_visual_td3.common.numbers import is_truth_value, real_number, whole_number
+from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
@@ -14,7 +14,7 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     :raises ValueError: if it is not a whole number (bools and text are rejected) or lies outside.
     """
     expected = f"a whole number from {minimum} to {maximum}; set {name} to one of these"
-    number = minimum - 1 if isinstance(value, str) else whole_number(name, value, minimum, expected)
+    number = minimum - 1 if isinstance(value, str) else to_integer(name, value, minimum, expected)
     if not minimum <= number <= maximum:
         raise ValueError(f"{name}={value!r}: expected {expected}")
     return number
@@ -28,7 +28,7 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
     expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
     if isinstance(value, str):
         raise ValueError(f"{name}={value!r}: expected {expected}")
-    return real_number(name, value, minimum, maximum, expected=expected)
+    return to_float(name, value, minimum, maximum, expected=expected)
 
 
 def coerce_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:

@@ -9,8 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sb3_visual_td3.common.input_files import parse_mapping, plain_mapping, plain_value, read_mapping
-from sb3_visual_td3.common.literals import python_literal
+from sb3_visual_td3.common.input_files import parse_mapping, plain_mapping, plain_value, python_literal, read_mapping
 from sb3_visual_td3.report.console import one_line
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest

@@ -58,7 +58,7 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file beside its place and put it there when it is whole and on the disk.
 
     Whenever the process is killed, and wherever the disk is full, ``path`` is the old file or the new one. A symbolic
@@ -82,7 +82,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part.
 
     :param path: of the file; its folder must exist
@@ -90,7 +90,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     :raises OSError: as the operating system says; the old file stays as it is
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with replacing(path) as begun:
+    with atomic_write(path) as begun:
         write_durably(begun, [memoryview(data)])
 
 
@@ -179,7 +179,7 @@ def refuse_links(folder: Path) -> None:
                 raise ValueError(f"{entry.path} is neither a file nor a folder: remove it")
 
 
-def own_copies(folder: Path, but: Path) -> None:
+def break_hard_links(folder: Path, but: Path) -> None:
     """Give a run files of its own where it shares them with a copy of it, by hard links.
 
     What appends to a file or overwrites it would otherwise change the file of the other run as well.

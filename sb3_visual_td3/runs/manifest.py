@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sb3_visual_td3.common.input_files import MAX_SHOWN_CHARACTERS, read_mapping, require_type, shown
-from sb3_visual_td3.runs.durable_files import write_whole
+from sb3_visual_td3.runs.durable_files import write_atomically
 
 PACKAGES = (
     "sb3-visual-td3",
@@ -189,7 +189,7 @@ class RunManifest:
             raise ValueError(
                 f"{path}: not plain JSON ({error}); turn the value into numbers, strings or lists"
             ) from error
-        write_whole(path, text)
+        write_atomically(path, text)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunManifest:

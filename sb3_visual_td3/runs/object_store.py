@@ -50,7 +50,7 @@ def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
 
 
 class ChunkedArray:
-    """A large array of a snapshot, not read yet: a :class:`~sb3_visual_td3.common.arrays.StoredArray`.
+    """A large array of a snapshot, not read yet: a :class:`~sb3_visual_td3.common.saved_state.StoredArray`.
 
     :param shape: of the array
     :param dtype: of its numbers

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.common.arrays import AnyArray
 from sb3_visual_td3.common.input_files import open_regular
+from sb3_visual_td3.common.saved_state import AnyArray
 from sb3_visual_td3.runs.durable_files import FileDigest, bytes_of, digest_of, read_fully, sync_folder, write_durably
 from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, is_digest
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
@@ -261,7 +261,7 @@ class Snapshot:
     :param created: ISO 8601 time, with its offset
     :param versions: package name to version, as saved
     :param state: the tree as saved; small arrays as ndarrays, large ones as
-        :class:`~sb3_visual_td3.common.arrays.StoredArray`
+        :class:`~sb3_visual_td3.common.saved_state.StoredArray`
     :param skipped: why newer ones were passed over, one line each
     :param health: of the training, as far as it was known when the snapshot was loaded; None where it was not judged
     """

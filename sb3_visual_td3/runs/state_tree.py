@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.common.arrays import AnyArray
+from sb3_visual_td3.common.saved_state import AnyArray
 
 MAX_DEPTH = 100
 """Deeper is a dict or list that holds itself, or soon more than a JSON reader takes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_visual_td3.common.arrays import StoredArray
+from sb3_visual_td3.common.saved_state import StoredArray
 
 
 def class_path(cls: type) -> str:

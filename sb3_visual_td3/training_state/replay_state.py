@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
-from sb3_visual_td3.common.arrays import fill
-from sb3_visual_td3.common.same_settings import require_same_settings
+from sb3_visual_td3.common.saved_state import fill, require_same_settings
 from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import class_path
 

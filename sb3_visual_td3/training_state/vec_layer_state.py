@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.saved_state import fill
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain
 from sb3_visual_td3.training_state.space_state import observation_from, observation_state
 

@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
 from sb3_visual_td3.common.errors import InvalidSettingError
-from sb3_visual_td3.common.numbers import real_number, whole_number
+from sb3_visual_td3.common.numbers import to_float, to_integer
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
 from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 
@@ -128,17 +128,17 @@ def settle_numbers(model: TD3) -> None:
     own = vars(model)
     for name, minimum in _COUNTS.items():
         if own[name] != float("inf"):  # learning_starts=inf is a way to say never
-            own[name] = whole_number(name.removeprefix("_"), own[name], minimum)
+            own[name] = to_integer(name.removeprefix("_"), own[name], minimum)
     for name, (lowest, highest) in _NUMBERS.items():
-        own[name] = real_number(name, own[name], lowest, highest)
+        own[name] = to_float(name, own[name], lowest, highest)
     if model.seed is not None:
-        model.seed = whole_number("seed", model.seed, 0)
+        model.seed = to_integer("seed", model.seed, 0)
     own["train_freq"] = _train_freq(model.train_freq, model.n_envs)
     kwargs = model.replay_buffer_kwargs = dict(model.replay_buffer_kwargs)
     for name in kwargs.keys() & {"n_steps", "frame_stack"}:
-        kwargs[name] = whole_number(f"replay_buffer_kwargs: {name}", kwargs[name], 1)
+        kwargs[name] = to_integer(f"replay_buffer_kwargs: {name}", kwargs[name], 1)
     if "gamma" in kwargs:
-        kwargs["gamma"] = real_number("replay_buffer_kwargs: gamma", kwargs["gamma"], 0.0, 1.0)
+        kwargs["gamma"] = to_float("replay_buffer_kwargs: gamma", kwargs["gamma"], 0.0, 1.0)
 
 
 def _train_freq(value: Any, n_envs: int) -> Any:
@@ -155,7 +155,7 @@ def _train_freq(value: Any, n_envs: int) -> Any:
             f"train_freq={value!r} with {n_envs} environments, whose episodes end at different steps: expected a "
             "number of steps, such as train_freq=1"
         )
-    return TrainFreq(whole_number("train_freq", number, 1, expected), TrainFrequencyUnit(unit))
+    return TrainFreq(to_integer("train_freq", number, 1, expected), TrainFrequencyUnit(unit))
 
 
 def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) -> None:

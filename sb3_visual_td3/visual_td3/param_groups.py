@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch as th
 from torch import nn
 
-from sb3_visual_td3.common.numbers import real_number
+from sb3_visual_td3.common.numbers import to_float
 from sb3_visual_td3.common.schedules import Schedule, ScheduleLike, parse_schedule
 from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.common.types import NETWORKS, Network
@@ -132,7 +132,7 @@ def settled_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
     norms = {}
     for name, norm in by_name.items():
         try:
-            norms[name] = real_number(name, norm, above=0.0)
+            norms[name] = to_float(name, norm, above=0.0)
         except ValueError as error:
             raise ValueError(
                 f"max_grad_norm: {name} has {norm!r}, expected a finite number above 0 (leave it out: no clipping)"

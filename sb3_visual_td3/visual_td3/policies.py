@@ -22,7 +22,7 @@ from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, T
 from torch import nn
 
 from sb3_visual_td3.common.errors import InvalidSettingError
-from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
 from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import (
@@ -252,7 +252,7 @@ class VisualTD3Policy(TD3Policy):
         if encoder not in ("separate", "shared"):
             raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
         if trunk_dim is not None:
-            trunk_dim = whole_number("trunk_dim", trunk_dim, 1, "a whole number >= 1, or None for no trunk")
+            trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "a whole number >= 1, or None for no trunk")
         if encoder_arch is not None:
             kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
             if isinstance(encoder_arch, str) and isinstance(observation_space, spaces.Dict):

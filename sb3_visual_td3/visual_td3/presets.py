@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from gymnasium import spaces
 
-from sb3_visual_td3.common.numbers import is_truth_value, real_number, whole_number
+from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
@@ -64,13 +64,13 @@ def _settled(name: str, value: Any) -> Any:
     :raises ValueError: if it has to be a number of some range, and is not
     """
     if name == "random_shift":
-        return whole_number(name, value, 0, "a whole number of pixels >= 0")
+        return to_integer(name, value, 0, "a whole number of pixels >= 0")
     if name == "pre_tanh_penalty":
-        return real_number(name, value, 0.0)
+        return to_float(name, value, 0.0)
     if name == "target_q_clamp":
         if is_truth_value(value):
             return bool(value)
-        return real_number(name, value, above=0.0, expected="True, False or a finite number above 0")
+        return to_float(name, value, above=0.0, expected="True, False or a finite number above 0")
     if name == "max_grad_norm":
         return settled_norms(value)
     return value

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer, holds_frames
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
-from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import THE_ONLY_PART, parts_of, pictures_in
 from sb3_visual_td3.visual_td3.asked_for import frame_stack_before
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
@@ -84,7 +84,7 @@ def _attribute(env: VecEnv) -> int | None:
     except (NotImplementedError, TypeError):  # a user's VecEnv without these methods, or an unhashable attribute
         return None
     try:
-        return whole_number("frame_stack", said.pop(), 1) if len(said) == 1 else None
+        return to_integer("frame_stack", said.pop(), 1) if len(said) == 1 else None
     except ValueError:  # the attribute means something else there
         return None
 

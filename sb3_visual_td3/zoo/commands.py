@@ -224,7 +224,7 @@ def figures_kept(command: str) -> Iterator[None]:
     from matplotlib import pyplot as plt
 
     from sb3_visual_td3.common.errors import UsageError
-    from sb3_visual_td3.runs.durable_files import replacing
+    from sb3_visual_td3.runs.durable_files import atomic_write
 
     def keep() -> None:
         if not any(axes.has_data() for number in plt.get_fignums() for axes in plt.figure(number).axes):
@@ -233,7 +233,7 @@ def figures_kept(command: str) -> Iterator[None]:
             )
         for number in plt.get_fignums():
             path = Path(f"{command}-{number}.png").resolve()
-            with replacing(path) as begun:
+            with atomic_write(path) as begun:
                 plt.figure(number).savefig(begun, format="png")
             print(f"No display: the figure is in {path}")
 

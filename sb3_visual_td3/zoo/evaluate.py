@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
-from sb3_visual_td3.runs.durable_files import write_whole
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, env_kwargs_of, import_packages
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import ALGO, register
@@ -173,7 +173,7 @@ def run(settings: argparse.Namespace) -> int:
     table = summarise(drives)
     show(table, f"{saved.model_path}, {settings.n_episodes * len(settings.seeds)} episodes on each map")
     if settings.output is not None:
-        write_whole(settings.output, json.dumps(_as_json(saved, settings, maps, table, drives), indent=2) + "\n")
+        write_atomically(settings.output, json.dumps(_as_json(saved, settings, maps, table, drives), indent=2) + "\n")
         print(f"Written to {settings.output}")
     return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sb3_visual_td3.runs.durable_files import write_whole
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.environments import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 from sb3_visual_td3.zoo.known_classes import (
@@ -331,7 +331,7 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
     :param run_dir: the folder of the run
     :param experiment: as described
     """
-    write_whole(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
+    write_atomically(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
 
 
 def kept_experiment(run_dir: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_visual_td3.common.literals import python_literal
+from sb3_visual_td3.common.input_files import python_literal
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 
 _OF_ZOO = (

@@ -26,7 +26,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import nn, optim
 
-from sb3_visual_td3.common.literals import MAX_CHARACTERS
+from sb3_visual_td3.common.input_files import MAX_CHARACTERS
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
 """Packages whose classes may be named. Those of other packages have to be allowed by the user."""

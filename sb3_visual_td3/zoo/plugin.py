@@ -38,12 +38,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
-from sb3_visual_td3.callbacks.ending_signals import PutAside, checked_signals
+from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
-from sb3_visual_td3.callbacks.saving import Saver, whole, with_patient_monitor
+from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
-from sb3_visual_td3.runs.durable_files import replacing, write_whole
+from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.continuation import BeginningCallback, Continued, Learner, beside
@@ -101,7 +101,7 @@ class WholeVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
 
 def _with_patient_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
     """:return: an environment in the hyperparameters' wrapper, whose Monitor waits where the disk is full"""
-    env = with_patient_monitor(env)
+    env = with_retrying_monitor(env)
     return env if wrapper is None else wrapper(env, **kwargs)
 
 
@@ -314,7 +314,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         on_new_best: Any = getattr(callback, "callback_on_new_best", None)
         if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
             callback.callback_on_new_best = WholeVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
-        return whole(callback)
+        return with_atomic_files(callback)
 
     def _refuse_parallel_training(self) -> None:
         """Say before training that rl-zoo's ParallelTrainCallback is for two algorithms alone."""
@@ -413,7 +413,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             finally:
                 self.params_path = str(params_path)
             for written in sorted(Path(folder).iterdir()):
-                write_whole(params_path / written.name, written.read_bytes())
+                write_atomically(params_path / written.name, written.read_bytes())
 
     def learn(self, model: BaseAlgorithm) -> None:
         """Train.
@@ -421,7 +421,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
         is taken last, when the others have seen the step.
 
-        :raises PutAside: if a signal ended the training
+        :raises TrainingInterrupted: if a signal ended the training
         """
         with self._nothing_left():
             for callback in self.callbacks:
@@ -441,7 +441,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 # rl-zoo closes the environments on the way. Where their workers have died with the training, that
                 # raises another exception, which must not hide the first.
                 cause = learner.error or error
-                if isinstance(cause, PutAside):
+                if isinstance(cause, TrainingInterrupted):
                     raise cause from None
                 if not isinstance(cause, KeyboardInterrupt):
                     self._record_end("crashed", _in_words(cause))
@@ -492,14 +492,14 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         print(f"Saving to {self.save_path}")
         if self.save_replay_buffer and isinstance(model, OffPolicyAlgorithm):
             print("Saving replay buffer")
-            with replacing(Path(self.save_path) / "replay_buffer.pkl") as begun:
+            with atomic_write(Path(self.save_path) / "replay_buffer.pkl") as begun:
                 model.save_replay_buffer(begun)
         if self.normalize:
             normalizer = model.get_vec_normalize_env()
             assert normalizer is not None
-            with replacing(Path(self.params_path) / "vecnormalize.pkl") as begun:
+            with atomic_write(Path(self.params_path) / "vecnormalize.pkl") as begun:
                 normalizer.save(str(begun))
-        with replacing(Path(self.save_path) / f"{self.env_name}.zip") as begun:
+        with atomic_write(Path(self.save_path) / f"{self.env_name}.zip") as begun:
             model.save(begun)
 
     def _what_failed(self, error: Exception) -> str:

@@ -16,7 +16,7 @@ import yaml
 from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS
 from sb3_visual_td3.callbacks.run_files import ALERTS, EVENT_FILES
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
-from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
+from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import word_for
@@ -86,7 +86,7 @@ def run(settings: argparse.Namespace) -> int:
         register()
         experiment, begins_again = _experiment_of(run_dir)
         check_experiment(experiment, Permission(run_dir, settings.allow, settings.trust))
-        own_copies(run_dir, run_dir / SNAPSHOTS)
+        break_hard_links(run_dir, run_dir / SNAPSHOTS)
         if begins_again:
             _clear_first_attempt(run_dir)
     except Exception as error:

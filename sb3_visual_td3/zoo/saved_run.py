@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
-from sb3_visual_td3.common.literals import PlainLoader
+from sb3_visual_td3.common.input_files import PlainLoader
 from sb3_visual_td3.zoo.environments import env_kwargs_of
 from sb3_visual_td3.zoo.plugin import ALGO
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch

@@ -29,7 +29,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import ALGOS
 
-from sb3_visual_td3.runs.durable_files import replacing, write_whole
+from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, with_sampled
 from sb3_visual_td3.zoo.studies import (
@@ -252,9 +252,9 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
     print(f"{sum(trial.state in FINISHED for trial in trials)} trials are finished: {told or 'none begun'}")
     path = _report_path(manager)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(Path(f"{path}.csv")) as begun:
+    with atomic_write(Path(f"{path}.csv")) as begun:
         study.trials_dataframe().to_csv(begun)
-    write_whole(Path(f"{path}.pkl"), pickle.dumps(study))
+    write_atomically(Path(f"{path}.pkl"), pickle.dumps(study))
     _write_best(manager, study, path, is_ours)
     if not manager.no_optim_plots:
         _write_plots(study, path)
@@ -288,7 +288,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
         print(f"No yml block: {' '.join(str(error).split())}\n    {convert_visual_td3_params(best.params)}")
         return
     header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
-    write_whole(Path(f"{path}.yml"), header + block)
+    write_atomically(Path(f"{path}.yml"), header + block)
     print(f"{header}{block}Train with it: visual-td3 train --env {manager.env_name.gym_id} --conf-file {path}.yml")
 
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, report_bug
 from sb3_visual_td3.diagnosis.verdict import Verdict
-from sb3_visual_td3.runs.durable_files import write_whole
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.vec_env.ray_session import run_tasks
 from sb3_visual_td3.zoo.environments import check_flags
 from sb3_visual_td3.zoo.mistakes import answer, is_mistake
@@ -247,7 +247,7 @@ def write_search(storage: str, study_name: str, folder: Path) -> int:
     study = optuna.load_study(study_name=study_name, storage=open_storage(storage, must_exist=True))
     trials = study.get_trials(deepcopy=False)
     path = folder / f"{study_name}.md"
-    write_whole(path, _table(study_name, trials))
+    write_atomically(path, _table(study_name, trials))
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     no_go = [trial for trial in trials if trial.user_attrs.get(VERDICT) == Verdict.NO_GO.value]
     print(f"{len(trials)} trials: {len(complete)} complete, {len(no_go)} NO-GO")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch as th
 from rl_zoo3 import train as zoo_train
 
-from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, PUT_ASIDE, PutAside
+from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, EXIT_RESUMABLE, TrainingInterrupted
 from sb3_visual_td3.common.errors import CODE_FAULTS, report_bug
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 from sb3_visual_td3.zoo.environments import FLAG, add_packages_argument
@@ -50,8 +50,8 @@ def train_or_complain(
     result = RunResult()
     try:
         train(arguments, options or RunOptions(signals=DEFAULT_SIGNALS), result)
-    except PutAside:
-        return PUT_ASIDE, result
+    except TrainingInterrupted:
+        return EXIT_RESUMABLE, result
     except SaveError as error:
         return save_failed(command, error), result
     except Exception as error:

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_visual_td3 import RunRecorderCallback, SnapshotCallback
 from sb3_visual_td3.callbacks import ending_signals
-from sb3_visual_td3.callbacks.ending_signals import PutAside, checked_signals
+from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
 from sb3_visual_td3.runs.manifest import RunManifest
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.killed_runs import ended, in_child, says
@@ -72,7 +72,7 @@ def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_pat
 
 def test_a_rollout_and_its_updates_are_finished_first(tmp_path):
     callbacks = [At(33, send(signal.SIGTERM)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
-    with pytest.raises(PutAside):
+    with pytest.raises(TrainingInterrupted):
         td3(train_freq=(8, "step")).learn(60, callback=callbacks)
     assert steps_in(tmp_path)[-1] == 40
 
@@ -87,7 +87,7 @@ def test_what_takes_too_long_is_left_without_a_new_snapshot(tmp_path, monkeypatc
         threading.Event().wait(60)
 
     callbacks = [At(33, evaluate_for_long), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
-    with pytest.raises(PutAside):
+    with pytest.raises(TrainingInterrupted):
         td3().learn(60, callback=callbacks)
     assert handlers() == before
     assert steps_in(tmp_path) == [0, 20]

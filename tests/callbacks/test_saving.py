@@ -14,13 +14,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.saving import (
-    PatientFile,
+    AtomicEvalCallback,
+    RetryingFile,
     Saver,
-    WholeEvalCallback,
     first_waiting,
-    patient_event_files,
-    whole,
-    with_patient_monitor,
+    make_event_files_retry,
+    with_atomic_files,
+    with_retrying_monitor,
 )
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.training_state.callback_state import callbacks_state
@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_written_is_told_once_and_the_old_one_stays(tmp_pa
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, disk, capsys):
-    file = PatientFile(str(tmp_path / "log"), "the log")
+    file = RetryingFile(str(tmp_path / "log"), "the log")
     file.write(b"one ")
     disk[0] = 2
     file.write(b"two ")
@@ -92,7 +92,7 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, disk, capsys)
 def test_event_files_wait_where_the_disk_is_full(tmp_path, disk):
     logger = configure(str(tmp_path), ["tensorboard"])
     writer = EventWriter(logger)
-    assert len(patient_event_files(logger)) == 1
+    assert len(make_event_files_retry(logger)) == 1
     for step in range(6):
         disk[0] = 5 if 2 <= step < 4 else None
         writer.write({tags.EVAL_REWARD: float(step)}, step)
@@ -115,7 +115,7 @@ def test_the_record_of_episodes_waits_where_the_disk_is_full(tmp_path, disk):
         env.close()
 
     episodes(Monitor(StatefulEnv(), str(tmp_path / "plain")), fills=False)
-    episodes(with_patient_monitor(Monitor(StatefulEnv(), str(tmp_path / "patient"))), fills=True)
+    episodes(with_retrying_monitor(Monitor(StatefulEnv(), str(tmp_path / "patient"))), fills=True)
     one, other = ((tmp_path / f"{name}.monitor.csv").read_text().splitlines() for name in ("plain", "patient"))
     assert len(one) == len(other) > 4
     assert [line.split(",")[:2] for line in one[1:]] == [line.split(",")[:2] for line in other[1:]]
@@ -132,8 +132,8 @@ def evaluation(folder):
 
 
 def test_an_evaluation_leaves_what_stable_baselines3s_leaves(tmp_path):
-    plain, ours = evaluation(tmp_path / "plain"), whole(evaluation(tmp_path / "whole"))
-    assert type(ours) is WholeEvalCallback
+    plain, ours = evaluation(tmp_path / "plain"), with_atomic_files(evaluation(tmp_path / "whole"))
+    assert type(ours) is AtomicEvalCallback
     assert ours.callback_on_new_best.parent is ours
     for callback in (plain, ours):
         td3().learn(40, callback=callback)
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_no_training_and_cuts_no_good_file(tmp_path, monkeypatc
             return True
 
     monkeypatch.setattr(os, "fsync", lambda handle: full() if 15 < n_steps[0] < 35 else really_sync(handle))
-    td3().learn(40, callback=[Counts(), whole(make(tmp_path))])
+    td3().learn(40, callback=[Counts(), with_atomic_files(make(tmp_path))])
     assert n_steps[0] == 40
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(set(said))
@@ -176,4 +176,4 @@ def test_a_subclass_of_ones_own_stays_as_it_is():
         pass
 
     own = Own(10, "nowhere")
-    assert whole(own) is own
+    assert with_atomic_files(own) is own

@@ -13,9 +13,11 @@ import yaml
 
 from sb3_visual_td3.common.input_files import (
     MAX_BYTES,
+    MAX_CHARACTERS,
     NotRegularFileError,
     open_regular,
     parse_mapping,
+    python_literal,
     read_mapping,
     read_text,
     require_regular,
@@ -213,3 +215,39 @@ def test_a_bool_is_not_an_int_and_long_values_are_cut_in_messages() -> None:
         require_type(True, (int, type(None)), "f: k")
     with pytest.raises(ValueError, match=r"^f: k is '.{76}\.\.\.; expected int$"):
         require_type("x" * 10**6, (int,), "f: k")
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("dict(net_arch=[400, 300])", {"net_arch": [400, 300]}),
+        (" {'norm_obs': False, 'norm_reward': True} ", {"norm_obs": False, "norm_reward": True}),
+        ("dict(a=dict(pi=[1], qf=[2, 3]), b=None)", {"a": {"pi": [1], "qf": [2, 3]}, "b": None}),
+        ("dict()", {}),
+        ("(1, 'step')", (1, "step")),
+        ("-2.5e-3", -0.0025),
+    ],
+)
+def test_a_python_literal_is_read_without_executing_it(code: str, value: object) -> None:
+    assert python_literal(code) == value
+    assert eval(code.strip()) == value  # the same as what rl-zoo's eval makes of it
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "__import__('os').system('true')",
+        "dict(activation_fn=nn.ReLU)",
+        "dict([('a', 1)])",
+        "dict(**{'a': 1})",
+        "dict(a=dict(b=open('x')))",
+        "print(1)",
+        "1 +",
+        "",
+        "[" * 5_000,
+        "9" * (MAX_CHARACTERS + 1),
+    ],
+)
+def test_an_expression_that_is_not_a_literal_is_refused(code: str) -> None:
+    with pytest.raises(ValueError, match=r"literal|malformed"):
+        python_literal(code)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from sb3_visual_td3.common.arrays import StoredArray, fill
+from sb3_visual_td3.common.saved_state import StoredArray, fill
 from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, chunk_bytes_for, cut
 from sb3_visual_td3.runs.snapshot_error import SnapshotError
 

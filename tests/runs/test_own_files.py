@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_visual_td3.runs.durable_files import own_copies, refuse_links
+from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.growing_files import copy_back, cut_back
 from sb3_visual_td3.runs.object_store import ObjectStore
 from sb3_visual_td3.runs.run_lock import RunLock
@@ -71,7 +71,7 @@ def test_files_with_two_names_become_the_runs_own(tmp_path: Path, outside: Path)
     (run / "snapshots").mkdir(parents=True)
     for name in ("model.zip", "snapshots/chunk"):
         os.link(outside, run / name)
-    own_copies(run, run / "snapshots")
+    break_hard_links(run, run / "snapshots")
     assert (run / "model.zip").read_text() == "somebody's work"
     assert (run / "model.zip").stat().st_nlink == 1
     assert outside.stat().st_nlink == 2, "chunks are never written to"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_visual_td3.common.arrays import fill
+from sb3_visual_td3.common.saved_state import fill
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 
 

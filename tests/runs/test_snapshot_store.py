@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sb3_visual_td3.common.arrays import StoredArray, fill
+from sb3_visual_td3.common.saved_state import StoredArray, fill
 from sb3_visual_td3.runs import object_store
 from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore

@@ -148,7 +148,9 @@ def test_the_state_of_a_buffer_made_otherwise_is_refused(name, change, message):
 
 @pytest.mark.parametrize(("name", "other"), list(itertools.permutations(["images", "one array", "frames", "plain"], 2)))
 def test_the_state_of_another_kind_is_refused(name, other):
-    with pytest.raises(ValueError, match=r"cannot go on from this state: (class|optimize_memory_usage|.*observations)"):
+    with pytest.raises(
+        ValueError, match=r"cannot continue from this state: (class|optimize_memory_usage|.*observations)"
+    ):
         set_replay_state(make(other), read_back(replay_state(make(name))))
 
 

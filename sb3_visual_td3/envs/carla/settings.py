@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.carla.launcher import command_for
@@ -42,7 +42,7 @@ class ServerSettings:
             raise ValueError(f"host={self.host!r}: expected a name or an address, such as '127.0.0.1'")
         if not self.ports:
             raise ValueError(f"port={self.port!r}: expected a port, or a list of ports")
-        numbers = [whole_number("port", port, 1, "a port from 1 to 65532, or a list of ports") for port in self.ports]
+        numbers = [to_integer("port", port, 1, "a port from 1 to 65532, or a list of ports") for port in self.ports]
         object.__setattr__(self, "port", tuple(check_count("port", port, 1, 65_532) for port in numbers))
         if self.command is not None:
             command_for(self.command, self.ports[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sb3_visual_td3.common.numbers import whole_number
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
@@ -29,7 +29,7 @@ def check_spawn(spawn: object) -> SpawnPolicy:
     if isinstance(spawn, str) and spawn in ("route", "points"):
         return spawn
     expected = "'route' (anywhere on it), 'points' (the map's spawn points on it) or the number of one of these"
-    return whole_number("spawn", spawn, 0, expected)
+    return to_integer("spawn", spawn, 0, expected)
 
 
 def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[int] | None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sb3_visual_td3.common.arrays import StoredArray, fill
+from sb3_visual_td3.common.saved_state import StoredArray, fill, require_same_settings
 
 
 class OnDisk:
@@ -34,3 +34,24 @@ def test_nothing_is_broadcast_or_cast(other):
     with pytest.raises(ValueError, match="as it is here"):
         fill(target, other)
     np.testing.assert_array_equal(target, np.ones((2, 3)))
+
+
+def test_equal_settings_pass_in_any_order():
+    require_same_settings({"size": 3, "gamma": 0.99}, {"gamma": 0.99, "size": 3}, "The buffer")
+
+
+def test_every_difference_is_named_and_nothing_else():
+    kept = {"size": 3, "gamma": 0.99, "shape": [1, 2], "old": 1, "flag": True}
+    here = {"size": 4, "gamma": 0.99, "shape": [1, 2], "new": "a", "flag": 1}
+    with pytest.raises(ValueError, match="The buffer cannot") as caught:
+        require_same_settings(kept, here, "The buffer")
+    text = str(caught.value)
+    for part in (
+        "size was 3 and is 4",
+        "old was 1 and is not there",
+        "new was not there and is 'a'",
+        "flag was True and is 1",
+    ):
+        assert part in text
+    assert "gamma" not in text
+    assert "shape" not in text
