@@ -1,6 +1,6 @@
 """A film of a policy at the wheel on a road that it has not trained on, and of what it sees.
 
-python benchmarks/learning.py --seeds 1 --output logs/learning.json
+python benchmarks/learning_study.py --seeds 1 --output logs/learning.json
 python benchmarks/drive_gif.py logs/learning/empty_road/visual/1/best_model.zip --seed 3
 """
 

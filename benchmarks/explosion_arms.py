@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import gymnasium as gym
-from faults import LeakyTD3, Training
+from faulty_trainings import LeakyTD3, Training
 from gymnasium.wrappers import GrayscaleObservation, ResizeObservation, TransformReward
 
 N_STEPS, LEARNING_STARTS = 5_000, 1_000

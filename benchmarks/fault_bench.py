@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from faults import FAULTS, HEALTHY, LITE, PENDULUM, Training
+from faulty_trainings import FAULTS, HEALTHY, LITE, PENDULUM, Training
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import set_random_seed

@@ -1,12 +1,12 @@
 """Does the last policy drive as well as the best one, and which change or which average of policies makes it so?
 
-Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning.py does: 10,000
-steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of the same
-run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor, and
-exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start, and the
-actor that had the best return in training. None of them changes the training, so one run measures them all. The actor
-drives on the training maps as well: what falls on the held-out maps alone has not been unlearnt. At the end each of
-them drives 100 episodes from other places.
+Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning_study.py does:
+10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of
+the same run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor,
+and exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start, and
+the actor that had the best return in training. None of them changes the training, so one run measures them all. The
+actor drives on the training maps as well: what falls on the held-out maps alone has not been unlearnt. At the end each
+of them drives 100 episodes from other places.
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from learning import driver_of, examine, learner, summary
 from learning_arms import ARMS as LEARNING_ARMS
 from learning_arms import ENV, WORLDS, Arm
+from learning_study import driver_of, examine, learner, summary
 from result_rows import Row, add, drop, read
 from stability_table import COLUMNS, finished, table, with_table
 from stable_baselines3.common.callbacks import BaseCallback

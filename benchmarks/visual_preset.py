@@ -38,7 +38,7 @@ from sb3_visual_td3.zoo.train import train
 RESULTS = Path(__file__).parent / "results" / "visual_preset.json"
 STEPS_PER_UPDATE = 2
 LEARNING_RATE = 1e-4
-"""The zoo's file had it when the preset was chosen; what came after is compared by learning.py."""
+"""The zoo's file had it when the preset was chosen; what came after is compared by learning_study.py."""
 PACKAGE = "sb3_visual_td3.callbacks"
 CALLBACKS = [
     f"{PACKAGE}.run_recorder.RunRecorderCallback",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import stability
 import torch as th
-from learning import learner
 from learning_arms import WORLDS, arguments_of
+from learning_study import learner
 from result_rows import Row, add, drop, read, write
 from stability_table import BEGIN, COLUMNS, END, falls, finished, q_at, summary_of, table, with_table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import explosion_study
 import explosion_table
-import learning
+import learning_study
 import learning_table
 import pytest
 from explosion_arms import ARMS as EXPLOSION_ARMS
@@ -21,7 +21,7 @@ from sb3_visual_td3 import VisualTD3
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLOSIONS = json.loads(explosion_study.RESULTS.read_text())
-DRIVES = json.loads(learning.RESULTS.read_text())
+DRIVES = json.loads(learning_study.RESULTS.read_text())
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md")}
 
 
@@ -34,7 +34,7 @@ def test_every_arm_learns_from_the_same_batches_and_as_often() -> None:
 
 def test_an_ablation_changes_one_setting_of_the_preset() -> None:
     preset = arguments_of(LEARNING_ARMS["visual"])
-    for name in learning.GROUPS["ablations"]:
+    for name in learning_study.GROUPS["ablations"]:
         changed = {
             key for key, value in arguments_of(LEARNING_ARMS[name]).items() if preset.get(key, "preset's") != value
         }

@@ -58,7 +58,7 @@ def _look(diagnosis_id: str) -> list[str]:
     picture = PICTURES.get(diagnosis_id)
     if picture is None:
         return ["There is no picture of a real training with it yet."]
-    from faults import FAULTS, HEALTHY
+    from faulty_trainings import FAULTS, HEALTHY
 
     story, beside = FAULTS[picture.training].story, HEALTHY[picture.beside]
     rewards = "rewards scaled" if beside.normalize_reward else "rewards as they are"

@@ -1,7 +1,7 @@
 """The failure that this project began with, and that its wiring makes impossible."""
 
 import pytest
-from faults import LeakyTD3
+from faulty_trainings import LeakyTD3
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.common import tags

@@ -6,10 +6,10 @@ maps from time to time, and the one with the highest return is kept. That one th
 held-out maps, which no training has seen, and among 6 to 10 other cars; so does the last one, and the kept one with
 its camera blanked.
 
-    python benchmarks/learning.py                                       # the preset, five seeds on empty roads
-    python benchmarks/learning.py --arms ablations stock --seeds 0 1 2
-    python benchmarks/learning.py --worlds traffic --arms visual 'SB3 TD3' --device cuda --n-jobs 8
-    python benchmarks/learning.py --table                               # of what there is, and nothing is run
+    python benchmarks/learning_study.py                                       # the preset, five seeds on empty roads
+    python benchmarks/learning_study.py --arms ablations stock --seeds 0 1 2
+    python benchmarks/learning_study.py --worlds traffic --arms visual 'SB3 TD3' --device cuda --n-jobs 8
+    python benchmarks/learning_study.py --table                               # of what there is, and nothing is run
 
 Runs are kept in benchmarks/results/learning.json, and those that are there are not made again: it can be stopped and
 continued. Models and event files are in the log folder.
