@@ -6,18 +6,48 @@ import math
 import numpy as np
 import pytest
 import torch as th
+from faulty_trainings import LeakyTD3
 from gymnasium import spaces
 from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import ConstantSchedule
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
 from sb3_visual_td3.callbacks.alerts import Alert
 from sb3_visual_td3.common import tags
 from tests.callbacks.event_files import scalars_in
-from tests.diagnosis.test_live_training import CASES, LEARNING_STARTS, FailingEnv, nothing
 from tests.image_env import ImageEnv
 from tests.training_state.small_envs import StatefulEnv
+
+LEARNING_STARTS = 60
+
+
+class FailingEnv(ImageEnv):
+    """Rewards and camera that can be made to fail while it runs. Which action is best depends on the image."""
+
+    frozen = False
+
+    def _image(self):
+        if not self.frozen:
+            self._shown = super()._image()
+        return self._shown
+
+    def step(self, action):
+        wanted = self._shown[:, :18].mean() > self._shown[:, 18:].mean()
+        obs, _, terminated, truncated, info = super().step(action)
+        reward = 1.0 - abs(float(action[0]) - (0.3 if wanted else -0.3))
+        return obs, self.reward_scale * reward, terminated, truncated, info
+
+
+class StaleTD3(VisualTD3):
+    """Forgets its soft update from some update on."""
+
+    stale_from = 10**9
+
+    def soft_update(self):
+        if self._n_updates < self.stale_from:
+            super().soft_update()
 
 
 class Breaks(BaseCallback):
@@ -34,22 +64,56 @@ class Breaks(BaseCallback):
         return True
 
 
+def env_of(model):
+    env = model.get_env().envs[0].unwrapped
+    assert isinstance(env, FailingEnv)
+    return env
+
+
+def high_rate(model):
+    model.lr_schedule = ConstantSchedule(1.0)
+
+
+def saturate(model):
+    with th.no_grad():
+        model.actor.mu[-2].bias.fill_(30.0)
+
+
+def nothing(model):
+    pass
+
+
+# rule, level, class, what breaks at the onset, arguments
+CASES = {
+    "leak": ("feature_leak", "critical", LeakyTD3, nothing, {}),
+    "lr of 1": ("learning_rate_too_high", "critical", VisualTD3, high_rate, {}),
+    "lr of 1 from the start": ("learning_rate_too_high", "critical", VisualTD3, nothing, {"learning_rate": 1.0}),
+    "reward x1000": ("reward_scale", "warning", VisualTD3, lambda m: setattr(env_of(m), "reward_scale", 1e3), {}),
+    "NaN reward": ("non_finite", "critical", VisualTD3, lambda m: setattr(env_of(m), "reward_scale", np.nan), {}),
+    "frozen camera": ("dead_camera", "warning", VisualTD3, lambda m: setattr(env_of(m), "frozen", True), {}),
+    "saturated actor": ("actor_saturation", "critical", VisualTD3, saturate, {}),
+    "stale targets": ("stale_target_network", "critical", StaleTD3, lambda m: setattr(m, "stale_from", 0), {}),
+}
+
+
 def alerts_in(folder):
     path = folder / "alerts.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def train(folder, cls, onset, break_it, n_updates, **kwargs):
+    settings = {"buffer_size": 500, "learning_starts": LEARNING_STARTS, "batch_size": 8, "device": "cpu", "seed": 0}
+    kwargs = {**settings, "preset": "td3", "learning_rate": 1e-4, "tensorboard_log": str(folder / "tb"), **kwargs}
+    model = cls("CnnPolicy", FailingEnv(), **kwargs)
+    callbacks = [GradientNormCallback(), Breaks(onset, break_it), ExplosionAlertCallback(verbose=0)]
+    model.learn(LEARNING_STARTS + n_updates, callback=callbacks)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, name):
     rule, level, cls, break_it, kwargs = CASES[name]
     onset = 0 if break_it is nothing else 95
-    settings = {"buffer_size": 500, "learning_starts": LEARNING_STARTS, "batch_size": 8, "device": "cpu", "seed": 0}
-    kwargs = {**settings, "preset": "td3", "learning_rate": 1e-4, "tensorboard_log": str(tmp_path / "tb"), **kwargs}
-    model = cls("CnnPolicy", FailingEnv(), **kwargs)
-    model.learn(
-        LEARNING_STARTS + onset + 110,
-        callback=[GradientNormCallback(), Breaks(onset, break_it), ExplosionAlertCallback(verbose=0)],
-    )
+    train(tmp_path, cls, onset, break_it, onset + 110, **kwargs)
     found = [alert for alert in alerts_in(tmp_path) if alert["rule"] == rule and alert["level"] == level]
     assert found
     # One update a step: the steps after the onset are updates.
@@ -58,6 +122,12 @@ def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, na
     points = scalars_in(tmp_path)[tags.alert_of_rule(rule)]
     assert (found[0]["step"], 1.0) in points
     assert {value for step, value in points if step < LEARNING_STARTS + onset} <= {0.0}
+
+
+def test_healthy_training_raises_none_of_these(tmp_path):
+    train(tmp_path, VisualTD3, 0, nothing, 250)
+    rules = {rule for rule, *_ in CASES.values()} - {"actor_saturation"}
+    assert [alert for alert in alerts_in(tmp_path) if alert["rule"] in rules] == []
 
 
 class BreakingEnv(StatefulEnv):

@@ -182,10 +182,10 @@ def test_a_server_that_starts_is_waited_for():
             connection.recv(100)
             connection.sendall(says("0.9.16"))
 
-    threading.Thread(target=serve_later, daemon=True).start()
     with pytest.raises(SimulatorLostError):
-        wait_for_server("127.0.0.1", port, 5.0, is_starting=False)
-    assert wait_for_server("127.0.0.1", port, 5.0, is_starting=True) == "0.9.16"
+        wait_for_server("127.0.0.1", port, 60.0, is_starting=False)
+    threading.Thread(target=serve_later, daemon=True).start()
+    assert wait_for_server("127.0.0.1", port, 60.0, is_starting=True) == "0.9.16"
 
 
 def test_waiting_ends_when_the_simulator_has_ended():

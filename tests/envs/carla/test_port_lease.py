@@ -175,7 +175,7 @@ def test_a_fork_neither_ends_a_lease_nor_keeps_it(shared, releases):
         os.waitpid(child, 0)
 
 
-def test_a_process_that_is_just_ending_is_waited_for(shared):
+def test_a_process_that_is_just_ending_is_waited_for(shared, monkeypatch):
     code = (
         "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
         "from sb3_visual_td3.envs.carla.port_lease import lease_running\n"
@@ -184,8 +184,14 @@ def test_a_process_that_is_just_ending_is_waited_for(shared):
     command = [sys.executable, "-c", code, str(shared)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"leased\n"
-        probe = [sys.executable, "-c", f"import time; time.sleep(0.4); import os; os.kill({other.pid}, 9)"]
-        with subprocess.Popen(probe):
+
+        def it_ends(_seconds):
+            other.kill()
+            other.wait()
+
+        # It ends while it is waited for, not before the first look at its lock.
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", it_ends)
             lease = lease_running(HOST, [PORT])
     lease.release()
 

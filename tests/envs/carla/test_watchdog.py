@@ -26,7 +26,7 @@ def is_alive(pid):
 
 
 def wait_until(is_so):
-    for _ in range(300):
+    for _ in range(3_000):
         if is_so():
             return
         time.sleep(0.02)

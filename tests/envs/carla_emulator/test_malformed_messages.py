@@ -206,7 +206,7 @@ def test_thousands_of_random_calls_are_answered_and_time_goes_on(emulator):
         client.call("emulator_fault", "slow", 0.0)
         client.call("emulator_fault", "refuse-spawns", 0)
         before = emulator.control.status()["frame"]
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while emulator.control.status()["frame"] <= before + 2:  # it ticks by itself again
             assert time.monotonic() < deadline
 
@@ -301,7 +301,7 @@ class TestConnections:
                     before = cpu_s(server.pid)
                     time.sleep(0.5)
                     assert cpu_s(server.pid) - before < 0.2, "it does not spin"
-                deadline = time.monotonic() + 10.0
+                deadline = time.monotonic() + 60.0
                 while EmulatorControl(port).status()["n_clients"] > 1:
                     assert time.monotonic() < deadline
                 assert server.poll() is None
