@@ -35,9 +35,10 @@ $(VENV)/installed-slow: $(VENV)/installed-dev
 validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and judge the run: may the long one start?
 	$(BIN)/visual-td3 validate
 
-# Two workers, each with one torch thread; the tests of a file stay together, since they share what is slow to make.
+# Two workers, each with one torch thread. Each begins with one half of the tests, in the order of the files, so that
+# what the tests of a file share is made once; a worker that is done takes over half of what the other still has.
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow and not browser and not carla and not gpu and not ray"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow and not browser and not carla and not gpu and not ray"
 
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, and pages in Debian's chromium
 	$(BIN)/python -m pytest -m "slow or browser or carla or ray"

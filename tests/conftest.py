@@ -1,9 +1,12 @@
 """Every test runs torch on one thread: exactness is promised there, and two cores are shared."""
 
+import gc
 import os
 import secrets
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# Processes that a test starts use one thread, too: pytest-xdist has given the other core to another worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # One key for every Ray that a test starts: a process keeps to the first that it has met.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -22,6 +25,12 @@ _left_out = []
 def pytest_deselected(items):
     """Remember what a marker expression left out, so that no run is silent about it."""
     _left_out.extend(item.nodeid for item in items)
+
+
+def pytest_collection_finish():
+    """Leave out of garbage collection what lives until the end: the modules of torch, and some thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session):
