@@ -27,6 +27,7 @@ from sb3_visual_td3.runs.manifest import (
     package_versions,
 )
 from sb3_visual_td3.training_state.callback_state import callbacks_in
+from sb3_visual_td3.training_state.plain_data import map_leaves
 
 _STOCK_HYPERPARAMS = (
     "learning_rate",
@@ -157,12 +158,13 @@ class RunRecorderCallback(BaseCallback):
                 encoder = "shared" if model.encoder_is_shared else "separate"
             groups = tuple(model.groups)
             is_normalized = model.reward_is_normalized
+        hyperparams = {name: _named_fields(value) for name, value in hyperparams.items()}
         return RunManifest(
             algo=type(model).__name__,
             env_id=_env_id(self.training_env.get_attr("spec")[0]),
             seed=model.seed,
             n_timesteps=model._total_timesteps,
-            hyperparams=_plain(hyperparams),
+            hyperparams=map_leaves(hyperparams, _json_leaf),
             encoder=encoder,
             groups=groups,
             reward_is_normalized=is_normalized,
@@ -183,16 +185,17 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _plain(value: Any) -> Any:
-    """:return: the same in plain JSON values; what JSON cannot say becomes its repr"""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+def _named_fields(value: Any) -> Any:
+    """Return a NamedTuple, such as SB3's TrainFreq, as a dict of its fields; any other value as it is."""
+    return value._asdict() if isinstance(value, tuple) and hasattr(value, "_asdict") else value
+
+
+def _json_leaf(value: Any, _place: str) -> Any:
+    """Return a value that JSON can hold; anything else becomes its repr."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if abs(value) < float("inf") else repr(value)
-    return getattr(value, "value", None) if isinstance(getattr(value, "value", None), str) else repr(value)
+    # An Enum whose value is text, such as the unit of a TrainFreq.
+    text = getattr(value, "value", None)
+    return text if isinstance(text, str) else repr(value)

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Progr
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.types import HasState
-from sb3_visual_td3.training_state.plain_data import class_path
+from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 
 EnvState = Callable[[VecEnv], Any]
 SetEnvState = Callable[[VecEnv, Any], object]
@@ -70,7 +70,9 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
             "number": number,
             "n_calls": int(callback.n_calls),
             "num_timesteps": int(callback.num_timesteps),
-            "attributes": {name: _plain(getattr(callback, name)) for name in _attributes_of(callback)},
+            "attributes": {
+                name: map_leaves(getattr(callback, name), _python_number) for name in _attributes_of(callback)
+            },
         }
         holder = _state_holder(callback)
         if holder is not None:
@@ -201,13 +203,9 @@ def _move_bar(callback: ProgressBarCallback) -> None:
         bar.refresh()
 
 
-def _plain(value: Any) -> Any:
-    """:return: the same in plain data: numpy's numbers as Python's, which are the same to the bit"""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _python_number(value: Any, _place: str) -> Any:
+    """Return a NumPy number as Python's, which is the same to the bit; any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _name(key: Key) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,21 @@ def class_path(cls: type) -> str:
 
 
 INF = float("inf")
+
+
+def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -> Any:
+    """Rebuild nested mappings, lists and tuples as dicts and lists in which every leaf is converted.
+
+    :param value: a mapping with keys that ``str`` turns into text, a list, a tuple, or a leaf
+    :param convert: takes a leaf and its place, such as ``policy_kwargs.net_arch[0]``, and returns what replaces it
+    :param name: the place of the value itself
+    :return: the dict, the list or the converted leaf
+    """
+    if isinstance(value, Mapping):
+        return {str(key): map_leaves(item, convert, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_leaves(item, convert, f"{name}[{index}]") for index, item in enumerate(value)]
+    return convert(value, name)
 
 
 def as_plain(value: Any, name: str) -> Any:

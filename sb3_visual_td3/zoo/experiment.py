@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sb3_visual_td3.runs.durable_files import write_atomically
+from sb3_visual_td3.training_state.plain_data import map_leaves
 from sb3_visual_td3.zoo.environments import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 from sb3_visual_td3.zoo.known_classes import (
@@ -107,7 +108,7 @@ def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]
     described = {name: getattr(args, name) for name in (*_TYPES, *_MAPPING_FLAGS)}
     described["hyperparams"] = {name: _as_data(name, value) for name, value in hyperparams.items()}
     for name in _MAPPING_FLAGS:
-        described[name] = None if described[name] is None else _plain(f"--{name.replace('_', '-')}", described[name])
+        described[name] = map_leaves(described[name], _plain_leaf, f"--{name.replace('_', '-')}")
     return described
 
 
@@ -120,14 +121,10 @@ def _as_data(name: str, value: Any) -> Any:
                 f"{name} is Python code, which a snapshot does not hold: {value!r} ({error}). Write it as a yml "
                 "mapping of numbers and strings, or leave SnapshotCallback out"
             ) from error
-    return _plain(f"the hyperparameter {name}", value)
+    return map_leaves(value, _plain_leaf, f"the hyperparameter {name}")
 
 
-def _plain(where: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(f"{where}.{key}", item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(where, item) for item in value]
+def _plain_leaf(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     mark = class_as_data(value) if isinstance(value, type) else None
