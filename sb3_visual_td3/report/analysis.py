@@ -6,21 +6,164 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
+from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
-from sb3_visual_td3.report.hyperparams_found import RunSettings
-from sb3_visual_td3.report.metric import Metric
 from sb3_visual_td3.report.recommendation import Recommendation, recommend
-from sb3_visual_td3.report.sections.alerts import Alert
-from sb3_visual_td3.report.sections.run_sections import RunSections
-from sb3_visual_td3.report.settings_answers import Answer, answers, effect
+from sb3_visual_td3.report.run_settings import RunSettings
+from sb3_visual_td3.report.sections.alerts import Alert, alerts, tell_alerts
+from sb3_visual_td3.report.sections.availability import Availability, Metric, availability
+from sb3_visual_td3.report.sections.critics import Critics, critics, tell_critics
+from sb3_visual_td3.report.sections.episodes import (
+    Episodes,
+    Evaluations,
+    episodes,
+    evaluations,
+    tell_episodes,
+    tell_evaluations,
+)
+from sb3_visual_td3.report.sections.growth import Growth, growth, tell_growth
+from sb3_visual_td3.report.sections.norms import Norms, norms, tell_norms
+from sb3_visual_td3.report.sections.rewards import Rewards, rewards, tell_rewards
 from sb3_visual_td3.runs.manifest import RunManifest
+
+_OF_THE_ACTORS_ENCODER = tuple(
+    by_group["actor_cnn"]
+    for by_group in (
+        tags.GRADIENT_NORM,
+        tags.GRADIENT_NORM_CLIPPED,
+        tags.CLIP_FRACTION,
+        tags.UPDATE_RATIO,
+        tags.GROUP_LR,
+        tags.PARAM_MEAN,
+        tags.PARAM_STD,
+    )
+)
+"""A run that logged one of these has an actor's encoder, whatever its settings say."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question that the event file left open and a setting answers with yes.
+
+    :param tag: the 0/1 name that would have told.
+    :param meaning: what is so.
+    """
+
+    tag: str
+    meaning: str
+    source: str
+
+
+def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
+    """Return what the settings answer, and notes on what they say against the event file.
+
+    A "no" changes nothing and is not told: criteria apply unless something speaks against it.
+    """
+    found, notes = [], []
+    shared = settings.encoder_is_shared
+    if shared is not None and shared.value and series.flag(tags.ENCODER_IS_SHARED) is None:
+        logged = [tag for tag in _OF_THE_ACTORS_ENCODER if tag in series]
+        if logged:
+            notes.append(
+                f"{shared.source} says that actor and critic share one encoder, but the event file has {logged[0]}: "
+                "the event file is believed"
+            )
+        else:
+            found.append(Answer(tags.ENCODER_IS_SHARED, "actor and critic share one encoder", shared.source))
+    scaled = settings.reward_is_normalized
+    if scaled is not None and scaled.value and series.flag(tags.REWARD_IS_NORMALIZED) is None:
+        found.append(Answer(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
+    gamma = next((setting for _, setting in settings._each("gamma")), None)
+    if gamma is not None and gamma.value == 1 and series.flag(tags.RETURN_IS_UNDISCOUNTED) is None:
+        found.append(Answer(tags.RETURN_IS_UNDISCOUNTED, "returns are not discounted", gamma.source))
+    return tuple(found), tuple(notes)
+
+
+def effect(
+    given: Sequence[Answer],
+    series: SeriesSet,
+    criteria: Sequence[Criterion],
+    results: Sequence[CriterionResult],
+    diagnoses: Sequence[Diagnosis],
+) -> tuple[str, ...]:
+    """Return notes on what the answers changed: criteria, diagnoses, and the verdict where it is another one.
+
+    :param series: what the event file alone says.
+    :param results: of the criteria, with the answers.
+    :param diagnoses: with the answers.
+    """
+    if not given:
+        return ()
+    alone = judge(criteria, series)
+    said = "; ".join(f"{answer.meaning}, says {answer.source}" for answer in given)
+    changed = [
+        after.id
+        for before, after in zip(alone, results, strict=True)
+        if (before.status, before.blocking) != (after.status, after.blocking)
+    ]
+    changed += sorted({d.id for d in diagnose(series)} ^ {d.id for d in diagnoses})
+    otherwise = (
+        f" Judged otherwise for it: {', '.join(changed)}." if changed else " Nothing is judged otherwise for it."
+    )
+    notes = [f"The event file does not tell, so the settings do: {said}.{otherwise}"]
+    verdict, without = decide(results), decide(alone)
+    if verdict is not without:
+        notes.append(f"By the event file alone the verdict would be {without.value}, not {verdict.value}")
+    return tuple(notes)
+
+
+@dataclass(frozen=True)
+class RunSections:
+    """The figures of each section; every one can be computed from any series at all."""
+
+    growth: Growth
+    norms: Norms
+    critics: Critics
+    rewards: Rewards
+    episodes: Episodes
+    evaluations: Evaluations
+    alerts: Mapping[str, Alert]
+    availability: Availability
+
+    @classmethod
+    def of(
+        cls, data: SeriesSet, criteria: Sequence[CriterionResult] = (), diagnoses: Sequence[Diagnosis] = ()
+    ) -> RunSections:
+        """Compute them all."""
+        # Sums and ratios of absurd values overflow; that is infinite, not a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return cls(
+                growth=growth(data),
+                norms=norms(data, diagnoses),
+                critics=critics(data),
+                rewards=rewards(data),
+                episodes=episodes(data),
+                evaluations=evaluations(data),
+                alerts=alerts(data),
+                availability=availability(data, criteria),
+            )
+
+    def told(self) -> tuple[Section, ...]:
+        """Return the sections between the plots and the list of metrics; what was not logged is left out."""
+        sections = (
+            tell_growth(self.growth),
+            tell_norms(self.norms),
+            tell_critics(self.critics),
+            tell_rewards(self.rewards),
+            tell_episodes(self.episodes),
+            tell_evaluations(self.evaluations),
+            tell_alerts(self.alerts),
+        )
+        return tuple(section for section in sections if section is not None)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.console import BeginPart, complain, one_line, progress, say, status, unseen
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
-from sb3_visual_td3.report.hyperparams_found import HELP as HYPERPARAMS_HELP
-from sb3_visual_td3.report.hyperparams_found import Layer, given_settings, run_settings
+from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
+from sb3_visual_td3.report.run_settings import Layer, given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
 from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, GOES_ON, Ending, FoundRuns, watch

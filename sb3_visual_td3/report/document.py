@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
+from sb3_visual_td3.diagnosis.series import Series, StepArray
+
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # terminals obey these; tab and newline are left
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # these turn the direction of what follows
@@ -93,11 +97,6 @@ class Section:
     tables: tuple[Table, ...] = ()
 
 
-def text_column(heading: str) -> Column:
-    """Return the head of a column of words."""
-    return Column(heading)
-
-
 def columns(first: str, *numbers: str) -> tuple[Column, ...]:
     """Return a column of words and columns of numbers beside it."""
     return (Column(first), *(Column(heading, True) for heading in numbers))
@@ -109,3 +108,26 @@ def joined(words: Iterable[Inline]) -> Sentence:
     for word in words:
         parts += [", ", word] if parts else [word]
     return tuple(parts)
+
+
+MAX_ROWS = 12
+
+
+def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
+    """Return about a dozen points, evenly chosen: both ends, and the largest magnitude.
+
+    :param series: finite, not empty.
+    """
+    chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])
+    return Series(series.name, series.steps[chosen], series.values[chosen])
+
+
+def evenly(n: int, n_rows: int = MAX_ROWS) -> StepArray:
+    """Return the indices of at most ``n_rows`` of ``n`` rows, evenly chosen, both ends among them."""
+    return np.unique(np.linspace(0, n - 1, min(n_rows, n)).round().astype(np.int64))
+
+
+def value_at(series: Series, step: int) -> float | None:
+    """Return the last value at a step; None where the series has none there."""
+    at = int(np.searchsorted(series.steps, step, side="right")) - 1
+    return float(series.values[at]) if at >= 0 and series.steps[at] == step else None

@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import FileIO
@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
 
 from sb3_visual_td3.common.input_files import open_regular
-from sb3_visual_td3.report.restarts import Track, last_run
+from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 
 MAX_RECORD_BYTES = 64 << 20
 """A record that is longer is left out: scalars take a few hundred bytes, a picture some megabytes."""
@@ -213,6 +213,31 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Track:
+    """The points of one tag in the order in which the file holds them.
+
+    :param order: ``(n,) int64``, the number of the record of each point, increasing.
+    :param steps: ``(n,) int64``, in any order.
+    :param values: ``(n,) float64``.
+    """
+
+    order: StepArray
+    steps: StepArray
+    values: FloatArray
+
+    def where(self, mask: BoolArray) -> Track:
+        """Return the points that ``mask`` selects."""
+        return Track(self.order[mask], self.steps[mask], self.values[mask])
+
+    def goes_back_at(self, record: int) -> bool | None:
+        """Return whether the first point from a record on has a smaller step than the one before it; None at an end."""
+        at = int(np.searchsorted(self.order, record))
+        if at in {0, len(self.order)}:
+            return None
+        return bool(self.steps[at] < self.steps[at - 1])
+
+
 @dataclass
 class Points:
     """The points of one tag, in the order of the file; ``order`` counts the records that hold scalars."""
@@ -309,13 +334,17 @@ class EventFile:
             notes.append(f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step")
         return notes
 
-    def last_run(self) -> tuple[Mapping[str, Track], list[str]]:
-        """Return the points of the file's last run by tag, and notes where the file holds more."""
-        tracks = {
+    @property
+    def steps_go_back(self) -> bool:
+        """Whether a tag was logged at a smaller step than before: the file may hold several runs."""
+        return self._steps_go_back
+
+    def tracks(self) -> dict[str, Track]:
+        """Return the points of each tag, in the order in which the file holds them."""
+        return {
             tag: Track(np.array(points.order, np.int64), np.array(points.steps, np.int64), np.array(points.values))
             for tag, points in self.points.items()
         }
-        return last_run(tracks, self.path.name) if self._steps_go_back else (tracks, [])
 
     def _take(self, records: Iterable[bytes | bytearray]) -> None:
         for record in records:

@@ -14,8 +14,7 @@ from sb3_visual_td3.diagnosis.findings import Diagnosis, SettingChange
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
-from sb3_visual_td3.report.hyperparams_found import Layer, RunSettings, own_arguments
-from sb3_visual_td3.report.hyperparams_notation import (
+from sb3_visual_td3.report.hyperparam_comparison import (
     Parameter,
     Reading,
     as_number,
@@ -24,6 +23,7 @@ from sb3_visual_td3.report.hyperparams_notation import (
     reference_table,
     told,
 )
+from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
 
 ACT_FROM = 0.5
 """Confidence of a cause from which settings are recommended for it."""

@@ -15,7 +15,6 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report import wording
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.compare import HEADINGS, comparison
 from sb3_visual_td3.report.document import Code, Flag, visible
 from sb3_visual_td3.report.hyperparam_comparison import (
     comparison_table,
@@ -23,10 +22,10 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     other_setting_rows,
     reference_sources,
 )
-from sb3_visual_td3.report.plots.figures import Figure
-from sb3_visual_td3.report.plots.run_plots import overlays, plots
+from sb3_visual_td3.report.plots import Figure, overlays, plots
 from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
+from sb3_visual_td3.report.wording import HEADINGS, comparison
 
 MAX_CHARACTERS = 4000
 """Of one cell or sentence of the page; the longest of ours has a tenth of that."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.hyperparams_notation import reference_table
+from sb3_visual_td3.report.hyperparam_comparison import reference_table
 from sb3_visual_td3.report.sections.alerts import Alert
 
 FORMAT_VERSION = 1

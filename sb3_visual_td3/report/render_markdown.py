@@ -10,7 +10,6 @@ from sb3_visual_td3.diagnosis.findings import Evidence
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.compare import HEADINGS, comparison
 from sb3_visual_td3.report.document import Code, Flag, Inline, Section, Sentence, Table
 from sb3_visual_td3.report.hyperparam_comparison import (
     comparison_table,
@@ -22,9 +21,11 @@ from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
 from sb3_visual_td3.report.wording import (
     FLAG_MARK,
+    HEADINGS,
     STATUS_MARK,
     STATUS_WORD,
     VERDICT_SENTENCE,
+    comparison,
     first_step_to_take,
     reason,
     reasons,

@@ -15,7 +15,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.document import escaped_in_json, visible
-from sb3_visual_td3.report.metric import Metric
+from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")

@@ -17,12 +17,12 @@ from sb3_visual_td3.diagnosis.criteria import load_criteria
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
-from sb3_visual_td3.report.hyperparams_found import Layer, run_settings
-from sb3_visual_td3.report.hyperparams_notation import reference_table
+from sb3_visual_td3.report.hyperparam_comparison import reference_table
 from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import render_markdown
+from sb3_visual_td3.report.run_settings import Layer, run_settings
 from sb3_visual_td3.report.writing import report_csv
 
 from .synthetic_runs import as_series, dead_policy, healthy, leaking, with_nan

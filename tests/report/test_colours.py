@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from sb3_visual_td3.report.plots import figures, panels
+from sb3_visual_td3.report import panels, plots
 
 STYLE = resources.files("sb3_visual_td3.report").joinpath("templates/style.css").read_text(encoding="utf-8")
 COLOURS = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STYLE))
@@ -45,5 +45,5 @@ def test_verdicts_stand_out_as_banner_and_as_chip(verdict: str) -> None:
 def test_every_line_of_a_plot_stands_out_from_white_and_its_words_do() -> None:
     lines = {line.colour for panel in panels.PANELS for line in panel.lines} | set(panels.LINE_COLOURS)
     assert {colour: contrast(colour, WHITE) for colour in lines if contrast(colour, WHITE) < 3} == {}
-    for colour in (panels.RED, panels.BLACK, str(figures._FONT["color"])):
+    for colour in (panels.RED, panels.BLACK, str(plots._FONT["color"])):
         assert contrast(colour, WHITE) >= 4.5

@@ -16,12 +16,14 @@ from sb3_visual_td3.common.schedules import Linear
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.hyperparam_comparison import (
     ComparedParameter,
+    as_number,
     compare_hyperparams,
     comparison_table,
     contradictions,
+    reference_table,
+    told,
 )
-from sb3_visual_td3.report.hyperparams_found import Layer, RunSettings, run_settings
-from sb3_visual_td3.report.hyperparams_notation import as_number, reference_table, told
+from sb3_visual_td3.report.run_settings import Layer, RunSettings, run_settings
 
 from .synthetic_runs import REAL_RUNS, needs_real_runs
 

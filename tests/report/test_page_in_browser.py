@@ -14,9 +14,9 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
-from sb3_visual_td3.report.hyperparams_found import run_settings
-from sb3_visual_td3.report.plots.run_plots import overlays, plots
+from sb3_visual_td3.report.plots import overlays, plots
 from sb3_visual_td3.report.render_html import render_html
+from sb3_visual_td3.report.run_settings import run_settings
 from sb3_visual_td3.runs.manifest import RunManifest
 
 from .browser import DESKTOP, PHONE, Page, browser, needs_chromium

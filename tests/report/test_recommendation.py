@@ -20,8 +20,8 @@ from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
-from sb3_visual_td3.report.hyperparams_found import Layer, RunSettings, run_settings
 from sb3_visual_td3.report.recommendation import Change, Recommendation, as_yaml, recommend, zoo_diff
+from sb3_visual_td3.report.run_settings import Layer, RunSettings, run_settings
 from sb3_visual_td3.runs.manifest import RunManifest
 from tests.image_env import ImageEnv
 

@@ -14,15 +14,13 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import load_criteria
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
-from sb3_visual_td3.report.analysis import Analysis, analyse
+from sb3_visual_td3.report.analysis import Analysis, RunSections, analyse
 from sb3_visual_td3.report.document import Code, Column, Flag, Section, Table
 from sb3_visual_td3.report.event_reader import RunData
-from sb3_visual_td3.report.plots.figures import thinned
-from sb3_visual_td3.report.plots.run_plots import overlays, plots
+from sb3_visual_td3.report.plots import overlays, plots, thinned
 from sb3_visual_td3.report.render_html import figure_json, render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import MAX_CHARACTERS, render_markdown
-from sb3_visual_td3.report.sections.run_sections import RunSections
 from sb3_visual_td3.runs.manifest import RunManifest
 
 from .synthetic_runs import Values, as_series, complete, foreign, healthy, leaking, with_nan

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.tags import TAGS, Tag
 from sb3_visual_td3.diagnosis.numerals import number, step_range
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, joined
-from sb3_visual_td3.report.metric import Metric
 
 OTHER = "other"
 
@@ -168,3 +169,36 @@ def tell_missing(found: Availability) -> Section | None:
     heading = tuple(map(Column, ("Tag", "What it would have told", "Criteria unknown without it", "Written by")))
     table = Table(heading, rows, ("All names that were not logged",), folded=True)
     return Section("missing", "Not logged", tuple(sentences), (table,))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Statistics of one tag: over its finite values, first and last as they are."""
+
+    n: int
+    first: float
+    last: float
+    mean: float
+    std: float
+    min: float
+    max: float
+    first_step: int
+    last_step: int
+
+    @classmethod
+    def of(cls, series: Series) -> Metric:
+        """Compute the statistics of a series that is not empty (population standard deviation)."""
+        finite = series.finite.values
+        if finite.size == 0:
+            finite = np.array([np.nan])
+        return cls(
+            n=len(series),
+            first=float(series.values[0]),
+            last=float(series.values[-1]),
+            mean=series.mean(),
+            std=series.std(),
+            min=float(finite.min()),
+            max=float(finite.max()),
+            first_step=int(series.steps[0]),
+            last_step=int(series.steps[-1]),
+        )

@@ -13,8 +13,7 @@ from sb3_visual_td3.diagnosis.checks import within_bound
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
 from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
-from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
-from sb3_visual_td3.report.sections.points import representative
+from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns, representative
 
 Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.Q_BOUND)
 LOSS_TAGS = (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)

@@ -12,8 +12,7 @@ from sb3_visual_td3.diagnosis.numerals import factor, number, percent, rounded
 from sb3_visual_td3.diagnosis.rules.episode_collapse import COLLAPSED
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import Ends, episode_length_ends
-from sb3_visual_td3.report.document import Code, Column, Flag, Section, Sentence, Table, columns
-from sb3_visual_td3.report.sections.points import evenly, value_at
+from sb3_visual_td3.report.document import Code, Column, Flag, Section, Sentence, Table, columns, evenly, value_at
 
 _TAGS = (
     tags.EVAL_REWARD,

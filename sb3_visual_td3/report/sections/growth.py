@@ -12,8 +12,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, signed
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import theil_sen_slope
-from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns
-from sb3_visual_td3.report.sections.points import representative
+from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, representative
 
 PER_STEPS = 1000
 

@@ -14,8 +14,7 @@ from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percen
 from sb3_visual_td3.diagnosis.rules import clipping_masks_divergence
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
-from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns
-from sb3_visual_td3.report.sections.points import representative
+from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns, representative
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
 """When a norm was taken; the last is what a log says that has nothing but norms."""

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.analysis import RunSections
 from sb3_visual_td3.report.document import Section
-from sb3_visual_td3.report.plots.run_plots import overlays, plots
+from sb3_visual_td3.report.plots import overlays, plots
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import MAX_CHARACTERS, render_markdown
 from sb3_visual_td3.report.sections.availability import availability, tell_logged, tell_missing
-from sb3_visual_td3.report.sections.run_sections import RunSections
 from tests.report.test_renderers import analysed
 
 NAMES = st.sampled_from([*tags.TAGS, "rollout/ep_len_mean", "reward/own", "alerts/own", "a|b`<x>", "../../x"])

@@ -7,8 +7,8 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.report.document import evenly, representative, value_at
 from sb3_visual_td3.report.sections.growth import growth, tell_growth, timeline
-from sb3_visual_td3.report.sections.points import evenly, representative, value_at
 
 
 def series(values: list[float], every: int = 100) -> Series:

@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
-from sb3_visual_td3.report.hyperparams_found import Layer, run_settings
+from sb3_visual_td3.report.run_settings import Layer, run_settings
 
 from .synthetic_runs import Values, as_series, healthy, leaking, write_events
 

@@ -60,7 +60,7 @@ class Layer:
                 read = _literal_or_text(value)
             if name == "train_freq" and isinstance(value, Mapping):
                 read = [value.get("frequency"), value.get("unit", "step")]
-            _flatten(name, read, values)
+            values.update(flattened({name: read}))
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
@@ -241,9 +241,15 @@ def _literal_or_text(code: str) -> Any:
         return code
 
 
-def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            _flatten(f"{name}.{key}", item, into)
-    else:
-        into[name] = value
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of everything in nested mappings, the names joined by dots.
+
+    :param values: a mapping, of mappings where settings have groups
+    :param prefix: what stands before each name
+    """
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{name}.")
+        else:
+            yield name, value

@@ -13,7 +13,7 @@ from stable_baselines3 import TD3
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.report.discovery import find_zoo_folder
-from sb3_visual_td3.report.hyperparams_found import (
+from sb3_visual_td3.report.run_settings import (
     Layer,
     RunSettings,
     _known_defaults,

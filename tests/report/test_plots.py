@@ -10,7 +10,8 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import load_criteria
 from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.plots.figures import (
+from sb3_visual_td3.report.panels import PANELS, Line
+from sb3_visual_td3.report.plots import (
     CRITICAL,
     MAX_BANDS,
     OTHER,
@@ -21,9 +22,9 @@ from sb3_visual_td3.report.plots.figures import (
     curves,
     in_pairs,
     joined_stretches,
+    overlays,
+    plots,
 )
-from sb3_visual_td3.report.plots.panels import PANELS, Line
-from sb3_visual_td3.report.plots.run_plots import overlays, plots
 from sb3_visual_td3.report.sections.alerts import Alert
 from tests.report.synthetic_runs import complete, foreign, healthy, leaking
 from tests.report.test_renderers import analysed

@@ -1,1 +1,0 @@
-"""The plots of the page as plain plotly figures: data in, dictionaries out."""
