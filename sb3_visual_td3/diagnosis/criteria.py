@@ -142,7 +142,7 @@ class _Run:
         )
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
-        judged_length = data.length_told_by(needed)
+        judged_length = data.length_from(needed)
         return replace(
             flags,
             length=length,

@@ -32,10 +32,10 @@ def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     A diagnosis that another, confident one explains becomes its consequence, however sure it is.
     """
     kept = {d.id: d for d in diagnoses if d.confidence >= MIN_CONFIDENCE}
-    told = [_told_apart(diagnosis, kept) for diagnosis in kept.values()]
+    told = [_explained(diagnosis, kept) for diagnosis in kept.values()]
     return tuple(sorted(told, key=lambda d: (_ORDER[d.role], -d.confidence, d.id)))
 
 
-def _told_apart(diagnosis: Diagnosis, found: dict[str, Diagnosis]) -> Diagnosis:
+def _explained(diagnosis: Diagnosis, found: dict[str, Diagnosis]) -> Diagnosis:
     causes = [found[i] for i in diagnosis.explained_by if i in found and found[i].confidence >= EXPLAINS_FROM]
     return diagnosis.as_consequence_of(causes[0]) if causes else diagnosis

@@ -128,11 +128,11 @@ class SeriesSet:
     """The series of one run, or of a window of it.
 
     :param series: by tag; a tag without a point is the same as an absent one.
-    :param told: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
+    :param known_flags: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
-    told: Mapping[str, bool] = field(default_factory=dict)
+    known_flags: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
@@ -157,7 +157,7 @@ class SeriesSet:
         """
         values = self[name].finite.values
         if values.size == 0:
-            return self.told.get(name)
+            return self.known_flags.get(name)
         if (values == 1.0).all():
             return True
         return False if (values == 0.0).all() else None
@@ -165,9 +165,9 @@ class SeriesSet:
     @property
     def n_steps(self) -> int | None:
         """Length of the run in environment steps; None where no tag tells."""
-        return self.length_told_by(self.series)
+        return self.length_from(self.series)
 
-    def length_told_by(self, names: Iterable[str]) -> int | None:
+    def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as far as these tags tell.
 
         The table's tags with that x-axis tell, and so does the sum of the episode lengths (their own

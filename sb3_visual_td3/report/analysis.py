@@ -19,20 +19,20 @@ from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
 from sb3_visual_td3.report.recommendation import Recommendation, recommend
 from sb3_visual_td3.report.run_settings import RunSettings
-from sb3_visual_td3.report.sections.alerts import Alert, alerts, tell_alerts
+from sb3_visual_td3.report.sections.alerts import Alert, alerts, alerts_section
 from sb3_visual_td3.report.sections.availability import Availability, Metric, availability
-from sb3_visual_td3.report.sections.critics import Critics, critics, tell_critics
+from sb3_visual_td3.report.sections.critics import Critics, critics, critics_section
 from sb3_visual_td3.report.sections.episodes import (
     Episodes,
     Evaluations,
     episodes,
+    episodes_section,
     evaluations,
-    tell_episodes,
-    tell_evaluations,
+    evaluations_section,
 )
-from sb3_visual_td3.report.sections.growth import Growth, growth, tell_growth
-from sb3_visual_td3.report.sections.norms import Norms, norms, tell_norms
-from sb3_visual_td3.report.sections.rewards import Rewards, rewards, tell_rewards
+from sb3_visual_td3.report.sections.growth import Growth, growth, growth_section
+from sb3_visual_td3.report.sections.norms import Norms, norms, norms_section
+from sb3_visual_td3.report.sections.rewards import Rewards, rewards, rewards_section
 from sb3_visual_td3.runs.manifest import RunManifest
 
 _OF_THE_ACTORS_ENCODER = tuple(
@@ -152,16 +152,16 @@ class RunSections:
                 availability=availability(data, criteria),
             )
 
-    def told(self) -> tuple[Section, ...]:
+    def as_document(self) -> tuple[Section, ...]:
         """Return the sections between the plots and the list of metrics; what was not logged is left out."""
         sections = (
-            tell_growth(self.growth),
-            tell_norms(self.norms),
-            tell_critics(self.critics),
-            tell_rewards(self.rewards),
-            tell_episodes(self.episodes),
-            tell_evaluations(self.evaluations),
-            tell_alerts(self.alerts),
+            growth_section(self.growth),
+            norms_section(self.norms),
+            critics_section(self.critics),
+            rewards_section(self.rewards),
+            episodes_section(self.episodes),
+            evaluations_section(self.evaluations),
+            alerts_section(self.alerts),
         )
         return tuple(section for section in sections if section is not None)
 
@@ -234,7 +234,7 @@ def analyse(
     settings = settings or RunSettings()
     series = data.series
     answered, against = answers(settings, series)
-    known = replace(series, told={answer.tag: True for answer in answered})
+    known = replace(series, known_flags={answer.tag: True for answer in answered})
     results, diagnoses = judge(criteria, known), diagnose(known)
     verdict = decide(results)
     hyperparams = compare_hyperparams(settings, series)

@@ -13,14 +13,14 @@ from sb3_visual_td3.common.errors import report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
-from sb3_visual_td3.report.console import BeginPart, complain, one_line, progress, say, status, unseen
+from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
 from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
-from sb3_visual_td3.report.run_settings import Layer, given_settings, run_settings
+from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
-from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, GOES_ON, Ending, FoundRuns, watch
+from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, watch
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, report_csv, series_csv, write_reports
 from sb3_visual_td3.runs.manifest import RunManifest
@@ -114,7 +114,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         formats=tuple(args.format),
         criteria=load_criteria(args.criteria),
         tag_mapping=None if args.tags is None else load_tag_mapping(args.tags),
-        hyperparams=None if args.hyperparams is None else given_settings(args.hyperparams),
+        hyperparams=None if args.hyperparams is None else read_given_settings(args.hyperparams),
     )
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status)
@@ -124,9 +124,9 @@ def _report(args: argparse.Namespace) -> ExitCode:
     # The reports are written and the exit code tells the verdict, even where "| head" has read enough.
     with suppress(BrokenPipeError):
         for analysis in analyses:
-            say(_summary(analysis))
+            print_lines(_summary(analysis))
         if written:
-            say(["Reports:", *(f"  {path.resolve()}" for path in written)])
+            print_lines(["Reports:", *(f"  {path.resolve()}" for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
     return worst([*codes, *(ExitCode.UNREADABLE for _ in unreadable)])
 
@@ -183,7 +183,7 @@ class _Job:
         """Return what run.json says about the run's end."""
         manifest, _ = find_manifest(files.path)
         if manifest is None:
-            return GOES_ON
+            return ONGOING
         return Ending(manifest.how_it_ended, is_over=manifest.finished is not None or manifest.end == "stopped")
 
     def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
@@ -196,7 +196,7 @@ class _Job:
         return analyse(data, self.criteria, name=name, manifest=manifest, notes=notes, settings=settings)
 
     def publish(
-        self, analyses: Sequence[Analysis], unreadable: Sequence[str], begin: BeginPart = unseen
+        self, analyses: Sequence[Analysis], unreadable: Sequence[str], begin: BeginPart = no_progress
     ) -> Sequence[Path]:
         """Write the reports and return their paths."""
         advance = begin("Writing reports", len(self.formats))

@@ -17,12 +17,12 @@ BeginPart = Callable[[str, float], Advance]
 """Begins a part of the work, of that name and size."""
 
 
-def unseen(_description: str, _total: float) -> Advance:
+def no_progress(_description: str, _total: float) -> Advance:
     """Begin a part of the work that no progress bar shows."""
     return lambda _amount: None
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Write lines to stdout, at once: whoever reads a pipe wants them when they are said."""
     for line in lines:
         sys.stdout.write(_written(line, sys.stdout) + "\n")
@@ -45,7 +45,7 @@ def one_line(error: object) -> str:
 def progress(is_worth_it: bool) -> Iterator[BeginPart]:
     """Show progress bars, one a part, where somebody sees them: on a terminal's stderr."""
     if not (is_worth_it and sys.stderr.isatty()):
-        yield unseen
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import Progress

@@ -255,9 +255,9 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._begin_anew()
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.points: dict[str, Points] = {}
         self.first_wall_time, self.last_wall_time = math.inf, -math.inf
         self.clock_went_back_s = 0.0
@@ -283,7 +283,7 @@ class EventFile:
         had_points = bool(self.points)
         is_other = status.st_ino != self._inode or status.st_size < self._offset or not self._is_continued()
         if is_other:
-            self._begin_anew()
+            self._reset()
             self._inode = status.st_ino
         self._problem = "is empty (0 bytes)" if status.st_size == 0 else None
         n_before = self._n_whole

@@ -147,12 +147,12 @@ def as_number(value: Any) -> tuple[float, bool] | None:
         return None
 
 
-def told(parameter: Parameter, settings: RunSettings) -> Reading | None:
+def stated(parameter: Parameter, settings: RunSettings) -> Reading | None:
     """Return what the run's settings say of a parameter; None where they do not.
 
     What is in force by default is not told, see :func:`by_default`.
     """
-    return _read(parameter, settings, len(settings.told))
+    return _read(parameter, settings, len(settings.given))
 
 
 def by_default(parameter: Parameter, settings: RunSettings) -> Reading | None:
@@ -286,7 +286,7 @@ def other_setting_rows(settings: RunSettings) -> tuple[tuple[str, str, str], ...
     """Return name, value and source of what other files than run.json tell."""
     return tuple(
         (name, _text(found.value), found.source)
-        for name, found in settings.told_settings()
+        for name, found in settings.given_settings()
         if found.source != FILE_NAME
     )
 
@@ -435,7 +435,7 @@ def _apart(ours: Reading, value: float, reference: float, there: str, parameter:
 
 
 def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading]) -> ComparedParameter:
-    said, measured = told(parameter, settings), seen.get(parameter.id)
+    said, measured = stated(parameter, settings), seen.get(parameter.id)
     ours = said or measured or by_default(parameter, settings)
     return ComparedParameter(
         id=parameter.id,
@@ -470,5 +470,5 @@ def _applies(parameter: Parameter, settings: RunSettings, series: SeriesSet) -> 
     if parameter.encoder == "actor" and shared is not None and shared.value:
         return False
     own = {name.name for name in parameter.names} - {"lr", "learning_rate"}
-    is_told = any(name in layer.values for layer in settings.told for name in own)
-    return is_told or settings.sees_images or tags.GROUP_LR[f"{parameter.encoder}_cnn"] in series
+    is_set = any(name in layer.values for layer in settings.given for name in own)
+    return is_set or settings.sees_images or tags.GROUP_LR[f"{parameter.encoder}_cnn"] in series

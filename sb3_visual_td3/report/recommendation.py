@@ -21,7 +21,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     by_default,
     logged,
     reference_table,
-    told,
+    stated,
 )
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
 
@@ -127,8 +127,8 @@ class _Run:
     @property
     def _rewards_are_normalized(self) -> bool:
         logged_flag = self.series.flag(tags.REWARD_IS_NORMALIZED)
-        told_flag = self.settings.reward_is_normalized
-        return bool(told_flag is not None and told_flag.value) if logged_flag is None else logged_flag
+        set_flag = self.settings.reward_is_normalized
+        return bool(set_flag is not None and set_flag.value) if logged_flag is None else logged_flag
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
         """Return the key to write, and the parameter of the reference table that it is."""
@@ -141,7 +141,7 @@ class _Run:
     def _has_own_rate(self, parameter: Parameter) -> bool:
         """Return whether the group has a learning rate that is not that of all."""
         common = as_number(self.settings.value("learning_rate"))
-        for layer in self.settings.told:
+        for layer in self.settings.given:
             for name in parameter.names:
                 if name.name in layer.values and name.name not in _COMMON_RATE:
                     return as_number(layer.values[name.name]) != common
@@ -163,13 +163,13 @@ class _Run:
 
     def _in_force(self, key: str, parameter: Parameter | None) -> Any:
         """Return the value that the run had, in the units of the key."""
-        for layer in self.settings.told:
+        for layer in self.settings.given:
             value = layer.value_or_group(key)
             if value is not None or key in layer.values:
                 return value
         if parameter is None:
             return self.settings.defaults.values.get(key)
-        reading = told(parameter, self.settings) or self.logged.get(parameter.id)
+        reading = stated(parameter, self.settings) or self.logged.get(parameter.id)
         reading = reading or by_default(parameter, self.settings)
         if reading is None:
             return None

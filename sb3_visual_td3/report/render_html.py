@@ -24,7 +24,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
 )
 from sb3_visual_td3.report.plots import Figure, overlays, plots
 from sb3_visual_td3.report.recommendation import zoo_diff
-from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
+from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 from sb3_visual_td3.report.wording import HEADINGS, comparison
 
 MAX_CHARACTERS = 4000
@@ -68,7 +68,7 @@ def _environment() -> jinja2.Environment:
         reference_sources=reference_sources,
         other_setting_rows=other_setting_rows,
     )
-    environment.globals.update(tell_logged=tell_logged, tell_missing=tell_missing)
+    environment.globals.update(logged_section=logged_section, missing_section=missing_section)
     environment.globals.update(warning_tag=tags.ALERT_WARNING, critical_tag=tags.ALERT_CRITICAL)
     environment.tests["code"] = lambda part: isinstance(part, Code)
     environment.tests["flag"] = lambda part: isinstance(part, Flag)

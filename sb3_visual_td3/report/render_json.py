@@ -91,7 +91,7 @@ def _run(analysis: Analysis) -> dict[str, Any]:
 def _settings(analysis: Analysis) -> dict[str, Any]:
     """What is known of the run's settings, how they compare, and what to change."""
     return {
-        "hyperparams": {name: asdict(found) for name, found in analysis.settings.told_settings()},
+        "hyperparams": {name: asdict(found) for name, found in analysis.settings.given_settings()},
         "answers": [asdict(answer) for answer in analysis.answers],
         "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
         "hyperparam_references": dict(reference_table().sources) if analysis.hyperparams else {},

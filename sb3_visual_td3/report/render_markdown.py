@@ -18,7 +18,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     reference_sources,
 )
 from sb3_visual_td3.report.recommendation import zoo_diff
-from sb3_visual_td3.report.sections.availability import tell_logged, tell_missing
+from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 from sb3_visual_td3.report.wording import (
     FLAG_MARK,
     HEADINGS,
@@ -83,13 +83,13 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
     ]
     if detail is _Detail.SHORT:
         return lines
-    logged, missing = analysis.sections.availability, tell_missing(analysis.sections.availability)
+    logged, missing = analysis.sections.availability, missing_section(analysis.sections.availability)
     return [
         *lines,
         *_diagnoses(analysis),
         *_criteria(analysis),
-        *(line for section in analysis.sections.told() for line in _section(section, detail)),
-        *_section(tell_logged(logged, analysis.metrics), detail),
+        *(line for section in analysis.sections.as_document() for line in _section(section, detail)),
+        *_section(logged_section(logged, analysis.metrics), detail),
         *_settings(analysis),
         *_hyperparams(analysis),
         *([] if missing is None else _section(missing, detail)),

@@ -80,13 +80,13 @@ class RunSettings:
     :param defaults: what is in force where no source names it; empty where the algorithm is not known.
     """
 
-    told: tuple[Layer, ...] = ()
+    given: tuple[Layer, ...] = ()
     defaults: Layer = field(default_factory=lambda: Layer("default"))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Every source, the defaults last."""
-        return (*self.told, self.defaults)
+        return (*self.given, self.defaults)
 
     def get(self, name: str) -> Setting | None:
         """Return a setting from the first source that has it."""
@@ -100,12 +100,12 @@ class RunSettings:
     @property
     def file_layers(self) -> tuple[Layer, ...]:
         """What a person would edit: rl-zoo's file where there is one, else every source."""
-        of_zoo = tuple(layer for layer in self.told if layer.source.endswith(ZOO_CONFIG))
-        return of_zoo or self.told
+        of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
+        return of_zoo or self.given
 
-    def told_settings(self) -> Iterator[tuple[str, Setting]]:
+    def given_settings(self) -> Iterator[tuple[str, Setting]]:
         """Yield what the sources tell, each name once."""
-        for name in dict.fromkeys(name for layer in self.told for name in layer.values):
+        for name in dict.fromkeys(name for layer in self.given for name in layer.values):
             found = self.get(name)
             assert found is not None
             yield name, found
@@ -148,7 +148,7 @@ class RunSettings:
             yield from ((name, Setting(layer.values[name], layer.source)) for name in names if name in layer.values)
 
 
-def given_settings(path: Path) -> Layer:
+def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
     :raises ValueError: if it is none of these; the message names the file.
@@ -173,7 +173,7 @@ def run_settings(
     :param given: of --hyperparams; it counts before run.json, and run.json before rl-zoo's files.
     :param zoo_folder: where rl-zoo's config.yml and args.yml lie.
     """
-    told = [given] if given is not None else []
+    layers = [given] if given is not None else []
     notes = []
     sources: dict[str, Callable[[], Layer]] = {}
     if manifest is not None:
@@ -182,10 +182,10 @@ def run_settings(
         sources |= {f"rl-zoo's {name}": partial(_of_zoo, zoo_folder, name) for name in (ZOO_ARGUMENTS, ZOO_CONFIG)}
     for source, read in sources.items():
         try:
-            told.append(read())
+            layers.append(read())
         except (ValueError, OSError) as error:
             notes.append(f"the settings in {source} were left aside: {one_line(error)}")
-    return RunSettings(tuple(told), _defaults(RunSettings(tuple(told)))), tuple(notes)
+    return RunSettings(tuple(layers), _defaults(RunSettings(tuple(layers)))), tuple(notes)
 
 
 def _of_manifest(manifest: RunManifest, source: str) -> Layer:
@@ -208,17 +208,17 @@ def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _defaults(told: RunSettings) -> Layer:
-    if told.algo not in ("td3", "visual_td3"):
+def _defaults(given: RunSettings) -> Layer:
+    if given.algo not in ("td3", "visual_td3"):
         return Layer("default")
     known = _known_defaults()
     values = dict(known["td3"])
-    if any(layer.source.endswith(ZOO_CONFIG) for layer in told.told):
+    if any(layer.source.endswith(ZOO_CONFIG) for layer in given.given):
         values["action_noise"] = None  # rl-zoo's file is all that its TD3 was made of
-    if told.algo == "td3":
+    if given.algo == "td3":
         return Layer("SB3's default", values)
-    policy = told.value("policy")
-    preset = str(told.value("preset") or ("td3" if policy == "MlpPolicy" else "visual"))
+    policy = given.value("policy")
+    preset = str(given.value("preset") or ("td3" if policy == "MlpPolicy" else "visual"))
     return Layer("VisualTD3's default", {**values, **known["presets"].get(preset, {})})
 
 

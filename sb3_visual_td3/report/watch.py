@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.console import complain, one_line, say
+from sb3_visual_td3.report.console import complain, one_line, print_lines
 from sb3_visual_td3.report.discovery import RunFiles
 from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError
 from sb3_visual_td3.report.wording import reason, reasons
@@ -44,7 +44,7 @@ class Ending(NamedTuple):
     is_over: bool
 
 
-GOES_ON = Ending(None, is_over=False)
+ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
@@ -73,7 +73,7 @@ class _Watched:
     reader: RunReader
     analysis: Analysis | None = None
     said: str = NOTHING_YET
-    ending: Ending = GOES_ON
+    ending: Ending = ONGOING
 
 
 class Watch:
@@ -88,7 +88,7 @@ class Watch:
         self._job = job
         self._quiet_s = quiet_s
         self._watched: dict[Path, _Watched] = {}
-        self._told: set[str] = set()
+        self._complaints: set[str] = set()
         self.problems: Sequence[str] = ()
         self.written: Sequence[Path] = ()
         self.is_over = False
@@ -103,7 +103,7 @@ class Watch:
         found = self._job.find()
         problems = list(found.problems)
         places = {files.path.resolve(): (name, files) for name, files in found.runs}
-        is_changed = self._forget_all_but(places)
+        is_changed = self._drop_vanished_runs(places)
         are_finished = bool(places) and not found.waiting
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
@@ -119,7 +119,7 @@ class Watch:
                 continue
             is_changed |= has_new
             are_finished &= ending.is_over and (not has_new or self._is_quiet(files))
-        self._tell_once([*(f"waiting: {line}" for line in found.waiting), *problems])
+        self._complain_once([*(f"waiting: {line}" for line in found.waiting), *problems])
         self.problems = problems
         if is_changed and self.analyses:
             self.written = self._job.publish(self.analyses, problems)
@@ -146,22 +146,22 @@ class Watch:
     def _say_change(self, run: _Watched, name: str) -> None:
         new = NOTHING_YET if run.analysis is None else _state(run.analysis)
         if new != run.said:
-            say([_change_line(name, run.analysis, run.said, new)])
+            print_lines([_change_line(name, run.analysis, run.said, new)])
             run.said = new
 
-    def _forget_all_but(self, places: Collection[Path]) -> bool:
+    def _drop_vanished_runs(self, places: Collection[Path]) -> bool:
         gone = self._watched.keys() - set(places)
         for place in gone:
             run = self._watched.pop(place)
             if run.said != NOTHING_YET:
-                say([f"{_now()}  {place.name}: {run.said} -> {NOTHING_YET}: its event files are gone"])
+                print_lines([f"{_now()}  {place.name}: {run.said} -> {NOTHING_YET}: its event files are gone"])
         return bool(gone)
 
-    def _tell_once(self, lines: Sequence[str]) -> None:
+    def _complain_once(self, lines: Sequence[str]) -> None:
         for line in lines:
-            if line not in self._told:
+            if line not in self._complaints:
                 complain(line)
-        self._told = set(lines)
+        self._complaints = set(lines)
 
     def _is_quiet(self, files: RunFiles) -> bool:
         return time.time() - max(file.stat().st_mtime for file in files.files) >= self._quiet_s
@@ -205,11 +205,11 @@ def watch(
 
 def _say_ending(name: str, ending: Ending) -> None:
     if ending.words is None:
-        say([f"{_now()}  {name}: the run goes on again"])
+        print_lines([f"{_now()}  {name}: the run goes on again"])
     elif ending.is_over:
-        say([f"{_now()}  {name}: {ending.words}"])
+        print_lines([f"{_now()}  {name}: {ending.words}"])
     else:
-        say([f"{_now()}  {name}: {ending.words}. It can be resumed, so it is watched further; Ctrl-C ends"])
+        print_lines([f"{_now()}  {name}: {ending.words}. It can be resumed, so it is watched further; Ctrl-C ends"])
 
 
 def _state(analysis: Analysis) -> str:

@@ -273,4 +273,4 @@ def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
 
 
 def test_series_sets_know_a_window_without_points() -> None:
-    assert SeriesSet().length_told_by(["nothing"]) is None
+    assert SeriesSet().length_from(["nothing"]) is None

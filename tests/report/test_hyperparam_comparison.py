@@ -21,7 +21,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     comparison_table,
     contradictions,
     reference_table,
-    told,
+    stated,
 )
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, run_settings
 
@@ -62,7 +62,7 @@ def line(tag: str, *points: tuple[int, float]) -> Series:
 
 
 def value_of(parameter: str, **content: Any) -> float | None:
-    reading = told(reference_table().parameters[parameter], settings(**content))
+    reading = stated(reference_table().parameters[parameter], settings(**content))
     return None if reading is None else reading.value
 
 

@@ -80,7 +80,7 @@ def test_the_figures_of_the_sections_stand_under_run() -> None:
 @pytest.mark.parametrize("make", [healthy, leaking, complete, foreign, with_nan])
 def test_markdown_and_page_tell_the_same_sections(make: Callable[[], Values]) -> None:
     analysis = analysed(make())
-    titles = [section.title for section in analysis.sections.told()]
+    titles = [section.title for section in analysis.sections.as_document()]
     in_markdown = re.findall(r"^## (.*)$", render_markdown([analysis]), flags=re.M)
     on_page = re.findall(r"<h2>(.*?)</h2>", outside_plotly(render_html([analysis])))
     assert [title for title in in_markdown if title in titles] == titles
@@ -202,7 +202,7 @@ def test_a_section_is_inert_wherever_its_markup_stands(monkeypatch: pytest.Monke
     columns = (Column(MARKUP), Column(MARKUP, True), Column(MARKUP))
     tables = tuple(Table(columns, (parts,), parts, folded=folded) for folded in (True, False))
     section = Section("here", "Here", (parts,), tables)
-    monkeypatch.setattr(RunSections, "told", lambda _: (section,))
+    monkeypatch.setattr(RunSections, "as_document", lambda _: (section,))
     analysis = analysed(foreign())
     found = Elements(outside_plotly(render_html([analysis]))).found
     assert "x-evil" not in {name for name, _ in found}

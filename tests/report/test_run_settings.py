@@ -17,8 +17,8 @@ from sb3_visual_td3.report.run_settings import (
     Layer,
     RunSettings,
     _known_defaults,
-    given_settings,
     own_arguments,
+    read_given_settings,
     run_settings,
 )
 from sb3_visual_td3.runs.manifest import RunManifest
@@ -41,7 +41,7 @@ def zoo_run(folder: Path, config: dict[str, Any], **arguments: Any) -> Path:
 
 
 def told(settings: RunSettings) -> dict[str, tuple[Any, str]]:
-    return {name: (found.value, found.source) for name, found in settings.told_settings()}
+    return {name: (found.value, found.source) for name, found in settings.given_settings()}
 
 
 def written(tmp_path: Path) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def test_the_file_counts_before_run_json_and_that_before_the_zoos_files(report: 
 def test_a_run_json_can_be_given_for_a_run_without_one(tmp_path: Path) -> None:
     manifest = RunManifest("VisualTD3", "e", hyperparams={"tau": 0.01}, encoder="shared", reward_is_normalized=True)
     manifest.write(tmp_path / "other.json")
-    layer = given_settings(tmp_path / "other.json")
+    layer = read_given_settings(tmp_path / "other.json")
     assert (layer.source, layer.values["tau"], layer.values["encoder"]) == ("other.json", 0.01, "shared")
 
 
@@ -188,7 +188,7 @@ def test_a_run_json_too_deep_or_too_large_for_settings_is_left_aside() -> None:
         ({"many": list(range(20_000))}, "run.json: 'many': more than 10,000 values"),
     ):
         found, (note,) = run_settings(None, RunManifest("TD3", "e", hyperparams=hyperparams), None)
-        assert found.told == ()
+        assert found.given == ()
         assert note.startswith(f"the settings in run.json were left aside: {why}")
 
 

@@ -79,7 +79,7 @@ def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
     worst = int(np.argmax(ratio))
     evidence = Evidence(q.name, int(q.steps[worst]), float(q.values[worst]), f"{rounded(ratio[worst])} times the bound")
     confidence = bounded(0.6 + 0.35 * min(1.0, math.log10(ratio[worst])))
-    return _told(confidence, evidence, onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
+    return _diagnosis(confidence, evidence, onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
 
 
 def _runaway(q: Series) -> Diagnosis | None:
@@ -91,10 +91,12 @@ def _runaway(q: Series) -> Diagnosis | None:
         q, f"grows {rounded(growth)} times over the later half; no bound was logged to hold it against"
     )
     confidence = bounded(0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0))
-    return _told(confidence, evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY)
+    return _diagnosis(confidence, evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY)
 
 
-def _told(confidence: float, evidence: Evidence, first: int | None, *, value: float, threshold: float) -> Diagnosis:
+def _diagnosis(
+    confidence: float, evidence: Evidence, first: int | None, *, value: float, threshold: float
+) -> Diagnosis:
     return Diagnosis(
         ID,
         TITLE,

@@ -33,13 +33,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     std, change = data[tags.FRAME_STD].finite, data[tags.FRAME_CHANGE].finite
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
         evidence = Evidence.last_of(std, "grey levels within a frame: it is of one colour")
-        return _told(0.9, evidence, onset(std, std.values < ONE_COLOUR), ONE_COLOUR)
+        return _diagnosis(0.9, evidence, onset(std, std.values < ONE_COLOUR), ONE_COLOUR)
     still = _points_at_end(change)
     if still < MIN_POINTS:
         return None
     evidence = Evidence.last_of(change, f"no pixel has changed for {still} points")
     is_sure = change.steps[-1] - change.steps[-still] >= SURELY
-    return _told(0.9 if is_sure else 0.65, evidence, onset(change, change.values == 0.0), 0.0)
+    return _diagnosis(0.9 if is_sure else 0.65, evidence, onset(change, change.values == 0.0), 0.0)
 
 
 def _points_at_end(change: Series) -> int:
@@ -51,7 +51,7 @@ def _points_at_end(change: Series) -> int:
     return n_points
 
 
-def _told(confidence: float, evidence: Evidence, first: int | None, threshold: float) -> Diagnosis:
+def _diagnosis(confidence: float, evidence: Evidence, first: int | None, threshold: float) -> Diagnosis:
     return Diagnosis(
         ID, TITLE, bounded(confidence), (evidence,), REMEDY, first, value=evidence.value, threshold=threshold
     )

@@ -66,7 +66,7 @@ def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(q1, "replayed pairs stay within it"),
     )
     whole = data[tags.POLICY_Q_VALUE].finite
-    return _told(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
+    return _diagnosis(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
 
 
 def _wide_gap(data: SeriesSet) -> Diagnosis | None:
@@ -79,10 +79,10 @@ def _wide_gap(data: SeriesSet) -> Diagnosis | None:
         return None
     note = f"the median of the last points is {rounded(part)} times the largest |Q| on replayed pairs"
     confidence = 0.5 + 0.2 * min(1.0, part - GAP)
-    return _told(confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), part, GAP)
+    return _diagnosis(confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), part, GAP)
 
 
-def _told(
+def _diagnosis(
     confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float
 ) -> Diagnosis:
     return Diagnosis(

@@ -80,7 +80,7 @@ def alerts(data: SeriesSet) -> dict[str, Alert]:
     }
 
 
-def tell_alerts(found: Mapping[str, Alert]) -> Section | None:
+def alerts_section(found: Mapping[str, Alert]) -> Section | None:
     """Return the section; None where the run logged no alert."""
     if not found:
         return None

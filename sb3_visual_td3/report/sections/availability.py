@@ -110,7 +110,7 @@ def _missing(row: Tag, criteria: Sequence[CriterionResult]) -> Missing:
     return Missing(row.name, row.meaning, row.owner, needed_by)
 
 
-def tell_logged(found: Availability, metrics: Mapping[str, Metric]) -> Section:
+def logged_section(found: Availability, metrics: Mapping[str, Metric]) -> Section:
     """Return what was logged: a summary by kind, and the statistics of each tag."""
     summary = tuple(
         (
@@ -151,7 +151,7 @@ def _statistics(kind: Kind, metrics: Mapping[str, Metric]) -> Table:
     return Table(heading, tuple(rows), (f"{kind.title}: {len(rows)} logged",), folded=True)
 
 
-def tell_missing(found: Availability) -> Section | None:
+def missing_section(found: Availability) -> Section | None:
     """Return what was not logged; None where every name of the table was."""
     kinds = [kind for kind in found.kinds if kind.missing]
     if not kinds:

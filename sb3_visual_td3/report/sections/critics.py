@@ -156,7 +156,7 @@ def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:
     return None if part is None else BoundUse(tag, part)
 
 
-def tell_critics(found: Critics) -> Section | None:
+def critics_section(found: Critics) -> Section | None:
     """Return the section; None where nothing of the critics was logged."""
     if not found.values and not found.losses:
         return None

@@ -60,7 +60,7 @@ def evaluations(data: SeriesSet) -> Evaluations:
     )
 
 
-def tell_evaluations(found: Evaluations) -> Section | None:
+def evaluations_section(found: Evaluations) -> Section | None:
     """Return the section; None where the policy was never evaluated."""
     if not found.rows:
         return None
@@ -208,15 +208,15 @@ def _end_steps(length: Series) -> dict[int, int]:
     return dict(zip(length.steps[:n_known].tolist(), totals.astype(np.int64).tolist(), strict=True))
 
 
-def tell_episodes(found: Episodes) -> Section | None:
+def episodes_section(found: Episodes) -> Section | None:
     """Return the section; None where nothing of the kind was logged."""
     if found.n == 0:
-        return None if found.moving_mean is None else _tell_means(*found.moving_mean)
+        return None if found.moving_mean is None else _moving_mean_section(*found.moving_mean)
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]
     return Section("episodes", "Episodes", tuple(sentences), (_summary_table(found), _episode_table(found)))
 
 
-def _tell_means(first: float, last: float) -> Section:
+def _moving_mean_section(first: float, last: float) -> Section:
     said = f", a moving mean, went from {number(first)} to {number(last)}. The single episodes were not logged: "
     return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
 

@@ -149,7 +149,7 @@ def _factor(exponent: float) -> float:
     return math.exp(min(max(exponent, -700.0), 700.0))
 
 
-def tell_growth(found: Growth) -> Section | None:
+def growth_section(found: Growth) -> Section | None:
     """Return the section; None where nothing of the kind was logged."""
     if not found.timelines:
         return None

@@ -161,7 +161,7 @@ def _ratio_rows(above: Series, below: Series) -> tuple[RatioRow, ...]:
     )
 
 
-def tell_norms(found: Norms) -> Section | None:
+def norms_section(found: Norms) -> Section | None:
     """Return the section; None where no norm was logged."""
     if not found.groups:
         return None

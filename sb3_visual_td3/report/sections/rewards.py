@@ -92,7 +92,7 @@ def _term(series: Series, mean_magnitude: float, share: float | None) -> RewardT
     )
 
 
-def tell_rewards(found: Rewards) -> Section:
+def rewards_section(found: Rewards) -> Section:
     """Return the section; it says so where the shares are not known."""
     sentences: list[Sentence] = [_lead(found)]
     if found.critic_range is not None:

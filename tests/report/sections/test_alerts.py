@@ -5,7 +5,7 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.report.sections.alerts import Alert, Stretch, alerts, tell_alerts
+from sb3_visual_td3.report.sections.alerts import Alert, Stretch, alerts, alerts_section
 
 
 def alert(*values: float) -> Alert:
@@ -50,11 +50,11 @@ def test_every_alert_has_its_short_name() -> None:
 
 
 def test_the_section_says_how_many_of_how_many_and_what_was_silent() -> None:
-    section = tell_alerts(alerts(of(gradient_explosion_critical=[0.0, 1.0, 1.0], dead_camera=[0.0, 0.0, 0.0])))
+    section = alerts_section(alerts(of(gradient_explosion_critical=[0.0, 1.0, 1.0], dead_camera=[0.0, 0.0, 0.0])))
     assert section is not None
     said = [part for sentence in section.sentences for part in sentence]
     assert " has 3 points, of which 2 are active and 1 are not." in said
     assert "Logged and never active: dead_camera." in said
     (row,) = section.tables[0].rows
     assert row == ("critical", "2", "3", "66.7 %", "50", "100", "1", "2 points, 50 to 100")
-    assert tell_alerts({}) is None
+    assert alerts_section({}) is None

@@ -17,7 +17,7 @@ from sb3_visual_td3.report.plots import overlays, plots
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.render_markdown import MAX_CHARACTERS, render_markdown
-from sb3_visual_td3.report.sections.availability import availability, tell_logged, tell_missing
+from sb3_visual_td3.report.sections.availability import availability, logged_section, missing_section
 from tests.report.test_renderers import analysed
 
 NAMES = st.sampled_from([*tags.TAGS, "rollout/ep_len_mean", "reward/own", "alerts/own", "a|b`<x>", "../../x"])
@@ -45,7 +45,7 @@ def finite(points: Points, tag: str) -> list[float]:
 @given(RUNS)
 def test_every_section_can_be_computed_and_told(points: Points) -> None:
     found = RunSections.of(series_of(points))
-    for section in found.told():
+    for section in found.as_document():
         assert isinstance(section, Section)
         assert section.sentences or section.tables
         cells = [cell for table in section.tables for row in table.rows for cell in row]
@@ -90,8 +90,8 @@ def test_every_format_and_every_plot_can_be_made(points: Points) -> None:
 
 def test_an_empty_log_lacks_everything_and_tells_only_that_the_shares_are_unknown() -> None:
     found = RunSections.of(SeriesSet())
-    assert [section.id for section in found.told()] == ["rewards"]
-    assert tell_logged(found.availability, {}).tables[0].rows
-    missing = tell_missing(availability(SeriesSet()))
+    assert [section.id for section in found.as_document()] == ["rewards"]
+    assert logged_section(found.availability, {}).tables[0].rows
+    missing = missing_section(availability(SeriesSet()))
     assert missing is not None
     assert len(missing.tables[0].rows) == len(tags.TAGS)

@@ -8,8 +8,8 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
 from sb3_visual_td3.report.document import Code
-from sb3_visual_td3.report.sections.availability import KINDS, availability, kind_of, tell_missing
-from sb3_visual_td3.report.sections.episodes import evaluations, tell_evaluations
+from sb3_visual_td3.report.sections.availability import KINDS, availability, kind_of, missing_section
+from sb3_visual_td3.report.sections.episodes import evaluations, evaluations_section
 from tests.report.synthetic_runs import as_series, complete, foreign, healthy
 
 
@@ -57,14 +57,14 @@ def test_what_is_missing_says_what_it_would_have_told_who_writes_it_and_which_cr
 
 def test_the_criteria_that_lack_a_tag_are_named_first() -> None:
     data = as_series(foreign())
-    section = tell_missing(availability(data, judge(load_criteria(), data)))
+    section = missing_section(availability(data, judge(load_criteria(), data)))
     assert section is not None
     assert section.sentences[0] == (f"{len(tags.TAGS) - 2} of {len(tags.TAGS)} known names were not logged.",)
     assert Code(tags.ACTION_SATURATION) in section.sentences[1]
 
 
 def test_a_run_that_logged_everything_lacks_nothing() -> None:
-    assert tell_missing(availability(as_series(complete()))) is None
+    assert missing_section(availability(as_series(complete()))) is None
 
 
 def test_the_evaluations_stand_by_step_with_what_each_of_them_logged() -> None:
@@ -77,7 +77,7 @@ def test_the_evaluations_stand_by_step_with_what_each_of_them_logged() -> None:
     many = {tags.EVAL_REWARD: (np.arange(100), np.arange(100.0))}
     rows = evaluations(as_series(many)).rows
     assert (len(rows), rows[0].step, rows[-1].step) == (12, 0, 99)
-    assert tell_evaluations(evaluations(as_series(foreign()))) is None
+    assert evaluations_section(evaluations(as_series(foreign()))) is None
 
 
 def test_the_package_of_the_sections_is_part_of_the_wheel() -> None:

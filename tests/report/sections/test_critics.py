@@ -6,7 +6,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Flag, Section
-from sb3_visual_td3.report.sections.critics import TWINS_SAY_NOTHING, Critics, critics, tell_critics
+from sb3_visual_td3.report.sections.critics import TWINS_SAY_NOTHING, Critics, critics, critics_section
 from tests.report.synthetic_runs import as_series, healthy, leaking
 
 
@@ -16,7 +16,7 @@ def of(**values: list[float]) -> SeriesSet:
 
 
 def told(found: Critics) -> Section:
-    section = tell_critics(found)
+    section = critics_section(found)
     assert section is not None
     return section
 
@@ -80,4 +80,4 @@ def test_an_unsupported_loss_is_told_with_the_step_from_which_it_was_not() -> No
 
 
 def test_without_critics_there_is_no_section() -> None:
-    assert tell_critics(critics(SeriesSet())) is None
+    assert critics_section(critics(SeriesSet())) is None

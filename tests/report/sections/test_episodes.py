@@ -6,7 +6,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Section
-from sb3_visual_td3.report.sections.episodes import Episodes, episodes, tell_episodes
+from sb3_visual_td3.report.sections.episodes import Episodes, episodes, episodes_section
 
 
 def of(
@@ -22,7 +22,7 @@ def of(
 
 
 def text(found: Episodes) -> str:
-    section = tell_episodes(found)
+    section = episodes_section(found)
     assert isinstance(section, Section)
     return " ".join(
         "".join(part if isinstance(part, str) else part.text for part in line) for line in section.sentences
@@ -50,7 +50,7 @@ def test_the_first_ten_and_the_last_ten_overlap_nowhere(n: int, n_last: int) -> 
 
 
 def test_the_last_ten_of_the_summary_are_the_last_ten_of_the_run() -> None:
-    section = tell_episodes(episodes(of([100.0, 100.0, *[1.0] * 10])))
+    section = episodes_section(episodes(of([100.0, 100.0, *[1.0] * 10])))
     assert section is not None
     summary = {row[0]: row[1] for row in section.tables[0].rows}
     assert summary == {"First ten": "20.8", "All": "17.5", "Last ten": "1"}
@@ -94,4 +94,4 @@ def test_the_moving_mean_of_a_stock_run_is_told_as_what_it_is() -> None:
     found = episodes(SeriesSet.of([means]))
     assert found.moving_mean == (30.0, 45.0)
     assert "a moving mean, went from 30 to 45. The single episodes were not logged" in text(found)
-    assert tell_episodes(episodes(SeriesSet())) is None
+    assert episodes_section(episodes(SeriesSet())) is None

@@ -8,7 +8,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import evenly, representative, value_at
-from sb3_visual_td3.report.sections.growth import growth, tell_growth, timeline
+from sb3_visual_td3.report.sections.growth import growth, growth_section, timeline
 
 
 def series(values: list[float], every: int = 100) -> Series:
@@ -117,10 +117,10 @@ def test_the_section_tells_the_actor_loss_first_and_is_absent_without_data() -> 
             Series(tags.GRADIENT_NORM["actor_cnn"], steps, np.ones(steps.size)),
         ]
     )
-    section = tell_growth(growth(data))
+    section = growth_section(growth(data))
     assert section is not None
     assert "".join(part if isinstance(part, str) else part.text for part in section.sentences[0]) == (
         "train/actor_loss went from -1 at 0 to -22,026.5 at 5,000, 22,000x in magnitude, doubling every 347 steps."
     )
     assert [table.folded for table in section.tables] == [False, False, True]
-    assert tell_growth(growth(SeriesSet())) is None
+    assert growth_section(growth(SeriesSet())) is None

@@ -7,7 +7,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Flag
-from sb3_visual_td3.report.sections.norms import Norms, norms, tell_norms
+from sb3_visual_td3.report.sections.norms import Norms, norms, norms_section
 from tests.report.synthetic_runs import as_series, complete, dead_policy, healthy, leaking
 
 
@@ -33,7 +33,7 @@ def test_a_denominator_of_zero_counts_in_no_ratio_and_is_told() -> None:
     (ratio,) = found.ratios
     assert (ratio.mean, ratio.max, ratio.n_zero) == (5.0, 5.0, 2)
     assert [row.ratio for row in ratio.rows] == [5.0, None, None]
-    section = tell_norms(found)
+    section = norms_section(found)
     assert section is not None
     assert any("0 at 2 of 3 common steps" in str(sentence) for sentence in section.sentences)
 
@@ -67,7 +67,7 @@ def test_when_the_norms_were_taken_is_said_as_far_as_the_log_tells() -> None:
 
 
 def last_of(found: Norms) -> dict[str, object]:
-    section = tell_norms(found)
+    section = norms_section(found)
     assert section is not None
     table = section.tables[0]
     at = [column.heading for column in table.columns].index("Last")
@@ -87,4 +87,4 @@ def test_clip_fractions_and_steps_stand_beside_the_norms() -> None:
     assert groups["actor_cnn"].update_ratio == pytest.approx(6e-4, rel=0.2)
     bare = norms(of(actor_cnn=[1.0])).groups[0]
     assert (bare.clip_fraction, bare.mean_clipped, bare.update_ratio) == (None, None, None)
-    assert tell_norms(norms(SeriesSet())) is None
+    assert norms_section(norms(SeriesSet())) is None

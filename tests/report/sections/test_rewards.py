@@ -6,7 +6,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code, Flag
-from sb3_visual_td3.report.sections.rewards import DOMINATES, rewards, tell_rewards
+from sb3_visual_td3.report.sections.rewards import DOMINATES, rewards, rewards_section
 
 
 def of(**terms: list[float]) -> SeriesSet:
@@ -34,7 +34,7 @@ def test_the_share_of_all_terms_is_one() -> None:
 def test_a_term_dominates_from_the_mark_on(large: float, dominates: bool) -> None:
     found = rewards(of(a=[large * 100], b=[-(1 - large) * 100]))
     assert (found.dominating is not None) is dominates
-    section = tell_rewards(found)
+    section = rewards_section(found)
     assert any(isinstance(cell, Flag) for row in section.tables[0].rows for cell in row) is dominates
 
 
@@ -49,7 +49,7 @@ def test_terms_that_are_all_zero_have_no_share() -> None:
 
 
 def test_without_terms_the_shares_are_unknown() -> None:
-    section = tell_rewards(rewards(SeriesSet()))
+    section = rewards_section(rewards(SeriesSet()))
     assert section.sentences[0][:2] == ("Unknown: no ", Code("reward/"))
     assert section.tables == ()
 
@@ -58,4 +58,4 @@ def test_what_the_critic_was_shown_is_told() -> None:
     points = {tags.REWARD_MIN: [-2.0, -5.0], tags.REWARD_MAX: [1.0, 3.0], tags.REWARD_IS_NORMALIZED: [1.0, 1.0]}
     data = SeriesSet.of(Series(tag, np.array([1, 2]), np.array(v)) for tag, v in points.items())
     assert rewards(data).critic_range == (-5.0, 3.0)
-    assert "from -5 to 3, scaled by VecNormalize" in str(tell_rewards(rewards(data)).sentences)
+    assert "from -5 to 3, scaled by VecNormalize" in str(rewards_section(rewards(data)).sentences)
