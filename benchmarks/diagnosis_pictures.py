@@ -66,7 +66,8 @@ def on_steps(data: SeriesSet, tag: str) -> Series:
 def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, first_step: int | None) -> None:
     """Draw one tag of both trainings."""
     end = faulty.n_steps or 0
-    pair = [on_steps(faulty, panel.tag), on_steps(healthy, panel.tag).up_to(end)]
+    beside = on_steps(healthy, panel.tag)
+    pair = [on_steps(faulty, panel.tag), beside.where(beside.steps <= end)]
     floor = _log_floor(pair) if panel.is_log else None
     lines = [(pair[0], FAULTY, "-", 1.8), (pair[1], HEALTHY, "--", 1.4)]
     if panel.against:

@@ -1,4 +1,8 @@
-"""Criteria as data: read from YAML, checked key by key, judged over series."""
+"""Criteria as data: read from YAML, validated key by key, and judged over the series of a run.
+
+A criterion names a check of ``checks.py``, the tags that the check reads and a threshold. This module decides whether
+the criterion applies to a run at all, and whether a pass still holds at the end of the run.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,12 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
-from sb3_visual_td3.diagnosis.checks import CHECKS as PLAIN_CHECKS
-from sb3_visual_td3.diagnosis.checks import Check, Measurement, no_sure_cause
+from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
-CHECKS: Mapping[str, Check] = {**PLAIN_CHECKS, "no_sure_cause": Check(no_sure_cause)}
-"""By the kind that criteria.yml names."""
 
 _OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if "actor_cnn" in name)
 _OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if "critic_cnn" in name}
@@ -33,12 +34,12 @@ _OF_TRAINING = {
     )
     for group in tags.GROUPS
 }
-"""By group, what is logged of its training: not there where it is frozen."""
+"""The tags that a group logs only while it is trained; a frozen group does not have them."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One thing that a run must show; the keys are explained in criteria.yml."""
+    """One thing that a run must show. The header of criteria.yml explains the keys."""
 
     id: str
     title: str
@@ -70,12 +71,12 @@ _EXPECTED: dict[str, tuple[type, ...]] = {
 
 
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
-    """Return the built-in criteria, with what ``path`` changes or adds.
+    """Return the built-in criteria, with the changes and additions of a file.
 
-    :param path: a YAML or JSON file of the built-in file's form; None for the built-in ones alone.
-    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not such a mapping, too large
-        or too deep; the message names the key and the file.
-    :raises OSError: if ``path`` is not a regular file or cannot be read.
+    :param path: a YAML or JSON file of the same form as the built-in one; None for the built-in criteria alone
+    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not such a mapping, too large or
+        nested too deeply; the message names the key and the file
+    :raises OSError: if ``path`` is not a regular file or cannot be read
     """
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
     criteria = _merge({}, _entries(parse_mapping(built_in, _BUILT_IN), _BUILT_IN), _BUILT_IN)
@@ -87,12 +88,17 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Taking whole tags away never makes GO of NO-GO: a tag that is gone is unknown, and never a pass or an excuse. The
-    one exception is ``all_finite`` without named tags: a tag that nothing asks for may have held the only NaN.
+    Removing whole tags never turns NO-GO into GO: a missing tag makes a criterion unknown, never passed and never
+    inapplicable. The one exception is ``all_finite`` without named tags, because the removed tag may have held the only
+    NaN.
+
+    :param criteria: as :func:`load_criteria` returns them
+    :param data: the series of the run
+    :return: one result for each criterion, in the same order
     """
     run = _Run.of(criteria, data)
     results = []
-    # At the limits of doubles a sum is infinite and a difference NaN; neither passes a comparison.
+    # Near the limits of doubles, sums become infinite and differences NaN. Neither passes a comparison.
     with np.errstate(all="ignore"):
         for criterion in criteria:
             measured = _measure(criterion, data, run)
@@ -114,12 +120,17 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run says of itself.
+    """The properties of a run that decide which criteria apply to it.
 
-    :param length: in environment steps, by whatever tag tells; None where none does.
-    :param judged_length: by the tags without which there is no GO. What else was logged does not decide whether a
-        criterion applies: without it the same failure would be excused.
-    :param last_step: the last environment step of any tag of the table.
+    :param encoder_is_shared: whether actor and critic share one encoder
+    :param has_no_encoder: whether the policy sees no images
+    :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize
+    :param has_no_bound: whether the returns are undiscounted, so that the rewards do not bound Q
+    :param frozen: the groups that are not trained
+    :param length: in environment steps, from any tag that shows it; None if none does
+    :param judged_length: from the tags alone that a GO needs. Other tags must not decide whether a criterion applies:
+        leaving them out of the log would then excuse the same failure.
+    :param last_step: the last environment step of any known tag
     """
 
     encoder_is_shared: bool
@@ -133,6 +144,7 @@ class _Run:
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
+        """Read the properties from the flags that the run logged, and its length from its tags."""
         flags = cls(
             encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
@@ -151,10 +163,11 @@ class _Run:
         )
 
     def blocks(self, criterion: Criterion) -> bool:
+        """Return whether the criterion counts for the verdict on this run."""
         return criterion.blocking and not (criterion.scale_dependent and self.reward_is_normalized)
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Return the tags of a criterion that such a run can log."""
+        """Return the tags of a criterion that such a run can log at all."""
         absent: set[str] = set()
         if self.has_no_encoder:
             absent |= _OF_ENCODERS
@@ -169,6 +182,7 @@ class _Run:
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
+        """Return whether the criterion does not apply to such a run, whatever it logged."""
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or "actor_cnn" in self.frozen
         if criterion.kind == "within_bound" and self.has_no_bound:
@@ -176,22 +190,26 @@ class _Run:
         return bool(criterion.tags) and not self.asked_of(criterion)
 
     def excuse_of(self, criterion: Criterion) -> str:
+        """Return why the criterion does not apply, in words."""
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if self.has_no_encoder:
             return "the policy has no encoder"
-        return "actor and critic share one encoder" if self.encoder_is_shared else "these weights are not trained"
+        if self.encoder_is_shared:
+            return "actor and critic share one encoder"
+        return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
+        """Return whether such a run cannot be GO without this criterion, whatever its length is."""
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
 def _has_no_bound(data: SeriesSet) -> bool:
-    """Return whether the run says that its returns are undiscounted.
+    """Return whether the run logged that its returns are undiscounted.
 
-    Runs of earlier versions logged an infinite bound there. A bound that is infinite for a reward's sake is a reward
-    that is not finite, which is judged by itself.
+    Earlier versions logged an infinite bound instead of the flag. A bound may also be infinite because a reward was;
+    that reward fails a criterion of its own.
     """
     if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
         return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True
@@ -211,6 +229,7 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
+    # Some tag shows that the run is long enough, but the tags that judge the training end before: unknown, not failed.
     if measured.status is Status.FAIL and begin > 0 and run.judged_length is not None and run.judged_length < begin:
         detail = f"applies from {begin:,} steps, and what judges the training ends at {run.judged_length:,}"
         return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")
@@ -218,8 +237,8 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
-    """Return a pass as unknown where a tag ends long before the run does: it says nothing of what came after."""
-    frozen = {tag for group, told in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in told}
+    """Turn a pass into unknown if one of its tags ends long before the run: nothing is known of the rest."""
+    frozen = {tag for group, of_group in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in of_group}
     ended = [
         tag
         for tag in asked
@@ -233,7 +252,7 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
 
 
 def _ends_frozen(data: SeriesSet, group: str) -> bool:
-    """Return whether a group is not trained at the end of the run: nothing of its training is logged since."""
+    """Return whether a group is frozen at the end of the run, so that its tags end early for a good reason."""
     frozen = data[tags.GROUP_FROZEN[group]].finite
     return len(frozen) > 0 and bool(frozen.values[-1] == 1.0)
 

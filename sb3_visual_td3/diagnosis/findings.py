@@ -1,4 +1,4 @@
-"""The vocabulary of diagnosis: a rule, what it finds, its evidence, and the cure that it proposes."""
+"""The types that rules work with: rule, diagnosis, evidence and cure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any, Literal
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 Role = Literal["cause", "blind_spot", "consequence"]
-"""A blind spot is why a monitor saw nothing; a consequence follows from a cause that was found as well."""
+"""A blind spot explains why a monitor saw nothing; a consequence follows from a cause that was also found."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One point that speaks for a diagnosis.
+    """One point that supports a diagnosis.
 
-    :param step: on the tag's own x-axis; None where the whole run speaks.
-    :param note: what the value says, in words.
+    :param tag: the logged name
+    :param step: on the tag's own x-axis; None if the value is of the whole run
+    :param value: of the point
+    :param note: what the value means, as the end of a sentence
     """
 
     tag: str
@@ -27,25 +29,31 @@ class Evidence:
 
     @classmethod
     def last_of(cls, series: Series, note: str) -> Evidence:
-        """Take the last point of a series that is not empty."""
+        """Return the last point of a series that is not empty, as evidence."""
         return cls(series.name, int(series.steps[-1]), float(series.values[-1]), note)
 
     @classmethod
     def largest_of(cls, series: Series, note: str) -> Evidence:
-        """Take the largest point of a series that is not empty."""
+        """Return the largest point of a series that is not empty, as evidence."""
         at = int(series.values.argmax())
         return cls(series.name, int(series.steps[at]), float(series.values[at]), note)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A named cause (or consequence) that the series speak for.
+    """A named cause (or consequence) that the series support.
 
-    :param confidence: in [0, 1].
-    :param first_step: environment step at which it first showed; None where the data do not tell.
-    :param explained_by: ids of diagnoses of which this one is a mere consequence where they are found.
-    :param value: the figure that the rule compared; NaN where it weighed several.
-    :param threshold: what it compared that figure with; NaN likewise.
+    :param id: the id of the rule
+    :param title: what is wrong, in a few words
+    :param confidence: in [0, 1]
+    :param evidence: the points that support it, the strongest first
+    :param remedy: what to do first
+    :param first_step: environment step at which it first showed; None if the data do not show it
+    :param role: cause, blind spot or consequence
+    :param explained_by: ids of the diagnoses that turn this one into a consequence when they are found as well
+    :param consequence_of: id of the cause, for a consequence
+    :param value: the figure that the rule compared; NaN if it combined several
+    :param threshold: the number that it compared the figure with; NaN if it combined several
     """
 
     id: str
@@ -61,7 +69,7 @@ class Diagnosis:
     threshold: float = float("nan")
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
-        """Return this diagnosis as a consequence of ``cause``."""
+        """Return this diagnosis as a consequence of another one, with a remedy that names the cause first."""
         remedy = f"A consequence of {cause.id}: remedy that first. If it stays afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
@@ -71,20 +79,20 @@ class SettingChange:
     """One change of a hyperparameter that a cure proposes, in the names of VisualTD3 and rl-zoo.
 
     :param key: the setting; ``policy_kwargs.NAME`` is one key of that mapping, and ``group_lr`` the learning rate of
-        the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, or else
+        the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, otherwise
         ``learning_rate``
     :param reason: why, and where the number comes from
-    :param to: the new value; a mapping is laid over the run's own
-    :param fill: keys of that mapping which are only added where the run's own mapping lacks them
-    :param at_least: the value where the run's own is smaller
-    :param at_most: the value where the run's own is larger
-    :param times: factor on the run's own value where ``at_least`` or ``at_most`` holds already, or is not given
-    :param of_steps: with ``at_least``: this fraction of the run's length where that is larger
+    :param to: the new value; a mapping is merged into the run's own
+    :param fill: keys of that mapping that are added only if the run's own mapping lacks them
+    :param at_least: the new value if the run's own is smaller
+    :param at_most: the new value if the run's own is larger
+    :param times: factor on the run's own value if ``at_least`` or ``at_most`` holds already, or is not given
+    :param of_steps: with ``at_least``: use this fraction of the run's length if that is larger
     :param most: upper limit of ``of_steps``, in steps
-    :param unless_set: only where the run's own value is None, False or 0
-    :param unless_rewards_are_normalized: only where VecNormalize does not scale the rewards
-    :param envs: only for these environments; empty: for all
-    :param default: the value that these environments use where the settings name none
+    :param unless_set: propose the change only if the run's own value is None, False or 0
+    :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
+    :param envs: propose the change for these environments only; empty: for all
+    :param default: the value that these environments use if the settings do not name one
     """
 
     key: str
@@ -104,11 +112,11 @@ class SettingChange:
 
 @dataclass(frozen=True)
 class Cure:
-    """What to change about a diagnosis.
+    """The changes that a rule recommends.
 
-    :param changes: of the hyperparameter file
-    :param code: what no setting cures, in one sentence that stands beside the changes
-    :param code_in_visual_td3: the same where the run says that it was VisualTD3
+    :param changes: to the hyperparameter file
+    :param code: a sentence on what no setting cures, shown beside the changes
+    :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
     :param if_nothing_to_change: a sentence for a run that has these settings already
     """
 
@@ -128,7 +136,7 @@ class Rule:
     :param is_live: whether it is also judged while training runs, over a window of updates
     :param explained_by: ids of the diagnoses that it may be a mere consequence of
     :param cure: the changes of settings that it proposes
-    :param diagnose: a pure function over the series of a run, or of a window of it; None where nothing speaks for it
+    :param diagnose: a pure function over the series of a run, or of a window of it; it returns None if nothing is wrong
     """
 
     id: str
@@ -141,5 +149,5 @@ class Rule:
 
 
 def bounded(confidence: float) -> float:
-    """Return the confidence, kept off certainty."""
+    """Limit a confidence to [0, 0.98], rounded to three digits: no rule is ever certain."""
     return round(min(max(confidence, 0.0), 0.98), 3)

@@ -1,4 +1,7 @@
-"""Numbers in words: separators, few digits, factors and shares, the same wherever one is shown."""
+"""Numbers as text: thousands separators, few digits, factors and shares.
+
+The report, the live alerts and the documentation all format numbers here, so that a figure looks the same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,19 @@ import math
 
 
 def number(value: float | int | None) -> str:
-    """Return a number as a reader wants it; small ones never become 0."""
+    """Format a number with four digits or as a whole number.
+
+    A small number never becomes 0: it is written in scientific notation.
+
+    :param value: any number; None becomes "-"
+    :return: such as "1,826,337", "0.05" or "1.2e-07"
+    """
     if value is None:
         return "-"
     if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+        if math.isnan(value):
+            return "NaN"
+        return "∞" if value > 0 else "-∞"
     magnitude = abs(value)
     if magnitude >= 1e15 or 0 < magnitude < 1e-3:
         return f"{value:.3g}"
@@ -20,38 +31,43 @@ def number(value: float | int | None) -> str:
 
 
 def rounded(value: float) -> str:
-    """Return a number to three digits, for a sentence in which the scale is what counts."""
+    """Format a number with three significant digits, for a sentence in which only the scale counts."""
     if not math.isfinite(value) or value == 0:
         return number(value)
     return number(float(f"{value:.3g}"))
 
 
 def factor(value: float | None) -> str:
-    """Return by how much something was multiplied; "-" where that says nothing."""
+    """Format a factor, such as "12.3x"; None and NaN become "-"."""
     if value is None or math.isnan(value):
         return "-"
     return f"{rounded(value)}x"
 
 
 def percent(share: float | None) -> str:
-    """Return a share of one; a small one never becomes 0 %."""
+    """Format a share of one in percent; a small share never becomes 0 %, and None and NaN become "-"."""
     if share is None or math.isnan(share):
         return "-"
     return f"{rounded(share * 100)} %"
 
 
 def signed(value: float | None) -> str:
-    """Return a number with its sign."""
+    """Format a number with its sign."""
     text = number(value)
     return f"+{text}" if value is not None and value > 0 else text
 
 
 def step_range(first: int, last: int, unit: str = "") -> str:
-    """Return from where to where, with the unit where it is not the environment step."""
+    """Format a range of steps, such as "100 to 5,000 (episode)".
+
+    :param first: the first step
+    :param last: the last step
+    :param unit: of the steps; empty for environment steps
+    """
     where = number(first) if first == last else f"{number(first)} to {number(last)}"
     return f"{where} ({unit})" if unit else where
 
 
 def of_or_none(value: float) -> float | None:
-    """Return the value, or None in the place of NaN: nothing was measured."""
+    """Return the value, or None for NaN, which stands for "nothing was measured"."""
     return None if math.isnan(value) else value

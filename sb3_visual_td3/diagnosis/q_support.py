@@ -1,8 +1,8 @@
-"""How far the actor's loss lies beyond what the critics say of replayed pairs.
+"""Compare the actor's loss with the Q values on replayed pairs, which should support it.
 
-A healthy actor's loss is about minus the value that its own actions are given, so it stays of the order
-of the Q values seen on replayed pairs, whatever the scale of the reward. A loss far beyond them is earned
-somewhere else than in the world.
+The actor's loss is minus the critic's value of the policy's own actions. In a healthy run it therefore has the order of
+magnitude of the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond them claims a value
+that no experience supports: the sign of a feature leak or of extrapolation.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""Q values below one are counted as one: an untrained critic says nothing of the scale."""
+"""Q values below one count as one: an untrained critic says nothing about the scale."""
 
 UNSUPPORTED = 10.0
-"""A loss of this many times the largest replayed Q is not supported by it."""
+"""A loss of more than this many times the largest replayed Q is not supported by it. A healthy loss is about once Q,
+the two recorded leaks measured 8e4 and 3e7 times; the criterion actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
-"""Where no Q is logged, Q is taken to be below this many temporal-difference errors. A guess on the safe
-side: a loss that is called unsupported is then 10,000 such errors large."""
+"""Without a logged Q, the scale of Q is estimated as this many temporal-difference errors. A guess on the safe side: a
+loss that then counts as unsupported is 10,000 such errors large."""
 
 
 class QSupport(NamedTuple):
-    """The actor's loss at the end of the series against the largest replayed Q.
+    """The actor's loss at the end of the series beside the largest replayed Q.
 
-    :ivar estimated: whether the scale of Q was estimated from the critic's loss. It can then say that a
-        loss is not supported, never that it is.
+    :ivar ratio: magnitude of the loss over the scale of Q
+    :ivar loss: median of the last losses
+    :ivar q_scale: the largest |Q| on replayed pairs, at least 1
+    :ivar first_unsupported_step: from which step on the loss was unsupported; None if it never was
+    :ivar estimated: whether the scale of Q was estimated from the critic's loss. The estimate can show that a loss is
+        not supported, never that it is.
     """
 
     ratio: float
@@ -43,16 +48,17 @@ class QSupport(NamedTuple):
 
     @property
     def scale_in_words(self) -> str:
-        """What the loss is held against."""
+        """The name of the scale, for a sentence."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs (counted as 1 at least)"
 
 
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
-    """Compare the median of the last tenth of the actor's losses (three points at least) with the Q scale.
+    """Compare the median of the last tenth of the actor's losses (at least three points) with the scale of Q.
 
-    None where the run logged no actor loss, or neither a Q value nor a critic loss.
+    :param data: the series of a run, or of a window of it
+    :return: None if the run logged no actor loss, or neither a Q value nor a critic loss
     """
     loss = data[tags.ACTOR_LOSS].finite
     if len(loss) == 0:
@@ -61,6 +67,9 @@ def actor_loss_support(data: SeriesSet) -> QSupport | None:
     q_series = [data[tag].finite for tag in REPLAY_Q_TAGS if len(data[tag].finite)]
     if not q_series:
         return _against_critic_loss(data, loss, last)
+    # The loss at the end is compared with the largest Q of the whole run. For the onset, the loss of each step is
+    # compared with the largest Q up to that step (a running maximum over all Q series), as somebody who watched would
+    # have seen it.
     q_scale = max([FLOOR, *(q.abs_max() for q in q_series)])
     q_steps = np.concatenate([q.steps for q in q_series])
     q_values = np.abs(np.concatenate([q.values for q in q_series]))
@@ -76,6 +85,7 @@ def _against_critic_loss(data: SeriesSet, loss: Series, last: float) -> QSupport
     critic = data[tags.CRITIC_LOSS].finite
     if len(critic) == 0:
         return None
+    # The critic's loss is a mean squared error, so its root has the unit of Q.
     q_scale = Q_PER_TD_ERROR * max(FLOOR, math.sqrt(critic.abs_max()))
     first = onset(loss, np.abs(loss.values) > UNSUPPORTED * q_scale)
     return QSupport(abs(last) / q_scale, last, q_scale, first, estimated=True)

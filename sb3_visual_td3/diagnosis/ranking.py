@@ -1,4 +1,4 @@
-"""Which diagnosis to read first: causes, then what made the monitor blind, then consequences."""
+"""Run the rules and order what they find: causes first, then blind spots of the monitor, then consequences."""
 
 from __future__ import annotations
 
@@ -11,31 +11,38 @@ from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
 
 MIN_CONFIDENCE = 0.3
-"""Weaker diagnoses are not told at all."""
+"""Weaker diagnoses are left out."""
 
 EXPLAINS_FROM = 0.5
-"""A cause of at least this confidence makes what follows from it a consequence."""
+"""A cause of at least this confidence turns the diagnoses that it explains into its consequences."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
 
 def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
-    """Run every rule over the series and rank what they find."""
-    # At the limits of doubles a sum is infinite and a ratio NaN: the rules' comparisons know what to do with both.
+    """Run every rule over the series of a run, and order what they find.
+
+    :param data: the series of a run, or of a window of it
+    :return: the diagnoses, the one to remedy first in front
+    """
+    # Near the limits of doubles, sums become infinite and ratios NaN. The rules compare so that neither counts.
     with np.errstate(all="ignore"):
         return rank(found for rule in RULES.values() if (found := rule.diagnose(data)) is not None)
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Return the diagnoses worth telling, the one to remedy first in front.
+    """Order diagnoses, and turn those into consequences that a confident other one explains.
 
-    A diagnosis that another, confident one explains becomes its consequence, however sure it is.
+    :param diagnoses: as the rules return them, in any order
+    :return: those of at least :data:`MIN_CONFIDENCE`, the one to remedy first in front
     """
     kept = {d.id: d for d in diagnoses if d.confidence >= MIN_CONFIDENCE}
-    told = [_explained(diagnosis, kept) for diagnosis in kept.values()]
-    return tuple(sorted(told, key=lambda d: (_ORDER[d.role], -d.confidence, d.id)))
+    explained = [_explained(diagnosis, kept) for diagnosis in kept.values()]
+    return tuple(sorted(explained, key=lambda d: (_ORDER[d.role], -d.confidence, d.id)))
 
 
 def _explained(diagnosis: Diagnosis, found: dict[str, Diagnosis]) -> Diagnosis:
+    # The confidence of the diagnosis itself does not matter: a saturated actor may be certain and still follow from a
+    # feature leak. Of several explanations, the one that EXPLAINED_BY lists first counts.
     causes = [found[i] for i in diagnosis.explained_by if i in found and found[i].confidence >= EXPLAINS_FROM]
     return diagnosis.as_consequence_of(causes[0]) if causes else diagnosis

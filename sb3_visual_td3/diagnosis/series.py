@@ -1,4 +1,7 @@
-"""Named, stepped values: the only thing that a criterion or a rule reads."""
+"""Named series of values over steps: all that criteria and rules read.
+
+Event files, live windows and tests all build them, so that a rule judges each in the same way.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ MAX_STEP = 2.0**63
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The points of one tag, ordered by step.
+    """The points of one tag, sorted by step.
 
-    :param name: the tag.
-    :param steps: ``(n,) int64``, not decreasing.
-    :param values: ``(n,) float64``; NaN and infinities are kept.
-    :raises ValueError: if the two differ in length or are not one-dimensional.
+    :param name: the tag
+    :param steps: ``(n,) int64``, in any order; several points may share a step and then keep their order
+    :param values: ``(n,) float64``; NaN and infinities are kept
+    :raises ValueError: if steps and values differ in length or are not one-dimensional
     """
 
     name: str
@@ -40,6 +43,7 @@ class Series:
                 f"{self.name}: got steps of shape {steps.shape} and values of shape {values.shape}; "
                 "expected two one-dimensional arrays of one length"
             )
+        # A stable sort keeps the order of points at one step: the last one logged stays the last.
         order = np.argsort(steps, kind="stable")
         steps, values = steps[order], values[order]
         steps.setflags(write=False)
@@ -52,37 +56,40 @@ class Series:
 
     @property
     def finite(self) -> Series:
-        """The points whose value is neither NaN nor infinite."""
+        """A series of the points that are neither NaN nor infinite."""
         return self.where(np.isfinite(self.values))
 
     def where(self, mask: BoolArray) -> Series:
-        """Return the points that ``mask`` selects."""
+        """Return the points that a ``(n,) bool`` mask selects."""
         return self if bool(mask.all()) else Series(self.name, self.steps[mask], self.values[mask])
 
     @property
     def offsets(self) -> FloatArray:
-        """Return how far each point lies behind the first: ``(n,) float64``.
+        """The distance of each step from the first one, ``(n,) float64``.
 
-        Doubles hold whole numbers up to 2^53 only; differences of larger steps are exact here where they are small.
+        Doubles are exact for integers up to 2^53 only. Subtracting as unsigned integers first keeps small differences
+        between larger steps exact.
         """
         begin = self.steps[:1].astype(np.uint64)
         return (self.steps.astype(np.uint64) - begin).astype(np.float64)
 
     def tail(self, fraction: float) -> Series:
-        """Return the points in the last ``fraction`` of the steps that the series spans."""
+        """Return the points in the last part of the steps that the series spans.
+
+        :param fraction: of the span, in [0, 1]; the span counts, not the number of points
+        """
         if len(self) == 0:
             return self
         first, last = int(self.steps[0]), int(self.steps[-1])
         return self.where(self.steps >= max(first, last - int(fraction * (last - first))))
 
-    def up_to(self, step: int) -> Series:
-        """Return the points at or before ``step``."""
-        return self.where(self.steps <= step)
-
     def ends_before(self, step: int) -> bool:
-        """Return whether the points break off long before a step.
+        """Return whether the points end long before a step.
 
-        By more than a twentieth of it, and than twice the longest pause that the points made before.
+        "Long" is more than a twentieth of that step, and more than twice the longest pause between two points: a tag
+        that is logged rarely has not ended yet.
+
+        :param step: usually the last step of the run
         """
         finite = self.finite
         if len(finite) == 0:
@@ -93,16 +100,16 @@ class Series:
         return step - last > max(2.0 * longest, 0.05 * step)
 
     def abs_max(self) -> float:
-        """Return the largest finite magnitude; NaN where there is none."""
+        """Return the largest finite magnitude; NaN without a finite value."""
         values = np.abs(self.finite.values)
         return float(values.max()) if values.size else float("nan")
 
     def mean(self) -> float:
-        """Return the mean of the finite values; NaN where there is none."""
+        """Return the mean of the finite values; NaN without one."""
         return self._of_scaled(np.mean)
 
     def std(self) -> float:
-        """Return the standard deviation of the finite values, as of a whole population; NaN where there is none."""
+        """Return the population standard deviation of the finite values; NaN without one."""
         return self._of_scaled(np.std)
 
     def _of_scaled(self, statistic: Callable[[FloatArray], np.floating]) -> float:
@@ -113,12 +120,12 @@ class Series:
             result = float(statistic(values))
             if np.isfinite(result):
                 return result
-            # Near the largest double a sum overflows where its mean does not.
+            # Near the largest double the sum overflows although the mean would not: divide by the largest value first.
             largest = float(np.abs(values).max())
             return float(statistic(values / largest)) * largest
 
     def median(self) -> float:
-        """Return the median of the finite values; NaN where there is none."""
+        """Return the median of the finite values; NaN without one."""
         values = self.finite.values
         return float(np.median(values)) if values.size else float("nan")
 
@@ -127,8 +134,9 @@ class Series:
 class SeriesSet:
     """The series of one run, or of a window of it.
 
-    :param series: by tag; a tag without a point is the same as an absent one.
-    :param known_flags: what is known of 0/1 tags from elsewhere, such as run.json; it counts where nothing was logged.
+    :param series: by tag; a tag without a point counts as not logged
+    :param known_flags: values of 0/1 tags that other files state, such as run.json; they count only if the run did not
+        log the tag
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -136,14 +144,14 @@ class SeriesSet:
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
-        """Build a set from single series."""
+        """Build a set from single series, each under its own name."""
         return cls({s.name: s for s in series})
 
     def __contains__(self, name: object) -> bool:
         return name in self.series and len(self.series[str(name)]) > 0
 
     def __getitem__(self, name: str) -> Series:
-        """Return the series of a tag; an empty one where the run did not log it."""
+        """Return the series of a tag; an empty one if the run did not log it."""
         return self.series.get(name) or Series(name, np.empty(0, np.int64), np.empty(0))
 
     def names(self) -> list[str]:
@@ -151,9 +159,12 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether a 0/1 tag is 1; None where it is not always the same; where it is not logged, what is told.
+        """Return whether a 0/1 tag is 1; None if its value changes, or if nothing is known of it.
 
-        A flag excuses (a shared encoder, scaled rewards): one that contradicts itself excuses nothing.
+        A flag makes criteria inapplicable (a shared encoder, normalised rewards). One that changes during the run
+        contradicts itself and changes nothing.
+
+        :param name: a tag whose values are 0 and 1
         """
         values = self[name].finite.values
         if values.size == 0:
@@ -164,14 +175,18 @@ class SeriesSet:
 
     @property
     def n_steps(self) -> int | None:
-        """Length of the run in environment steps; None where no tag tells."""
+        """The length of the run in environment steps; None if no tag shows it."""
         return self.length_from(self.series)
 
     def length_from(self, names: Iterable[str]) -> int | None:
-        """Return the length of the run in environment steps, as far as these tags tell.
+        """Return the length of the run in environment steps, as far as some of its tags show it.
 
-        The table's tags with that x-axis tell, and so does the sum of the episode lengths (their own
-        x-axis is the episode). Tags outside the table count only where the table's say nothing.
+        The length is the largest last step among the known tags whose x-axis is the environment step, and the sum of
+        the episode lengths (whose x-axis is the episode). Tags outside the table in ``common/tags.py`` count only if
+        no known tag was logged, because their x-axis is unknown.
+
+        :param names: the tags to read
+        :return: None if none of them shows it
         """
         logged = [name for name in names if name in self]
         known = [int(self[name].steps[-1]) for name in logged if is_on_steps(name)]
@@ -187,12 +202,17 @@ class SeriesSet:
 
 
 def is_on_steps(name: str) -> bool:
-    """Return whether a tag stands in the table with environment steps as its x-axis."""
+    """Return whether a tag is in the table of ``common/tags.py`` with environment steps as its x-axis."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "step"
 
 
 def aligned(first: Series, second: Series) -> tuple[Series, Series]:
-    """Return the finite points of two series at the steps that both have (the last point of each step)."""
+    """Return the finite points of two series at their common steps, the last point of each step.
+
+    :param first: any series
+    :param second: any other series
+    :return: two series with the same steps; empty ones without a common step
+    """
     a, b = _last_per_step(first.finite), _last_per_step(second.finite)
     _, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
     return (
@@ -204,4 +224,5 @@ def aligned(first: Series, second: Series) -> tuple[Series, Series]:
 def _last_per_step(series: Series) -> Series:
     if len(series) == 0:
         return series
+    # A point is the last of its step where the next step differs; the last point of all always is.
     return series.where(np.append(np.diff(series.steps) != 0, True))

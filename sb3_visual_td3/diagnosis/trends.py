@@ -1,4 +1,8 @@
-"""Robust trends: how a series moves, told so that single outliers do not decide."""
+"""Robust trends: how a series moves, in measures that single outliers do not decide.
+
+Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, a slope after Theil
+and Sen in up to 29 %, where a least-squares fit follows a single one.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,22 @@ MAX_POINTS_FOR_SLOPE = 128
 """Longer series are reduced to the medians of this many bins before the pairwise slopes are taken."""
 
 SMALLEST = 5e-324
-"""The smallest positive double: a millionth of one that is almost as small would be 0, which has no logarithm."""
+"""The smallest positive double, which keeps a millionth of a tiny value from becoming 0, whose logarithm is
+infinite."""
 
 
 def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
-    """Return the median of the slopes between all pairs of points; NaN with fewer than two distinct ``x``.
+    """Return the median of the slopes between all pairs of points.
 
     Source: Theil 1950; Sen 1968, doi:10.1080/01621459.1968.10480934.
 
-    :param x: ``(n,) float64``, finite, not decreasing.
-    :param y: ``(n,) float64``, finite.
+    :param x: ``(n,) float64``, finite, not decreasing
+    :param y: ``(n,) float64``, finite
+    :return: the slope; NaN with fewer than two distinct ``x``
     """
     if x.size > MAX_POINTS_FOR_SLOPE:
         x, y = _bin_medians(x), _bin_medians(y)
+    # All n(n-1)/2 pairs i < j: at most 8,128 with the bins above. Pairs at the same x have no slope.
     i, j = np.triu_indices(x.size, k=1)
     dx = x[j] - x[i]
     distinct = dx > 0
@@ -34,10 +41,12 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
 
 
 def growth_factor(series: Series) -> float:
-    """Return by what factor the magnitude grows over the span of the series, by a robust slope of log|x|.
+    """Return the factor by which the magnitude grows over the span of the series, from a robust slope of log|x|.
 
-    Zeros are raised to a millionth of the largest magnitude. NaN with fewer than two distinct steps or
-    where every value is zero.
+    Zeros are raised to a millionth of the largest magnitude, because 0 has no logarithm.
+
+    :param series: of any sign; values that are not finite are left out
+    :return: above 1 for growth; NaN with fewer than two distinct steps, or if every value is 0
     """
     finite = series.finite
     largest = finite.abs_max()
@@ -45,11 +54,12 @@ def growth_factor(series: Series) -> float:
         return float("nan")
     logs = np.log(np.maximum(np.abs(finite.values), max(largest * 1e-6, SMALLEST)))
     steps = finite.offsets
+    # exp(709.8) is the largest double: the limit keeps the factor finite.
     return float(np.exp(np.clip(theil_sen_slope(steps, logs) * float(steps[-1]), -700.0, 700.0)))
 
 
 def later_half_change(series: Series) -> float:
-    """Return the robust change (slope times span) over the later half of the steps; NaN with too few."""
+    """Return the robust change (slope times span) over the later half of the steps; NaN with too few points."""
     half = series.finite.tail(0.5)
     if len(half) == 0:
         return float("nan")
@@ -58,16 +68,23 @@ def later_half_change(series: Series) -> float:
 
 
 def recent(series: Series, at_least: int = 3) -> Series:
-    """Return the last quarter of the points, and not fewer than ``at_least`` where there are as many.
+    """Return the last quarter of the points.
 
-    Of a live window that is its last fifty updates or so, of a run its last quarter.
+    In a live window of 200 updates these are about the last fifty, in a run its last quarter.
+
+    :param series: the points of one tag
+    :param at_least: return this many points where the series has them, even if they are more than a quarter
     """
+    # -(-n // 4) rounds n / 4 up.
     n_points = max(at_least, -(-len(series) // 4))
     return Series(series.name, series.steps[-n_points:], series.values[-n_points:])
 
 
 class Ends(NamedTuple):
-    """How a quantity stood in the early and in the late part of a run."""
+    """A quantity in the early and in the late part of a run.
+
+    :ivar late_begins_at: the first step of the late part, on the series' own x-axis
+    """
 
     early: float
     late: float
@@ -77,11 +94,13 @@ class Ends(NamedTuple):
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
-    Thirds of the steps, not of the episodes: a run whose episodes collapse consists almost wholly of
-    short ones, and its first third of episodes is already short. Halves are taken where a third holds
-    fewer than ``min_episodes``; None where a half holds fewer than two.
+    The thirds are of the steps, not of the episodes: a run whose episodes collapse consists almost entirely of short
+    episodes, and its first third of episodes is already short. If a third holds fewer than ``min_episodes``, halves are
+    compared instead.
 
-    :param lengths: x-axis: episodes; values: environment steps.
+    :param lengths: one point per episode; the values are environment steps
+    :param min_episodes: the fewest episodes of a third
+    :return: None if a half holds fewer than two episodes
     """
     finite = lengths.finite
     finite = finite.where(finite.values > 0)
@@ -101,7 +120,13 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 
 
 def onset(series: Series, mask: BoolArray) -> int | None:
-    """Return the step from which ``mask`` holds to the end; else the first step at which it holds."""
+    """Return the step from which a condition holds to the end; if it does not hold at the end, the first step at which
+    it does.
+
+    :param series: the points that the condition was evaluated on
+    :param mask: ``(n,) bool``, whether it holds at each point
+    :return: None if it never holds
+    """
     if not mask.any():
         return None
     off = np.flatnonzero(~mask)

@@ -1,4 +1,4 @@
-"""The gate: from the criteria's results to a verdict, and from verdicts to an exit code."""
+"""From the results of the criteria to a verdict, and from verdicts to an exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 
 
 class Status(str, Enum):
-    """What the data say of one criterion."""
+    """The result of one criterion."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -17,7 +17,7 @@ class Status(str, Enum):
 
 
 class Verdict(str, Enum):
-    """What the criteria together say of the run."""
+    """The result of all criteria of a run: whether a long run like it is worth its cost."""
 
     GO = "GO"
     NO_GO = "NO-GO"
@@ -25,7 +25,7 @@ class Verdict(str, Enum):
 
 
 class ExitCode(IntEnum):
-    """The exit codes, everywhere a verdict is given."""
+    """The exit codes of every command that gives a verdict."""
 
     GO = 0
     NO_GO = 1
@@ -51,11 +51,17 @@ WORST_FIRST = (
 
 @dataclass(frozen=True)
 class CriterionResult:
-    """One criterion, judged.
+    """One criterion with its result.
 
-    :param blocking: whether it stands in the way of this run; see ``scale_dependent`` in criteria.yml.
-    :param value: what was measured; None where nothing was.
-    :param detail: the figures behind the status, in words.
+    :param id: of the criterion
+    :param title: a sentence that is true if the criterion passes
+    :param status: the result
+    :param blocking: whether it counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
+    :param value: what was measured; None without a measurement
+    :param threshold: what the value was compared with; None for a kind that needs none
+    :param source: where the criterion comes from
+    :param detail: the figures behind the status, in words
+    :param tags: the logged names that it reads
     """
 
     id: str
@@ -70,9 +76,10 @@ class CriterionResult:
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
-    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if one is unknown, else GO.
+    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if one is unknown, otherwise GO.
 
-    Where no blocking criterion was judged at all, nothing speaks for the run: INSUFFICIENT.
+    :param results: of all criteria
+    :return: INSUFFICIENT also if not a single blocking criterion passed, because nothing then supports a GO
     """
     blocking = {r.status for r in results if r.blocking}
     if Status.FAIL in blocking:
@@ -83,13 +90,13 @@ def decide(results: Iterable[CriterionResult]) -> Verdict:
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 where there is none."""
+    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 without any."""
     given = set(codes)
     return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst verdict of several runs; INSUFFICIENT where there is none."""
+    """Return the worst verdict of several runs; INSUFFICIENT without any."""
     given = set(verdicts)
     order = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
     return next((verdict for verdict in order if verdict in given), Verdict.INSUFFICIENT)

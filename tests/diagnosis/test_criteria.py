@@ -26,8 +26,8 @@ def status(identifier: str, *series: Series) -> Status:
 
 def test_both_lists_of_the_first_run_are_there() -> None:
     sources = [criterion.source for criterion in BUILT_IN.values()]
-    assert sources.count("first run, GO list") == 7
-    assert sources.count("first run, NO-GO list") == 6
+    assert sources.count("first CARLA run, GO list") == 7
+    assert sources.count("first CARLA run, NO-GO list") == 6
 
 
 def test_every_built_in_tag_stands_in_the_table_and_every_kind_is_used() -> None:

@@ -1,9 +1,12 @@
-"""The rules, one cause in each file, found by discovery: a new file in this folder is a new rule.
+"""The rules, one cause in each file. They are found by discovery: a new file in this folder is a new rule.
 
-A rule's module holds all there is to know about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
+The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
 ``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses that it may be a
 mere consequence of), ``CURE`` (changes of settings) and ``diagnose``, a pure function over named series. Live alerts
 call it with a window of the last updates, the report with the whole run.
+
+The documentation of a rule is generated from its module: the docstring, the numbers in capitals with the strings below
+them, and the docstring of ``diagnose``.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ def check_explanations(rules: Mapping[str, Rule]) -> None:
     """Check that every diagnosis named as an explanation has a rule.
 
     :param rules: by id
-    :raises ValueError: if one has not
+    :raises ValueError: if one has no rule
     """
     for rule in rules.values():
         unknown = sorted(set(rule.explained_by) - rules.keys())

@@ -1,8 +1,8 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
-Measured in dead policies: saturation 0.92 to 1.0, largest |u| before the tanh 13 to 16, actor gradients
-0 from about 750 updates on, while the critic's loss and gradients look normal. Saturation alone is no death:
-one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
+Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tanh of 13 to 16, and actor gradients of
+0 from about 750 updates on, while the critic's loss and gradients looked normal. Saturation alone does not prove that
+a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "actor_saturation"
 TITLE = "The policy is dead: its actions are stuck at the ends of their range"
 REMEDY = (
-    "Bound what goes into the tanh: a Linear-LayerNorm-Tanh trunk before the actor's head and a penalty on the "
-    "pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not come back: start again."
+    "Limit the activations before the tanh: a Linear-LayerNorm-Tanh trunk in front of the actor's head and a penalty "
+    "on the pre-tanh activations (pre_tanh_penalty). A dead policy gets no gradient and does not recover: start again."
 )
 IS_LIVE = True
 CURE = Cure(
@@ -38,40 +38,48 @@ CURE = Cure(
 )
 
 SATURATED = 0.5
-"""Mean fraction of saturated actions over the last quarter."""
+"""Mean fraction of saturated actions over the last quarter. Dead policies measured 0.92 to 1.0, healthy ones below
+0.1; 0.5 lies between, and the criterion policy_is_alive uses the same value."""
 
+# Q values without a limit push every action to an end of its range, so each of these explains a saturated actor.
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
-"""Values without a limit push every action to its end."""
 
 STILL_ALIVE = 0.7
-"""Confidence is not above this where the actor's head still gets a gradient."""
+"""The confidence stays at or below this where the actor's head still gets a gradient, so that a live alert is only a
+warning."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look at the fraction of saturated actions over the last quarter."""
+    """Compare the fraction of saturated actions over the last quarter with a threshold.
+
+    Large activations before the tanh, an action that no longer varies and a head without a gradient raise the
+    confidence.
+    """
     saturation = data[tags.ACTION_SATURATION].finite
     if len(saturation) < 3:
         return None
     level = saturation.tail(0.25).mean()
     if level < SATURATED:
         return None
+    # From 0.55 at the threshold to 0.9 at a saturation of 0.95, which dead policies reach.
     confidence = 0.55 + 0.35 * min(1.0, (level - SATURATED) / 0.45)
     evidence = [Evidence.last_of(saturation, f"mean of the last quarter {level:.2f}; healthy policies stay below 0.1")]
     pre_tanh = data[tags.PRE_TANH_ABS_MEAN].finite
+    # tanh'(3) is 0.01: from there on almost nothing of a gradient is left.
     if len(pre_tanh) and pre_tanh.values[-1] > 3.0:
         confidence += 0.03
-        evidence.append(Evidence.last_of(pre_tanh, "the tanh passes no gradient here"))
+        evidence.append(Evidence.last_of(pre_tanh, "the tanh passes almost no gradient here"))
     spread = data[tags.ACTION_STD_MIN].finite
     if len(spread) and spread.values[-1] < 0.01:
         confidence += 0.03
-        evidence.append(Evidence.last_of(spread, "an action no longer depends on what the camera sees"))
+        evidence.append(Evidence.last_of(spread, "an action no longer depends on the observation"))
     has_vanished = head_has_vanished(data)
     if has_vanished is False:
         confidence = min(confidence, STILL_ALIVE)
     elif has_vanished:
         confidence += 0.05
         head = data[tags.GRADIENT_NORM["actor_mlp"]].finite
-        evidence.append(Evidence.last_of(head, "the actor's head gets no gradient any more"))
+        evidence.append(Evidence.last_of(head, "the actor's head no longer receives a gradient"))
     return Diagnosis(
         ID,
         TITLE,

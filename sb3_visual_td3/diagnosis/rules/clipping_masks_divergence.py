@@ -1,4 +1,8 @@
-"""The gradient norms were logged after clipping, so the monitor is blind to a loss that runs away."""
+"""The gradient norms were logged after clipping, so the monitor cannot see a loss that diverges.
+
+Clipping turns a norm of any size into the limit, and a curve of the clipped norm is flat. A run that was recorded this
+way showed norms of 1.9 and no alert while its actor loss fell from -250 to -2.8 billion.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,27 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor
 
 ID = "clipping_masks_divergence"
-TITLE = "Norms logged after clipping hide a loss that runs away"
+TITLE = "Norms logged after clipping hide a loss that diverges"
 REMEDY = (
-    "Log the gradient norms before clipping, and the fraction of updates that were clipped; watch the actor's loss "
-    "against the Q values as well. The norms of this run say nothing of its health."
+    "Log the gradient norms before clipping, and the fraction of updates that were clipped; also watch the actor's "
+    "loss against the Q values. The norms of this run say nothing about its health."
 )
 IS_LIVE = False
 EXPLAINED_BY: tuple[str, ...] = ()
 CURE = Cure(
-    code=("No hyperparameter cures it: log the norms before clipping (GradientNormCallback does), and judge again.")
+    code=(
+        "No hyperparameter cures it: log the norms before clipping (GradientNormCallback does), and judge the run "
+        "again."
+    )
 )
 
 
 GROWS = 3.0
-"""Growth of the loss over the later half: a guess. The recorded run with clipped norms measured 23."""
+"""Growth of the loss over the later half. A guess: the recorded run with clipped norms measured 23."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Find an encoder norm that stands still while the actor's loss grows by orders of magnitude."""
+    """Look for an encoder norm that stays constant while the actor's loss grows beyond what the Q values support."""
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM["actor_cnn"]].finite
     loss = data[tags.ACTOR_LOSS].finite
@@ -43,9 +50,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     ]
     alerts = data[tags.ALERT_CRITICAL].finite
     if len(alerts) and not (alerts.values == 1.0).any():
-        evidence.append(Evidence.last_of(alerts, f"none of {len(alerts)} points is active"))
+        evidence.append(Evidence.last_of(alerts, f"not one of {len(alerts)} points is active"))
     confidence = bounded(0.7 + 0.2 * min(1.0, growth / 30.0))
     first = support.first_unsupported_step
+    # A blind spot, not a cause: it explains why the monitor is silent, and something else makes the loss diverge.
     return Diagnosis(
         ID, TITLE, confidence, tuple(evidence), REMEDY, first, role="blind_spot", value=growth, threshold=GROWS
     )

@@ -1,6 +1,6 @@
-"""The actor's gradients are clipped on nearly every update: a guard has become a part of the optimizer.
+"""The actor's gradients are clipped on nearly every update: a safeguard has become a part of the optimizer.
 
-The critic's encoder is not asked: healthy ones measured norms of 80 to 630, and a limit of 10 clips them always.
+The critic's encoder is not judged: healthy ones measured norms of 80 to 630, and a limit of 10 always clips them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from sb3_visual_td3.diagnosis.trends import onset, recent
 ID = "constant_clipping"
 TITLE = "The actor's gradients are clipped on nearly every update"
 REMEDY = (
-    "Find out why the norms before clipping are so large; clipping hides them from the optimizer and cures nothing. "
-    "If they are healthy, the limit is too low: raise max_grad_norm for the group named in the evidence."
+    "Find out why the norms before clipping are so large; clipping hides them from the optimizer and does not remove "
+    "their cause. If they are healthy, the limit is too low: raise max_grad_norm for the group named in the evidence."
 )
 IS_LIVE = True
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "reward_scale", "gradient_explosion", "critic_overestimation")
@@ -30,13 +30,13 @@ CURE = Cure(
 )
 
 NEARLY_EVERY = 0.9
-"""Mean fraction of clipped updates over the last points."""
+"""Mean fraction of clipped updates over the last points; the criterion actor_clipping_is_rare uses the same value."""
 
 MIN_POINTS = 5
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look at the fraction of clipped updates of the actor's two groups; the larger one speaks."""
+    """Compare the fraction of clipped updates of the actor's two groups, and judge the larger one."""
     groups = [data[tags.CLIP_FRACTION[group]].finite for group in ("actor_cnn", "actor_mlp")]
     clipped = max((series for series in groups if len(series) >= MIN_POINTS), key=_level, default=None)
     if clipped is None or _level(clipped) < NEARLY_EVERY:
@@ -45,6 +45,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     norm = data[clipped.name.removesuffix("_clip_fraction") + "_norm"].finite
     if len(norm):
         evidence.append(Evidence.last_of(norm, "before clipping"))
+    # The confidence is the lowest at which a cause counts: a low limit clips healthy gradients as well.
     return Diagnosis(
         ID,
         TITLE,

@@ -1,4 +1,7 @@
-"""An encoder does not learn while the head behind it does: its features stay what chance made them."""
+"""An encoder does not learn while the head behind it does: its features stay as they were initialised.
+
+The head still learns something from random features, so losses and Q values can look normal.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,36 @@ from sb3_visual_td3.diagnosis.trends import onset, recent
 ID = "encoder_frozen"
 TITLE = "An encoder does not learn while the head behind it does"
 REMEDY = (
-    "See that the encoder is in its optimizer, that its features are not detached in the loss that trains it, and "
-    "that its units are not all dormant (agent/encoder_dormant_fraction); lower the learning rate if they died."
+    "Check that the optimizer holds the encoder's parameters, that the encoder's features are not detached in the loss "
+    "that trains it, and that not all its units are dormant (agent/encoder_dormant_fraction); if they are, lower the "
+    "learning rate."
 )
 IS_LIVE = True
 EXPLAINED_BY = ("learning_rate_too_high", "dead_camera", "feature_leak", "actor_saturation")
 CURE = Cure(
     code=(
-        "No hyperparameter cures it: see that the encoder is in its optimizer and that its features are not detached."
+        "No hyperparameter cures it: check that the optimizer holds the encoder's parameters and that its features are "
+        "not detached."
     )
 )
 
 FROZEN = 1e-6
-"""The encoder's over the head's, of gradient norms or of update ratios: learning rates differ by less."""
+"""Gradient norm (or update ratio) of the encoder over that of its head. Learning rates within a run differ by far less
+than a million, so a smaller value means that the encoder does not move."""
 
 A_GRADIENT = 1e-5
-"""Norm of the head's gradient below which there is none to compare with: a saturated tanh passes nothing on."""
+"""Norm of the head's gradient below which the comparison means nothing: a saturated tanh passes no gradient to
+either."""
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""Fraction of silent units that is told as evidence."""
+"""Fraction of units without any output from which it is listed as evidence."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare gradients and steps of each encoder with those of its head.
 
-    A learning rate of 0 is intended, and so are weights that are set not to be trained.
+    An encoder with a learning rate of 0 or with frozen weights is not judged: that is intended.
     """
     found = [d for network in ("critic", "actor") if (d := _judge(data, network)) is not None]
     return found[0] if found else None
@@ -50,20 +57,22 @@ def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
     head_norm = data[tags.GRADIENT_NORM[mlp]].finite
     if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
         return None
+    # A detached encoder receives no gradient. One that the optimizer does not hold has a gradient but takes no steps.
     for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO):
         encoder, head = data[by_group[cnn]].finite, data[by_group[mlp]].finite
         if len(encoder) < MIN_POINTS or len(head) < MIN_POINTS:
             continue
         late, late_head = recent(encoder).median(), recent(head).median()
+        # "not > 0" instead of "<= 0", because the median of no value is NaN.
         if not late_head > 0 or late > FROZEN * late_head:
             continue
         evidence = [
             Evidence.last_of(encoder, f"median of the last points {rounded(late)}"),
-            Evidence.last_of(head, "the head meanwhile"),
+            Evidence.last_of(head, "the head at the same time"),
         ]
         dormant = data[tags.ENCODER_DORMANT_FRACTION].finite
         if network == "critic" and len(dormant) and dormant.values[-1] >= DORMANT:
-            evidence.append(Evidence.last_of(dormant, "nearly all its units are silent"))
+            evidence.append(Evidence.last_of(dormant, "nearly all its units are dormant"))
         return Diagnosis(
             ID,
             TITLE,

@@ -1,4 +1,7 @@
-"""Episodes end after a fraction of the steps that they lasted at first."""
+"""Episodes end after a fraction of the steps that they lasted at first.
+
+The CARLA run that started this project ended so: 413 episodes, from 50 steps down to 2 or 3.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,21 @@ from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 ID = "episode_collapse"
 TITLE = "Episodes collapse to a fraction of their first length"
 REMEDY = (
-    "Watch it drive. Either the policy ends its episodes: look for a reward that is earned by ending early, and for a "
-    "policy that no longer depends on the camera. Or the simulator does: look at what ends episodes so early."
+    "Watch the policy drive. If the policy ends its episodes, look for a reward that pays for an early end and for a "
+    "policy that ignores the camera. If the simulator ends them, find out which condition does so."
 )
 IS_LIVE = False
 CURE = Cure(
     code=(
-        "No hyperparameter is known to cure it: watch the policy drive, and look for a reward that is "
-        "earned by ending early."
+        "No hyperparameter is known to cure it: watch the policy drive, and look for a reward that pays for an early "
+        "end."
     )
 )
 
 COLLAPSED = 0.4
-"""Median length over the last third of the steps, over that of the first third."""
+"""Median length in the last third of the steps over that in the first third. The criterion
+episode_length_not_decreasing fails below 0.5 already; the rule waits for a clearer fall, because short runs of healthy
+policies dip before they learn."""
 
 MIN_EPISODES = 10
 EXPLAINED_BY = (
@@ -50,7 +55,9 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence(tags.EPISODE_LENGTH, int(lengths.steps[0]), ends.early, "median over the first part of the run"),
         Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, "median over the last part of the run"),
     )
+    # From 0.5 at the threshold to 0.9 for episodes that shrink to nothing.
     confidence = bounded(0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED)
+    # The x-axis counts episodes; the sum of the lengths before the onset converts it to environment steps.
     short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)
     first = None if short_from is None else int(lengths.values[lengths.steps < short_from].sum())
     return Diagnosis(

@@ -1,4 +1,4 @@
-"""A gradient norm explodes. It has a cause; clipping it hides the norm and not the cause."""
+"""A gradient norm explodes. Something else causes it: clipping hides the norm and leaves the cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ID = "gradient_explosion"
 TITLE = "A gradient norm explodes"
 REMEDY = (
     "An exploding norm is a symptom. Look at the scale of the rewards and at the learning rate of the group named "
-    "in the evidence; clip its norm only as a guard, and log the norm before clipping."
+    "in the evidence; clip its norm only as a safeguard, and log the norm before clipping."
 )
 IS_LIVE = True
 EXPLAINED_BY = (
@@ -27,22 +27,22 @@ EXPLAINED_BY = (
 CURE = Cure(
     changes=(
         SettingChange(key="group_lr", at_most=0.0001, times=0.3, reason="DrQ-v2's; below it the factor is a guess"),
-        SettingChange(key="max_grad_norm", to=10.0, unless_set=True, reason="a guard, no cure; our preset's"),
+        SettingChange(key="max_grad_norm", to=10.0, unless_set=True, reason="a safeguard, not a cure; our preset's"),
     )
 )
 
 EXPLODED = 50_000.0
-"""Median of the last quarter; the first run's NO-GO mark."""
+"""Median of the last quarter. The author of the CARLA run that started this project took 50,000 as his NO-GO mark."""
 
 GROWN = 100.0
-"""Growth over the run, or of the last three points over the median of those before."""
+"""Growth over the run, or median of the last three points over the median of those before. A guess."""
 
 AT_LEAST = 1_000.0
-"""Below this, growth is how training starts: healthy critic encoders measured 80 to 630."""
+"""Below this norm, growth is normal at the start of training: healthy critic encoders measured 80 to 630."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look at all four groups; the one with the largest norm speaks."""
+    """Check the norms of all four groups, and report the largest that explodes."""
     exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
     if not exploded:
         return None
@@ -56,6 +56,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         if len(active):
             note = f"{len(active)} of {len(data[tag])} points active, the first here"
             evidence.append(Evidence(tag, int(active.steps[0]), 1.0, note))
+    # A norm below 50,000 counts by its growth alone; its onset is then where it passes half of its largest value.
     level = min(EXPLODED, worst.abs_max() / 2)
     return Diagnosis(
         ID,
@@ -78,7 +79,7 @@ def _explodes(norm: Series) -> bool:
 
 
 def _has_shot_up(norm: Series) -> bool:
-    """Return whether the last points stand far above those before: a trend over all of them shows it too late."""
+    """Return whether the last points stand far above those before: a trend over all points would show it too late."""
     late = norm.values[-3:]
     before = norm.values[:-3]
     return before.size >= 3 and float(np.median(late)) > max(AT_LEAST, GROWN * float(np.median(before)))

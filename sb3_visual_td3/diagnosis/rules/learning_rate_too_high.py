@@ -1,8 +1,10 @@
-"""Single steps are as large as the weights that they move: the optimizer replaces the network.
+"""Single steps are as large as the weights that they change: the optimizer replaces the network.
 
-Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual. With Adam the first steps of a
-fresh network are the learning rate over the weights' own size: 0.01 to 0.02 measured for 1e-3, 0.05 to 0.1 for
-1e-2, 0.4 to 0.7 for 0.1, and 3 to 7 for 1 (means of the first 25 updates).
+With Adam, the ratio of the first steps of a new network to its weights follows from the learning rate. Measured, as the
+mean of the first 25 updates: 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3
+to 7 for 1.
+
+Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "learning_rate_too_high"
-TITLE = "Single steps are of the size of the weights they move"
+TITLE = "Single steps are as large as the weights that they change"
 REMEDY = (
-    "Lower the learning rate of the group named in the evidence: 1e-4 to 1e-3 is usual for Adam. What a step of this "
-    "size has overwritten does not come back: start again, or from the last healthy snapshot."
+    "Lower the learning rate of the group named in the evidence: 1e-4 to 1e-3 is usual for Adam. A step of this size "
+    "overwrites what the network has learnt: start again, or from the last healthy snapshot."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
@@ -27,23 +29,25 @@ CURE = Cure(
             key="group_lr",
             at_most=0.0001,
             times=0.3,
-            reason="a step is no longer of the size of the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
+            reason="makes steps small beside the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
         ),
     )
 )
 
 HALF = 0.5
-"""One step this large replaces the network. It shows at once, for large weights make later steps look small."""
+"""One step this large replaces the network. The largest point counts, not the last: such a step makes the weights
+large, and later steps look small beside them."""
 
 TENTH = 0.1
-"""Steps this large one after the other replace it in ten, the resolution of a live window."""
+"""Ten steps this large in a row replace the network; a live window has a point every ten updates."""
 
 OUT_OF_THE_BLUE = 30.0
-"""Over the median of the points: a network that had settled. Fresh ones begin within ten times their later steps."""
+"""Largest step over the median: such a step hit a network that had settled. The first steps of a new network stay
+within ten times its later ones."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look at the ratio of steps to weights of all four groups; the largest speaks."""
+    """Check the ratio of steps to weights of all four groups, and report the most certain and then the largest."""
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]
     return max(found, key=lambda d: (d.confidence, d.value), default=None)
@@ -59,7 +63,9 @@ def _judge(data: SeriesSet, ratio: Series) -> Diagnosis | None:
         confidence, value, threshold = 0.76, largest, TENTH
     else:
         return None
-    evidence = [Evidence.largest_of(ratio, f"of the weights' norm in one step; median {rounded(ratio.median())}")]
+    evidence = [
+        Evidence.largest_of(ratio, f"of the weights' norm in one step; the median is {rounded(ratio.median())}")
+    ]
     group = next(g for g, tag in tags.UPDATE_RATIO.items() if tag == ratio.name)
     rate = data[tags.GROUP_LR[group]].finite
     if len(rate):

@@ -1,4 +1,4 @@
-"""A logged value is NaN or infinite: what is computed from it means nothing any more."""
+"""A logged value is NaN or infinite: nothing that is computed from it has a meaning."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CURE = Cure(code=("No hyperparameter cures it: find where the first NaN comes fr
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Find the tags with non-finite values; the earliest speaks first."""
-    # What is derived of other names is not finite where it does not exist, such as a bound of undiscounted returns.
+    """Find the tags with non-finite values, and list those first that were non-finite first."""
+    # A derived tag may be infinite by definition, such as the bound of undiscounted returns.
     measured = [data[name] for name in data.names() if name not in tags.DERIVED]
     bad = [series.where(~np.isfinite(series.values)) for series in measured]
     bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))

@@ -1,9 +1,9 @@
 """The critic values what the policy does far above what it values the actions in the replay buffer.
 
-The actor goes where the critic is wrong in its favour: to actions that no transition has corrected. A small
-positive gap is health, for the policy is better than the mixture in the buffer.
+The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
+small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
 
-Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is that of critic_overestimation.
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is the one of critic_overestimation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "policy_extrapolation"
-TITLE = "The critic overrates the policy's own actions, which the replayed ones do not support"
+TITLE = "The critic overrates the policy's own actions, and replayed actions do not support it"
 REMEDY = (
     "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise so "
-    "that the buffer holds actions like the policy's, and lower the actor's learning rate against the critics'."
+    "that the buffer holds actions like the policy's, and lower the actor's learning rate below the critics'."
 )
 IS_LIVE = True
 CURE = Cure(
@@ -30,14 +30,15 @@ CURE = Cure(
             key="actor_objective", to="min", reason="the actor maximises the smaller of the two critics (DrQ-v2)"
         ),
         SettingChange(
-            key="actor_lr", times=0.3, reason="slower than the critics, which must correct it; the factor is a guess"
+            key="actor_lr", times=0.3, reason="the critics get time to correct their values; the factor is a guess"
         ),
     )
 )
 
 MIN_POINTS = 5
 GAP = 0.5
-"""Median gap over the largest replayed |Q|: the criterion q_gap_small has the same. Healthy runs measured 0.05."""
+"""Median gap over the largest replayed |Q|; the criterion q_gap_small has the same value. Healthy runs measured
+0.05."""
 
 EXPLAINED_BY = (
     "feature_leak",
@@ -49,7 +50,7 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Hold the policy's value against what the rewards allow, else the gap against the replayed values."""
+    """Compare the policy's value with what the rewards allow, else its gap with the values of replayed actions."""
     return _beyond_bound(data) or _wide_gap(data)
 
 
@@ -57,13 +58,14 @@ def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
     policy_q, q1, bound = (recent(data[tag].finite) for tag in (tags.POLICY_Q_VALUE, tags.Q1_VALUE, tags.Q_BOUND))
     if len(data[tags.POLICY_Q_VALUE].finite) < MIN_POINTS or not len(q1) or not len(bound) or not bound.values[-1] > 0:
         return None
+    # Where Q on replayed pairs is beyond the bound as well, the critics overestimate everywhere: critic_overestimation.
     limit = max(float(bound.values[-1]), FLOOR) * (1 + 1e-6)
     value = abs(policy_q.median())
     if value <= limit or q1.abs_max() > limit:
         return None
     evidence = (
         Evidence.last_of(policy_q, f"{rounded(value / limit)} times what the rewards allow"),
-        Evidence.last_of(q1, "replayed pairs stay within it"),
+        Evidence.last_of(q1, "Q on replayed pairs stays within it"),
     )
     whole = data[tags.POLICY_Q_VALUE].finite
     return _diagnosis(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
@@ -78,6 +80,7 @@ def _wide_gap(data: SeriesSet) -> Diagnosis | None:
     if part <= GAP:
         return None
     note = f"the median of the last points is {rounded(part)} times the largest |Q| on replayed pairs"
+    # A wide gap is weaker evidence than a value beyond the bound: 0.5 to 0.7, against 0.85 above.
     confidence = 0.5 + 0.2 * min(1.0, part - GAP)
     return _diagnosis(confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), part, GAP)
 

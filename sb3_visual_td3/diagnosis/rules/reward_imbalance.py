@@ -1,8 +1,8 @@
-"""One term of the reward is nearly all of it: the policy is not told of the others.
+"""One term of the reward is nearly all of it: the other terms hardly influence what the policy learns.
 
-Shares are of the mean |term| per step over the later half. Measured on LiteDriving-v0: the largest share was 0.4 to 0.7
-in healthy runs, 0.7 with the weights of the first run (0.95 on progress), 0.95 with a weight of 20 where it should be
-0.6.
+Shares are of the mean |term| per step over the later half. On LiteDriving-v0 the largest share was 0.4 to 0.7 in
+healthy runs. With the reward weights of the CARLA run that started this project it was 0.7 there (its author measured
+0.95 for progress in his own run), and 0.95 with a weight of 20 in place of 0.6.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "reward_imbalance"
 TITLE = "One term of the reward is nearly all of it"
 REMEDY = (
-    "Weigh the terms so that each can change what the policy prefers: lower the weight of the term named in the "
-    "evidence, or raise the others', until no share is above two thirds or so in a run that drives."
+    "Choose the weights so that every term can change what the policy prefers: lower the weight of the term named in "
+    "the evidence, or raise the other weights, until no share is above about two thirds in a run that drives."
 )
 IS_LIVE = False
 CURE = Cure(
@@ -31,14 +31,14 @@ CURE = Cure(
                 "CarlaDriving-v0",
             ),
             default="balanced",
-            reason="our environments' weights, of which no term rules the sum",
+            reason="our environments' weights, with which no term dominates the sum",
         ),
     ),
-    code=("The weights of the terms stand in the environment, not in the algorithm's settings."),
+    code=("The weights of the terms belong to the environment, not to the algorithm's settings."),
 )
 
 DOMINATES = 0.9
-"""Share of the largest term."""
+"""Share of the largest term. It lies between the 0.4 to 0.7 of healthy runs and the 0.95 of the two imbalanced ones."""
 
 MIN_POINTS = 5
 MIN_TERMS = 2
@@ -55,10 +55,11 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""A policy that does nothing but have accidents is told of little else, however the terms are weighed."""
+"""A policy that has an accident after a few steps earns little but its penalty, whatever the weights are."""
 
 UNSURE = 0.45
-"""Confidence where a penalty dominates: it is more likely a consequence, and it explains nothing itself."""
+"""Confidence where a penalty dominates: that is more likely a consequence. It is below the 0.5 from which a cause
+explains other diagnoses."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -79,6 +80,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(largest, f"{share:.0%} of the terms' magnitudes, later half"),
         Evidence.last_of(others, f"the next, {rounded(100 * sizes[others.name] / total)} %"),
     )
+    # A dominating bonus is a flaw of the weights. A dominating penalty may just mean that the policy fails.
     is_penalty = largest.tail(0.5).mean() < 0
     confidence = UNSURE if is_penalty else 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
     return Diagnosis(
@@ -95,7 +97,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
 
 def _since(largest: Series, terms: list[Series]) -> int | None:
-    """:return: the step from which the largest term dominates, where all were logged together"""
+    """Return the step from which the largest term dominates, among the terms that were logged at the same steps."""
     together = [term for term in terms if np.array_equal(term.steps, largest.steps)]
     total = np.sum([np.abs(term.values) for term in together], axis=0)
     return onset(largest, np.abs(largest.values) > DOMINATES * total)

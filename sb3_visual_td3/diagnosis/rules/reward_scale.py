@@ -1,4 +1,8 @@
-"""The rewards are of a size that the networks cannot follow, or they have jumped to it."""
+"""The rewards are too large for the networks to fit, or have suddenly become so.
+
+A target of 1,000 moves a network with Adam no faster than a target of 1, but its squared error and the critics'
+gradients are a million and a thousand times larger.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "reward_scale"
-TITLE = "The rewards are too large for the networks to follow"
+TITLE = "The rewards are too large for the networks to fit"
 REMEDY = (
     "Scale the rewards to the order of 1 (VecNormalize with norm_reward=True does it), and look for a unit that "
-    "changed or a term that is not weighted. The critics' gradients grow with the rewards, what Adam moves does not."
+    "changed or a term without a weight. The critics' gradients grow with the rewards; Adam's steps do not."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
@@ -28,27 +32,29 @@ CURE = Cure(
             reason="VecNormalize scales the rewards to the order of 1; images are scaled by the policy",
         ),
     ),
-    code=("Look for a unit that changed, or a term that is not weighted: scaling hides it."),
+    code=("Look for a unit that changed, or a term without a weight: scaling hides it."),
 )
 
 LARGE = 1_000.0
-"""Largest |reward| of a point: a guess. The first recorded run had 20 to 130, our environments have 10."""
+"""Largest |reward| of a point. A guess: the CARLA run that started this project had 20 to 130, our environments have
+10."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""The same, of rewards that have jumped."""
+"""The same for rewards that have jumped. Also a guess."""
 
 JUMPED = 100.0
-"""Over the median of the earlier half. A first accident among rewards of 1 is a jump of ten."""
+"""Factor over the median of the earlier half. The first accident among rewards of 1 is a jump by ten, which is
+normal."""
 
 CRITICS_SUFFER = 10_000.0
-"""The first run's warning threshold for a gradient norm."""
+"""Gradient norm of a critic: the warning threshold in the CARLA run that started this project."""
 
 MIN_POINTS = 3
-"""All of them, by their median: one reward of 1,000 on arrival is not the scale of the rewards."""
+"""The median of this many points counts: one reward of 1,000 on arrival is not the scale of the rewards."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look at the largest reward of the last points, at what it was before, and at the critics' gradients."""
+    """Check the largest reward of the last points, its size before, and the critics' gradients."""
     low, high = aligned(data[tags.REWARD_MIN], data[tags.REWARD_MAX])
     if len(low) < MIN_POINTS:
         return None
@@ -60,17 +66,19 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if late < threshold:
         return None
     speaks = low if abs(low.values[-1]) > abs(high.values[-1]) else high
-    evidence = [Evidence.last_of(speaks, f"{rounded(late)} is the usual size of the largest by now")]
+    evidence = [Evidence.last_of(speaks, f"the largest |reward| of the last points is about {rounded(late)}")]
     confidence = 0.6
     if has_jumped:
         confidence += 0.25 if late >= LARGE else 0.1
         evidence.append(
-            Evidence(high.name, int(size.steps[0]), before, f"was usual before: {rounded(late / before)} times")
+            Evidence(
+                high.name, int(size.steps[0]), before, f"its size before; now {rounded(late / before)} times as large"
+            )
         )
     norms = [recent(data[tags.GRADIENT_NORM[group]].finite) for group in ("critic_cnn", "critic_mlp")]
     suffering = [norm for norm in norms if len(norm) and norm.median() > CRITICS_SUFFER]
     if suffering:
         confidence += 0.2
-        evidence.append(Evidence.largest_of(suffering[-1], "the critics' gradients have grown with them"))
+        evidence.append(Evidence.largest_of(suffering[-1], "the critics' gradients have grown with the rewards"))
     first = onset(size, size.values >= threshold)
     return Diagnosis(ID, TITLE, bounded(confidence), tuple(evidence), REMEDY, first, value=late, threshold=threshold)

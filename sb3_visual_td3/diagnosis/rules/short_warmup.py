@@ -1,10 +1,13 @@
-"""Updates began when the replay buffer held next to nothing: the first of them learn a few transitions by heart.
+"""Updates began when the replay buffer was nearly empty: the networks overfit to the first few transitions.
 
-When they began follows from the count of updates: with one update per step, 98 updates at step 100 began at step 2.
+The step of the first update follows from the count of updates: with one update per step, a run with 98 updates at step
+100 began at step 2.
 
-Source: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802: agents that learn
-much from their first transitions keep what they have made of them. How many are enough is a guess: Stable-Baselines3
-takes 100, DrQ-v2 4,000 frames, Spinning Up 1,000, the TD3 authors 25,000.
+How many transitions are enough is a guess: Stable-Baselines3 takes 100, DrQ-v2 4,000 frames, Spinning Up 1,000, the TD3
+authors 25,000.
+
+Source: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802: agents that overfit
+to their first transitions do not recover later.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 ID = "short_warmup"
-TITLE = "Updates began before the replay buffer held anything to learn from"
+TITLE = "Updates began when the replay buffer was nearly empty"
 REMEDY = (
     "Let random actions fill the buffer first: learning_starts of 1,000 for a short run from pixels, 10,000 (Spinning "
     "Up) to 25,000 (the TD3 authors) for a long one; 100, Stable-Baselines3's default, is for vectors."
@@ -29,16 +32,17 @@ CURE = Cure(
             at_least=1000,
             of_steps=0.1,
             most=10000,
-            reason="random actions first, a tenth of the run; 10,000 are Spinning Up's",
+            reason="random actions first, for a tenth of the run; 10,000 is Spinning Up's",
         ),
     )
 )
 
 SHORT = 90.0
-"""Steps: just below Stable-Baselines3's default of 100, which is met exactly or by a few steps less."""
+"""Steps before the first update. Stable-Baselines3's default of 100 must not count as too short, and the estimate can
+be a few steps below it."""
 
 A_BATCH = 32.0
-"""Fewer transitions than a usual batch: it is sampled over and over."""
+"""Transitions. With fewer than a usual batch, the same ones are sampled again and again."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -48,7 +52,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if begun is None or begun > SHORT:
         return None
     trained = updates.where(updates.values > 0)
-    note = f"so the first was made at about step {rounded(max(begun, 0.0))}"
+    note = f"updates by then, so the first was made at about step {rounded(max(begun, 0.0))}"
     first_point = int(trained.steps[0])
     evidence = Evidence(tags.TOTAL_ITERATIONS, first_point, float(trained.values[0]), note)
     confidence = bounded(0.6 if begun <= A_BATCH else 0.52)
@@ -56,7 +60,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
 
 def _first_update(updates: Series) -> float | None:
-    """:return: environment steps before the first update; None where the points do not tell"""
+    """Return the environment steps before the first update; None if the points do not show it."""
     trained = updates.where(updates.values > 0)
     if len(trained) < 2 or trained.steps[0] <= 0:
         return None
@@ -64,6 +68,7 @@ def _first_update(updates: Series) -> float | None:
     n_updates = float(trained.values[1] - trained.values[0])
     if n_steps <= 0 or n_updates <= 0:
         return None
+    # Extrapolate the rate of updates between the first two points back to 0 updates.
     estimate = float(trained.steps[0]) - float(trained.values[0]) * n_steps / n_updates
-    # A run that goes on from a checkpoint may count its updates, or its steps, from another start.
+    # A run that was continued from a checkpoint may count its updates or its steps from another start.
     return None if estimate < -0.5 * n_steps else estimate

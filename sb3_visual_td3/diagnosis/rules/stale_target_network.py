@@ -1,7 +1,7 @@
-"""The critics learn towards target networks that nobody moves.
+"""The critics learn towards target networks that never change.
 
-Whether a target moves is measured directly: its distance from the critic grows in a sound run's first hundreds of
-updates almost as it does here.
+Whether a target moves is measured directly. Its distance from the critic would not show it: in the first hundreds of
+updates it grows in a healthy run almost as it does here.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "stale_target_network"
 TITLE = "The target networks do not follow the critics"
 REMEDY = (
-    "Call the soft update after the critics' step, on the very networks that are trained (a copy made before the "
-    "networks were replaced is moved in vain), and see that tau is above 0; 0.005 is usual."
+    "Call the soft update after the critics' step, with the networks that are trained (not with a reference to "
+    "networks that have been replaced since), and check that tau is above 0; 0.005 is usual."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
 CURE = Cure(
-    changes=(SettingChange(key="tau", at_least=0.005, reason="the targets follow; 0.005 is SB3's"),),
+    changes=(SettingChange(key="tau", at_least=0.005, reason="makes the targets follow the critics; 0.005 is SB3's"),),
     if_nothing_to_change=(
-        "No hyperparameter cures it: tau is as it should be, so the soft update does not reach the "
-        "networks that are trained."
+        "No hyperparameter cures it: tau has a usual value, so the soft update does not reach the networks that are "
+        "trained."
     ),
 )
 
@@ -31,26 +31,27 @@ MIN_POINTS = 5
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Find a target of the critics that stood still while critics and actor were updated."""
+    """Look for a target of the critics that did not change while critics and actor were updated."""
     moved, steps = data[tags.TARGET_MOVED["critic"]].finite, data[tags.UPDATE_RATIO["critic_mlp"]].finite
     still = _still_end(moved)
     if len(still) < MIN_POINTS:
         return None
     since = still.steps[0]
     learning = steps.where(steps.steps >= since)
-    # TD3 moves its targets with the actor: where that is rare, they have had no occasion.
+    # TD3 moves its targets only when it updates the actor (policy_delay): without such an update they need not move.
     actor = data[tags.GRADIENT_NORM["actor_mlp"]]
     if not learning.abs_max() > 0 or (actor.steps >= since).sum() < MIN_POINTS:
         return None
-    evidence = [Evidence.last_of(still, f"not one number of it has changed over {len(still)} points")]
+    evidence = [Evidence.last_of(still, f"not one of its weights has changed over {len(still)} points")]
     distance = data[tags.TARGET_DISTANCE["critic"]].finite
     if len(distance):
-        evidence.append(Evidence.last_of(distance, "how far the critics have gone meanwhile"))
+        evidence.append(Evidence.last_of(distance, "distance of the critics from it by now"))
     first = onset(moved, moved.values == 0.0)
     return Diagnosis(ID, TITLE, bounded(0.9), tuple(evidence), REMEDY, first, value=0.0, threshold=0.0)
 
 
 def _still_end(moved: Series) -> Series:
+    """Return the points at the end of a series that are 0."""
     begin = len(moved)
     while begin and moved.values[begin - 1] == 0.0:
         begin -= 1

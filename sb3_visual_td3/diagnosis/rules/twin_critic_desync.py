@@ -1,4 +1,8 @@
-"""The two critics no longer tell the same of the same pairs."""
+"""The two critics no longer agree on the same pairs of observation and action.
+
+Both learn towards the same target, so their values should stay close. Agreement, however, does not rule out
+overestimation.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "twin_critic_desync"
-TITLE = "The two critics disagree by a good part of their values"
+TITLE = "The two critics disagree by a large part of their values"
 REMEDY = (
     "Check that both critics are trained on the same target and that both are in the critic's optimizer; then "
     "lower the critics' learning rate."
@@ -23,14 +27,14 @@ CURE = Cure(
         SettingChange(
             key="critic_lr",
             times=0.3,
-            reason="critics on one target part when their steps are too large; the factor is a guess",
+            reason="critics with the same target diverge when their steps are too large; the factor is a guess",
         ),
     ),
-    code=("First see that both critics are trained on the same target and that both are in the optimizer."),
+    code=("First check that both critics are trained on the same target and that both are in the optimizer."),
 )
 
 DISAGREES = 0.3
-"""Distance over the scale of Q: a guess. The two recorded runs measured 0.001 (mean of the last quarter)."""
+"""Distance over the scale of Q. A guess: the two recorded CARLA runs measured 0.001 (mean of the last quarter)."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:

@@ -1,4 +1,7 @@
-"""The actor's head gets no gradient any more while the critics still learn."""
+"""The actor's head no longer receives a gradient while the critics still learn.
+
+A saturated tanh is the usual reason: its derivative is 0 at both ends.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "vanishing_actor_gradient"
-TITLE = "The actor's head gets no gradient while the critics still learn"
+TITLE = "The actor's head receives no gradient while the critics still learn"
 REMEDY = (
-    "Look at the saturation of the actions: a saturated tanh passes no gradient (bound its input by a LayerNorm "
+    "Look at the saturation of the actions: a saturated tanh passes no gradient (limit its input with a LayerNorm "
     "trunk and pre_tanh_penalty). Otherwise check that the actor's loss reaches its parameters."
 )
 IS_LIVE = True
@@ -34,21 +37,26 @@ CURE = Cure(
 )
 
 VANISHED = 1e-3
-"""Late median over the run's largest, and over the critic's head. Healthy heads measured 0.07 to 1.1."""
+"""Late median over the run's largest value, and over the norm of the critic's head. Healthy heads measured norms of
+0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
-"""A norm that is nothing, whatever it is held against."""
+"""A norm that counts as 0 by itself."""
 
 MIN_POINTS = 5
 
 
 def head_has_vanished(data: SeriesSet) -> bool | None:
-    """Return whether the head's norm is nothing beside its own past and beside the critics'; None with too few."""
+    """Return whether the actor's head no longer receives a gradient; None with too few points.
+
+    Its norm must be negligible both beside its own past and beside the norm of the critics' head.
+    """
     actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
     critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
     if len(actor) < MIN_POINTS or len(critic) < MIN_POINTS:
         return None
     late, critic_late = actor.tail(0.25).median(), critic.tail(0.25).median()
+    # Where the critics do not learn either, the actor's head is not the problem.
     if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
         return False
     return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
@@ -64,7 +72,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),
-        Evidence.last_of(critic, "the critics still get theirs"),
+        Evidence.last_of(critic, "the critics still receive one"),
     )
     first = onset(actor, (actor.values <= NEGLIGIBLE) | (actor.values <= VANISHED * peak))
     return Diagnosis(
