@@ -90,10 +90,9 @@ def test_the_index_of_diagnoses_links_each_of_them() -> None:
 
 def test_the_numbers_of_a_rule_are_read_with_what_it_says_of_them() -> None:
     found = constants(actor_saturation)
-    assert found["SATURATED"] == (
-        actor_saturation.SATURATED,
-        "Mean fraction of saturated actions over the last quarter.",
-    )
+    value, meaning = found["SATURATED"]
+    assert value == actor_saturation.SATURATED
+    assert meaning.startswith("Mean fraction of saturated actions over the last quarter.")
     assert "Source" not in diagnosis_section("critic_overestimation").split(":::{rubric} How it looks")[0]
     assert "1802.09477" in diagnosis_section("critic_overestimation").split(":::{rubric} Source")[1]
 
