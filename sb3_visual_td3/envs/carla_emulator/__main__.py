@@ -1,4 +1,4 @@
-"""``python -m sb3_visual_td3.envs.carla_emulator``."""
+"""Run the emulator with ``python -m sb3_visual_td3.envs.carla_emulator``, as ``visual-td3 carla-emulator`` does."""
 
 from __future__ import annotations
 

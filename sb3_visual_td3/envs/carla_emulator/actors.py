@@ -1,87 +1,103 @@
-"""The actors of the emulated world: what all of them share, and the walkers."""
+"""The actors of the emulated world: vehicles, walkers and sensors, how they move, and what happens when they touch.
+
+All vehicles drive as the embedded world's one car does, whatever their blueprint. Transforms and velocities are in
+CARLA's left-handed coordinates (y to the right); ``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's
+right-handed ones (y to the left).
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from sb3_visual_td3.envs.carla_emulator.records import STILL, Transform, Vector
-from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.backend import Control
+from sb3_visual_td3.envs.carla_emulator.protocol import ZERO, Transform, Vector, VehicleControl, velocity_along
+from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, PAINTS
+from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
 
 
 @dataclass(eq=False)
 class Actor:
-    """One that neither drives nor walks."""
+    """An actor that does not move by itself: the spectator or a sensor."""
 
-    number: int
+    id: int
     description: list[Any]
-    """As the client sent it: ``[uid, id, [[attribute, type, value]...]]``."""
-    place: Transform
-    """In the world, or relative to the parent."""
+    """The description as the client sent it: ``[uid, type_id, [[attribute, type, value]...]]``."""
+    transform: Transform
+    """The transform relative to the parent, or in the world if there is no parent."""
     parent: Actor | None = None
     stream_id: int | None = None
-    port: int = 0
-    next_s: float = 0.0
-    """Of a sensor: when it measures next."""
+    """The stream of a sensor's measurements; None if the server measures nothing for this actor."""
+    stream_port: int = 0
+    next_measurement_s: float = 0.0
+    """The simulated time of a sensor's next measurement."""
 
-    velocity = STILL
-    acceleration = STILL
-    turn_rad_s = 0.0
-    """To the left."""
+    velocity = ZERO
+    acceleration = ZERO
+    yaw_rate_rad_s = 0.0
+    """The yaw rate, positive to the left."""
 
     @cached_property
     def type_id(self) -> str:
-        """CARLA's id of its kind."""
+        """The id of its blueprint, such as ``"vehicle.tesla.model3"``."""
         return str(self.description[1])
 
     @cached_property
     def attributes(self) -> dict[str, str]:
-        """What the client asked for."""
+        """The attributes that the client has set."""
         return {name: value for name, _, value in self.description[2]}
 
-    def number_of(self, attribute: str, default: float) -> float:
-        """Return what the client asked for, as a number."""
-        return float(self.attributes.get(attribute, default))
+    def float_attribute(self, name: str, default: float) -> float:
+        """Return an attribute as a number, or ``default`` if the client has not set it."""
+        return float(self.attributes.get(name, default))
 
     @property
     def extent_m(self) -> Vector:
-        """Half of its size."""
-        return STILL
+        """Half of its length, width and height."""
+        return ZERO
 
     @property
-    def tags(self) -> bytes:
-        """What the semantic camera takes it for."""
+    def semantic_tags(self) -> bytes:
+        """The tags with which semantic cameras show it, one byte each."""
         return b""
 
     @property
     def box(self) -> OrientedBox | None:
-        """What it takes up on the ground; None: nothing."""
+        """The rectangle that it occupies on the ground; None if nothing can touch it."""
         return None
 
     @property
-    def world_place(self) -> Transform:
-        """Where it is in the world."""
-        return self.place if self.parent is None else carried(self.parent.world_place, self.place)
+    def world_transform(self) -> Transform:
+        """Its transform in the world."""
+        if self.parent is None:
+            return self.transform
+        return attached_transform(self.parent.world_transform, self.transform)
 
-    def put(self, place: Transform) -> None:
-        """Put it somewhere in the world."""
-        self.place, self.parent = place, None
+    def set_transform(self, transform: Transform) -> None:
+        """Teleport it. Like in CARLA, this detaches it from its parent."""
+        self.transform, self.parent = transform, None
 
-    def push(self, velocity: Vector) -> None:
-        """Do nothing: it does not move by itself."""
+    def set_velocity(self, velocity: Vector) -> None:
+        """Ignore the velocity: this actor does not move by itself."""
 
     def bounding_box(self) -> list[Any]:
-        """Return the record of its box, in its own axes."""
-        return [[0.0, 0.0, self.extent_m[2]], list(self.extent_m), [0.0, 0.0, 0.0], self.number]
+        """Return the msgpack form of its bounding box: centre, half sizes, rotation, actor id."""
+        centre = [0.0, 0.0, self.extent_m[2]]  # relative to the actor's origin, which lies on the ground
+        return [centre, list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
 
-def carried(carrier: Transform, relative: Transform) -> Transform:
-    """Return where something is in the world that is fixed to a carrier, which stands level.
+def attached_transform(carrier: Transform, relative: Transform) -> Transform:
+    """Return the world transform of an object that is rigidly attached to a level carrier.
 
-    :param carrier: in the world.
-    :param relative: forward, right and up from the carrier; its rotation adds to the carrier's.
+    Only the carrier's yaw turns the offset: vehicles and walkers of the emulator neither pitch nor roll.
+
+    :param carrier: the carrier's transform in the world.
+    :param relative: the offset forward, right and up from the carrier, and a rotation that is added to the carrier's.
     """
     yaw = math.radians(carrier.yaw)
     x = carrier.x + relative.x * math.cos(yaw) - relative.y * math.sin(yaw)
@@ -89,45 +105,306 @@ def carried(carrier: Transform, relative: Transform) -> Transform:
     return Transform(x, y, carrier.z + relative.z, relative.pitch, carrier.yaw + relative.yaw, relative.roll)
 
 
-_EXTENT_M = (0.19, 0.19, 0.93)
-_TAG = bytes([12])
+# Half sizes of CARLA's pedestrians, in metres.
+_WALKER_EXTENT_M = (0.19, 0.19, 0.93)
+# CARLA 0.9.16's semantic tags: 12 pedestrian, 14 car.
+_PEDESTRIAN_TAG = bytes([12])
+_CAR_TAG = bytes([14])
 
 
 @dataclass(eq=False)
 class Walker(Actor):
-    """A pedestrian, who stands or walks in the direction of the last command."""
+    """A pedestrian, who keeps walking in the direction of the last command."""
 
     def __post_init__(self) -> None:
-        self.place = self.place._replace(z=_EXTENT_M[2])
+        # CARLA's walkers have their origin in the middle of the body; they stand on the ground.
+        self.transform = self.transform._replace(z=_WALKER_EXTENT_M[2])
 
     @property
     def extent_m(self) -> Vector:
-        """Half of its size."""
-        return _EXTENT_M
+        """Half of the length, width and height."""
+        return _WALKER_EXTENT_M
 
     @property
-    def tags(self) -> bytes:
-        """What the semantic camera takes it for."""
-        return _TAG
+    def semantic_tags(self) -> bytes:
+        """The tag of pedestrians."""
+        return _PEDESTRIAN_TAG
 
     @property
     def box(self) -> OrientedBox:
-        """What it takes up on the ground."""
-        return OrientedBox(*self.world_place.pose, 2.0 * _EXTENT_M[0], 2.0 * _EXTENT_M[1])
+        """The rectangle that the walker occupies on the ground."""
+        return OrientedBox(*self.world_transform.pose, 2.0 * _WALKER_EXTENT_M[0], 2.0 * _WALKER_EXTENT_M[1])
 
-    def push(self, velocity: Vector) -> None:
-        """Let it walk with this velocity."""
+    def set_velocity(self, velocity: Vector) -> None:
+        """Walk with this velocity from the next tick on."""
         self.velocity = velocity
 
     def walk(self, direction: Vector, speed_mps: float) -> None:
-        """Let it walk: the direction, which need not be a unit vector, is in the world's axes."""
+        """Walk in a direction from the next tick on.
+
+        :param direction: in the world's axes, of any length. A zero vector stops the walker.
+        :param speed_mps: the speed.
+        """
         x, y, _ = direction
         length = math.hypot(x, y)
-        self.velocity = (x / length * speed_mps, y / length * speed_mps, 0.0) if length > 0.0 else STILL
+        if length > 0.0:
+            self.velocity = (x / length * speed_mps, y / length * speed_mps, 0.0)
+        else:
+            self.velocity = ZERO
 
     def drive(self, dt_s: float) -> None:
-        """Let a tick pass."""
+        """Simulate one tick of length ``dt_s``."""
         x, y, _ = self.velocity
         if x or y:
             yaw = math.degrees(math.atan2(y, x))
-            self.place = self.place._replace(x=self.place.x + x * dt_s, y=self.place.y + y * dt_s, yaw=yaw)
+            self.transform = self.transform._replace(
+                x=self.transform.x + x * dt_s, y=self.transform.y + y * dt_s, yaw=yaw
+            )
+
+
+CAR = VehicleSettings()
+MASS_KG = 1_500.0
+_CAR_EXTENT_M = (0.5 * CAR.length_m, 0.5 * CAR.width_m, 0.5 * CAR_HEIGHT_M)
+# A vehicle without physics that is put lower than this still counts as on the ground: clients place vehicles some
+# decimetres above the road and let them drop.
+_ON_GROUND_BELOW_M = 2.0
+# A faster displacement without physics is a teleport, not a movement, and gives no velocity.
+_TELEPORT_MPS = 100.0
+
+
+@dataclass(eq=False)
+class Vehicle(Actor):
+    """A car. Without physics it stays where it was last put."""
+
+    motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
+    control: VehicleControl = field(default_factory=VehicleControl)
+    has_physics: bool = True
+    constant_mps: float | None = None
+    """The forward speed that it keeps, whatever its pedals say; None lets the pedals decide."""
+    lights: int = 0
+    physics: list[Any] | None = None
+    """The engine and wheels that a client has set. They are stored for reading back and change nothing."""
+    is_server_traffic: bool = False
+    """Whether the emulator's own traffic drives it."""
+
+    def __post_init__(self) -> None:
+        self._requested_velocity: Vector | None = None
+        self._is_reversing = False
+        self.set_transform(self.transform)
+        self.previous_motion = self.motion
+        """The motion one tick ago."""
+
+    @property
+    def extent_m(self) -> Vector:
+        """Half of the length, width and height."""
+        return _CAR_EXTENT_M
+
+    @property
+    def semantic_tags(self) -> bytes:
+        """The tag of cars."""
+        return _CAR_TAG
+
+    @property
+    def pose(self) -> Pose:
+        """Its position and heading in the embedded world's coordinates."""
+        return Pose(*self.motion[:3])
+
+    @property
+    def box(self) -> OrientedBox:
+        """The rectangle that it occupies on the ground."""
+        return OrientedBox(*self.motion[:3], CAR.length_m, CAR.width_m)
+
+    @cached_property
+    def colour(self) -> tuple[int, int, int]:
+        """Its colour: red, green and blue, 0 to 255."""
+        red, green, blue = (int(part) for part in self.attributes.get("color", "225,225,220").split(",")[:3])
+        return red, green, blue
+
+    @cached_property
+    def paint(self) -> int:
+        """The index of the embedded world's paint that is closest to its colour."""
+        squared_distances = []
+        for paint in PAINTS:
+            squared_distances.append(sum((a - b) ** 2 for a, b in zip(paint, self.colour, strict=True)))
+        return squared_distances.index(min(squared_distances))
+
+    @property
+    def altitude_m(self) -> float:
+        """Its height above the ground: 0 with physics, and where it was put low."""
+        if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
+            return 0.0
+        return self.transform.z
+
+    @property
+    def is_on_ground(self) -> bool:
+        """True if others can touch it and cameras see it."""
+        return self.altitude_m == 0.0
+
+    @property
+    def world_transform(self) -> Transform:
+        """Its transform in the world."""
+        return Transform.from_pose(self.pose, self.altitude_m)
+
+    def set_transform(self, transform: Transform) -> None:
+        """Teleport it and straighten its wheels; it keeps its speed."""
+        self.transform = transform
+        self.motion = Motion(*transform.pose, self.motion.speed_mps, 0.0)
+
+    def set_velocity(self, velocity: Vector) -> None:
+        """Set its velocity. With physics only the part along its heading counts: a car does not slide sideways."""
+        if not self.has_physics:
+            self._requested_velocity = velocity
+            return
+        x, y, _ = velocity
+        speed = max(0.0, x * math.cos(self.motion.yaw_rad) - y * math.sin(self.motion.yaw_rad))
+        self.motion, self._is_reversing = self.motion._replace(speed_mps=speed), False
+        self.velocity = velocity_along(self.pose, speed)
+
+    def set_physics(self, enabled: bool) -> None:
+        """Enable physics, or stop the vehicle and hold it where it is."""
+        self.has_physics, self._requested_velocity = enabled, None
+        if not enabled:
+            self.stop()
+
+    def drive(self, dt_s: float) -> None:
+        """Simulate one tick of length ``dt_s``."""
+        if self.has_physics:
+            before, velocity_before = self.motion, self.velocity
+            self.transform = self.transform._replace(z=0.0)
+            self._drive_by_pedals(dt_s)
+            signed_mps = -self.motion.speed_mps if self._is_reversing else self.motion.speed_mps
+            self.velocity = velocity_along(self.pose, signed_mps)
+            x, y, z = ((now - then) / dt_s for now, then in zip(self.velocity, velocity_before, strict=True))
+            self.acceleration = (x, y, z)
+            self.previous_motion = before
+        else:
+            # The client moves it: the velocity follows from where it was put in the last tick.
+            before = self.previous_motion
+            self.velocity = self._requested_velocity or _velocity_between(before, self.motion, dt_s)
+            self.acceleration = ZERO
+            self.previous_motion = self.motion
+        self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
+
+    def _drive_by_pedals(self, dt_s: float) -> None:
+        control = self.control
+        # The embedded world's car has no hand brake: it counts as a fully pressed brake.
+        pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
+        if self.constant_mps is not None:
+            self._is_reversing = False
+            self.motion = advance(self.motion._replace(speed_mps=self.constant_mps), pedals, dt_s, CAR)
+            self.motion = self.motion._replace(speed_mps=self.constant_mps)
+            return
+        if control.reverse != self._is_reversing and self.motion.speed_mps > 0.0:
+            # The engine works against the movement: the car brakes to a stop before it changes direction.
+            pedals = Control(pedals.steer, 0.0, max(pedals.brake, pedals.throttle))
+        else:
+            self._is_reversing = control.reverse
+        if self._is_reversing:
+            self.motion = _advance_in_reverse(self.motion, pedals, dt_s, CAR)
+        else:
+            self.motion = advance(self.motion, pedals, dt_s, CAR)
+
+    def stop(self) -> None:
+        """Stop it where it is."""
+        self.motion = self.motion._replace(speed_mps=0.0)
+        self.velocity = ZERO
+
+    def stop_at_previous_motion(self) -> None:
+        """Stop it where it was one tick ago."""
+        self.motion = self.previous_motion._replace(speed_mps=0.0)
+        self.velocity = ZERO
+
+
+def _advance_in_reverse(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
+    """Drive backwards with a model that only knows how to drive ahead, by turning the car round and mirroring it."""
+    mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
+    after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
+    return after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)
+
+
+def _velocity_between(before: Motion, after: Motion, dt_s: float) -> Vector:
+    x, y = (after.x_m - before.x_m) / dt_s, -(after.y_m - before.y_m) / dt_s
+    if math.hypot(x, y) >= _TELEPORT_MPS:
+        return ZERO
+    return (x, y, 0.0)
+
+
+# The centres of two touching cars are at most one diagonal apart, and walkers are smaller. A cheap first test.
+_MAX_TOUCH_DISTANCE_M = 4.8
+
+
+class Hit(NamedTuple):
+    """A collision event as one of the two actors senses it; the other one gets an event of its own."""
+
+    actor: Actor
+    other: Actor
+    impulse: Vector
+    """The impulse on ``actor`` in kg m/s, in CARLA's axes."""
+
+
+class Collisions:
+    """Find the collisions of each tick and stop the vehicles that cause them.
+
+    A vehicle that drives into another actor stops where it is. While it keeps pushing, it is put back to where it was
+    one tick before, so that it comes no closer, and sends an event each tick. It can back off freely.
+    """
+
+    def __init__(self) -> None:
+        self._touching: set[tuple[int, int]] = set()
+        """Pairs (id of the moving vehicle, id of the other actor) that touched in the last tick."""
+
+    def resolve(self, vehicles: Sequence[Vehicle], solid: Sequence[Actor]) -> list[Hit]:
+        """Stop the vehicles that drive into something, and return the events of this tick.
+
+        :param vehicles: all vehicles.
+        :param solid: everything that can be touched, the vehicles included.
+        :return: one event per ordered pair of actors.
+        """
+        touches: list[tuple[Vehicle, Actor]] = []
+        for vehicle in vehicles:
+            is_moving = vehicle.velocity[0] or vehicle.velocity[1]
+            if not vehicle.is_on_ground or not is_moving:
+                continue
+            for other in solid:
+                if other is not vehicle and _overlap(vehicle, other):
+                    touches.append((vehicle, other))
+
+        hits: dict[tuple[int, int], Hit] = {}
+        for vehicle, other in touches:
+            if not _approaches(vehicle, other):
+                continue
+            # The impulse that would bring the vehicle to the other's velocity.
+            x, y = (
+                MASS_KG * (theirs - own) for own, theirs in zip(vehicle.velocity[:2], other.velocity[:2], strict=True)
+            )
+            hits.setdefault((vehicle.id, other.id), Hit(vehicle, other, (x, y, 0.0)))
+            hits.setdefault((other.id, vehicle.id), Hit(other, vehicle, (-x, -y, 0.0)))
+
+        # Stopping comes after all impulses are known: it sets the velocities that they are computed from.
+        for vehicle, other in touches:
+            pair = (vehicle.id, other.id)
+            if pair in hits and _approaches(vehicle, other):
+                if vehicle.has_physics and pair in self._touching:
+                    vehicle.stop_at_previous_motion()
+                else:
+                    vehicle.stop()
+        self._touching = {(vehicle.id, other.id) for vehicle, other in touches}
+        return list(hits.values())
+
+
+def _overlap(vehicle: Vehicle, other: Actor) -> bool:
+    box = other.box
+    if box is None or (isinstance(other, Vehicle) and not other.is_on_ground):
+        return False
+    dx, dy = box.x_m - vehicle.motion.x_m, box.y_m - vehicle.motion.y_m
+    if abs(dx) > _MAX_TOUCH_DISTANCE_M or abs(dy) > _MAX_TOUCH_DISTANCE_M:
+        return False
+    return boxes_overlap(vehicle.box, box)
+
+
+def _approaches(vehicle: Vehicle, other: Actor) -> bool:
+    """Return whether a vehicle moves towards the centre of another actor."""
+    box = other.box
+    assert box is not None
+    x, y, _ = vehicle.velocity
+    return x * (box.x_m - vehicle.motion.x_m) - y * (box.y_m - vehicle.motion.y_m) > 0.0

@@ -1,4 +1,9 @@
-"""The calls of CARLA's protocol that the emulator answers: on the world, on actors, and on the server itself."""
+"""The calls that the emulator answers, by their names in CARLA 0.9.16's protocol.
+
+:class:`WorldCalls` and :class:`ActorCalls` hold one method ``on_NAME`` for each call; :class:`Calls` finds the method
+and packs its result or its error. Arguments arrive unchecked from the network: a method checks what it uses, and
+:class:`Calls` turns every exception that still occurs into the failure of that one call.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +12,38 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator import maps
-from sb3_visual_td3.envs.carla_emulator.blueprints import wire_definitions
+from sb3_visual_td3.envs.carla_emulator.actors import CAR, MASS_KG, Vehicle
+from sb3_visual_td3.envs.carla_emulator.catalogue import (
+    available_maps,
+    blueprints_message,
+    find_map,
+    opendrive_of,
+    spawn_points_of,
+)
 from sb3_visual_td3.envs.carla_emulator.protocol import (
-    NOTHING,
+    VOID,
     CallError,
+    Transform,
+    VehicleControl,
+    checked_number,
     failure,
-    number_of,
     shortened,
+    stream_token,
     value,
+    vector_from_message,
     void,
     void_failure,
 )
-from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl, token, vector_of
 from sb3_visual_td3.envs.carla_emulator.simulation import WORLD_STREAM, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
-from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, MASS_KG, Vehicle
 
-_WHEEL_RADIUS_M = 0.35
-_TOP_GEAR = 10
-_FAST_MPS = 1e4
-_N_LIGHT_STATES = 2**32
-_FRONT = 2
-"""Wheels that steer: the first two of four."""
+_MAX_SPEED_MPS = 1e4
+_MIN_GEAR, _MAX_GEAR = -1, 10
+_MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 
 
 class ActorCalls:
-    """Each method ``on_X`` answers the call X.
+    """The calls about actors.
 
     :param simulation: the world.
     """
@@ -41,288 +51,351 @@ class ActorCalls:
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
 
-    def on_get_actors_by_id(self, numbers: list[int]) -> list[Any]:
-        """Return the records of those that there are."""
-        return [self._sim.record(self._sim.actors[n]) for n in numbers if n in self._sim.actors]
+    def on_get_actors_by_id(self, actor_ids: list[int]) -> list[Any]:
+        """Return those of the actors that exist."""
+        return [self._sim.actor_message(self._sim.actors[each]) for each in actor_ids if each in self._sim.actors]
 
     def on_get_spectator(self) -> list[Any]:
-        """Return the spectator's record."""
-        return self._sim.record(self._sim.spectator)
+        """Return the spectator."""
+        return self._sim.actor_message(self._sim.spectator)
 
-    def on_spawn_actor(self, description: list[Any], place: list[Any]) -> list[Any]:
-        """Make an actor."""
-        return self._sim.record(self._sim.spawn(description, Transform.of_wire(place)))
+    def on_spawn_actor(self, description: list[Any], transform: list[Any]) -> list[Any]:
+        """Create an actor and return it."""
+        return self._sim.actor_message(self._sim.spawn(description, Transform.from_message(transform)))
 
-    def on_spawn_actor_with_parent(self, description: list[Any], place: list[Any], parent: int, *_: Any) -> list[Any]:
-        """Make an actor that is fixed to another."""
-        return self._sim.record(self._sim.spawn(description, Transform.of_wire(place), parent))
+    def on_spawn_actor_with_parent(
+        self, description: list[Any], transform: list[Any], parent_id: int, *_: Any
+    ) -> list[Any]:
+        """Create an actor that is attached to another, and return it.
 
-    def on_destroy_actor(self, number: int) -> bool:
-        """Remove an actor."""
-        return self._sim.destroy(number)
+        The further arguments, kind of attachment and socket, are ignored: every attachment is rigid.
+        """
+        return self._sim.actor_message(self._sim.spawn(description, Transform.from_message(transform), parent_id))
 
-    def on_get_actor_bounding_box(self, number: int) -> list[Any]:
-        """Return its box."""
-        return self._sim.actor(number).bounding_box()
+    def on_destroy_actor(self, actor_id: int) -> bool:
+        """Remove an actor and return whether it existed."""
+        return self._sim.destroy(actor_id)
 
-    def on_set_actor_transform(self, number: int, place: list[Any]) -> Any:
-        """Put it somewhere."""
-        self._sim.actor(number).put(Transform.of_wire(place))
-        return NOTHING
+    def on_get_actor_bounding_box(self, actor_id: int) -> list[Any]:
+        """Return an actor's bounding box."""
+        return self._sim.actor(actor_id).bounding_box()
 
-    def on_set_actor_location(self, number: int, location: list[float]) -> Any:
-        """Put it somewhere, as it is turned."""
-        rotation = self._sim.actor(number).world_place.wire()[1]
-        return self.on_set_actor_transform(number, [location, rotation])
+    def on_set_actor_transform(self, actor_id: int, transform: list[Any]) -> Any:
+        """Teleport an actor."""
+        self._sim.actor(actor_id).set_transform(Transform.from_message(transform))
+        return VOID
 
-    def on_set_actor_target_velocity(self, number: int, velocity: list[float]) -> Any:
-        """Give it a velocity."""
-        self._sim.actor(number).push(vector_of(velocity, _FAST_MPS))
-        return NOTHING
+    def on_set_actor_location(self, actor_id: int, location: list[float]) -> Any:
+        """Teleport an actor and keep its rotation."""
+        rotation = self._sim.actor(actor_id).world_transform.to_message()[1]
+        return self.on_set_actor_transform(actor_id, [location, rotation])
 
-    def on_set_actor_simulate_physics(self, number: int, enabled: bool) -> Any:
-        """Let it move by itself, or not."""
-        actor = self._sim.actor(number)
-        if isinstance(actor, Vehicle) and not actor.is_of_the_server:
+    def on_set_actor_target_velocity(self, actor_id: int, velocity: list[float]) -> Any:
+        """Set an actor's velocity in the world's axes."""
+        self._sim.actor(actor_id).set_velocity(vector_from_message(velocity, _MAX_SPEED_MPS))
+        return VOID
+
+    def on_set_actor_simulate_physics(self, actor_id: int, enabled: bool) -> Any:
+        """Enable or disable a vehicle's physics; other actors have none."""
+        actor = self._sim.actor(actor_id)
+        if isinstance(actor, Vehicle) and not actor.is_server_traffic:
             actor.set_physics(enabled)
-        return NOTHING
+        return VOID
 
-    def on_enable_actor_constant_velocity(self, number: int, velocity: list[float]) -> Any:
-        """Let a vehicle keep a speed: what of the velocity, which is in its own axes, points forward."""
-        self._sim.vehicle(number).constant_mps = max(0.0, number_of(velocity[0], _FAST_MPS))
-        return NOTHING
+    def on_enable_actor_constant_velocity(self, actor_id: int, velocity: list[float]) -> Any:
+        """Make a vehicle keep the forward part of a velocity, which is in its own axes."""
+        self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
+        return VOID
 
-    def on_disable_actor_constant_velocity(self, number: int) -> Any:
-        """Let it drive by its pedals again."""
-        self._sim.vehicle(number).constant_mps = None
-        return NOTHING
+    def on_disable_actor_constant_velocity(self, actor_id: int) -> Any:
+        """Return a vehicle to its pedals."""
+        self._sim.vehicle(actor_id).constant_mps = None
+        return VOID
 
-    def on_apply_control_to_vehicle(self, number: int, control: list[Any]) -> Any:
-        """Hold the pedals and the wheel; out of range they are held at its end, and what is no number is 0."""
+    def on_apply_control_to_vehicle(self, actor_id: int, control: list[Any]) -> Any:
+        """Set a vehicle's control.
+
+        CARLA's client does not check the range. Values are clipped to it, and NaN and infinity count as 0.
+        """
         throttle, steer, brake, hand_brake, reverse, manual, gear = control[:7]
-        limits = ((throttle, 0.0), (steer, -1.0), (brake, 0.0))
-        throttle, steer, brake = (min(1.0, max(low, part)) if math.isfinite(part) else 0.0 for part, low in limits)
-        self._sim.vehicle(number).control = VehicleControl(
-            throttle, steer, brake, bool(hand_brake), bool(reverse), bool(manual), min(_TOP_GEAR, max(-1, int(gear)))
+        self._sim.vehicle(actor_id).control = VehicleControl(
+            _clipped(throttle, 0.0, 1.0),
+            _clipped(steer, -1.0, 1.0),
+            _clipped(brake, 0.0, 1.0),
+            bool(hand_brake),
+            bool(reverse),
+            bool(manual),
+            min(_MAX_GEAR, max(_MIN_GEAR, int(gear))),
         )
-        return NOTHING
+        return VOID
 
-    def on_apply_control_to_walker(self, number: int, control: list[Any]) -> Any:
-        """Let a walker walk."""
+    def on_apply_control_to_walker(self, actor_id: int, control: list[Any]) -> Any:
+        """Make a walker walk: direction, speed, and whether to jump, which is ignored."""
         direction, speed_mps = control[:2]
-        self._sim.walker(number).walk(vector_of(direction, _FAST_MPS), number_of(speed_mps, _FAST_MPS))
-        return NOTHING
+        walker = self._sim.walker(actor_id)
+        walker.walk(vector_from_message(direction, _MAX_SPEED_MPS), checked_number(speed_mps, _MAX_SPEED_MPS))
+        return VOID
 
-    def on_set_walker_state(self, number: int, place: list[Any], speed_mps: float) -> Any:
-        """Put a walker somewhere, walking on as it is turned."""
-        transform = Transform.of_wire(place)
-        walker = self._sim.walker(number)
-        walker.put(transform._replace(z=walker.extent_m[2]))
-        yaw = math.radians(transform.yaw)
-        walker.walk((math.cos(yaw), math.sin(yaw), 0.0), number_of(speed_mps, _FAST_MPS))
-        return NOTHING
+    def on_set_walker_state(self, actor_id: int, transform: list[Any], speed_mps: float) -> Any:
+        """Teleport a walker and make it walk where it then faces."""
+        target = Transform.from_message(transform)
+        walker = self._sim.walker(actor_id)
+        walker.set_transform(target._replace(z=walker.extent_m[2]))
+        yaw = math.radians(target.yaw)
+        walker.walk((math.cos(yaw), math.sin(yaw), 0.0), checked_number(speed_mps, _MAX_SPEED_MPS))
+        return VOID
 
-    def on_set_vehicle_light_state(self, number: int, state: list[int] | int) -> Any:
-        """Remember which lights are on; cameras do not show them."""
+    def on_set_vehicle_light_state(self, actor_id: int, state: list[int] | int) -> Any:
+        """Store which lights are on; cameras do not show them."""
         lights = state if isinstance(state, int) else state[0]
-        if not isinstance(lights, int) or not 0 <= lights < _N_LIGHT_STATES:
-            raise CallError(f"{shortened(state)} is not a state of lights")
-        self._sim.vehicle(number).lights = lights
-        return NOTHING
+        if not isinstance(lights, int) or not 0 <= lights <= _MAX_LIGHT_STATE:
+            raise CallError(f"{shortened(state)} is not a light state")
+        self._sim.vehicle(actor_id).lights = lights
+        return VOID
 
-    def on_get_vehicle_light_state(self, number: int) -> list[int]:
-        """Return which lights are on."""
-        return [self._sim.vehicle(number).lights]
+    def on_get_vehicle_light_state(self, actor_id: int) -> list[int]:
+        """Return which of a vehicle's lights are on."""
+        return [self._sim.vehicle(actor_id).lights]
 
     def on_get_vehicle_light_states(self) -> list[Any]:
-        """Return which lights are on, of all vehicles."""
-        return [[vehicle.number, vehicle.lights] for vehicle in self._sim.vehicles]
+        """Return which lights are on, for all vehicles."""
+        return [[vehicle.id, vehicle.lights] for vehicle in self._sim.vehicles]
 
-    def on_get_wheel_steer_angle(self, number: int, wheel: int) -> float:
-        """Return where a wheel points, in degrees, positive to the right."""
-        vehicle = self._sim.vehicle(number)
-        return -math.degrees(vehicle.motion.wheel_rad) if wheel < _FRONT else 0.0
+    def on_get_wheel_steer_angle(self, actor_id: int, wheel: int) -> float:
+        """Return a wheel's steering angle in degrees, positive to the right."""
+        vehicle = self._sim.vehicle(actor_id)
+        is_front_wheel = wheel < 2  # carla.VehicleWheelLocation: front left, front right, back left, back right
+        return -math.degrees(vehicle.motion.wheel_rad) if is_front_wheel else 0.0
 
-    def on_apply_physics_control(self, number: int, physics: list[Any]) -> Any:
-        """Remember what was set, so that it can be read; every vehicle goes on driving alike."""
+    def on_apply_physics_control(self, actor_id: int, physics: list[Any]) -> Any:
+        """Store a vehicle's physics control, so that it can be read back; it changes nothing."""
         if not isinstance(physics, list):
             raise CallError(f"{shortened(physics)} is not a physics control")
-        self._sim.vehicle(number).physics = physics
-        return NOTHING
+        self._sim.vehicle(actor_id).physics = physics
+        return VOID
 
-    def on_get_physics_control(self, number: int) -> list[Any]:
-        """Return what was set, or what describes the one car that there is."""
-        vehicle = self._sim.vehicle(number)
-        return vehicle.physics or _physics_of(vehicle)
+    def on_get_physics_control(self, actor_id: int) -> list[Any]:
+        """Return the physics control that was set, or one that describes the embedded world's car."""
+        vehicle = self._sim.vehicle(actor_id)
+        return vehicle.physics or _physics_control_of(vehicle)
 
 
-def _physics_of(vehicle: Vehicle) -> list[Any]:
-    max_wheel_deg = math.degrees(CAR.max_wheel_rad)
+def _clipped(number: float, low: float, high: float) -> float:
+    if not math.isfinite(number):
+        return 0.0
+    return min(high, max(low, number))
+
+
+_WHEEL_RADIUS_CM = 35.0
+
+
+def _physics_control_of(vehicle: Vehicle) -> list[Any]:
+    """Return the msgpack form of a carla.VehiclePhysicsControl.
+
+    The car's size, mass and steering are the embedded world's, the rest are CARLA's defaults.
+    """
+    max_steer_deg = math.degrees(CAR.max_wheel_rad)
+    # (forward, right) from the centre, and the largest steering angle, in CARLA's order of the wheels.
+    corners = ((1, -1, max_steer_deg), (1, 1, max_steer_deg), (-1, -1, 0.0), (-1, 1, 0.0))
+    yaw = vehicle.motion.yaw_rad
     wheels = []
-    for ahead, aside, angle_deg in ((1, -1, max_wheel_deg), (1, 1, max_wheel_deg), (-1, -1, 0.0), (-1, 1, 0.0)):
-        yaw = vehicle.motion.yaw_rad
+    for ahead, aside, steer_deg in corners:
         along, left = 0.5 * ahead * CAR.wheelbase_m, -0.5 * aside * CAR.width_m
         x = vehicle.motion.x_m + along * math.cos(yaw) - left * math.sin(yaw)
         y = -(vehicle.motion.y_m + along * math.sin(yaw) + left * math.cos(yaw))
-        # CARLA gives the wheels' places in centimetres, and their radius too.
-        place_cm = [100.0 * x, 100.0 * y, 100.0 * _WHEEL_RADIUS_M]
-        wheels.append([3.5, 0.25, angle_deg, 100.0 * _WHEEL_RADIUS_M, 1500.0, 3000.0, 3.0, 17.0, 1000.0, place_cm])
-    torque, steering = [[0.0, 400.0], [5000.0, 400.0]], [[0.0, 1.0], [100.0, 1.0]]
-    engine = [torque, 5000.0, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0, 4.0, []]
-    return [*engine, MASS_KG, 0.3, [0.0, 0.0, 0.0], steering, wheels, False]
+        # CARLA gives the positions of the wheels in the world in centimetres, Unreal's unit, and their radius too.
+        position_cm = [100.0 * x, 100.0 * y, _WHEEL_RADIUS_CM]
+        # Friction, damping, steering angle, radius, brake and hand brake torque, three stiffnesses, position.
+        wheels.append([3.5, 0.25, steer_deg, _WHEEL_RADIUS_CM, 1500.0, 3000.0, 3.0, 17.0, 1000.0, position_cm])
+    torque_curve, steering_curve = [[0.0, 400.0], [5000.0, 400.0]], [[0.0, 1.0], [100.0, 1.0]]
+    # Torque curve, max rpm, moment of inertia, three damping rates, automatic gearbox, gear switch time, clutch
+    # strength, final ratio, gears.
+    engine = [torque_curve, 5000.0, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0, 4.0, []]
+    # Mass, drag, centre of mass, steering curve, wheels, sweep wheel collision.
+    return [*engine, MASS_KG, 0.3, [0.0, 0.0, 0.0], steering_curve, wheels, False]
 
 
 VERSION = "0.9.16"
-_MAX_CULLING_M, _TILES_M, _ACTIVE_M = 0.0, 3000.0, 2000.0
-_GROUND_LABELS = {"road": 1, "terrain": 10}
-_N_WEATHER = 14
-_MOST_WEATHER = 1e4
-_N_STREAMS = 2**32
-_SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-6, 10.0
+# Defaults of carla.WorldSettings that have no effect here: culling distance, tile streaming distance, actor active
+# distance, maximum length and number of physics substeps.
+_MAX_CULLING_M, _TILE_STREAM_M, _ACTOR_ACTIVE_M = 0.0, 3000.0, 2000.0
+_MAX_SUBSTEP_S, _MAX_SUBSTEPS = 0.01, 10
+_MIN_STEP_S, _MAX_STEP_S = 1e-6, 10.0
+_N_WEATHER_PARAMETERS = 14
+_MAX_WEATHER_PARAMETER = 1e4
+_MAX_STREAM_ID = 2**32 - 1
+# carla.CityObjectLabel of what a ray can hit.
+_ROAD_LABEL, _TERRAIN_LABEL = 1, 10
 
 
 class WorldCalls:
-    """Each method ``on_X`` answers the call X.
+    """The calls about the world and about the server itself.
+
+    ``client.get_world()`` makes these calls in this order: version, get_episode_info, get_sensor_token (of the world's
+    stream), get_episode_settings, then, in asynchronous mode, it waits for one frame of the world's stream, then
+    get_required_files and query_lights_state.
 
     :param simulation: the world.
-    :param streams: who listens.
-    :param stream_port: where streams are to be had.
+    :param streams: the stream server, for the status.
+    :param stream_port: its port, for tokens.
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
         self._sim, self._streams, self._stream_port = simulation, streams, stream_port
 
     def on_version(self) -> str:
-        """Return the server's version."""
-        return self._sim.trouble.version or VERSION
+        """Return the server's version. The client only warns if it is not its own."""
+        return self._sim.active_faults.version or VERSION
 
     def on_get_episode_info(self) -> list[Any]:
-        """Return the episode's number and how to hear of its ticks."""
-        return [self._sim.episode_id, [token(WORLD_STREAM, self._stream_port)]]
+        """Return the episode's number and the token of the world's stream."""
+        return [self._sim.episode_id, [stream_token(WORLD_STREAM, self._stream_port)]]
 
     def on_get_sensor_token(self, stream_id: int) -> list[Any]:
-        """Return how to hear of a sensor."""
-        if not isinstance(stream_id, int) or not 0 <= stream_id < _N_STREAMS:
+        """Return the token of a stream. The client asks before each subscription."""
+        if not isinstance(stream_id, int) or not 0 <= stream_id <= _MAX_STREAM_ID:
             raise CallError(f"{shortened(stream_id)} is not the number of a stream")
-        return [token(stream_id, self._stream_port)]
+        return [stream_token(stream_id, self._stream_port)]
 
     def on_get_episode_settings(self) -> list[Any]:
-        """Return how time passes."""
+        """Return the carla.WorldSettings: synchronous mode, rendering, time step."""
         sim = self._sim
-        step = [False] if sim.step_s is None else [True, sim.step_s]
-        more = [_MAX_CULLING_M, False, _TILES_M, _ACTIVE_M, True]
-        return [sim.is_synchronous, sim.has_cameras_off, step, True, 0.01, 10, *more]
+        optional_step = [False] if sim.step_s is None else [True, sim.step_s]
+        has_substepping, has_deterministic_ragdolls, is_spectator_ego = True, False, True
+        return [
+            sim.is_synchronous,
+            sim.has_cameras_off,
+            optional_step,
+            has_substepping,
+            _MAX_SUBSTEP_S,
+            _MAX_SUBSTEPS,
+            _MAX_CULLING_M,
+            has_deterministic_ragdolls,
+            _TILE_STREAM_M,
+            _ACTOR_ACTIVE_M,
+            is_spectator_ego,
+        ]
 
     def on_set_episode_settings(self, settings: list[Any]) -> int:
-        """Set how time passes; without rendering cameras send nothing."""
-        is_synchronous, no_rendering, step, *_ = settings
-        step_s = number_of(step[1], _LONGEST_STEP_S, "a step in seconds") if step[0] else 0.0
+        """Set synchronous mode, rendering and time step, and return the frame. Without rendering cameras are silent."""
+        is_synchronous, no_rendering, optional_step, *_ = settings
+        step_s = 0.0
+        if optional_step[0]:
+            step_s = checked_number(optional_step[1], _MAX_STEP_S, "a step in seconds")
         self._sim.is_synchronous = bool(is_synchronous)
         self._sim.has_cameras_off = bool(no_rendering)
-        self._sim.step_s = step_s if step_s >= _SHORTEST_STEP_S else None
+        # CARLA takes 0 as "variable time step" too.
+        self._sim.step_s = step_s if step_s >= _MIN_STEP_S else None
         return self._sim.frame
 
     def on_tick_cue(self) -> int:
-        """Let a tick pass."""
+        """Simulate one tick and return its frame."""
         return self._sim.tick()
 
     def on_get_map_info(self) -> list[Any]:
-        """Return the map's name and where vehicles are best spawned."""
-        points = [point.wire() for point in maps.spawn_points_of(self._sim.map_name)]
+        """Return the map's name and its spawn points."""
+        points = [point.to_message() for point in spawn_points_of(self._sim.map_name)]
         return [f"Carla/Maps/{self._sim.map_name}", points]
 
     def on_get_map_data(self) -> str:
         """Return the map as OpenDRIVE."""
-        return maps.opendrive_of(self._sim.map_name)
+        return opendrive_of(self._sim.map_name)
 
     def on_get_available_maps(self) -> list[str]:
         """Return the names of all maps."""
-        return maps.available()
+        return available_maps()
 
     def on_load_new_episode(self, name: str, reset_settings: bool = True, *_: Any) -> Any:
-        """Load a map and begin again on it; without a name, reload the present one."""
-        self._sim.load(maps.find(name) if name else self._sim.map_name, reset_settings=reset_settings)
-        return NOTHING
+        """Load a map and start a new episode on it; an empty name reloads the current map."""
+        map_name = find_map(name) if name else self._sim.map_name
+        self._sim.load(map_name, reset_settings=reset_settings)
+        return VOID
 
     def on_copy_opendrive_to_file(self, *_: Any) -> Any:
-        """Refuse: the server may not use the client, which alone could read a user's map."""
+        """Refuse to generate a world: the map would have to be rendered first, with a ground and a panorama."""
         raise CallError("the emulator drives on its own maps only: it cannot generate a world from OpenDRIVE")
 
     def on_get_actor_definitions(self) -> list[Any]:
         """Return all blueprints."""
-        return wire_definitions()
+        return blueprints_message()
 
     def on_get_weather_parameters(self) -> list[float]:
         """Return the weather."""
         return list(self._sim.weather)
 
     def on_set_weather_parameters(self, weather: list[float]) -> Any:
-        """Set the weather."""
-        if not isinstance(weather, list) or len(weather) != _N_WEATHER:
-            raise CallError(f"weather: expected {_N_WEATHER} numbers, got {shortened(weather)}")
-        self._sim.weather = [number_of(part, _MOST_WEATHER, "a weather parameter") for part in weather]
-        return NOTHING
+        """Set the weather: 14 parameters."""
+        if not isinstance(weather, list) or len(weather) != _N_WEATHER_PARAMETERS:
+            raise CallError(f"weather: expected {_N_WEATHER_PARAMETERS} numbers, got {shortened(weather)}")
+        parameters = [checked_number(part, _MAX_WEATHER_PARAMETER, "a weather parameter") for part in weather]
+        self._sim.weather = parameters
+        return VOID
 
-    def on_project_point(self, place: list[float], direction: list[float], search_m: float) -> list[Any]:
-        """Return where a ray meets the ground within some metres, as CARLA does: whether, and the point."""
+    def on_project_point(self, location: list[float], direction: list[float], search_m: float) -> list[Any]:
+        """Return where a ray meets the ground: an optional labelled point.
+
+        :param location: where the ray starts.
+        :param direction: its direction, of any length.
+        :param search_m: its length in metres.
+        """
         length = math.hypot(*direction)
-        down = -direction[2] / length if length else 0.0
-        if down <= 0.0 or not 0.0 <= place[2] / down <= search_m:
+        down = -direction[2] / length if length else 0.0  # metres down per metre along the ray
+        if down <= 0.0 or not 0.0 <= location[2] / down <= search_m:
             return [False, [[0.0, 0.0, 0.0], 0]]
-        return [
-            True,
-            self._ground_point([a + b / length * place[2] / down for a, b in zip(place, direction, strict=True)]),
-        ]
+        point = [a + b / length * location[2] / down for a, b in zip(location, direction, strict=True)]
+        return [True, self._labelled_point(point)]
 
     def on_cast_ray(self, start: list[float], end: list[float]) -> list[Any]:
-        """Return where a ray meets the ground, which alone it can meet."""
+        """Return the labelled points that a ray passes: at most one, on the ground."""
         if not min(start[2], end[2]) <= 0.0 < max(start[2], end[2]):
             return []
-        part = start[2] / (start[2] - end[2])
-        return [self._ground_point([a + (b - a) * part for a, b in zip(start, end, strict=True)])]
+        fraction = start[2] / (start[2] - end[2])
+        return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_imui_gravity(self) -> float:
-        """Return the gravity that inertial units measure."""
+        """Return the gravity that inertial sensors measure, in m/s^2."""
         return 9.81
 
     def on_is_traffic_manager_running(self, *_: Any) -> bool:
-        """Return that no Traffic Manager is known: it would be a client's."""
+        """Return that the server knows no Traffic Manager: it runs in the client's process."""
         return False
 
     def on_add_traffic_manager_running(self, *_: Any) -> bool:
-        """Take note of a client's Traffic Manager."""
+        """Accept that a client has started a Traffic Manager."""
         return True
 
     def on_emulator_fault(self, kind: str, amount: float | None = None) -> str:
-        """Make something go wrong."""
+        """Activate a fault. CARLA does not have this call; ``process.EmulatorControl`` uses it."""
         try:
-            self._sim.trouble.begin(kind, amount)
+            self._sim.active_faults.activate(kind, amount)
         except ValueError as error:
             raise CallError(str(error)) from error
         return kind
 
     def on_emulator_status(self) -> dict[str, Any]:
-        """Return how the emulator is."""
+        """Return the emulator's status. CARLA does not have this call; ``process.EmulatorControl`` uses it."""
         sim = self._sim
         with open("/proc/self/statm", encoding="ascii") as memory:
             rss_bytes = int(memory.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return {
             "frame": sim.frame,
             "map": sim.map_name,
-            "n_actors": len(sim.actors) - 1,
-            "n_clients": sim.n_clients - 1,  # without the one that asks
+            "n_actors": len(sim.actors) - 1,  # without the spectator
+            "n_clients": sim.n_clients - 1,  # without the connection that asks
             "n_stream_connections": self._streams.n_connections,
             "synchronous": sim.is_synchronous,
             "rss_mb": rss_bytes / 1e6,
             "n_file_descriptors": len(os.listdir("/proc/self/fd")),
         }
 
-    def _ground_point(self, place: list[float]) -> list[Any]:
+    def _labelled_point(self, location: list[float]) -> list[Any]:
         ground = self._sim.scene.ground
-        column, row = (ground.from_world(2) @ (place[0], -place[1], 1.0))[:2].round().astype(int)
+        # Level 2 of the ground's image pyramid; y changes its sign from CARLA's to the embedded world's axes.
+        column, row = (ground.from_world(2) @ (location[0], -location[1], 1.0))[:2].round().astype(int)
         height, width = ground.paved.shape
-        is_paved = 0 <= row < height and 0 <= column < width and ground.paved[row, column] > 127
-        return [[place[0], place[1], 0.0], _GROUND_LABELS["road" if is_paved else "terrain"]]
+        is_inside = 0 <= row < height and 0 <= column < width
+        is_paved = is_inside and ground.paved[row, column] > 127
+        return [[location[0], location[1], 0.0], _ROAD_LABEL if is_paved else _TERRAIN_LABEL]
 
 
 _EMPTY_LISTS = (
@@ -334,8 +407,8 @@ _EMPTY_LISTS = (
     "get_light_boxes",
     "get_names_of_all_objects",
 )
-"""There is nothing of the kind on these maps."""
-_ACCEPTED = (
+"""Calls that return an empty list, because these maps have no such things."""
+_IGNORED = (
     "reset_all_traffic_lights",
     "freeze_all_traffic_lights",
     "update_lights_state",
@@ -348,9 +421,14 @@ _ACCEPTED = (
     "show_vehicle_debug_telemetry",
     "destroy_traffic_manager",
 )
-"""Calls that return nothing and change nothing here."""
-_VALUED = {"set_episode_settings", "add_traffic_manager_running"}
+"""Calls that are accepted, return nothing and change nothing here."""
+# The error of a call that returns nothing is packed differently. For a failing call only its name tells which it is:
+# these prefixes, with two exceptions.
 _VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_")
+_NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
+# rpc/Command.h: a batch is a list of variants, whose index in 0.9.16 says which command it is. 0, 1 and 2 were verified
+# with the client, the others come from the source.
+_SPAWN, _DESTROY = 0, 1
 _COMMANDS = {
     2: "apply_control_to_vehicle",
     4: "apply_control_to_walker",
@@ -365,81 +443,91 @@ _COMMANDS = {
     18: "set_vehicle_light_state",
     19: "set_actor_location",
 }
-"""The calls that the commands of a batch stand for."""
-_SPAWN, _DESTROY = 0, 1
+"""The call that each command of a batch stands for."""
 Handler = Callable[..., Any]
 
 
 class Calls:
-    """Answers calls from one simulation.
+    """Answer the calls of clients from one simulation.
 
     :param simulation: the world.
-    :param streams: who listens.
-    :param stream_port: where streams are to be had.
+    :param streams: the stream server.
+    :param stream_port: its port.
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
         self._sim = simulation
-        self._table: dict[str, Handler] = {name: lambda *_: [] for name in _EMPTY_LISTS}
-        self._table |= {name: lambda *_: NOTHING for name in _ACCEPTED}
-        self._table |= _methods_of(WorldCalls(simulation, streams, stream_port))
-        self._table |= _methods_of(ActorCalls(simulation))
+        self._handlers: dict[str, Handler] = {name: lambda *_: [] for name in _EMPTY_LISTS}
+        self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
+        self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
+        self._handlers |= _methods_of(ActorCalls(simulation))
 
     def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
-        """Do what a call asks for.
+        """Execute a call.
 
-        :return: what is sent back, and a line for the server's console, empty where all is well
+        :param name: the call.
+        :param arguments: its arguments, as they came from the network.
+        :return: the result to send back, and a line for the server's console, which is empty if all is well.
         """
-        is_void = name.startswith(_VOID_PREFIXES) and name not in _VALUED
-        refuse = void_failure if is_void else failure
+        is_void = name.startswith(_VOID_PREFIXES) and name not in _NOT_VOID
+        fail = void_failure if is_void else failure
         try:
             if name == "apply_batch":
+                # The one call whose result is a bare list, not wrapped as a value.
                 return self._apply_batch(*arguments), ""
-            handler = self._table.get(name)
+            handler = self._handlers.get(name)
             if handler is None:
-                told = shortened(name)
-                return refuse(f"the emulator does not know the call {told}"), f"unknown call {told}"
+                shown_name = shortened(name)
+                return fail(f"the emulator does not know the call {shown_name}"), f"unknown call {shown_name}"
             result = handler(*arguments)
         except CallError as error:
-            return refuse(str(error)), ""
-        except Exception as error:  # arguments of a wrong shape lead to any of them, and one client's ends no server
-            return refuse(f"{name}: {shortened(error)}"), f"{name}{shortened(arguments)}: {shortened(error)}"
-        return (void() if result is NOTHING else value(result)), ""
+            return fail(str(error)), ""
+        except Exception as error:
+            # Arguments of a wrong shape can cause any exception. One client must not stop the server for all.
+            return fail(f"{name}: {shortened(error)}"), f"{name}{shortened(arguments)}: {shortened(error)}"
+        if result is VOID:
+            return void(), ""
+        return value(result), ""
 
     def _apply_batch(self, commands: list[Any], do_tick: bool = False) -> list[Any]:
-        answers: list[Any] = []
+        """Execute a batch and return, for each command, ``[[1, actor_id]]`` or ``[[0, ["text"]]]``."""
+        results: list[Any] = []
         for [[index, fields]] in commands:
             try:
-                answers.append([[1, self._command(index, fields)]])
+                results.append(value(self._command(index, fields)))
             except CallError as error:
-                answers.append([[0, [str(error)]]])
+                results.append(failure(str(error)))
             except Exception as error:
-                answers.append([[0, [shortened(error)]]])
+                results.append(failure(shortened(error)))
         if do_tick:
             self._sim.tick()
-        return answers
+        return results
 
     def _command(self, index: int, fields: list[Any]) -> int:
+        """Execute one command of a batch and return the actor that it concerns."""
         if index == _SPAWN:
             return self._spawn(fields)
-        number = int(fields[0])
+        actor_id = int(fields[0])
         if index == _DESTROY:
-            if not self._sim.destroy(number):
-                raise CallError(f"unable to destroy actor {number}: not found")
-            return number
+            if not self._sim.destroy(actor_id):
+                raise CallError(f"unable to destroy actor {actor_id}: not found")
+            return actor_id
         if index not in _COMMANDS:
             raise CallError(f"the emulator does not know the batch command {index}")
-        self._table[_COMMANDS[index]](*fields)
-        return number
+        self._handlers[_COMMANDS[index]](*fields)
+        return actor_id
 
     def _spawn(self, fields: list[Any]) -> int:
-        description, place, parent, *rest = fields
-        # Without a parent the bytes about the attachment mean nothing.
-        actor = self._sim.spawn(description, Transform.of_wire(place), parent[1] if parent[0] else None)
+        """Execute a spawn command ``[description, transform, optional parent, attachment, socket, do_after]``."""
+        description, transform, optional_parent, *rest = fields
+        # Without a parent the client sends uninitialised bytes as the kind of attachment; it is ignored anyway.
+        parent_id = optional_parent[1] if optional_parent[0] else None
+        actor = self._sim.spawn(description, Transform.from_message(transform), parent_id)
         follow_ups = rest[-1] if rest and isinstance(rest[-1], list) else []
         for [[index, following]] in follow_ups:
-            self._command(index, [actor.number, *following[1:]])
-        return actor.number
+            # carla.command.FutureActor stands in the field of the actor id: put the new actor there.
+            self._command(index, [actor.id, *following[1:]])
+        return actor.id
 
 
 def _methods_of(calls: object) -> Mapping[str, Handler]:

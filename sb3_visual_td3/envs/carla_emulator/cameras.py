@@ -1,4 +1,9 @@
-"""The emulator's camera sensors: RGB, depth and semantic pictures, with other actors drawn as blocks."""
+"""The emulator's camera sensors: RGB, depth and semantic images of the map, with vehicles and walkers drawn in.
+
+An RGB camera at one of the embedded world's own mounts is drawn by the embedded world's camera: it is fast, and the
+policy sees the same picture in both worlds. Every other camera is drawn by :class:`FreeCamera`, and other actors as
+upright blocks, from far to near (painter's algorithm).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, CHASE_AHEAD_M, CHASE_HEIGHT_M
-from sb3_visual_td3.envs.carla_emulator.actors import Actor
+from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Vehicle
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, FreeCamera, axes_of, free_camera
-from sb3_visual_td3.envs.carla_emulator.records import DEPTH_SENSOR, RGB_SENSOR, SEMANTIC_SENSOR, Transform, image_body
-from sb3_visual_td3.envs.carla_emulator.vehicles import CAR, Vehicle
+from sb3_visual_td3.envs.carla_emulator.protocol import (
+    DEPTH_SENSOR,
+    RGB_SENSOR,
+    SEMANTIC_SENSOR,
+    Transform,
+    image_body,
+)
 from sb3_visual_td3.envs.lite.camera import (
     CAMERA_BANDS,
     PICTURE_BANDS,
@@ -31,50 +41,54 @@ from sb3_visual_td3.envs.road.maps import LiteMap
 
 Colour = tuple[int, int, int]
 
-MAX_DISTANCE_M = 150.0
+# Actors farther away cover less than a pixel in most images.
+_MAX_DISTANCE_M = 150.0
 _GLASS, _SHADOW, _CLOTHES = (38, 44, 52), (28, 28, 30), (150, 90, 60)
 _ROOF_SHADE = 1.0
-_SHADES = (0.92, 0.78, 0.85, 0.70)
-"""Of the front, the left, the rear and the right side."""
-_SHIFT = 4
+# The brightness of the front, left, rear and right side: different, so that the edges of a block are visible.
+_SIDE_SHADES = (0.92, 0.78, 0.85, 0.70)
+# OpenCV's drawing functions take integers with this many fractional bits.
+_FRACTION_BITS = 4
 
 
 class Block(NamedTuple):
-    """A box that stands upright."""
+    """An upright box, as part of an actor's shape."""
 
     box: OrientedBox
     low_m: float
     high_m: float
-    sides: Colour
-    roof: Colour
+    side_colour: Colour
+    roof_colour: Colour
     tag: int
+    """The semantic tag."""
     is_solid: bool = True
-    """False for what is painted on the ground."""
+    """False for a shadow, which only RGB cameras see."""
 
 
 class Face(NamedTuple):
-    """A side of a block that looks at the camera."""
+    """A side of a block that faces the camera."""
 
     corners: NDArray[np.float64]
-    """``(n, 3)``: depth, left and up in metres from the camera."""
+    """The corners' depth, left and up in metres from the camera, ``(n_corners, 3)``."""
     colour: Colour
     shade: float
     block: Block
     distance_m: float
+    """The distance of the whole actor, which orders the drawing."""
 
 
-def blocks_of(actor: Actor) -> list[Block]:
-    """Return what an actor looks like: from the ground upwards."""
+def _blocks_of(actor: Actor) -> list[Block]:
+    """Return the shape of an actor, from the ground upwards; an empty list if cameras do not see it."""
     box = actor.box
     if box is None:
         return []
-    tag = actor.tags[0]
+    tag = actor.semantic_tags[0]
     if not isinstance(actor, Vehicle):
         return [Block(box, 0.0, 2.0 * actor.extent_m[2], _CLOTHES, _CLOTHES, tag)]
     if not actor.is_on_ground:
         return []
     x, y, yaw, length, width = box
-    back = 0.06 * length
+    back = 0.06 * length  # the cabin sits behind the centre
     cabin = OrientedBox(x - back * math.cos(yaw), y - back * math.sin(yaw), yaw, 0.55 * length, 0.88 * width)
     shadow = OrientedBox(x, y, yaw, length + 0.2, width + 0.2)
     paint = actor.colour
@@ -85,38 +99,124 @@ def blocks_of(actor: Actor) -> list[Block]:
     ]
 
 
-def seen_faces(actors: Sequence[Actor], place: Transform, axes: NDArray[np.float64]) -> list[Face]:
-    """Return the faces that look at a camera, the farthest actor's first.
+def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[np.float64]) -> list[Face]:
+    """Return the faces that a camera sees, the farthest actor's first.
 
     :param actors: what may be seen.
-    :param place: of the camera, in CARLA's coordinates.
-    :param axes: the camera's forward, right and up as rows, likewise.
+    :param transform: the camera's transform in the world.
+    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``, in CARLA's coordinates.
     """
     found: list[tuple[float, list[Face]]] = []
     for actor in actors:
         box = actor.box
         if box is None:
             continue
-        distance = math.dist((box.x_m, -box.y_m, 0.0), (place.x, place.y, place.z))
-        if distance > MAX_DISTANCE_M:
+        distance = math.dist((box.x_m, -box.y_m, 0.0), (transform.x, transform.y, transform.z))
+        if distance > _MAX_DISTANCE_M:
             continue
-        faces = [face for block in blocks_of(actor) for face in _faces_of(block, place, axes, distance)]
+        faces = [face for block in _blocks_of(actor) for face in _faces_of(block, transform, axes, distance)]
         found.append((distance, faces))
     found.sort(key=lambda each: -each[0])
     return [face for _, faces in found for face in faces]
 
 
-def paint(
+def _faces_of(block: Block, transform: Transform, axes: NDArray[np.float64], distance_m: float) -> Iterator[Face]:
+    box = block.box
+    cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
+    half_l, half_w = 0.5 * box.length_m, 0.5 * box.width_m
+    # A side is visible if the camera, in the block's own axes, lies outside of that side's plane.
+    dx, dy = transform.x - box.x_m, -transform.y - box.y_m
+    ahead, aside = dx * cos + dy * sin, dy * cos - dx * sin
+    corners = ((half_l, -half_w), (half_l, half_w), (-half_l, half_w), (-half_l, -half_w))
+    is_visible = (ahead > half_l, aside > half_w, ahead < -half_l, aside < -half_w)
+    floor = _in_camera_axes(corners, block.low_m, box, transform, axes)
+    roof = _in_camera_axes(corners, block.high_m, box, transform, axes)
+    for side in range(4):
+        if is_visible[side] and block.high_m > block.low_m:
+            following = (side + 1) % 4
+            wall = (floor[side], floor[following], roof[following], roof[side])
+            yield from _clipped_face(wall, block.side_colour, _SIDE_SHADES[side], block, distance_m)
+    if transform.z > block.high_m:
+        yield from _clipped_face(roof, block.roof_colour, _ROOF_SHADE, block, distance_m)
+
+
+def _clipped_face(
+    corners: Sequence[NDArray[np.float64]] | NDArray[np.float64],
+    colour: Colour,
+    shade: float,
+    block: Block,
+    distance_m: float,
+) -> Iterator[Face]:
+    """Yield the part of a face that lies before the camera, if there is one; behind it the projection is undefined."""
+    kept = clip_to_near_plane([(float(depth), float(left), float(up)) for depth, left, up in corners])
+    if len(kept) >= 3:
+        yield Face(np.array(kept), colour, shade, block, distance_m)
+
+
+def _in_camera_axes(
+    corners: Sequence[tuple[float, float]],
+    up_m: float,
+    box: OrientedBox,
+    transform: Transform,
+    axes: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return a box's corners at one height as depth, left and up from the camera, ``(n_corners, 3)``.
+
+    :param corners: forward and left of the box's centre.
+    :param up_m: their height above the ground.
+    :param box: the box.
+    :param transform: the camera's transform in the world.
+    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``.
+    """
+    cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
+    points = []
+    for along, across in corners:
+        x = box.x_m + along * cos - across * sin
+        y = box.y_m + along * sin + across * cos
+        points.append((x - transform.x, -y - transform.y, up_m - transform.z))
+    # The camera's axes are forward, right, up; its left is the negative right.
+    return np.asarray((np.array(points) @ axes.T) * (1.0, -1.0, 1.0))
+
+
+def _pixels_of(face: Face, focal: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the columns and rows of a face's corners, ``(n_corners, 2)``; pixel centres are integers.
+
+    :param face: the face.
+    :param focal: the focal length in pixels.
+    :param shape: height and width of the image.
+    """
+    height, width = shape
+    depth, left, up = face.corners.T
+    columns = 0.5 * width - 0.5 - focal * left / depth
+    rows = 0.5 * height - 0.5 - focal * up / depth
+    # OpenCV's fixed-point coordinates overflow for corners close to the lens.
+    limit = 16.0 * max(shape)
+    return np.asarray(np.clip(np.stack([columns, rows], axis=1), -limit, limit))
+
+
+def _paint_face(
     picture: NDArray[np.uint8], face: Face, focal: float, value: Colour | tuple[float, ...], *, is_smooth: bool
 ) -> None:
-    """Fill a face, in place."""
+    """Fill a face with one value, in place.
+
+    :param picture: ``(height, width)`` or ``(height, width, 3)``.
+    :param face: the face.
+    :param focal: the focal length in pixels.
+    :param value: the value of each channel.
+    :param is_smooth: whether to blend the edges. Semantic tags must not be blended.
+    """
     pixels = _pixels_of(face, focal, picture.shape[:2])
     line = cv2.LINE_AA if is_smooth else cv2.LINE_8
-    cv2.fillConvexPoly(picture, np.rint(pixels * 2**_SHIFT).astype(np.int32), value, line, _SHIFT)
+    cv2.fillConvexPoly(picture, np.rint(pixels * 2**_FRACTION_BITS).astype(np.int32), value, line, _FRACTION_BITS)
 
 
-def carve(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
-    """Bring the depth of a face into a picture of depths, in place."""
+def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
+    """Write the depth of a face into a depth image where it is nearer than what is there, in place.
+
+    :param depth_m: ``(height, width)``.
+    :param face: the face, which is flat.
+    :param focal: the focal length in pixels.
+    """
     height, width = depth_m.shape
     pixels = _pixels_of(face, focal, (height, width))
     left, top = np.clip(np.floor(pixels.min(axis=0)), 0, (width, height)).astype(int)
@@ -124,7 +224,10 @@ def carve(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
     if left >= right or top >= bottom:
         return
     mask = np.zeros((bottom - top, right - left), np.uint8)
-    cv2.fillConvexPoly(mask, np.rint((pixels - (left, top)) * 2**_SHIFT).astype(np.int32), 1, cv2.LINE_8, _SHIFT)
+    corners = np.rint((pixels - (left, top)) * 2**_FRACTION_BITS).astype(np.int32)
+    cv2.fillConvexPoly(mask, corners, 1, cv2.LINE_8, _FRACTION_BITS)
+    # Intersect each pixel's ray (1, aside, up) with the face's plane, given by its normal and one corner:
+    # depth = (normal . corner) / (normal . ray). All arrays are (bottom - top, right - left).
     one, two, three = face.corners[:3]
     normal = np.cross(two - one, three - one)
     aside = (0.5 * width - np.arange(left, right) - 0.5) / focal
@@ -132,84 +235,28 @@ def carve(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
     slope = normal[0] + normal[1] * aside[None] + normal[2] * up[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         plane = (normal @ one) / slope
-    # A pixel that the face just touches may see its plane far beyond its edge, where that is seen at a flat angle.
+    # A pixel that the face merely touches may see its plane far beyond the face's edge, at a grazing angle.
     plane = np.clip(plane, float(face.corners[:, 0].min()), float(face.corners[:, 0].max()))
     part = depth_m[top:bottom, left:right]
     is_nearer = (mask > 0) & (plane < part)
     part[is_nearer] = plane[is_nearer]
 
 
-def _faces_of(block: Block, place: Transform, axes: NDArray[np.float64], distance_m: float) -> Iterator[Face]:
-    box = block.box
-    cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
-    half_l, half_w = 0.5 * box.length_m, 0.5 * box.width_m
-    # The camera in the block's own axes tells which sides face it.
-    dx, dy = place.x - box.x_m, -place.y - box.y_m
-    ahead, aside = dx * cos + dy * sin, dy * cos - dx * sin
-    corners = ((half_l, -half_w), (half_l, half_w), (-half_l, half_w), (-half_l, -half_w))
-    faces = (ahead > half_l, aside > half_w, ahead < -half_l, aside < -half_w)
-    floor = _from_camera(corners, block.low_m, box, place, axes)
-    roof = _from_camera(corners, block.high_m, box, place, axes)
-    for side, is_seen in enumerate(faces):
-        if is_seen and block.high_m > block.low_m:
-            wall = (floor[side], floor[(side + 1) % 4], roof[(side + 1) % 4], roof[side])
-            yield from _clipped(wall, block.sides, _SHADES[side], block, distance_m)
-    if place.z > block.high_m:
-        yield from _clipped(roof, block.roof, _ROOF_SHADE, block, distance_m)
-
-
-def _clipped(
-    corners: Sequence[NDArray[np.float64]] | NDArray[np.float64],
-    colour: Colour,
-    shade: float,
-    block: Block,
-    distance_m: float,
-) -> Iterator[Face]:
-    kept = clip_to_near_plane([(float(depth), float(left), float(up)) for depth, left, up in corners])
-    if len(kept) >= 3:
-        yield Face(np.array(kept), colour, shade, block, distance_m)
-
-
-def _from_camera(
-    corners: Sequence[tuple[float, float]],
-    up_m: float,
-    box: OrientedBox,
-    place: Transform,
-    axes: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
-    points = [
-        (
-            box.x_m + along * cos - across * sin - place.x,
-            -(box.y_m + along * sin + across * cos) - place.y,
-            up_m - place.z,
-        )
-        for along, across in corners
-    ]
-    return np.asarray((np.array(points) @ axes.T) * (1.0, -1.0, 1.0))
-
-
-def _pixels_of(face: Face, focal: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return columns and rows ``(n, 2)``; pixel centres are whole numbers."""
-    height, width = shape
-    depth, left, up = face.corners.T
-    limit = 16.0 * max(shape)
-    columns = 0.5 * width - 0.5 - focal * left / depth
-    rows = 0.5 * height - 0.5 - focal * up / depth
-    return np.asarray(np.clip(np.stack([columns, rows], axis=1), -limit, limit))
-
-
-KINDS = {
+SENSOR_NUMBERS = {
     "sensor.camera.rgb": RGB_SENSOR,
     "sensor.camera.depth": DEPTH_SENSOR,
     "sensor.camera.semantic_segmentation": SEMANTIC_SENSOR,
 }
-_SMALL_ROWS = 128
-_MOUNTS = ((CAMERA_AHEAD_M, CAMERA_HEIGHT_M), (CHASE_AHEAD_M, CHASE_HEIGHT_M))
-"""Ahead and up: where the embedded world's own cameras sit, which are fast."""
-_DEPTH_STEPS = 256**3 - 1
-_ROUND_M, _ROUND_DEG = 3, 3
-"""Decimals: cameras that differ by less are one, whose geometry is worked out once."""
+"""The number on the wire of each kind of camera."""
+# Larger images use the embedded world's finer drawing.
+_MAX_SMALL_HEIGHT = 128
+# Ahead and up, in metres: the mounts of the embedded world's own cameras.
+_LITE_MOUNTS = ((CAMERA_AHEAD_M, CAMERA_HEIGHT_M), (CHASE_AHEAD_M, CHASE_HEIGHT_M))
+_MOUNT_TOLERANCE_M = 1e-4
+# Depth images have 24 bits.
+_MAX_DEPTH_STEPS = 256**3 - 1
+# Free cameras are cached by their geometry, rounded to millimetres and thousandths of a degree.
+_HEIGHT_DECIMALS, _ANGLE_DECIMALS = 3, 3
 
 
 def image_message(sensor: Actor, scene: LiteMap, sky: Sky | None, things: Sequence[Actor], tick: int) -> bytes:
@@ -217,54 +264,63 @@ def image_message(sensor: Actor, scene: LiteMap, sky: Sky | None, things: Sequen
 
     :param sensor: the camera.
     :param scene: the map.
-    :param sky: the weather; None: a clear day.
-    :param things: vehicles and walkers.
-    :param tick: of the simulation, for what moves in the weather.
+    :param sky: the light and haze; None for a clear day.
+    :param things: all vehicles and walkers.
+    :param tick: the number of the tick, which seeds the rain.
     """
-    width, height = int(sensor.number_of("image_size_x", 800)), int(sensor.number_of("image_size_y", 600))
-    fov_deg = sensor.number_of("fov", 90.0)
-    kind = KINDS[sensor.type_id]
-    mount = _plain_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
+    width = int(sensor.float_attribute("image_size_x", 800))
+    height = int(sensor.float_attribute("image_size_y", 600))
+    fov_deg = sensor.float_attribute("fov", 90.0)
+    kind = SENSOR_NUMBERS[sensor.type_id]
+    mount = _lite_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
+    # The embedded world's camera can draw cars, but not walkers.
     if mount is not None and all(isinstance(each, Vehicle) for each in things):
         assert isinstance(sensor.parent, Vehicle)
-        cars = [
-            each
-            for each in things
-            if isinstance(each, Vehicle) and each.is_on_ground and (each is not sensor.parent or mount[0] < 0.0)
-        ]
-        pixels = _plain_image(_plain_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick)
+        is_chase_camera = mount[0] < 0.0
+        cars = []
+        for each in things:
+            # Only the chase camera sees the vehicle that carries it.
+            if isinstance(each, Vehicle) and each.is_on_ground and (each is not sensor.parent or is_chase_camera):
+                cars.append(each)
+        pixels = _lite_image(_lite_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick)
     else:
-        seen = [each for each in things if each is not sensor.parent or _sees_carrier(sensor.place)]
+        seen = [each for each in things if each is not sensor.parent or _is_outside_carrier(sensor.transform)]
         pixels = _free_image(kind, (height, width), sensor, scene, sky, seen, tick)
     return image_body(width, height, fov_deg, pixels.tobytes())
 
 
-def _plain_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
-    """Return ahead and up where a camera sits as one of the embedded world's own does."""
-    x, y, z, *angles = sensor.place
+def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
+    """Return the mount (ahead, up) if the sensor sits and looks as one of the embedded world's cameras does."""
+    x, y, z, *angles = sensor.transform
     is_level = y == 0.0 and not any(angles) and fov_deg == 90.0 and height % 2 == width % 2 == 0
     if not isinstance(sensor.parent, Vehicle) or not sensor.parent.is_on_ground or not is_level:
         return None
-    return next((each for each in _MOUNTS if abs(x - each[0]) < 1e-4 and abs(z - each[1]) < 1e-4), None)
+    for ahead_m, up_m in _LITE_MOUNTS:
+        if abs(x - ahead_m) < _MOUNT_TOLERANCE_M and abs(z - up_m) < _MOUNT_TOLERANCE_M:
+            return ahead_m, up_m
+    return None
 
 
-def _sees_carrier(place: Transform) -> bool:
-    """Return whether a camera sits outside of the vehicle that carries it."""
-    return abs(place.x) > 0.5 * CAR.length_m + 0.1 or abs(place.y) > 0.5 * CAR.width_m + 0.1 or place.z > 2.0
+def _is_outside_carrier(transform: Transform) -> bool:
+    """Return whether a camera sits outside of the vehicle that carries it, and so sees that vehicle."""
+    is_beside = abs(transform.x) > 0.5 * CAR.length_m + 0.1 or abs(transform.y) > 0.5 * CAR.width_m + 0.1
+    return is_beside or transform.z > 2.0
 
 
 @lru_cache(maxsize=16)
-def _plain_camera(height: int, width: int, ahead_m: float, height_m: float) -> Camera:
-    bands = CAMERA_BANDS if height <= _SMALL_ROWS else PICTURE_BANDS
+def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Camera:
+    bands = CAMERA_BANDS if height <= _MAX_SMALL_HEIGHT else PICTURE_BANDS
     return Camera(height, width, bands, ahead_m=ahead_m, height_m=height_m)
 
 
-def _plain_image(
+def _lite_image(
     camera: Camera, scene: LiteMap, sky: Sky | None, carrier: Vehicle, cars: Sequence[Vehicle], tick: int
 ) -> NDArray[np.uint8]:
+    """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
     picture = tint(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
     weather = None if sky is None else camera.weather_filter(sky)
+    # The filter dims the ground before the cars are painted, which are dimmed one by one; rain falls over all of it.
     if weather is not None:
         weather.apply(picture)
     if cars:
@@ -283,41 +339,56 @@ def _free_image(
     things: Sequence[Actor],
     tick: int,
 ) -> NDArray[np.uint8]:
-    place = sensor.world_place
-    pitch, roll = round(place.pitch, _ROUND_DEG), round(place.roll, _ROUND_DEG)
-    camera = free_camera(*size, sensor.number_of("fov", 90.0), round(place.z, _ROUND_M), pitch, roll)
-    faces = seen_faces(things, place, axes_of(place))
+    """Return an image from any transform, ``(height, width, 4) uint8``, BGRA.
+
+    :param kind: the sensor's number on the wire.
+    :param size: height and width.
+    :param sensor: the camera.
+    :param scene: the map.
+    :param sky: the light and haze; None for a clear day.
+    :param things: the vehicles and walkers that the camera may see.
+    :param tick: the number of the tick, which seeds the rain.
+    """
+    transform = sensor.world_transform
+    pitch, roll = round(transform.pitch, _ANGLE_DECIMALS), round(transform.roll, _ANGLE_DECIMALS)
+    up_m = round(transform.z, _HEIGHT_DECIMALS)
+    camera = free_camera(*size, sensor.float_attribute("fov", 90.0), up_m, pitch, roll)
+    faces = _visible_faces(things, transform, axes_of(transform))
     if kind == DEPTH_SENSOR:
         depth = camera.depth_m()
         for face in faces:
             if face.block.is_solid:
-                carve(depth, face, camera.focal)
+                _carve_depth(depth, face, camera.focal)
         return _encoded_depth(depth)
     if kind == SEMANTIC_SENSOR:
-        kinds = camera.kinds(scene, place)
+        tags = camera.tags(scene, transform)
         for face in faces:
             if face.block.is_solid:
-                paint(kinds, face, camera.focal, (face.block.tag,), is_smooth=False)
-        image = np.zeros((*kinds.shape, 4), np.uint8)
-        image[..., 2], image[..., 3] = kinds, 255  # CARLA puts the tag into red
+                _paint_face(tags, face, camera.focal, (face.block.tag,), is_smooth=False)
+        image = np.zeros((*tags.shape, 4), np.uint8)
+        image[..., 2], image[..., 3] = tags, 255  # CARLA encodes the tag in the red channel
         return image
-    has_headlights = isinstance(sensor.parent, Vehicle)
-    light = sky if sky is None or has_headlights else sky._replace(beam=0.0)
-    return _free_picture(camera, scene, light, place, faces, tick)
+    if sky is not None and not isinstance(sensor.parent, Vehicle):
+        sky = sky._replace(beam=0.0)  # no headlights
+    return _free_picture(camera, scene, sky, transform, faces, tick)
 
 
 def _free_picture(
-    camera: FreeCamera, scene: LiteMap, sky: Sky | None, place: Transform, faces: Sequence[Face], tick: int
+    camera: FreeCamera, scene: LiteMap, sky: Sky | None, transform: Transform, faces: Sequence[Face], tick: int
 ) -> NDArray[np.uint8]:
-    picture = tint_by_kind(camera.grey(scene, place), camera.paved(scene, place), camera.is_sky)
+    """Return an RGB camera's image, ``(height, width, 4) uint8``, BGRA."""
+    picture = tint_by_kind(camera.grey(scene, transform), camera.paved(scene, transform), camera.is_sky)
     if sky is not None:
+        # Light as a factor (gain) and haze as an addition (veil) per pixel; the sky has its own light and no haze.
         gain, veil = sky.gains_and_veils(camera.distances_m, camera.sides)
         gain[camera.is_sky], veil[camera.is_sky] = sky.sky_ambient, 0.0
         picture = np.clip(picture * gain[..., None] + veil[..., None], 0.0, 255.0).astype(np.uint8)
     for face in faces:
-        gain_here, veil_here = (1.0, 0.0) if sky is None else sky.gain_and_veil(face.distance_m, 0.0)
-        value = tuple(part * face.shade * gain_here + veil_here for part in face.colour)
-        paint(picture, face, camera.focal, value, is_smooth=True)
+        face_gain, face_veil = 1.0, 0.0
+        if sky is not None:
+            face_gain, face_veil = sky.gain_and_veil(face.distance_m, 0.0)
+        value = tuple(part * face.shade * face_gain + face_veil for part in face.colour)
+        _paint_face(picture, face, camera.focal, value, is_smooth=True)
     if sky is not None and sky.streaks:
         rows = np.ones(camera.height - camera.height // 2)
         WeatherFilter(sky, rows, np.zeros(camera.width), camera.height // 2).draw_rain(picture, tick)
@@ -325,8 +396,12 @@ def _free_picture(
 
 
 def _encoded_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return metres / 1000 as 24 bits: red the lowest, then green, then blue."""
-    steps = np.rint(depth_m.astype(np.float64) * (_DEPTH_STEPS / FAR_M)).astype(np.uint32)
+    """Return a depth image in CARLA's encoding, ``(height, width, 4) uint8``, BGRA.
+
+    ``depth / 1000 m`` is a fraction of 24 bits: red holds the lowest 8, then green, then blue. Source: CARLA's
+    documentation of the depth camera.
+    """
+    steps = np.rint(depth_m.astype(np.float64) * (_MAX_DEPTH_STEPS / FAR_M)).astype(np.uint32)
     image = np.empty((*depth_m.shape, 4), np.uint8)
     image[..., 2], image[..., 1], image[..., 0] = steps & 255, (steps >> 8) & 255, steps >> 16
     image[..., 3] = 255

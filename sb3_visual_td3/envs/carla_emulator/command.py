@@ -1,4 +1,4 @@
-"""``visual-td3 carla-emulator``: the command line of the server."""
+"""The command ``visual-td3 carla-emulator``, which runs the server from the command line."""
 
 from __future__ import annotations
 
@@ -15,65 +15,49 @@ from types import FrameType
 from typing import NoReturn
 
 from sb3_visual_td3.envs.arguments import check_count
+from sb3_visual_td3.envs.carla_emulator.catalogue import MAP_NAMES, TOWN_ALIASES
 from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
-from sb3_visual_td3.envs.carla_emulator.maps import ALIASES, NAMES
 from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSettings
 from sb3_visual_td3.envs.road.traffic import MAX_CARS
 
 _BAD_USAGE = 2
-_LOOK_EVERY_S = 0.3
+_PARENT_CHECK_INTERVAL_S = 0.3
+# CARLA's launcher takes Unreal's flags, which begin with one dash: -carla-rpc-port=2000 -RenderOffScreen.
 _LAUNCHER_PORT = "-carla-rpc-port="
 _LAUNCHER_FLAG = re.compile("-[A-Za-z]")
-DESCRIPTION = (
+_DESCRIPTION = (
     "Serve the embedded driving world in CARLA 0.9.16's protocol: CARLA's own client (pip install carla==0.9.16) and "
     "the scripts that use it run without Unreal and without a GPU."
 )
-EPILOG = f"""maps: {", ".join(NAMES)}
-towns that scripts name are these roads: {", ".join(f"{town} is {name}" for town, name in ALIASES.items())}
+_EPILOG = f"""maps: {", ".join(MAP_NAMES)}
+names of CARLA's towns and the roads that they stand for:
+  {", ".join(f"{town}: {name}" for town, name in TOWN_ALIASES.items())}
 
 faults: {", ".join(KINDS)}
-  KIND@TICK once, KIND@every:N again and again, KIND from the start; KIND=AMOUNT: seconds of a hang or of each slow
-  tick, images to drop or truncate, spawns to refuse (a hang lasts for ever, the others 1, if none is given)
+  KIND          from the start
+  KIND@TICK     once, at that tick
+  KIND@every:N  at every N-th tick
+  KIND=AMOUNT   seconds of a hang or of each slow tick, number of images to drop or truncate, or of spawns to refuse
+                (default: a hang lasts forever, a slow tick 0.2 s, and one image or spawn is affected)
 
 examples:
-  visual-td3 carla-emulator                          on port 2000, as CARLA's own server
+  visual-td3 carla-emulator                          on port 2000, CARLA's default
   visual-td3 carla-emulator --port 0 --map Town02    on any free port, which is printed
   visual-td3 carla-emulator --cars 10 --seed 3       with traffic
   visual-td3 carla-emulator --fault die@500          to see what your client does when its server dies
   visual-td3 carla-emulator --fault hang=30@every:2000 --fault drop-frames=2@every:100
 
-CARLA's launcher flags are understood where they mean something here (-carla-rpc-port=N) and ignored elsewhere
-(-RenderOffScreen, -quality-level=Low, ...)."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the server can be told."""
-    parser.add_argument("--port", type=int, default=2000, help="of the calls; streams have the next (default: 2000)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine's own)")
-    parser.add_argument("--allow-remote", action="store_true", help="let --host be one that other machines reach")
-    parser.add_argument("--map", default="train_0", help="the first map (default: train_0)")
-    parser.add_argument("--realtime", action="store_true", help="synchronous ticks, too, keep to the clock")
-    parser.add_argument("--cars", type=int, default=0, metavar="N", help="cars that the server drives itself, 0 to 20")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of those cars (default: 0)")
-    parser.add_argument("--quiet", action="store_true", help="say nothing of calls that are not known")
-    parser.add_argument("--end-with", type=int, metavar="PID", help="end when this process, which started it, is gone")
-    parser.add_argument("--fault", action="append", default=[], metavar="KIND[=AMOUNT][@TICK]", help="see below")
+Flags of CARLA's launcher are accepted: -carla-rpc-port=N sets the port, the others (-RenderOffScreen,
+-quality-level=Low, ...) are ignored."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM arrives.
 
-    :param arguments: of the command line.
+    :param arguments: the command line's arguments.
     :return: the exit code.
     """
-    parser = argparse.ArgumentParser(
-        prog="visual-td3 carla-emulator",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    settings = parser.parse_args(_without_launcher_flags(arguments))
+    settings = _parser().parse_args(_without_launcher_flags(arguments))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     if settings.end_with is not None:
@@ -83,7 +67,11 @@ def run(arguments: Sequence[str]) -> int:
     except _StoppedError:
         return 0
     except (ValueError, OSError, ImportError) as error:
-        print(f"visual-td3 carla-emulator: {_told(error, settings)}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError):
+            address = f"{settings.host}:{settings.port}"
+            message = f"cannot listen on {address} and the next port ({error}); choose another --port"
+        print(f"visual-td3 carla-emulator: {message}", file=sys.stderr)
         return _BAD_USAGE
     try:
         print(
@@ -92,16 +80,38 @@ def run(arguments: Sequence[str]) -> int:
             flush=True,
         )
         server.serve()
-    except (_StoppedError, BrokenPipeError):  # the latter: whoever started it is gone
+    except (_StoppedError, BrokenPipeError):  # the latter: the process that started it has closed its output
         return 0
     finally:
         server.close()
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 carla-emulator",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=2000, help="port for calls; streams use the next one (default: 2000; 0: any)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
+    add("--map", default="train_0", help="the first map (default: train_0)")
+    add("--realtime", action="store_true", help="make synchronous ticks, too, take as long as the time they simulate")
+    add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 20")
+    add("--seed", type=int, default=0, metavar="N", help="seed of those cars (default: 0)")
+    add("--quiet", action="store_true", help="print nothing about unknown calls")
+    add("--end-with", type=int, metavar="PID", help="end when the parent process, which has this id, ends")
+    add("--fault", action="append", default=[], metavar="KIND[=AMOUNT][@TICK]", help="a fault to produce; see below")
+    return parser
+
+
 def _end_with(parent: int) -> None:
-    """End this process as soon as another process is its parent, whatever it does: it may hang on purpose."""
+    """End this process as soon as its parent has ended, even while the main thread hangs on purpose."""
+    # An orphan gets another parent.
     while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_PARENT_CHECK_INTERVAL_S)
     os._exit(0)
 
 
@@ -110,11 +120,11 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 class _StoppedError(BaseException):
-    """A signal asks for the end; it is no Exception, lest somebody catches it on its way, as from within a hang."""
+    """A signal asks the server to end. It is not an ``Exception``, so that the loop's handlers do not swallow it."""
 
 
 def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with CARLA's launcher flags turned into ours, or left out."""
+    """Return the arguments with CARLA's launcher flags translated or removed."""
     kept = []
     for word in arguments:
         if word.startswith(_LAUNCHER_PORT):
@@ -125,26 +135,31 @@ def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _checked(settings: argparse.Namespace) -> EmulatorSettings:
-    """:raises ValueError: if something is not as it must be."""
+    """Return the server's settings from the parsed arguments.
+
+    :param settings: the parsed arguments.
+    :raises ValueError: if an argument is out of range.
+    """
     try:
         is_local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
         is_local = False
+    # Any client can spawn, destroy and load as it likes, and a message could exhaust the machine's memory.
     if not is_local and not settings.allow_remote:
         raise ValueError(
-            f"--host {settings.host}: other machines would reach it, and it asks nobody for a password; "
-            "add --allow-remote if that is meant"
+            f"--host {settings.host}: other machines could reach the server, which has no password; "
+            "add --allow-remote if you want this"
         )
-    if settings.map not in NAMES and settings.map not in ALIASES:
-        raise ValueError(f"--map {settings.map}: there is no such map; choose from {', '.join((*NAMES, *ALIASES))}")
-    faults = tuple(parse_fault(text) for text in settings.fault)
-    cars = check_count("--cars", settings.cars, 0, MAX_CARS)
-    seed = check_count("--seed", settings.seed, 0, 2**32 - 1)
-    port = check_count("--port", settings.port, 0, 65_534)
-    return EmulatorSettings(port, settings.host, settings.map, settings.realtime, faults, cars, seed, settings.quiet)
-
-
-def _told(error: Exception, settings: argparse.Namespace) -> str:
-    if isinstance(error, OSError):
-        return f"cannot listen on {settings.host}:{settings.port} and the next port ({error}); name another --port"
-    return str(error)
+    if settings.map not in MAP_NAMES and settings.map not in TOWN_ALIASES:
+        names = ", ".join((*MAP_NAMES, *TOWN_ALIASES))
+        raise ValueError(f"--map {settings.map}: there is no such map; choose from {names}")
+    return EmulatorSettings(
+        port=check_count("--port", settings.port, 0, 65_534),
+        host=settings.host,
+        map_name=settings.map,
+        is_realtime=settings.realtime,
+        faults=tuple(parse_fault(text) for text in settings.fault),
+        n_cars=check_count("--cars", settings.cars, 0, MAX_CARS),
+        seed=check_count("--seed", settings.seed, 0, 2**32 - 1),
+        is_quiet=settings.quiet,
+    )

@@ -1,4 +1,4 @@
-"""What can be made to go wrong, on purpose."""
+"""Faults that the emulator produces on purpose, so that clients can be tested against a failing server."""
 
 from __future__ import annotations
 
@@ -10,41 +10,50 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
-FOR_EVER_S = 1e9
-SLOW_S = 0.2
-_MANY = 1_000_000_000
+FOREVER_S = 1e9
+_DEFAULT_SLOW_S = 0.2
+_MAX_COUNT = 1_000_000_000
+# A server that hangs or dies from the start could never be connected to.
 _NEED_A_TICK = ("hang", "die")
 _TAKE_SECONDS = ("hang", "slow")
-_TAKE_NOTHING = ("die", "wrong-version")
+_TAKE_NO_AMOUNT = ("die", "wrong-version")
+# Any version other than 0.9.16: clients are expected to refuse it.
+_WRONG_VERSION = "0.9.13"
 _PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>every:)?(?P<tick>\d{1,9}))?")
 
 
 class Fault(NamedTuple):
-    """One that is there from the start, happens at a tick, or at every so many of them."""
+    """A planned fault: active from the start, at one tick, or at every n-th tick."""
 
     kind: str
     tick: int = 0
-    """0: from the start."""
+    """The tick at which it happens, or the period in ticks; 0: active from the start."""
     repeats: bool = False
     amount: float | None = None
-    """Seconds, images or spawns; None: what ``Trouble.begin`` takes."""
+    """Seconds, images or spawns; None for the default of :meth:`ActiveFaults.activate`."""
 
     @property
-    def is_from_the_start(self) -> bool:
-        """Return whether no tick is named."""
+    def is_active_from_start(self) -> bool:
+        """True if no tick is given."""
         return self.tick == 0
 
     def is_due(self, tick: int) -> bool:
-        """Return whether it happens at this tick, counted from 1 at the server's start."""
-        if self.is_from_the_start:
+        """Return whether it happens at this tick.
+
+        :param tick: counted from 1 at the server's start.
+        """
+        if self.is_active_from_start:
             return False
-        return tick % self.tick == 0 if self.repeats else tick == self.tick
+        if self.repeats:
+            return tick % self.tick == 0
+        return tick == self.tick
 
 
 def parse_fault(text: str) -> Fault:
-    """Read ``KIND[=AMOUNT][@TICK]`` or ``KIND[=AMOUNT]@every:N``; without ``@`` it is so from the start.
+    """Parse a fault of the command line.
 
-    :raises ValueError: if it is neither.
+    :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``.
+    :raises ValueError: if it has another form, the kind is unknown, or the amount or tick does not suit the kind.
     """
     found = _PATTERN.fullmatch(text)
     kind = found["kind"] if found else ""
@@ -60,79 +69,95 @@ def parse_fault(text: str) -> Fault:
 
 
 def check_fault(kind: object, amount: object = None) -> None:
-    """Do nothing where a fault can happen.
+    """Raise an error if a fault is not possible.
 
     :param kind: one of ``KINDS``.
-    :param amount: seconds, 0 to ``FOR_EVER_S``, or a whole number of images or spawns; None: the kind's own.
-    :raises ValueError: if there is no such kind, or it has no such amount.
+    :param amount: seconds from 0 to ``FOREVER_S``, or an integer number of images or spawns; None for the default.
+    :raises ValueError: if the kind is unknown, or the amount does not suit it.
     """
     if kind not in KINDS:
         raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
     if amount is None:
         return
-    if kind in _TAKE_NOTHING:
+    if kind in _TAKE_NO_AMOUNT:
         raise ValueError(f"fault {kind}={amount!r}: expected no amount; {kind} happens once")
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
-    number = float(amount) if is_number and abs(amount) <= _MANY else math.nan  # type: ignore[arg-type]
+    number = float(amount) if is_number and abs(amount) <= _MAX_COUNT else math.nan  # type: ignore[arg-type]
+    # Written so that NaN fails both comparisons.
     if kind in _TAKE_SECONDS:
-        if not 0.0 <= number <= FOR_EVER_S:  # NaN is outside too
-            raise ValueError(f"fault {kind}={amount!r}: expected seconds, 0 to {FOR_EVER_S:g}")
-    elif not 0.0 <= number <= _MANY or not number.is_integer():
-        raise ValueError(f"fault {kind}={amount!r}: expected a whole number, 0 to {_MANY}, of images or spawns")
+        if not 0.0 <= number <= FOREVER_S:
+            raise ValueError(f"fault {kind}={amount!r}: expected seconds, 0 to {FOREVER_S:g}")
+    elif not 0.0 <= number <= _MAX_COUNT or not number.is_integer():
+        raise ValueError(f"fault {kind}={amount!r}: expected an integer number of images or spawns, 0 to {_MAX_COUNT}")
 
 
 @dataclass
-class Trouble:
-    """What is wrong now; numbers count down as it happens."""
+class ActiveFaults:
+    """The faults that are active now. The counters go down as images and spawns are affected."""
 
     hang_s: float = 0.0
-    frames_to_drop: int = 0
+    images_to_drop: int = 0
     images_to_truncate: int = 0
     spawns_to_refuse: int = 0
     slow_s: float = 0.0
     version: str = ""
+    """The version that the server claims to have; empty for its real one."""
 
-    def begin(self, kind: str, amount: float | None = None) -> None:
-        """Make something go wrong.
+    def activate(self, kind: str, amount: float | None = None) -> None:
+        """Activate a fault now.
 
-        :param kind: one of ``KINDS``.
-        :param amount: seconds of a hang or per tick; frames, images or spawns; None: for ever, or 1 image, 1 spawn.
-        :raises ValueError: if there is no such kind, or it has no such amount.
+        :param kind: one of ``KINDS``. ``"die"`` ends the process at once, without cleanup, as a crash would.
+        :param amount: seconds of a hang or of each slow tick; number of images or spawns. None: a hang lasts forever,
+            a slow tick 0.2 s, and one image or spawn is affected.
+        :raises ValueError: if the kind is unknown, or the amount does not suit it.
         """
         check_fault(kind, amount)
         match kind:
             case "die":
                 os._exit(1)
             case "hang":
-                self.hang_s = FOR_EVER_S if amount is None else amount
+                self.hang_s = FOREVER_S if amount is None else amount
             case "slow":
-                self.slow_s = SLOW_S if amount is None else amount
+                self.slow_s = _DEFAULT_SLOW_S if amount is None else amount
             case "drop-frames":
-                self.frames_to_drop = 1 if amount is None else int(amount)
+                self.images_to_drop = 1 if amount is None else int(amount)
             case "truncate-images":
                 self.images_to_truncate = 1 if amount is None else int(amount)
             case "refuse-spawns":
                 self.spawns_to_refuse = 1 if amount is None else int(amount)
             case "wrong-version":
-                self.version = "0.9.13"
+                self.version = _WRONG_VERSION
 
-    def wait(self) -> None:
-        """Wait as long as what is wrong makes a tick take."""
-        pause_s, self.hang_s = max(self.hang_s, self.slow_s), 0.0
+    def delay_tick(self) -> None:
+        """Sleep as long as a hang or a slow tick lasts. The server's single thread answers nothing meanwhile."""
+        pause_s = max(self.hang_s, self.slow_s)
+        self.hang_s = 0.0
         if pause_s:
             time.sleep(pause_s)
 
-    def drops_frame(self) -> bool:
-        """Return whether this image is not sent."""
-        self.frames_to_drop -= (is_dropped := self.frames_to_drop > 0)
-        return is_dropped
+    def drops_image(self) -> bool:
+        """Return whether this image is dropped, and count it."""
+        if self.images_to_drop <= 0:
+            return False
+        self.images_to_drop -= 1
+        return True
 
-    def cut(self, image: bytes) -> bytes:
-        """Return an image as it is sent; cut between pixels: within one, and the client ends its process."""
-        self.images_to_truncate -= (is_cut := self.images_to_truncate > 0)
-        return image[: len(image) // 8 * 4] if is_cut else image
+    def truncate(self, image: bytes) -> bytes:
+        """Return an image as it is sent: whole, or about half of it.
+
+        The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process instead of
+        delivering an image with too little data.
+
+        :param image: the body of a camera's measurement.
+        """
+        if self.images_to_truncate <= 0:
+            return image
+        self.images_to_truncate -= 1
+        return image[: len(image) // 8 * 4]
 
     def refuses_spawn(self) -> bool:
-        """Return whether this spawn is refused."""
-        self.spawns_to_refuse -= (is_refused := self.spawns_to_refuse > 0)
-        return is_refused
+        """Return whether this spawn is refused, and count it."""
+        if self.spawns_to_refuse <= 0:
+            return False
+        self.spawns_to_refuse -= 1
+        return True

@@ -1,4 +1,9 @@
-"""A camera anywhere and at any angle: the ground and the horizon in colour, depth and CARLA's tags."""
+"""A camera at any height and angle: the ground and the horizon in colour, depth and CARLA's semantic tags.
+
+The embedded world's own camera is level and looks ahead, which makes it fast. Clients of CARLA also mount cameras that
+look down, sideways or are rolled. This one draws the ground by a homography (the ground is a plane) and everything
+above the horizon from the map's panorama.
+"""
 
 from __future__ import annotations
 
@@ -10,167 +15,228 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.carla_emulator.records import Transform
+from sb3_visual_td3.envs.carla_emulator.protocol import Transform
 from sb3_visual_td3.envs.lite.camera import pose_matrix
 from sb3_visual_td3.envs.road.ground import PANORAMA_COLUMNS, PANORAMA_ROWS, PAVED_LEVEL, TEXEL_M
 from sb3_visual_td3.envs.road.maps import LiteMap, load_map
 
 ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
-"""CARLA's semantic tags."""
+"""CARLA 0.9.16's semantic tags (``carla.CityObjectLabel``)."""
 FAR_M = 1000.0
-_FINE = 2
-"""Samples per pixel along each axis, of the ground."""
+"""The depth of the sky, and CARLA's far plane for depth images."""
+# Samples per pixel along each axis of the ground's picture, which are averaged against aliasing.
+_OVERSAMPLING = 2
+# Grey levels: halfway between asphalt and paint; and what is darker than the sky (hills and houses) in the panorama.
 _MARK_GREY = 140
-"""Halfway between asphalt and paint."""
 _SKY_GREY = 150
-"""Hills and houses are darker."""
-_LEAST_HEIGHT_M = 0.05
-_LEAST_FORWARD = 0.35
+# A camera on or below the ground would see no ground.
+_MIN_HEIGHT_M = 0.05
+_MIN_FORWARD = 0.35
+_N_GROUND_LEVELS = 4
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Rows of the fine picture, some pixels of which are drawn from one level of the ground."""
+    """Rows of the oversampled picture, and which of their pixels are drawn from one level of the ground."""
 
     level: int
     first_row: int
     last_row: int
     mask: NDArray[np.bool_]
+    """``(last_row - first_row, columns) bool``."""
 
 
 class FreeCamera:
-    """Draws from one height and angle; where it stands and which way it faces may change from frame to frame.
+    """Draw from one height and angle. The position and the heading may change from frame to frame.
 
-    :param height: in pixels.
-    :param width: in pixels.
-    :param fov_deg: horizontal angle of view.
-    :param up_m: height above the ground.
-    :param pitch_deg: positive where it looks up.
-    :param roll_deg: positive where it leans to the right.
+    All per-pixel geometry depends on height, pitch and roll only, and is computed once.
+
+    :param height: height of the picture in pixels.
+    :param width: width of the picture in pixels.
+    :param fov_deg: the horizontal field of view.
+    :param up_m: the camera's height above the ground.
+    :param pitch_deg: positive when it looks up.
+    :param roll_deg: positive when it leans to the right.
     """
 
     def __init__(self, height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> None:
         self.height, self.width = height, width
         self.focal = 0.5 * width / math.tan(math.radians(0.5 * fov_deg))
-        self._up_m = max(_LEAST_HEIGHT_M, up_m)
+        """The focal length in pixels."""
+        self._up_m = max(_MIN_HEIGHT_M, up_m)
         self._axes = axes_of(Transform(pitch=pitch_deg, roll=roll_deg))
+        # Each pixel's ray, all (height, width). It is scaled so that its part along the camera's axis is 1; the depth
+        # of the ground is then the factor that brings it down by the camera's height.
         forward, right, up = self._rays(1)
         self.is_sky = up >= 0.0
         with np.errstate(divide="ignore"):
             depth = np.where(self.is_sky, FAR_M, self._up_m / -up)
         self._depth_m = np.minimum(depth, FAR_M).astype(np.float32)
         self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
+        """How far each pixel's ray travels, ``(height, width) float32``."""
         self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
-        # As the embedded world's camera has it, a row sees one height of the panorama from edge to edge; a picture so
-        # wide that this cannot be goes on as if it were less wide.
-        along = np.maximum(forward, _LEAST_FORWARD * np.hypot(forward, right)) + 1e-9
+        """How far to the side each pixel looks, per metre ahead, ``(height, width) float32``."""
+        # As in the embedded world's camera, an image row shows one height of the panorama from edge to edge: the row
+        # follows from up / forward. Far to the side, where forward vanishes, it is limited from below.
+        along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
         self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
         self._strips = self._lay_out()
 
-    def grey(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
-        """Return the picture in grey, without what moves: ``(height, width) uint8``."""
-        fine = np.full((self.height * _FINE, self.width * _FINE), scene.ground.grey, np.uint8)
+    def grey(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+        """Return the picture in grey, without vehicles and walkers.
+
+        :param scene: the map.
+        :param transform: the camera's position and heading.
+        :return: ``(height, width) uint8``.
+        """
+        fine = np.full((self.height * _OVERSAMPLING, self.width * _OVERSAMPLING), scene.ground.grey, np.uint8)
         for strip in self._strips:
             rows = fine[strip.first_row : strip.last_row]
-            drawn = self._warp(scene, place, strip.level, _FINE, strip.first_row, len(rows))
+            drawn = self._warp(scene, transform, strip.level, strip.first_row, len(rows))
             np.copyto(rows, drawn, where=strip.mask)
         picture = np.asarray(cv2.resize(fine, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
         if self.is_sky.any():
-            np.copyto(picture, self._panorama(scene.panorama, place, cv2.INTER_LINEAR), where=self.is_sky)
+            np.copyto(picture, self._panorama(scene.panorama, transform, cv2.INTER_LINEAR), where=self.is_sky)
         return picture
 
-    def paved(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
-        """Return 255 where the road is seen, elsewhere 0."""
-        matrix = scene.ground.from_world(PAVED_LEVEL) @ self._to_world(place, 1, 0)
+    def paved(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+        """Return where the road is seen.
+
+        :param scene: the map.
+        :param transform: the camera's position and heading.
+        :return: ``(height, width) uint8``, 255 on the road and 0 elsewhere, with interpolated edges.
+        """
+        matrix = scene.ground.from_world(PAVED_LEVEL) @ self._to_world(transform, 1, 0)
         seen = cv2.warpPerspective(scene.ground.paved, matrix, (self.width, self.height), flags=_WARP)
         seen[self.is_sky] = 0
         return np.asarray(seen, np.uint8)
 
     def depth_m(self) -> NDArray[np.float32]:
-        """Return how far ground and sky are along the camera's axis, at most ``FAR_M``; a new array."""
+        """Return the depth of ground and sky along the camera's axis: ``(height, width) float32``, a new array."""
         return np.array(self._depth_m)
 
-    def kinds(self, scene: LiteMap, place: Transform) -> NDArray[np.uint8]:
-        """Return CARLA's tag of what is seen, without what moves."""
-        paved = self.paved(scene, place) > 127
-        kinds = np.where(paved, ROAD, TERRAIN).astype(np.uint8)
-        kinds[paved & (self.grey(scene, place) >= _MARK_GREY)] = ROAD_LINE
-        if self.is_sky.any():
-            np.copyto(kinds, self._panorama(_tags_of(scene.name), place, cv2.INTER_NEAREST), where=self.is_sky)
-        return kinds
+    def tags(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+        """Return CARLA's semantic tags, without vehicles and walkers.
 
-    def _rays(self, fine: int) -> tuple[NDArray[np.float64], ...]:
-        """Return forward, right and up of every pixel's ray, whose part along the axis is 1."""
-        columns = ((np.arange(self.width * fine) + 0.5) / fine - 0.5 * self.width) / self.focal
-        rows = ((np.arange(self.height * fine) + 0.5) / fine - 0.5 * self.height) / self.focal
+        :param scene: the map.
+        :param transform: the camera's position and heading.
+        :return: ``(height, width) uint8``.
+        """
+        paved = self.paved(scene, transform) > 127
+        tags = np.where(paved, ROAD, TERRAIN).astype(np.uint8)
+        tags[paved & (self.grey(scene, transform) >= _MARK_GREY)] = ROAD_LINE
+        if self.is_sky.any():
+            # Nearest: an average of two tags would be a third one.
+            sky_tags = self._panorama(_panorama_tags(scene.name), transform, cv2.INTER_NEAREST)
+            np.copyto(tags, sky_tags, where=self.is_sky)
+        return tags
+
+    def _rays(self, oversampling: int) -> tuple[NDArray[np.float64], ...]:
+        """Return the forward, right and up part of every sample's ray, relative to the heading.
+
+        :param oversampling: samples per pixel along each axis.
+        :return: three arrays ``(height * oversampling, width * oversampling)``; the part of each ray along the camera's
+            axis is 1.
+        """
+        n_columns, n_rows = self.width * oversampling, self.height * oversampling
+        columns = ((np.arange(n_columns) + 0.5) / oversampling - 0.5 * self.width) / self.focal
+        rows = ((np.arange(n_rows) + 0.5) / oversampling - 0.5 * self.height) / self.focal
         axis, right, up = self._axes
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _lay_out(self) -> list[_Strip]:
-        """Choose for each pixel the level of the ground whose texels are as large as what it sees."""
-        _, _, up = self._rays(_FINE)
+        """Choose for each sample the level of the ground whose texels are about as large as what the sample covers."""
+        _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(up < 0.0, self._up_m / -up, np.inf)
-            # The longer side of what a sample covers on the ground.
-            seen_m = depth / (self.focal * _FINE) * np.maximum(1.0, depth / self._up_m)
-            levels = np.clip(np.rint(np.log2(seen_m / TEXEL_M)), 0, 3)
-        levels[~(up < 0.0)] = -1
+            # The longer side of the sample's footprint: the flatter the view, the longer along the ray.
+            footprint_m = depth / (self.focal * _OVERSAMPLING) * np.maximum(1.0, depth / self._up_m)
+            levels = np.clip(np.rint(np.log2(footprint_m / TEXEL_M)), 0, _N_GROUND_LEVELS - 1)
+        levels[~(up < 0.0)] = -1  # sky, and NaN
         strips = []
-        for level in range(4):
-            is_here = levels == level
-            rows = np.flatnonzero(is_here.any(axis=1))
+        for level in range(_N_GROUND_LEVELS):
+            is_level = levels == level
+            rows = np.flatnonzero(is_level.any(axis=1))
             if len(rows):
                 first, last = int(rows[0]), int(rows[-1]) + 1
-                strips.append(_Strip(level, first, last, is_here[first:last]))
+                strips.append(_Strip(level, first, last, is_level[first:last]))
         return strips
 
-    def _to_world(self, place: Transform, fine: int, first_row: int) -> NDArray[np.float64]:
-        """Return the matrix from (column, row) samples, rows counted from ``first_row``, to the ground's metres."""
-        size = self.focal * fine
-        ray = np.array(
+    def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
+        """Return the homography from samples (column, row, 1) to homogeneous metres on the ground.
+
+        A sample's ray is ``axis + u * right - v * up`` with the image coordinates u and v. Scaled by the camera's
+        height over the ray's descent it ends on the ground. Written homogeneously, the descent is the third coordinate,
+        and the map is linear in (1, u, v).
+
+        :param transform: the camera's position and heading.
+        :param oversampling: samples per pixel along each axis.
+        :param first_row: the row of samples that is counted as 0.
+        :return: a 3x3 matrix, into the embedded world's coordinates.
+        """
+        size = self.focal * oversampling
+        # (column, row, 1) -> (1, u, v)
+        to_ray = np.array(
             [
                 [0.0, 0.0, 1.0],
-                [1.0 / size, 0.0, (0.5 - 0.5 * self.width * fine) / size],
-                [0.0, 1.0 / size, (0.5 + first_row - 0.5 * self.height * fine) / size],
+                [1.0 / size, 0.0, (0.5 - 0.5 * self.width * oversampling) / size],
+                [0.0, 1.0 / size, (0.5 + first_row - 0.5 * self.height * oversampling) / size],
             ]
         )
+        # Forward, right and up parts of the camera's axis (a), its right (r) and its up (u).
         (af, ar, au), (rf, rr, ru), (uf, ur, uu) = self._axes
         up_m = self._up_m
-        to_camera = np.array([[up_m * af, up_m * rf, -up_m * uf], [-up_m * ar, -up_m * rr, up_m * ur], [-au, -ru, uu]])
-        x, y, yaw = place.pose
-        return np.asarray(pose_matrix(x, y, yaw) @ to_camera @ ray)
+        # (1, u, v) -> homogeneous (forward, left, 1) around the camera's foot
+        to_ground = np.array([[up_m * af, up_m * rf, -up_m * uf], [-up_m * ar, -up_m * rr, up_m * ur], [-au, -ru, uu]])
+        x, y, yaw = transform.pose
+        return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)
 
-    def _warp(
-        self, scene: LiteMap, place: Transform, level: int, fine: int, first_row: int, n_rows: int
-    ) -> NDArray[np.uint8]:
-        matrix = scene.ground.from_world(level) @ self._to_world(place, fine, first_row)
+    def _warp(self, scene: LiteMap, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
+        """Draw rows of the oversampled picture from one level of the ground: ``(n_rows, columns) uint8``."""
+        matrix = scene.ground.from_world(level) @ self._to_world(transform, _OVERSAMPLING, first_row)
         drawn = cv2.warpPerspective(
             scene.ground.levels[level],
             matrix,
-            (self.width * fine, n_rows),
+            (self.width * _OVERSAMPLING, n_rows),
             flags=_WARP,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=scene.ground.grey,
         )
         return np.asarray(drawn, np.uint8)
 
-    def _panorama(self, panorama: NDArray[np.uint8], place: Transform, how: int) -> NDArray[np.uint8]:
-        turned = np.float32(place.pose.yaw_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
-        columns = (self._sky_columns + turned) % np.float32(PANORAMA_COLUMNS)
-        return np.asarray(cv2.remap(panorama, columns, self._sky_rows, how, borderMode=cv2.BORDER_WRAP), np.uint8)
+    def _panorama(self, panorama: NDArray[np.uint8], transform: Transform, interpolation: int) -> NDArray[np.uint8]:
+        """Draw the panorama, which the heading shifts sideways: ``(height, width) uint8``."""
+        shift = np.float32(transform.pose.yaw_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
+        columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
+        drawn = cv2.remap(panorama, columns, self._sky_rows, interpolation, borderMode=cv2.BORDER_WRAP)
+        return np.asarray(drawn, np.uint8)
 
 
 @lru_cache(maxsize=6)
 def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> FreeCamera:
-    """Return a camera, whose geometry is kept for the next frames."""
+    """Return a camera from a cache, because its geometry is the same in every frame.
+
+    :param height: height of the picture in pixels.
+    :param width: width of the picture in pixels.
+    :param fov_deg: the horizontal field of view.
+    :param up_m: the camera's height above the ground.
+    :param pitch_deg: positive when it looks up.
+    :param roll_deg: positive when it leans to the right.
+    """
     return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
 
 
-def axes_of(place: Transform) -> NDArray[np.float64]:
-    """Return forward, right and up of something that is turned so, as rows, in CARLA's coordinates."""
-    pitch, yaw, roll = (math.radians(angle) for angle in (place.pitch, place.yaw, place.roll))
-    cp, sp, cy, sy, cr, sr = (f(a) for a in (pitch, yaw, roll) for f in (math.cos, math.sin))
+def axes_of(transform: Transform) -> NDArray[np.float64]:
+    """Return the forward, right and up axes of a rotated object as the rows of a 3x3 matrix, in CARLA's coordinates.
+
+    The rotation order is Unreal's: yaw, then pitch (positive up), then roll (positive to the right). Source:
+    ``Transform::GetForwardVector`` and its siblings in ``LibCarla/source/carla/geom/Math.cpp``.
+    """
+    pitch, yaw, roll = (math.radians(angle) for angle in (transform.pitch, transform.yaw, transform.roll))
+    cp, sp = math.cos(pitch), math.sin(pitch)
+    cy, sy = math.cos(yaw), math.sin(yaw)
+    cr, sr = math.cos(roll), math.sin(roll)
     return np.array(
         [
             [cp * cy, cp * sy, sp],
@@ -181,8 +247,12 @@ def axes_of(place: Transform) -> NDArray[np.float64]:
 
 
 @cache
-def _tags_of(map_name: str) -> NDArray[np.uint8]:
-    """Return the panorama as tags: the hills, all of one grey, are taken for woods, what else is dark for houses."""
+def _panorama_tags(map_name: str) -> NDArray[np.uint8]:
+    """Return a map's panorama as semantic tags.
+
+    The panorama is a grey picture without labels. Its hills all have one grey level, the most frequent dark one, and
+    count as vegetation; everything else that is dark counts as buildings.
+    """
     panorama = load_map(map_name).panorama
     dark = panorama[panorama < _SKY_GREY]
     hills = int(np.bincount(dark).argmax()) if len(dark) else 0

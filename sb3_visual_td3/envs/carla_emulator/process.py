@@ -1,4 +1,8 @@
-"""The emulator as a process of its own, for tests: start it, give it faults, and end it."""
+"""The emulator as a process of its own, for tests and notebooks: start it, inject faults, and stop it.
+
+A thread beside the client would not do: the client holds Python's global interpreter lock while it waits for the
+server.
+"""
 
 from __future__ import annotations
 
@@ -22,39 +26,46 @@ _TIMEOUT_S = 5.0
 
 
 class EmulatorControl:
-    """A line to an emulator.
+    """Inject faults into a running emulator and ask for its status, without CARLA's client.
 
-    :param port: of its calls.
-    :param host: where it is.
+    :param port: the emulator's port for calls.
+    :param host: its address.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._address = (host, port)
 
     def fault(self, kind: str, amount: float | None = None) -> None:
-        """Make something go wrong, now.
+        """Activate a fault now.
 
         :param kind: one of ``faults.KINDS``.
-        :param amount: seconds of a hang or of every tick (``slow``); images or spawns, of the others.
-        :raises ValueError: if there is no such kind, or it has no such amount.
+        :param amount: seconds of a hang or of every slow tick; number of images or spawns for the other kinds. None
+            for the kind's default.
+        :raises ValueError: if the kind is unknown, or the amount does not suit it.
         """
         check_fault(kind, amount)
         if kind == "die":
+            # The server dies instead of answering.
             self._send("emulator_fault", kind, None).close()
             return
-        self._ask("emulator_fault", kind, amount)
+        self._call("emulator_fault", kind, amount)
 
     def status(self) -> dict[str, Any]:
-        """Return frame and map, memory in MB, and how many actors, clients, streams and file descriptors there are."""
-        found: dict[str, Any] = self._ask("emulator_status")
+        """Return the emulator's status.
+
+        :return: ``frame``, ``map``, ``n_actors``, ``n_clients``, ``n_stream_connections``, ``synchronous``, ``rss_mb``
+            (resident memory in MB) and ``n_file_descriptors``.
+        """
+        found: dict[str, Any] = self._call("emulator_status")
         return found
 
     def _send(self, name: str, *arguments: Any) -> socket.socket:
         connection = socket.create_connection(self._address, timeout=_TIMEOUT_S)
-        connection.sendall(packed([0, 1, name, [[False], *arguments]]))
+        call_id, is_asynchronous = 1, False
+        connection.sendall(packed([0, call_id, name, [[is_asynchronous], *arguments]]))
         return connection
 
-    def _ask(self, name: str, *arguments: Any) -> Any:
+    def _call(self, name: str, *arguments: Any) -> Any:
         with self._send(name, *arguments) as connection:
             unpacker = msgpack.Unpacker()
             while received := connection.recv(65_536):
@@ -63,20 +74,20 @@ class EmulatorControl:
                     if not is_value:
                         raise ValueError(result[0])
                     return result
-        raise ConnectionError(f"the emulator on {self._address} hung up")
+        raise ConnectionError(f"the emulator on {self._address} closed the connection before it answered")
 
 
 _READY = re.compile(r"listening on (\S+):(\d+) \(streams (\d+)\)")
-_STOP_S = 5.0
+_STOP_TIMEOUT_S = 5.0
 
 
 class EmulatorProcess:
-    """Runs while it is entered: ``with EmulatorProcess("train_0") as emulator: ... emulator.port``.
+    """Run an emulator while the context is entered: ``with EmulatorProcess("train_0") as emulator: emulator.port``.
 
     :param map_name: the first map.
-    :param arguments: further ones of ``visual-td3 carla-emulator``.
-    :param port: of its calls; 0: any that is free.
-    :param timeout_s: how long it may take to be ready.
+    :param arguments: further arguments of ``visual-td3 carla-emulator``.
+    :param port: the port for calls; 0 for any free one.
+    :param timeout_s: how long to wait until it listens.
     """
 
     def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 30.0) -> None:
@@ -88,20 +99,21 @@ class EmulatorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         return self._running().pid
 
     @property
     def control(self) -> EmulatorControl:
-        """A line to it that needs no client."""
+        """An object that injects faults and reads the status."""
         return EmulatorControl(self.port, self.host)
 
     def start(self) -> None:
-        """Start it, on the port that it had before if it was started before.
+        """Start it, on the same port as before if it was started before.
 
-        :raises RuntimeError: if it does not get ready in time.
+        :raises RuntimeError: if it does not listen in time.
         """
-        # It ends with this process, also if that is killed: its port would be taken, and a test would meet it later.
+        # --end-with makes it end with this process, even if this one is killed. A leftover server would occupy its
+        # port, and a later test would connect to it.
         command = [*self._command, "--end-with", str(os.getpid()), "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -109,25 +121,25 @@ class EmulatorProcess:
         found = _READY.search(line)
         if found is None:
             self.kill()
-            raise RuntimeError(f"the emulator did not get ready within {self._timeout_s:g} s: {line!r}")
+            raise RuntimeError(f"the emulator did not listen within {self._timeout_s:g} s; it printed {line!r}")
         self.port = int(found[2])
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it without cleanup, as a crash would."""
         self._end(self._running().kill)
 
     def stop(self) -> int:
-        """Ask it to end, and return its exit code; one that does not listen is killed."""
+        """Ask it to end, kill it if it does not, and return its exit code."""
         return self._end(self._running().terminate)
 
-    def _end(self, how: Callable[[], None]) -> int:
+    def _end(self, send_signal: Callable[[], None]) -> int:
         process = self._running()
-        how()
+        send_signal()
         try:
-            code = process.wait(_STOP_S)
+            code = process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            code = process.wait(_STOP_S)
+            code = process.wait(_STOP_TIMEOUT_S)
         if process.stdout is not None:
             process.stdout.close()
         self._process = None
@@ -139,19 +151,20 @@ class EmulatorProcess:
         return self._process
 
     def __enter__(self) -> EmulatorProcess:
-        """:return: itself, ready"""
+        """Start the emulator and return this object."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End it, if it has not ended."""
+        """Kill the emulator if it still runs."""
         if self._process is not None:
             self.kill()
 
 
 def _first_line(output: IO[str], timeout_s: float) -> str:
+    """Return the first line of a process; empty if none comes within ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)

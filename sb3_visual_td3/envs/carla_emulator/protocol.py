@@ -1,127 +1,363 @@
-"""CARLA's remote procedure calls on the wire: msgpack objects, one after another."""
+"""CARLA 0.9.16's network protocol: how calls, structures and measurements look as bytes.
+
+A client opens two kinds of TCP connections, both little-endian:
+
+*Calls* go to the RPC port (2000 by default). The client speaks first. Requests and responses are msgpack objects, one
+after another, without a length prefix::
+
+    request    [0, call_id, "name", [[is_asynchronous], argument, ...]]
+    response   [1, call_id, error or nil, result]
+
+An asynchronous call gets no response. CARLA wraps every result in its ``rpc::Response``, a variant that msgpack writes
+as ``[index, value]``:
+
+==================  =====================  ==================
+call                success                failure
+==================  =====================  ==================
+returns a value     ``[[1, value]]``       ``[[0, ["text"]]]``
+returns nothing     ``[[false]]``          ``[[true, ["text"]]]``
+==================  =====================  ==================
+
+The client raises a failure as ``RuntimeError("text")``. The msgpack-rpc ``error`` field stays nil: the client drops its
+text and reports only the name of the function. An optional value is ``[false]`` or ``[true, value]``.
+
+*Streams* go to the port named in a stream's token (here the RPC port + 1). The client speaks first too: it sends the
+stream's number as a ``u32``. From then on only the server sends: a ``u32`` size and that many bytes, for each
+measurement. :mod:`~sb3_visual_td3.envs.carla_emulator.streaming` does this; the payloads are packed below.
+
+The layouts were read from the traffic of the genuine 0.9.16 client. They differ between CARLA versions (the sensor
+header of CARLA's main branch is 40 bytes longer), and the client does not check them: a payload of the wrong size ends
+its process. The names in the comments are those of CARLA's C++ sources (``LibCarla/source/carla``).
+"""
 
 from __future__ import annotations
 
 import math
 import reprlib
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
 
-NOTHING = object()
-"""What a call returns that returns nothing."""
-_RESPONSE = 1
-_MAX_MESSAGE_BYTES = 16_000_000
-"""The longest that a client sends is a map's OpenDRIVE, of some megabytes."""
-_MAX_LIST_LENGTH = 100_000
-"""msgpack makes a list of the length that a message announces before it has read one element."""
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, to_carla
 
+VOID = object()
+"""Marks the result of a call that returns nothing, which is packed differently from a value of nil."""
+_RESPONSE = 1
+# A map's OpenDRIVE is the longest message that a client sends: some megabytes.
+_MAX_MESSAGE_BYTES = 16_000_000
+# msgpack allocates a list of the length that a message announces before it reads the first element. Without a limit
+# nine bytes could claim all memory.
+_MAX_LIST_LENGTH = 100_000
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
 
 
 class CallError(Exception):
-    """What a call answers where it fails; the client raises it as a RuntimeError with this text."""
+    """A call fails with this text, which the client raises as a RuntimeError."""
 
 
 class Call(NamedTuple):
-    """One request."""
+    """A request as it was received."""
 
-    number: int
+    call_id: int
     name: str
     arguments: list[Any]
-    wants_answer: bool
+    wants_response: bool
 
 
 class CallReader:
-    """Finds requests in what comes in, piece by piece."""
+    """Assemble requests from the pieces in which TCP delivers them."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
             raw=False,
+            # Text that is not UTF-8 must survive the way back to the client unchanged.
             unicode_errors="surrogateescape",
             strict_map_key=False,
-            object_pairs_hook=list,  # a key may be a list, which no dict can have
+            object_pairs_hook=list,  # a key may be a list, which a dict cannot hold
             max_buffer_size=_MAX_MESSAGE_BYTES,
             max_array_len=_MAX_LIST_LENGTH,
             max_map_len=_MAX_LIST_LENGTH,
         )
 
     def read(self, received: bytes) -> Iterator[Call]:
-        """Return the requests that are complete by now.
+        """Return the requests that are complete, and keep the rest for the next call.
 
-        :raises ValueError: if it is no request: its sender speaks another language.
+        :param received: the bytes that came in.
+        :return: the requests, in the order of their arrival.
+        :raises ValueError: if the bytes are not a request: the sender does not speak this protocol.
         """
         try:
             self._unpacker.feed(received)
-        except msgpack.UnpackException as error:  # of a BufferFull
-            raise ValueError(f"no request: longer than {_MAX_MESSAGE_BYTES} bytes") from error
+        except msgpack.UnpackException as error:  # BufferFull
+            raise ValueError(f"not a request: longer than {_MAX_MESSAGE_BYTES} bytes") from error
         while True:
             try:
-                message = next(self._unpacker, NOTHING)
-            except Exception as error:  # msgpack raises many kinds of them: none is the sender's to choose
-                raise ValueError(f"no request: {shortened(error)}") from error
+                message = next(self._unpacker, VOID)
+            except Exception as error:  # msgpack raises several kinds, and the sender must not choose which one escapes
+                raise ValueError(f"not a request: {shortened(error)}") from error
             match message:
-                case [0, int(number), str(name), [[bool(is_asynchronous), *_], *arguments]]:
-                    yield Call(number, name, arguments, not is_asynchronous)
-                case _ if message is NOTHING:
+                case [0, int(call_id), str(name), [[bool(is_asynchronous), *_], *arguments]]:
+                    yield Call(call_id, name, arguments, not is_asynchronous)
+                case _ if message is VOID:
                     return
                 case _:
-                    raise ValueError(f"no request: {shortened(message)}")
+                    raise ValueError(f"not a request: {shortened(message)}")
 
 
 def shortened(thing: object) -> str:
-    """Return what something looks like, in one short line, however large or deep it is."""
+    """Return a description of anything in one short ASCII line, however large or deeply nested it is."""
     try:
         text = f"{type(thing).__name__}: {thing}" if isinstance(thing, Exception) else _REPR.repr(thing)
-    except Exception:  # an error while another error is described
+    except Exception:  # must not fail: it is called while another error is being reported
         text = type(thing).__name__
     return text[:160].encode("ascii", "backslashreplace").decode()
 
 
-def number_of(thing: object, limit: float, what: str = "a number") -> float:
-    """Return a number of a message as a float.
+def checked_number(thing: object, limit: float, what: str = "a number") -> float:
+    """Return a number from a message as a float.
 
-    :param thing: what came.
-    :param limit: the largest absolute value that makes sense.
-    :param what: it is, for the message.
-    :raises CallError: if it is not a finite number within the limit. CARLA's world would not survive it either.
+    :param thing: the value in the message.
+    :param limit: the largest absolute value that is accepted.
+    :param what: what the number stands for, for the error message.
+    :return: the number.
+    :raises CallError: if it is not a finite number within the limit. NaN and huge values would otherwise reach the
+        simulation and spread from there.
     """
     is_number = isinstance(thing, int | float) and not isinstance(thing, bool)
     if not is_number or not math.isfinite(thing) or abs(thing) > limit:  # type: ignore[arg-type]
-        raise CallError(f"{shortened(thing)} is not {what} between {-limit:g} and {limit:g}")
+        raise CallError(f"{shortened(thing)}: expected {what} between {-limit:g} and {limit:g}")
     return float(thing)  # type: ignore[arg-type]
 
 
 def packed(value: Any) -> bytes:
-    """Return a value as msgpack; floats stay double, for a step of 0.05 s is to come back as it was sent."""
-    # Text that is no UTF-8 goes back as it came.
+    """Return a value as msgpack."""
+    # Floats stay double precision: a client that sets a step of 0.05 s compares it with what it reads back.
     data: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
     return data
 
 
-def answer(number: int, result: Any) -> bytes:
-    """Return the response to the call of this number."""
-    return packed([_RESPONSE, number, None, result])
+def response(call_id: int, result: Any) -> bytes:
+    """Return the response to a call.
+
+    :param call_id: the number of the request.
+    :param result: one of :func:`value`, :func:`void`, :func:`failure` and :func:`void_failure`, or the bare list that
+        ``apply_batch`` returns.
+    """
+    return packed([_RESPONSE, call_id, None, result])
 
 
 def value(result: Any) -> list[Any]:
-    """Return what a call answers that returns something."""
+    """Return the result of a call that succeeded and returns a value."""
     return [[1, result]]
 
 
 def void() -> list[Any]:
-    """Return what a call answers that returns nothing."""
+    """Return the result of a call that succeeded and returns nothing."""
     return [[False]]
 
 
 def failure(text: str) -> list[Any]:
-    """Return what a call answers that fails, whether or not it returns something."""
+    """Return the result of a call that failed and would have returned a value."""
     return [[0, [text]]]
 
 
 def void_failure(text: str) -> list[Any]:
-    """Return what a call answers that fails and returns nothing."""
+    """Return the result of a call that failed and returns nothing."""
     return [[True, [text]]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Structures
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Numbers of the sensors in the header of a measurement: their positions in 0.9.16's sensor/SensorRegistry.h. The client
+# picks the deserializer by this number, and crashes on one that it does not know.
+COLLISION_SENSOR, DEPTH_SENSOR, GNSS_SENSOR, IMU_SENSOR, OBSTACLE_SENSOR = 0, 1, 4, 5, 7
+RADAR_SENSOR, LIDAR_SENSOR, RGB_SENSOR, SEMANTIC_SENSOR, WORLD_SENSOR = 9, 11, 13, 14, 17
+
+# streaming/detail/Token.h, 24 bytes: u32 stream id, u16 port, u8 protocol (1: TCP), u8 address type (0: none, 1: IPv4,
+# 2: IPv6), 16 bytes address. With address type 0 the client connects to the host that it reached for calls.
+_TOKEN = struct.Struct("<IHBB16s")
+_TCP, _HOST_OF_THE_CLIENT = 1, 0
+# sensor/s11n/SensorHeaderSerializer.h, 48 bytes: u64 sensor number, u64 frame, f64 simulated seconds,
+# f32 x, y, z, pitch, yaw, roll of the sensor.
+_HEADER = struct.Struct("<QQd6f")
+# sensor/s11n/ImageSerializer.h, 12 bytes before the pixels: u32 width, u32 height, f32 field of view in degrees.
+_IMAGE = struct.Struct("<IIf")
+# sensor/s11n/EpisodeStateSerializer.h, 36 bytes before the actors: u64 episode id, f64 platform time, f32 tick length,
+# 3 x i32 map origin, u32 flags.
+_WORLD = struct.Struct("<Qdf3iI")
+# sensor/data/ActorDynamicState.h, 119 bytes an actor, packed without padding: u32 id, u8 state, 3 x f32 each of
+# location, rotation (pitch, yaw, roll), velocity in m/s, angular velocity in degrees/s and acceleration in m/s^2,
+# then a union of 54 bytes.
+_ACTOR = struct.Struct("<IB15f54s")
+_ACTIVE = 1
+# The union of a vehicle: f32 throttle, steer, brake, 3 x bool hand brake, reverse, manual gear shift, i32 gear,
+# f32 speed limit in km/h, u8 state of its traffic light, bool whether it has one, u32 its id, u8 failure state.
+_VEHICLE = struct.Struct("<3f3?ifB?IB")
+_SPEED_LIMIT_KMH = 50.0
+_GREEN_LIGHT = 2
+_REVERSE_GEAR, _FIRST_GEAR = -1, 1
+
+# Larger values are mistakes of a client. They are refused, because float32 arithmetic on them would yield inf and NaN.
+_MAX_LOCATION_M = 1e6
+_MAX_ROTATION_DEG = 1e6
+
+Vector = tuple[float, float, float]
+"""A vector x, y, z in CARLA's axes."""
+ZERO: Vector = (0.0, 0.0, 0.0)
+
+
+class Transform(NamedTuple):
+    """A location in metres and a rotation in degrees, both in CARLA's left-handed coordinates."""
+
+    x: float = 0.0
+    y: float = 0.0
+    z: float = 0.0
+    pitch: float = 0.0
+    yaw: float = 0.0
+    roll: float = 0.0
+
+    @classmethod
+    def from_message(cls, message: Any) -> Transform:
+        """Read the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
+
+        :param message: the value in the message.
+        :raises CallError: if it has another shape, or its numbers are not finite or too large.
+        """
+        try:
+            location = vector_from_message(message[0], _MAX_LOCATION_M)
+            rotation = vector_from_message(message[1], _MAX_ROTATION_DEG)
+        except (CallError, TypeError, LookupError) as error:
+            raise CallError(f"{shortened(message)} is not a transform: {error}") from error
+        return cls(*location, *rotation)
+
+    @classmethod
+    def from_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
+        """Return the transform of a level object at a pose of the embedded world, ``z`` metres above the ground."""
+        x, y, yaw = to_carla(pose)
+        return cls(x, y, z, 0.0, yaw, 0.0)
+
+    @property
+    def pose(self) -> Pose:
+        """The position on the ground and the heading, in the embedded world's right-handed coordinates."""
+        return from_carla(self.x, self.y, self.yaw)
+
+    def to_message(self) -> list[Any]:
+        """Return the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``."""
+        return [[self.x, self.y, self.z], [self.pitch, self.yaw, self.roll]]
+
+
+def vector_from_message(message: Any, limit: float) -> Vector:
+    """Read the msgpack form ``[x, y, z]``.
+
+    :param message: the value in the message. Further elements are ignored, as CARLA does.
+    :param limit: the largest absolute value that is accepted.
+    :raises CallError: if it is not three finite numbers within the limit.
+    """
+    if not isinstance(message, list | tuple) or len(message) < 3:
+        raise CallError(f"{shortened(message)}: expected three numbers")
+    x, y, z = (checked_number(part, limit) for part in message[:3])
+    return x, y, z
+
+
+class VehicleControl(NamedTuple):
+    """The pedals, steering wheel and gear of a vehicle, in the order of ``carla.VehicleControl`` on the wire."""
+
+    throttle: float = 0.0
+    steer: float = 0.0
+    brake: float = 0.0
+    hand_brake: bool = False
+    reverse: bool = False
+    manual_gear_shift: bool = False
+    gear: int = 0
+
+
+def stream_token(stream_id: int, port: int) -> bytes:
+    """Return the 24 bytes from which a client learns where to subscribe to a stream.
+
+    :param stream_id: the number of the stream.
+    :param port: the port of the stream server.
+    """
+    return _TOKEN.pack(stream_id, port, _TCP, _HOST_OF_THE_CLIENT, bytes(16))
+
+
+def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform) -> bytes:
+    """Return the 48 bytes that precede the body of every measurement.
+
+    :param sensor: the number of the kind of sensor, such as ``RGB_SENSOR``.
+    :param frame: the number of the frame.
+    :param seconds: simulated time.
+    :param transform: the sensor's transform in the world.
+    """
+    return _HEADER.pack(sensor, frame, seconds, *transform)
+
+
+def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
+    """Return the body of a camera's measurement.
+
+    :param width: in pixels.
+    :param height: in pixels.
+    :param fov_deg: the horizontal field of view.
+    :param pixels: ``height * width * 4`` bytes, BGRA, row by row from the top.
+    """
+    return _IMAGE.pack(width, height, fov_deg) + pixels
+
+
+def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[bytes]) -> bytes:
+    """Return the body of the world's state in one frame, from which the client builds its WorldSnapshot.
+
+    :param episode_id: the number of the episode. A change invalidates the client's actors.
+    :param platform_s: the time of the server's clock.
+    :param delta_s: the length of the tick.
+    :param actors: the 119 bytes of each actor.
+    """
+    map_origin = (0, 0, 0)  # only large, tiled maps have another
+    flags = 0
+    return b"".join([_WORLD.pack(episode_id, platform_s, delta_s, *map_origin, flags), *actors])
+
+
+def actor_state(
+    actor_id: int,
+    transform: Transform,
+    velocity: Vector = ZERO,
+    acceleration: Vector = ZERO,
+    yaw_rate_deg_s: float = 0.0,
+    type_state: bytes = b"",
+) -> bytes:
+    """Return the 119 bytes of one actor in the world's state.
+
+    :param actor_id: its number.
+    :param transform: its transform in the world.
+    :param velocity: in m/s, in the world's axes.
+    :param acceleration: in m/s^2, in the world's axes.
+    :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.
+    :param type_state: the union's bytes, at most 54: :func:`vehicle_state`, or nothing.
+    """
+    angular_velocity = (0.0, 0.0, yaw_rate_deg_s)
+    return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)
+
+
+def vehicle_state(control: VehicleControl) -> bytes:
+    """Return the part of an actor's state that only vehicles have.
+
+    The emulated maps have no traffic lights and one speed limit.
+
+    :param control: the vehicle's control.
+    """
+    throttle, steer, brake, hand_brake, reverse, manual, gear = control
+    if not manual:
+        gear = _REVERSE_GEAR if reverse else _FIRST_GEAR
+    return _VEHICLE.pack(
+        throttle, steer, brake, hand_brake, reverse, manual, gear, _SPEED_LIMIT_KMH, _GREEN_LIGHT, False, 0, 0
+    )
+
+
+def velocity_along(pose: Pose, speed_mps: float) -> Vector:
+    """Return the velocity, in CARLA's axes, of something that moves along its heading in the embedded world."""
+    # CARLA's y axis points the other way.
+    return speed_mps * math.cos(pose.yaw_rad), -speed_mps * math.sin(pose.yaw_rad), 0.0

@@ -1,4 +1,8 @@
-"""What each sensor sends at a tick: pictures, lidar, radar and obstacle rays, GNSS, IMU and collisions."""
+"""What each sensor measures in a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
+
+Collisions are found in :mod:`~sb3_visual_td3.envs.carla_emulator.actors`. Lane invasions are missing: CARLA's client
+computes them itself from the map and the vehicle's transform.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator import cameras
-from sb3_visual_td3.envs.carla_emulator.actors import Actor
-from sb3_visual_td3.envs.carla_emulator.collisions import Hit
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Hit
 from sb3_visual_td3.envs.carla_emulator.free_camera import axes_of
-from sb3_visual_td3.envs.carla_emulator.protocol import packed
-from sb3_visual_td3.envs.carla_emulator.records import (
+from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
     GNSS_SENSOR,
     IMU_SENSOR,
@@ -22,213 +24,248 @@ from sb3_visual_td3.envs.carla_emulator.records import (
     OBSTACLE_SENSOR,
     RADAR_SENSOR,
     Transform,
+    packed,
 )
 from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.maps import LiteMap
 
-_POSITION_KINDS = {"sensor.other.gnss": GNSS_SENSOR, "sensor.other.imu": IMU_SENSOR}
-_EARTH_RADIUS_M = 6_378_137.0
+_COLLISION, _OBSTACLE = "sensor.other.collision", "sensor.other.obstacle"
+_GNSS, _IMU = "sensor.other.gnss", "sensor.other.imu"
+_LIDAR, _RADAR = "sensor.lidar.ray_cast", "sensor.other.radar"
+_SENSOR_NUMBERS = {
+    _COLLISION: COLLISION_SENSOR,
+    **cameras.SENSOR_NUMBERS,
+    _GNSS: GNSS_SENSOR,
+    _IMU: IMU_SENSOR,
+    _OBSTACLE: OBSTACLE_SENSOR,
+    _LIDAR: LIDAR_SENSOR,
+    _RADAR: RADAR_SENSOR,
+}
+
+
+class WorldView(NamedTuple):
+    """The world in one frame, as sensors see it."""
+
+    scene: LiteMap
+    sky: Sky | None
+    """The light and haze; None for a clear day."""
+    things: Sequence[Actor]
+    """All vehicles and walkers."""
+    hits: Sequence[Hit]
+    """The collision events of this tick."""
+    step_s: float
+    """The length of the tick."""
+    tick: int
+    """The number of the tick. It seeds what is random, so that the same tick gives the same measurements."""
+
+
+def sensor_number_of(type_id: str) -> int | None:
+    """Return the number of a sensor on the wire; None if the server measures nothing for this kind of actor."""
+    return _SENSOR_NUMBERS.get(type_id)
+
+
+def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor], list[Any]]) -> bytes | None:
+    """Return the body of a sensor's measurement.
+
+    :param sensor: any sensor but a collision detector.
+    :param view: the world.
+    :param actor_message: returns the msgpack form of an actor.
+    :return: the body; None if the sensor has nothing to report.
+    """
+    others = [thing for thing in view.things if thing is not sensor.parent]
+    body: bytes | None = None
+    if sensor.type_id in cameras.SENSOR_NUMBERS:
+        body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick)
+    elif sensor.type_id == _GNSS:
+        body = packed(list(geolocation(sensor.world_transform)))
+    elif sensor.type_id == _IMU:
+        body = packed(_imu_message(sensor))
+    elif sensor.type_id == _LIDAR:
+        body = _lidar(sensor, others, view.step_s, view.tick)
+    elif sensor.type_id == _RADAR:
+        body = _radar(sensor, others, view.step_s, view.tick)
+    else:
+        found = _obstacle_ahead(sensor, others)
+        if found is not None and sensor.parent is not None:
+            obstacle, distance_m = found
+            body = packed([actor_message(sensor.parent), actor_message(obstacle), distance_m])
+    return body
+
+
+_EARTH_RADIUS_M = 6_378_137.0  # WGS 84's equatorial radius
+# The projection's scale factor that CARLA 0.9.16's client assumes, whatever the map's geoReference says.
 _SCALE = 0.9996
-"""What CARLA 0.9.16's client takes for the projection's, whatever the map says."""
 _GRAVITY_MPS2 = 9.81
 
 
-def measurement(sensor: Actor) -> bytes:
-    """Return the body of what a GNSS receiver or an inertial unit measures."""
-    return packed(list(geolocation(sensor.world_place)) if sensor.type_id.endswith("gnss") else _inertia(sensor))
+def geolocation(transform: Transform) -> tuple[float, float, float]:
+    """Return a location's geographic coordinates, as ``carla.Map.transform_to_geolocation`` computes them.
 
+    This is the inverse of a sphere's transverse Mercator projection around latitude 0, longitude 0 (Snyder 1987, "Map
+    Projections: A Working Manual", eq. 8-6 and 8-7). As in the client of 0.9.16, the latitude grows with y.
 
-def geolocation(place: Transform) -> tuple[float, float, float]:
-    """Return latitude and longitude in degrees and the altitude in metres, as ``Map.transform_to_geolocation`` does.
-
-    A sphere's transverse Mercator projection around 0, 0. As in the client of 0.9.16, y grows to the north.
-    Source: Snyder 1987, "Map Projections: A Working Manual", eq. 8-6 and 8-7.
+    :param transform: the location in CARLA's coordinates.
+    :return: latitude and longitude in degrees, altitude in metres.
     """
-    across, along = place.x / (_EARTH_RADIUS_M * _SCALE), place.y / (_EARTH_RADIUS_M * _SCALE)
-    latitude = math.asin(math.sin(along) / math.cosh(across))
-    return math.degrees(latitude), math.degrees(math.atan2(math.sinh(across), math.cos(along))), place.z
+    east, north = transform.x / (_EARTH_RADIUS_M * _SCALE), transform.y / (_EARTH_RADIUS_M * _SCALE)
+    latitude = math.asin(math.sin(north) / math.cosh(east))
+    longitude = math.atan2(math.sinh(east), math.cos(north))
+    return math.degrees(latitude), math.degrees(longitude), transform.z
 
 
-def _inertia(sensor: Actor) -> list[object]:
-    """Acceleration in m/s² and turn rates in rad/s, both in the sensor's axes; the compass: 0 in the north, -y."""
-    yaw = math.radians(sensor.world_place.yaw)
-    x, y, z = (0.0, 0.0, 0.0) if sensor.parent is None else sensor.parent.acceleration
-    turn_rad_s = 0.0 if sensor.parent is None else -sensor.parent.turn_rad_s
+def _imu_message(sensor: Actor) -> list[object]:
+    """Return acceleration in m/s^2 and turn rates in rad/s, both in the sensor's axes, and the compass in radians.
+
+    The compass is 0 in the north, which is CARLA's -y. A level sensor at rest measures gravity as an acceleration
+    upwards.
+    """
+    yaw = math.radians(sensor.world_transform.yaw)
+    x, y, z = 0.0, 0.0, 0.0
+    yaw_rate_rad_s = 0.0
+    if sensor.parent is not None:
+        x, y, z = sensor.parent.acceleration
+        yaw_rate_rad_s = -sensor.parent.yaw_rate_rad_s  # CARLA's is positive to the right
     forward, right = x * math.cos(yaw) + y * math.sin(yaw), y * math.cos(yaw) - x * math.sin(yaw)
     compass = (yaw + 0.5 * math.pi) % (2.0 * math.pi)
-    return [[forward, right, z + _GRAVITY_MPS2], [0.0, 0.0, turn_rad_s], compass]
+    return [[forward, right, z + _GRAVITY_MPS2], [0.0, 0.0, yaw_rate_rad_s], compass]
 
 
-OBSTACLE, _LIDAR, _RADAR = "sensor.other.obstacle", "sensor.lidar.ray_cast", "sensor.other.radar"
-_RAY_KINDS = {OBSTACLE: OBSTACLE_SENSOR, _LIDAR: LIDAR_SENSOR, _RADAR: RADAR_SENSOR}
-_AROUND_M = 200.0
+# Things farther away than this are not tested against rays.
+_MAX_DISTANCE_M = 200.0
 
 
-class Echo(NamedTuple):
+class _Echo(NamedTuple):
     """Where rays end."""
 
     distances_m: NDArray[np.float64]
-    """``(n,)``; ``inf`` where nothing is struck."""
-    struck: NDArray[np.intp]
-    """Index into the things, -1: the ground or nothing."""
+    """The length of each ray, ``(n_rays,)``; ``inf`` where it hits nothing."""
+    hit_index: NDArray[np.intp]
+    """The index of the thing that each ray hits, ``(n_rays,)``; -1 for the ground and for nothing."""
 
 
-class Obstacle(NamedTuple):
-    """What the obstacle detector reports."""
-
-    actor: Actor
-    distance_m: float
-
-
-def points(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    """Return the body of what a lidar or a radar measures.
-
-    :param sensor: one of them.
-    :param things: vehicles and walkers.
-    :param step_s: length of the tick.
-    :param tick: of the simulation; the same tick gives the same measurement.
-    """
-    others = [each for each in things if each is not sensor.parent]
-    measure = _lidar if sensor.type_id == _LIDAR else _radar
-    return measure(sensor, others, step_s, tick)
-
-
-def obstacle(sensor: Actor, things: Sequence[Actor]) -> Obstacle | None:
-    """Return the nearest thing ahead within the detector's ``distance``; None where the way is free."""
-    others = [each for each in things if each is not sensor.parent]
+def _obstacle_ahead(sensor: Actor, things: Sequence[Actor]) -> tuple[Actor, float] | None:
+    """Return the nearest thing ahead and its distance in metres; None if nothing is within the sensor's range."""
     ahead = np.array([[1.0, 0.0, 0.0]])
-    echo = cast(ahead, sensor.world_place, others, grow_m=sensor.number_of("hit_radius", 0.5), has_ground=False)
-    if echo.struck[0] < 0 or echo.distances_m[0] > sensor.number_of("distance", 5.0):
+    radius_m = sensor.float_attribute("hit_radius", 0.5)
+    echo = _cast_rays(ahead, sensor.world_transform, things, grow_m=radius_m, has_ground=False)
+    if echo.hit_index[0] < 0 or echo.distances_m[0] > sensor.float_attribute("distance", 5.0):
         return None
-    return Obstacle(others[echo.struck[0]], float(echo.distances_m[0]))
+    return things[echo.hit_index[0]], float(echo.distances_m[0])
 
 
-def cast(
+def _cast_rays(
     directions: NDArray[np.float64],
-    place: Transform,
+    transform: Transform,
     things: Sequence[Actor],
     *,
     grow_m: float = 0.0,
     has_ground: bool = True,
-) -> Echo:
-    """Return where rays end.
+) -> _Echo:
+    """Return where rays end on the ground, which is flat at height 0, and on the boxes of things.
 
-    Source: Kay, Kajiya 1986, "Ray tracing complex scenes" (slabs), for boxes that stand upright.
-
-    :param directions: ``(n, 3)``: forward, right and up in the sensor's axes, of length 1.
-    :param place: of the sensor.
-    :param things: what can be struck.
-    :param grow_m: by how much everything is thicker.
-    :param has_ground: whether the ground can be struck.
+    :param directions: unit vectors forward, right and up in the sensor's axes, ``(n_rays, 3)``.
+    :param transform: the sensor's transform in the world.
+    :param things: what the rays can hit.
+    :param grow_m: by how much each box is enlarged on every side.
+    :param has_ground: whether the rays can hit the ground.
     """
-    rays = directions @ axes_of(place)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        down = np.where(rays[:, 2] < 0.0, place.z / -rays[:, 2], np.inf) if has_ground else np.full(len(rays), np.inf)
-    struck = np.full(len(rays), -1, np.intp)
+    rays = directions @ axes_of(transform)  # in the world's axes, (n_rays, 3)
+    nearest = np.full(len(rays), np.inf)
+    if has_ground:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            nearest = np.where(rays[:, 2] < 0.0, transform.z / -rays[:, 2], np.inf)
+    hit_index = np.full(len(rays), -1, np.intp)
     for index, thing in enumerate(things):
-        reach = _through(rays, place, thing, grow_m)
-        is_nearer = reach < down
-        down[is_nearer], struck[is_nearer] = reach[is_nearer], index
-    return Echo(down, struck)
+        distance = _distance_to_box(rays, transform, thing, grow_m)
+        is_nearer = distance < nearest
+        nearest[is_nearer], hit_index[is_nearer] = distance[is_nearer], index
+    return _Echo(nearest, hit_index)
 
 
-def _through(rays: NDArray[np.float64], place: Transform, thing: Actor, grow_m: float) -> NDArray[np.float64]:
-    """Return how far each ray goes until it enters a thing; ``inf``: it does not, or begins within."""
+def _distance_to_box(
+    rays: NDArray[np.float64], transform: Transform, thing: Actor, grow_m: float
+) -> NDArray[np.float64]:
+    """Return how far each ray travels until it enters a thing's box, by the slab method.
+
+    Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
+
+    :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside it.
+    """
     box = thing.box
-    if box is None or math.hypot(box.x_m - place.x, -box.y_m - place.y) > _AROUND_M:
+    if box is None or math.hypot(box.x_m - transform.x, -box.y_m - transform.y) > _MAX_DISTANCE_M:
         return np.full(len(rays), np.inf)
+    # Rotate the rays into the box's own axes, in which its sides are pairs of planes (slabs) at +-half.
     cos, sin = math.cos(-box.yaw_rad), math.sin(-box.yaw_rad)
-    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    to_box = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
     half = np.array([0.5 * box.length_m, 0.5 * box.width_m, thing.extent_m[2]]) + grow_m
-    origin = turn @ (place.x - box.x_m, place.y + box.y_m, place.z - thing.extent_m[2])
-    inside = rays @ turn.T
+    origin = to_box @ (transform.x - box.x_m, transform.y + box.y_m, transform.z - thing.extent_m[2])
+    directions = rays @ to_box.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        one, two = (-half - origin) / inside, (half - origin) / inside
+        one, two = (-half - origin) / directions, (half - origin) / directions
+    # A ray is inside the box between its last entry into a slab and its first exit from one. fmin and fmax skip the NaN
+    # of a ray that runs within a plane.
     enter, leave = np.fmin(one, two).max(axis=1), np.fmax(one, two).min(axis=1)
     return np.where((enter <= leave) & (enter > 0.0), enter, np.inf)
 
 
 def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    channels = int(sensor.number_of("channels", 32))
-    per_channel = max(1, round(sensor.number_of("points_per_second", 56_000) * step_s / channels))
-    turned_deg = 360.0 * sensor.number_of("rotation_frequency", 10.0) * step_s
-    fov_deg = sensor.number_of("horizontal_fov", 360.0)
-    begin_deg = turned_deg * tick
-    angles = np.radians((begin_deg + turned_deg * np.arange(per_channel) / per_channel) % fov_deg - 0.5 * fov_deg)
-    upper, lower = sensor.number_of("upper_fov", 10.0), sensor.number_of("lower_fov", -30.0)
-    rises = np.radians(np.linspace(upper, lower, channels))
-    rise, angle = (grid.ravel() for grid in np.meshgrid(rises, angles, indexing="ij"))
-    rays = _directions(angle, rise)
-    echo = cast(rays, sensor.world_place, things)
-    is_seen = echo.distances_m <= sensor.number_of("range", 10.0)
-    found = np.empty((int(is_seen.sum()), 4), np.float32)
-    found[:, :3] = rays[is_seen] * echo.distances_m[is_seen, None]
-    found[:, 3] = np.exp(-sensor.number_of("atmosphere_attenuation_rate", 0.004) * echo.distances_m[is_seen])
-    counts = is_seen.reshape(channels, -1).sum(axis=1).astype(np.uint32)
-    angle_bits = np.array([math.radians(begin_deg % 360.0)], np.float32).tobytes()
-    header: bytes = angle_bits + np.uint32(channels).tobytes() + counts.tobytes()
-    return header + found.tobytes()
+    """Return the body of a rotating lidar's measurement.
+
+    Layout (sensor/data/SemanticLidarData.h, LidarData.h): f32 horizontal angle in radians, u32 number of channels, a
+    u32 number of points for each channel, then the points as 4 x f32 x, y, z, intensity, channel by channel.
+    """
+    n_channels = int(sensor.float_attribute("channels", 32))
+    points_per_second = sensor.float_attribute("points_per_second", 56_000)
+    n_per_channel = max(1, round(points_per_second * step_s / n_channels))
+    turned_deg = 360.0 * sensor.float_attribute("rotation_frequency", 10.0) * step_s  # in this tick
+    fov_deg = sensor.float_attribute("horizontal_fov", 360.0)
+    start_deg = turned_deg * tick
+    azimuths_deg = start_deg + turned_deg * np.arange(n_per_channel) / n_per_channel
+    azimuths = np.radians(azimuths_deg % fov_deg - 0.5 * fov_deg)
+    upper, lower = sensor.float_attribute("upper_fov", 10.0), sensor.float_attribute("lower_fov", -30.0)
+    elevations = np.radians(np.linspace(upper, lower, n_channels))
+    # All combinations, channel by channel: (n_channels * n_per_channel,) each.
+    elevation, azimuth = (grid.ravel() for grid in np.meshgrid(elevations, azimuths, indexing="ij"))
+    rays = _directions(azimuth, elevation)
+    echo = _cast_rays(rays, sensor.world_transform, things)
+    is_seen = echo.distances_m <= sensor.float_attribute("range", 10.0)
+    points = np.empty((int(is_seen.sum()), 4), np.float32)
+    points[:, :3] = rays[is_seen] * echo.distances_m[is_seen, None]
+    # CARLA's intensity: exp(-attenuation * distance).
+    attenuation_rate = sensor.float_attribute("atmosphere_attenuation_rate", 0.004)
+    points[:, 3] = np.exp(-attenuation_rate * echo.distances_m[is_seen])
+    n_by_channel = is_seen.reshape(n_channels, -1).sum(axis=1).astype(np.uint32)
+    angle = np.array([math.radians(start_deg % 360.0)], np.float32).tobytes()
+    header: bytes = angle + np.uint32(n_channels).tobytes() + n_by_channel.tobytes()
+    return header + points.tobytes()
 
 
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    n = max(1, round(sensor.number_of("points_per_second", 1500) * step_s))
-    rng = np.random.default_rng([sensor.number, tick])
-    # Evenly over the circle: the root keeps its middle from being crowded.
-    radius, around = np.sqrt(rng.random(n)), rng.uniform(0.0, 2.0 * np.pi, n)
-    azimuth = np.radians(0.5 * sensor.number_of("horizontal_fov", 30.0)) * radius * np.cos(around)
-    altitude = np.radians(0.5 * sensor.number_of("vertical_fov", 30.0)) * radius * np.sin(around)
-    rays = _directions(azimuth, altitude)
-    place = sensor.world_place
-    echo = cast(rays, place, things)
-    own = np.zeros(3) if sensor.parent is None else np.array(sensor.parent.velocity)
-    velocities = np.array([thing.velocity for thing in things] + [(0.0, 0.0, 0.0)])[echo.struck]
-    towards = ((velocities - own) * (rays @ axes_of(place))).sum(axis=1)
-    is_seen = echo.distances_m <= sensor.number_of("range", 100.0)
-    found = np.stack([towards, azimuth, altitude, echo.distances_m], axis=1)[is_seen]
-    return bytes(found.astype(np.float32).tobytes())
+    """Return the body of a radar's measurement: 4 x f32 velocity, azimuth, altitude and depth for each detection.
 
-
-def _directions(azimuth: NDArray[np.float64], altitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return unit vectors forward, right and up."""
-    flat = np.cos(altitude)
-    return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(altitude)], axis=1)
-
-
-_KINDS = {"sensor.other.collision": COLLISION_SENSOR, **cameras.KINDS, **_POSITION_KINDS, **_RAY_KINDS}
-
-
-class Scenery(NamedTuple):
-    """The world in one frame."""
-
-    scene: LiteMap
-    sky: Sky | None
-    """None: a clear day."""
-    things: Sequence[Actor]
-    """Vehicles and walkers."""
-    hits: Sequence[Hit]
-    step_s: float
-    tick: int
-
-
-def kind_of(type_id: str) -> int | None:
-    """Return the number of a kind of sensor on the wire; None where the server measures nothing for it."""
-    return _KINDS.get(type_id)
-
-
-def body_of(sensor: Actor, scenery: Scenery, record: Callable[[Actor], list[Any]]) -> bytes | None:
-    """Return what a sensor measures; None where it has nothing to say.
-
-    :param sensor: any but a collision detector.
-    :param scenery: the world.
-    :param record: gives an actor as the client reads it.
+    The velocity is that of the detected thing relative to the sensor along the ray, positive away from the sensor.
     """
-    if sensor.type_id in cameras.KINDS:
-        return cameras.image_message(sensor, scenery.scene, scenery.sky, scenery.things, scenery.tick)
-    if sensor.type_id in _POSITION_KINDS:
-        return measurement(sensor)
-    if sensor.type_id == OBSTACLE:
-        found = obstacle(sensor, scenery.things)
-        if found is None or sensor.parent is None:
-            return None
-        return packed([record(sensor.parent), record(found.actor), found.distance_m])
-    return points(sensor, scenery.things, scenery.step_s, scenery.tick)
+    n_rays = max(1, round(sensor.float_attribute("points_per_second", 1500) * step_s))
+    rng = np.random.default_rng([sensor.id, tick])
+    # The square root makes the density uniform over the disc; without it the middle would be crowded.
+    radius, angle = np.sqrt(rng.random(n_rays)), rng.uniform(0.0, 2.0 * np.pi, n_rays)
+    azimuth = np.radians(0.5 * sensor.float_attribute("horizontal_fov", 30.0)) * radius * np.cos(angle)
+    altitude = np.radians(0.5 * sensor.float_attribute("vertical_fov", 30.0)) * radius * np.sin(angle)
+    rays = _directions(azimuth, altitude)
+    transform = sensor.world_transform
+    echo = _cast_rays(rays, transform, things)
+    own_velocity = np.zeros(3)
+    if sensor.parent is not None:
+        own_velocity = np.array(sensor.parent.velocity)
+    # The last row is the ground's velocity: the index -1 selects it.
+    velocities = np.array([thing.velocity for thing in things] + [(0.0, 0.0, 0.0)])[echo.hit_index]  # (n_rays, 3)
+    along_ray = ((velocities - own_velocity) * (rays @ axes_of(transform))).sum(axis=1)
+    is_seen = echo.distances_m <= sensor.float_attribute("range", 100.0)
+    detections = np.stack([along_ray, azimuth, altitude, echo.distances_m], axis=1)[is_seen]
+    return bytes(detections.astype(np.float32).tobytes())
+
+
+def _directions(azimuth: NDArray[np.float64], elevation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return unit vectors forward, right and up, ``(n, 3)``, for angles ``(n,)`` in radians to the right and up."""
+    horizontal = np.cos(elevation)
+    return np.stack([horizontal * np.cos(azimuth), horizontal * np.sin(azimuth), np.sin(elevation)], axis=1)

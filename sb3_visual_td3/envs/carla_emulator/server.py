@@ -1,4 +1,8 @@
-"""The server: one loop that reads calls, answers them, and sends what is measured."""
+"""The emulator's server: one thread and one loop that reads calls, answers them, and sends measurements.
+
+Calls and ticks run in the same thread, so that a client sees them in one order, and a fault that hangs a tick hangs the
+whole server, as in CARLA.
+"""
 
 from __future__ import annotations
 
@@ -8,87 +12,97 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
-from sb3_visual_td3.envs.carla_emulator.city_traffic import CityTraffic
 from sb3_visual_td3.envs.carla_emulator.faults import Fault
-from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, answer, shortened
-from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, Simulation
+from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, response, shortened
+from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, ServerTraffic, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _BACKLOG = 128
 _CHUNK_BYTES = 65_536
-_PATIENCE_S = 2.0
-_SLACK_S = 0.02
-_MANY_FILES = 65_536
-_MOST_LINES, _LINES_PER_S = 100.0, 10.0
+# How long to wait for a client that does not read its responses. The whole server waits meanwhile.
+_SEND_TIMEOUT_S = 2.0
+# In asynchronous mode a late tick shifts the following ones by at most this much; it does not catch up on more.
+_MAX_CATCH_UP_S = 0.02
+_MAX_OPEN_FILES = 65_536
+_MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
 
 
 @dataclass(frozen=True)
 class EmulatorSettings:
-    """What a server is told when it starts."""
+    """The settings of a server."""
 
     port: int = 2000
-    """Of the calls; streams have the next one. 0: any two that are free."""
+    """The port for calls; streams use the next one. 0 takes any two free neighbours."""
     host: str = "127.0.0.1"
+    """The address to listen on. The default is reachable from this machine only: the protocol has no password."""
     map_name: str = "train_0"
+    """The first map."""
     is_realtime: bool = False
     """Whether synchronous ticks, too, take as long as the time that they simulate."""
     faults: tuple[Fault, ...] = ()
+    """The faults to produce."""
     n_cars: int = 0
-    """Cars that the server drives itself."""
+    """Number of cars that the server drives itself."""
     seed: int = 0
-    """Of those cars."""
+    """The seed of those cars."""
     is_quiet: bool = False
-    """Whether calls that it does not know are passed over in silence."""
+    """Whether to print nothing about unknown calls."""
 
 
 class Console:
-    """Lines on standard error, of which a client that makes many mistakes cannot make a flood.
+    """Print lines on standard error, at a limited rate, so that a faulty client cannot flood the terminal.
 
-    :param is_quiet: whether nothing is said at all.
+    :param is_quiet: whether to print nothing at all.
     """
 
     def __init__(self, is_quiet: bool) -> None:
         self._is_quiet = is_quiet
-        self._n_allowed, self._last_s, self._n_left_out = _MOST_LINES, time.monotonic(), 0
+        # A token bucket: it holds up to 100 lines and refills with 10 a second.
+        self._n_allowed, self._last_s = _MAX_CONSOLE_LINES, time.monotonic()
+        self._n_suppressed = 0
 
     def say(self, line: str) -> None:
-        """Print a line, unless there were too many of late."""
+        """Print a line, unless too many were printed recently."""
+        if self._is_quiet:
+            return
         now_s = time.monotonic()
-        self._n_allowed = min(_MOST_LINES, self._n_allowed + _LINES_PER_S * (now_s - self._last_s))
+        refilled = self._n_allowed + _CONSOLE_LINES_PER_S * (now_s - self._last_s)
+        self._n_allowed = min(_MAX_CONSOLE_LINES, refilled)
         self._last_s = now_s
-        if self._is_quiet or self._n_allowed < 1.0:
-            self._n_left_out += not self._is_quiet
+        if self._n_allowed < 1.0:
+            self._n_suppressed += 1
             return
         self._n_allowed -= 1.0
-        more = f" ({self._n_left_out} lines before this one were left out)" if self._n_left_out else ""
-        self._n_left_out = 0
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to end
-            print(f"carla-emulator: {line}{more}", file=sys.stderr, flush=True)
+        suffix = f" ({self._n_suppressed} lines before this one were left out)" if self._n_suppressed else ""
+        self._n_suppressed = 0
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop serving
+            print(f"carla-emulator: {line}{suffix}", file=sys.stderr, flush=True)
 
 
 class Acceptor:
-    """Accepts connections, and refuses them as long as the system has no descriptors left for more.
+    """Accept connections, and refuse them while the process has no file descriptors left.
 
-    A connection that is not accepted would make the selector report it again and again. So one descriptor is kept in
-    reserve: with it, each one too many is accepted and closed.
+    A pending connection that is not accepted would make the selector return again and again. So one descriptor is kept
+    in reserve: it is released to accept each surplus connection, which is then closed at once.
 
-    :param listener: a socket that listens.
-    :param console: hears of refusals.
+    :param listener: a listening socket.
+    :param console: where refusals are reported.
     """
 
     def __init__(self, listener: socket.socket, console: Console) -> None:
-        listener.setblocking(False)  # a client may have gone before it is accepted
+        # The client may have disconnected between the selector's event and accept(), which must not block then.
+        listener.setblocking(False)
         self._listener, self._console = listener, console
         self._reserve: socket.socket | None = None
         self._refill()
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; None: there is none, or it had to be refused."""
+        """Return the next connection; None if there is none, or it had to be refused."""
         self._refill()
         try:
             connection, _ = self._listener.accept()
@@ -98,14 +112,15 @@ class Acceptor:
             self._refuse(error)
             return None
         try:
+            # Without it, Nagle's algorithm delays small responses by up to 40 ms.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:  # it is gone
+        except OSError:  # the client has disconnected
             connection.close()
             return None
         return connection
 
     def close(self) -> None:
-        """Give the reserve back."""
+        """Release the reserved descriptor."""
         if self._reserve is not None:
             self._reserve.close()
 
@@ -115,7 +130,7 @@ class Acceptor:
             self._reserve = None
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # another process has taken the descriptor: wait a moment, not to try without a pause
+        except OSError:  # something else took the descriptor: pause, because the selector returns at once
             time.sleep(0.01)
         else:
             connection.close()
@@ -129,39 +144,42 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """Listens as soon as it is made.
+    """A server that listens as soon as it is constructed, and answers while :meth:`serve` runs.
 
-    :param settings: where and what.
-    :raises OSError: if the port, or the next one, is taken.
+    :param settings: the settings.
+    :raises OSError: if the port, or the next one, is in use.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
         self._console = Console(settings.is_quiet)
-        _allow_many_files()
-        listener, stream_listener = _listen(settings.host, settings.port)
-        self.port, self.stream_port = listener.getsockname()[1], stream_listener.getsockname()[1]
+        _raise_open_file_limit()
+        call_listener, stream_listener = _listen(settings.host, settings.port)
+        self.port, self.stream_port = call_listener.getsockname()[1], stream_listener.getsockname()[1]
+        # Each selector entry's data is the function that handles its events.
         self._selector = selectors.DefaultSelector()
-        acceptors = tuple(Acceptor(each, self._console) for each in (listener, stream_listener))
-        self._acceptors = acceptors
-        self._streams = StreamServer(self._selector, stream_listener, acceptors[1].accept)
-        traffic = CityTraffic(settings.n_cars, settings.seed)
+        call_acceptor = Acceptor(call_listener, self._console)
+        stream_acceptor = Acceptor(stream_listener, self._console)
+        self._acceptors = (call_acceptor, stream_acceptor)
+        self._streams = StreamServer(self._selector, stream_listener, stream_acceptor.accept)
+        traffic = ServerTraffic(settings.n_cars, settings.seed)
         self._simulation = Simulation(settings.map_name, self._streams, self.stream_port, settings.faults, traffic)
         self._calls = Calls(self._simulation, self._streams, self.stream_port)
-        self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(acceptors[0].accept))
+        self._selector.register(call_listener, selectors.EVENT_READ, lambda _: self._accept(call_acceptor.accept))
         self._next_tick_s = 0.0
 
     def serve(self) -> NoReturn:
-        """Serve until an exception, such as a signal's handler raises."""
+        """Serve until an exception is raised, such as by a signal handler."""
         while True:
             for key, events in self._selector.select(self._pause_s()):
                 try:
                     key.data(events)
-                except Exception as error:  # not expected, but one client's trouble must not be everybody's
+                except Exception as error:  # a bug that one client triggers must not end the others' connections
                     self._console.say(f"went on after {shortened(error)}")
             if not self._simulation.is_synchronous and time.monotonic() >= self._next_tick_s:
-                # From when it was due, so that the pace is kept; after a pause it does not catch up.
-                due_s = max(self._next_tick_s, time.monotonic() - _SLACK_S)
+                # Counting from when the tick was due keeps the average pace. After a long pause the lost ticks are
+                # skipped.
+                due_s = max(self._next_tick_s, time.monotonic() - _MAX_CATCH_UP_S)
                 self._next_tick_s = due_s + (self._simulation.step_s or DEFAULT_STEP_S)
                 try:
                     self._simulation.tick()
@@ -171,7 +189,7 @@ class EmulatorServer:
                 self._console.say(self._simulation.complaints.pop(0))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections and both listeners."""
         for acceptor in self._acceptors:
             acceptor.close()
         for key in tuple(self._selector.get_map().values()):
@@ -180,6 +198,7 @@ class EmulatorServer:
         self._selector.close()
 
     def _pause_s(self) -> float | None:
+        """Return how long to wait for events: until the next tick, or without limit in synchronous mode."""
         if self._simulation.is_synchronous:
             return None
         return max(0.0, self._next_tick_s - time.monotonic())
@@ -188,7 +207,7 @@ class EmulatorServer:
         connection = accept()
         if connection is None:
             return
-        connection.settimeout(_PATIENCE_S)  # with one that does not read its answers
+        connection.settimeout(_SEND_TIMEOUT_S)
         reader = CallReader()
         self._selector.register(connection, selectors.EVENT_READ, lambda _: self._read(connection, reader))
         self._simulation.n_clients += 1
@@ -199,38 +218,42 @@ class EmulatorServer:
             if not received:
                 raise ConnectionError
             for call in reader.read(received):
-                self._pace(call.name)
+                self._wait_for_realtime(call.name)
                 result, complaint = self._calls.answer(call.name, call.arguments)
                 if complaint:
                     self._console.say(complaint)
-                if call.wants_answer:
-                    connection.sendall(answer(call.number, result))
-        except Exception as error:  # it is gone, or not a client of CARLA's: that is the end of this connection alone
+                if call.wants_response:
+                    connection.sendall(response(call.call_id, result))
+        except Exception as error:  # the client is gone, or is not CARLA's: only this connection ends
             if not isinstance(error, OSError):
                 self._console.say(f"closed a connection: {shortened(error)}")
             self._selector.unregister(connection)
             connection.close()
             self._simulation.n_clients -= 1
 
-    def _pace(self, name: str) -> None:
-        if self._settings.is_realtime and name == "tick_cue":
+    def _wait_for_realtime(self, call_name: str) -> None:
+        if self._settings.is_realtime and call_name == "tick_cue":
             time.sleep(max(0.0, self._next_tick_s - time.monotonic()))
             self._next_tick_s = time.monotonic() + (self._simulation.step_s or DEFAULT_STEP_S)
 
 
-def _allow_many_files() -> None:
-    """Let this process have as many connections as the system lets it have."""
+def _raise_open_file_limit() -> None:
+    """Allow this process as many connections as the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    wanted = _MAX_OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _listen(host: str, port: int) -> Sequence[socket.socket]:
-    """Return two sockets that listen on neighbouring ports.
+def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return two listening sockets on neighbouring ports, as CARLA has them.
 
-    :raises OSError: if one of them is taken.
+    :param host: the address to bind.
+    :param port: the first port; 0 for any.
+    :raises OSError: if one of the ports is in use.
     """
     for _ in range(50):
         first = _listener(host, port)
@@ -240,11 +263,13 @@ def _listen(host: str, port: int) -> Sequence[socket.socket]:
             first.close()
             if port:
                 raise
+            # The system chose a port whose neighbour is in use: try another one.
     raise OSError("found no two neighbouring ports that are free")
 
 
 def _listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # A restarted server must not wait for its predecessor's connections in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

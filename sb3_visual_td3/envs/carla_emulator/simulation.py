@@ -1,97 +1,181 @@
-"""The emulated world: its actors, its clock, its weather, and what happens at each tick."""
+"""The emulated world: its actors, its clock, its weather and traffic, and what happens in each tick."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Walker
-from sb3_visual_td3.envs.carla_emulator.blueprints import BLUEPRINTS
-from sb3_visual_td3.envs.carla_emulator.city_traffic import CityTraffic
-from sb3_visual_td3.envs.carla_emulator.collisions import Collisions, Hit
-from sb3_visual_td3.envs.carla_emulator.faults import Fault, Trouble, check_fault
-from sb3_visual_td3.envs.carla_emulator.maps import scene_of, spawn_points_of
-from sb3_visual_td3.envs.carla_emulator.protocol import CallError, number_of, packed, shortened
-from sb3_visual_td3.envs.carla_emulator.records import (
+import numpy as np
+
+from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Collisions, Hit, Vehicle, Walker
+from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_description, scene_of, spawn_points_of
+from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
+from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
     WORLD_SENSOR,
+    CallError,
     Transform,
     actor_state,
+    packed,
     sensor_header,
-    token,
+    shortened,
+    stream_token,
     vehicle_state,
     world_body,
 )
-from sb3_visual_td3.envs.carla_emulator.sensing import Scenery, body_of, kind_of
+from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
-from sb3_visual_td3.envs.carla_emulator.vehicles import Vehicle
 from sb3_visual_td3.envs.lite.weather import Sky
+from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.collision import boxes_overlap
+from sb3_visual_td3.envs.road.track import Track
+from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 CLEAR_NOON = (10.0, 0.0, 0.0, 10.0, 250.0, 60.0, 0.0, 0.75, 0.1, 0.0, 0.03, 0.03, 0.0331, 0.0)
-"""Cloudiness, precipitation, deposits, wind, azimuth and altitude of the sun, fog: density, distance, falloff; wetness,
-scattering, Mie, Rayleigh, dust."""
-_DAY_DEG = 15.0
-_SEED = 0
+"""The initial weather: 14 parameters in the order of ``carla.WeatherParameters`` on the wire.
+
+Cloudiness, precipitation, deposits, wind, sun azimuth, sun altitude, fog density, fog distance, fog falloff, wetness,
+scattering intensity, Mie scattering, Rayleigh scattering, dust.
+"""
+# A sun higher than this gives full daylight; between the horizon and it the light fades.
+_FULL_DAYLIGHT_SUN_DEG = 15.0
+_RAIN_SEED = 0
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
-    """Return the light of a weather; None where it is a clear day.
+    """Return the embedded world's light and haze for a weather.
 
-    :param weather: CARLA's parameters, in the order of ``CLEAR_NOON``.
+    The factors map CARLA's percentages to the embedded world's presets: its "rain" is 70 % precipitation, its "night"
+    a sun at -30 degrees.
+
+    :param weather: CARLA's 14 parameters, in the order of ``CLEAR_NOON``.
+    :return: the sky; None for a clear day, which is drawn without a filter.
     """
-    cloudiness, precipitation, fog, sun_deg = weather[0], weather[1], weather[6], weather[5]
-    day = min(1.0, max(0.0, sun_deg / _DAY_DEG))
-    if day == 1.0 and precipitation <= 0.0 and fog <= 0.0 and cloudiness <= 50.0:
+    cloudiness, precipitation, sun_deg, fog = weather[0], weather[1], weather[5], weather[6]
+    daylight = min(1.0, max(0.0, sun_deg / _FULL_DAYLIGHT_SUN_DEG))
+    if daylight == 1.0 and precipitation <= 0.0 and fog <= 0.0 and cloudiness <= 50.0:
         return None
     gloom = 1.0 - 0.25 * max(precipitation, cloudiness) / 100.0
-    ambient = (0.18 + 0.82 * day) * gloom
+    ambient = (0.18 + 0.82 * daylight) * gloom
     haze_per_m = 0.02 * precipitation / 100.0 + 0.03 * fog / 100.0
     streaks = 0.5 * precipitation / 100.0
-    return Sky(ambient, 1.1 * (1.0 - day), haze_per_m, 105.0 * day, ambient, streaks, _SEED)
+    return Sky(ambient, 1.1 * (1.0 - daylight), haze_per_m, 105.0 * daylight, ambient, streaks, _RAIN_SEED)
+
+
+# CARLA's role name for vehicles that are not a client's own.
+_TRAFFIC_ROLE_NAME = "autopilot"
+# The traffic model expects at least one ego vehicle. This one is infinitely far from every lane.
+_NO_EGO = Ego(0, math.inf, 0.0)
+# A vehicle that moved farther from the track's last nearest point was teleported: the point is searched anew.
+_MAX_TRACK_DISTANCE_M = 15.0
+
+SpawnVehicle = Callable[[list[object], Transform], Vehicle]
+
+
+class ServerTraffic:
+    """Drive the server's own cars on one map. They keep their lanes and brake for the vehicles of clients.
+
+    :param n_cars: number of cars, 0 to 20.
+    :param seed: determines where they start and how fast they like to drive.
+    :raises ValueError: if there are more than 20.
+    """
+
+    def __init__(self, n_cars: int, seed: int) -> None:
+        self._traffic = Traffic(TrafficSettings(n_cars=n_cars), CAR.body)
+        self._seed = seed
+        self._vehicles: list[Vehicle] = []
+
+    def enter(self, track: Track, spawn_vehicle: SpawnVehicle) -> None:
+        """Spawn the cars on a new map.
+
+        :param track: the track of the map's route.
+        :param spawn_vehicle: creates a vehicle from a description and a transform.
+        """
+        self._track = track
+        self._nearest: dict[int, int] = {}
+        """The index of the track's nearest point for each client vehicle, where the next search starts."""
+        self._vehicles = []
+        if not self._traffic.settings.n_cars:
+            return
+        self._traffic.reset(track, 0, self._seed)
+        for index, box in enumerate(self._traffic.boxes):
+            colour = COLOURS[self._traffic.paints[index] % len(COLOURS)]
+            # The numbers are attribute types: 2 int, 4 string, 5 RGB.
+            attributes = [
+                ["role_name", 4, _TRAFFIC_ROLE_NAME],
+                ["color", 5, colour],
+                ["number_of_wheels", 2, "4"],
+                ["base_type", 4, "car"],
+            ]
+            description = [0, f"vehicle.{CARS[index % len(CARS)]}", attributes]
+            vehicle = spawn_vehicle(description, Transform.from_pose(Pose(box.x_m, box.y_m, box.yaw_rad)))
+            vehicle.is_server_traffic = True
+            # The traffic model moves it, not the vehicle model.
+            vehicle.set_physics(False)
+            self._vehicles.append(vehicle)
+
+    def advance(self, dt_s: float, vehicles: Sequence[Vehicle]) -> None:
+        """Drive for one tick.
+
+        :param dt_s: the length of the tick.
+        :param vehicles: all vehicles on the map.
+        """
+        if not self._vehicles:
+            return
+        egos = [self._ego(each) for each in vehicles if not each.is_server_traffic and each.is_on_ground]
+        self._traffic.advance(dt_s, *(egos or [_NO_EGO]))
+        for vehicle, box in zip(self._vehicles, self._traffic.boxes, strict=True):
+            vehicle.set_transform(Transform.from_pose(Pose(box.x_m, box.y_m, box.yaw_rad)))
+
+    def halt(self, vehicle: Vehicle) -> None:
+        """Stop a car of the traffic that was in a collision."""
+        if vehicle in self._vehicles:
+            self._traffic.cars[self._vehicles.index(vehicle)].speed_mps = 0.0
+
+    def remove(self, vehicle: Vehicle) -> None:
+        """Forget a car of the traffic that a client has destroyed."""
+        if vehicle in self._vehicles:
+            index = self._vehicles.index(vehicle)
+            del self._vehicles[index]
+            self._traffic.remove(index)
+
+    def _ego(self, vehicle: Vehicle) -> Ego:
+        """Return a client's vehicle as the traffic model sees it: where on the track it is, and how fast along it."""
+        x, y, yaw = vehicle.pose
+        track = self._track
+        nearest = self._nearest.get(vehicle.id)
+        if nearest is None or np.hypot(*(track.points_m[nearest] - (x, y))) > _MAX_TRACK_DISTANCE_M:
+            nearest = int(np.argmin(np.linalg.norm(track.points_m - (x, y), axis=1)))
+        lane = track.locate(x, y, nearest)
+        self._nearest[vehicle.id] = lane.nearest
+        speed_mps = math.hypot(*vehicle.velocity[:2])
+        return Ego(lane.nearest, lane.lateral_offset_m, speed_mps * math.cos(yaw - lane.heading_rad))
 
 
 WORLD_STREAM = 1
+"""The stream of the world's state. Sensors have the numbers above."""
 DEFAULT_STEP_S = 0.05
-SPAWN_TAKEN = "Spawn failed because of collision at spawn position"
-_HIGH_M = 5.0
-"""What is spawned so far above the ground meets nobody there."""
-_TIME_SLACK_S = 1e-6
-_MAX_DEPTH = 16
-_MAX_ATTRIBUTES = 100
-_NUMBERS = {
-    "sensor_tick": (0.0, 1e6),
-    "image_size_x": (1, 8192),
-    "image_size_y": (1, 8192),
-    "fov": (0.01, 179.9),
-    "channels": (1, 512),
-    "points_per_second": (1, 1e7),
-    "rotation_frequency": (0.0, 1e4),
-    "range": (0.0, 1e6),
-    "upper_fov": (-90.0, 90.0),
-    "lower_fov": (-90.0, 90.0),
-    "horizontal_fov": (0.01, 360.0),
-    "vertical_fov": (0.01, 360.0),
-    "atmosphere_attenuation_rate": (0.0, 1e3),
-    "distance": (0.0, 1e6),
-    "hit_radius": (0.0, 1e3),
-}
-"""Attributes of sensors that are worked with, and between which numbers they make sense."""
-_WHOLE = {"image_size_x", "image_size_y", "channels"}
-_MAX_PIXELS = 8192 * 4320
+"""The length of a tick when the client sets none (CARLA's variable time step)."""
+# The words that CARLA's users and scripts look for.
+_SPAWN_COLLISION = "Spawn failed because of collision at spawn position"
+# What is spawned this far above the ground collides with nothing there.
+_SPAWN_CLEARANCE_M = 5.0
+# Tolerance for sums of tick lengths, so that a sensor with sensor_tick=0.1 measures in every second tick of 0.05 s.
+_TIME_TOLERANCE_S = 1e-6
+_MAX_ATTACHMENT_DEPTH = 16
 
 
 class Simulation:
-    """One world, whose map can be changed.
+    """Simulate one world, whose map can be changed.
 
     :param map_name: short name of the first map.
-    :param streams: where measurements go.
-    :param stream_port: where they are to be had.
-    :param faults: what goes wrong at which tick.
-    :param traffic: the server's own cars; None: there are none.
+    :param streams: where measurements are sent.
+    :param stream_port: the port of that stream server, for tokens.
+    :param faults: what goes wrong, and in which tick.
+    :param traffic: the server's own cars; None for no cars.
     """
 
     def __init__(
@@ -100,15 +184,16 @@ class Simulation:
         streams: StreamServer,
         stream_port: int,
         faults: Sequence[Fault] = (),
-        traffic: CityTraffic | None = None,
+        traffic: ServerTraffic | None = None,
     ) -> None:
-        self._streams, self._stream_port, self._faults = streams, stream_port, tuple(faults)
-        self._traffic = CityTraffic(0, 0) if traffic is None else traffic
-        self.trouble = Trouble()
-        for fault in self._faults:
+        self._streams, self._stream_port = streams, stream_port
+        self._planned_faults = tuple(faults)
+        self._traffic = ServerTraffic(0, 0) if traffic is None else traffic
+        self.active_faults = ActiveFaults()
+        for fault in self._planned_faults:
             check_fault(fault.kind, fault.amount)
-            if fault.is_from_the_start:
-                self.trouble.begin(fault.kind, fault.amount)
+            if fault.is_active_from_start:
+                self.active_faults.activate(fault.kind, fault.amount)
         self.frame = 0
         self.n_ticks = 0
         self.seconds = 0.0
@@ -119,17 +204,25 @@ class Simulation:
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
         self.complaints: list[str] = []
-        """Lines for the console, which the server takes out."""
-        self._numbers = itertools.count(1)  # never used twice: a handle of an earlier episode means nobody
+        """Lines for the console, which the server takes out after each tick."""
+        # Ids are never reused, as in CARLA: a handle from an earlier episode must not reach another actor.
+        self._ids = itertools.count(1)
         self.load(map_name, reset_settings=True)
 
     def load(self, map_name: str, *, reset_settings: bool) -> None:
-        """Begin a new episode on a map, without the actors of the last."""
+        """Start a new episode on a map; all actors are destroyed.
+
+        :param map_name: short name of the map.
+        :param reset_settings: whether to return to asynchronous mode with a variable time step. That is CARLA's
+            default, and surprises many of its users.
+        """
         self.scene = scene_of(map_name)
         for actor in self.actors.values():
             if actor.stream_id is not None:
                 self._streams.end(actor.stream_id)
         self.map_name = map_name
+        # The stream of the world's state outlives the episode: the client does not subscribe again. The new episode id
+        # in it makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
         self.actors = {}
@@ -137,107 +230,121 @@ class Simulation:
         self.weather: Sequence[float] = CLEAR_NOON
         if reset_settings:
             self.is_synchronous, self.step_s, self.has_cameras_off = False, None, False
-        high = spawn_points_of(map_name)[0]._replace(z=20.0, pitch=-30.0)
-        self.spectator = self._add(Actor(next(self._numbers), [0, "spectator", []], high))
+        above_first_spawn_point = spawn_points_of(map_name)[0]._replace(z=20.0, pitch=-30.0)
+        self.spectator = self._add(Actor(next(self._ids), [0, "spectator", []], above_first_spawn_point))
         self._traffic.enter(self.scene.track, self._spawn_vehicle)
 
     @property
     def vehicles(self) -> list[Vehicle]:
-        """All cars."""
+        """All vehicles, those of the traffic included."""
         return [actor for actor in self.actors.values() if isinstance(actor, Vehicle)]
 
-    def actor(self, number: int) -> Actor:
-        """Return the actor of this number.
+    def actor(self, actor_id: int) -> Actor:
+        """Return an actor.
 
-        :raises CallError: if there is none.
+        :param actor_id: its number.
+        :raises CallError: if it does not exist.
         """
-        if number not in self.actors:
-            raise CallError(f"unable to find actor {number}: trying to operate on a destroyed actor")
-        return self.actors[number]
+        if actor_id not in self.actors:
+            raise CallError(f"unable to find actor {actor_id}: trying to operate on a destroyed actor")
+        return self.actors[actor_id]
 
-    def vehicle(self, number: int) -> Vehicle:
-        """Return the vehicle of this number.
+    def vehicle(self, actor_id: int) -> Vehicle:
+        """Return a vehicle.
 
-        :raises CallError: if there is none.
+        :param actor_id: its number.
+        :raises CallError: if it does not exist or is not a vehicle.
         """
-        actor = self.actor(number)
+        actor = self.actor(actor_id)
         if not isinstance(actor, Vehicle):
-            raise CallError(f"actor {number} ({actor.type_id}) is no vehicle")
+            raise CallError(f"actor {actor_id} ({actor.type_id}) is not a vehicle")
         return actor
 
-    def walker(self, number: int) -> Walker:
-        """Return the walker of this number.
+    def walker(self, actor_id: int) -> Walker:
+        """Return a walker.
 
-        :raises CallError: if there is none.
+        :param actor_id: its number.
+        :raises CallError: if it does not exist or is not a walker.
         """
-        actor = self.actor(number)
+        actor = self.actor(actor_id)
         if not isinstance(actor, Walker):
-            raise CallError(f"actor {number} ({actor.type_id}) is no walker")
+            raise CallError(f"actor {actor_id} ({actor.type_id}) is not a walker")
         return actor
 
-    def spawn(self, description: list[Any], place: Transform, parent_number: int | None = None) -> Actor:
-        """Make an actor.
+    def spawn(self, description: list[Any], transform: Transform, parent_id: int | None = None) -> Actor:
+        """Create an actor.
 
-        :param description: ``[uid, id, attributes]`` as the client sent it.
-        :param place: in the world, or relative to the parent.
-        :param parent_number: of the actor that it is fixed to.
-        :raises CallError: if it cannot be made.
+        :param description: ``[uid, type_id, attributes]`` as the client sent it.
+        :param transform: in the world, or relative to the parent.
+        :param parent_id: the number of the actor that it is attached to.
+        :raises CallError: if it cannot be created.
         """
-        type_id = _checked_type(description)
-        if self.trouble.refuses_spawn():
-            raise CallError(SPAWN_TAKEN)
-        parent = None if parent_number is None else self.actor(parent_number)
-        if parent is not None and _depth(parent) >= _MAX_DEPTH:
-            raise CallError(f"Spawn failed: {_MAX_DEPTH} actors carry each other already")
+        type_id = check_description(description)
+        if self.active_faults.refuses_spawn():
+            raise CallError(_SPAWN_COLLISION)
+        parent = None if parent_id is None else self.actor(parent_id)
+        if parent is not None and _attachment_depth(parent) >= _MAX_ATTACHMENT_DEPTH:
+            raise CallError(f"Spawn failed: more than {_MAX_ATTACHMENT_DEPTH} actors would be attached in a chain")
         if type_id.startswith("vehicle."):
-            return self._spawn_vehicle(description, place, parent)
-        number = next(self._numbers)
+            return self._spawn_vehicle(description, transform, parent)
+        actor_id = next(self._ids)
         if type_id.startswith("walker."):
-            return self._add(Walker(number, description, place, parent))
-        stream_id = None if kind_of(type_id) is None else WORLD_STREAM + number
-        return self._add(Actor(number, description, place, parent, stream_id, self._stream_port, self.seconds))
+            return self._add(Walker(actor_id, description, transform, parent))
+        # Lane invasions have no stream: CARLA's client detects them itself.
+        stream_id = None if sensor_number_of(type_id) is None else WORLD_STREAM + actor_id
+        return self._add(Actor(actor_id, description, transform, parent, stream_id, self._stream_port, self.seconds))
 
-    def _spawn_vehicle(self, description: list[Any], place: Transform, parent: Actor | None = None) -> Vehicle:
-        vehicle = Vehicle(next(self._numbers), description, place, parent)
-        if place.z < _HIGH_M and any(
-            boxes_overlap(vehicle.box, other.box) for other in self.vehicles if other.is_on_ground
-        ):
-            raise CallError(SPAWN_TAKEN)
-        self.actors[vehicle.number] = vehicle
+    def _spawn_vehicle(self, description: list[Any], transform: Transform, parent: Actor | None = None) -> Vehicle:
+        vehicle = Vehicle(next(self._ids), description, transform, parent)
+        if transform.z < _SPAWN_CLEARANCE_M:
+            for other in self.vehicles:
+                if other.is_on_ground and boxes_overlap(vehicle.box, other.box):
+                    raise CallError(_SPAWN_COLLISION)
+        self.actors[vehicle.id] = vehicle
         return vehicle
 
     def _add(self, actor: Actor) -> Actor:
-        self.actors[actor.number] = actor
+        self.actors[actor.id] = actor
         return actor
 
-    def destroy(self, number: int) -> bool:
-        """Remove an actor and return whether there was one; what is fixed to it stays where it is."""
-        actor = self.actors.get(number)
+    def destroy(self, actor_id: int) -> bool:
+        """Remove an actor. Actors that are attached to it stay where they are.
+
+        :param actor_id: its number.
+        :return: whether it existed.
+        """
+        actor = self.actors.get(actor_id)
         if actor is None or actor is self.spectator:
             return False
         for other in self.actors.values():
             if other.parent is actor:
-                other.place, other.parent = other.world_place, None
-        del self.actors[number]
+                other.transform, other.parent = other.world_transform, None
+        del self.actors[actor_id]
         if isinstance(actor, Vehicle):
             self._traffic.remove(actor)
         if actor.stream_id is not None:
             self._streams.end(actor.stream_id)
         return True
 
-    def record(self, actor: Actor) -> list[Any]:
-        """Return an actor as the client reads it."""
-        stream = b"" if actor.stream_id is None else token(actor.stream_id, actor.port)
-        parent = 0 if actor.parent is None else actor.parent.number
-        return [actor.number, parent, actor.description, actor.bounding_box(), actor.tags, stream]
+    def actor_message(self, actor: Actor) -> list[Any]:
+        """Return the msgpack form of an actor: id, parent id, description, bounding box, tags, stream token."""
+        token = b"" if actor.stream_id is None else stream_token(actor.stream_id, actor.stream_port)
+        parent_id = 0 if actor.parent is None else actor.parent.id
+        return [actor.id, parent_id, actor.description, actor.bounding_box(), actor.semantic_tags, token]
 
     def tick(self) -> int:
-        """Let a tick pass, tell all who listen, and return the number of the frame."""
+        """Simulate one tick and send the world's state and all measurements.
+
+        The world's state goes out before the caller answers ``tick_cue``: ``world.tick()`` of the client waits for it
+        until its timeout.
+
+        :return: the number of the frame.
+        """
         self.n_ticks += 1
-        for fault in self._faults:
+        for fault in self._planned_faults:
             if fault.is_due(self.n_ticks):
-                self.trouble.begin(fault.kind, fault.amount)
-        self.trouble.wait()
+                self.active_faults.activate(fault.kind, fault.amount)
+        self.active_faults.delay_tick()
         step_s = self.step_s or DEFAULT_STEP_S
         vehicles = self.vehicles
         self._traffic.advance(step_s, vehicles)
@@ -248,115 +355,73 @@ class Simulation:
         self.seconds += step_s
         hits = self._collisions.resolve(vehicles, moving)
         for hit in hits:
-            if isinstance(hit.actor, Vehicle) and hit.actor.is_of_the_server:
+            if isinstance(hit.actor, Vehicle) and hit.actor.is_server_traffic:
                 self._traffic.halt(hit.actor)
         state = self._world_state(step_s)
         self._streams.send(WORLD_STREAM, state)
-        self._streams.keep(WORLD_STREAM, state)  # a client may tick before its subscription has arrived
-        self._measure(Scenery(self.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
+        # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
+        # frame as its first one, instead of waiting for it until its timeout.
+        self._streams.keep(WORLD_STREAM, state)
+        self._measure(WorldView(self.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
         return self.frame
 
-    def _measure(self, scenery: Scenery) -> None:
+    def _measure(self, view: WorldView) -> None:
         for sensor in tuple(self.actors.values()):
+            # Without a subscriber nothing is drawn: rendering is what costs time.
             if sensor.stream_id is None or not self._streams.has_subscriber(sensor.stream_id):
                 continue
-            kind = kind_of(sensor.type_id)
-            assert kind is not None
-            if kind == COLLISION_SENSOR:
-                self._tell_collisions(sensor, scenery.hits)
+            sensor_number = sensor_number_of(sensor.type_id)
+            assert sensor_number is not None
+            if sensor_number == COLLISION_SENSOR:
+                self._send_collisions(sensor, view.hits)
                 continue
-            if self.seconds + _TIME_SLACK_S < sensor.next_s:
+            if self.seconds + _TIME_TOLERANCE_S < sensor.next_measurement_s:
                 continue
-            sensor.next_s = self.seconds + sensor.number_of("sensor_tick", 0.0)
+            sensor.next_measurement_s = self.seconds + sensor.float_attribute("sensor_tick", 0.0)
             is_camera = sensor.type_id.startswith("sensor.camera.")
-            if is_camera and (self.has_cameras_off or self.trouble.drops_frame()):
+            if is_camera and (self.has_cameras_off or self.active_faults.drops_image()):
                 continue
             try:
-                body = body_of(sensor, scenery, self.record)
-            except Exception as error:  # what a client asked of one sensor ends no server
-                self.complaints.append(f"{sensor.type_id} {sensor.number} measures no more: {shortened(error)}")
+                body = measurement(sensor, view, self.actor_message)
+            except Exception as error:  # one client's sensor must not stop the server for all others
+                self.complaints.append(f"stopped {sensor.type_id} {sensor.id}: {shortened(error)}")
                 self._streams.end(sensor.stream_id)
                 sensor.stream_id = None
                 continue
             if body is None:
                 continue
             if is_camera:
-                body = self.trouble.cut(body)
-            self._send(sensor, kind, body)
+                body = self.active_faults.truncate(body)
+            self._send(sensor, sensor_number, body)
 
-    def _tell_collisions(self, sensor: Actor, hits: Sequence[Hit]) -> None:
+    def _send_collisions(self, sensor: Actor, hits: Sequence[Hit]) -> None:
         for hit in hits:
             if hit.actor is sensor.parent:
-                body = packed([self.record(hit.actor), self.record(hit.other), list(hit.impulse)])
+                body = packed([self.actor_message(hit.actor), self.actor_message(hit.other), list(hit.impulse)])
                 self._send(sensor, COLLISION_SENSOR, body)
 
-    def _send(self, sensor: Actor, kind: int, body: bytes) -> None:
+    def _send(self, sensor: Actor, sensor_number: int, body: bytes) -> None:
         assert sensor.stream_id is not None
-        self._streams.send(sensor.stream_id, sensor_header(kind, self.frame, self.seconds, sensor.world_place) + body)
+        header = sensor_header(sensor_number, self.frame, self.seconds, sensor.world_transform)
+        self._streams.send(sensor.stream_id, header + body)
 
     def _world_state(self, step_s: float) -> bytes:
-        states = [_state_of(actor) for actor in self.actors.values()]
+        states = []
+        for actor in self.actors.values():
+            type_state = vehicle_state(actor.control) if isinstance(actor, Vehicle) else b""
+            # CARLA's yaw is positive to the right.
+            yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
+            states.append(
+                actor_state(
+                    actor.id, actor.world_transform, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state
+                )
+            )
         header = sensor_header(WORLD_SENSOR, self.frame, self.seconds, Transform())
         return header + world_body(self.episode_id, time.time(), step_s, states)
 
 
-def _checked_type(description: Any) -> str:
-    """Return the id of what is to be spawned, when its description is one that can be worked with.
-
-    What is wrong is refused here, where it is asked for: later, every tick would meet it.
-
-    :raises CallError: if it is not.
-    """
-    match description:
-        case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:
-            pass
-        case _:
-            raise CallError(f"invalid actor description {shortened(description)}")
-    if type_id not in BLUEPRINTS:
-        raise CallError(f"invalid actor description '{shortened(type_id).strip(chr(39))}'")
-    n_pixels = 1.0
-    for attribute in attributes:
-        match attribute:
-            case [str(name), int(), str(value), *_]:
-                pass
-            case _:
-                raise CallError(f"{type_id}: {shortened(attribute)} is not an attribute")
-        if name in _NUMBERS and type_id.startswith("sensor."):
-            number = _checked_number(type_id, name, value)
-            n_pixels *= number if name.startswith("image_size") else 1.0
-        if name == "color":
-            _check_colour(type_id, value)
-    if n_pixels > _MAX_PIXELS:
-        raise CallError(f"{type_id}: an image of {n_pixels:g} pixels is too large")
-    return type_id
-
-
-def _checked_number(type_id: str, name: str, value: str) -> float:
-    low, high = _NUMBERS[name]
-    try:
-        number = number_of(float(value), high)
-        is_fine = low <= number and (name not in _WHOLE or number == int(number))
-    except (ValueError, CallError):
-        is_fine = False
-    if not is_fine:
-        raise CallError(f"{type_id}: {name}={shortened(value)} is not a number between {low:g} and {high:g}")
-    return number
-
-
-def _check_colour(type_id: str, value: str) -> None:
-    parts = value.split(",")
-    if len(parts) < 3 or not all(part.strip().isascii() and part.strip().isdecimal() for part in parts[:3]):
-        raise CallError(f"{type_id}: color={shortened(value)} is not three numbers such as '255,0,0'")
-
-
-def _depth(actor: Actor) -> int:
+def _attachment_depth(actor: Actor) -> int:
     depth = 1
     while actor.parent is not None:
         depth, actor = depth + 1, actor.parent
     return depth
-
-
-def _state_of(actor: Actor) -> bytes:
-    more = vehicle_state(actor.control) if isinstance(actor, Vehicle) else b""
-    turn_deg_s = -math.degrees(actor.turn_rad_s)
-    return actor_state(actor.number, actor.world_place, actor.velocity, actor.acceleration, turn_deg_s, more)

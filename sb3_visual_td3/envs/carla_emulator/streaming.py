@@ -1,4 +1,9 @@
-"""Streams of measurements: a client connects, names one, and gets whatever is sent on it."""
+"""The stream server: clients subscribe to a stream by its number and receive every measurement that is sent on it.
+
+A client connects to the stream port, sends the stream's number as a little-endian ``u32``, and only listens from then
+on. The server sends a ``u32`` size and the payload for each measurement. The genuine client opens one connection per
+stream.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +12,30 @@ import socket
 import struct
 from collections.abc import Callable
 
-_SIZE = struct.Struct("<I")
-_MAX_WAITING_BYTES = 64_000_000
+_U32 = struct.Struct("<I")
+# About 30 images of 800 x 600. A client that falls farther behind loses measurements, so that one client that stops
+# reading does not fill the server's memory.
+_MAX_BACKLOG_BYTES = 64_000_000
 
 
 class _Subscriber:
-    """A connection to a client that listens to a stream."""
+    """A client's connection, which subscribes to one stream."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.asked = b""
+        self.request = b""
         self.stream_id: int | None = None
-        self.waiting = bytearray()
+        """The number of the stream; None until the client has sent it."""
+        self.backlog = bytearray()
+        """What could not be sent yet, because the client reads too slowly."""
 
 
 class StreamServer:
-    """Accepts subscribers and sends to them without ever waiting for one.
+    """Accept subscribers and send to them without ever blocking on one.
 
-    :param selector: where it waits for news; each entry's data is a function of the events.
-    :param listener: a socket that listens.
-    :param accept: returns the next connection; None: there is none.
+    :param selector: the server's selector. The data of each entry is a function of the events.
+    :param listener: a listening socket.
+    :param accept: returns the next connection; None if there is none.
     """
 
     def __init__(
@@ -43,31 +52,40 @@ class StreamServer:
 
     @property
     def n_connections(self) -> int:
-        """How many clients' connections are open."""
+        """Number of open connections."""
         return self._n_connections
 
     def has_subscriber(self, stream_id: int) -> bool:
-        """Return whether anybody listens to this stream."""
+        """Return whether a client has subscribed to this stream."""
         return bool(self._subscribers.get(stream_id))
 
     def keep(self, stream_id: int, payload: bytes | None) -> None:
-        """Have whoever subscribes from now on get this first; ``None``: nothing."""
+        """Send a payload to each new subscriber of a stream first.
+
+        :param stream_id: the number of the stream.
+        :param payload: the payload; None to send nothing first.
+        """
         self._kept.pop(stream_id, None)
         if payload is not None:
-            self._kept[stream_id] = _SIZE.pack(len(payload)) + payload
+            self._kept[stream_id] = _U32.pack(len(payload)) + payload
 
     def send(self, stream_id: int, payload: bytes) -> None:
-        """Send a measurement to all who listen; a client that does not read for long loses what comes last."""
+        """Send a measurement to all subscribers of a stream. Subscribers with a full backlog miss it.
+
+        :param stream_id: the number of the stream.
+        :param payload: sensor header and body.
+        """
         for subscriber in tuple(self._subscribers.get(stream_id, ())):
-            message = _SIZE.pack(len(payload)) + payload
-            if subscriber.waiting:
-                if len(subscriber.waiting) < _MAX_WAITING_BYTES:
-                    subscriber.waiting += message
+            message = _U32.pack(len(payload)) + payload
+            if subscriber.backlog:
+                # Whole messages only: half a message would shift everything after it.
+                if len(subscriber.backlog) < _MAX_BACKLOG_BYTES:
+                    subscriber.backlog += message
                 continue
             self._write(subscriber, message)
 
     def end(self, stream_id: int) -> None:
-        """Hang up on all who listen to this stream."""
+        """Close the connections of all subscribers of a stream."""
         for subscriber in tuple(self._subscribers.get(stream_id, ())):
             self._drop(subscriber)
 
@@ -78,18 +96,19 @@ class StreamServer:
         connection.setblocking(False)
         subscriber = _Subscriber(connection)
         self._n_connections += 1
-        self._selector.register(connection, selectors.EVENT_READ, self._on_events(subscriber))
+        self._selector.register(connection, selectors.EVENT_READ, self._event_handler(subscriber))
 
-    def _on_events(self, subscriber: _Subscriber) -> Callable[[int], None]:
-        def on_events(events: int) -> None:
+    def _event_handler(self, subscriber: _Subscriber) -> Callable[[int], None]:
+        def handle(events: int) -> None:
             if events & selectors.EVENT_READ:
                 self._read(subscriber)
+            # Reading may have dropped the subscriber and closed its socket.
             if events & selectors.EVENT_WRITE and subscriber.connection.fileno() >= 0:
-                waiting = bytes(subscriber.waiting)
-                subscriber.waiting.clear()
-                self._write(subscriber, waiting)
+                backlog = bytes(subscriber.backlog)
+                subscriber.backlog.clear()
+                self._write(subscriber, backlog)
 
-        return on_events
+        return handle
 
     def _read(self, subscriber: _Subscriber) -> None:
         try:
@@ -101,15 +120,17 @@ class StreamServer:
         if not received:
             self._drop(subscriber)
             return
+        # After the stream's number a client sends nothing of meaning.
         if subscriber.stream_id is None:
-            subscriber.asked += received
-            if len(subscriber.asked) >= _SIZE.size:
-                (subscriber.stream_id,) = _SIZE.unpack_from(subscriber.asked)
+            subscriber.request += received
+            if len(subscriber.request) >= _U32.size:
+                (subscriber.stream_id,) = _U32.unpack_from(subscriber.request)
                 self._subscribers.setdefault(subscriber.stream_id, []).append(subscriber)
-                if subscriber.stream_id in self._kept:  # it may wait for what was sent while it was on its way
+                if subscriber.stream_id in self._kept:
                     self._write(subscriber, self._kept[subscriber.stream_id])
 
     def _write(self, subscriber: _Subscriber, data: bytes) -> None:
+        """Send what the socket takes now and put the rest into the backlog."""
         try:
             n_sent = subscriber.connection.send(data)
         except BlockingIOError:
@@ -117,14 +138,16 @@ class StreamServer:
         except OSError:
             self._drop(subscriber)
             return
-        subscriber.waiting += data[n_sent:]
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if subscriber.waiting else 0)
+        subscriber.backlog += data[n_sent:]
+        events = selectors.EVENT_READ
+        if subscriber.backlog:
+            events |= selectors.EVENT_WRITE
         if self._selector.get_key(subscriber.connection).events != events:
-            self._selector.modify(subscriber.connection, events, self._on_events(subscriber))
+            self._selector.modify(subscriber.connection, events, self._event_handler(subscriber))
 
     def _drop(self, subscriber: _Subscriber) -> None:
         if subscriber.connection.fileno() < 0:
-            return
+            return  # dropped already
         self._selector.unregister(subscriber.connection)
         subscriber.connection.close()
         self._n_connections -= 1

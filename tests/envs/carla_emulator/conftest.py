@@ -6,21 +6,21 @@ from tests.envs.carla_emulator.wire import WireClient
 
 @pytest.fixture(scope="module")
 def emulator():
-    """A running emulator on a port of its own, shared by the tests of a file: leave it alive."""
+    """Run an emulator that all tests of a file share: a test must leave it running."""
     with EmulatorProcess("train_0") as process:
         yield process
 
 
 @pytest.fixture
 def own_emulator():
-    """One that a test may ruin."""
+    """Run an emulator that a test may kill or leave hanging."""
     with EmulatorProcess("train_0") as process:
         yield process
 
 
 @pytest.fixture
 def client(emulator):
-    """A hand-made client in synchronous mode, in a new episode."""
+    """Connect a client in synchronous mode, in a new episode."""
     with WireClient(emulator.port) as client:
         client.call("load_new_episode", "train_0", True, 65_535)
         client.synchronous()

@@ -1,4 +1,4 @@
-"""Scripts for CARLA's genuine client, written as its documentation and its users write them, each in a process."""
+"""Scripts for CARLA's genuine client, written as its documentation and users write them, run in their own processes."""
 
 import importlib.util
 import re
@@ -18,17 +18,17 @@ SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_script_that_knows_nothing_of_the_emulator_runs_on_it(script):
+def test_carla_script_runs_on_the_emulator(script):
     with EmulatorProcess("train_0") as emulator:
         command = [sys.executable, "-X", "faulthandler", str(script), "--port", str(emulator.port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120.0, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip().splitlines()[-1].startswith("done")
-        assert emulator.control.status()["n_actors"] == 0, "it has cleaned up"
+        assert emulator.control.status()["n_actors"] == 0, "the script has destroyed its actors"
         assert emulator.stop() == 0
 
 
-def test_the_quick_start_of_the_documentation_runs(tmp_path):
+def test_quick_start_of_the_documentation_runs(tmp_path):
     text = (Path(__file__).parents[3] / "docs" / "carla_emulator.md").read_text()
     (block,) = [each for each in re.findall(r"```python\n(.*?)```", text, re.S) if "save_to_disk" in each]
     with EmulatorProcess("train_0") as emulator:

@@ -1,4 +1,4 @@
-"""Whatever a client sends, it is answered or its connection closed, and no other client notices."""
+"""Malformed messages get an error or end their own connection; other clients are not affected."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ NAN, INF = math.nan, math.inf
 MOUNT = [[2.0, 0.0, 1.5], [0.0, 0.0, 0.0]]
 COMMAND = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "--port", "0"]
 
-NO_REQUESTS = {
+NOT_REQUESTS = {
     "a map with a list as its key": b"\x81\x90\x00",
     "a map with a map as its key": b"\x81\x80\x00",
     "a request that is a map": msgpack.packb({0: 1, "name": 2}),
@@ -37,11 +37,11 @@ NO_REQUESTS = {
     "four billion elements": b"\xdd\xff\xff\xff\xff",
     "a hundred million elements": b"\xdd\x06\x00\x00\x00" * 50,
     "four billion pairs": b"\xdf\xff\xff\xff\xff",
-    "text that is no UTF-8 as a message": b"\xa2\xff\xfe",
+    "text that is not UTF-8 as a message": b"\xa2\xff\xfe",
     "a byte that msgpack does not use": b"\xc1",
     "a number": b"\x07",
     "nothing": b"\xc0",
-    "an answer": msgpack.packb([1, 1, None, [[1, "0.9.16"]]]),
+    "a response": msgpack.packb([1, 1, None, [[1, "0.9.16"]]]),
     "a number for a name": msgpack.packb([0, 1, 2, [[False]]]),
     "no arguments": msgpack.packb([0, 1, "version", []]),
     "a list too few": msgpack.packb([0, 1, "version", [False]]),
@@ -122,8 +122,8 @@ def is_closed(connection, wait_s=5.0):
         return True
 
 
-@pytest.mark.parametrize("data", NO_REQUESTS.values(), ids=NO_REQUESTS)
-def test_what_is_no_request_closes_its_connection_alone(client, emulator, data):
+@pytest.mark.parametrize("data", NOT_REQUESTS.values(), ids=NOT_REQUESTS)
+def test_non_request_closes_only_its_own_connection(client, emulator, data):
     with socket.create_connection(("127.0.0.1", emulator.port)) as other:
         other.sendall(data)
         assert is_closed(other)
@@ -131,7 +131,7 @@ def test_what_is_no_request_closes_its_connection_alone(client, emulator, data):
 
 
 @pytest.mark.parametrize("call", OUT_OF_RANGE, ids=lambda call: f"{call[0][:30]}{str(call[1:])[:60]}")
-def test_what_is_out_of_range_is_answered_with_an_error(client, call):
+def test_arguments_out_of_range_are_answered_with_an_error(client, call):
     name, *arguments = call
     status = client.raw(name, *arguments)[3][0][0]
     assert status in (0, True) or status[0] == 0
@@ -139,21 +139,21 @@ def test_what_is_out_of_range_is_answered_with_an_error(client, call):
     assert client.tick() == frame + 1
 
 
-def test_half_a_message_holds_up_nobody_and_may_be_finished_later(client, emulator):
-    question = msgpack.packb([0, 5, "version", [[False]]])
+def test_half_a_message_blocks_no_other_client_and_can_be_completed(client, emulator):
+    request = msgpack.packb([0, 5, "version", [[False]]])
     with socket.create_connection(("127.0.0.1", emulator.port)) as other:
-        for part in (question[:3], question[3:9]):
+        for part in (request[:3], request[3:9]):
             other.sendall(part)
             client.tick()
-        other.sendall(question[9:])
+        other.sendall(request[9:])
         assert msgpack.unpackb(other.recv(100)) == [1, 5, None, [[1, "0.9.16"]]]
     with socket.create_connection(("127.0.0.1", emulator.port)) as other:
-        other.sendall(question[:-1])
+        other.sendall(request[:-1])
     client.tick()
 
 
 @pytest.mark.parametrize("head", [b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc6\x00\xf0\x00\x00"])
-def test_a_message_without_end_is_cut_off(client, emulator, head):
+def test_endless_message_ends_its_connection(client, emulator, head):
     with socket.create_connection(("127.0.0.1", emulator.port)) as other, contextlib.suppress(ConnectionError):
         other.sendall(b"\x94\x00\x01" + head)
         client.tick()
@@ -163,7 +163,7 @@ def test_a_message_without_end_is_cut_off(client, emulator, head):
 
 
 def junk(rng, depth=0):
-    """Something that msgpack can say."""
+    """Return a random value that msgpack can encode."""
     kind = rng.randrange(14 if depth < 4 else 11)
     if kind >= 11:
         if kind == 13:
@@ -184,9 +184,9 @@ def junk(rng, depth=0):
     )[kind]
 
 
-def test_thousands_of_random_calls_are_answered_and_time_goes_on(emulator):
+def test_thousands_of_random_calls_are_answered_and_the_clock_runs(emulator):
     rng = random.Random(0)
-    names = [*Calls(Simulation("train_0", _NoStreams(), 1), _NoStreams(), 1)._table, "apply_batch", "coffee"]
+    names = [*Calls(Simulation("train_0", _NoStreams(), 1), _NoStreams(), 1)._handlers, "apply_batch", "coffee"]
     places = [MOUNT, [[0.0, 0.0, 30.0], [0.0, 0.0, 0.0]]]
     with WireClient(emulator.port) as client:
         client._unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape")
@@ -200,14 +200,14 @@ def test_thousands_of_random_calls_are_answered_and_time_goes_on(emulator):
             name = rng.choice(names)
             client._number += 1
             client._socket.sendall(packed([0, client._number, name, [[False], *arguments]]))
-            answer = next_answer(client)
-            assert answer[:3] == [1, client._number, None], (name, arguments)
+            response = next_response(client)
+            assert response[:3] == [1, client._number, None], (name, arguments)
         client.call("load_new_episode", "train_0", True, 65_535)
         client.call("emulator_fault", "slow", 0.0)
         client.call("emulator_fault", "refuse-spawns", 0)
         before = emulator.control.status()["frame"]
         deadline = time.monotonic() + 60.0
-        while emulator.control.status()["frame"] <= before + 2:  # it ticks by itself again
+        while emulator.control.status()["frame"] <= before + 2:  # asynchronous mode: it ticks by itself again
             assert time.monotonic() < deadline
 
 
@@ -219,20 +219,20 @@ class _NoStreams:
         pass
 
 
-def next_answer(client):
+def next_response(client):
     while True:
-        for answer in client._unpacker:
-            return answer
+        for response in client._unpacker:
+            return response
         received = client._socket.recv(65_536)
-        assert received, "it was closed"
+        assert received, "the connection was closed"
         client._unpacker.feed(received)
 
 
-def test_random_bytes_end_nobody_elses_connection(client, emulator):
+def test_random_bytes_do_not_affect_other_connections(client, emulator):
     rng = random.Random(1)
-    question = msgpack.packb([0, 1, "spawn_actor", [[False], [1, "vehicle.audi.tt", [["color", 5, "1,2,3"]]], MOUNT]])
+    request = msgpack.packb([0, 1, "spawn_actor", [[False], [1, "vehicle.audi.tt", [["color", 5, "1,2,3"]]], MOUNT]])
     for _ in range(300):
-        data = bytearray(question)
+        data = bytearray(request)
         for _ in range(rng.randrange(1, 6)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         for port in (emulator.port, emulator.port + 1):
@@ -241,29 +241,29 @@ def test_random_bytes_end_nobody_elses_connection(client, emulator):
     client.tick(2)
 
 
-def test_text_that_is_no_utf_8_comes_back_as_it_was(client):
+def test_text_that_is_not_utf_8_comes_back_unchanged(client):
     client._unpacker = msgpack.Unpacker(raw=False, unicode_errors="surrogateescape")
     description = [1, "vehicle.audi.tt", [["role_name", 4, "\udcff"]]]
     place = [list(client.spawn_points()[3][:3]), [0.0, 0.0, 0.0]]
     client._number += 1
     client._socket.sendall(packed([0, client._number, "spawn_actor", [[False], description, place]]))
-    assert next_answer(client)[3][0][1][2] == description
+    assert next_response(client)[3][0][1][2] == description
     client.tick()
 
 
-def test_actors_that_carry_each_other_have_an_end(client):
+def test_depth_of_attachment_is_limited(client):
     carrier, _ = client.spawn("vehicle.audi.tt", client.spawn_points()[1])
     for _ in range(15):
         carrier, _ = client.spawn("sensor.other.imu", (0.0,) * 6, carrier)
-    with pytest.raises(RuntimeError, match="carry each other"):
+    with pytest.raises(RuntimeError, match="attached in a chain"):
         client.spawn("sensor.other.imu", (0.0,) * 6, carrier)
     client.tick()
 
 
 class TestConnections:
-    """More of them than the system allows."""
+    """The server copes with more connections than the system allows."""
 
-    def test_more_than_a_thousand_are_served(self, client, emulator):
+    def test_more_than_a_thousand_connections_are_served(self, client, emulator):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard < 3_000:
             pytest.skip("the system allows fewer descriptors than this test opens")
@@ -279,7 +279,7 @@ class TestConnections:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert client.call("version") == "0.9.16"
 
-    def test_one_too_many_is_refused_and_the_others_go_on(self, tmp_path):
+    def test_surplus_connection_is_refused_and_the_others_continue(self, tmp_path):
         command = ["sh", "-c", f"ulimit -n 40; exec {' '.join(COMMAND)}"]
         log = tmp_path / "stderr"
         with (
@@ -300,7 +300,7 @@ class TestConnections:
                     assert msgpack.unpackb(others[0].recv(100)) == [1, 5, None, [[1, "0.9.16"]]]
                     before = cpu_s(server.pid)
                     time.sleep(0.5)
-                    assert cpu_s(server.pid) - before < 0.2, "it does not spin"
+                    assert cpu_s(server.pid) - before < 0.2, "the server does not spin"
                 deadline = time.monotonic() + 60.0
                 while EmulatorControl(port).status()["n_clients"] > 1:
                     assert time.monotonic() < deadline
@@ -309,7 +309,7 @@ class TestConnections:
             finally:
                 server.kill()
 
-    def test_one_that_is_gone_before_it_is_accepted_is_nothing(self, client, emulator):
+    def test_connection_reset_before_accept_is_harmless(self, client, emulator):
         for port in (emulator.port, emulator.port + 1):
             for _ in range(50):
                 with socket.create_connection(("127.0.0.1", port)) as other:
@@ -322,7 +322,7 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / 100.0
 
 
-def test_mistakes_are_told_on_the_console_and_a_flood_of_them_is_not(tmp_path):
+def test_console_reports_errors_at_a_limited_rate(tmp_path):
     log = tmp_path / "stderr"
     with (
         log.open("w") as errors,
@@ -339,12 +339,12 @@ def test_mistakes_are_told_on_the_console_and_a_flood_of_them_is_not(tmp_path):
         finally:
             server.kill()
     lines = log.read_text().splitlines()
-    assert lines[0].startswith("carla-emulator: closed a connection: ValueError: no request")
+    assert lines[0].startswith("carla-emulator: closed a connection: ValueError: not a request")
     assert lines[1].startswith("carla-emulator: get_actors_by_id[3]: TypeError")
     assert 90 < len(lines) < 400
 
 
-def test_a_console_that_is_gone_ends_nothing():
+def test_closed_console_does_not_stop_the_server():
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
@@ -371,7 +371,7 @@ def test_a_console_that_is_gone_ends_nothing():
         (None, None),
     ],
 )
-def test_a_fault_with_wrong_arguments_is_refused_where_it_is_set(kind, amount):
+def test_fault_with_invalid_arguments_is_refused_where_it_is_set(kind, amount):
     with pytest.raises(ValueError, match="fault"):
         EmulatorControl(1).fault(kind, amount)
     with pytest.raises(ValueError, match="fault"):
@@ -379,12 +379,12 @@ def test_a_fault_with_wrong_arguments_is_refused_where_it_is_set(kind, amount):
 
 
 @pytest.mark.parametrize("text", ["die=3@5", "wrong-version=1", "drop-frames=1.5", f"hang={'9' * 400}@3", "slow=1e9"])
-def test_a_fault_with_a_wrong_amount_is_refused_on_the_command_line(text):
+def test_fault_with_invalid_amount_is_refused_on_the_command_line(text):
     with pytest.raises(ValueError, match="expected"):
         parse_fault(text)
 
 
-def test_what_is_shown_of_a_message_is_short_and_never_an_error():
+def test_shortened_is_short_ascii_and_never_fails():
     deep = []
     for _ in range(5_000):
         deep = [deep]

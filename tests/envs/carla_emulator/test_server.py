@@ -1,4 +1,4 @@
-"""The server as a process, seen through its sockets alone: no client of CARLA's is needed."""
+"""The server as a process, tested through its sockets, without CARLA's client."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def camera_on_a_car(client):
     return car, camera, stream
 
 
-def test_a_fresh_server_ticks_by_itself_in_real_time(own_emulator):
+def test_server_starts_in_asynchronous_mode_and_ticks_in_real_time(own_emulator):
     with WireClient(own_emulator.port) as client:
         stream = world_stream(client)
         first = stream.next()
@@ -45,18 +45,18 @@ def test_a_fresh_server_ticks_by_itself_in_real_time(own_emulator):
         assert time.monotonic() - begin >= 0.85  # a busy machine is slower
 
 
-def test_a_synchronous_server_waits_for_its_cue_and_sends_the_world_before_it_answers(client, emulator):
+def test_synchronous_server_sends_the_world_state_before_it_answers_a_tick(client, emulator):
     stream = world_stream(client)
     frame = stream.settle(client)[1]
     time.sleep(0.2)
     assert emulator.control.status()["frame"] == frame
     for _ in range(100):
         frame = client.tick()
-        assert stream.next()[1] == frame, "it lay in the buffer when the answer came"
+        assert stream.next()[1] == frame, "the world state arrived before the response"
 
 
 @pytest.mark.parametrize("step_s", [0.05, 1.0 / 30.0, 0.01])
-def test_settings_come_back_as_they_were_sent(client, step_s):
+def test_settings_survive_a_round_trip(client, step_s):
     client.synchronous(step_s)
     settings = client.call("get_episode_settings")
     assert settings[:3] == [True, False, [True, step_s]]
@@ -68,7 +68,7 @@ def test_settings_come_back_as_they_were_sent(client, step_s):
     assert struct.unpack_from("<Qdf", body)[2] == pytest.approx(step_s)
 
 
-def test_a_camera_sends_one_image_per_tick_of_the_size_asked_for(client):
+def test_camera_sends_one_image_of_the_requested_size_per_tick(client):
     _, _, stream = camera_on_a_car(client)
     frame = client.tick()
     sensor, seen, _, place, body = stream.next()
@@ -80,7 +80,7 @@ def test_a_camera_sends_one_image_per_tick_of_the_size_asked_for(client):
     assert place[2] == pytest.approx(1.5)
 
 
-def test_sensor_tick_is_kept(client):
+def test_sensor_tick_sets_the_interval(client):
     car, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
     _, token = client.spawn("sensor.other.imu", (0.0,) * 6, car, sensor_tick=0.2)
     stream = client.subscribe(token)
@@ -90,7 +90,7 @@ def test_sensor_tick_is_kept(client):
     assert np.diff(frames).tolist() == [4] * 9
 
 
-def test_unknown_calls_and_misshapen_ones_are_answered_and_the_connection_lives(capfd):
+def test_unknown_and_malformed_calls_are_answered_and_keep_the_connection(capfd):
     with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
         with pytest.raises(RuntimeError, match="does not know the call 'make_coffee'"):
             client.call("make_coffee", 1, 2)
@@ -112,7 +112,7 @@ def test_unknown_calls_and_misshapen_ones_are_answered_and_the_connection_lives(
 
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xc1", b"\x94\x00\x01"])
-def test_other_languages_are_hung_up_on_and_nobody_else_suffers(client, emulator, garbage):
+def test_other_protocols_are_disconnected_without_affecting_other_clients(client, emulator, garbage):
     for port in (emulator.port, emulator.port + 1):
         with socket.create_connection(("127.0.0.1", port)) as other:
             other.sendall(garbage)
@@ -121,7 +121,7 @@ def test_other_languages_are_hung_up_on_and_nobody_else_suffers(client, emulator
     assert client.call("version") == "0.9.16"
 
 
-def test_a_reader_that_does_not_read_holds_up_nobody(client, emulator):
+def test_subscriber_that_does_not_read_blocks_nothing(client, emulator):
     _, camera, fast = camera_on_a_car(client)
     slow = Stream("127.0.0.1", client.call("get_sensor_token", 1 + camera)[0])
     begin = time.monotonic()
@@ -136,18 +136,18 @@ def test_a_reader_that_does_not_read_holds_up_nobody(client, emulator):
     assert emulator.control.status()["n_clients"] == 1
 
 
-def test_a_client_that_does_not_read_its_answers_is_hung_up_on(client, emulator):
+def test_client_that_does_not_read_its_responses_is_disconnected(client, emulator):
     with socket.create_connection(("127.0.0.1", emulator.port)) as deaf:
         question = msgpack.packb([0, 1, "get_map_data", [[False]]])
         with contextlib.suppress(OSError):
-            deaf.sendall(question * 500)  # ten megabytes of answers
+            deaf.sendall(question * 500)  # ten megabytes of responses
         begin = time.monotonic()
         client.tick()
         assert time.monotonic() - begin < 20.0
     assert emulator.control.status()["n_clients"] == 1
 
 
-def test_errors_have_carlas_words(client):
+def test_errors_have_carlas_texts(client):
     point = client.spawn_points()[0]
     car, _ = client.spawn("vehicle.tesla.model3", point)
     with pytest.raises(RuntimeError, match="Spawn failed because of collision at spawn position"):
@@ -160,13 +160,13 @@ def test_errors_have_carlas_words(client):
     assert client.call("destroy_actor", car) is False
     with pytest.raises(RuntimeError, match="destroyed actor"):
         client.spawn("sensor.other.imu", (0.0,) * 6, car)
-    with pytest.raises(RuntimeError, match="is no place"):
+    with pytest.raises(RuntimeError, match="is not a transform"):
         client.spawn("vehicle.audi.tt", (float("nan"), *point[1:]))
     answers = client.raw("apply_batch", [[[1, [car]]], [[99, [car]]]], False)[3]
     assert [answer[0][0] for answer in answers] == [0, 0]
 
 
-def test_loading_a_map_keeps_the_world_stream_ends_the_sensors_and_uses_no_number_twice(client):
+def test_loading_a_map_keeps_the_world_stream_ends_sensors_and_reuses_no_id(client):
     stream = world_stream(client)
     stream.settle(client)
     car, camera, images = camera_on_a_car(client)
@@ -179,14 +179,14 @@ def test_loading_a_map_keeps_the_world_stream_ends_the_sensors_and_uses_no_numbe
     while (message := stream.next())[1] < frame:
         pass
     assert struct.unpack_from("<Q", message[4]) == (episode + 1,)
-    assert images.is_hung_up()
+    assert images.is_closed()
     other, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
     assert other > camera > car
     client.call("load_new_episode", "Town02", True, 65_535)
     assert client.call("get_episode_settings")[:3] == [False, False, [False]]
 
 
-def test_without_rendering_cameras_send_nothing_but_others_do(client):
+def test_without_rendering_only_cameras_are_silent(client):
     car, _, images = camera_on_a_car(client)
     imu = client.subscribe(client.spawn("sensor.other.imu", (0.0,) * 6, car)[1])
     imu.settle(client)
@@ -201,7 +201,7 @@ def test_without_rendering_cameras_send_nothing_but_others_do(client):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_exit_0_even_while_it_hangs(signal_number):
+def test_signal_ends_a_hanging_server_with_exit_code_0(signal_number):
     with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
         emulator.control.fault("hang")
         client._socket.sendall(msgpack.packb([0, 1, "tick_cue", [[False]]]))
@@ -218,7 +218,7 @@ def run(*arguments, timeout=30.0):
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def test_a_busy_port_is_told_in_one_line(emulator):
+def test_port_in_use_is_reported_in_one_line(emulator):
     for port in (emulator.port, emulator.port - 1):  # its own, and one whose streams would need it
         done = run("--port", str(port))
         assert done.returncode == 2
@@ -239,7 +239,7 @@ def test_a_busy_port_is_told_in_one_line(emulator):
         (["--port", "65535"], "--port"),
     ],
 )
-def test_bad_usage_is_told_in_one_line_with_exit_2(arguments, words):
+def test_bad_usage_is_reported_in_one_line_with_exit_code_2(arguments, words):
     done = run("--port", "0", *arguments) if "--port" not in arguments else run(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
@@ -247,15 +247,15 @@ def test_bad_usage_is_told_in_one_line_with_exit_2(arguments, words):
     assert done.stdout == ""
 
 
-def test_help_names_the_towns_the_faults_and_examples():
+def test_help_lists_towns_faults_and_examples():
     done = run("--help")
     assert done.returncode == 0
-    for word in ("Town01 is train_0", "truncate-images", "-carla-rpc-port", "examples:", "--fault die@500"):
+    for word in ("Town01: train_0", "truncate-images", "-carla-rpc-port", "examples:", "--fault die@500"):
         assert word in done.stdout
 
 
 def listening_addresses(pid):
-    """Return what a process listens on, from /proc: hexadecimal address and port."""
+    """Return the addresses that a process listens on, from /proc, as hexadecimal address and port."""
     inodes = set()
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -274,12 +274,12 @@ def listening_addresses(pid):
     return found
 
 
-def test_it_listens_on_loopback_alone(emulator):
+def test_server_listens_on_loopback_only(emulator):
     ports = (emulator.port, emulator.port + 1)
     assert listening_addresses(emulator.pid) == {("tcp", f"0100007F:{port:04X}") for port in ports}
 
 
-def test_the_launchers_flags_are_understood():
+def test_flags_of_carlas_launcher_are_accepted():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -296,16 +296,16 @@ def test_the_launchers_flags_are_understood():
         process.stdout.close()
 
 
-def test_realtime_paces_synchronous_ticks():
+def test_realtime_slows_synchronous_ticks_to_the_clock():
     with EmulatorProcess("train_0", "--realtime") as emulator, WireClient(emulator.port) as client:
         client.synchronous(0.05)
         client.tick()
         begin = time.monotonic()
         client.tick(20)
-        assert time.monotonic() - begin >= 0.9  # a busy machine is slower, and it never catches up
+        assert time.monotonic() - begin >= 0.9  # a busy machine is slower, and the server does not catch up
 
 
-def test_neither_the_client_nor_a_trainer_is_imported():
+def test_neither_carlas_client_nor_a_trainer_is_imported():
     code = (
         "import sys; import sb3_visual_td3.envs.carla_emulator.command; "
         "print(sorted({'carla', 'torch', 'stable_baselines3'} & set(sys.modules)))"
@@ -314,7 +314,7 @@ def test_neither_the_client_nor_a_trainer_is_imported():
     assert done.stdout.strip() == "[]"
 
 
-def test_thousands_of_ticks_and_actors_leave_no_trace(client, emulator):
+def test_thousands_of_ticks_and_actors_leak_nothing(client, emulator):
     def episode(n_ticks):
         car, camera, stream = camera_on_a_car(client)
         client.call("apply_control_to_vehicle", car, [0.4, 0.1, 0.0, False, False, False, 0])
@@ -340,7 +340,7 @@ def test_thousands_of_ticks_and_actors_leave_no_trace(client, emulator):
 
 
 def shortest_tick_s(client):
-    """Of twenty: on a busy machine some take longer than what they are told apart from."""
+    """Return the shortest of twenty ticks; on a busy machine single ones take longer than the limit of the test."""
     durations = []
     for _ in range(20):
         begin = time.monotonic()
@@ -350,28 +350,28 @@ def shortest_tick_s(client):
 
 
 class TestFaults:
-    """Each kind, by flag and at run time."""
+    """Each kind of fault, by flag and at run time."""
 
-    def test_a_hang_ends_after_its_seconds(self, client, emulator):
+    def test_hang_ends_after_its_seconds(self, client, emulator):
         emulator.control.fault("hang", 0.5)
         begin = time.monotonic()
         client.tick()
         assert time.monotonic() - begin >= 0.5
         assert shortest_tick_s(client) < 0.5
 
-    def test_a_hang_for_ever_answers_nobody(self, own_emulator):
+    def test_endless_hang_answers_no_call(self, own_emulator):
         own_emulator.control.fault("hang")
-        time.sleep(0.2)  # it begins with the next tick
+        time.sleep(0.2)  # it starts with the next tick
         with WireClient(own_emulator.port) as other:
             other._socket.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 other.call("version")
 
-    def test_dying_is_sudden(self, own_emulator):
+    def test_die_ends_the_process_at_once(self, own_emulator):
         own_emulator.control.fault("die")
         assert own_emulator._process.wait(60.0) == 1
 
-    def test_dying_at_a_tick(self):
+    def test_die_at_a_tick(self):
         with EmulatorProcess("train_0", "--fault", "die@10") as emulator, WireClient(emulator.port) as client:
             client.synchronous()
             with pytest.raises((ConnectionError, OSError)):
@@ -414,16 +414,16 @@ class TestFaults:
         with EmulatorProcess("train_0", "--fault", "wrong-version") as emulator, WireClient(emulator.port) as client:
             assert client.call("version") == "0.9.13"
 
-    def test_there_is_no_other_kind(self, emulator):
+    def test_unknown_kind_is_refused(self, emulator):
         with pytest.raises(ValueError, match="expected one of hang"):
             emulator.control.fault("boom")
 
-    def test_control_of_nobody_is_an_error(self):
+    def test_control_without_an_emulator_raises(self):
         with pytest.raises(OSError, match="refused"):
             EmulatorControl(1).status()
 
 
-def test_killed_and_started_again_on_its_port(own_emulator):
+def test_killed_emulator_restarts_on_its_port(own_emulator):
     emulator = own_emulator
     port = emulator.port
     for _ in range(2):
@@ -438,20 +438,20 @@ def test_killed_and_started_again_on_its_port(own_emulator):
         emulator.stop()
 
 
-def test_a_server_that_does_not_start_says_why():
-    with pytest.raises(RuntimeError, match="did not get ready"):
+def test_failed_start_raises():
+    with pytest.raises(RuntimeError, match="did not listen"):
         EmulatorProcess("Atlantis").start()
 
 
-def test_traffic_is_there_and_moves_and_brakes_for_who_stands_in_its_way():
+def test_traffic_moves_and_brakes_for_an_obstacle():
     with EmulatorProcess("train_0", "--cars", "12", "--seed", "3") as emulator, WireClient(emulator.port) as client:
         client.synchronous()
         stream = world_stream(client)
         before = actors_of(stream.settle(client)[4])
         cars = sorted(before)[1:]  # the first is the spectator
         assert len(cars) == 12
-        records = client.call("get_actors_by_id", cars)
-        assert all(["role_name", 4, "autopilot"] in record[2][2] for record in records)
+        messages = client.call("get_actors_by_id", cars)
+        assert all(["role_name", 4, "autopilot"] in message[2][2] for message in messages)
         for _ in range(100):
             frame = client.tick()
         while (message := stream.next())[1] < frame:
@@ -461,17 +461,17 @@ def test_traffic_is_there_and_moves_and_brakes_for_who_stands_in_its_way():
             moved = np.hypot(now[car][0] - before[car][0], now[car][1] - before[car][1])
             assert moved > 5.0
             assert 2.0 < np.hypot(*now[car][6:8]) < 9.0
-        # A wall before one of them.
+        # An obstacle ahead of one of them.
         x, y, _, _, yaw, _ = now[cars[0]][:6]
         ahead = (x + 25.0 * np.cos(np.radians(yaw)), y + 25.0 * np.sin(np.radians(yaw)), 0.5, 0.0, yaw, 0.0)
-        wall, _ = client.spawn("vehicle.audi.tt", ahead)
+        obstacle, _ = client.spawn("vehicle.audi.tt", ahead)
         for _ in range(400):
             frame = client.tick()
         while (message := stream.next())[1] < frame:
             pass
         now = actors_of(message[4])
         assert np.hypot(*now[cars[0]][6:8]) < 0.2
-        assert 4.4 < np.hypot(now[cars[0]][0] - now[wall][0], now[cars[0]][1] - now[wall][1]) < 12.0
+        assert 4.4 < np.hypot(now[cars[0]][0] - now[obstacle][0], now[cars[0]][1] - now[obstacle][1]) < 12.0
         for car in cars:
             assert client.call("destroy_actor", car)
         client.tick(3)

@@ -1,4 +1,4 @@
-"""The emulator's world without sockets: what drives, touches, walks and is told to whom."""
+"""The emulated world without sockets: driving, collisions, walking, and what is sent to whom."""
 
 import math
 import struct
@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from sb3_visual_td3.envs.backend import Control
 from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls
-from sb3_visual_td3.envs.carla_emulator.protocol import CallError
-from sb3_visual_td3.envs.carla_emulator.records import Transform, VehicleControl
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, VehicleControl
 from sb3_visual_td3.envs.carla_emulator.sensing import geolocation
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 
 
 class Streams:
-    """Writes down what is sent; everything is listened to."""
+    """A stream server that records what is sent; every stream has a subscriber."""
 
     def __init__(self):
         self.sent = []
@@ -59,13 +58,13 @@ controls = st.builds(
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(st.lists(controls, min_size=1, max_size=40), st.floats(-180.0, 180.0), st.floats(0.0, 12.0))
-def test_a_vehicle_moves_exactly_as_the_embedded_worlds_does(asked, yaw, speed):
+def test_vehicle_moves_exactly_as_in_the_embedded_world(requested, yaw, speed):
     sim = Simulation("train_0", Streams(), 2001)
     vehicle = car(sim, 10.0, -20.0, yaw)
     heading = -math.radians(yaw)
-    vehicle.push((speed * math.cos(heading), -speed * math.sin(heading), 0.0))
+    vehicle.set_velocity((speed * math.cos(heading), -speed * math.sin(heading), 0.0))
     motion = Motion(10.0, 20.0, heading, speed, 0.0)
-    for control in asked:
+    for control in requested:
         vehicle.control = control
         sim.tick()
         brake = max(control.brake, float(control.hand_brake))
@@ -75,21 +74,21 @@ def test_a_vehicle_moves_exactly_as_the_embedded_worlds_does(asked, yaw, speed):
         assert math.remainder(vehicle.motion.yaw_rad - motion.yaw_rad, 2.0 * math.pi) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_reverse_is_ahead_seen_in_a_mirror(sim):
+def test_reversing_mirrors_driving_ahead(sim):
     vehicle, twin = car(sim), car(sim, 100.0)
     vehicle.control = VehicleControl(0.6, 0.5, reverse=True)
-    twin.control = VehicleControl(0.6, -0.5)  # a wheel turned to the right swings the tail, which leads, to the right
+    twin.control = VehicleControl(0.6, -0.5)  # steering right in reverse moves the tail, which leads, to the right
     for _ in range(30):
         sim.tick()
     assert -vehicle.motion.x_m == pytest.approx(twin.motion.x_m - 100.0, abs=1e-9)
     assert abs(vehicle.motion.y_m) == pytest.approx(abs(twin.motion.y_m), abs=1e-9)
     assert vehicle.velocity[0] == pytest.approx(-twin.velocity[0], abs=1e-9)
-    assert vehicle.turn_rad_s == pytest.approx(twin.turn_rad_s, abs=1e-9)
+    assert vehicle.yaw_rate_rad_s == pytest.approx(twin.yaw_rate_rad_s, abs=1e-9)
 
 
-def test_the_reverse_gear_brakes_a_moving_car_before_it_goes_back(sim):
+def test_reverse_gear_brakes_a_moving_car_first(sim):
     vehicle = car(sim)
-    vehicle.push((6.0, 0.0, 0.0))
+    vehicle.set_velocity((6.0, 0.0, 0.0))
     vehicle.control = VehicleControl(1.0, reverse=True)
     speeds = []
     for _ in range(60):
@@ -100,33 +99,33 @@ def test_the_reverse_gear_brakes_a_moving_car_before_it_goes_back(sim):
     assert speeds[-1] < -2.0
     vehicle.control = VehicleControl(1.0)
     sim.tick()
-    assert speeds[-1] < vehicle.velocity[0] < 0.0, "and the other way round"
+    assert speeds[-1] < vehicle.velocity[0] < 0.0, "it brakes before it changes to forward, too"
 
 
-def test_a_hit_stops_who_drives_into_another_and_tells_both_with_opposite_impulses(sim):
+def test_collision_stops_the_striker_and_sends_opposite_impulses_to_both(sim):
     striker, struck = car(sim), car(sim, 10.0)
     for vehicle in (striker, struck):
-        sim.spawn([0, "sensor.other.collision", []], Transform(), vehicle.number)
-    striker.push((8.0, 0.0, 0.0))
+        sim.spawn([0, "sensor.other.collision", []], Transform(), vehicle.id)
+    striker.set_velocity((8.0, 0.0, 0.0))
     sim._streams.sent.clear()
-    told = []
+    events = []
     for _ in range(40):
         sim.tick()
-        told += [msgpack.unpackb(payload[48:]) for stream, payload in sim._streams.sent if payload[:8] == bytes(8)]
+        events += [msgpack.unpackb(payload[48:]) for stream, payload in sim._streams.sent if payload[:8] == bytes(8)]
         sim._streams.sent.clear()
-    assert [(actor[0], other[0]) for actor, other, _ in told] == [
-        (striker.number, struck.number),
-        (struck.number, striker.number),
+    assert [(actor[0], other[0]) for actor, other, _ in events] == [
+        (striker.id, struck.id),
+        (struck.id, striker.id),
     ]
-    assert told[0][2] == [-part for part in told[1][2]]
-    assert told[0][2][0] == pytest.approx(-1500.0 * 7.0, rel=0.1)  # what the drag has left of 8 m/s
+    assert events[0][2] == [-part for part in events[1][2]]
+    assert events[0][2][0] == pytest.approx(-1500.0 * 7.0, rel=0.1)  # 8 m/s less what drag has taken
     assert striker.motion.speed_mps == 0.0
     assert struck.motion.x_m == pytest.approx(10.0)
 
 
-def test_a_car_that_pushes_on_is_told_each_tick_and_comes_no_closer_and_backing_off_frees_it(sim):
+def test_pushing_car_gets_an_event_each_tick_and_can_back_off(sim):
     pushing, _ = car(sim), car(sim, 6.0)
-    sensor = sim.spawn([0, "sensor.other.collision", []], Transform(), pushing.number)
+    sensor = sim.spawn([0, "sensor.other.collision", []], Transform(), pushing.id)
     pushing.control = VehicleControl(throttle=1.0)
     for _ in range(60):
         sim.tick()
@@ -143,81 +142,81 @@ def test_a_car_that_pushes_on_is_told_each_tick_and_comes_no_closer_and_backing_
     assert pushing.motion.x_m < first_x - 2.0
 
 
-def test_who_is_hit_from_behind_drives_on(sim):
+def test_car_hit_from_behind_keeps_driving(sim):
     fast, slow = car(sim), car(sim, 6.0)
-    fast.push((10.0, 0.0, 0.0))
-    slow.push((4.0, 0.0, 0.0))
+    fast.set_velocity((10.0, 0.0, 0.0))
+    slow.set_velocity((4.0, 0.0, 0.0))
     for _ in range(20):
         sim.tick()
     assert fast.motion.speed_mps == 0.0
     assert slow.motion.speed_mps > 2.5
 
 
-def test_a_walker_walks_and_is_hit(sim):
+def test_walker_walks_and_can_be_hit(sim):
     walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(8.0, -1.4, 1.0))
     walker.walk((0.0, 2.0, 0.0), 1.4)
     vehicle = car(sim)
-    sensor = sim.spawn([0, "sensor.other.collision", []], Transform(), vehicle.number)
-    vehicle.push((7.0, 0.0, 0.0))
+    sensor = sim.spawn([0, "sensor.other.collision", []], Transform(), vehicle.id)
+    vehicle.set_velocity((7.0, 0.0, 0.0))
     for _ in range(20):
         sim.tick()
-    assert walker.place.y == pytest.approx(-1.4 + 20 * 0.05 * 1.4)
-    assert walker.place.yaw == pytest.approx(90.0)
-    told = [msgpack.unpackb(payload[48:]) for stream, payload in sim._streams.sent if stream == sensor.stream_id]
-    assert told[0][1][0] == walker.number
+    assert walker.transform.y == pytest.approx(-1.4 + 20 * 0.05 * 1.4)
+    assert walker.transform.yaw == pytest.approx(90.0)
+    events = [msgpack.unpackb(payload[48:]) for stream, payload in sim._streams.sent if stream == sensor.stream_id]
+    assert events[0][1][0] == walker.id
 
 
-def test_what_is_parked_high_above_touches_nobody_and_falls_when_it_has_physics(sim):
+def test_vehicle_parked_in_the_air_touches_nothing_and_falls_with_physics(sim):
     below, above = car(sim), car(sim, z=400.0)
     above.set_physics(False)
-    below.push((5.0, 0.0, 0.0))
+    below.set_velocity((5.0, 0.0, 0.0))
     sim.tick()
     assert below.motion.speed_mps > 4.0
-    assert above.world_place.z == 400.0
-    above.put(Transform(50.0, 0.0, 0.0))
+    assert above.world_transform.z == 400.0
+    above.set_transform(Transform(50.0, 0.0, 0.0))
     above.set_physics(True)
     sim.tick()
-    assert above.world_place.z == 0.0
+    assert above.world_transform.z == 0.0
 
 
-def test_a_kinematic_vehicle_that_is_put_far_away_is_not_fast(sim):
+def test_teleport_without_physics_gives_no_velocity(sim):
     vehicle = car(sim)
     vehicle.set_physics(False)
-    vehicle.put(Transform(0.5, 0.0, 0.0))
+    vehicle.set_transform(Transform(0.5, 0.0, 0.0))
     sim.tick()
     assert vehicle.velocity == pytest.approx((10.0, 0.0, 0.0))
-    vehicle.put(Transform(300.0, 0.0, 0.0))
+    vehicle.set_transform(Transform(300.0, 0.0, 0.0))
     sim.tick()
     assert vehicle.velocity == (0.0, 0.0, 0.0)
 
 
-def test_what_was_fixed_to_a_destroyed_actor_stays_where_it_was(sim):
+def test_actor_stays_in_place_when_its_parent_is_destroyed(sim):
     vehicle = car(sim, 3.0, 4.0, 90.0)
-    child = sim.spawn([0, "sensor.other.gnss", []], Transform(1.0, 0.0, 2.0), vehicle.number)
-    at = child.world_place
+    child = sim.spawn([0, "sensor.other.gnss", []], Transform(1.0, 0.0, 2.0), vehicle.id)
+    at = child.world_transform
     assert at[:3] == pytest.approx((3.0, 5.0, 2.0))
-    assert sim.destroy(vehicle.number)
-    assert child.world_place == pytest.approx(at)
-    assert sim.record(child)[1] == 0
+    assert sim.destroy(vehicle.id)
+    assert child.world_transform == pytest.approx(at)
+    assert sim.actor_message(child)[1] == 0
 
 
-def test_the_spectator_cannot_be_destroyed(sim):
-    assert not sim.destroy(sim.spectator.number)
+def test_spectator_cannot_be_destroyed(sim):
+    assert not sim.destroy(sim.spectator.id)
     assert sim.actors
 
 
-def test_pedals_out_of_range_are_held_at_its_end(sim):
+def test_controls_are_clipped_to_their_range(sim):
     vehicle = car(sim)
     calls = ActorCalls(sim)
-    calls.on_apply_control_to_vehicle(vehicle.number, [7.0, -3.0, float("nan"), False, False, False, 0])
+    calls.on_apply_control_to_vehicle(vehicle.id, [7.0, -3.0, float("nan"), False, False, False, 0])
     assert vehicle.control[:3] == (1.0, -1.0, 0.0)
-    with pytest.raises(CallError, match="is no vehicle"):
-        calls.on_apply_control_to_vehicle(sim.spectator.number, [0.0] * 3 + [False] * 3 + [0])
+    with pytest.raises(CallError, match="is not a vehicle"):
+        calls.on_apply_control_to_vehicle(sim.spectator.id, [0.0] * 3 + [False] * 3 + [0])
 
 
-def test_wheels_are_where_they_steer_the_vehicle(sim):
+def test_physics_control_has_the_positions_of_the_wheels(sim):
     vehicle = car(sim, 5.0, 6.0, 90.0)
-    wheels = ActorCalls(sim).on_get_physics_control(vehicle.number)[15]
+    wheels = ActorCalls(sim).on_get_physics_control(vehicle.id)[15]
     assert [wheel[2] for wheel in wheels] == pytest.approx([20.0, 20.0, 0.0, 0.0])
     # Facing +y: the front wheels have the larger y, the left one the larger x.
     front_left, front_right, rear_left, _ = (wheel[9] for wheel in wheels)
@@ -227,17 +226,17 @@ def test_wheels_are_where_they_steer_the_vehicle(sim):
     vehicle.control = VehicleControl(steer=1.0)
     for _ in range(40):
         sim.tick()
-    assert ActorCalls(sim).on_get_wheel_steer_angle(vehicle.number, 0) == pytest.approx(20.0, abs=0.1)
+    assert ActorCalls(sim).on_get_wheel_steer_angle(vehicle.id, 0) == pytest.approx(20.0, abs=0.1)
 
 
-def test_geolocation_by_hand():
-    """0.9996 of the equator: 100 m are this many degrees; y grows to the north, as the client of 0.9.16 has it."""
+def test_geolocation_equals_a_hand_computed_value():
+    """100 m are this fraction of 0.9996 of the equator. The latitude grows with y, as in the client of 0.9.16."""
     degrees = math.degrees(100.0 / (0.9996 * 6_378_137.0))
     assert geolocation(Transform(100.0, 0.0, 3.0)) == pytest.approx((0.0, degrees, 3.0))
     assert geolocation(Transform(0.0, 100.0)) == pytest.approx((degrees, 0.0, 0.0))
 
 
-def test_an_empty_world_still_tells_the_time(sim):
+def test_empty_world_sends_the_time_and_the_spectator(sim):
     sim.tick()
     stream, payload = sim._streams.sent[-1]
     assert stream == 1

@@ -1,4 +1,4 @@
-"""A client of a few lines that speaks the protocol by hand: what the tests without CARLA's client use."""
+"""A small client that speaks the protocol by hand, for the tests that run without CARLA's client."""
 
 import socket
 import struct
@@ -7,7 +7,7 @@ import msgpack
 
 
 class WireClient:
-    """Calls one server; ``subscribe`` opens a stream."""
+    """Call one server; ``subscribe`` opens a stream."""
 
     def __init__(self, port, host="127.0.0.1"):
         self.host, self.port = host, port
@@ -29,7 +29,7 @@ class WireClient:
             self._unpacker.feed(received)
 
     def call(self, name, *arguments):
-        """Return the value of a call, ``None`` of one that returns nothing; raise its error."""
+        """Return the value of a call, or None if it returns nothing; raise its error."""
         _, _, error, result = self.raw(name, *arguments)
         assert error is None
         (status, *content) = result[0]
@@ -44,15 +44,15 @@ class WireClient:
             "set_episode_settings", [True, False, [True, step_s], True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True]
         )
 
-    def spawn(self, type_id, place, parent=None, **attributes):
-        """Return the number and the stream token of a new actor; ``place`` is x, y, z, pitch, yaw, roll."""
+    def spawn(self, type_id, transform, parent=None, **attributes):
+        """Return the id and the stream token of a new actor; ``transform`` is x, y, z, pitch, yaw, roll."""
         description = [0, type_id, [[name, 4, str(value)] for name, value in attributes.items()]]
-        transform = [list(place[:3]), list(place[3:])]
+        message = [list(transform[:3]), list(transform[3:])]
         if parent is None:
-            record = self.call("spawn_actor", description, transform)
+            actor = self.call("spawn_actor", description, message)
         else:
-            record = self.call("spawn_actor_with_parent", description, transform, parent, 0, "")
-        return record[0], record[5]
+            actor = self.call("spawn_actor_with_parent", description, message, parent, 0, "")
+        return actor[0], actor[5]
 
     def spawn_points(self):
         return [(*location, *rotation) for location, rotation in self.call("get_map_info")[1]]
@@ -76,7 +76,7 @@ class WireClient:
 
 
 class Stream:
-    """One stream; iterate over ``next()``."""
+    """One stream, read with ``next()``."""
 
     def __init__(self, host, token):
         stream_id, port, protocol, address = struct.unpack_from("<IHBB", token)
@@ -85,14 +85,14 @@ class Stream:
         self._socket.sendall(struct.pack("<I", stream_id))
 
     def next(self):
-        """Return sensor index, frame, seconds, place and body of the next message."""
+        """Return sensor number, frame, seconds, transform and body of the next measurement."""
         (size,) = struct.unpack("<I", self._read(4))
         payload = self._read(size)
-        sensor, frame, seconds, *place = struct.unpack_from("<QQd6f", payload)
-        return sensor, frame, seconds, tuple(place), payload[48:]
+        sensor, frame, seconds, *transform = struct.unpack_from("<QQd6f", payload)
+        return sensor, frame, seconds, tuple(transform), payload[48:]
 
     def settle(self, client):
-        """Tick until the first message arrives, for subscriptions are asynchronous."""
+        """Tick until the first measurement arrives: subscriptions are asynchronous."""
         self._socket.settimeout(0.05)
         for _ in range(100):
             client.tick()
@@ -102,10 +102,10 @@ class Stream:
                 continue
             self._socket.settimeout(10.0)
             return message
-        raise AssertionError("nothing was sent")
+        raise AssertionError("no measurement arrived")
 
-    def is_hung_up(self):
-        """Read what is left and return whether that was all."""
+    def is_closed(self):
+        """Read what is left and return whether the server has closed the stream."""
         try:
             for _ in range(1000):
                 self.next()
@@ -127,10 +127,10 @@ class Stream:
 
 
 def actors_of(body):
-    """Return the actors of a world state by number: place (6), velocity (3), angular (3), acceleration (3), extra."""
+    """Return the actors of a world state by id: transform (6), velocity (3), angular velocity (3), acceleration (3)."""
     assert (len(body) - 36) % 119 == 0
     found = {}
     for start in range(36, len(body), 119):
-        number, _, *numbers = struct.unpack_from("<IB15f", body, start)
-        found[number] = numbers
+        actor_id, _, *values = struct.unpack_from("<IB15f", body, start)
+        found[actor_id] = values
     return found

@@ -1,0 +1,347 @@
+"""What a client can choose from: the maps, and the blueprints of vehicles, walkers and sensors.
+
+Both carry CARLA's own names, so that scripts written for CARLA run. Behind them is less variety: a town of CARLA is one
+of the embedded world's roads, and all vehicles drive and look like its one car.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, checked_number, shortened
+from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, LiteMap, load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+
+TOWN_ALIASES = {
+    "Town01": "train_0",
+    "Town02": "held_out_0",
+    "Town03": "junction_0",
+    "Town04": "four_lanes_0",
+    "Town05": "three_lanes_0",
+    "Town10HD": "junction_1",
+    "Town10HD_Opt": "junction_1",
+}
+"""The road that is served under the name of one of CARLA's towns, which scripts often have built in."""
+MAP_NAMES = tuple(name for group in MAP_GROUPS.values() for name in group)
+# CARLA lists its maps as paths of Unreal assets, and clients cut the folder off.
+_MAP_FOLDER = "/Game/Carla/Maps/"
+_SPAWN_POINT_DISTANCE_M = 20.0
+# CARLA's spawn points lie some decimetres above the road, so that wheels do not start inside it.
+_SPAWN_POINT_HEIGHT_M = 0.5
+# The last metres of a road lie too close to a junction.
+_SPAWN_POINT_MARGIN_M = 5
+
+
+def available_maps() -> list[str]:
+    """Return the names of all maps as CARLA writes them."""
+    return [_MAP_FOLDER + name for name in (*MAP_NAMES, *TOWN_ALIASES)]
+
+
+def find_map(name: str) -> str:
+    """Return the short name of a map.
+
+    :param name: a short name, or a path as :func:`available_maps` returns it.
+    :raises CallError: if there is no such map.
+    """
+    short_name = map_name_of(name)
+    if short_name not in MAP_NAMES and short_name not in TOWN_ALIASES:
+        raise CallError(f"map not found: {name}")
+    return short_name
+
+
+def scene_of(map_name: str) -> LiteMap:
+    """Return the embedded world's map for a short name."""
+    return load_map(TOWN_ALIASES.get(map_name, map_name))
+
+
+@cache
+def opendrive_of(map_name: str) -> str:
+    """Return a map as OpenDRIVE, the format in which CARLA's client receives road networks."""
+    return to_opendrive(scene_of(map_name))
+
+
+@cache
+def spawn_points_of(map_name: str) -> tuple[Transform, ...]:
+    """Return recommended places for vehicles: every 20 m along each lane, outside of junctions."""
+    network = scene_of(map_name).network
+    assert network is not None
+    points = []
+    for road in network.roads:
+        if road.junction is not None:
+            continue
+        for lane in road.lanes:
+            line_m = road.line_m(network.centre_m(lane), 1.0)  # one point per metre, (n, 2)
+            steps = np.diff(line_m, axis=0)
+            # OpenDRIVE numbers the lanes in the road's direction with negative ids, and the opposite ones with
+            # positive ids.
+            turn_rad = 0.0 if lane < 0 else np.pi
+            first = int(0.5 * _SPAWN_POINT_DISTANCE_M)
+            for index in range(first, len(steps) - _SPAWN_POINT_MARGIN_M, int(_SPAWN_POINT_DISTANCE_M)):
+                heading_rad = float(np.arctan2(steps[index, 1], steps[index, 0])) + turn_rad
+                x, y = line_m[index].tolist()
+                points.append(Transform.from_pose(Pose(x, y, heading_rad), _SPAWN_POINT_HEIGHT_M))
+    return tuple(points)
+
+
+# rpc::ActorAttributeType in CARLA's sources.
+_BOOL, _INT, _FLOAT, _STRING, _RGB = 1, 2, 3, 4, 5
+COLOURS = ("255,75,60", "80,135,220", "225,225,220", "16,18,22", "215,170,50", "150,160,165")
+CARS = (
+    "audi.a2",
+    "audi.etron",
+    "audi.tt",
+    "bmw.grandtourer",
+    "chevrolet.impala",
+    "citroen.c3",
+    "dodge.charger_2020",
+    "ford.crown",
+    "ford.mustang",
+    "jeep.wrangler_rubicon",
+    "lincoln.mkz_2017",
+    "lincoln.mkz_2020",
+    "mercedes.coupe",
+    "mercedes.coupe_2020",
+    "mini.cooper_s",
+    "mini.cooper_s_2021",
+    "nissan.micra",
+    "nissan.patrol",
+    "nissan.patrol_2021",
+    "seat.leon",
+    "tesla.cybertruck",
+    "tesla.model3",
+    "toyota.prius",
+)
+
+
+class Attribute(NamedTuple):
+    """An attribute of a blueprint."""
+
+    id: str
+    type: int
+    value: str
+    recommended: tuple[str, ...] = ()
+    modifiable: bool = True
+
+
+class Blueprint(NamedTuple):
+    """A kind of actor that clients can spawn."""
+
+    id: str
+    tags: str
+    attributes: tuple[Attribute, ...]
+
+
+def _role_name(value: str) -> Attribute:
+    return Attribute("role_name", _STRING, value, ("autopilot", "scenario", "ego_vehicle", "hero"))
+
+
+def _fixed(name: str, kind: int, value: str) -> Attribute:
+    return Attribute(name, kind, value, (), modifiable=False)
+
+
+def _car(index: int, name: str) -> Blueprint:
+    make, model = name.split(".")
+    # Scripts filter by the attributes below: by ``generation`` to exclude old models, by ``base_type`` and
+    # ``number_of_wheels`` to exclude trucks and bicycles.
+    is_second_generation = name.endswith(("2020", "2021")) or make == "ford"
+    attributes = (
+        Attribute("color", _RGB, COLOURS[index % len(COLOURS)], COLOURS),
+        _role_name("autopilot"),
+        Attribute("sticky_control", _BOOL, "true"),
+        Attribute("terramechanics", _BOOL, "false"),
+        _fixed("number_of_wheels", _INT, "4"),
+        _fixed("object_type", _STRING, ""),
+        _fixed("base_type", _STRING, "car"),
+        _fixed("special_type", _STRING, "electric" if make == "tesla" else ""),
+        _fixed("generation", _INT, "2" if is_second_generation else "1"),
+        _fixed("has_lights", _BOOL, "false"),
+        _fixed("has_dynamic_doors", _BOOL, "false"),
+    )
+    return Blueprint(f"vehicle.{name}", f"vehicle,{make},{model}", attributes)
+
+
+def _walker(number: int) -> Blueprint:
+    attributes = (
+        _role_name("pedestrian"),
+        _fixed("gender", _STRING, "female" if number % 2 else "male"),
+        _fixed("age", _STRING, "adult"),
+        Attribute("is_invincible", _BOOL, "false"),
+        Attribute("speed", _FLOAT, "0.0", ("0.0", "1.4", "2.6")),
+    )
+    return Blueprint(f"walker.pedestrian.{number:04d}", f"walker,pedestrian,{number:04d}", attributes)
+
+
+def _floats(**values: str) -> list[Attribute]:
+    return [Attribute(name, _FLOAT, value) for name, value in values.items()]
+
+
+# The lens, exposure and post-processing attributes are accepted, because scripts set them, and have no effect here.
+_LENS = _floats(
+    lens_circle_falloff="5.0",
+    lens_circle_multiplier="0.0",
+    lens_k="-1.0",
+    lens_kcube="0.0",
+    lens_x_size="0.08",
+    lens_y_size="0.08",
+)
+_FILM = [
+    *_floats(gamma="2.2", motion_blur_intensity="0.45", shutter_speed="200.0"),
+    Attribute("enable_postprocess_effects", _BOOL, "true"),
+]
+
+
+def _camera(kind: str) -> Blueprint:
+    attributes = [
+        Attribute("image_size_x", _INT, "800"),
+        Attribute("image_size_y", _INT, "600"),
+        Attribute("fov", _FLOAT, "90.0"),
+        *_LENS,
+    ]
+    if kind == "rgb":
+        attributes += _FILM
+    return _sensor(f"camera.{kind}", tuple(attributes))
+
+
+def _sensor(name: str, attributes: tuple[Attribute, ...] = ()) -> Blueprint:
+    common = (_role_name("front"), Attribute("sensor_tick", _FLOAT, "0.0"))
+    return Blueprint(f"sensor.{name}", f"sensor,{name.replace('.', ',')}", (*attributes, *common))
+
+
+def _noise(*names: str) -> tuple[Attribute, ...]:
+    """Return the attributes of a sensor's noise, which are accepted and have no effect."""
+    return (Attribute("noise_seed", _INT, "0"), *(Attribute(f"noise_{name}", _FLOAT, "0.0") for name in names))
+
+
+def _numbers(**values: float) -> tuple[Attribute, ...]:
+    attributes = []
+    for name, value in values.items():
+        attributes.append(Attribute(name, _INT if isinstance(value, int) else _FLOAT, str(value)))
+    return tuple(attributes)
+
+
+# Ids and defaults are those of CARLA 0.9.16's blueprint library.
+_ALL = (
+    *(_car(index, name) for index, name in enumerate(CARS)),
+    *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation")),
+    _sensor("other.collision"),
+    _sensor("other.lane_invasion"),
+    _sensor("other.gnss", _noise("lat_stddev", "lon_stddev", "alt_stddev")),
+    _sensor("other.imu", _noise("accel_stddev_x", "accel_stddev_y", "accel_stddev_z")),
+    _sensor(
+        "other.obstacle",
+        (
+            Attribute("distance", _FLOAT, "5.0"),
+            Attribute("hit_radius", _FLOAT, "0.5"),
+            Attribute("only_dynamics", _BOOL, "false"),
+        ),
+    ),
+    _sensor("other.radar", _numbers(horizontal_fov=30.0, vertical_fov=30.0, points_per_second=1500, range=100.0)),
+    _sensor(
+        "lidar.ray_cast",
+        _numbers(
+            channels=32,
+            range=10.0,
+            points_per_second=56_000,
+            rotation_frequency=10.0,
+            upper_fov=10.0,
+            lower_fov=-30.0,
+            horizontal_fov=360.0,
+            atmosphere_attenuation_rate=0.004,
+        ),
+    ),
+    *(_walker(number) for number in range(1, 5)),
+)
+BLUEPRINTS = {blueprint.id: blueprint for blueprint in _ALL}
+
+
+def blueprints_message() -> list[Any]:
+    """Return the msgpack form of all blueprints.
+
+    Each is ``[uid, id, tags, [[attribute, type, value, recommended values, is modifiable, restrict to recommended]]]``.
+    """
+    definitions = []
+    for uid, blueprint in enumerate(BLUEPRINTS.values(), start=1):
+        attributes = [
+            [each.id, each.type, each.value, list(each.recommended), each.modifiable, not each.modifiable]
+            for each in blueprint.attributes
+        ]
+        definitions.append([uid, blueprint.id, blueprint.tags, attributes])
+    return definitions
+
+
+_MAX_ATTRIBUTES = 100
+_ATTRIBUTE_RANGES = {
+    "sensor_tick": (0.0, 1e6),
+    "image_size_x": (1, 8192),
+    "image_size_y": (1, 8192),
+    "fov": (0.01, 179.9),
+    "channels": (1, 512),
+    "points_per_second": (1, 1e7),
+    "rotation_frequency": (0.0, 1e4),
+    "range": (0.0, 1e6),
+    "upper_fov": (-90.0, 90.0),
+    "lower_fov": (-90.0, 90.0),
+    "horizontal_fov": (0.01, 360.0),
+    "vertical_fov": (0.01, 360.0),
+    "atmosphere_attenuation_rate": (0.0, 1e3),
+    "distance": (0.0, 1e6),
+    "hit_radius": (0.0, 1e3),
+}
+"""The attributes of sensors that have an effect here, and the range in which each makes sense."""
+_INTEGER_ATTRIBUTES = {"image_size_x", "image_size_y", "channels"}
+_MAX_PIXELS = 8192 * 4320
+
+
+def check_description(description: Any) -> str:
+    """Return the blueprint id of an actor description, if the server can work with the description.
+
+    A bad attribute is refused here, in the call that causes it; otherwise every later tick would fail on it.
+
+    :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it.
+    :raises CallError: if it has another shape, no such blueprint exists, or an attribute is out of range.
+    """
+    match description:
+        case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:
+            pass
+        case _:
+            raise CallError(f"invalid actor description {shortened(description)}")
+    if type_id not in BLUEPRINTS:
+        raise CallError(f"invalid actor description '{shortened(type_id).strip(chr(39))}'")
+    n_pixels = 1.0
+    for attribute in attributes:
+        match attribute:
+            case [str(name), int(), str(value), *_]:
+                pass
+            case _:
+                raise CallError(f"{type_id}: {shortened(attribute)} is not an attribute")
+        if name in _ATTRIBUTE_RANGES and type_id.startswith("sensor."):
+            number = _checked_attribute(type_id, name, value)
+            if name.startswith("image_size"):
+                n_pixels *= number
+        if name == "color":
+            _check_colour(type_id, value)
+    if n_pixels > _MAX_PIXELS:
+        raise CallError(f"{type_id}: an image of {n_pixels:g} pixels is too large")
+    return type_id
+
+
+def _checked_attribute(type_id: str, name: str, value: str) -> float:
+    low, high = _ATTRIBUTE_RANGES[name]
+    try:
+        number = checked_number(float(value), high)
+        is_valid = low <= number and (name not in _INTEGER_ATTRIBUTES or number == int(number))
+    except (ValueError, CallError):
+        is_valid = False
+    if not is_valid:
+        raise CallError(f"{type_id}: {name}={shortened(value)}: expected a number between {low:g} and {high:g}")
+    return number
+
+
+def _check_colour(type_id: str, value: str) -> None:
+    parts = [part.strip() for part in value.split(",")[:3]]
+    if len(parts) < 3 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise CallError(f"{type_id}: color={shortened(value)}: expected three integers such as '255,0,0'")
