@@ -1,4 +1,4 @@
-"""rl-zoo's literal command: ``python enjoy.py --algo visual_td3 --env LiteDriving-v0 -f logs``."""
+"""Run rl-zoo's literal command, such as ``python enjoy.py --algo visual_td3 --env LiteDriving-v0 -f logs``."""
 
 import sys
 

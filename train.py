@@ -1,4 +1,4 @@
-"""rl-zoo's literal command: ``python train.py --algo visual_td3 --env LiteDriving-v0``."""
+"""Run rl-zoo's literal command, such as ``python train.py --algo visual_td3 --env LiteDriving-v0``."""
 
 import sys
 

@@ -1,4 +1,12 @@
-"""The command line ``visual-td3``: subcommands and exit codes. Imports are lazy: ``report`` never waits for torch."""
+"""The command line ``visual-td3``: subcommands, their arguments, and exit codes.
+
+Each subcommand parses its arguments here and imports the module that does the work afterwards. So ``--help`` and usage
+errors never wait for torch, and ``report`` never imports it. The parsers of rl-zoo's own commands are in rl_zoo3 and
+come with its imports.
+
+To add a subcommand, write a function that takes the arguments and returns the exit code, and add it to
+:data:`COMMANDS`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +20,31 @@ from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
 from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, DEBUG_FLAG, DEBUG_VARIABLE, debugging, report_bug
-from sb3_visual_td3.zoo.commands import ZOO_COMMANDS, run_zoo_command
+from sb3_visual_td3.zoo.commands import TRAINING_GROUP, ZOO_COMMANDS, run_zoo_command
+from sb3_visual_td3.zoo.flags import (
+    ALGO,
+    DEFAULT_ENV,
+    END_ON_HELP,
+    EXIT_CODES,
+    add_packages_argument,
+    positive_int,
+)
+
+VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
+READER_IS_GONE = 141
+"""Exit code if the program that reads our stdout ended first: 128 and the number of SIGPIPE, as in shells."""
 
 
 class Command(NamedTuple):
-    """One subcommand."""
+    """One subcommand.
+
+    :ivar help: one line, which ``visual-td3 --help`` shows
+    :ivar group: heading under which ``visual-td3 --help`` lists it
+    :ivar run: takes the arguments and returns the exit code
+    """
 
     help: str
+    group: str
     run: Callable[[list[str]], int]
 
 
@@ -29,69 +55,195 @@ def _train(arguments: list[str]) -> int:
 
 
 def _validate(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo.train import add_validation_arguments, run_validation
-
     parser = argparse.ArgumentParser(
         prog="visual-td3 validate",
-        description="Train VisualTD3 for a short while and judge the run: may the long one start?",
-        epilog=_EXIT_CODES,
+        description="Train VisualTD3 for a short while and judge the run: may the long run start?",
+        epilog=VERDICT_EXIT_CODES,
     )
-    add_validation_arguments(parser)
-    run_dir = run_validation(parser.parse_args(arguments))
-    return run_dir if isinstance(run_dir, int) else _report([str(run_dir)])
+    parser.add_argument("--env", default=DEFAULT_ENV, help="environment to train on (default: %(default)s)")
+    parser.add_argument(
+        "-n",
+        "--n-timesteps",
+        type=positive_int,
+        help="number of environment steps, such as 20000 (default: from the hyperparameter file, ours has 5000)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: %(default)s)")
+    parser.add_argument("-f", "--log-folder", default="logs", help="folder to write the run to (default: %(default)s)")
+    parser.add_argument(
+        "-conf", "--conf-file", help="your own hyperparameter file, in rl-zoo's format, such as my_env.yml"
+    )
+    add_packages_argument(parser)
+    parser.add_argument(
+        "--verbose", type=int, default=0, help="1 prints Stable-Baselines3's tables while it trains (default: 0)"
+    )
+    settings = parser.parse_args(arguments)
+
+    from sb3_visual_td3.zoo.train import run_validation
+
+    outcome = run_validation(settings)
+    if isinstance(outcome, int):
+        return outcome
+    return _report([str(outcome)])
 
 
 def _resume(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo.hyperparameters import EXIT_CODES
-    from sb3_visual_td3.zoo.resume import add_arguments, run
-
     parser = argparse.ArgumentParser(
         prog="visual-td3 resume",
-        description="Continue a run that was killed, from its newest good snapshot, as if nothing had happened.",
-        epilog="Where the simulator can hand over its state (LiteDriving-v0) the run is the one that was never killed, "
-        "bit for bit; elsewhere (CARLA) it goes on with a new episode, and says so. A run that was killed before its "
-        f"first snapshot begins again; one that was killed while its end was being saved is saved. {EXIT_CODES}",
+        description="Continue a run that was killed, from its newest valid snapshot.",
+        epilog="If the simulator can save its state (LiteDriving-v0), the result is bit for bit that of a run that was "
+        "never killed; otherwise (CARLA) the run continues with a new episode, and says so. A run that was killed "
+        "before its first snapshot starts again; for one that was killed while its final model was being saved, only "
+        f"that is done. {EXIT_CODES}",
     )
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1"
+    )
+    parser.add_argument("--list", action="store_true", help="list the snapshots and exit")
+    parser.add_argument(
+        "--allow",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages of your own that the run may import because its hyperparameters name them, such as my_envs "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="trust the run, because it is yours: it may start the simulator's command, load the saved model that it "
+        "began with, and have callbacks write outside RUN_DIR, as it did before",
+    )
+    parser.add_argument(
+        "-tb",
+        "--tensorboard-log",
+        metavar="DIR",
+        help="for a run that was trained with -tb: the folder that holds its event files, where logging continues in a "
+        "folder of its own (default: they are copied to RUN_DIR/tb, and those outside RUN_DIR are left unchanged)",
+    )
+    parser.add_argument(
+        "--without-logs",
+        action="store_true",
+        help="continue even if event files or other logs are lost, truncated or not writable",
+    )
+    parser.add_argument("--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
+    settings = parser.parse_args(arguments)
+
+    from sb3_visual_td3.zoo.resume import run
+
+    return run(settings)
 
 
 def _sweep(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo import sweep
-    from sb3_visual_td3.zoo.mistakes import answer
-
     parser = argparse.ArgumentParser(
         prog="visual-td3 sweep",
         description="Train once for each of several seeds, or search hyperparameters, as Ray tasks on this machine or "
-        "a cluster; what is NO-GO is ended early. One comparison report, and the trials in an Optuna storage.",
-        epilog=f"All other flags are those of 'visual-td3 train'. {_EXIT_CODES}",
+        "a cluster. A training that turns NO-GO is stopped early. One report compares the runs, and the trials are "
+        "kept in an Optuna storage.",
+        epilog=f"All other flags are passed to 'visual-td3 train'. {VERDICT_EXIT_CODES}",
         allow_abbrev=False,
     )
-    sweep.add_arguments(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train once with each seed, such as 0 1 2")
+    what.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", help="search hyperparameters")
+    parser.add_argument(
+        "--n-trials", type=int, default=20, help="number of finished trials of a search (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of parallel workers in a search (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num-cpus", type=float, default=1.0, help="CPUs reserved for each training or worker (default: 1)"
+    )
+    parser.add_argument(
+        "--num-gpus",
+        type=float,
+        default=0.0,
+        help="GPUs reserved for each training or worker; 0.5 puts two on one GPU (default: 0)",
+    )
+    parser.add_argument(
+        "--address", help="address of a Ray cluster, such as auto (default: RAY_ADDRESS if it is set, or this machine)"
+    )
+    parser.add_argument(
+        "-f", "--log-folder", default="logs", help="folder for the runs; on a cluster a shared one (default: logs)"
+    )
+    parser.add_argument(
+        "--storage",
+        help="Optuna storage: a journal file, or a database such as sqlite:///sweep.db (default: sweep.log in the log "
+        "folder)",
+    )
+    parser.add_argument("--study-name", default="sweep", help="name of the study in the storage (default: %(default)s)")
     settings, flags = parser.parse_known_args(arguments)
-    found = sweep.run(settings, flags)
-    if not found.run_dirs:
-        return found.code
+
+    from sb3_visual_td3.zoo import sweep
+    from sb3_visual_td3.zoo.mistakes import answer
+
+    result = sweep.run(settings, flags)
+    if not result.run_dirs:
+        return result.code
     folder = Path(settings.log_folder)
-    code = _report([*map(str, found.run_dirs.values()), "--output", str(folder)])
+    code = _report([*map(str, result.run_dirs.values()), "--output", str(folder)])
     try:
         storage = sweep.storage_of(settings)
-        sweep.keep_seeds(storage, settings.study_name, found.run_dirs, folder / "report.json", flags)
+        sweep.keep_seeds(storage, settings.study_name, result.run_dirs, folder / "report.json", flags)
     except Exception as error:
         return answer("sweep", error)
-    return found.code or code
+    # A training that failed counts for more than the verdicts on the others.
+    return result.code or code
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from sb3_visual_td3.zoo.evaluate import add_arguments, run
-
     parser = argparse.ArgumentParser(
         prog="visual-td3 evaluate",
-        description="Drive a trained agent on roads that it has not seen, beside a random and a full-brake driver: "
-        "success, route, return, infractions for each map, with bootstrap intervals of 95 %.",
+        description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
+        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals.",
     )
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        nargs="?",
+        metavar="RUN_DIR",
+        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: chosen by --algo, --env, --folder "
+        "and --exp-id)",
+    )
+    parser.add_argument("--algo", default=ALGO, help="name of the algorithm in rl-zoo (default: %(default)s)")
+    parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")
+    parser.add_argument("-f", "--folder", default="logs", help="folder that holds the runs (default: %(default)s)")
+    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0, the latest)")
+    parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last one")
+    parser.add_argument(
+        "--load-checkpoint", type=int, metavar="STEP", help="load the checkpoint of this step, such as 100000"
+    )
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint")
+    parser.add_argument(
+        "-n",
+        "--n-episodes",
+        type=positive_int,
+        default=10,
+        help="number of episodes on each map with each seed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1_000], help="seeds of the start positions (default: 1000)"
+    )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        default=["held_out"],
+        help="maps or groups of maps of the environment (default: held_out, which training never sees)",
+    )
+    parser.add_argument("--n-envs", type=positive_int, help="number of parallel environments (default: 10; in CARLA 1)")
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample actions (by default the policy acts deterministically)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="device of the networks, such as cpu or cuda (default: %(default)s)"
+    )
+    add_packages_argument(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all results and episodes to this JSON file")
+    settings = parser.parse_args(arguments)
+
+    from sb3_visual_td3.zoo.evaluate import run
+
+    return run(settings)
 
 
 def _report(arguments: list[str]) -> int:
@@ -99,8 +251,8 @@ def _report(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 report",
-        description="Judge training runs by their TensorBoard event files: a verdict, the cause, what to do first.",
-        epilog=_EXIT_CODES,
+        description="Judge training runs by their TensorBoard event files: a verdict, its cause, and what to do first.",
+        epilog=VERDICT_EXIT_CODES,
     )
     add_arguments(parser)
     return run(parser.parse_args(arguments))
@@ -117,32 +269,35 @@ def _carla_emulator(arguments: list[str]) -> int:
     return run(arguments)
 
 
-READER_IS_GONE = 141
-_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
+JUDGING_GROUP = "resume, judge and compare runs"
+SIMULATOR_GROUP = "simulator"
 
 COMMANDS = {
-    "train": Command("train an agent: rl-zoo's command and flags, visual_td3 by default", _train),
-    "resume": Command("continue a run that was killed, from its newest snapshot", _resume),
-    "validate": Command("train for a short while, then report: may the long run start?", _validate),
-    "report": Command("a go/no-go verdict, its cause and its remedy, from event files", _report),
-    "sweep": Command("several seeds, or a hyperparameter search, side by side on Ray", _sweep),
-    "evaluate": Command("a trained agent on held-out maps: success, infractions, as table and JSON", _evaluate),
-    "carla-emulator": Command("a server for CARLA's own client, without Unreal and without a GPU", _carla_emulator),
-    **{name: Command(each.help, partial(run_zoo_command, name)) for name, each in ZOO_COMMANDS.items()},
+    "train": Command(f"train an agent with rl-zoo's flags; the default algorithm is {ALGO}", TRAINING_GROUP, _train),
+    "resume": Command("continue a run that was killed, from its newest snapshot", JUDGING_GROUP, _resume),
+    "validate": Command("train for a short while and judge the run: may the long run start?", JUDGING_GROUP, _validate),
+    "report": Command("give a GO/NO-GO verdict with cause and remedy, from event files", JUDGING_GROUP, _report),
+    "sweep": Command("train several seeds, or search hyperparameters, in parallel on Ray", JUDGING_GROUP, _sweep),
+    "evaluate": Command("measure success and infractions of an agent on held-out maps", JUDGING_GROUP, _evaluate),
+    "carla-emulator": Command(
+        "serve CARLA's own client without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
+    ),
+    **{name: Command(each.help, each.group, partial(run_zoo_command, name)) for name, each in ZOO_COMMANDS.items()},
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
-    :param arguments: of the command line by default
-    :return: the exit code; 141 where the program that reads our stdout ended first, as a shell has it for SIGPIPE
+    :param arguments: the arguments of the process by default
+    :return: the exit code; 141 if the program that reads our stdout ended first, as shells report SIGPIPE
     """
     try:
         return _run(arguments)
     except BrokenPipeError:
         from sb3_visual_td3.report.console import reader_is_gone
 
+        # A pipe to a worker process can break, too; that is an error like any other.
         if not reader_is_gone():
             raise
         return READER_IS_GONE
@@ -151,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write out what is left here: at exit Python would complain that a pipe is broken."""
+    """Write out what is buffered, because at exit Python would complain about a broken pipe."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -160,25 +315,37 @@ def _flush() -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    commands = "\n".join(f"  {name:<15} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="visual-td3",
         description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",
-        epilog=f"commands:\n{commands}\n\n'visual-td3 COMMAND --help' says more.\n{_EXIT_CODES}",
+        epilog=f"{_list_commands()}\n\n'visual-td3 COMMAND --help' describes a command and its flags.\n"
+        f"{VERDICT_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="visual-td3 [-h] [--version] [--debug] COMMAND ...",
     )
     parser.add_argument("--version", action="version", version=f"visual-td3 {__version__}")
     parser.add_argument(
-        DEBUG_FLAG, action="store_true", help=f"show the traceback of a usage error too, as {DEBUG_VARIABLE}=1 does"
+        DEBUG_FLAG, action="store_true", help=f"show the traceback of usage errors too, as {DEBUG_VARIABLE}=1 does"
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # --debug may stand before or after the command, also among rl-zoo's flags, whose parsers do not know it.
     known = [argument for argument in given if argument != DEBUG_FLAG]
+    if not known:
+        parser.print_help()
+        return 0
     command = parser.parse_args(known[:1]).command
     with debugging(is_wanted=len(known) < len(given)):
         try:
             return COMMANDS[command].run(known[1:])
         except CODE_FAULTS as error:
             return report_bug(command, error)
+
+
+def _list_commands() -> str:
+    """Return the commands with their help, under a heading for each group."""
+    groups: dict[str, list[str]] = {}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, []).append(f"  {name:<15} {command.help}")
+    return "\n\n".join(f"{group}:\n" + "\n".join(lines) for group, lines in groups.items())

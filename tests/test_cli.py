@@ -29,14 +29,43 @@ def test_help_names_every_command_and_the_exit_codes(capsys):
     assert "0 GO, 1 NO-GO" in text
 
 
-def test_the_version_is_told(capsys):
+def test_no_arguments_print_the_help(capsys):
+    assert main([]) == 0
+    without = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert without == capsys.readouterr().out
+
+
+def test_help_lists_each_command_once_under_a_heading(capsys):
+    main([])
+    blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
+    listed = {
+        block[0].removesuffix(":"): [line.split()[0] for line in block[1:]]
+        for block in blocks
+        if block[0].removesuffix(":") in {command.group for command in COMMANDS.values()}
+    }
+    assert listed["rl-zoo: plots (extra: plots)"] == ["plot-train", "all-plots", "plot-from-file"]
+    assert sorted(name for names in listed.values() for name in names) == sorted(COMMANDS)
+
+
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert sb3_visual_td3.__version__ in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["drive"], ["report"], ["validate", "--n-timesteps", "0"], ["validate", "--n-timesteps", "many"]]
+    "arguments",
+    [
+        ["drive"],
+        ["report"],
+        ["resume"],
+        ["sweep"],
+        ["validate", "--n-timesteps", "0"],
+        ["validate", "--n-timesteps", "many"],
+        ["evaluate", "--n-episodes", "0"],
+    ],
 )
 def test_bad_usage_is_one_message_and_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -115,11 +144,15 @@ def test_a_command_that_prints_to_a_pipe_that_nothing_reads_has_the_exit_code_of
         main(["enjoy"])
 
 
+HEAVY = {"torch", "stable_baselines3", "rl_zoo3", "optuna", "matplotlib", "sqlalchemy", "tensorboard", "pandas"}
+
+
 @pytest.mark.parametrize(
     ("command", "libraries"),
     [
         ("--help", {"torch", "stable_baselines3", "rl_zoo3", "plotly", "optuna", "pandas", "matplotlib", "yaml"}),
         ("report --help", {"torch", "stable_baselines3", "rl_zoo3", "plotly", "optuna", "pandas", "matplotlib"}),
+        *((f"{command} --help", HEAVY) for command in ("evaluate", "resume", "sweep", "validate")),
         ("train --help", {"sqlalchemy", "ray", "moviepy", "seaborn"}),
         ("plot-train --help", {"rl_zoo3.train", "optuna", "sqlalchemy", "plotly"}),
     ],
@@ -135,3 +168,19 @@ def test_a_command_does_not_import_what_its_help_does_not_need(command, librarie
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout
     assert result.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate --n-episodes 0", "resume", "sweep --seeds many", "validate --n-timesteps 0"]
+)
+def test_a_usage_error_imports_nothing_heavy(command):
+    code = (
+        "import sys\n"
+        "from sb3_visual_td3.cli import main\n"
+        f"try:\n    main({command.split()!r})\n"
+        "except SystemExit as end:\n"
+        f"    print(end.code, sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "2 []\n"
+    assert "error: " in result.stderr

@@ -1,7 +1,7 @@
 """rl-zoo's commands with our algorithm in them, in one table: what each runs, and the extra that it needs.
 
-Nothing heavy is imported before a command runs, so that ``visual-td3 --help`` is quick. To add a command, add an entry
-to :data:`ZOO_COMMANDS`.
+Nothing heavy is imported before a command runs, so that ``visual-td3 --help`` is quick. To add one of rl-zoo's
+commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
 """
 
 from __future__ import annotations
@@ -20,28 +20,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ALGO = "visual_td3"
-_PLOT_DEFAULTS = ("-a", ALGO, "-e", "LiteDriving-v0", "-f", "logs")
-WHERE_WE_TRAIN = ("--algo", ALGO, "--env", "LiteDriving-v0", "-f", "logs")
-"""What rl-zoo's commands that load a model look for unless told otherwise: what ``visual-td3 train`` leaves."""
-WINDOW = 100
-"""Episodes that rl-zoo averages in plot-train; it draws no curve at all of a run that has fewer."""
-_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
+
+LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
+"""What rl-zoo's commands that load a model look for by default: what ``visual-td3 train`` leaves."""
+_PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
+EPISODE_WINDOW = 100
+"""Number of episodes that plot-train averages by default in rl-zoo; it draws no curve for a run with fewer."""
+_BACKENDS_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 """Backends of matplotlib that show nothing on a screen."""
+
+TRAINING_GROUP = "rl-zoo: train and watch an agent"
+PLOTS_GROUP = "rl-zoo: plots (extra: plots)"
+HUB_GROUP = "rl-zoo: Hugging Face hub"
 
 
 class ZooCommand(NamedTuple):
     """One of rl-zoo's commands.
 
     :ivar help: one line, which ``visual-td3 --help`` shows
+    :ivar group: heading under which ``visual-td3 --help`` lists it
     :ivar play: reads rl-zoo's flags from ``sys.argv`` and does the work
-    :ivar defaults: flags that stand before the user's, so that the user's win
-    :ivar extra: the extra of this package whose libraries it imports; None where it needs none
-    :ivar makes_environments: whether it takes ``--gym-packages``, and looks for ``--env`` first
-    :ivar loads_models: whether it must know our algorithm; a command that reads logs alone starts sooner without it
+    :ivar defaults: flags that are put before the user's, so that the user's win
+    :ivar extra: the extra of this package that installs the libraries it imports; None if it needs none
+    :ivar makes_environments: whether it accepts ``--gym-packages``, and checks ``--env`` first
+    :ivar loads_models: whether it must know our algorithm; a command that only reads logs starts sooner without it
     """
 
     help: str
+    group: str
     play: Callable[[], object]
     defaults: Sequence[str] = ()
     extra: str | None = None
@@ -56,7 +63,6 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
     :param arguments: rl-zoo's flags; those of the process by default
     :return: the exit code
     """
-    from sb3_visual_td3.zoo.flags import command_line, environments_found
     from sb3_visual_td3.zoo.mistakes import answer, need_extra
 
     command = ZOO_COMMANDS[name]
@@ -66,9 +72,11 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
             from sb3_visual_td3.zoo import register
 
             register()
-        defaults = [*command.defaults, *(_window([*command.defaults, *given]) if name == "plot-train" else ())]
-        looked_for = environments_found() if command.makes_environments else nullcontext()
-        with looked_for, command_line(name, [*defaults, *given]):
+        defaults = list(command.defaults)
+        if name == "plot-train":
+            defaults += _window_flag([*command.defaults, *given])
+        checking = environments_found() if command.makes_environments else nullcontext()
+        with checking, command_line(name, [*defaults, *given]):
             if command.extra is not None:
                 need_extra(command.extra)
             command.play()
@@ -91,11 +99,12 @@ def _record_video() -> None:
 def _record_training() -> None:
     """Film a run: its checkpoints, its last and its best model.
 
-    The film is RUN_DIR/videos/training.mp4 by default; what is in its folder is deleted first.
+    The film is RUN_DIR/videos/training.mp4 by default. rl-zoo first deletes what is in its folder.
     """
     from sb3_visual_td3.zoo.plugin_scripts import run_record_training
 
-    # ffmpeg looks for the parts of the film beside the list of them, not in the current folder.
+    # ffmpeg looks for the parts of the film beside the list that names them, not in the current folder, so a relative
+    # path would not be found.
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-o", "--output-folder")
     if folder := parser.parse_known_args(sys.argv[1:])[0].output_folder:
@@ -106,7 +115,7 @@ def _record_training() -> None:
 
 @contextmanager
 def ffmpeg_on_path() -> Iterator[None]:
-    """Have the shell find ``ffmpeg``: that of the system, or else the one that comes with moviepy."""
+    """Make ``ffmpeg`` available to the shell: the system's, or else the one that moviepy installs."""
     if shutil.which("ffmpeg"):
         yield
         return
@@ -121,7 +130,7 @@ def ffmpeg_on_path() -> Iterator[None]:
 
 
 def _benchmark() -> None:
-    """Evaluate the agents of a folder, and without ``--no-hub`` all of rl-zoo's, which are fetched."""
+    """Evaluate the agents of a folder; without ``--no-hub`` also all of rl-zoo's, which are downloaded."""
     from sb3_visual_td3.zoo.plugin_scripts import run_benchmark
 
     run_benchmark()
@@ -131,6 +140,7 @@ def _push_to_hub() -> None:
     from sb3_visual_td3.zoo.mistakes import need_extra
     from sb3_visual_td3.zoo.plugin_scripts import run_push_to_hub
 
+    # The agent's page on the hub shows a video of it.
     if "--no-render" not in sys.argv:
         need_extra("video")
     run_push_to_hub(ALGO)
@@ -148,11 +158,12 @@ def _plot_train() -> None:
         import_module("rl_zoo3.plots").plot_train()
 
 
-def _window(arguments: Sequence[str]) -> list[str]:
+def _window_flag(arguments: Sequence[str]) -> list[str]:
     """Choose how many episodes plot-train averages.
 
-    :param arguments: the flags, defaults in front
-    :return: a flag with a smaller window where a run has fewer episodes than rl-zoo's, and none was asked for
+    :param arguments: the flags, defaults first
+    :return: a flag with a smaller window if a run has fewer episodes than rl-zoo averages and the user named no
+        window; else nothing
     """
     parser = argparse.ArgumentParser(add_help=False)
     for flags in (("-a", "--algo"), ("-f", "--exp-folder"), ("-w", "--episode-window")):
@@ -160,22 +171,25 @@ def _window(arguments: Sequence[str]) -> list[str]:
     parser.add_argument("-e", "--env", nargs="+")
     try:
         settings = parser.parse_known_args(arguments)[0]
-    except SystemExit:  # rl-zoo's own parser says what is wrong
+    except SystemExit:  # rl-zoo's own parser reports the error
         return []
     if settings.episode_window is not None:
         return []
     folder = Path(settings.exp_folder, settings.algo)
     runs = [run for run in folder.glob("*") if any(env in run.name for env in settings.env)]
     n_episodes = [n for n in map(_count_episodes, runs) if n]
-    if not n_episodes or min(n_episodes) >= WINDOW:
+    if not n_episodes or min(n_episodes) >= EPISODE_WINDOW:
         return []
     window = max(1, min(n_episodes) // 5)
-    print(f"The shortest run has {min(n_episodes)} episodes: they are averaged over {window} of them, -w sets how many")
+    print(
+        f"The shortest run has {min(n_episodes)} episodes, so each point averages {window} of them; "
+        "-w sets another number"
+    )
     return ["-w", str(window)]
 
 
 def _count_episodes(run: Path) -> int:
-    """Return the number of episodes of a run, without the two lines of heading in each of its files."""
+    """Return the number of episodes of a run, without the two header lines of each monitor file."""
     n_episodes = 0
     for path in run.glob("*.monitor.csv"):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -190,9 +204,7 @@ def _all_plots() -> None:
 
 
 def _plot_from_file() -> None:
-    """Plot what ``all-plots -o`` has written, that of a single run too."""
-    from sb3_visual_td3.zoo.flags import replaced
-
+    """Plot what ``all-plots -o`` has written, including the results of a single run."""
     load = pickle.load
 
     def load_results(file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -203,13 +215,16 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Give the results of a single run the axis of runs that all-plots (rl_zoo3 2.9) has squeezed away."""
+    """Give the results of a single run the axis of runs, which all-plots (rl_zoo3 2.9) squeezes away."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():
-        for entry in by_key.values() if env != "results_table" else ():
+        if env == "results_table":
+            continue
+        for entry in by_key.values():
             if np.ndim(entry["last_evals"]) == 0:
                 entry["last_evals"] = np.atleast_1d(entry["last_evals"])
+            # (evaluation,) becomes (evaluation, run)
             if np.ndim(entry.get("mean_per_eval", np.zeros((1, 1)))) == 1:
                 entry["mean_per_eval"] = np.asarray(entry["mean_per_eval"])[:, None]
     return results
@@ -217,7 +232,7 @@ def _with_axis_of_runs(results: Any) -> Any:
 
 @contextmanager
 def figures_kept(command: str) -> Iterator[None]:
-    """Where there is no display, write figures to ``COMMAND-1.png`` and so on: rl-zoo would show nothing at all.
+    """Write figures to ``COMMAND-1.png`` and so on if there is no display: rl-zoo would show nothing at all.
 
     :param command: our subcommand
     """
@@ -226,20 +241,20 @@ def figures_kept(command: str) -> Iterator[None]:
     from sb3_visual_td3.common.errors import UsageError
     from sb3_visual_td3.runs.durable_files import atomic_write
 
-    def keep() -> None:
+    def save_figures() -> None:
         if not any(axes.has_data() for number in plt.get_fignums() for axes in plt.figure(number).axes):
             raise UsageError(
                 "nothing to plot: no run with enough episodes or evaluations was found for -a, -e and -f (and -w)"
             )
         for number in plt.get_fignums():
             path = Path(f"{command}-{number}.png").resolve()
-            with atomic_write(path) as begun:
-                plt.figure(number).savefig(begun, format="png")
+            with atomic_write(path) as temporary:
+                plt.figure(number).savefig(temporary, format="png")
             print(f"No display: the figure is in {path}")
 
     show = plt.show
-    if plt.get_backend().lower() in _WITHOUT_WINDOW:
-        plt.show = keep  # type: ignore[assignment]
+    if plt.get_backend().lower() in _BACKENDS_WITHOUT_WINDOW:
+        plt.show = save_figures  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -248,7 +263,7 @@ def figures_kept(command: str) -> Iterator[None]:
 
 
 def close_figures() -> None:
-    """Close all figures."""
+    """Close all figures of matplotlib."""
     from matplotlib import pyplot as plt
 
     plt.close("all")
@@ -256,45 +271,62 @@ def close_figures() -> None:
 
 ZOO_COMMANDS: dict[str, ZooCommand] = {
     "enjoy": ZooCommand(
-        "show a trained agent: rl-zoo's command, as are all below", _enjoy, WHERE_WE_TRAIN, makes_environments=True
+        "show a trained agent, and print its return", TRAINING_GROUP, _enjoy, LAST_TRAINING, makes_environments=True
     ),
     "record-video": ZooCommand(
-        "film a trained agent: RUN_DIR/videos/*.mp4", _record_video, WHERE_WE_TRAIN, "video", makes_environments=True
+        "film a trained agent: RUN_DIR/videos/*.mp4 (extra: video)",
+        TRAINING_GROUP,
+        _record_video,
+        LAST_TRAINING,
+        extra="video",
+        makes_environments=True,
     ),
     "record-training": ZooCommand(
-        "film how an agent learned, one checkpoint after another",
+        "film how an agent learned, checkpoint by checkpoint (extra: video)",
+        TRAINING_GROUP,
         _record_training,
-        WHERE_WE_TRAIN,
-        "video",
+        LAST_TRAINING,
+        extra="video",
+        makes_environments=True,
+    ),
+    "benchmark": ZooCommand(
+        "write a table of the returns of all trained agents in a folder (extra: plots)",
+        TRAINING_GROUP,
+        _benchmark,
+        ("--log-dir", "logs"),
+        extra="plots",
         makes_environments=True,
     ),
     "plot-train": ZooCommand(
-        "plot the episodes of training, a curve for each run",
+        "plot the episodes of training, one curve for each run",
+        PLOTS_GROUP,
         _plot_train,
         _PLOT_DEFAULTS,
         extra="plots",
         loads_models=False,
     ),
     "all-plots": ZooCommand(
-        "plot evaluations, a curve for each algorithm and folder",
+        "plot evaluations, one curve for each algorithm and folder",
+        PLOTS_GROUP,
         _all_plots,
         _PLOT_DEFAULTS,
         extra="plots",
         loads_models=False,
     ),
     "plot-from-file": ZooCommand(
-        "compare what all-plots has written, with intervals", _plot_from_file, extra="plots", loads_models=False
-    ),
-    "benchmark": ZooCommand(
-        "a table of what the trained agents of a folder achieve",
-        _benchmark,
-        ("--log-dir", "logs"),
-        "plots",
-        makes_environments=True,
+        "compare results that all-plots has written, with confidence intervals",
+        PLOTS_GROUP,
+        _plot_from_file,
+        extra="plots",
+        loads_models=False,
     ),
     "push-to-hub": ZooCommand(
-        "publish a trained agent on the Hugging Face hub", _push_to_hub, WHERE_WE_TRAIN, makes_environments=True
+        "publish a trained agent on the Hugging Face hub",
+        HUB_GROUP,
+        _push_to_hub,
+        LAST_TRAINING,
+        makes_environments=True,
     ),
-    "load-from-hub": ZooCommand("fetch a published agent", _load_from_hub, WHERE_WE_TRAIN),
+    "load-from-hub": ZooCommand("download a published agent", HUB_GROUP, _load_from_hub, LAST_TRAINING),
 }
-"""By the name of the subcommand, in the order of ``visual-td3 --help``."""
+"""rl-zoo's commands by the name of the subcommand, in the order of ``visual-td3 --help``."""

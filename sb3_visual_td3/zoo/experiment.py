@@ -1,45 +1,302 @@
-"""How a run was started, as plain data: what a snapshot keeps so that rl-zoo can make the same again.
+"""How a run was started, as plain data: a snapshot keeps it, so that rl-zoo can start the same run again.
 
-What is read back may come from a stranger. Its values are data and are never run: what rl-zoo would evaluate reaches it
-as values that are made here, and every name must stand for a class that the user knows (see :mod:`known_classes`).
+A description may come from a stranger, who wants it to run something. Two rules prevent that:
+
+- Its values are data and are never evaluated. What rl-zoo would evaluate reaches it as values that are made here.
+- Every name in it must be the name of a class, of the kind that its place asks for, in one of the modules listed below
+  or in a package that the user has allowed. A function would be called with arguments of the file's choice, and a
+  module runs when it is imported.
+
+The parts of this module, in order: which classes may be named, code as data, describing a run, checking a description,
+and making rl-zoo's arguments of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
+import importlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from torch import nn, optim
+
+from sb3_visual_td3.common.input_files import MAX_CHARACTERS
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.training_state.plain_data import map_leaves
-from sb3_visual_td3.zoo.environments import import_packages
+from sb3_visual_td3.zoo.flags import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
-from sb3_visual_td3.zoo.known_classes import (
-    ALLOWED_PACKAGES,
-    CALLBACK,
-    POLICY,
-    VEC_WRAPPER,
-    WRAPPER,
-    Kind,
-    check_algorithm,
-    check_env_id,
-    check_package,
-    class_as_data,
-    find_class,
-    read_code,
-    shown,
-    with_classes,
-)
 
 EXPERIMENT = "experiment.json"
-"""In RUN_DIR from its first moment: a run that is killed before its first snapshot is begun again from it."""
+"""File in RUN_DIR from the start: a run that is killed before its first snapshot is started again from it."""
 EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize")
-"""Hyperparameters that rl-zoo runs as Python code where they are strings."""
+"""Hyperparameters that rl-zoo evaluates as Python code if they are strings."""
+MAX_DEPTH = 50
+MAX_EXPERIMENT_BYTES = 1 << 20
+
+ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
+"""Packages whose classes may be named. The user has to allow any other package."""
+CLASS_MARK = "$class"
+"""Key of the mapping ``{"$class": "package.module.Class"}``, which represents a class in plain data."""
+
+
+class Kind(NamedTuple):
+    """A kind of class that a description may name in some place.
+
+    :ivar noun: what error messages call it
+    :ivar bases: the class must be a proper subclass of one of these
+    :ivar modules: regular expression of the modules, in packages that need no permission, where it may be looked up
+    """
+
+    noun: str
+    bases: tuple[type, ...]
+    modules: str
+
+
+_GYM_WRAPPERS = r"gymnasium\.wrappers(\.(atari_preprocessing|common|rendering|stateful_\w+|transform_\w+))?"
+_SB3_VEC_ENV = r"stable_baselines3\.common\.vec_env(\.vec_\w+)?"
+
+CALLBACK = Kind(
+    "callback class",
+    (BaseCallback,),
+    r"stable_baselines3\.common\.callbacks|rl_zoo3\.callbacks|sb3_visual_td3(\.callbacks(\.[a-z_]+)?)?",
+)
+WRAPPER = Kind(
+    "gymnasium.Wrapper class",
+    (gym.Wrapper,),
+    rf"{_GYM_WRAPPERS}|stable_baselines3\.common\.(atari_wrappers|monitor)|sb3_contrib\.common\.wrappers(\.\w+)?"
+    r"|rl_zoo3\.wrappers",
+)
+VEC_WRAPPER = Kind("VecEnvWrapper class", (VecEnvWrapper,), _SB3_VEC_ENV)
+POLICY = Kind(
+    "policy class",
+    (BasePolicy,),
+    r"(stable_baselines3|sb3_contrib)\.[a-z0-9_]+\.policies|sb3_visual_td3\.visual_td3\.[a-z_]+",
+)
+PART = Kind(
+    "class of a policy's or a replay buffer's part",
+    (nn.Module, optim.Optimizer, BaseFeaturesExtractor, BaseBuffer, ActionNoise),
+    r"torch\.nn\.modules\.(activation|linear)|torch\.optim(\.[a-z_0-9]+)?|stable_baselines3\.her\.her_replay_buffer"
+    r"|stable_baselines3\.common\.(torch_layers|buffers|noise|sb2_compat\.rmsprop_tf_like)|sb3_visual_td3"
+    r"|sb3_visual_td3\.(buffers|visual_td3)\.[a-z_]+",
+)
+"""Activation functions, optimizers, features extractors, replay buffers and noise."""
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
 _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec_env_wrapper": VEC_WRAPPER}
-"""Hyperparameters that rl-zoo imports: one dotted path, or a list of them, each alone or with its arguments."""
+"""Hyperparameters that rl-zoo imports: a dotted path, or a list of them, each alone or with its arguments."""
+
+
+def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
+    """Look up a class; its module is imported only if it is known or allowed.
+
+    :param name: ``package.module.Class``
+    :param kind: what the class must be
+    :param allowed: packages that the user has allowed beside :data:`ALLOWED_PACKAGES`
+    :param where: the setting that names it, for error messages
+    :return: the class
+    :raises ValueError: if the name is malformed, its package is not allowed, or it is not the name of a class of this
+        kind
+    """
+    if not isinstance(name, str) or not _DOTTED.fullmatch(name):
+        raise ValueError(f"{where} is {shown(name)}: expected the name of a {kind.noun}, package.module.Class")
+    module_name, _, class_name = name.rpartition(".")
+    package = name.partition(".")[0]
+    # The user may allow a whole package, or one module of it. The dots keep "mine" from allowing "mineral".
+    if package in allowed or any(f"{name}.".startswith(f"{each}.") for each in allowed):
+        found = _look_up(module_name, class_name, where)
+    elif package not in ALLOWED_PACKAGES:
+        raise ValueError(
+            f"{where} names {name}: the package {package} is imported only if you allow it. If it is yours, "
+            f"add --allow {package}"
+        )
+    elif re.fullmatch(kind.modules, module_name):
+        found = _look_up(module_name, class_name, where)
+    else:
+        found = None
+    if not (isinstance(found, type) and issubclass(found, kind.bases) and found not in kind.bases):
+        raise ValueError(f"{where} names {name}, which is not a {kind.noun} that a resumed run may use")
+    return found
+
+
+def _look_up(module_name: str, class_name: str, where: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise ValueError(f"{where} names {module_name}.{class_name}, which cannot be imported: {error}") from error
+
+
+def check_package(name: Any, allowed: Collection[str]) -> None:
+    """Check that a package of ``gym_packages`` is one of the known ones or allowed by the user.
+
+    :param name: name of the package or module
+    :param allowed: packages that the user has allowed
+    :raises ValueError: if it may not be imported
+    """
+    if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
+        raise ValueError(f"gym_packages names {shown(name)}: expected the name of a package")
+    if name not in ALLOWED_PACKAGES and not any(f"{name}.".startswith(f"{each}.") for each in allowed):
+        package = name.partition(".")[0]
+        raise ValueError(
+            f"the run imports {name}, which is done only if you allow it. If it is yours, add --allow {package}"
+        )
+
+
+def class_as_data(cls: type) -> dict[str, str] | None:
+    """Return a class of the kind :data:`PART` as plain data; None for any other class.
+
+    :param cls: the class
+    :return: ``{"$class": "package.module.Class"}``
+    """
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if not issubclass(cls, PART.bases) or "<locals>" in name:
+        return None
+    return {CLASS_MARK: name}
+
+
+def class_name_in(value: Any) -> Any:
+    """Return the name in a mark; None if the value is not a mark.
+
+    :param value: any plain data
+    """
+    if isinstance(value, Mapping) and set(value) == {CLASS_MARK}:
+        return value[CLASS_MARK]
+    return None
+
+
+def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
+    """Replace the marks of classes by the classes.
+
+    :param value: plain data
+    :param allowed: packages that the user has allowed
+    :param where: the setting's name, for error messages
+    :return: a copy with the classes in it
+    :raises ValueError: if a mark names anything but a class of the kind :data:`PART`
+    """
+    name = class_name_in(value)
+    if name is not None:
+        return find_class(name, PART, allowed, where)
+    if isinstance(value, Mapping):
+        return {key: with_classes(item, allowed, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_classes(item, allowed, where) for item in value]
+    return value
+
+
+def check_env_id(env_id: Any, where: str) -> None:
+    """Check that an environment is registered, so that making it imports no module that the id names.
+
+    :param env_id: the id, as for gymnasium's ``make``; "module:Env-v0" would import the module
+    :param where: the setting that names it, for error messages
+    :raises ValueError: if it is not registered
+    """
+    if not isinstance(env_id, str) or env_id not in gym.registry:
+        raise ValueError(
+            f"{where} is {shown(env_id)}, which is not an environment that is registered here: if a package of yours "
+            "registers it, name the package by --gym-packages when you train, and by --allow when you resume"
+        )
+
+
+def check_algorithm(algo: Any) -> None:
+    """Check that rl-zoo, with our plug-in, has an algorithm.
+
+    :param algo: its name
+    :raises ValueError: if there is no such algorithm
+    """
+    if not isinstance(algo, str) or algo not in ALGOS:
+        raise ValueError(f"the algorithm is {shown(algo)}: expected one of {', '.join(ALGOS)}")
+
+
+def shown(value: Any, n_characters: int = 80) -> str:
+    """Return a value as one line for a message, cut if it is long.
+
+    :param value: any value
+    :param n_characters: the largest length
+    """
+    text = repr(value)
+    if len(text) <= n_characters:
+        return text
+    return f"{text[:n_characters]}..."
+
+
+# ---- Python code as data
+
+
+def read_code(code: str) -> Any:
+    """Return as plain data what rl-zoo would make of a setting that is Python code; the code is not run.
+
+    :param code: a literal, ``dict(a=1)``, or a name by which rl-zoo's files spell a class, such as
+        ``dict(activation_fn=nn.ReLU, net_arch=[64])`` or ``HerReplayBuffer``
+    :return: numbers, strings, lists and mappings of these, and marks for classes
+    :raises ValueError: if it is any other code
+    """
+    if len(code) > MAX_CHARACTERS:
+        raise ValueError(f"{len(code):,} characters are too many for a setting ({MAX_CHARACTERS:,})")
+    try:
+        return _node_as_data(ast.parse(code.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+
+
+def _node_as_data(node: ast.expr) -> Any:
+    # Only these forms are interpreted. ``ast.literal_eval`` at the end accepts literals and raises for everything else.
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = ast.unparse(node)
+        if name not in _spellings():
+            raise ValueError(f"{name} is not a class that a snapshot can name")
+        return {CLASS_MARK: _spellings()[name]}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_node_as_data(each) for each in node.elts]
+    if isinstance(node, ast.Dict):
+        if any(key is None for key in node.keys):
+            raise ValueError("it contains **")
+        items = zip(node.keys, node.values, strict=True)
+        return {ast.literal_eval(key): _node_as_data(value) for key, value in items if key}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if not all(keyword.arg for keyword in node.keywords):
+            raise ValueError("it contains **")
+        return {str(keyword.arg): _node_as_data(keyword.value) for keyword in node.keywords}
+    return ast.literal_eval(node)
+
+
+@functools.cache
+def _spellings() -> dict[str, str]:
+    """Return the names by which rl-zoo's hyperparameter files spell classes, each with its dotted path."""
+    from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+    found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
+    for spelling in ("nn", "th.nn", "torch.nn"):
+        parts = {**vars(nn.modules.activation), "Identity": nn.Identity}
+        found |= {f"{spelling}.{name}": cls for name, cls in parts.items() if _is_subclass(cls, nn.Module)}
+    for spelling in ("th.optim", "torch.optim"):
+        found |= {f"{spelling}.{name}": cls for name, cls in vars(optim).items() if _is_subclass(cls, optim.Optimizer)}
+    return {spelling: f"{cls.__module__}.{cls.__qualname__}" for spelling, cls in found.items()}
+
+
+def _is_subclass(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base) and cls is not base
+
+
+# ---- describing a run
+
+
 _MAPPING_FLAGS = ("env_kwargs", "eval_env_kwargs")
 _TYPES: Mapping[str, type] = {
     "algo": str,
@@ -80,15 +337,13 @@ _PATHS = (
     "name_prefix",
 )
 """Arguments of callbacks and wrappers that say where files are written."""
-MAX_DEPTH = 50
-MAX_EXPERIMENT_BYTES = 1 << 20
 
 
 class Permission(NamedTuple):
-    """What the user lets a run do at resume, beside what it may do in any case.
+    """What the user permits a resumed run, beside what is always permitted.
 
-    :ivar run_dir: the only folder that it writes to
-    :ivar packages: of the user's own, whose classes it may name
+    :ivar run_dir: the only folder that it may write to
+    :ivar packages: packages of the user's own whose classes it may name
     :ivar is_trusted: whether it may start programs, load a saved model and write to other folders
     """
 
@@ -98,18 +353,23 @@ class Permission(NamedTuple):
 
 
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Write down how a run was started.
+    """Describe how a run was started.
 
-    :param args: rl-zoo's arguments, the seed drawn
-    :param hyperparams: as read, before rl-zoo makes objects of them
+    :param args: rl-zoo's parsed arguments, with the seed that was drawn
+    :param hyperparams: the hyperparameters as read, before rl-zoo turns them into objects
     :return: plain data
-    :raises ValueError: if a hyperparameter is Python code or an object, which a snapshot does not hold
+    :raises ValueError: if a hyperparameter is Python code or an object that cannot be written as plain data
     """
     described = {name: getattr(args, name) for name in (*_TYPES, *_MAPPING_FLAGS)}
     described["hyperparams"] = {name: _as_data(name, value) for name, value in hyperparams.items()}
     for name in _MAPPING_FLAGS:
-        described[name] = map_leaves(described[name], _plain_leaf, f"--{name.replace('_', '-')}")
+        described[name] = map_leaves(described[name], _plain_leaf, _flag(name))
     return described
+
+
+def _flag(name: str) -> str:
+    """Return the flag that sets an argument of rl-zoo's."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _as_data(name: str, value: Any) -> Any:
@@ -118,8 +378,8 @@ def _as_data(name: str, value: Any) -> Any:
             value = read_code(value)
         except ValueError as error:
             raise ValueError(
-                f"{name} is Python code, which a snapshot does not hold: {value!r} ({error}). Write it as a yml "
-                "mapping of numbers and strings, or leave SnapshotCallback out"
+                f"{name} is Python code that a snapshot cannot store: {value!r} ({error}). Write it as a YAML "
+                "mapping of numbers and strings, or remove SnapshotCallback"
             ) from error
     return map_leaves(value, _plain_leaf, f"the hyperparameter {name}")
 
@@ -127,24 +387,30 @@ def _as_data(name: str, value: Any) -> Any:
 def _plain_leaf(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    mark = class_as_data(value) if isinstance(value, type) else None
-    if mark is not None:
-        return mark
+    if isinstance(value, type):
+        mark = class_as_data(value)
+        if mark is not None:
+            return mark
     raise ValueError(
-        f"{where} is {value!r}, which a snapshot does not hold: expected numbers, strings, lists and mappings of "
-        "these. Leave SnapshotCallback out, or train in a script of your own, with SnapshotCallback(resume=True)"
+        f"{where} is {value!r}, which a snapshot cannot store: expected numbers, strings, lists and mappings of "
+        "these. Remove SnapshotCallback, or train in a script of your own, with SnapshotCallback(resume=True)"
     )
 
 
+# ---- checking a description
+
+
 def check_experiment(experiment: Any, permission: Permission) -> None:
-    """Refuse whatever a description could run, import or write to, unless it is known or the user says so.
+    """Reject a description that could run, import or write anything that is neither known nor permitted.
 
-    Nothing but modules of known or allowed packages is imported here.
+    Only modules of known or permitted packages are imported here.
 
-    :param experiment: as described, or anything else: it is read from a file
-    :param permission: what the user lets it do
-    :raises ValueError: if something is of another type than described, or is not permitted; it is named
+    :param experiment: a description, or anything else, because it is read from a file
+    :param permission: what the user permits
+    :raises ValueError: if a value has an unexpected type, or is not permitted; the message names it
     """
+    # The order matters: each check relies on the types that earlier ones have established, and packages are imported
+    # before the environment is looked up, because they register it.
     _check_is_data(experiment, "the run's description")
     if not isinstance(experiment, Mapping):
         raise ValueError(f"the run's description is {shown(experiment)}: expected a mapping")
@@ -167,19 +433,20 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
     for name, kind in _NAMED.items():
         for path, kwargs in _named_in(name, hyperparams.get(name)):
             cls = find_class(path, kind, permission.packages, name)
+            # What a class of the user's own does with its arguments is the user's business.
             if cls.__module__.partition(".")[0] in ALLOWED_PACKAGES:
                 _check_arguments(path, kwargs, permission)
     if not permission.is_trusted:
         _check_starts_nothing(experiment, "")
         if experiment["trained_agent"]:
             raise ValueError(
-                f"the run was begun with the saved model {experiment['trained_agent']}, and loading that runs what is "
-                "pickled in it. If it is yours: --trust"
+                f"the run was begun with the saved model {experiment['trained_agent']}, and loading a model runs what "
+                "is pickled in it. If the run is yours, add --trust"
             )
 
 
 def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
-    """Make sure that a value is what JSON can say, with text that can be written to a file."""
+    """Check that a value is plain JSON data, with text that can be printed and written to a file."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{where} is nested more than {MAX_DEPTH} deep: expected settings")
     if isinstance(value, Mapping):
@@ -201,11 +468,12 @@ def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
 def _check_flags(experiment: Mapping[str, Any]) -> None:
     for name, kind in _TYPES.items():
         value = experiment.get(name)
+        # ``type``, not ``isinstance``: True would pass for an int.
         is_right = type(value) is kind or (kind is str and value is None)
         if name not in experiment or not is_right:
-            raise ValueError(f"the run's --{name.replace('_', '-')} is {shown(value)}: expected {kind.__name__}")
+            raise ValueError(f"the run's {_flag(name)} is {shown(value)}: expected {kind.__name__}")
     for name in _MAPPING_FLAGS:
-        _check_keywords(experiment.get(name), f"the run's --{name.replace('_', '-')}")
+        _check_keywords(experiment.get(name), f"the run's {_flag(name)}")
     if not isinstance(experiment.get("hyperparams"), Mapping):
         raise ValueError(f"the run's hyperparameters are {shown(experiment.get('hyperparams'))}: expected a mapping")
     if experiment["vec_env"] not in VEC_ENVS:
@@ -242,8 +510,15 @@ def _check_evaluated(hyperparams: Mapping[str, Any], packages: Collection[str]) 
 
 
 def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """:return: each dotted path, with the arguments that stand beside it"""
-    for each in value if isinstance(value, list) else [] if value is None else [value]:
+    """Yield each dotted path in a hyperparameter, with its arguments.
+
+    :param name: the hyperparameter, such as ``callback``
+    :param value: None, a path, ``{path: arguments}``, or a list of these
+    """
+    if value is None:
+        return
+    entries = value if isinstance(value, list) else [value]
+    for each in entries:
         if isinstance(each, Mapping):
             if len(each) != 1:
                 raise ValueError(f"{name} holds {shown(each)}: expected one class with its arguments")
@@ -257,14 +532,17 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Look at the arguments of a class that is not the user's own."""
+    """Check the arguments of a class that is not the user's own: environments and folders."""
     if isinstance(kwargs.get("eval_env"), str):
         check_env_id(kwargs["eval_env"], f"eval_env of {path}")
     _check_keywords(kwargs.get("eval_env_kwargs"), f"eval_env_kwargs of {path}")
-    # SnapshotCallback is always told RUN_DIR, whatever the file says.
-    names = [name for name in _PATHS if isinstance(kwargs.get(name), str) and not path.endswith(".SnapshotCallback")]
-    for name in names if not permission.is_trusted else []:
-        given = kwargs[name]
+    # SnapshotCallback is always given RUN_DIR, whatever the file says.
+    if permission.is_trusted or path.endswith(".SnapshotCallback"):
+        return
+    for name in _PATHS:
+        given = kwargs.get(name)
+        if not isinstance(given, str):
+            continue
         if name == "name_prefix":
             is_inside = os.sep not in given
         else:
@@ -272,13 +550,15 @@ def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permissio
         if not is_inside:
             raise ValueError(
                 f"{name} of {path} is {shown(given)}, which is outside {permission.run_dir}: a resumed run writes "
-                "there only if you trust it. If it is yours: --trust"
+                "there only if you trust it. If the run is yours, add --trust"
             )
 
 
 def _read_if_text(value: Any) -> Any:
-    """:return: a mapping that stands there as text, as ``vec_env_kwargs`` may"""
-    return read_code(value) if isinstance(value, str) else value
+    """Return the data of a mapping that may be written as text, such as ``vec_env_kwargs``."""
+    if isinstance(value, str):
+        return read_code(value)
+    return value
 
 
 def _check_starts_nothing(value: Any, where: str) -> None:
@@ -287,56 +567,68 @@ def _check_starts_nothing(value: Any, where: str) -> None:
             if key in _STARTS_SOMETHING and item is not None:
                 raise ValueError(
                     f"{where}{key} is {shown(item)}, {_STARTS_SOMETHING[key]}: it is used only if you trust the run. "
-                    "If it is yours: --trust"
+                    "If the run is yours, add --trust"
                 )
-            _check_starts_nothing(_read_if_text(item) if key == "vec_env_kwargs" else item, f"{key}.")
+            if key == "vec_env_kwargs":
+                _check_starts_nothing(_read_if_text(item), f"{key}.")
+            else:
+                _check_starts_nothing(item, f"{key}.")
     elif isinstance(value, list):
         for item in value:
             _check_starts_nothing(item, where)
 
 
-def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log: str | None = None) -> list[str]:
-    """Make rl-zoo's command line again, without the environment's arguments, which rl-zoo would evaluate.
+# ---- from a description to rl-zoo's arguments, and the file in RUN_DIR
 
-    :param experiment: as described and checked
-    :param conf_file: where the hyperparameters have been written to, see :func:`hyperparameter_file`
+
+def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log: str | None = None) -> list[str]:
+    """Return rl-zoo's command line of a run, without the environment's arguments, which rl-zoo would evaluate.
+
+    :param experiment: a description that has been checked
+    :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
     :param tensorboard_log: where event files go; None for RUN_DIR/tb
     :return: the flags
     """
     arguments = ["--conf-file", conf_file]
     for name in _TYPES:
-        flag, value = f"--{name.replace('_', '-')}", experiment[name]
+        flag, value = _flag(name), experiment[name]
         if name == "tensorboard_log":
             value = tensorboard_log
         if isinstance(value, bool):
-            arguments += [flag] if value else []
+            if value:
+                arguments.append(flag)
         elif isinstance(value, list):
-            arguments += [flag, *value] if value else []
+            if value:
+                arguments += [flag, *value]
         elif value not in {None, ""}:
-            arguments += [f"{flag}={value}"]
+            # With "=" a value that begins with a dash is not taken for a flag.
+            arguments.append(f"{flag}={value}")
     return arguments
 
 
 def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """:return: what a hyperparameter file for this run alone holds"""
+    """Return the content of a hyperparameter file for this run alone.
+
+    :param experiment: a description that has been checked
+    """
     return {experiment["env"]: experiment["hyperparams"]}
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write down in a new RUN_DIR how its run was started.
+    """Write to a new RUN_DIR how its run was started.
 
     :param run_dir: the folder of the run
-    :param experiment: as described
+    :param experiment: its description
     """
     write_atomically(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read how a run was started that may have no snapshot yet.
+    """Read how a run was started, which may not have a snapshot yet.
 
     :param run_dir: the folder of the run
-    :return: what :func:`keep_experiment` wrote, or anything else that stands there: :func:`check_experiment` tells;
-        None where there is no such file
+    :return: what :func:`keep_experiment` wrote, or anything else that the file contains: :func:`check_experiment`
+        decides; None if there is no such file
     :raises ValueError: if the file is not JSON, or is too large for a description
     """
     path = run_dir / EXPERIMENT
@@ -347,4 +639,4 @@ def kept_experiment(run_dir: Path) -> Any:
             raise ValueError(f"it has more than {MAX_EXPERIMENT_BYTES:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): the run cannot be begun again from it") from error
+        raise ValueError(f"{path} cannot be read ({error}): the run cannot be started again from it") from error

@@ -1,13 +1,16 @@
-"""What we change in rl-zoo's command lines, for as long as a command runs.
+"""Command-line flags: ours, which all commands share, and what we change in rl-zoo's parsers while a command runs.
 
-All of it was seen in rl_zoo3 2.9, and can go when a later version does the same:
+The changes of rl-zoo (rl_zoo3 2.9) can go when a later version does the same:
 
-- :func:`usage_errors`: a mistake is one line, not the usage of all flags
+- :func:`usage_errors`: an error is one line, not the usage of all flags
 - :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is no ``--end-on``
-- :func:`environments_found`: ``--gym-packages`` is known to train and enjoy alone, and ``--env`` is not checked
-- :func:`store_pairs`: every KEY:VALUE is run as Python code, so that a plain word, such as ``lin_1e-3`` or ``Town02``,
-  ends in a NameError unless it is quoted twice; here a value that is not Python is what it would be in a
-  hyperparameter file
+- :func:`environments_found`: only train and enjoy know ``--gym-packages``, and ``--env`` is not checked: a name that
+  is not registered ends in a KeyError
+- :func:`store_pairs`: rl-zoo evaluates every KEY:VALUE as Python code, so that a plain word, such as ``lin_1e-3`` or
+  ``Town02``, ends in a NameError unless it is quoted twice. Here a value that is not Python means what it would mean
+  in a hyperparameter file
+
+This module imports neither torch nor rl_zoo3, so that ``--help`` of our own commands is quick.
 """
 
 from __future__ import annotations
@@ -15,34 +18,185 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import difflib
+import functools
+import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
-import rl_zoo3.utils
-import yaml
+import gymnasium as gym
 
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.zoo.environments import add_packages_argument, check_environment, import_packages
-from sb3_visual_td3.zoo.hyperparameters import END_ON_HELP, EXIT_CODES, VEC_ENVS
+
+ALGO = "visual_td3"
+"""The name of our algorithm in rl-zoo."""
+DEFAULT_ENV = "LiteDriving-v0"
+PACKAGES_FLAG = "--gym-packages"
+END_ON_HELP = (
+    "signals that end the training in order if a SnapshotCallback is part of it: the step is completed, a snapshot "
+    "is taken, and the exit code is 75; a second signal ends it at once. '--end-on none' handles no signal "
+    "(default: SIGTERM SIGUSR1)"
+)
+EXIT_CODES = (
+    "exit codes: 0 trained, also if a callback stopped it; 1 crashed; 2 bad usage; 4 a bug, in our code or in a "
+    "callback or environment of yours; 74 the final model could not be saved; 75 a signal ended it; 130 Ctrl-C. After "
+    "1, 4, 74, 75 and 130, 'visual-td3 resume RUN_DIR' continues from the newest snapshot"
+)
+_LARGEST_SEED = 2**32 - 1
+_MIN_SIMILARITY = 0.7
+"""How similar a registered name must be to be proposed, from 0 to 1."""
+_ABSENT = object()
 
 _DATA_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
 _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr)
 
 
-_ABSENT = object()
-_LARGEST_SEED = 2**32 - 1
+def positive_int(text: str) -> int:
+    """Return a count that was typed on the command line; this is an argparse type.
+
+    :param text: what was typed
+    :return: an integer >= 1
+    :raises argparse.ArgumentTypeError: if it is anything else
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+    return int(text)
+
+
+# ---- environments of the user's own
+
+
+def add_packages_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gym-packages`` to a command that makes an environment.
+
+    :param parser: the parser of the command
+    """
+    parser.add_argument(
+        PACKAGES_FLAG,
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules that register environments of your own: installed packages, or files of the current folder "
+        "without .py, such as my_envs",
+    )
+
+
+def packages_in(arguments: Sequence[str]) -> list[str]:
+    """Return the modules that ``--gym-packages`` names on a command line.
+
+    :param arguments: the command line
+    :return: the dotted names; empty if the flag is not there
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_packages_argument(parser)
+    packages: list[str] = parser.parse_known_args(arguments)[0].gym_packages
+    return packages
+
+
+def import_packages(packages: Sequence[str]) -> None:
+    """Import the modules that register environments.
+
+    The current folder is searched last. It stays on the path, because processes that are started later need it too.
+    (rl-zoo finds modules of the current folder only under ``python -m``.)
+
+    :param packages: their dotted names
+    :raises UsageError: if there is no such module; an error within a module is raised as it is
+    """
+    current_folder = os.getcwd()
+    if packages and current_folder not in sys.path and "" not in sys.path:
+        sys.path.append(current_folder)
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            is_itself_missing = error.name is not None and (
+                package == error.name or package.startswith(f"{error.name}.")
+            )
+            if not is_itself_missing:
+                raise ImportError(
+                    f"{PACKAGES_FLAG} {package}: the module needs {error.name}, which is not installed"
+                ) from error
+            name = Path(package).stem
+            is_path = name != package and (package.endswith(".py") or os.sep in package)
+            hint = f"; give the name of the module, {name}" if is_path else ""
+            raise UsageError(
+                f"{PACKAGES_FLAG} {package}: there is no such module, installed or in {current_folder}{hint}"
+            ) from error
+
+
+def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
+    """Check that gymnasium knows an environment.
+
+    :param env_id: its id, such as ``LiteDriving-v0``
+    :param packages: modules that have been imported because they should register it
+    :raises UsageError: if it is not registered; the message proposes a similar name
+    """
+    if env_id in gym.registry:
+        return
+    module, colon, name = env_id.partition(":")
+    if colon:
+        raise UsageError(f"--env {env_id}: name the module by its own flag: {PACKAGES_FLAG} {module} --env {name}")
+    # Of several ids with the same bare name, the one without a namespace and with the latest version is proposed:
+    # later entries replace earlier ones.
+    by_name = {_bare_name(known): known for known in sorted(gym.registry, key=lambda known: "/" not in known)}
+    close = difflib.get_close_matches(_bare_name(env_id), by_name, n=1, cutoff=_MIN_SIMILARITY)
+    text = f"--env {env_id}: no environment of this name is registered"
+    if packages:
+        text += f", neither by gymnasium nor by {', '.join(packages)}"
+    if close:
+        text += f". Did you mean {by_name[close[0]]}?"
+    elif not packages:
+        text += "."
+    if not packages:
+        text += f" If it is your own environment, name the module that registers it: {PACKAGES_FLAG} MODULE"
+    raise UsageError(text)
+
+
+def _bare_name(env_id: str) -> str:
+    """Return an id in lower case, without namespace and version."""
+    return re.sub(r"-v\d+$", "", env_id.rsplit("/", maxsplit=1)[-1]).lower()
+
+
+def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
+    """Import the packages that a command line of rl-zoo names, and check its environment.
+
+    :param arguments: the command line
+    :param default_env: the environment if the command line names none
+    :raises UsageError: if a module or the environment does not exist
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", default=default_env)
+    env = parser.parse_known_args(arguments)[0].env
+    packages = packages_in(arguments)
+    import_packages(packages)
+    check_environment(env, packages)
+
+
+def check_seed(seed: int | None) -> None:
+    """Check that NumPy accepts a seed; rl-zoo draws one if it is negative.
+
+    :param seed: from the command line, or from the description of a run
+    :raises UsageError: if it is too large
+    """
+    if seed is not None and seed > _LARGEST_SEED:
+        raise UsageError(f"--seed {seed}: expected an integer <= {_LARGEST_SEED}, the largest seed that NumPy accepts")
+
+
+# ---- changes of rl-zoo's parsers, for as long as one command runs
 
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give a module or class another attribute, for as long as one command of rl_zoo3 runs.
+    """Replace an attribute of a module or class for as long as the block runs.
 
     :param owner: the module or class
-    :param name: of the attribute, which need not be there
-    :param value: what it is meanwhile
+    :param name: the attribute's name; the attribute need not exist
+    :param value: its value within the block
     """
     before = vars(owner).get(name, _ABSENT)
     setattr(owner, name, value)
@@ -57,14 +211,25 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Have rl_zoo3 read these arguments instead of the process's.
+    """Have rl_zoo3 read these arguments instead of those of the process.
 
-    :param command: our subcommand, which ``--help`` shows
+    :param command: our subcommand, which ``--help`` shows as the program's name
     :param arguments: its flags
     """
-    own_argv, sys.argv = sys.argv, [f"visual-td3 {command}", *arguments]
+    parse: Callable[..., tuple[argparse.Namespace, list[str]]] = argparse.ArgumentParser.parse_known_args
+    program = f"visual-td3 {command}"
+
+    def parse_known_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+        # The plot commands (rl_zoo3 2.9) pass their description where argparse takes the name of the program, so that
+        # their usage begins "usage: Gather results, ...".
+        if self.prog != program and self.description is None:
+            self.description = f"{self.prog}."
+        self.prog = program
+        return parse(self, *args, **kwargs)
+
+    own_argv, sys.argv = sys.argv, [program, *arguments]
     try:
-        with usage_errors():
+        with usage_errors(), replaced(argparse.ArgumentParser, "parse_known_args", parse_known_args):
             yield
     finally:
         sys.argv = own_argv
@@ -72,21 +237,24 @@ def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Have argparse raise where it would print the usage of all of rl-zoo's flags and end the process."""
+    """Have argparse raise instead of printing the usage of all of rl-zoo's flags and ending the process."""
 
-    def refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method of the parser
+    def raise_usage_error(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method
         raise UsageError(f"{message}; --help shows the flags")
 
-    with replaced(argparse.ArgumentParser, "error", refuse):
+    with replaced(argparse.ArgumentParser, "error", raise_usage_error):
         yield
 
 
 @contextmanager
 def all_choices() -> Iterator[None]:
-    """Have rl-zoo's parser take every name for ``--vec-env``, and the one flag of ours, ``--end-on``."""
+    """Have rl-zoo's parser accept every name for ``--vec-env``, and our own flag ``--end-on``."""
+    from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
+
     add = argparse.ArgumentParser.add_argument
 
     def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
+        # Only the parser of rl_zoo3.train has --vec-env, so this also recognises the parser that --end-on belongs to.
         if "--vec-env" in names:
             kwargs["choices"] = list(VEC_ENVS)
             add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
@@ -97,44 +265,26 @@ def all_choices() -> Iterator[None]:
         yield
 
 
-def check_seed(seed: int | None) -> None:
-    """Refuse a seed that NumPy does not take; a negative one has rl-zoo draw one.
-
-    :param seed: of the command line, or of a run's description
-    :raises UsageError: if it is too large
-    """
-    if seed is not None and seed > _LARGEST_SEED:
-        raise UsageError(
-            f"--seed {seed}: expected a number up to {_LARGEST_SEED}, which is the largest of NumPy's seeds"
-        )
-
-
 @contextmanager
 def environments_found() -> Iterator[None]:
-    """Have rl_zoo3's commands take ``--gym-packages``, and look for ``--env`` before anything else is done."""
-    stock: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
+    """Have rl_zoo3's commands accept ``--gym-packages``, and check ``--env`` before anything else is done."""
+    parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have it
+        with contextlib.suppress(argparse.ArgumentError):  # train and enjoy have the flag already
             add_packages_argument(self)
-        found = stock(self, *args, **kwargs)
-        check_seed(getattr(found, "seed", None))
-        import_packages(found.gym_packages)
-        if hasattr(found, "env"):
-            check_environment(getattr(found.env, "gym_id", found.env), found.gym_packages)
-        return found
+        parsed = parse(self, *args, **kwargs)
+        check_seed(getattr(parsed, "seed", None))
+        import_packages(parsed.gym_packages)
+        if hasattr(parsed, "env"):
+            check_environment(getattr(parsed.env, "gym_id", parsed.env), parsed.gym_packages)
+        return parsed
 
     with replaced(argparse.ArgumentParser, "parse_args", parse_args):
         yield
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads ``1e-3`` as a number, which YAML 1.1 takes for a string because it has no point."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
-)
+# ---- KEY:VALUE
 
 
 def store_pairs(
@@ -144,7 +294,7 @@ def store_pairs(
     values: Sequence[str],
     option_string: str | None = None,
 ) -> None:
-    """Store KEY:VALUE pairs as a dict; this takes the place of ``rl_zoo3.utils.StoreDict.__call__``.
+    """Store KEY:VALUE pairs as a dict; this replaces ``rl_zoo3.utils.StoreDict.__call__``.
 
     :param self: the action, which knows where to store them
     :param parser: the parser that calls it
@@ -168,12 +318,12 @@ def store_pairs(
 def read_value(text: str, where: str = "the value") -> Any:
     """Read a value that was typed on the command line.
 
-    In this order it is a Python literal (``0.01``, ``None``, ``[64, 64]``, ``'quoted'``), Python code that rl_zoo3
-    can run (``dict(activation_fn=nn.ReLU)``, ``2**18``), a mapping or list as YAML writes it (``{n: 3, mode: fast}``),
-    a word that means true, false or nothing in YAML, or else the text itself.
+    The first of these that fits decides: a Python literal (``0.01``, ``None``, ``[64, 64]``, ``'quoted'``), Python code
+    that rl_zoo3 can run (``dict(activation_fn=nn.ReLU)``, ``2**18``), a mapping or list as YAML writes it
+    (``{n: 3, mode: fast}``), a word that means true, false or null in YAML, the text itself.
 
     :param text: as it was typed
-    :param where: what to call it in a complaint
+    :param where: what an error message calls it
     :return: the value
     :raises UsageError: if it is code that fails, such as ``dict(net_arch=)`` or ``1/0``
     """
@@ -183,20 +333,28 @@ def read_value(text: str, where: str = "the value") -> Any:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         pass
     is_code, value = _run_code(text, where)
-    return value if is_code else _as_in_a_file(text)
+    if is_code:
+        return value
+    return _read_as_yaml(text)
 
 
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
-    """:return: whether the text is code that rl_zoo3 can run, and what it evaluates to"""
+    """Evaluate a text if it is code that rl_zoo3 can run.
+
+    :return: whether it is such code, and its value
+    """
+    import rl_zoo3.utils
+
     try:
         expression = ast.parse(text, mode="eval").body
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         if re.match(r"dict\s*\(", text):
             raise UsageError(f"{where}: {text!r} is not valid Python ({error})") from error
         return False, None
+    # rl-zoo evaluates in this module's namespace: "nn", "HerReplayBuffer" and so on are names that users write.
     names = vars(rl_zoo3.utils)
     if isinstance(expression, ast.Name):
-        # A word is a word, also where Python has a function of that name: "min", "all", "id".
+        # A single word is text even if Python has a function of that name ("min", "all", "id"), unless it is a type.
         known = names.get(text, next((each for each in _DATA_TYPES if each.__name__ == text), None))
         return isinstance(known, type), known
     try:
@@ -210,25 +368,44 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
 def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
     """Tell code that fails from text that happens to parse, such as ``held-out``, ``map.xml`` or ``lin(1e-3)``."""
     nodes = list(ast.walk(expression))
-    used = {node.id for node in nodes if isinstance(node, ast.Name)}
-    if not used:  # numbers alone, such as 1/0
+    used_names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if not used_names:  # numbers alone, such as 1/0
         return True
     code = [node for node in nodes if isinstance(node, _MEANT_AS_CODE)]
-    builtin = names["__builtins__"]
     called = [node.func for node in code if isinstance(node, ast.Call)]
-    roots = [each for func in called for each in ast.walk(func) if isinstance(each, ast.Name)]
-    return any(root.id in names or root.id in builtin for root in roots) or len(code) > len(called)
+    if len(code) > len(called):  # a lambda, a comprehension or an f-string is never plain text
+        return True
+    roots = [node for function in called for node in ast.walk(function) if isinstance(node, ast.Name)]
+    return any(root.id in names or root.id in names["__builtins__"] for root in roots)
 
 
-def _as_in_a_file(text: str) -> Any:
-    """:return: what the text would be in a hyperparameter file, numbers and dates aside: those are Python's"""
+def _read_as_yaml(text: str) -> Any:
+    """Return what a text would mean in a hyperparameter file, numbers and dates aside, which are read as Python's."""
+    import yaml
+
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_yaml_loader())
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
     if isinstance(value, dict | list) and text[0] in "{[":
         return value
     if re.fullmatch(r"[-+]?\.?(inf|nan)", text, re.IGNORECASE):
         return float(text.replace(".", ""))
-    is_empty = value is None and not text.startswith("#")
-    return value if is_empty or isinstance(value, bool) else text
+    is_null = value is None and not text.startswith("#")
+    if is_null or isinstance(value, bool):
+        return value
+    return text
+
+
+@functools.cache
+def _yaml_loader() -> type:
+    """Return a YAML loader that reads ``1e-3`` as a number; YAML 1.1 takes it for text because it has no point."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+    )
+    return Loader

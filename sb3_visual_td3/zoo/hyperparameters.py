@@ -148,18 +148,29 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
 
 VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}
 """By the name that ``--vec-env`` gives them."""
-STOCK = ("dummy", "subproc")
+STOCK_VEC_ENVS = ("dummy", "subproc")
 """Those that rl-zoo knows."""
 KEY = "vec_env_kwargs"
-END_ON_HELP = (
-    "signals that end the training in order where a SnapshotCallback is part of it: the step is finished, a snapshot "
-    "taken, exit code 75; a second signal ends it at once (default: SIGTERM SIGUSR1; none: no signal)"
-)
-EXIT_CODES = (
-    "exit codes: 0 trained, also where a callback stopped it; 1 crashed; 2 bad usage; 4 a bug, in our code or in a "
-    "callback or environment of yours; 74 the end could not be saved; 75 a signal ended it; 130 Ctrl-C. After 1, 4, "
-    "74, 75 and 130 'visual-td3 resume RUN_DIR' goes on from the newest snapshot"
-)
+_PLACE_KEYS = {"town", "maps"}
+"""Arguments of driving environments that say where to drive."""
+
+
+def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge the arguments of an environment; a later layer replaces what earlier ones say.
+
+    CarlaDriving-v0 takes ``town`` or ``maps``, which mean the same and exclude each other: one of them in a later layer
+    replaces the other one, too.
+
+    :param layers: such as those of the hyperparameter file, then those of the command line; None is empty
+    :return: the arguments
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        given = dict(layer or {})
+        if given.keys() & _PLACE_KEYS and not given.keys() >= _PLACE_KEYS:
+            merged = {name: value for name, value in merged.items() if name not in _PLACE_KEYS}
+        merged |= given
+    return merged
 
 
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Every edit of rl_zoo3, and nothing else.
+"""The edits of rl_zoo3 that make it know our algorithm, its experiment manager first of all.
 
-rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (seen in rl_zoo3 2.9); when it has
-them, this file can go.
+rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (rl_zoo3 2.9); when it has them, most
+of this module can go. The edits of its scripts are in :mod:`~sb3_visual_td3.zoo.plugin_scripts`, those of its command
+lines in :mod:`~sb3_visual_td3.zoo.flags`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import gymnasium as gym
 import yaml
@@ -46,34 +48,39 @@ from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.continuation import BeginningCallback, Continued, Learner, beside
-from sb3_visual_td3.zoo.environments import env_kwargs_of
-from sb3_visual_td3.zoo.experiment import EVALUATED, EXPERIMENT, describe_experiment, keep_experiment
-from sb3_visual_td3.zoo.flags import store_pairs
+from sb3_visual_td3.zoo.experiment import (
+    EVALUATED,
+    EXPERIMENT,
+    describe_experiment,
+    keep_experiment,
+    with_classes,
+)
+from sb3_visual_td3.zoo.flags import ALGO, store_pairs
 from sb3_visual_td3.zoo.hyperparameters import (
-    STOCK,
+    STOCK_VEC_ENVS,
     VEC_ENVS,
     check_counts,
     check_keys,
     check_numbers,
     check_structure,
+    env_kwargs_of,
     read_kwargs,
 )
-from sb3_visual_td3.zoo.known_classes import with_classes
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
-from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params
+from sb3_visual_td3.zoo.trials import convert_visual_td3_params, sample_visual_td3_params
 
-ALGO = "visual_td3"
 CONFIGS = files("sb3_visual_td3.zoo_configs")
+"""Our hyperparameter files, one for each algorithm."""
+# The defaults of rl-zoo's flags --eval-freq and --eval-episodes. rl-zoo does not say whether a flag was given; a flag
+# with its default value leaves the decision to the hyperparameter file.
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
-"""What rl-zoo's flags say where they are not given: then the hyperparameter file decides."""
 
 
 def register() -> None:
-    """Teach rl_zoo3 the algorithm ``visual_td3``; calling it again changes nothing.
+    """Add the algorithm ``visual_td3`` to rl_zoo3; calling it again changes nothing.
 
-    A script of your own needs no more than this and rl_zoo3's ``train()`` or ``enjoy()``.
+    A script of your own needs only this and rl_zoo3's ``train()`` or ``enjoy()``.
     """
     ALGOS[ALGO] = VisualTD3
     HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
@@ -85,42 +92,25 @@ def register() -> None:
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
-class WholeVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
-    """rl-zoo's callback that saves VecNormalize beside a new best model, whose file is whole."""
-
-    state_class: ClassVar[type] = SaveVecNormalizeCallback
-    _saver: Saver | None = None
-
-    def _on_step(self) -> bool:
-        normalizer = self.model.get_vec_normalize_env()
-        if self.n_calls % self.save_freq == 0 and normalizer is not None:
-            saver = self._saver = self._saver or Saver()
-            saver.save(os.path.join(self.save_path, "vecnormalize.pkl"), lambda begun: normalizer.save(str(begun)))
-        return True
-
-
-def _with_patient_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """:return: an environment in the hyperparameters' wrapper, whose Monitor waits where the disk is full"""
-    env = with_retrying_monitor(env)
-    return env if wrapper is None else wrapper(env, **kwargs)
+# ---- what a command asks of a run, and what it gets
 
 
 class SaveError(OSError):
-    """What a run leaves at its end could not be written."""
+    """The final files of a run could not be written."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a command asks of a training beside rl-zoo's flags.
+    """What a command requests of a training beside rl-zoo's flags.
 
-    :ivar signals: which signals end a training in order, where neither the command line nor the hyperparameter file
-        says it
+    :ivar signals: signals that end a training in order, if neither the command line nor the hyperparameter file names
+        any
     :ivar stops_on_critical: whether a critical alert ends the training, whatever the hyperparameter file says
-    :ivar resumed_run_dir: the RUN_DIR to go on in, from its newest good snapshot
+    :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
     :ivar resumed_experiment: how that run was started, as plain data that has been checked
     :ivar resumed_packages: packages of the user's own whose classes that description may name
-    :ivar resumes_without_logs: whether that run goes on without log files that are lost
-    :ivar begins_again: whether that run has no snapshot yet, so that it begins again there
+    :ivar resumes_without_logs: whether that run continues even if log files are lost
+    :ivar begins_again: whether that run has no snapshot yet, so that it starts again in its folder
     """
 
     signals: tuple[str, ...] = ()
@@ -134,11 +124,11 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """What became of a training, as far as it came; it is filled in while the training runs.
+    """The result of a training; it is filled in while the training runs.
 
-    :ivar run_dir: the folder of the run; None before it is made, and where hyperparameters are searched for
-    :ivar has_started: whether training has begun, the environment reset, so that an error is not a mistake of the
-        command line
+    :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
+    :ivar has_started: whether training has begun, that is the environment was reset, so that an error is not a usage
+        error any more
     :ivar end: how it ended; None before it has
     """
 
@@ -147,21 +137,196 @@ class RunResult:
     end: RunEnd | None = None
 
 
+# ---- around ``learn``
+
+
+class BeginningCallback(BaseCallback):
+    """Report when training begins; it is the first callback of rl-zoo's list.
+
+    After ``learn``, even if it raised, rl-zoo 2.9 calls ``on_training_end`` of the first callback, to remove a progress
+    bar from the screen. A bar that has not begun, because the environment could not be reset, raises at that, and hides
+    the first exception. Any other callback must not be told that training ended if an exception ended it: it would take
+    the run for a complete one. So this callback stands first and passes the call on only to a bar that has begun.
+
+    :param first: the callback that would be first
+    :param on_begin: called when the environment has been reset and the callbacks are set up
+    """
+
+    def __init__(self, first: BaseCallback | None, on_begin: Callable[[], None]) -> None:
+        super().__init__()
+        self._first = first
+        self._on_begin = on_begin
+        self._has_begun = False
+
+    def _on_training_start(self) -> None:
+        self._has_begun = True
+        self._on_begin()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if self._has_begun and isinstance(self._first, ProgressBarCallback):
+            # After a regular end this is called twice, by Stable-Baselines3 and by rl-zoo.
+            bar, self._first = self._first, None
+            bar.on_training_end()
+
+
+_CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<step>\d+)_steps\.zip")
+
+
+class CompanionFiles(NamedTuple):
+    """Paths of the replay buffer and VecNormalize that belong to a model; the files need not exist."""
+
+    replay_buffer: Path
+    vecnormalize: Path
+
+
+def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
+    """Return where the replay buffer and VecNormalize of a saved model are.
+
+    :param model_path: the model's zip file: the last or the best model of a run, or a checkpoint, which has its own
+        companions
+    :param env_name: the environment's id as in the name of the run's folder
+    :return: the paths
+    """
+    path = Path(model_path)
+    of_run = CompanionFiles(path.parent / "replay_buffer.pkl", path.parent / env_name / "vecnormalize.pkl")
+    checkpoint = _CHECKPOINT.fullmatch(path.name)
+    if checkpoint is None:
+        return of_run
+    prefix, step = checkpoint["prefix"], checkpoint["step"]
+    own = CompanionFiles(
+        path.parent / f"{prefix}_replay_buffer_{step}_steps.pkl",
+        path.parent / f"{prefix}_vecnormalize_{step}_steps.pkl",
+    )
+    # Checkpoints of earlier versions have no companions: those of the run's end are the best there are.
+    if own.vecnormalize.exists() or own.replay_buffer.exists():
+        return own
+    return of_run
+
+
+class ContinuedModel:
+    """A loaded model whose ``learn`` makes n more steps (rl-zoo's ``-i``).
+
+    Steps, updates and schedules continue: with 500 more after 1,000 steps, schedules start at two thirds. Without a
+    replay buffer the model first collects transitions, as at the start of a run.
+
+    :param model: a model that has just been loaded
+    """
+
+    def __init__(self, model: BaseAlgorithm) -> None:
+        self._model = model
+
+    @property
+    def env(self) -> VecEnv | None:
+        """The environments; rl-zoo closes them."""
+        return self._model.env
+
+    def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
+        """Make more steps.
+
+        :param total_timesteps: number of steps beyond those that the model has made
+        :param kwargs: passed to the model's own ``learn``
+        :return: the model
+        """
+        model = self._model
+        if isinstance(model, OffPolicyAlgorithm):
+            is_filled = model.replay_buffer is not None and model.replay_buffer.size() > 0
+            if is_filled:
+                replay = "with its replay buffer"
+            else:
+                model.learning_starts += model.num_timesteps
+                replay = "without a replay buffer: warm-up first"
+            print(f"Continuing from step {model.num_timesteps:,}, {replay}")
+        model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
+        return model
+
+
+class Learner:
+    """A model that keeps the exception that ended its ``learn``: rl-zoo swallows some, and others hide it.
+
+    :param model: the model to train
+    :param continues: whether it makes more steps than it has made, instead of starting at step 0
+    """
+
+    def __init__(self, model: BaseAlgorithm, continues: bool = False) -> None:
+        self._algorithm = model
+        self._model = ContinuedModel(model) if continues else model
+        self.error: BaseException | None = None
+
+    @property
+    def env(self) -> VecEnv | None:
+        """The environments; rl-zoo closes them."""
+        return self._model.env
+
+    def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
+        """Train.
+
+        :param total_timesteps: number of steps
+        :param kwargs: passed to the model's own ``learn``
+        :return: the model
+        """
+        # Event files go to a folder "<name>_<n>". Our learn() has Stable-Baselines3's default, "TD3", which would name
+        # the parent class in TensorBoard. A resumed run continues in the folder that its snapshot names.
+        if isinstance(self._algorithm, VisualTD3):
+            kwargs.setdefault("tb_log_name", VisualTD3.__name__)
+        try:
+            return self._model.learn(total_timesteps, **kwargs)
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
+    """rl-zoo's callback that saves VecNormalize beside a new best model, writing the file atomically."""
+
+    # Its state in a snapshot is that of rl-zoo's class.
+    state_class: ClassVar[type] = SaveVecNormalizeCallback
+    _saver: Saver | None = None
+
+    def _on_step(self) -> bool:
+        normalizer = self.model.get_vec_normalize_env()
+        if self.n_calls % self.save_freq == 0 and normalizer is not None:
+            if self._saver is None:
+                self._saver = Saver()
+            path = os.path.join(self.save_path, "vecnormalize.pkl")
+            self._saver.save(path, lambda temporary: normalizer.save(str(temporary)))
+        return True
+
+
+def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
+    """Have the Monitor of an environment retry when the disk is full, and apply the hyperparameters' wrapper.
+
+    This stands in the place of the hyperparameters' wrapper because rl-zoo applies that one right after the Monitor.
+    """
+    env = with_retrying_monitor(env)
+    if wrapper is None:
+        return env
+    return wrapper(env, **kwargs)
+
+
+# ---- the experiment manager
+
+
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     """rl-zoo's experiment manager, with our hyperparameter files and RUN_DIR.
 
-    - without ``--conf-file``, our file for the algorithm is read where we have one for the environment
+    What differs from rl-zoo (2.9):
+
+    - without ``--conf-file``, our file for the algorithm is read if we have one for the environment
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
-    - our ``learning_rate`` may be any schedule that we know
-    - a misspelt hyperparameter is named before anything is made, and what cannot be set up leaves no RUN_DIR
+    - our ``learning_rate`` may be any schedule that VisualTD3 accepts
+    - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR
     - ``--vec-env ray`` steps environments in Ray actors, and ``vec_env_kwargs`` of the hyperparameter file are read
-    - callbacks that write into RUN_DIR are told where it is
-    - where the hyperparameters hold a DrivingEvalCallback, it takes the place of rl-zoo's evaluation, with its flags
-    - ``-i`` makes n more steps: counters, schedules, VecNormalize and, where it was saved, replay go on
-    - ``--trial-id 0`` is trial 0; checkpoints hold VecNormalize, and replay with ``--save-replay-buffer``
-    - a progress bar is shown on a terminal
-    - a SnapshotCallback learns how the run was started; where a run is resumed, its folder is written on
-    - files are written beside and renamed; run.json says how the run ended, ``finished`` after all else is saved
+    - callbacks that write to RUN_DIR are given its path
+    - a DrivingEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys its flags
+    - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
+    - ``--trial-id 0`` is trial 0; checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
+    - a terminal shows a progress bar
+    - a SnapshotCallback is told how the run was started; a resumed run continues in its own folder
+    - files are written atomically; run.json says how the run ended, ``finished`` only after everything else is saved
+    - the event files' folder is named for the algorithm, ``VisualTD3_1`` (Stable-Baselines3 calls it ``TD3_1``)
     """
 
     eval_freq: int
@@ -181,21 +346,24 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     ) -> None:
         self._options = options or RunOptions()
         self._result = result or RunResult()
-        self._made: list[Path] = []
+        self._new_folders: list[Path] = []
         self._end: tuple[RunEnd, str | None] = ("finished", None)
-        self._signals_given = _signals_given(args)
-        config = _shipped(config) if config else default_config(algo, env_id)
+        self._requested_signals = _requested_signals(args)
+        config = _find_config(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
-        kwargs |= {"show_progress": show_progress, "vec_env_type": vec_env_type if vec_env_type in STOCK else STOCK[0]}
+        # rl-zoo looks the type up in a dict of its own, which does not know "ray"; the class is set below.
+        stock_type = vec_env_type if vec_env_type in STOCK_VEC_ENVS else STOCK_VEC_ENVS[0]
+        kwargs |= {"show_progress": show_progress, "vec_env_type": stock_type}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
-        if self._options.resumed_experiment is not None:  # rl-zoo's flags for these are text that it evaluates
+        if self._options.resumed_experiment is not None:
+            # On rl-zoo's command line these would be text that it evaluates; here they are data.
             given = self._options.resumed_experiment.get("eval_env_kwargs")
             self.env_kwargs: dict[str, Any] = copy.deepcopy(
                 dict(self._options.resumed_experiment.get("env_kwargs") or {})
             )
             self._eval_env_kwargs_args: dict[str, Any] | None = copy.deepcopy(given)
             self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
-        if vec_env_type not in STOCK:
+        if vec_env_type not in STOCK_VEC_ENVS:
             self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
         if self._options.resumed_run_dir is not None:
             self.save_path = str(self._options.resumed_run_dir)
@@ -204,10 +372,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read them, and remember them as they were read: rl-zoo makes objects of them.
-
-        rl-zoo takes ``--trial-id 0`` for none, so it is not shown any.
-        """
+        """Read and check the hyperparameters, and keep them as they were read: rl-zoo turns them into objects."""
+        # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so we load the trial ourselves.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
@@ -223,62 +389,69 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         check_numbers(saved, ALGOS[self.algo], where)
         check_counts(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
-        if self._options.resumed_experiment is not None:  # nothing is left that rl-zoo would evaluate
+        if self._options.resumed_experiment is not None:
+            # With the classes in place, no text is left that rl-zoo would evaluate.
             hyperparams = with_classes(hyperparams, self._options.resumed_packages, "the hyperparameter")
         return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
-        """Leave our ``learning_rate`` as it is written: rl-zoo makes a line of every string, "cos_1e-4" included."""
+        """Leave our ``learning_rate`` as it is: rl-zoo takes every string for a linear schedule, also "cos_1e-4"."""
         if self.algo != ALGO or "learning_rate" not in hyperparams:
             return cast(dict[str, Any], super()._preprocess_schedules(hyperparams))
         others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Evaluate on an environment made as the one of training, where nothing else is said."""
+        """Read ``vec_env_kwargs``, and by default evaluate on an environment with the training's arguments."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
+        # The description of a resumed run may come from a stranger: rl-zoo must not find any code in it.
         assert not (code and self._options.resumed_experiment is not None)
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
-        except ArithmeticError as error:  # of code in the file, such as 1/0, which rl-zoo has run
+        except ArithmeticError as error:  # raised by code in the file that rl-zoo evaluates, such as 1/0
             raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}") from error
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs = self.env_kwargs
         return processed
 
     def setup_experiment(self) -> Any:
-        """Set it up; what cannot be set up leaves no RUN_DIR."""
-        with self._nothing_left():
+        """Set the experiment up; if that fails, no RUN_DIR is left."""
+        with self._cleanup_on_failure():
             return super().setup_experiment()
 
     @contextmanager
-    def _nothing_left(self) -> Iterator[None]:
-        """Remove the RUN_DIR, and the folders above it that were made for it, if it comes to nothing."""
+    def _cleanup_on_failure(self) -> Iterator[None]:
+        """Remove RUN_DIR, and the new folders above it, if the block fails before training has started."""
         try:
             yield
         except BaseException:
-            for folder in () if self._result.has_started else self._made:
+            folders = [] if self._result.has_started else self._new_folders
+            for folder in folders:
                 if folder == Path(self.save_path):
                     shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # another run is there by now
+                with suppress(OSError):  # another run may have been created there
                     folder.rmdir()
             raise
 
     def create_log_folder(self) -> None:
-        """Make RUN_DIR and remember it; a search has none."""
+        """Create RUN_DIR and report it; a search has none."""
         if self.optimize_hyperparameters:
             return
         run_dir = Path(self.save_path)
-        self._made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+        # The deepest folder comes first, so that each is empty when _cleanup_on_failure removes it.
+        self._new_folders = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
         super().create_log_folder()
         self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
-        """Tell callbacks where RUN_DIR is; the list holds the hyperparameter file's when this is called."""
+        """Give the callbacks RUN_DIR and what they need to know about the run.
+
+        When rl-zoo calls this, the list holds the hyperparameter file's callbacks; the method of rl-zoo adds its own.
+        """
         self._refuse_parallel_training()
-        if self.optimize_hyperparameters:  # the trials make their own
+        if self.optimize_hyperparameters:  # each trial makes its own
             return
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
@@ -288,8 +461,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 )
                 callback.resume = self._options.resumed_run_dir is not None
                 callback.without_logs = self._options.resumes_without_logs
-                if self._signals_given is not None:
-                    callback.signals = self._signals_given
+                # The command line comes before the hyperparameter file, that before the command's default.
+                if self._requested_signals is not None:
+                    callback.signals = self._requested_signals
                 elif callback.signals is None:
                     callback.signals = self._options.signals
                 if not (Path(self.save_path) / EXPERIMENT).exists():
@@ -297,46 +471,49 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
             if isinstance(callback, RunRecorderCallback):
+                # The manager records the end itself, after the final model has been saved.
                 callback.records_the_end = False
             if isinstance(callback, ExplosionAlertCallback) and self._options.stops_on_critical:
                 callback.guard.on_critical = "stop"
-        self._take_over_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
+        self._replace_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
         for callback in self.callbacks:
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
-        self.callbacks[:] = [self._whole(callback) for callback in self.callbacks]
+        self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     @staticmethod
-    def _whole(callback: BaseCallback) -> BaseCallback:
-        """:return: a callback that does the same, whose files are whole, where it is one of those that write files"""
+    def _with_atomic_files(callback: BaseCallback) -> BaseCallback:
+        """Return a callback that does the same and writes its files atomically."""
         on_new_best: Any = getattr(callback, "callback_on_new_best", None)
         if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
-            callback.callback_on_new_best = WholeVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
+            callback.callback_on_new_best = AtomicVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
         return with_atomic_files(callback)
 
     def _refuse_parallel_training(self) -> None:
-        """Say before training that rl-zoo's ParallelTrainCallback is for two algorithms alone."""
-        if not issubclass(ALGOS[self.algo], SAC | TQC):
-            for callback in self.callbacks:
-                if isinstance(callback, ParallelTrainCallback):
-                    raise ValueError(
-                        f"ParallelTrainCallback trains sac and tqc alone, not {self.algo}: with {ALGO}, overlap: true "
-                        "and --vec-env subproc let the simulator step while the learner trains"
-                    )
+        """Report before training that rl-zoo's ParallelTrainCallback works only with two algorithms."""
+        if issubclass(ALGOS[self.algo], SAC | TQC):
+            return
+        for callback in self.callbacks:
+            if isinstance(callback, ParallelTrainCallback):
+                raise ValueError(
+                    f"ParallelTrainCallback works only with sac and tqc, not with {self.algo}. With {ALGO}, set "
+                    "overlap: true and use --vec-env subproc: the simulator then steps while the learner trains"
+                )
 
-    def _take_over_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
-        """Have our evaluation obey rl-zoo's flags, and take the place of rl-zoo's."""
+    def _replace_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
+        """Have our evaluation obey rl-zoo's flags, and run instead of rl-zoo's."""
         for callback in callbacks:
-            if self.eval_freq < 0:
+            if self.eval_freq < 0:  # rl-zoo's way to switch evaluation off
                 callback.eval_env.close()
                 self.callbacks.remove(callback)
                 continue
             callback.best_model_save_path = callback.best_model_save_path or self.save_path
             callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
-            given, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
-            kwargs = given if own is None else env_kwargs_of(self.env_kwargs, own, given)
+            kwargs, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
+            if own is not None:
+                kwargs = env_kwargs_of(self.env_kwargs, own, kwargs)
             callback.configure(
                 None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1),
                 None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes,
@@ -346,21 +523,24 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.eval_freq = -1
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
-        """Make them; the episodes of a run that is resumed are written after those that are there."""
+        """Create the environments; a resumed run appends its episodes to the monitor files."""
         if self._options.resumed_run_dir is not None and not self._options.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
-        self.env_wrapper: Callable[..., Any] | None = partial(_with_patient_monitor, wrapper=given)
+        self.env_wrapper: Callable[..., Any] | None = partial(_with_retrying_monitor, wrapper=given)
         try:
             return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
         finally:
             self.env_wrapper = given
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Go on with the VecNormalize that belongs to the model, which of a checkpoint is not that of the run's end."""
+        """Wrap the environments in VecNormalize if asked to; a continued model brings its own statistics.
+
+        A checkpoint has statistics of its own, which are not those of the run's end that rl-zoo would load.
+        """
         if not self.continue_training:
-            return self._normalized(env, eval_env)
-        stats = beside(self.trained_agent, str(self.env_name)).vecnormalize
+            return self._with_new_statistics(env, eval_env)
+        stats = companion_files(self.trained_agent, str(self.env_name)).vecnormalize
         if not stats.exists():
             return cast(VecEnv, super()._maybe_normalize(env, eval_env))
         print(f"Loading VecNormalize from {stats}")
@@ -371,38 +551,40 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.normalize = True
         return normalizer
 
-    def _normalized(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Begin with fresh statistics.
+    def _with_new_statistics(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """Wrap the environments in a new VecNormalize if the hyperparameters ask for it.
 
-        rl-zoo (seen in rl_zoo3 2.9) would look for ``ENV/vecnormalize.pkl`` in the current folder, which may be a run's
-        own folder or a stranger's, and load it with pickle.
+        rl-zoo (2.9) would look for ``ENV/vecnormalize.pkl`` in the current folder, which may be the folder of another
+        run or of a stranger, and load it with pickle.
         """
         if not self.normalize:
             return env
-        kwargs = {**self.normalize_kwargs, **({"norm_reward": False, "training": False} if eval_env else {})}
+        kwargs = dict(self.normalize_kwargs)
+        if eval_env:
+            kwargs |= {"norm_reward": False, "training": False}
         if self.verbose > 0:
             print(f"Normalization activated: {kwargs}" if kwargs else "Normalizing input and reward")
         return VecNormalize(env, **kwargs)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
-        """Load it, a checkpoint with the replay buffer of its own, in any number of environments.
+        """Load the model of ``-i``; a checkpoint is loaded with its own replay buffer.
 
-        rl-zoo's own method does the same, but hands the replay buffer over as it is.
+        Unlike rl-zoo's method, this accepts another number of environments than the replay buffer was filled with.
         """
         print("Loading pretrained agent")
-        for name in ("policy", "policy_kwargs"):  # the weights fit no others
+        for name in ("policy", "policy_kwargs"):  # no others fit the weights
             hyperparams.pop(name, None)
         settings = {"seed": self.seed, "tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         model = ALGOS[self.algo].load(self.trained_agent, env=env, device=self.device, **settings, **hyperparams)
-        replay = beside(self.trained_agent, str(self.env_name)).replay_buffer
+        replay = companion_files(self.trained_agent, str(self.env_name)).replay_buffer
         if replay.exists() and isinstance(model, OffPolicyAlgorithm):
             print(f"Loading replay buffer from {replay}")
-            of_any_number = {"any_n_envs": True} if isinstance(model, VisualTD3) else {}
-            model.load_replay_buffer(str(replay), self.truncate_last_trajectory, **of_any_number)
+            any_n_envs = {"any_n_envs": True} if isinstance(model, VisualTD3) else {}
+            model.load_replay_buffer(str(replay), self.truncate_last_trajectory, **any_n_envs)
         return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Save them once, each file whole: a run that is resumed has its own."""
+        """Save the configuration, each file atomically; a resumed run keeps the one it has."""
         if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
             return
         params_path = Path(self.params_path)
@@ -418,43 +600,43 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def learn(self, model: BaseAlgorithm) -> None:
         """Train.
 
-        Whatever happens, rl-zoo ends the first callback of the list: the progress bar, where there is one. A snapshot
-        is taken last, when the others have seen the step.
-
+        :param model: the model to train
         :raises TrainingInterrupted: if a signal ended the training
         """
-        with self._nothing_left():
+        with self._cleanup_on_failure():
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):
                     callback.prepare(model)
                 if isinstance(callback, ExplosionAlertCallback):
                     callback.guard.prepare(self.callbacks)
+            # A progress bar comes first, because rl-zoo ends the first callback of the list. A snapshot comes last: it
+            # holds the state of the other callbacks after they have seen the step.
             self.callbacks.sort(
                 key=lambda each: (isinstance(each, SnapshotCallback), not isinstance(each, ProgressBarCallback))
             )
             first = self.callbacks[0] if self.callbacks else None
             self.callbacks.insert(0, BeginningCallback(first, self._begin))
-            learner = Learner(Continued(model) if self.continue_training else model)
+            learner = Learner(model, continues=self.continue_training)
             try:
                 super().learn(learner)
             except BaseException as error:
-                # rl-zoo closes the environments on the way. Where their workers have died with the training, that
-                # raises another exception, which must not hide the first.
+                # rl-zoo then closes the environments. If their workers died, that raises another exception, which must
+                # not hide the first.
                 cause = learner.error or error
                 if isinstance(cause, TrainingInterrupted):
                     raise cause from None
                 if not isinstance(cause, KeyboardInterrupt):
-                    self._record_end("crashed", _in_words(cause))
+                    self._record_end("crashed", _describe_crash(cause))
                     raise
             finally:
                 for callback in self.callbacks:
                     if isinstance(callback, SnapshotCallback):
                         callback.release()
-        self._end = self._how_it_ended(learner.error)
+        self._end = self._find_end(learner.error)
 
-    def _how_it_ended(self, error: BaseException | None) -> tuple[RunEnd, str | None]:
+    def _find_end(self, error: BaseException | None) -> tuple[RunEnd, str | None]:
         if isinstance(error, KeyboardInterrupt):
-            return "interrupted", "by Ctrl-C"
+            return "interrupted", "by Ctrl-C"  # rl-zoo swallows it, and saves the model
         for callback in self.callbacks:
             if isinstance(callback, RunRecorderCallback) and callback.end is not None:
                 return callback.end, callback.end_reason
@@ -472,42 +654,43 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """Save the model and what belongs to it, and then say in run.json that the run is finished.
+        """Save the model and what belongs to it, then record in run.json that the run is finished.
 
-        :param model: trained, or as far as it came before Ctrl-C
-        :raises SaveError: if something cannot be written; what was there stays
+        :param model: the trained model; after Ctrl-C as far as it was trained
+        :raises SaveError: if a file cannot be written; the previous one is kept
         """
         end, reason = self._end
+        # "finished" means that the model is there: 'visual-td3 resume' then has nothing to do. So it is written last.
         if end != "finished":
             self._record_end(end, reason)
         try:
             self._save_each(model)
             if end == "finished":
                 self._record_end(end, reason)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
             self._record_end("crashed", f"the end could not be saved: {error}")
-            raise SaveError(self._what_failed(error)) from error
+            raise SaveError(self._describe_save_error(error)) from error
 
     def _save_each(self, model: BaseAlgorithm) -> None:
         print(f"Saving to {self.save_path}")
         if self.save_replay_buffer and isinstance(model, OffPolicyAlgorithm):
             print("Saving replay buffer")
-            with atomic_write(Path(self.save_path) / "replay_buffer.pkl") as begun:
-                model.save_replay_buffer(begun)
+            with atomic_write(Path(self.save_path) / "replay_buffer.pkl") as temporary:
+                model.save_replay_buffer(temporary)
         if self.normalize:
             normalizer = model.get_vec_normalize_env()
             assert normalizer is not None
-            with atomic_write(Path(self.params_path) / "vecnormalize.pkl") as begun:
-                normalizer.save(str(begun))
-        with atomic_write(Path(self.save_path) / f"{self.env_name}.zip") as begun:
-            model.save(begun)
+            with atomic_write(Path(self.params_path) / "vecnormalize.pkl") as temporary:
+                normalizer.save(str(temporary))
+        with atomic_write(Path(self.save_path) / f"{self.env_name}.zip") as temporary:
+            model.save(temporary)
 
-    def _what_failed(self, error: Exception) -> str:
-        has_snapshots = any(isinstance(callback, SnapshotCallback) for callback in self.callbacks)
-        remedy = "the hyperparameters hold no SnapshotCallback, so it cannot be resumed"
-        if has_snapshots:
-            remedy = f"make room, then 'visual-td3 resume {self.save_path}' saves it"
-        return f"the training is done, but {self.save_path} could not be saved: {error}; {remedy}"
+    def _describe_save_error(self, error: Exception) -> str:
+        if any(isinstance(callback, SnapshotCallback) for callback in self.callbacks):
+            remedy = f"free some disk space, then 'visual-td3 resume {self.save_path}' saves it"
+        else:
+            remedy = "it cannot be resumed, because the hyperparameters contain no SnapshotCallback"
+        return f"the training is complete, but {self.save_path} could not be saved: {error}; {remedy}"
 
     def _begin(self) -> None:
         self._result.has_started = True
@@ -519,24 +702,26 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         optimize(self, self._begin)
 
 
-def _signals_given(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """:return: what ``--end-on`` says; None where it was not given"""
-    given = getattr(args, "end_on", None)
-    if given is None:
+def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the signals of ``--end-on``; None without the flag."""
+    names = getattr(args, "end_on", None)
+    if names is None:
         return None
-    return () if given == ["none"] else checked_signals(given)
+    if names == ["none"]:
+        return ()
+    return checked_signals(names)
 
 
-def _in_words(error: BaseException) -> str:
-    """:return: what happened; an end of file or a broken pipe is how the death of a worker process shows"""
-    words = f"{type(error).__name__}: {error}".rstrip(": ")
+def _describe_crash(error: BaseException) -> str:
+    """Return what ended a training; an EOFError or a broken pipe means that a worker process died."""
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
-        return f"a worker process of the environments has died ({words})"
-    return words
+        return f"a worker process of the environments has died ({text})"
+    return text
 
 
-def _shipped(config: str) -> str:
-    """:return: the path of our file of this name, where the name is bare and no such file lies in the current folder"""
+def _find_config(config: str) -> str:
+    """Return the path of a hyperparameter file; a bare name that is not a file here may be one of ours."""
     resource = CONFIGS.joinpath(config)
     if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
         return config
@@ -545,15 +730,18 @@ def _shipped(config: str) -> str:
 
 
 def default_config(algo: str, env_id: str) -> str | None:
-    """Find our hyperparameter file.
+    """Return our hyperparameter file for an algorithm.
 
-    :param algo: the algorithm's name
-    :param env_id: the environment's
-    :return: its path where it speaks of the environment (or the algorithm is ours); None leaves the choice to rl-zoo
+    :param algo: the name of the algorithm
+    :param env_id: the id of the environment
+    :return: the path, if the algorithm is ours or the file has a block for the environment; None leaves the choice to
+        rl-zoo
     """
     resource = CONFIGS.joinpath(f"{algo}.yml")
     if not resource.is_file():
         return None
     with as_file(resource) as path:
-        known = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return str(path) if env_id in known or algo == ALGO else None
+        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if env_id in blocks or algo == ALGO:
+            return str(path)
+    return None

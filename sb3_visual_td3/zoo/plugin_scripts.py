@@ -29,8 +29,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.environments import FLAG, check_environment, env_kwargs_of, packages_in
-from sb3_visual_td3.zoo.flags import replaced
+from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
+from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
 _OF_A_FILM = {".mp4", ".gif", ".txt"}
 """Suffixes of what rl_zoo3's record_training leaves, the last where it was ended."""
@@ -124,7 +124,7 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
             return 0
         done.add(tuple(command))
         packages = packages_in(sys.argv[1:])
-        flags = [FLAG, *packages] if packages else []
+        flags = [PACKAGES_FLAG, *packages] if packages else []
         return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:], *flags], *args, **kwargs)
 
     with replaced(subprocess, "call", call_ours):

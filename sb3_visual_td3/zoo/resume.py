@@ -1,4 +1,8 @@
-"""``visual-td3 resume RUN_DIR``: continues a run that was killed."""
+"""``visual-td3 resume RUN_DIR``: continue a run that was killed.
+
+The arguments are parsed in :mod:`sb3_visual_td3.cli`. What the description of a run may do is checked in
+:mod:`~sb3_visual_td3.zoo.experiment`; the training itself restores the snapshot (SnapshotCallback).
+"""
 
 from __future__ import annotations
 
@@ -29,43 +33,10 @@ from sb3_visual_td3.zoo.experiment import (
     hyperparameter_file,
     kept_experiment,
 )
-from sb3_visual_td3.zoo.hyperparameters import END_ON_HELP
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import RunOptions, register
-from sb3_visual_td3.zoo.saved_run import is_whole_zip
-from sb3_visual_td3.zoo.train import train_or_complain
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a resumption can be told."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run, which holds snapshots/")
-    parser.add_argument("--list", action="store_true", help="show the snapshots there are and do nothing")
-    parser.add_argument(
-        "--allow",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help="packages of your own that the run's hyperparameters name and that may be imported",
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="the run is yours: it may start the simulator's command, load the saved model that it was begun with, and "
-        "have callbacks write outside RUN_DIR, as it did before",
-    )
-    parser.add_argument(
-        "-tb",
-        "--tensorboard-log",
-        metavar="DIR",
-        help="where the event files of a run are that was trained with -tb, and where they go on, in a folder of their "
-        "own; by default they are copied to RUN_DIR/tb, and those outside RUN_DIR stay as they are",
-    )
-    parser.add_argument(
-        "--without-logs",
-        action="store_true",
-        help="go on even if event files or other logs are lost, cut or cannot be written",
-    )
-    parser.add_argument("--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
+from sb3_visual_td3.zoo.saved_run import is_complete_zip
+from sb3_visual_td3.zoo.train import train_and_report_errors
 
 
 def run(settings: argparse.Namespace) -> int:
@@ -80,7 +51,8 @@ def run(settings: argparse.Namespace) -> int:
             refuse_links(settings.run_dir)
         if settings.list:
             return _list_snapshots(run_dir)
-        if (finished := _finishing_time(run_dir)) is not None:
+        finished = _finishing_time(run_dir)
+        if finished is not None:
             print(f"{run_dir} was trained to its end, at {finished}: there is nothing to resume")
             return 0
         register()
@@ -105,27 +77,28 @@ def run(settings: argparse.Namespace) -> int:
             resumes_without_logs=settings.without_logs,
             begins_again=begins_again,
         )
-        return train_or_complain(arguments, "resume", options)[0]
+        return train_and_report_errors(arguments, "resume", options)[0]
 
 
 def _store(run_dir: Path) -> SnapshotStore:
     if not (run_dir / SNAPSHOTS).is_dir():
         raise ValueError(
-            f"{run_dir} holds no {SNAPSHOTS}/: give the folder of a run that SnapshotCallback was part of, such as "
+            f"{run_dir} holds no {SNAPSHOTS}/: give the folder of a run that had a SnapshotCallback, such as "
             "logs/visual_td3/LiteDriving-v0_1"
         )
     return SnapshotStore(run_dir / SNAPSHOTS)
 
 
 def _finishing_time(run_dir: Path) -> str | None:
-    """:return: when the run came to its end and left its model; None where it did not, or nothing says so"""
+    """Return when the run finished and saved its model; None if it did not, or no file says so."""
     path = run_dir / FILE_NAME
     manifest = RunManifest.read(path) if path.is_file() else None
     if manifest is None or manifest.finished is None:
         return None
-    # Earlier versions wrote "finished" before they saved the model: a run may have been killed in between.
-    model = run_dir / f"{manifest.env_id}.zip"
-    return manifest.finished if is_whole_zip(model) else None
+    # Earlier versions wrote "finished" before they saved the model, so a run may have been killed in between.
+    if not is_complete_zip(run_dir / f"{manifest.env_id}.zip"):
+        return None
+    return manifest.finished
 
 
 def _list_snapshots(run_dir: Path) -> int:
@@ -135,43 +108,44 @@ def _list_snapshots(run_dir: Path) -> int:
 
 
 def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
-    """Find out how the run was started.
+    """Return how the run was started, and whether it has to start again.
 
     :param run_dir: the folder of the run
-    :return: its description, of the newest snapshot that can be read, and whether it has to begin again, since it was
+    :return: the description in the newest snapshot that can be read; and whether the run starts again, because it was
         killed before its first snapshot
-    :raises ValueError: if nothing says so
+    :raises ValueError: if no file says how it was started
     """
     kept = kept_experiment(run_dir)
-    if kept is not None:  # it may have been killed before it made the folder
+    if kept is not None:  # the run may have been killed before it created the folder
         (run_dir / SNAPSHOTS).mkdir(exist_ok=True)
     try:
         snapshot = _store(run_dir).newest()
     except NoSnapshotError as error:
         if kept is None:
             raise NoSnapshotError(f"{error}, and nothing says how the run was started: train it again") from error
-        print(f"{run_dir} was killed before its first snapshot: it begins again")
+        print(f"{run_dir} was killed before its first snapshot: it starts again")
         return kept, True
     experiment: Mapping[str, Any] | None = snapshot.state.get("experiment")
     if experiment is None:
         raise SnapshotError(
-            f"{run_dir}: the run was not started by 'visual-td3 train'. Call its script again, with "
+            f"{run_dir}: the run was not started by 'visual-td3 train'. Run its script again, with "
             "SnapshotCallback(..., resume=True)"
         )
     return experiment, False
 
 
 def _clear_first_attempt(run_dir: Path) -> None:
-    """Take away what a run has logged that was killed before its first snapshot: it is logged again.
+    """Remove what a run has logged that was killed before its first snapshot, because all of it is logged again.
 
-    Logs of a run that has made episodes, whose snapshots were removed, are moved to a folder beside RUN_DIR's
-    other files instead.
+    If the run has completed episodes, its snapshots must have been removed by someone: then its logs are moved to a
+    subfolder of RUN_DIR instead.
 
     :param run_dir: the folder of the run
     :raises ValueError: if another process trains it
     """
     RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]
+    # A monitor file has two header lines, then one line for each episode.
     has_episodes = any(path.suffix == ".csv" and path.read_bytes().count(b"\n") > 2 for path in logs)
     if not has_episodes:
         for path in logs:
@@ -182,7 +156,7 @@ def _clear_first_attempt(run_dir: Path) -> None:
             moved = run_dir / f"earlier_{number}" / path.relative_to(run_dir)
             moved.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, moved)
-        print(f"{run_dir} has episodes and no snapshots: its logs of before are in {run_dir / f'earlier_{number}'}")
+        print(f"{run_dir} has episodes but no snapshots: its previous logs are now in {run_dir / f'earlier_{number}'}")
     for folder in {path.parent for path in logs} - {run_dir}:
         with suppress(OSError):
             folder.rmdir()
@@ -191,5 +165,5 @@ def _clear_first_attempt(run_dir: Path) -> None:
 def _logs_of(run_dir: Path) -> Iterator[Path]:
     yield from run_dir.glob("*monitor.csv")
     yield run_dir / ALERTS
-    for folder, _, _ in os.walk(run_dir / "tb"):  # does not follow links
+    for folder, _, _ in os.walk(run_dir / "tb"):  # os.walk does not follow links
         yield from Path(folder).glob(EVENT_FILES)

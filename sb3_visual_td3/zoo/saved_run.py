@@ -1,4 +1,7 @@
-"""A run that rl-zoo has left: where it lies, its model, and the environment that it was trained on."""
+"""A saved run of rl-zoo: where it is, its model, and the environment that it was trained on.
+
+``visual-td3 evaluate`` reads runs here. rl-zoo's own commands read them with rl-zoo's functions.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,21 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.input_files import PlainLoader
-from sb3_visual_td3.zoo.environments import env_kwargs_of
-from sb3_visual_td3.zoo.plugin import ALGO
+from sb3_visual_td3.zoo.flags import ALGO
+from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
 
 MAX_ARGS_BYTES = 1_000_000
 
 
 class SavedRun(NamedTuple):
-    """A run that rl-zoo has left: its algorithm, its environment and where its model lies."""
+    """A saved run of rl-zoo.
+
+    :ivar algo: name of the algorithm in rl-zoo
+    :ivar env_id: id of the environment
+    :ivar run_dir: the folder of the run
+    :ivar model_path: zip file of the model
+    """
 
     algo: str
     env_id: str
@@ -34,19 +43,19 @@ class SavedRun(NamedTuple):
     model_path: Path
 
     def env_kwargs(self) -> dict[str, Any]:
-        """:return: what the training environments were made with: of the file, then of the command line"""
+        """Return the arguments of the training environments; the command line's replace the hyperparameter file's."""
         saved = self._saved_args().get("env_kwargs") or {}
         return env_kwargs_of(self._hyperparams().get("env_kwargs"), saved)
 
     def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
-        """Make environments as rl-zoo's ``enjoy`` does: wrapped as in training, rewards as they are.
+        """Make environments as rl-zoo's ``enjoy`` does: wrapped as in training, with rewards that are not normalised.
 
-        :param n_envs: how many
-        :param seed: of the first; the others follow it
-        :param env_kwargs: of each
+        :param n_envs: number of environments
+        :param seed: seed of the first environment; the seeds of the others follow it
+        :param env_kwargs: arguments of each environment
         :return: the environments
         """
-        with redirect_stdout(io.StringIO()):  # it says for every map that it reads VecNormalize's file
+        with redirect_stdout(io.StringIO()):  # it prints for each map that it loads VecNormalize
             env = create_test_env(
                 self.env_id,
                 n_envs=n_envs,
@@ -55,18 +64,19 @@ class SavedRun(NamedTuple):
                 should_render=False,
                 hyperparams=self._hyperparams(),
                 env_kwargs=dict(env_kwargs),
-                vec_env_cls=DummyVecEnv,  # a process for each would import torch for each
+                vec_env_cls=DummyVecEnv,  # with subprocesses, each would import torch
             )
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """:return: the model, with no room for replay
+        """Load the model, without memory for a replay buffer.
 
-        :param device: where its networks go
-        :raises ValueError: if its file was cut off, as by a kill in the final save of an earlier version
+        :param device: device of the networks, such as ``"cpu"``
+        :return: the model
+        :raises ValueError: if its file is truncated, as after a kill while an earlier version saved it
         """
-        if not is_whole_zip(self.model_path):
-            raise ValueError(f"{self.model_path} is not a whole zip file: it was cut off; {_remedy(self.run_dir)}")
+        if not is_complete_zip(self.model_path):
+            raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")
         algorithm = algorithms_to_watch(ALGO)[self.algo]
         return algorithm.load(str(self.model_path), device=device)
 
@@ -79,15 +89,17 @@ class SavedRun(NamedTuple):
 
     def _saved_args(self) -> dict[str, Any]:
         path = self._settings_dir() / "args.yml"
-        return read_args(path) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        return read_args(path)
 
 
 class _ArgsLoader(PlainLoader):
-    """Reads what rl-zoo writes into args.yml: plain containers and values, and the name of a class as text."""
+    """Read what rl-zoo writes to args.yml: plain containers and values, and the name of a class as text."""
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
-    """Read the name of a class or function, which ``-params policy_kwargs:...`` may have left, and import nothing."""
+    """Return the name of a class or function, which ``-params policy_kwargs:...`` may have left, without importing."""
     return suffix
 
 
@@ -95,13 +107,13 @@ _ArgsLoader.add_multi_constructor("tag:yaml.org,2002:python/name:", _name_as_tex
 
 
 def read_args(path: Path) -> dict[str, Any]:
-    """Read the command line that rl-zoo keeps beside a model, without running anything in it.
+    """Read the command line that rl-zoo saves with a model, without executing anything in the file.
 
-    rl-zoo itself reads the file with PyYAML's unsafe loader, which runs what a tag names.
+    rl-zoo itself reads the file with PyYAML's unsafe loader, which executes what a tag names.
 
-    :param path: of args.yml
-    :return: flag to value; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
-    :raises ValueError: if it holds a Python object, is not YAML, or these values are of other types
+    :param path: path of args.yml
+    :return: value by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
+    :raises ValueError: if it holds a Python object, is not YAML, or these values have other types
     :raises OSError: if it cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
@@ -126,9 +138,9 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     """Find a run as rl-zoo does.
 
     :param folder: the log folder
-    :param algo: the algorithm's name
-    :param env_id: the environment's
-    :param exp_id: the run's number; 0 the latest
+    :param algo: name of the algorithm
+    :param env_id: id of the environment
+    :param exp_id: number of the run; 0 is the latest
     :param which: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in ``enjoy``
     :return: the run
     :raises AssertionError: if there is no such folder
@@ -143,18 +155,19 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
 
 
 def _remedy(run_dir: Path) -> str:
-    """:return: what to do where a run has left no model, or only a part of one"""
+    """Return what to do if a run has no model, or a truncated one."""
     if not (run_dir / SNAPSHOTS).is_dir():
-        return "has the run come to its end?"
-    best = ", --load-best drives the best so far" if is_whole_zip(run_dir / "best_model.zip") else ""
-    return f"if the run was killed, 'visual-td3 resume {run_dir}' goes on and saves it{best}"
+        return "has the run finished?"
+    remedy = f"if the run was killed, 'visual-td3 resume {run_dir}' continues and saves it"
+    if is_complete_zip(run_dir / "best_model.zip"):
+        remedy += ", and --load-best loads the best model so far"
+    return remedy
 
 
-def is_whole_zip(path: Path) -> bool:
-    """Look whether a zip file can be read to its end.
+def is_complete_zip(path: Path) -> bool:
+    """Return whether a zip file is there and complete: every part matches its checksum.
 
-    :param path: of the file
-    :return: whether it is there and every part of it has its checksum
+    :param path: path of the file
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -164,22 +177,27 @@ def is_whole_zip(path: Path) -> bool:
 
 
 def read_run(run_dir: Path, **which: Any) -> SavedRun:
-    """Find out what lies in a folder.
+    """Read a run from its folder.
 
     :param run_dir: the folder of one run
-    :param which: as :func:`find_run`
+    :param which: as for :func:`find_run`
     :return: the run
-    :raises ValueError: if rl-zoo has not left it, or it holds no such model
+    :raises ValueError: if rl-zoo did not write it, or it holds no such model
     """
     found = sorted(run_dir.glob("*/args.yml"))
     if len(found) != 1:
-        raise ValueError(f"{run_dir} is no folder of one run: expected such as logs/{ALGO}/LiteDriving-v0_1")
+        raise ValueError(
+            f"{run_dir} is not the folder of one run: expected a folder such as logs/{ALGO}/LiteDriving-v0_1"
+        )
     args = read_args(found[0])
     run_dir = run_dir.resolve()
     name, _, number = run_dir.name.rpartition("_")
+    # In its original place rl-zoo can find it, with checkpoints; a folder that was moved or renamed is read directly.
     if name == EnvironmentName(args["env"]) and number.isdigit() and run_dir.parent.name == args["algo"]:
         return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
-    model = run_dir / ("best_model.zip" if which.get("load_best") else f"{EnvironmentName(args['env'])}.zip")
+    model = run_dir / f"{EnvironmentName(args['env'])}.zip"
+    if which.get("load_best"):
+        model = run_dir / "best_model.zip"
     if not model.is_file():
         raise ValueError(f"there is no model {model}: {_remedy(run_dir)}")
     return SavedRun(args["algo"], args["env"], run_dir, model)

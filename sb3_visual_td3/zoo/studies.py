@@ -1,8 +1,9 @@
-"""Optuna studies that several workers share, and the workers' signs of life.
+"""Optuna studies that several workers share, and the heartbeats of the workers.
 
-Optuna's JournalStorage has no heartbeat, and a database's needs minutes to tell that a process was killed. So every
-trial says which process runs it, on which machine, and beats while it runs. On the same machine the process table
-tells at once; from elsewhere the beats do, whatever the clocks of the two machines show.
+Optuna's JournalStorage has no heartbeat, and that of a database needs minutes to show that a process was killed. So
+each trial stores which process runs it and on which machine, and a counter that increases while it runs. On the same
+machine the process table shows at once whether that process is alive. For other machines the counter does, by the clock
+of the process that watches it, so that the clocks of the machines need not agree.
 """
 
 from __future__ import annotations
@@ -24,58 +25,76 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 BEAT_S = 30.0
-"""Seconds between two beats of a trial."""
+"""Seconds between two heartbeats of a trial."""
 GRACE_S = 300.0
-"""Seconds without a beat after which a worker on another machine is taken for dead."""
+"""Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""How often the parameters of trials whose workers died are queued again: they may be what kills."""
+"""How often the parameters of a trial whose worker died are queued again: they may be what kills it."""
 
 WORKER = "visual_td3:worker"
-"""The trial's system attribute that says who runs it."""
+"""System attribute of a trial that says which process runs it."""
 FAIL_REASON = "fail_reason"
 RETRY_OF = "retry_of"
 N_RETRIES = "n_retries"
 
 
-def machine() -> str | None:
-    """:return: what tells apart machines, boots and containers; None where there is no /proc"""
+def machine_id() -> str | None:
+    """Return an id that tells apart machines, boots and containers; None if there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # Containers on one machine have the same boot id, but process ids of their own.
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
 
 
 def start_time(pid: int) -> str | None:
-    """:return: when a process of this machine started, in ticks since its boot; None where it runs no more"""
+    """Return when a process of this machine started, in clock ticks since boot; None if it has ended.
+
+    :param pid: the process id
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name, in brackets, may hold anything; 22nd of all is the start, third the state. Z and X have ended.
+    # See proc(5). The second field is the name in brackets and may contain anything, so the fields are counted from the
+    # last bracket: field 3 is the state (Z and X have ended), field 22 the start time.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else fields[19]
+    if fields[0] in {"Z", "X"}:
+        return None
+    return fields[19]
 
 
 def this_worker() -> dict[str, Any]:
-    """:return: how this process is known to others"""
-    return {"host": os.uname().nodename, "machine": machine(), "pid": os.getpid(), "started": start_time(os.getpid())}
+    """Return what identifies this process to other workers.
+
+    The start time is part of it, because a later process may get the same process id.
+    """
+    return {
+        "host": os.uname().nodename,
+        "machine": machine_id(),
+        "pid": os.getpid(),
+        "started": start_time(os.getpid()),
+    }
 
 
 def has_ended(worker: Mapping[str, Any]) -> bool | None:
-    """:return: whether a worker has ended; None where that cannot be seen from here: on another machine"""
-    here = machine()
+    """Return whether a worker has ended; None if it runs on another machine, where this cannot be seen.
+
+    :param worker: what its :func:`this_worker` returned
+    """
+    here = machine_id()
     if here is None or worker["machine"] != here:
         return None
     return bool(start_time(worker["pid"]) != worker["started"])
 
 
 class Heartbeat:
-    """Says that a trial is run by this process, as long as it is.
+    """Mark a trial as run by this process, again and again while it runs.
 
-    :param storage: of the study
-    :param trial_id: the storage's name for the trial
-    :param beat_s: seconds between two beats
+    :param storage: the storage of the study
+    :param trial_id: the storage's id of the trial
+    :param beat_s: seconds between two heartbeats
     """
 
     def __init__(self, storage: BaseStorage, trial_id: int, beat_s: float = BEAT_S) -> None:
@@ -84,41 +103,41 @@ class Heartbeat:
         self._beat_s = beat_s
         self._worker = this_worker()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._beat_until_stopped, daemon=True)
 
     def start(self) -> None:
-        """Beat for the first time, and from now on."""
+        """Send the first heartbeat at once, and further ones from a thread."""
         self._beat(0)
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop sending heartbeats."""
         self._ended.set()
         self._thread.join()
 
-    def _go_on(self) -> None:
+    def _beat_until_stopped(self) -> None:
         n_beats = 0
         while not self._ended.wait(self._beat_s):
             n_beats += 1
             try:
                 self._beat(n_beats)
             except optuna.exceptions.UpdateFinishedTrialError:
-                break  # another worker took this one for dead
-            except Exception as error:  # a storage that is busy or away for a moment: there will be another beat
+                break  # another worker considered this one dead and failed the trial
+            except Exception as error:  # the storage may be busy or unreachable for a moment: the next one may succeed
                 print(f"no heartbeat: {error}", flush=True)
-        self._storage.remove_session()  # a database keeps one connection for each thread
+        self._storage.remove_session()  # a database has one connection for each thread
 
     def _beat(self, n_beats: int) -> None:
         self._storage.set_trial_system_attr(self._trial_id, WORKER, {**self._worker, "beat": n_beats})
 
 
-class Watchman:
-    """Looks after the trials of other workers: fails those whose worker is dead, and queues their parameters again.
+class WorkerMonitor:
+    """Fail the trials of dead workers, and queue their parameters again.
 
     :param study: the study
     :param storage: its storage
-    :param grace_s: seconds without a beat after which a worker on another machine is taken for dead
-    :param clock: seconds of a clock that only goes forward
+    :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
+    :param clock: a clock in seconds that never goes back
     """
 
     def __init__(
@@ -132,28 +151,34 @@ class Watchman:
         self._storage = storage
         self._grace_s = grace_s
         self._clock = clock
+        # by number of the trial: its last heartbeat, and when this process first saw it
         self._last_change: dict[int, tuple[int | None, float]] = {}
 
-    def look(self) -> list[int]:
-        """Fail the trials of the dead.
+    def fail_abandoned_trials(self) -> list[int]:
+        """Fail the trials of dead workers.
 
-        A trial that no worker has marked as its own (stock rl-zoo's workers do not) is never failed.
+        A trial that no worker has marked (the workers of stock rl-zoo do not) is never failed.
 
-        :return: the numbers of the trials that are being run, as far as can be told
+        :return: the numbers of the trials that are still running, as far as this can be seen
         """
-        living = []
+        running = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.system_attrs.get(WORKER)
-            silent = self._is_silent(trial.number, None if worker is None else worker["beat"])
-            ended = silent if worker is None else has_ended(worker)
-            if not (silent if ended is None else ended):
-                living.append(trial.number)
+            if worker is None:
+                is_dead = self._is_silent(trial.number, None)
+            else:
+                # Called also for a worker on this machine, so that a change of its heartbeat is never missed.
+                is_silent = self._is_silent(trial.number, worker["beat"])
+                ended = has_ended(worker)
+                is_dead = is_silent if ended is None else ended
+            if not is_dead:
+                running.append(trial.number)
             elif worker is not None:
                 self._give_up(trial, worker)
-        return living
+        return running
 
     def _is_silent(self, number: int, beat: int | None) -> bool:
-        """:return: whether nothing has changed for too long, by this process's own clock"""
+        """Return whether the heartbeat has not changed for too long, by this process's own clock."""
         now = self._clock()
         known = self._last_change.get(number)
         if known is None or known[0] != beat:
@@ -169,7 +194,12 @@ class Watchman:
 
 
 def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
-    """:return: the storage's name for a trial"""
+    """Return the storage's id of a trial.
+
+    :param study: the study
+    :param storage: its storage
+    :param number: number of the trial
+    """
     study_id = storage.get_study_id_from_name(study.study_name)
     return storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
@@ -177,9 +207,11 @@ def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
 def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) -> bool:
     """Mark a trial as failed.
 
-    :param number: of the trial
-    :param reason: kept as the trial's user attribute ``fail_reason``
-    :return: whether it was this call that failed it: of several, one does
+    :param study: the study
+    :param storage: its storage
+    :param number: number of the trial
+    :param reason: stored as the trial's user attribute ``fail_reason``
+    :return: whether this call failed it; if several workers try, one succeeds
     """
     trial_id = trial_id_of(study, storage, number)
     try:
@@ -192,8 +224,9 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Queue the parameters of a trial that could not be finished.
 
-    :param trial: the trial; it may have drawn some of its parameters only
-    :return: whether they were queued: what has ended several workers is not
+    :param study: the study
+    :param trial: the trial; it may have drawn only some of its parameters
+    :return: whether they were queued; parameters that have ended several workers are not
     """
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     n_retries = trial.user_attrs.get(N_RETRIES, 0)
@@ -204,30 +237,30 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 JOURNAL = ".log"
-"""How rl-zoo tells a journal file from the address of a database."""
+"""Ending by which rl-zoo tells a journal file from the address of a database."""
 LOCK_GRACE_S = 30
-"""Seconds after which the lock of a worker that died while it wrote is taken away; Optuna's."""
+"""Seconds after which the lock of a worker that died while it wrote is removed; Optuna's default."""
 N_OPENINGS = 5
-"""Workers that start together make the tables of a new database together, and all but one find that it has them."""
+"""Workers that start together create the tables of a new database together: all but one find that they exist."""
 
 
 def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s: int = LOCK_GRACE_S) -> BaseStorage:
-    """Open what rl-zoo's ``--storage`` names.
+    """Open the storage that rl-zoo's ``--storage`` names.
 
-    :param address: a journal file, ``"….log"``, or the address of a database, ``"sqlite:///….db"``; None keeps the
-        trials in memory
-    :param must_exist: whether a journal file that is not there is an error; it is made otherwise
-    :param lock_grace_s: seconds after which the journal's lock is taken from a worker that died while it wrote
+    :param address: a journal file, such as ``"logs/study.log"``, or the address of a database, such as
+        ``"sqlite:///study.db"``; None keeps the trials in memory
+    :param must_exist: whether a missing journal file is an error; otherwise it is created
+    :param lock_grace_s: seconds after which the journal's lock is removed if a worker died while it wrote
     :return: the storage
-    :raises ValueError: if it cannot be opened; it says why
+    :raises ValueError: if it cannot be opened, with the reason
     """
     if address is None:
         return InMemoryStorage()
-    with _said_as("storage", address):
+    with _errors_as_value_errors("storage", address):
         if not address.endswith(JOURNAL):
             return _database(address)
-        # The lock is a symbolic link to the journal. With a relative path it leads nowhere, and Optuna (seen in 5.0)
-        # then waits for ever for a worker that was killed while it wrote.
+        # The lock is a symbolic link to the journal. With a relative path the link is broken, and Optuna (5.0) then
+        # waits forever for a worker that was killed while it wrote.
         path = Path(address).absolute()
         if must_exist and not path.is_file():
             raise ValueError("there is no such journal")
@@ -239,8 +272,10 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
 def _database(address: str) -> RDBStorage:
     if "://" not in address:
         raise ValueError("expected a journal file, such as logs/study.log, or a database, such as sqlite:///study.db")
-    # SQLite has one writer at a time: the others wait, not for the five seconds of its own but as long as it takes.
-    options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
+    options = {}
+    if address.startswith("sqlite"):
+        # SQLite has one writer at a time. The others wait, by default for 5 s, which is short for many workers.
+        options = {"connect_args": {"timeout": 60}}
     for n_tries in range(1, N_OPENINGS + 1):
         try:
             return RDBStorage(address, engine_kwargs=options)
@@ -259,17 +294,18 @@ def open_study(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> optuna.Study:
-    """Open a study, or begin it where there is none of that name.
+    """Open a study, or create it if there is none of that name.
 
-    :param storage: what holds it
-    :param name: of the study; None makes one up
-    :param identity: what its trials must have in common to compare: kept with a new study, held against an old one
+    :param storage: the storage that holds it
+    :param name: name of the study; None makes one up
+    :param identity: what its trials must have in common so that they compare; it is stored with a new study, and
+        compared with an old one
     :param sampler: draws the hyperparameters
-    :param pruner: ends trials that others have left behind
+    :param pruner: ends trials that are worse than others
     :return: the study, which maximises
-    :raises ValueError: if a study of that name is of something else, or the storage cannot be read
+    :raises ValueError: if a study of that name has another identity, or the storage cannot be read
     """
-    with _said_as("study", str(name)):
+    with _errors_as_value_errors("study", str(name)):
         study = optuna.create_study(
             storage=storage,
             sampler=sampler,
@@ -285,13 +321,13 @@ def open_study(
 
 
 def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> optuna.Study:
-    """Open a study that there is.
+    """Open an existing study.
 
-    :param storage: what holds it
-    :param name: of the study
-    :param identity: what it must be of
+    :param storage: the storage that holds it
+    :param name: name of the study
+    :param identity: what its trials must have in common
     :return: the study
-    :raises ValueError: if there is none of that name, or it is of something else
+    :raises ValueError: if there is none of that name, or it has another identity
     """
     known = [study.study_name for study in storage.get_all_studies()]
     if name not in known:
@@ -302,30 +338,35 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
 
 def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
-    """Refuse a study whose trials do not compare with ours.
+    """Check that the trials of a study compare with ours.
 
     :param study: the study
-    :param identity: what its trials must have in common; what the study does not say is not held against it
-    :raises ValueError: if it says otherwise, or minimises
+    :param identity: what its trials must have in common; keys that the study has not stored are not compared
+    :raises ValueError: if a value differs, or the study minimises
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
-        raise ValueError(f"the study {study.study_name!r} does not maximise: give another --study-name")
+        raise ValueError(
+            f"the study {study.study_name!r} does not maximise one value, as a search does: choose another --study-name"
+        )
     known = study.user_attrs
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}
     if other:
-        theirs, ours = (", ".join(f"{key} {said[key]}" for key in other) for said in (other, identity))
+        theirs = ", ".join(f"{key} {other[key]}" for key in other)
+        ours = ", ".join(f"{key} {identity[key]}" for key in other)
         raise ValueError(
-            f"the study {study.study_name!r} is of {theirs}, this search of {ours}: their trials do not compare, give "
-            "another --study-name"
+            f"the study {study.study_name!r} is of {theirs}, this search of {ours}: their trials do not compare, "
+            "choose another --study-name"
         )
 
 
 @contextlib.contextmanager
-def _said_as(kind: str, name: str) -> Iterator[None]:
-    """What goes wrong with a file, a driver or a database is a mistake in what was asked for."""
+def _errors_as_value_errors(kind: str, name: str) -> Iterator[None]:
+    """Turn the errors of files, drivers and databases into a ValueError that names the storage or study."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, ValueError, KeyError) as error:
-        reason = str(error.__cause__ or error) if isinstance(error, optuna.exceptions.OptunaError) else str(error)
+        reason = str(error)
+        if isinstance(error, optuna.exceptions.OptunaError) and error.__cause__ is not None:
+            reason = str(error.__cause__)  # Optuna's own text says only that something failed
         first_line = (reason.strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{kind}={name!r} cannot be opened: {first_line}") from error

@@ -1,4 +1,7 @@
-"""One trial of a hyperparameter search: trains with what it draws, and is pruned where its run turns NO-GO."""
+"""One trial of a hyperparameter search: what it draws, and how it trains; it is pruned if its run turns NO-GO.
+
+:mod:`~sb3_visual_td3.zoo.search` decides which trials run, and :mod:`~sb3_visual_td3.zoo.studies` keeps them.
+"""
 
 from __future__ import annotations
 
@@ -25,26 +28,159 @@ from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.diagnosis.live import Finding, judge
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.sampling import with_sampled
+
+NET_ARCHS: Mapping[str, list[int]] = {"small": [64, 64], "medium": [256, 256], "big": [400, 300]}
+"""Heads to choose from if there is no encoder: those of rl-zoo for TD3."""
+
+_MODEL_ARGUMENTS = (
+    "tau",
+    "actor_lr",
+    "critic_lr",
+    "critic_cnn_lr",
+    "actor_cnn_lr",
+    "grad_clip",
+    "n_steps",
+    "random_shift",
+    "actor_objective",
+    "pre_tanh_penalty",
+    "target_q_clamp",
+    "critic_loss",
+)
+"""Drawn as they are passed to VisualTD3."""
+_POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
+"""Drawn as they are passed to the policy."""
+_REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
+"""Hyperparameters of a file that must not remain beside what is drawn: the noise is drawn as a schedule, and a shared
+encoder has no rate of the actor's."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
 MEANING = "diagnosis_meaning"
 
 
-def no_go(findings: tuple[Finding, ...]) -> Finding | None:
-    """Say whether what was found is reason enough to give a trial up.
+# ---- what a trial draws
 
-    What the rules are not sure of, or have no data for, is none: a healthy trial is not to be lost for it.
 
-    :param findings: of the live rules, the cause to remedy first in front
-    :return: the finding to tell; None where training may go on
+def sample_visual_td3_params(
+    trial: optuna.Trial,
+    n_actions: int,  # noqa: ARG001  rl-zoo's signature
+    n_envs: int,  # noqa: ARG001
+    additional_args: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Draw hyperparameters; every combination is valid.
+
+    :param trial: draws them
+    :param n_actions: not used; rl-zoo passes the number of dimensions of an action
+    :param n_envs: not used; rl-zoo passes the number of environments
+    :param additional_args: ``has_encoder``: whether the policy sees images (True by default); ``has_n_steps``: whether
+        the replay buffer supports n-step returns (True by default)
+    :return: arguments of VisualTD3, plain data
     """
-    return findings[0] if any(finding.level == "critical" for finding in findings) else None
+    # gamma and the learning rates have rl-zoo's ranges for TD3. gamma is drawn as its distance from 1, so that 0.99 and
+    # 0.999 are as far apart as 0.9 and 0.99.
+    trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True)
+    trial.suggest_float("tau", 1e-3, 0.08, log=True)
+    trial.suggest_float("actor_lr", 1e-5, 2e-3, log=True)
+    trial.suggest_float("critic_lr", 1e-5, 2e-3, log=True)
+    if trial.suggest_categorical("grad_clip", ["norm", "adaptive"]) == "norm":
+        trial.suggest_float("max_grad_norm", 0.1, 1000.0, log=True)  # 1000 never clips a healthy run
+    else:
+        trial.suggest_float("max_grad_ratio", 0.01, 1.0, log=True)  # DreamerV3 has 0.3
+    trial.suggest_float("noise_start", 0.1, 0.8)
+    trial.suggest_float("noise_end_fraction", 0.05, 1.0)
+
+    trial.suggest_categorical("actor_objective", ["q1", "min", "mean"])
+    trial.suggest_float("pre_tanh_penalty", 1e-6, 1e-1, log=True)  # MR.Q has 1e-5, the visual preset 5e-3
+    trial.suggest_categorical("target_q_clamp", [True, False])
+    trial.suggest_categorical("critic_loss", ["mse", "huber"])
+    trial.suggest_categorical("layer_norm", [True, False])
+
+    if additional_args.get("has_n_steps", True):
+        trial.suggest_int("n_steps", 1, 5)
+    if additional_args.get("has_encoder", True):
+        # Batches of 64 to 256: an update with 256 images takes a quarter of a second on a CPU.
+        trial.suggest_int("batch_size_pow", 6, 8)
+        trial.suggest_float("critic_cnn_lr", 1e-5, 2e-3, log=True)
+        if trial.suggest_categorical("encoder", ["shared", "separate"]) == "separate":
+            trial.suggest_float("actor_cnn_lr", 1e-5, 2e-3, log=True)
+        trial.suggest_categorical("trunk_dim", [None, 50, 100])
+        trial.suggest_int("random_shift", 0, 6)
+    else:
+        trial.suggest_int("batch_size_pow", 5, 9)
+        trial.suggest_categorical("net_arch", list(NET_ARCHS))
+    return convert_visual_td3_params(trial.params)
+
+
+def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert what a trial has drawn to the hyperparameters that it trained with.
+
+    :param sampled_params: ``trial.params``
+    :return: arguments of VisualTD3, plain data
+    :raises ValueError: if some are missing, because the trial ended while it drew
+    """
+    try:
+        return _converted(sampled_params)
+    except KeyError as error:
+        raise ValueError(f"the trial has not drawn {error.args[0]}: it ended before it could train") from error
+
+
+def _converted(drawn: Mapping[str, Any]) -> dict[str, Any]:
+    noise_start = drawn["noise_start"]
+    noise_end = noise_start * drawn["noise_end_fraction"]
+    if drawn["grad_clip"] == "norm":
+        max_grad_norm = drawn["max_grad_norm"]
+    else:
+        max_grad_norm = drawn["max_grad_ratio"]  # "adaptive": a ratio to the norm of the weights
+    hyperparams = {
+        "gamma": 1 - drawn["one_minus_gamma"],
+        "batch_size": 2 ** drawn["batch_size_pow"],
+        "max_grad_norm": max_grad_norm,
+        "noise_schedule": f"lin_{noise_start!r}_{noise_end!r}",
+    }
+    hyperparams |= {name: drawn[name] for name in _MODEL_ARGUMENTS if name in drawn}
+    policy_kwargs = {name: drawn[name] for name in _POLICY_ARGUMENTS if name in drawn}
+    if "net_arch" in drawn:
+        policy_kwargs["net_arch"] = list(NET_ARCHS[drawn["net_arch"]])
+    return {**hyperparams, "policy_kwargs": policy_kwargs}
+
+
+def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace hyperparameters of a file by what a trial has drawn.
+
+    :param hyperparams: the hyperparameters of the file
+    :param sampled: what :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params` returned
+    :return: all hyperparameters; ``policy_kwargs`` merge key by key
+    :raises ValueError: if the file's ``policy_kwargs`` are Python code
+    """
+    given = hyperparams.get("policy_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"policy_kwargs is Python code, {given!r}: write a YAML mapping, which can be merged")
+    policy_kwargs = {**given, **sampled["policy_kwargs"]}
+    if "encoder" in sampled["policy_kwargs"]:
+        # Stable-Baselines3's way to share an encoder excludes ours.
+        policy_kwargs.pop("share_features_extractor", None)
+    kept = {name: value for name, value in hyperparams.items() if name not in _REPLACED}
+    return {**kept, **sampled, "policy_kwargs": policy_kwargs}
+
+
+# ---- how a trial trains, and when it is pruned
+
+
+def no_go(findings: tuple[Finding, ...]) -> Finding | None:
+    """Return the finding for which a trial is pruned.
+
+    A rule that is not sure, or has no data, is no reason: a healthy trial must not be lost.
+
+    :param findings: findings of the live rules, the cause to remedy first in front
+    :return: the first finding if any is critical; None if training may continue
+    """
+    if any(finding.level == "critical" for finding in findings):
+        return findings[0]
+    return None
 
 
 class TrialHealthCallback(ExplosionAlertCallback):
-    """Watches the updates of a trial; nothing is written or printed but what is not finite is remembered."""
+    """Watch the updates of a trial without writing or printing; non-finite values are remembered."""
 
     def __init__(self) -> None:
         super().__init__(verbose=0)
@@ -56,23 +192,25 @@ class TrialHealthCallback(ExplosionAlertCallback):
         self.not_finite = self.not_finite or next(iter(words), None)
 
     def verdict(self) -> tuple[str, str] | None:
-        """:return: the first diagnosis of a run that is NO-GO, and what it means; None where nothing is sure"""
+        """Return the first diagnosis of a run that is NO-GO, and its meaning; None if no rule is sure."""
         if self.not_finite is not None:
             return "non_finite", self.not_finite
         found = no_go(judge(self.window.data))
-        return None if found is None else (found.rule, found.meaning)
+        if found is None:
+            return None
+        return found.rule, found.meaning
 
 
 class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has no types
-    """rl-zoo's evaluation of a trial, with a look at its health after each.
+    """rl-zoo's evaluation of a trial, which also checks the health of the run after each evaluation.
 
-    :param eval_env: to evaluate on
-    :param trial: learns the results, and the first diagnosis where the run is NO-GO
-    :param health: has watched the updates; it stands in front in the list of callbacks
-    :param n_eval_episodes: episodes of each evaluation
-    :param eval_freq: calls of the callback between two evaluations
-    :param deterministic: whether actions are
-    :param path: where rl-zoo keeps evaluations and the best model; None keeps none
+    :param eval_env: the environment to evaluate on
+    :param trial: receives the results
+    :param health: watches the updates; it must come earlier in the list of callbacks
+    :param n_eval_episodes: number of episodes of each evaluation
+    :param eval_freq: number of calls of the callback between two evaluations
+    :param deterministic: whether the policy acts deterministically
+    :param path: folder for evaluations and the best model; None keeps neither
     """
 
     def __init__(
@@ -103,9 +241,9 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 
 
 def prune_if_no_go(trial: optuna.Trial, health: TrialHealthCallback) -> None:
-    """End a trial whose run is NO-GO, and say why.
+    """End a trial whose run is NO-GO.
 
-    :param trial: keeps verdict and first diagnosis as user attributes
+    :param trial: stores verdict, first diagnosis and its meaning as user attributes
     :param health: has watched its updates
     :raises optuna.TrialPruned: if the run is NO-GO
     """
@@ -113,8 +251,9 @@ def prune_if_no_go(trial: optuna.Trial, health: TrialHealthCallback) -> None:
     if verdict is None:
         return
     rule, meaning = verdict
-    for key, value in ((VERDICT, Verdict.NO_GO.value), (DIAGNOSIS, rule), (MEANING, meaning)):
-        trial.set_user_attr(key, value)
+    trial.set_user_attr(VERDICT, Verdict.NO_GO.value)
+    trial.set_user_attr(DIAGNOSIS, rule)
+    trial.set_user_attr(MEANING, meaning)
     raise optuna.TrialPruned(f"{Verdict.NO_GO.value}: {rule}: {meaning}")
 
 
@@ -126,38 +265,42 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that write about a run; a trial has no RUN_DIR and no event files, and is evaluated and watched anyway."""
+"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and is evaluated and watched by its own."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:
-    """Leave out the callbacks that only write about a run.
+    """Return the callbacks of a hyperparameter file without those that only write about a run.
 
     :param specified: ``callback`` of a hyperparameter file
     :return: the others, in the file's form
     """
-    entries = specified if isinstance(specified, list) else [specified] if specified else []
+    if isinstance(specified, list):
+        entries = specified
+    else:
+        entries = [specified] if specified else []
     return [entry for entry in entries if not isinstance(get_callback_list({"callback": entry})[0], WRITERS)]
 
 
-def facts_of(manager: ExperimentManager) -> dict[str, Any]:
+def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     """Find out what may be drawn, by building the model of the hyperparameter file.
 
-    :param manager: rl-zoo's, set up
-    :return: ``additional_args`` of the sampler
-    :raises ValueError: if the model cannot be built: no trial could be
+    :param manager: rl-zoo's experiment manager, set up
+    :return: ``additional_args`` of :func:`sample_visual_td3_params`
+    :raises ValueError: if the model cannot be built, because then no trial could be
     """
     env = manager.create_envs(manager.n_envs, no_log=True)
     try:
-        model = build(manager, env, manager._hyperparams)
+        model = _build_model(manager, env, manager._hyperparams)
     finally:
         env.close()
     assert isinstance(model, VisualTD3)
+    # n_steps is an argument of our own buffers; a file that chooses another one leaves it out.
     chosen = manager._hyperparams.keys() & {"replay_buffer_class", "optimize_memory_usage"}
     return {"has_encoder": model.encoder_is_shared is not None, "has_n_steps": not chosen}
 
 
-def build(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[str, Any]) -> BaseAlgorithm:
-    """:return: the model, unseeded as rl-zoo's trials are; without event files"""
+def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[str, Any]) -> BaseAlgorithm:
+    """Return a model without a seed, like the trials of rl-zoo, and without event files."""
     verbose = manager.verbose if manager.verbose >= 2 else 0
     model: BaseAlgorithm = ALGOS[manager.algo](
         env=env, tensorboard_log=None, seed=None, verbose=verbose, device=manager.device, **hyperparams
@@ -168,21 +311,20 @@ def build(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[str, Any
 def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[str, Any]) -> float:
     """Train with hyperparameters that the trial draws.
 
-    :param manager: rl-zoo's, set up; it is not changed
-    :param trial: draws, learns the evaluations, and keeps verdict and diagnosis where the run is NO-GO
-    :param facts: of :func:`facts_of`
+    :param manager: rl-zoo's experiment manager, set up; it is not changed
+    :param trial: draws, receives the evaluations, and stores verdict and diagnosis if the run is NO-GO
+    :param facts: what :func:`sampler_facts` returned
     :return: mean reward of the last evaluation
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it
     """
-    hyperparams = with_sampled(
-        manager._hyperparams, HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, facts)
-    )
+    sampled = HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, facts)
+    hyperparams = with_sampled(manager._hyperparams, sampled)
     manager = copy.copy(manager)
-    # rewards are normalised with the discount that is drawn, as they will be when the best is trained
+    # Rewards are normalised with the discount that is drawn, as they will be when the best trial is trained again.
     manager.normalize_kwargs = {**manager.normalize_kwargs, "gamma": hyperparams["gamma"]}
     envs = [manager.create_envs(manager.n_envs, no_log=True)]
     try:
-        model = build(manager, envs[0], hyperparams)
+        model = _build_model(manager, envs[0], hyperparams)
         envs.append(manager.create_envs(manager.n_eval_envs, eval_env=True))
         return _train(manager, model, envs[1], trial)
     finally:

@@ -238,7 +238,7 @@ def test_a_run_that_was_killed_before_its_first_snapshot_begins_again(whole, tmp
         (run_dir / "snapshots" / ".new-step_000000000").mkdir()
         (run_dir / "snapshots" / ".new-step_000000000" / "model.zip").write_bytes(b"PK")
     assert resume(run_dir) == 0
-    assert "was killed before its first snapshot: it begins again" in capsys.readouterr().out
+    assert "was killed before its first snapshot: it starts again" in capsys.readouterr().out
     assert_is(whole, run_dir)
     assert len(list(run_dir.parent.iterdir())) == 1, "no other RUN_DIR"
 
@@ -250,7 +250,7 @@ def test_logs_of_a_run_that_has_lost_its_snapshots_are_kept(whole, tmp_path, cap
     (run_dir / MODEL).unlink()
     (run_dir / "0.monitor.csv").write_text("#{}\nr,l,t\n1,2,3\n")
     assert resume(run_dir) == 0
-    assert "its logs of before are in" in capsys.readouterr().out
+    assert "its previous logs are now in" in capsys.readouterr().out
     assert (run_dir / "earlier_1" / "0.monitor.csv").read_text().endswith("1,2,3\n")
     assert len(list((run_dir / "earlier_1" / "tb").rglob("events*"))) == 1
     assert_is(whole, run_dir)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.callbacks.drives import Drive
-from sb3_visual_td3.zoo.evaluate import TOGETHER, show, summarise
+from sb3_visual_td3.zoo.evaluate import ALL_MAPS, DRIVERS, show, summarise
 
 
 def drive(reward=0.0, distance_m=500.0, collisions=0.0, lane_invasions=0.0, success_rate=0.0):
@@ -18,11 +18,11 @@ def test_rates_count_over_all_metres_and_means_over_episodes():
     far = drive(reward=5.0, distance_m=900.0, lane_invasions=1, success_rate=1.0)
     found = summarise({"policy": {"a": [near], "b": [far]}})["policy"]
     assert found["a"]["lane_invasions_per_km"]["mean"] == pytest.approx(20.0)
-    assert found[TOGETHER]["lane_invasions_per_km"]["mean"] == pytest.approx(3.0), "not the mean of the rates"
-    assert found[TOGETHER]["collisions_per_km"]["mean"] == pytest.approx(1.0)
-    assert found[TOGETHER]["success_rate"]["mean"] == 0.5
-    assert found[TOGETHER]["return"]["mean"] == 3.0
-    assert found[TOGETHER]["route_completion"]["mean"] == 0.5
+    assert found[ALL_MAPS]["lane_invasions_per_km"]["mean"] == pytest.approx(3.0), "not the mean of the rates"
+    assert found[ALL_MAPS]["collisions_per_km"]["mean"] == pytest.approx(1.0)
+    assert found[ALL_MAPS]["success_rate"]["mean"] == 0.5
+    assert found[ALL_MAPS]["return"]["mean"] == 3.0
+    assert found[ALL_MAPS]["route_completion"]["mean"] == 0.5
 
 
 def test_the_interval_is_that_of_the_mean():
@@ -45,3 +45,18 @@ def test_where_nobody_moved_there_is_no_rate(capsys):
     assert table["full brake"]["a"]["distance_m"]["mean"] == 0.0
     show(table, "brakes")
     assert "-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [80, 120, 220])
+def test_the_table_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    drives = [drive(reward=1234.5, success_rate=1.0), drive(reward=200.5)]
+    table = summarise({driver: {"held_out_1": drives, "held_out_2": drives} for driver in DRIVERS})
+    show(table, "run.zip, 2 episodes on each map")
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines()) <= columns
+    assert "717.5 [200.5," in printed
+    assert all(word in printed for word in (*DRIVERS, "held_out_1", "held_out_2", "success", "invasions/km"))
+    # A narrow terminal has one table for each map, and one for all.
+    assert printed.count("invasions/km") == (1 if columns == 220 else 3)
+    assert "success: the episode ended without collision" in " ".join(printed.split())

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
-from sb3_visual_td3.zoo.hyperparameters import read_kwargs
+from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of, read_kwargs
 from sb3_visual_td3.zoo.train import main
 
 BLOCK = {
@@ -94,3 +94,22 @@ def test_without_ray_the_flag_names_the_extra(tmp_path, capsys, monkeypatch):
 )
 def test_what_is_written_is_what_is_given(given, vec_env_class, expected):
     assert read_kwargs(given, vec_env_class, "here") == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "together"),
+    [
+        (({"a": 1, "b": 2}, {"b": 3}), {"a": 1, "b": 3}),
+        (
+            ({"town": "Town01", "port": 2000}, {"maps": "held_out"}, {"town": "Town02"}),
+            {"port": 2000, "town": "Town02"},
+        ),
+        (({"town": "Town01"}, {"maps": ["Town02"]}), {"maps": ["Town02"]}),
+        (({"maps": "train"}, {"town": "Town02"}), {"town": "Town02"}),
+        (({"town": "Town01"}, None, {"port": 3000}), {"town": "Town01", "port": 3000}),
+        # Both in one layer is the user's own mistake, which the environment names.
+        (({}, {"town": "Town01", "maps": "train"}), {"town": "Town01", "maps": "train"}),
+    ],
+)
+def test_a_later_town_or_maps_replaces_what_was_said_of_either(layers, together):
+    assert env_kwargs_of(*layers) == together

@@ -44,7 +44,7 @@ def is_a_bug(printed, command, error="AttributeError"):
         (["validate"], plugin, "check_numbers"),
         (["evaluate", "-f", "logs"], evaluate, "find_run"),
         (["enjoy"], cli, None),
-        (["sweep", "--seeds", "1"], sweep, "check_flags"),
+        (["sweep", "--seeds", "1"], sweep, "check_env_flags"),
         (["resume", "."], resume, "_experiment_of"),
         (["report", "."], None, "sb3_visual_td3.report.command.load_criteria"),
         (["carla-emulator"], None, "sb3_visual_td3.envs.carla_emulator.command.run"),

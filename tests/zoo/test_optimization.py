@@ -20,10 +20,9 @@ from optuna.trial import TrialState
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.diagnosis.live import Finding
-from sb3_visual_td3.zoo.sampling import convert_visual_td3_params
 from sb3_visual_td3.zoo.studies import WORKER, load_study, open_storage
 from sb3_visual_td3.zoo.train import main, train
-from sb3_visual_td3.zoo.trials import TrialHealthCallback, callbacks_of_a_trial, no_go
+from sb3_visual_td3.zoo.trials import TrialHealthCallback, callbacks_of_a_trial, convert_visual_td3_params, no_go
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = {"n_timesteps": 40, "buffer_size": 200, "learning_starts": 10}

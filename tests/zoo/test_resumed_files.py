@@ -44,7 +44,7 @@ def events_of(run_dir):
 @pytest.mark.parametrize("where", ["../victim/tb", "snapshots/../../victim/tb"])
 def test_event_files_of_another_run_are_left_alone(killed, tmp_path, where):
     victim = tmp_path / "victim" / "tb"
-    shutil.copytree(killed / "tb" / "TD3_1", victim)
+    shutil.copytree(killed / "tb" / "VisualTD3_1", victim)
     before = contents(tmp_path / "victim")
     names = {path.name: 10 for path in event_files(victim)}
     run_dir = rewritten(killed, tmp_path, lambda state: state["files"].update(event_dir=where, event_files=names))
@@ -55,7 +55,7 @@ def test_event_files_of_another_run_are_left_alone(killed, tmp_path, where):
 
 def test_an_absolute_event_folder_is_refused(killed, tmp_path, capsys):
     victim = tmp_path / "victim"
-    shutil.copytree(killed / "tb" / "TD3_1", victim)
+    shutil.copytree(killed / "tb" / "VisualTD3_1", victim)
     before = contents(victim)
     run_dir = rewritten(killed, tmp_path, lambda state: state["files"].update(event_dir=str(victim)))
     assert main(["resume", str(run_dir)]) == 2
@@ -89,7 +89,7 @@ LINKS = [
     "snapshots/step_000000020",
     "snapshots/step_000000020/snapshot.json",
     "tb",
-    "tb/TD3_1",
+    "tb/VisualTD3_1",
     "0.monitor.csv",
     "LiteDriving-v0",
     "LiteDriving-v0.zip",
@@ -143,7 +143,7 @@ def test_a_run_and_its_copy_are_both_resumed_and_keep_their_events(killed_with_t
         shutil.copytree(killed_with_tb, copy)
         assert main(["resume", str(copy)]) == 0
         assert contents(tb) == before
-    assert events_of(first) == first / "tb" / "TD3_1"
+    assert events_of(first) == first / "tb" / "VisualTD3_1"
     assert_same_scalars(first / "tb", second / "tb", at_least=5)
     # They go on from there as any run does.
     (second / "LiteDriving-v0.zip").unlink()
@@ -159,7 +159,7 @@ def test_a_run_that_was_moved_is_told_where_its_events_are(killed_with_tb, kille
     assert "--tensorboard-log DIR says where they are. --without-logs goes on without" in one_line(capsys)
     assert main(["resume", str(moved), "--tensorboard-log", str(tb)]) == 0
     assert {name: content for name, content in contents(tb).items() if name in before} == before
-    assert events_of(moved).resolve() == (tb / "LiteDriving-v0" / "TD3_2").resolve()
+    assert events_of(moved).resolve() == (tb / "LiteDriving-v0" / "VisualTD3_2").resolve()
     whole = rewritten(killed, tmp_path, lambda state: None)
     assert main(["resume", str(whole)]) == 0
     assert_same_scalars(whole / "tb", events_of(moved), at_least=5)

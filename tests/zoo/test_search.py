@@ -183,7 +183,7 @@ def test_of_two_that_begin_the_last_trial_together_one_steps_back():
     may_end.set()
     thread.join(60)
     assert states(study) == ["COMPLETE", "FAIL"]
-    assert study.trials[1].user_attrs["fail_reason"] == "others had begun the last trials"
+    assert study.trials[1].user_attrs["fail_reason"] == "other workers had begun the last trials"
 
 
 def test_a_trial_that_was_queued_twice_runs_once():

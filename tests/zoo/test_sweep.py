@@ -94,12 +94,12 @@ def test_workers_search_on_one_storage(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--seeds", "0", "--seed", "1"], "--seed is decided here"),
-        (["--seeds", "0", "--trial-id=1"], "--trial-id=1 is decided here"),
-        (["--seeds", "0", "0"], "--seeds 0 0: expected numbers of 0 and above, each once"),
-        (["-optimize", "--n-trials", "0"], "--n-trials 0: expected 1 or more"),
-        (["-optimize", "--workers", "0"], "--workers 0: expected 1 or more"),
-        (["--seeds", "0", "--num-gpus", "-1"], "--num-gpus -1: expected 0 or more"),
+        (["--seeds", "0", "--seed", "1"], "--seed is set by the sweep"),
+        (["--seeds", "0", "--trial-id=1"], "--trial-id=1 is set by the sweep"),
+        (["--seeds", "0", "0"], "--seeds 0 0: expected integers >= 0, each only once"),
+        (["-optimize", "--n-trials", "0"], "--n-trials 0: expected an integer >= 1"),
+        (["-optimize", "--workers", "0"], "--workers 0: expected an integer >= 1"),
+        (["--seeds", "0", "--num-gpus", "-1"], "--num-gpus -1: expected a number >= 0"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):

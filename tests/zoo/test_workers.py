@@ -14,7 +14,7 @@ from sb3_visual_td3.zoo import studies
 from sb3_visual_td3.zoo.studies import (
     WORKER,
     Heartbeat,
-    Watchman,
+    WorkerMonitor,
     fail,
     has_ended,
     open_storage,
@@ -92,7 +92,7 @@ def test_nothing_is_known_of_another_machine():
 def test_a_dead_workers_trial_fails_and_its_parameters_are_queued_again(study):
     number = begun(study, dead_worker())
     x = study.trials[number].params["x"]
-    assert Watchman(study, study.of).look() == []
+    assert WorkerMonitor(study, study.of).fail_abandoned_trials() == []
     dead, queued = study.trials
     assert dead.state is TrialState.FAIL
     assert "its worker died" in dead.user_attrs["fail_reason"]
@@ -105,20 +105,20 @@ def test_a_dead_workers_trial_fails_and_its_parameters_are_queued_again(study):
 def test_two_who_find_the_same_dead_worker_queue_once(study):
     begun(study, dead_worker())
     trials = study.get_trials()
-    first, second = Watchman(study, study.of), Watchman(study, study.of)
-    first.look()
+    first, second = WorkerMonitor(study, study.of), WorkerMonitor(study, study.of)
+    first.fail_abandoned_trials()
     second._give_up(trials[0], trials[0].system_attrs[WORKER])  # it had looked before the first one failed the trial
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_a_living_workers_trial_is_never_failed_however_slow(study):
     clock = Clock()
-    watchman = Watchman(study, study.of, GRACE_S, clock)
+    monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, this_worker())
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     for n_beats in range(5):
         study.of.set_trial_system_attr(trial_id, WORKER, {**this_worker(), "beat": n_beats})
-        assert watchman.look() == [number]
+        assert monitor.fail_abandoned_trials() == [number]
         clock.now += 0.9 * GRACE_S
     assert study.trials[number].state is TrialState.RUNNING
 
@@ -126,32 +126,32 @@ def test_a_living_workers_trial_is_never_failed_however_slow(study):
 def test_a_living_process_that_beats_no_more_is_left_alone_on_its_own_machine(study):
     """It may have been stopped, or starved of its processor: the process table says that it lives."""
     clock = Clock()
-    watchman = Watchman(study, study.of, GRACE_S, clock)
+    monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, this_worker())
-    watchman.look()
+    monitor.fail_abandoned_trials()
     clock.now = 10 * GRACE_S
-    assert watchman.look() == [number]
+    assert monitor.fail_abandoned_trials() == [number]
 
 
 def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_the_grace_period(study):
     clock = Clock()
-    watchman = Watchman(study, study.of, GRACE_S, clock)
+    monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, {**this_worker(), "machine": "elsewhere"})
-    assert watchman.look() == [number]
+    assert monitor.fail_abandoned_trials() == [number]
     clock.now = GRACE_S
-    assert watchman.look() == [number]
+    assert monitor.fail_abandoned_trials() == [number]
     clock.now = GRACE_S + 1
-    assert watchman.look() == []
+    assert monitor.fail_abandoned_trials() == []
     assert study.trials[number].state is TrialState.FAIL
 
 
 def test_a_trial_of_which_nobody_says_that_he_runs_it_is_not_failed_but_not_waited_for_either(study):
     clock = Clock()
-    watchman = Watchman(study, study.of, GRACE_S, clock)
+    monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, None)
-    assert watchman.look() == [number]
+    assert monitor.fail_abandoned_trials() == [number]
     clock.now = GRACE_S + 1
-    assert watchman.look() == []
+    assert monitor.fail_abandoned_trials() == []
     assert study.trials[number].state is TrialState.RUNNING
 
 

@@ -307,7 +307,7 @@ def test_commands_that_need_more_than_an_environment_find_it_too(command, words,
         (["--env", "Pendulum"], "Did you mean Pendulum-v1?"),
         (
             ["--env", "Foo-v0"],
-            "Foo-v0: no environment of this name is registered. The module of an environment of your own",
+            "Foo-v0: no environment of this name is registered. If it is your own environment, name the module",
         ),
         (["--env", "json:Foo-v0"], "--gym-packages json --env Foo-v0"),
         (["--env", "Foo-v0", "--gym-packages", "json"], "neither by gymnasium nor by json"),

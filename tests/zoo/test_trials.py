@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.zoo.sampling import convert_visual_td3_params, sample_visual_td3_params, with_sampled
+from sb3_visual_td3.zoo.trials import convert_visual_td3_params, sample_visual_td3_params, with_sampled
 from tests.image_env import ImageEnv, VectorImageEnv
 
 OF_AN_ENCODER = {"critic_cnn_lr", "actor_cnn_lr", "random_shift"}
