@@ -36,6 +36,10 @@ def _changelog() -> str:
     return relinked(read("CHANGELOG.md").partition("\n")[2], "", DOCS)
 
 
+def _contributing() -> str:
+    return relinked(read("CONTRIBUTING.md").partition("\n")[2], "", DOCS)
+
+
 def _benchmarks() -> str:
     return relinked(read("benchmarks/README.md").partition("\n")[2], "benchmarks", DOCS)
 
@@ -44,6 +48,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "benchmarks": _benchmarks,
     "changelog": _changelog,
     "commands": command_sections,
+    "contributing": _contributing,
     "criteria": criteria_table,
     "criteria-tags": criteria_tags,
     "diagnoses": diagnosis_sections,

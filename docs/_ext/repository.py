@@ -14,6 +14,8 @@ PAGES = {
     "README.md#why-runs-explode": "docs/why.md",
     "README.md#how-well-does-it-drive": "docs/results.md",
     "CHANGELOG.md": "docs/changelog.md",
+    "CONTRIBUTING.md": "docs/contributing.md",
+    "SECURITY.md": "docs/security.md",
     "benchmarks/README.md": "docs/benchmarks.md",
 }
 """Files of the repository that the documentation shows as pages; other anchors stay as they are."""
@@ -23,18 +25,20 @@ _FENCE = re.compile(r"^(```|~~~)")
 
 
 def read(path: str) -> str:
-    """:return: the text of a file
+    """Read a text file.
 
-    :param path: from the repository's root
+    :param path: its path, relative to the repository's root
+    :return: the text
     """
     return (ROOT / path).read_text(encoding="utf-8")
 
 
 def section(path: str, title: str) -> str:
-    """:return: what stands below a heading of the second level, up to the next one
+    """Return the text below a heading of the second level, up to the next such heading.
 
-    :param path: of a Markdown file, from the repository's root
-    :param title: of the heading
+    :param path: the path of a Markdown file, relative to the repository's root
+    :param title: the text of the heading
+    :return: the text, without the heading
     :raises ValueError: if there is no such heading
     """
     parts = re.split(r"^## (.*)$", read(path), flags=re.MULTILINE)
@@ -45,21 +49,36 @@ def section(path: str, title: str) -> str:
 
 
 def relinked(text: str, written_in: str, shown_in: str) -> str:
-    """Change the links of a Markdown text that lead out of the documentation, or that lead from another folder.
+    """Adapt the links of a Markdown text to the page that shows it.
 
-    What the documentation shows as a page is linked as that page. Other files stay files, which Sphinx offers for
-    download; of a folder, which it cannot, only the link's text stays.
+    A file that the documentation shows as a page is linked as that page. Other files stay files, and Sphinx offers them
+    for download. Sphinx cannot do so with a folder, so only the text of its link stays.
 
-    :param text: Markdown; code in fences is left alone
-    :param written_in: folder that its links start from, from the repository's root
-    :param shown_in: folder of the page that shows it
-    :return: the same text with other targets
+    :param text: Markdown; fenced code is not changed
+    :param written_in: the folder that the links are relative to, from the repository's root
+    :param shown_in: the folder of the page that shows the text
+    :return: the same text with other link targets
     """
-    lines, is_code = [], False
+    parts: list[str] = []
+    prose: list[str] = []
+
+    def finish_prose() -> None:
+        # All lines together, because the text of a link may continue on the next line.
+        if prose:
+            parts.append(_LINK.sub(lambda match: _relinked(match, written_in, shown_in), "\n".join(prose)))
+            prose.clear()
+
+    is_code = False
     for line in text.split("\n"):
-        is_code ^= bool(_FENCE.match(line.lstrip()))
-        lines.append(line if is_code else _LINK.sub(lambda m: _relinked(m, written_in, shown_in), line))
-    return "\n".join(lines)
+        is_fence = bool(_FENCE.match(line.lstrip()))
+        if is_fence or is_code:
+            finish_prose()
+            parts.append(line)
+        else:
+            prose.append(line)
+        is_code ^= is_fence
+    finish_prose()
+    return "\n".join(parts)
 
 
 def _relinked(match: re.Match[str], written_in: str, shown_in: str) -> str:

@@ -1,0 +1,89 @@
+"""The examples in README and documentation run, and end as the pages say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from stable_baselines3.common.env_checker import check_env
+
+from sb3_visual_td3.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language, in order."""
+    return [text for name, text in _BLOCK.findall((ROOT / page).read_text()) if name == language]
+
+
+def shortened(code: str, n_steps: int) -> str:
+    """Return a training script with ``n_steps`` steps and, where it can be set, small batches."""
+    code = re.sub(r"\.learn\(\s*[\d_]+", f".learn({n_steps}", code)
+    return code.replace("buffer_size=", "batch_size=8, buffer_size=")
+
+
+@pytest.fixture
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Make a folder with the files of the page ``own_environment.md`` the current one.
+
+    :return: the folder, which holds ``mycam.py`` and ``mine.yml``
+    """
+    (tmp_path / "mycam.py").write_text(blocks("docs/own_environment.md", "python")[0])
+    (tmp_path / "mine.yml").write_text(blocks("docs/own_environment.md", "yaml")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    gym.registry.pop("MyCamera-v0", None)
+    sys.modules.pop("mycam", None)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["three lines", "with callbacks"])
+def test_a_script_of_the_quickstart_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(shortened(blocks("docs/quickstart.md", "python")[number], 120), names)
+    assert names["model"].num_timesteps == 120
+    if number == 1:
+        assert main(["report", "runs/a"]) == 3  # too short for a verdict
+        assert json.loads((tmp_path / "runs" / "a" / "report.json").read_text())["verdict"] == "INSUFFICIENT"
+
+
+def test_the_environment_of_the_page_passes_the_checker_of_stable_baselines3(own_environment: Path) -> None:
+    importlib.import_module("mycam")
+    names: dict[str, Any] = {"gym": gym}
+    exec(blocks("docs/own_environment.md", "python")[1], names)
+    assert names["check_env"] is check_env
+
+
+def test_the_script_of_the_own_environment_trains_and_is_judged(own_environment: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(shortened(blocks("docs/own_environment.md", "python")[2], 150), names)
+    assert names["model"].num_timesteps == 150
+    assert main(["report", "runs/mine"]) == 3
+
+
+def test_the_wrapper_of_the_own_reward_page_subtracts_its_cost() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("docs/own_reward.md", "python")[0], names)
+    plain, wrapped = gym.make("LiteDriving-v0"), names["env"]
+    for env in (plain, wrapped):
+        env.reset(seed=3)
+    action = wrapped.action_space.high
+    assert wrapped.step(action)[1] == pytest.approx(plain.step(action)[1] - 0.1)
+
+
+def test_every_command_on_a_page_exists() -> None:
+    command = re.compile(r"(?:^\$ |`)(?:OMP_NUM_THREADS=1 )?visual-td3 ([a-z][a-z-]*)", re.MULTILINE)
+    named = {(page.name, name) for page in PAGES for name in command.findall(page.read_text())}
+    assert {(page, name) for page, name in named if name not in COMMANDS} == set()
+    assert {"train", "report", "resume", "evaluate", "validate"} <= {name for _, name in named}
