@@ -71,10 +71,10 @@ def test_a_million_points_are_judged_like_a_thousand(
     bodies = [event_body(*point, 1000.0 + i * 1e-3) for i, point in enumerate(points)]
     for begin in range(0, len(bodies), report_speed.BATCH):
         append(tmp_path / "run" / "tfevents.1", report_speed.framed(bodies[begin : begin + report_speed.BATCH]))
-    began, began_cpu = time.perf_counter(), time.process_time()
+    began = time.process_time()
     assert report(tmp_path / "run") == code
-    # What others do on the machine is not ours: where it is busy, the processor's time counts.
-    assert min(time.perf_counter() - began, time.process_time() - began_cpu) <= 60.0
+    # Seconds of the processor, some ten: what others do on the machine is not ours.
+    assert time.process_time() - began <= 60.0
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["run"]["n_points"] == len(points)
     assert found["alerts"]["warning"] == n // 2

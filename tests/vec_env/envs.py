@@ -50,8 +50,17 @@ class SpaceEnv(gym.Env):
         return array
 
 
+def wait_for_files(paths):
+    """Return when all of these files exist."""
+    while not all(path.exists() for path in paths):
+        time.sleep(0.005)
+
+
 class CountEnv(gym.Env):
-    """Observes how many steps it has made; its action may be written to; it can be told to misbehave."""
+    """Observes how many steps it has made; its action may be written to; it can be told to misbehave.
+
+    A step takes ``slow_s`` seconds, and does not end before the file ``ends_with`` exists.
+    """
 
     def __init__(self, n_steps=1_000, truncates=False):
         self.observation_space = spaces.Box(0.0, np.inf, (2,), np.float64)
@@ -59,6 +68,7 @@ class CountEnv(gym.Env):
         self.n_steps = n_steps
         self.truncates = truncates
         self.slow_s = 0.0
+        self.ends_with: str | None = None
         self.mood = "good"
         self.n = 0
         self.seeds = []
@@ -75,6 +85,8 @@ class CountEnv(gym.Env):
         if self.mood == "wrong":
             raise ValueError("the gearbox is gone")
         time.sleep(self.slow_s)
+        if self.ends_with is not None:
+            wait_for_files([Path(self.ends_with)])
         self.n += 1
         over = self.n >= self.n_steps
         return self._observation(), float(action[0]), over and not self.truncates, over and self.truncates, {}
@@ -84,6 +96,19 @@ class CountEnv(gym.Env):
 
     def die(self):
         os._exit(1)
+
+
+class MeetingEnv(CountEnv):
+    """A step ends when the same step of all of these environments has begun."""
+
+    def __init__(self, folder, index, n_envs):
+        super().__init__()
+        self.folder, self.index, self.n_envs = Path(folder), index, n_envs
+
+    def step(self, action):
+        (self.folder / f"{self.n}_{self.index}").touch()
+        wait_for_files([self.folder / f"{self.n}_{index}" for index in range(self.n_envs)])
+        return super().step(action)
 
 
 class BrokenEnv(gym.Env):

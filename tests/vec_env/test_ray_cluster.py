@@ -103,7 +103,7 @@ def test_without_room_elsewhere_a_deadline_lets_the_others_go_on(cluster):
         cluster.add_node(**NODE, resources={"carla": 1})  # help arrives
         while not dones.any():
             observations, _, dones, infos = env.step(np.zeros((2, 1), np.float32))
-            assert time.monotonic() - begin < 60.0
+            assert time.monotonic() - begin < 300.0
         assert dones[lost]
         assert infos[lost]["terminal_observation"][0] == last_made
         assert observations[lost][0] == 0

@@ -89,14 +89,14 @@ class LargeEnv(CountEnv):
 
 
 class CloseFileEnv(CountEnv):
-    """Writes a file when it is closed."""
+    """Writes a file when it is closed: after how many steps."""
 
     def __init__(self, path):
         super().__init__()
         self.path = path
 
     def close(self):
-        self.path.write_text("closed")
+        self.path.write_text(f"{self.n} step")
 
 
 def make_deaf():
@@ -168,17 +168,16 @@ def test_a_silent_machine_is_given_up_when_ray_reports_its_death(make_vec):
     assert time.monotonic() - begin < 60.0
 
 
-def test_without_a_death_notice_a_broken_connection_is_given_up_early(make_vec, monkeypatch):
+def test_without_a_death_notice_a_broken_connection_is_given_up_early(make_vec, monkeypatch, tmp_path):
     monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot._DEATH_NOTICE_TIMEOUT_S", 0.5)
     env = make_vec([CountEnv, CountEnv])
     env.reset()
-    env.set_attr("slow_s", 8.0, indices=0)
+    env.set_attr("ends_with", str(tmp_path / "never"), indices=0)
     env.step_async(ZERO)
     cut(connections(env)[0])
-    begin = time.monotonic()
     env._slots[0]._attributes.clear()  # the next one is as quick as the other
+    # Not when its step ends, which it never does.
     assert_restarted(env.step_wait(), "the connection to it broke")
-    assert time.monotonic() - begin < 7.5
 
 
 def test_steps_use_rays_calls_if_no_actor_can_be_reached(make_vec, monkeypatch, caplog):
@@ -328,10 +327,8 @@ def test_closing_during_a_step_closes_the_environment(make_vec, tmp_path):
     env.reset()
     env.set_attr("slow_s", 1.0)
     env.step_async(ZERO[:1])
-    begin = time.monotonic()
     env.close()
-    assert 0.5 < time.monotonic() - begin < 9.0
-    assert (tmp_path / "closed").read_text() == "closed"
+    assert (tmp_path / "closed").read_text() == "1 step", "it is closed when its step has ended"
 
 
 def test_no_connections_are_opened_where_ray_encrypts(make_vec, monkeypatch):

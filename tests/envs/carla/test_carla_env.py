@@ -65,15 +65,14 @@ def test_a_driver_scores_the_same_in_both_worlds_and_does_not_wait_for_it(make_e
     lite = gym.make("LiteDriving-v0", maps="held_out").unwrapped
     env = make_env(maps=["held_out_0", "held_out_1"]).unwrapped
     driver = PurePursuitDriver()
-    returns, begin, begin_cpu = [], time.monotonic(), time.process_time()
+    returns, begin = [], time.monotonic()
     for seed in range(4):
         carla_drive, lite_drive = (drive_episode(each, driver, seed, max_steps=250) for each in (env, lite))
         returns.append((carla_drive.episode_return, lite_drive.episode_return))
         assert carla_drive.last_info["map"] == lite_drive.last_info["map"]
     assert np.array(returns)[:, 0] == pytest.approx(np.array(returns)[:, 1], rel=0.05)
-    # Some 600 steps a second on a quiet core. In real time it would be 10, however busy the machine is.
-    assert 1_000 / (time.process_time() - begin_cpu) > 100.0
-    assert 1_000 / (time.monotonic() - begin) > 15.0
+    # A thousand steps of a tenth of a second: in real time they take 100 s at least, on a quiet machine they take 2.
+    assert time.monotonic() - begin < 80.0
 
 
 def test_large_images_agree_too_and_are_scaled_down(make_env):
