@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
-import subprocess
 import sys
 import textwrap
 from dataclasses import fields
@@ -37,6 +35,7 @@ from sb3_visual_td3.visual_td3.presets import PRESETS, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+BUILT = DOCS / "_build" / "html"
 PAGES = sorted(DOCS.rglob("*.md"))
 LARGEST_PICTURE = 60_000
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -294,13 +293,8 @@ def test_what_the_repository_says_elsewhere_is_shown_whole() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs the extra docs")
-def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-E", "-q", "-d", str(tmp_path / "doctrees")]
-    done = subprocess.run(
-        [*command, "docs", str(tmp_path / "html")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    assert 'id="feature-leak"' in (tmp_path / "html" / "diagnoses.html").read_text()
-    assert not list((tmp_path / "html").rglob("*.md.html"))
+@pytest.mark.skipif(not BUILT.is_dir(), reason="needs the pages that make docs builds")
+def test_the_built_pages_have_their_anchors_and_names() -> None:
+    """That they build without a warning is what ``make docs`` checks."""
+    assert 'id="feature-leak"' in (BUILT / "diagnoses.html").read_text()
+    assert not list(BUILT.rglob("*.md.html"))
