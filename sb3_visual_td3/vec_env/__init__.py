@@ -1,5 +1,20 @@
 """Environments on other machines: a Stable-Baselines3 VecEnv on Ray (extra ``ray``)."""
 
-from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 
 __all__ = ["RayVecEnv"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import RayVecEnv when it is asked for: a process with one environment needs ``env_actor`` and no torch.
+
+    Stable-Baselines3 imports torch, which takes two seconds and 300 MB for each actor.
+    """
+    if name != "RayVecEnv":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
+
+    return RayVecEnv

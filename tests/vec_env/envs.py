@@ -7,13 +7,14 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.monitor import Monitor
 
 from sb3_visual_td3.envs import register_envs
 
 
 def make_drive():
     """LiteDriving-v0, registered where it is made."""
+    from stable_baselines3.common.monitor import Monitor  # takes torch along, which the other environments do without
+
     register_envs()
     return Monitor(gym.make("LiteDriving-v0"))
 
