@@ -149,13 +149,13 @@ def test_every_logged_name_stands_in_the_table() -> None:
 
 
 def test_every_command_has_its_help() -> None:
-    told = command_help.all_help()
-    assert set(told) == {"", *COMMANDS}
+    texts = command_help.all_help()
+    assert set(texts) == {"", *COMMANDS}
     text = command_help.command_sections()
     for name in COMMANDS:
         assert f"## {name}\n" in text
-        assert told[name].startswith("usage: ")
-        assert str(ROOT) not in told[name]
+        assert texts[name].startswith("usage: ")
+        assert str(ROOT) not in texts[name]
 
 
 def test_a_command_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

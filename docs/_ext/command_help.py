@@ -1,7 +1,7 @@
-"""What each subcommand's ``--help`` prints.
+"""Collect the ``--help`` of every subcommand for the page about commands.
 
-Run as a program it prints them all as JSON: a process of its own, because rl-zoo's commands change libraries as they
-are imported. A command whose extra is not installed says so, and the others are printed nevertheless.
+The module runs as a separate process that prints all help texts as JSON, because rl-zoo's commands change other
+libraries when they are imported. If a command needs an extra that is not installed, its text says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTH = "96"
 
 
 def help_of(arguments: Sequence[str]) -> str:
-    """:return: what the command line prints with these arguments, or why it cannot"""
+    """Return what the command line prints with these arguments, or why it cannot run."""
     from sb3_visual_td3.cli import main
 
     printed = io.StringIO()
@@ -35,28 +35,28 @@ def help_of(arguments: Sequence[str]) -> str:
 
 @cache
 def all_help() -> dict[str, str]:
-    """:return: by subcommand; the one that is called by no subcommand is called by nothing, ``""``"""
+    """Return the help text of each subcommand by name; the name ``""`` stands for ``visual-td3`` itself."""
     code = [sys.executable, __file__]
     environment = {**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1"}
     done = subprocess.run(code, env=environment, capture_output=True, text=True, check=True)
-    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    texts: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return texts
 
 
 def command_sections() -> str:
-    """:return: a section for each subcommand, with its help"""
+    """Return a Markdown section with the help text of each subcommand."""
     from sb3_visual_td3.cli import COMMANDS
 
-    told = all_help()
-    parts = [f"```text\n{told['']}\n```"]
+    texts = all_help()
+    parts = [f"```text\n{texts['']}\n```"]
     for name, command in COMMANDS.items():
         sentence = f"{command.help[:1].upper()}{command.help[1:]}."
-        parts.append(f"## {name}\n\n{sentence}\n\n```text\n{told[name]}\n```")
+        parts.append(f"## {name}\n\n{sentence}\n\n```text\n{texts[name]}\n```")
     return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
     from sb3_visual_td3.cli import COMMANDS as _COMMANDS
 
-    _told = {name: help_of([name, "--help"] if name else ["--help"]) for name in ("", *_COMMANDS)}
-    print("\n" + json.dumps(_told))
+    _texts = {name: help_of([name, "--help"] if name else ["--help"]) for name in ("", *_COMMANDS)}
+    print("\n" + json.dumps(_texts))

@@ -1,4 +1,4 @@
-"""A section for every diagnosis: what its rule says of itself, and what it looks like in a real training."""
+"""Write a section about each diagnosis from its rule's docstring and its picture of a real training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.ranking import EXPLAINS_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
 
-_TOO_FEW = "With fewer the rule says nothing."
+_TOO_FEW = "With fewer points the rule returns nothing."
 COMMAND = "python benchmarks/diagnosis_pictures.py --only"
 
 
 def diagnosis_sections() -> str:
-    """:return: all of them, in the order of the rules"""
+    """Return the sections of all diagnoses, in the order of the rules."""
     return "\n\n".join(diagnosis_section(diagnosis_id) for diagnosis_id in RULES)
 
 
 def diagnosis_index() -> str:
-    """:return: a table of ids, titles, and whether the rule is asked while it trains"""
+    """Return a table of ids and titles that also says which rules raise live alerts."""
     rows = [(f"[{code(rule_id)}](#{rule_id})", _rule(rule_id).TITLE, _is_live(rule_id)) for rule_id in RULES]
-    return table(("id", "what is wrong", "also an alert while it trains"), rows)
+    return table(("id", "what is wrong", "also a live alert"), rows)
 
 
 def _is_live(diagnosis_id: str) -> str:
@@ -38,10 +38,10 @@ def _rule(diagnosis_id: str) -> ModuleType:
 
 
 def diagnosis_section(diagnosis_id: str) -> str:
-    """:return: heading, what is wrong, picture, evidence rule, remedy and sources of one diagnosis"""
+    """Return the section of one diagnosis: title, explanation, picture, evidence, remedy and sources."""
     rule = _rule(diagnosis_id)
-    told, sources = paragraphs(rule)
-    parts = [f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *told]
+    explanation, sources = paragraphs(rule)
+    parts = [f"## {code(diagnosis_id)}", f"**{rule.TITLE}.**", *explanation]
     parts += [_rubric("How it looks"), *_look(diagnosis_id), _rubric("The evidence"), *_evidence(rule)]
     parts += [_rubric("What to do"), rule.REMEDY, *_consequence(rule)]
     if sources:
@@ -50,22 +50,22 @@ def diagnosis_section(diagnosis_id: str) -> str:
 
 
 def _rubric(title: str) -> str:
-    """:return: a heading that the table of contents leaves out: there would be seventy of them"""
+    """Return a heading that the table of contents omits; it would otherwise list seventy of them."""
     return f":::{{rubric}} {title}\n:::"
 
 
 def _look(diagnosis_id: str) -> list[str]:
     picture = PICTURES.get(diagnosis_id)
     if picture is None:
-        return ["There is no picture of a real training with it yet."]
+        return ["There is no picture of a real training for this diagnosis yet."]
     from faulty_trainings import FAULTS, HEALTHY
 
     story, beside = FAULTS[picture.training].story, HEALTHY[picture.beside]
-    rewards = "rewards scaled" if beside.normalize_reward else "rewards as they are"
+    rewards = "normalized rewards" if beside.normalize_reward else "raw rewards"
     return [
         f"![Curves of a training with this fault beside a healthy one](images/diagnoses/{diagnosis_id}.svg)",
-        f"{picture.look} The training is *{picture.training}* of the fault bench ({story}); the dashed one is "
-        f"*{picture.beside}* ({rewards}).",
+        f"{picture.look} The picture shows the training *{picture.training}* of the fault bench ({story}). The dashed "
+        f"curves show the healthy training *{picture.beside}* ({rewards}).",
         f"```console\n$ {COMMAND} {diagnosis_id}\n```",
     ]
 
@@ -83,10 +83,10 @@ def _evidence(rule: ModuleType) -> list[str]:
 
 
 def _consequence(rule: ModuleType) -> list[str]:
-    """Return which causes make a mere consequence of it."""
+    """Return a sentence with the causes that can explain this diagnosis, or nothing if there are none."""
     causes = RULES[rule.ID].explained_by
     if not causes:
         return []
-    found = f"Where one of these is found with a confidence of {EXPLAINS_FROM} or more, it is told as its consequence"
+    found = f"This diagnosis is listed as a consequence if one of these has a confidence of at least {EXPLAINS_FROM}"
     links = ", ".join(f"[{code(cause)}](#{cause})" for cause in causes)
     return [f"{found}: {links}."]

@@ -1,4 +1,4 @@
-"""What docstrings and comments say, by the name that they speak of."""
+"""Read descriptions of parameters, constants and keywords from docstrings and comments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _PARAM = re.compile(r"^:param (?P<name>\w+): (?P<text>.*?)(?=^\S|\n\n|\Z)", re.M
 
 
 def parameters(documented: object) -> dict[str, str]:
-    """:return: what ``:param name:`` says in a docstring, as Markdown on one line, by name"""
+    """Return the text of each ``:param name:`` of a docstring by name, as one line of Markdown."""
     text = inspect.getdoc(documented) or ""
     return {match["name"]: from_docstring(" ".join(match["text"].split())) for match in _PARAM.finditer(text)}
 
 
 def paragraphs(module: ModuleType) -> tuple[list[str], list[str]]:
-    """:return: the paragraphs of a module's docstring as Markdown, those that name a source apart"""
+    """Split the docstring of a module into paragraphs of Markdown.
+
+    :param module: the module
+    :return: the paragraphs, and separately the texts of those that begin with "Source:"
+    """
     found = [from_docstring(part) for part in (inspect.getdoc(module) or "").split("\n\n")]
     sources = [part.removeprefix("Source:").strip() for part in found if part.startswith("Source:")]
     sources = [source[:1].upper() + source[1:] for source in sources]
@@ -29,7 +33,7 @@ def paragraphs(module: ModuleType) -> tuple[list[str], list[str]]:
 
 
 def constants(module: ModuleType) -> dict[str, tuple[float, str]]:
-    """:return: the numbers that a module names in capitals, and what the string below each says of it"""
+    """Return the numeric constants of a module by name, each with its value and the docstring below it."""
     body = ast.parse(inspect.getsource(module)).body
     found: dict[str, tuple[float, str]] = {}
     for node, after in zip(body, [*body[1:], None], strict=True):
@@ -47,25 +51,25 @@ def _text_of(node: ast.stmt | None) -> str:
 
 
 def keyword_comments(module: ModuleType, call: str, first_keyword: str) -> Mapping[str, str]:
-    """Read the comments beside the keywords of a call: at the end of their lines, or on lines of their own above.
+    """Read the comments next to the keywords of a call, at the end of the line or on the lines above it.
 
-    :param module: that holds the call
-    :param call: name of what is called
-    :param first_keyword: of the call that is meant, among others of that name
-    :return: by keyword; one that no comment speaks of is absent
+    :param module: the module that contains the call
+    :param call: the name of the called object
+    :param first_keyword: the first keyword of the call; it selects one of several calls of the same name
+    :return: the comment of each keyword that has one
     """
     source = inspect.getsource(module)
     lines = source.splitlines()
     calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and ast.unparse(n.func) == call]
-    (meant,) = [n for n in calls if n.keywords and n.keywords[0].arg == first_keyword]
+    (selected,) = [n for n in calls if n.keywords and n.keywords[0].arg == first_keyword]
     comments = {}
-    for keyword in meant.keywords:
+    for keyword in selected.keywords:
         begin, end = keyword.value.lineno - 1, keyword.value.end_lineno or keyword.value.lineno
         above = []
         while lines[begin - 1].lstrip().startswith("#"):
             begin -= 1
             above.append(lines[begin])
-        told = [line.partition("#")[2].strip() for line in [*reversed(above), lines[end - 1]] if "#" in line]
-        if keyword.arg and told:
-            comments[keyword.arg] = " ".join(told)
+        texts = [line.partition("#")[2].strip() for line in [*reversed(above), lines[end - 1]] if "#" in line]
+        if keyword.arg and texts:
+            comments[keyword.arg] = " ".join(texts)
     return comments

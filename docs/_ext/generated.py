@@ -1,7 +1,7 @@
-"""Sphinx extension: puts what the package says of itself where a page says ``<!-- generated: NAME -->``.
+"""Sphinx extension that replaces ``<!-- generated: NAME -->`` in a page by text generated from the package.
 
-Pages that are made when they are built cannot go stale. On a code host, which shows the same files, the line is
-invisible, and the sentence above it says where the text comes from.
+Generated text cannot become outdated. A code host shows the same files without the generated text; the sentence above
+the comment then says where the text comes from.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
     "why": _why,
 }
-"""By the name that a page asks for."""
+"""The function that generates each text, by the name that a page uses."""
 
 
 def filled_in(text: str) -> str:
-    """:return: a page with what it asks for
+    """Replace the comments of a page by the generated texts.
 
-    :raises KeyError: if it asks for something that is not there
+    :param text: the page, in Markdown
+    :return: the page with the generated texts
+    :raises KeyError: if a comment names an unknown text
     """
     return _MARK.sub(lambda match: GENERATORS[match["name"]](), text)
 
@@ -75,9 +77,10 @@ def _on_source_read(_app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect to Sphinx.
+    """Connect the extension to Sphinx.
 
-    :return: what Sphinx wants to know of an extension
+    :param app: the Sphinx application
+    :return: the metadata of the extension
     """
     app.connect("source-read", _on_source_read)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

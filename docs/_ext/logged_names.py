@@ -1,4 +1,4 @@
-"""The table of logged names, as common/tags.py has it."""
+"""Render the table of logged names from common/tags.py."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
 
 def logged_names() -> str:
-    """Return a table for each first part of the names; the alerts of the live rules follow from the rules."""
+    """Return one table per prefix of the names, including the alerts of the live rules."""
     alerts = [
         Tag(alert_of_rule(rule.id), "0|1", f"1 while the last updates show {rule.id}", TAGS[ALERT_WARNING].owner)
         for rule in LIVE_RULES.values()
     ]
-    by_room = sorted(
+    by_prefix = sorted(
         [*TAGS.values(), *alerts], key=lambda tag: tag.name.partition("/")[0]
     )  # stable: the file's order within
     parts = []
-    for room, tags in groupby(by_room, key=lambda tag: tag.name.partition("/")[0]):
+    for prefix, tags in groupby(by_prefix, key=lambda tag: tag.name.partition("/")[0]):
         rows = [(code(tag.name), tag.unit, tag.meaning, code(tag.owner), tag.x_axis) for tag in tags]
         header = ("name", "unit", "meaning", "written by", "x-axis")
-        parts.append(f"## {room}/\n\n{table(header, rows)}")
+        parts.append(f"## {prefix}/\n\n{table(header, rows)}")
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""Small pieces of Markdown."""
+"""Format tables, code and docstrings as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROLE = re.compile(r":(?:\w+:)*\w+:`~?([^`]+)`")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """:return: a table; bars within its cells are escaped"""
+    """Return a Markdown table; vertical bars in its cells are escaped."""
     lines = [list(header), ["---"] * len(header), *map(list, rows)]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -19,12 +19,12 @@ def _cell(text: str) -> str:
 
 
 def code(text: object) -> str:
-    """:return: the text in a code span, or nothing for nothing"""
+    """Return the text as inline code, or an empty string for an empty text."""
     return f"`{text}`" if str(text) else ""
 
 
 def from_docstring(text: str) -> str:
-    """:return: reStructuredText as docstrings here have it, in Markdown: roles and double backquotes become code"""
+    """Convert the reStructuredText of a docstring to Markdown: roles and double backquotes become inline code."""
     return re.sub(r"``([^`]+)``", r"`\1`", _ROLE.sub(_last_name, text))
 
 

@@ -1,4 +1,4 @@
-"""Every setting that VisualTD3 adds to TD3, as the class, the policy and the presets have it."""
+"""Render the table of settings that VisualTD3 adds to TD3, from the class, the policy and the presets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_NO_PRESET = "as stock"
 
 
 class Setting(NamedTuple):
-    """One row."""
+    """A row of the table."""
 
     name: str
     meaning: str
@@ -28,7 +28,7 @@ class Setting(NamedTuple):
 
 
 def settings() -> list[Setting]:
-    """:return: the keyword-only arguments of VisualTD3, then what it adds to ``policy_kwargs``"""
+    """Return the keyword-only arguments of VisualTD3, followed by the keys that it adds to ``policy_kwargs``."""
     return [*_arguments(), *_policy_keywords()]
 
 
@@ -55,7 +55,10 @@ def _policy_keywords() -> Iterator[Setting]:
 
 
 def _defaults(of: type) -> dict[str, Any]:
-    """:return: of the keyword-only arguments; not by their signature, which autodoc changes while it builds"""
+    """Return the defaults of the keyword-only arguments.
+
+    They are not read from the signature, because autodoc changes signatures during the build.
+    """
     return of.__init__.__kwdefaults__ or {}  # type: ignore[misc]
 
 
@@ -64,9 +67,9 @@ def _shown(value: object) -> str:
 
 
 def settings_table() -> str:
-    """:return: the table"""
+    """Return the table as Markdown."""
     rows = [
         (code(s.name), s.meaning, code(s.stock), s.visual if s.visual == _OF_NO_PRESET else code(s.visual), s.source)
         for s in settings()
     ]
-    return table(("setting", "meaning", '`"td3"` (stock)', '`"visual"`', "where the number is from"), rows)
+    return table(("setting", "meaning", '`"td3"` (stock)', '`"visual"`', "source of the value"), rows)
