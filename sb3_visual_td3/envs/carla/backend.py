@@ -1,4 +1,8 @@
-"""The driving task's backend in CARLA: episodes, ticks and weather through the official client."""
+"""The driving task's backend in CARLA: episodes, ticks and weather through the official client.
+
+The backend never repairs a failure itself. It raises ``SimulatorLostError``, and the environment calls ``lose()`` and
+``reset()``, which builds everything again.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
 
-_KINDS = ("clear", "rain", "night", "random")
+_WEATHER_NAMES = ("clear", "rain", "night", "random")
 _SUN = {"sun_azimuth_angle": 250.0}
 
 PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -43,44 +47,51 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "night": {"cloudiness": 20.0, "sun_altitude_angle": -30.0, **_SUN},
     }
 )
-"""What our names stand for; the same as LiteDriving-v0's. Parameters that are not named are 0."""
+"""CARLA's parameters for each weather that LiteDriving-v0 has too. Parameters that are not listed are 0."""
 
 
 def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
-    """Return the name of a weather: one of ours, ``"random"``, or of one of CARLA's presets.
+    """Return the name of a weather after checking it.
 
-    :param weather: what was asked for.
-    :param presets: of CARLA's client; None: it is not loaded yet, and any name in capital letters passes.
+    :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
+    :param presets: the presets of CARLA's client; None before it is imported, when every capitalised name passes.
     :raises ValueError: if there is no such weather.
     """
-    is_preset = isinstance(weather, str) and (weather[:1].isupper() if presets is None else weather in presets)
-    if not isinstance(weather, str) or (weather not in _KINDS and not is_preset):
-        raise ValueError(
-            f"weather={weather!r}: expected one of {list(_KINDS)}, or one of CARLA's presets, such as "
-            f"{', '.join(repr(each) for each in (presets or ('ClearNoon', 'WetSunset'))[:20])}"
-        )
-    return weather
+    if isinstance(weather, str):
+        is_preset = weather[:1].isupper() if presets is None else weather in presets
+        if weather in _WEATHER_NAMES or is_preset:
+            return weather
+    examples = (presets or ("ClearNoon", "WetSunset"))[:20]
+    raise ValueError(
+        f"weather={weather!r}: expected one of {list(_WEATHER_NAMES)}, or one of CARLA's presets, such as "
+        f"{', '.join(repr(each) for each in examples)}"
+    )
 
 
 def weather_of_scene(weather: str, scene_seed: int) -> str:
-    """Return the weather of one episode: ``"random"`` draws clear, rain or night; any other is itself."""
+    """Return the weather of one episode.
+
+    :param weather: the environment's weather; ``"random"`` draws clear, rain or night.
+    :param scene_seed: determines the draw.
+    """
     if weather != "random":
         return weather
     return str(np.random.default_rng([scene_seed, 2]).choice(list(PARAMETERS)))
 
 
 MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": ("Town02",)}
-"""Source: Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4: train and test town."""
+"""The training and the test town of Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4."""
 LOADED_MAP = ""
-"""Stands for the map that the server has loaded."""
-_USUAL_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
+"""The map name that stands for whichever map the server has loaded."""
+# A typical car, until the real one has been spawned and measured.
+_DEFAULT_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
 _open: weakref.WeakSet[CarlaBackend] = weakref.WeakSet()
-_MEETING_S = 0.1
-"""The other cars move at least so often, as in the embedded world."""
+# The other cars move at least this often, as in the embedded world.
+_TRAFFIC_STEP_S = 0.1
 
 
 class Scenery(NamedTuple):
-    """What the world looks like around the vehicle."""
+    """The weather, the other cars, and where episodes start."""
 
     weather: str
     traffic: TrafficSettings
@@ -88,14 +99,14 @@ class Scenery(NamedTuple):
 
 
 class CarlaBackend:
-    """Implements ``envs.backend.Backend`` on a CARLA server; connects with the first reset.
+    """Implement ``envs.backend.Backend`` on a CARLA server. It connects with the first reset.
 
-    :param server: where the simulator is.
+    :param server: where the simulator is, or how to start it.
     :param tick_s: length of a tick.
-    :param vehicle: which vehicle.
-    :param mount: its camera.
-    :param scenery: weather, other cars, where episodes begin.
-    :param maps: the names of the maps that will be asked for.
+    :param vehicle: the vehicle's blueprint and role.
+    :param mount: the policy's camera.
+    :param scenery: weather, other cars, where episodes start.
+    :param maps: the names of all maps that episodes may use.
     """
 
     map_file_suffix = None
@@ -118,7 +129,7 @@ class CarlaBackend:
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None
-        """Where the vehicle was put, as long as it has not moved."""
+        """The pose at which the vehicle was placed; None as soon as it may have moved."""
         self._connection: Connection | None = None
         self._ego: Ego | None = None
         self._found_settings: Any = None
@@ -128,30 +139,31 @@ class CarlaBackend:
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the vehicle; a usual one as long as none is there."""
-        return _USUAL_BODY if self._ego is None else self._body
+        """Return the outer size of the vehicle; a typical one before the first reset."""
+        return _DEFAULT_BODY if self._ego is None else self._body
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a simulator that has not failed since it was connected to."""
+        """Return whether there is a connection that has not failed."""
         return self._connection is not None
 
     @property
     def map_name(self) -> str:
-        """The map that is driven on; empty before the first reset."""
+        """Return the name of the loaded map; empty before the first reset."""
         return "" if self._connection is None else self._connection.map_name
 
     @property
     def state(self) -> VehicleState:
-        """The vehicle as it was last."""
+        """Return the vehicle's state after the last tick."""
         assert self._state is not None, "reset() first"
         return self._state
 
     def reset(self, start: Start) -> VehicleState:
-        """Place the vehicle as ``start`` says.
+        """Start an episode; connect, load the map and spawn the actors first where needed.
 
-        :raises SimulatorLostError: if the simulator does not do as asked; :meth:`lose` it and try again.
-        :raises SimulatorUnusableError: if it cannot be used as asked.
+        :param start: where and how the episode starts.
+        :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again.
+        :raises SimulatorUnusableError: if it cannot be used as requested.
         """
         if self._settings.restart_every and self._n_episodes >= self._settings.restart_every:
             self.lose(restart=True)
@@ -163,27 +175,32 @@ class CarlaBackend:
         self._lane = self._track.locate(x, y, index)
         self._distance_m, self._has_collided = 0.0, False
         self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
-        connection, _ = self._live()
+        connection, _ = self._connected()
         self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
-        reading = self._put(pose, start.speed_mps)
-        self._see(reading)
+        reading = self._place_ego(pose, start.speed_mps)
+        self._store_images(reading)
         self._pose = pose
-        # The vehicle stands still for this frame: its speed is the one it is let go with.
+        # The vehicle stands still in this frame; the state has the speed with which it will be released.
         self._state = self._describe(reading.pose, start.speed_mps)
         return self._state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks, or until the vehicle hits something.
+        """Apply a control for some ticks, or until the vehicle hits something.
 
-        :raises SimulatorLostError: if the simulator does not do as asked.
+        :param control: steering, throttle and brake.
+        :param n_ticks: number of ticks.
+        :raises SimulatorLostError: if the simulator fails.
         """
-        connection, ego = self._live()
+        connection, ego = self._connected()
         ego.control(control)
         self._pose = None
         n_left = n_ticks
         while n_left and not self._has_collided:
-            n_next = min(n_left, max(1, int(_MEETING_S / self.tick_s))) if self._cars.n_cars else n_left
-            self._move_the_others(n_next)
+            # Without other cars there is nothing to do between the ticks of a step.
+            n_next = n_left
+            if self._cars.n_cars:
+                n_next = min(n_left, max(1, int(_TRAFFIC_STEP_S / self.tick_s)))
+            self._move_other_cars(n_next)
             for _ in range(n_next):
                 frame = connection.tick_alone()
             reading = ego.read(frame)
@@ -192,23 +209,29 @@ class CarlaBackend:
         return self.state
 
     def camera_frame(self) -> NDArray[np.uint8]:
-        """Return what the camera saw last: ``uint8`` of ``frame_shape``, a new array."""
+        """Return the last image of the policy's camera: ``uint8`` of ``frame_shape``, a new array."""
         return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return the scene for people: ``(height, width, 3) uint8``, RGB, a new array.
+        """Return the scene for people.
 
-        The camera for people is made when it is first asked for. In the midst of an episode, its first picture comes
-        with the next step; until then it is what the policy's camera saw.
+        The camera for people is created at the first call. If that happens during an episode, its first image comes
+        with the next step, and this call returns the image of the policy's camera.
 
-        :raises SimulatorLostError: if the simulator does not do as asked.
+        :param height: in pixels.
+        :param width: in pixels.
+        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above the vehicle.
+        :return: ``(height, width, 3) uint8``, RGB, a new array.
+        :raises SimulatorLostError: if the simulator fails.
         """
         if self._picture_view is None and self._ego is not None:
             self._picture_view = view
             self._ego.look_from(view)
+            # Before the first step the vehicle can be placed once more, so that the new camera sees the start. Later,
+            # the extra ticks of the warm-up would change the episode.
             if self._pose is not None:
                 self._ego.warm_up()
-                self._see(self._put(self._pose, self.state.speed_mps))
+                self._store_images(self._place_ego(self._pose, self.state.speed_mps))
         image = self._image if self._picture is None else self._picture
         picture = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
         if picture.shape[:2] != (height, width):
@@ -216,13 +239,17 @@ class CarlaBackend:
         return np.asarray(picture, dtype=np.uint8)
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre so many metres along the lane ahead of the vehicle."""
+        """Return points of the lane's centre ahead of the vehicle.
+
+        :param ahead_m: distances along the lane.
+        :return: x and y of each point.
+        """
         return self._track.waypoints_m(self._lane.nearest, ahead_m)
 
     def lose(self, *, restart: bool) -> None:
-        """Let go of a simulator that does not answer, or that is to be started anew; never raises.
+        """Drop the connection to a simulator that failed or is to be restarted; never raises.
 
-        :param restart: whether to end the simulator, if it is ours.
+        :param restart: whether to end the simulator if it is ours, so that the next reset starts a new one.
         """
         if self._ego is not None:
             self._ego.abandon()
@@ -232,7 +259,7 @@ class CarlaBackend:
             self.server.restart()
 
     def withdraw(self) -> None:
-        """Take our actors off the server and let go of it, which goes on running; never raises."""
+        """Remove our actors from the server and disconnect; the server keeps running. Never raises."""
         if self._ego is not None:
             self._ego.close()
         if self._connection is not None:
@@ -240,38 +267,42 @@ class CarlaBackend:
         self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
-        """Drive, by turns with another environment, on the server that this one uses."""
+        """Use a server on which another environment drives too, in turn.
+
+        :param address: the server's address.
+        """
         if self.server.address != address:
             self.close()
             self.server.share(address)
 
     def close(self) -> None:
-        """Leave the server as it was found; a second call does nothing."""
+        """Remove our actors, restore the server's settings and end it if it is ours; a second call does nothing."""
         connection, ego = self._connection, self._ego
         self._ego = self._connection = None
+        # In a forked child the client's calls would only time out, and the actors belong to the parent.
         if connection is not None and connection.is_of_this_process:
             if ego is not None:
                 ego.close()
             connection.leave((self._vehicle.role_name, ROLE_NAME), as_found=not self.server.is_shared)
         self.server.close()
 
-    def _put(self, pose: Pose, speed_mps: float) -> Reading:
-        """Have the vehicle stand somewhere for a tick, and roll from the next one on."""
-        _, ego = self._live()
+    def _place_ego(self, pose: Pose, speed_mps: float) -> Reading:
+        """Place the vehicle at rest for one tick, and release it with a speed for the next one."""
+        _, ego = self._connected()
         reading = ego.read(ego.place(pose))
-        ego.has_collided()  # what it touched where it was before
+        ego.has_collided()  # drop events from its former position
         ego.release(pose.yaw_rad, speed_mps)
         return reading
 
-    def _live(self) -> tuple[Connection, Ego]:
+    def _connected(self) -> tuple[Connection, Ego]:
         assert self._connection is not None
         assert self._ego is not None
         return self._connection, self._ego
 
     def _prepare(self, map_name: str) -> None:
-        """Have a connection, the map and the actors, all that is not there yet."""
+        """Connect, load the map and spawn the actors, as far as that is not done yet."""
         if self._connection is not None and not self._connection.is_of_this_process:
-            self._ego = self._connection = None  # after a fork: the handles are the parent's
+            self._ego = self._connection = None  # a forked child cannot use its parent's client
         if self._connection is None:
             self._connection = Connection(
                 self.server.ensure(),
@@ -305,6 +336,10 @@ class CarlaBackend:
         self._weather_set = ""
 
     def _start_index(self, position: float) -> int:
+        """Return the index of the track's point at which the episode starts.
+
+        :param position: a fraction in [0, 1), of the track's points or of the permitted spawn points.
+        """
         if self._starts is None:
             return int(position * len(self._track.points_m)) % len(self._track.points_m)
         return self._starts[int(position * len(self._starts)) % len(self._starts)]
@@ -313,7 +348,7 @@ class CarlaBackend:
         if weather == self._weather_set:
             return
         carla = client_library()
-        connection, _ = self._live()
+        connection, _ = self._connected()
         if weather in PARAMETERS:
             parameters = carla.WeatherParameters(**PARAMETERS[weather])
         else:
@@ -323,22 +358,24 @@ class CarlaBackend:
             connection.world.set_weather(parameters)
         self._weather_set = weather
 
-    def _move_the_others(self, n_ticks: int) -> None:
+    def _move_other_cars(self, n_ticks: int) -> None:
         if self._cars.n_cars:
             state, lane = self.state, self._lane
             along_mps = state.speed_mps * math.cos(state.heading_error_rad)
             ego = EgoOnLane(lane.nearest, lane.lateral_offset_m, along_mps)
-            self._cars.advance(self._live()[0], n_ticks * self.tick_s, ego)
+            self._cars.advance(self._connected()[0], n_ticks * self.tick_s, ego)
 
     def _follow(self, reading: Reading) -> None:
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
+        # Modulo the track's length, because the route is a loop.
         self._distance_m += math.remainder(lane.along_m - self._lane.along_m, self._track.length_m)
         self._lane = lane
-        self._has_collided = self._live()[1].has_collided() or self._cars.are_hit_by(reading.pose)
-        self._see(reading)
+        # The other cars are moved without physics, so a slight touch may give no collision event.
+        self._has_collided = self._connected()[1].has_collided() or self._cars.are_hit_by(reading.pose)
+        self._store_images(reading)
         self._state = self._describe(reading.pose, reading.speed_mps)
 
-    def _see(self, reading: Reading) -> None:
+    def _store_images(self, reading: Reading) -> None:
         self._image, self._picture = reading.image, reading.picture
 
     def _describe(self, pose: Pose, speed_mps: float) -> VehicleState:
@@ -349,6 +386,6 @@ class CarlaBackend:
 
 @atexit.register
 def _close_all() -> None:
-    """Close what is still open: with a sensor that listens, CARLA's client may end the process by force."""
+    """Close all open backends at exit: with a listening sensor, CARLA's client may abort the process."""
     for backend in tuple(_open):
         backend.close()

@@ -26,66 +26,69 @@ from sb3_visual_td3.envs.task import Ending
 
 _LOG = logging.getLogger("sb3_visual_td3")
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
-_FIRST_TRIES = 3
-_TIMED_OUT = "time-out"
-"""In what CARLA's client says where an answer does not come in time."""
+_MAX_PAUSE_S = 5.0
+# How often a server that answers, but has never worked, may refuse a call before the environment gives up.
+_MAX_REFUSALS = 3
+# The client's message for a timeout: "time-out of 1500ms while waiting for the simulator".
+_TIMEOUT_TEXT = "time-out"
 
 
 class CarlaDrivingEnv(DrivingEnv):
-    """Drive in CARLA; see ``DrivingEnv`` for what is seen and done: the same as in ``LiteDriving-v0``.
+    """Drive in CARLA. Observations, actions and rewards are those of ``LiteDriving-v0``; see ``DrivingEnv``.
 
-    Nothing is connected or started before the first ``reset()``. The simulator runs in synchronous mode as long as the
+    Nothing is connected or started before the first ``reset()``. The simulator runs in synchronous mode while the
     environment is open, and only the environment ticks it.
 
     A step in which the simulator fails (it hangs, dies, sends no image, or another client ticks it) returns the last
-    observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``: VisualTD3 stores no such
-    step, and ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. The next ``reset()``
-    gets the simulator back: it connects anew, starts the simulator again where there is a ``command``, and builds the
-    world anew, trying for ``patience_s``.
+    observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``. VisualTD3 does not store such
+    a step; ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. The next ``reset()``
+    reconnects, restarts the simulator if there is a ``command``, and builds the world again, for up to ``patience_s``.
 
     :param host: name or address of the machine that runs CARLA.
-    :param port: of a running server; or a list of ports, of which each environment takes one for itself.
-    :param command: what starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``{port}`` in it stands
-        for the port, which is otherwise put behind as ``-carla-rpc-port=PORT``. Each environment starts its own, from
-        ``port`` on. ``None`` joins a server that runs.
-    :param town: the map, such as ``"Town01"``; ``None``: the one that the server has loaded.
-    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps; each episode
+    :param port: the port of a running server; or a list of ports, of which each environment takes one for itself.
+    :param command: the command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``. ``{port}`` in
+        it stands for the port, which is otherwise appended as ``-carla-rpc-port=PORT``. Each environment starts its own
+        simulator, on the first free port from ``port`` on. ``None`` joins a running server.
+    :param town: the map, such as ``"Town01"``; ``None`` for the one that the server has loaded.
+    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each episode
         draws one of them.
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (which draws one of these for every episode), or
-        one of CARLA's presets, such as ``"WetCloudySunset"``.
-    :param n_cars: other cars on the route, 0 to 20, driven from here (not by CARLA's Traffic Manager).
-    :param spawn: where episodes begin: ``"route"`` anywhere on it, ``"points"`` at the map's spawn points on it, or
-        the number of one of these.
-    :param blueprint: of the vehicle.
-    :param role_name: of the vehicle. An environment removes what it finds of this role when it connects.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (draws one of these for every episode), or one of
+        CARLA's presets, such as ``"WetCloudySunset"``.
+    :param n_cars: number of other cars on the route, 0 to 20. They are driven by this package, not by CARLA's Traffic
+        Manager.
+    :param spawn: where episodes start: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn points on it,
+        or the index of one of these.
+    :param blueprint: the vehicle's blueprint.
+    :param role_name: the vehicle's role. When it connects, the environment removes all actors of this role.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the simulator per step, 1 to 100.
-    :param dt_s: length of a tick, 0.001 to 0.1 s: more, and CARLA's physics gets inexact.
+    :param dt_s: length of a tick, 0.001 to 0.1 s. CARLA's physics becomes inaccurate with longer ticks.
     :param observation: ``"camera"`` or ``"camera+state"``.
     :param image_size: height and width of a frame as the policy sees it, 32 to 512.
-    :param grayscale: grey frames; ``False`` gives RGB, with ``3 * frame_stack`` channels.
-    :param camera_width: of the image that the simulator draws; ``None``: ``image_size``. Larger images are scaled down.
-    :param camera_height: likewise.
-    :param camera_fov_deg: horizontal angle of view.
-    :param camera_position_m: forward, right and up from the vehicle's origin.
-    :param camera_rotation_deg: pitch, yaw and roll, as CARLA has them.
+    :param grayscale: whether frames are grey; ``False`` gives RGB, with ``3 * frame_stack`` channels.
+    :param camera_width: width of the image that the simulator renders; ``None`` for ``image_size``. Larger images are
+        scaled down.
+    :param camera_height: height of the image that the simulator renders; ``None`` for ``image_size``.
+    :param camera_fov_deg: horizontal field of view.
+    :param camera_position_m: position forward, right and up from the vehicle's origin.
+    :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention.
     :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
-    :param target_speed_mps: the speed that the reward asks for, in m/s.
-    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or is an accident
+    :param target_speed_mps: the speed that the reward favours, in m/s.
+    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or counts as an accident
         (``"terminated"``).
-    :param timeout_s: longest wait for an answer, a tick or an image.
-    :param start_timeout_s: longest wait for a simulator that starts, or that loads a map.
-    :param patience_s: how long to keep reconnecting to a simulator that has failed, or that is there but only half up.
-    :param restart_every: start the simulator anew after so many episodes, for CARLA's memory grows; with ``command``.
-    :param shares_server: whether another environment may drive on the same server, by turns: an evaluation beside a
-        training. Whoever resets takes over; the other one's episode ends as if the simulator had failed.
-    :param seed: of the environment's random stream until ``reset(seed=...)`` sets another.
+    :param timeout_s: how long to wait for an answer, a tick or an image.
+    :param start_timeout_s: how long to wait for a simulator that starts or loads a map.
+    :param patience_s: how long to keep reconnecting to a simulator that failed or is still starting.
+    :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
+        ``command``.
+    :param shares_server: whether another environment may drive on the same server, in turn: an evaluation beside a
+        training. The environment that resets takes over; the other one's episode ends as if the simulator had failed.
+    :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
-    :raises ValueError: if an argument is none of these.
+    :raises ValueError: if an argument is invalid.
     """
 
     _backend: CarlaBackend
@@ -141,7 +144,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 camera_width,
                 camera_height,
                 camera_fov_deg,
-                tuple(camera_position_m),  # type: ignore[arg-type]  # of other lengths: refused there
+                tuple(camera_position_m),  # type: ignore[arg-type]  # CameraMount checks the length
                 tuple(camera_rotation_deg),  # type: ignore[arg-type]
                 dict(camera_attributes or {}),
             ),
@@ -163,84 +166,99 @@ class CarlaDrivingEnv(DrivingEnv):
         )
         self.n_simulator_failures = 0
         self._patience_s = patience_s
-        self._has_driven = self._is_driving = self._was_there = False
-        self._why_it_ended = ""
+        self._has_driven = False
+        """Whether an episode has ever started."""
+        self._is_driving = False
+        """Whether an episode is running."""
+        self._was_simulator_seen = False
+        """Whether there was ever a simulator, working or not."""
+        self._failure_reason = ""
+        """The failure between two steps, which the next step reports."""
         if seed is not None:
             self._np_random_seed = check_count("seed", seed, 0, 2**63)
             self._np_random = np.random.default_rng(seed)
 
     @property
     def server_address(self) -> tuple[str, int] | None:
-        """Host and port of the server, once the environment has looked for it."""
+        """Return host and port of the server; None before the first reset."""
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Drive, by turns with another environment, on the server that this one uses; see ``shares_server``."""
+        """Drive on the server of another environment, in turn with it; see ``shares_server``.
+
+        :param host: the server's host.
+        :param port: the server's RPC port.
+        """
         self._backend.share(Address(host, port))
 
     def lend_server(self) -> None:
-        """Leave the server to another environment: the episode ends with the next step, as one that failed."""
+        """Leave the server to another environment. The next step ends the episode, as if the simulator had failed."""
         self._backend.withdraw()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode, on a simulator that is got back where it has failed.
+        """Start an episode. If the simulator has failed, reconnect to it or restart it first.
 
         :param seed: restarts the environment's random stream; ``None`` continues it.
-        :param options: none are known.
-        :raises ValueError: if ``options`` holds anything.
-        :raises SimulatorUnusableError: if the simulator cannot be used as asked, or does not come back within
-            ``patience_s``. As long as it has never been there this is raised at once: nothing listens on the port,
-            or the simulator that was started ends by itself or does not listen within ``start_timeout_s``.
+        :param options: must be empty.
+        :return: the first observation and the info.
+        :raises ValueError: if ``options`` is not empty.
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or does not come back within
+            ``patience_s``. If there has never been a simulator, this is raised at once: nothing listens on the port, or
+            the started program ends by itself or does not listen within ``start_timeout_s``.
         """
+        # The random stream as it was, so that a retry draws the same start: failures leave no trace in the episodes.
         stream = None if seed is not None else self.np_random.bit_generator.state
         pauses = _pauses(self._patience_s)
         n_refusals = 0
         while True:
             try:
-                answer = super().reset(seed=seed, options=options)
+                result = super().reset(seed=seed, options=options)
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
                 n_refusals += self._is_refusal(failure)
-                if pause_s is None or n_refusals >= _FIRST_TRIES or self._is_hopeless(failure):
+                if pause_s is None or n_refusals >= _MAX_REFUSALS or self._is_hopeless(failure):
                     self._backend.lose(restart=True)
-                    raise SimulatorUnusableError(self._last_word(failure)) from failure
+                    raise SimulatorUnusableError(self._final_message(failure)) from failure
                 self._note(failure, "reset", restart=True)
                 time.sleep(pause_s)
-                if stream is not None:  # the same start again
+                if stream is not None:
                     self.np_random.bit_generator.state = stream
             else:
                 self._has_driven = self._is_driving = True
-                self._why_it_ended = ""
-                return answer
+                self._failure_reason = ""
+                return result
 
     def _is_hopeless(self, failure: SimulatorLostError) -> bool:
-        """Return whether no simulator has ever been seen here: then the port or the command is wrong."""
+        """Return whether there has never been a simulator, so that the port or the command is probably wrong."""
         if not isinstance(failure, SimulatorAbsentError):
-            self._was_there = True
-        return not (self._was_there or self._has_driven or self._backend.server.is_shared)
+            self._was_simulator_seen = True
+        return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)
 
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
-        """Return whether a server that is up, and that has never worked, does not do something that it was asked.
+        """Return whether a server that is alive, but has never worked, has refused a call.
 
-        A server that is dead by now is no such one, and neither is one that only took too long: a server that loads
-        its map says its version already, and nothing else.
+        A timeout does not count: a server that is still loading its map answers the version call and nothing else.
+
+        :param failure: the error.
         """
-        if self._has_driven or self._backend.server.is_shared or _TIMED_OUT in str(failure):
+        if self._has_driven or self._backend.server.is_shared or _TIMEOUT_TEXT in str(failure):
             return False
         return self._backend.server.answers()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Hold ``action`` for ``frame_skip`` ticks; where the simulator fails, end the episode.
+        """Apply an action for ``frame_skip`` ticks. If the simulator fails, end the episode.
 
-        :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite.
-        :raises gymnasium.error.ResetNeeded: before the first reset, and after the simulator has failed.
+        :param action: ``(2,) float32``: steering, and a pedal (above 0 throttle, below 0 brake), in [-1, 1].
+        :return: observation, reward, terminated, truncated, info.
+        :raises ValueError: if ``action`` does not have the shape ``(2,)`` or is not finite.
+        :raises gymnasium.error.ResetNeeded: before the first reset, and after a step in which the simulator failed.
         """
         if self._is_driving and not self._backend.is_connected:
-            return self._cut_short(self._why_it_ended or "another environment has driven on this server")
+            return self._cut_short(self._failure_reason or "another environment took over this server")
         if not self._is_driving:
-            raise gym.error.ResetNeeded("no episode is under way: call reset() first, and after a truncated step")
+            raise gym.error.ResetNeeded("no episode is running: call reset() first, and after a truncated step")
         try:
             return super().step(action)
         except SimulatorLostError as failure:
@@ -248,20 +266,23 @@ class CarlaDrivingEnv(DrivingEnv):
             return self._cut_short(str(failure))
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the picture for people; where the simulator fails, the last one that it has sent.
+        """Return the picture for people. If the simulator fails, return its last picture and end the episode next step.
 
-        The episode then ends with the next step.
+        :return: ``(height, width, 3) uint8``, RGB; None in other modes than ``"rgb_array"``.
         """
         try:
             return super().render()
         except SimulatorLostError as failure:
             self._note(failure, "render", restart=False)
-            self._why_it_ended = str(failure)
+            self._failure_reason = str(failure)
             return super().render()
 
     def _cut_short(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """End the episode with a step that was not made."""
-        self._is_driving, self._why_it_ended = False, ""
+        """Return the result of a step that the simulator did not make, which ends the episode.
+
+        :param reason: why it was not made, for the info.
+        """
+        self._is_driving, self._failure_reason = False, ""
         info = {
             "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
             **self._task.info(self._map_name),
@@ -276,29 +297,30 @@ class CarlaDrivingEnv(DrivingEnv):
         _LOG.warning("CARLA failed in %s() (failure %d): %s", where, self.n_simulator_failures, failure)
         self._backend.lose(restart=restart)
 
-    def _last_word(self, failure: SimulatorLostError) -> str:
+    def _final_message(self, failure: SimulatorLostError) -> str:
         if not self._has_driven:
             return str(failure)
         return f"the simulator did not come back within patience_s={self._patience_s:g} s: {failure}"
 
 
 def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str, ...]:
-    """:return: the names of the maps that episodes are driven on"""
+    """Return the names of the maps for episodes, from the arguments ``town`` and ``maps``."""
     if town is not None and maps is not None:
         raise ValueError(f"town={town!r} and maps={maps!r}: expected one of them; maps=[{town!r}] is that town")
-    asked = maps if town is None else (town,)
-    if asked is None:
+    if town is not None:
+        maps = (town,)
+    if maps is None:
         return (LOADED_MAP,)
-    if isinstance(asked, str):
-        return MAP_GROUPS.get(asked, (asked,))
-    if not asked or not all(isinstance(name, str) and name for name in asked) or len(set(asked)) != len(asked):
+    if isinstance(maps, str):
+        return MAP_GROUPS.get(maps, (maps,))
+    if not maps or not all(isinstance(name, str) and name for name in maps) or len(set(maps)) != len(maps):
         raise ValueError(f"maps={maps!r}: expected the names of maps, each once, such as 'Town01'")
-    return tuple(asked)
+    return tuple(maps)
 
 
 def _pauses(patience_s: float) -> Iterator[float]:
-    """:return: how long to wait before each further try, longer and longer, until patience ends"""
+    """Yield the pause before each further attempt: 0.1 s, doubling up to 5 s, until ``patience_s`` has passed."""
     end_s, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while time.monotonic() < end_s:
         yield min(pause_s, max(0.0, end_s - time.monotonic()))
-        pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)
+        pause_s = min(_MAX_PAUSE_S, 2.0 * pause_s)

@@ -1,4 +1,13 @@
-"""One client of one server: connected, in synchronous mode, and left as it was found."""
+"""A client of one CARLA server: it connects, takes over the clock, and restores the settings when it leaves.
+
+Much here works around the behaviour of CARLA 0.9.16's client:
+
+* Every error is a RuntimeError; :func:`lost_on_error` turns it into a ``SimulatorLostError``.
+* A client whose server has died never reconnects, and ``get_world()`` answers from a cache. After a failure a
+  :class:`Connection` is thrown away and a new one is made.
+* A client does not survive a fork: every call of the child times out.
+* ``load_world`` returns to asynchronous mode, unless it is told otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +21,15 @@ from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnus
 from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of, to_carla
 
+# The client's default is one thread per core, of each environment.
 _WORKER_THREADS = 2
-_FIRST_TICK_S, _SECOND_TICK_S = 0.3, 2.0
+_FIRST_TICK_TIMEOUTS_S = (0.3, 2.0)
 
 
 def client_library() -> Any:
-    """Return the module ``carla``, imported now.
+    """Import and return the module ``carla``.
 
-    :raises ImportError: if the extra is not installed.
+    :raises ImportError: if the extra ``carla`` is not installed.
     """
     try:
         import carla
@@ -30,28 +40,28 @@ def client_library() -> Any:
 
 @contextlib.contextmanager
 def lost_on_error(doing: str) -> Iterator[None]:
-    """Have every error of CARLA's client, which are all RuntimeErrors, say that the simulator is lost.
+    """Turn every error of CARLA's client into a ``SimulatorLostError``.
 
-    :param doing: what is asked of it.
-    :raises SimulatorLostError: for any of them.
+    :param doing: what the client is doing, for the message, such as ``"loading Town01"``.
+    :raises SimulatorLostError: if the block raises a RuntimeError.
     """
     try:
         yield
-    except (SimulatorLostError, SimulatorUnusableError):
+    except (SimulatorLostError, SimulatorUnusableError):  # RuntimeErrors too, and already specific
         raise
     except RuntimeError as error:
         raise SimulatorLostError(f"{doing}: {' '.join(str(error).split())}") from error
 
 
 class Connection:
-    """A client and its world, which ticks only when told to.
+    """A client and its world, in synchronous mode: the world ticks only when this client asks.
 
-    :param address: of a server that is known to answer.
+    :param address: a server that is known to answer.
     :param tick_s: length of a tick.
-    :param timeout_s: longest wait for an answer or a tick.
-    :param load_timeout_s: longest wait for a map to be loaded.
-    :param found_settings: what an earlier connection found; None: what there is now.
-    :raises SimulatorLostError: if the server does not do as asked.
+    :param timeout_s: how long to wait for an answer or a tick.
+    :param load_timeout_s: how long to wait for a map to load.
+    :param found_settings: the world's settings before an earlier connection changed them; None if this is the first.
+    :raises SimulatorLostError: if the server fails.
     """
 
     def __init__(
@@ -65,25 +75,27 @@ class Connection:
             self.client.set_timeout(timeout_s)
             self.world = self.client.get_world()
             self.found_settings = found_settings or self.world.get_settings()
-            self._take_over()
+            self._set_synchronous_mode()
+        # Actors are invisible to a client until its first tick: before it, get_actors() returns an empty list.
         self.last_frame = self._first_tick()
         self.map = self._read_map()
 
     @property
     def is_of_this_process(self) -> bool:
-        """Whether it was made in this process: CARLA's client does not survive a fork."""
+        """Return whether it was created in this process; a client does not survive a fork."""
         return self._pid == os.getpid()
 
     @property
     def map_name(self) -> str:
-        """The map that is loaded, as people name it."""
+        """Return the short name of the loaded map, such as ``"Town01"``."""
         return map_name_of(self.map.name)
 
     def load(self, map_name: str) -> None:
-        """Load a map, unless it is loaded; what was spawned before is gone then.
+        """Load a map unless it is loaded already. Loading destroys all actors.
 
+        :param map_name: short name of the map; an empty string stands for the loaded one.
         :raises SimulatorUnusableError: if the server has no such map.
-        :raises SimulatorLostError: if the server does not do as asked.
+        :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error(f"loading {map_name}"):
             if map_name in {"", self.map_name}:
@@ -91,15 +103,16 @@ class Connection:
             available = self.client.get_available_maps()
             known = sorted({map_name_of(name) for name in available})
             if not known:
-                raise SimulatorLostError("the server names no maps: it is only half up")
+                raise SimulatorLostError("the server lists no maps: it is still starting")
             if map_name not in known:
                 raise SimulatorUnusableError(f"there is no map {map_name!r} on this server: choose from {known}")
             self.client.set_timeout(self._load_timeout_s)
             try:
+                # By default load_world() would return to asynchronous mode.
                 self.world = self.client.load_world(map_name, reset_settings=False)
             finally:
                 self.client.set_timeout(self._timeout_s)
-            self._take_over()
+            self._set_synchronous_mode()
         self.last_frame = self.tick()
         self.map = self._read_map()
 
@@ -108,54 +121,64 @@ class Connection:
             return self.world.get_map()
 
     def ground(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """Return height and pitch in degrees of the road near a place, all in CARLA's coordinates."""
+        """Return the road's height in metres and its pitch in degrees at a place.
+
+        :param x_m: CARLA's x.
+        :param y_m: CARLA's y.
+        """
         waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, 0.0))
         if waypoint is None:
             return 0.0, 0.0
         return waypoint.transform.location.z, waypoint.transform.rotation.pitch
 
     def transform(self, pose: Pose, above_m: float = 0.0) -> Any:
-        """Return CARLA's Transform of a place on the road, ``above_m`` above it."""
+        """Return a pose on the road as CARLA's Transform.
+
+        :param pose: position and heading in the task's coordinates.
+        :param above_m: height above the road.
+        """
         x, y, yaw_deg = to_carla(pose)
         height_m, pitch_deg = self.ground(x, y)
-        place = self._carla.Location(x=x, y=y, z=height_m + above_m)
-        return self._carla.Transform(place, self._carla.Rotation(pitch=pitch_deg, yaw=yaw_deg))
+        location = self._carla.Location(x=x, y=y, z=height_m + above_m)
+        return self._carla.Transform(location, self._carla.Rotation(pitch=pitch_deg, yaw=yaw_deg))
 
-    def _take_over(self) -> None:
+    def _set_synchronous_mode(self) -> None:
         settings = self.world.get_settings()
-        is_set = math.isclose(
-            settings.fixed_delta_seconds or 0.0, self._tick_s, rel_tol=1e-5
-        )  # it has single precision
-        if settings.synchronous_mode and is_set:
-            return  # the client would wait for a tick that nobody makes
+        # The server stores the step in single precision.
+        is_step_set = math.isclose(settings.fixed_delta_seconds or 0.0, self._tick_s, rel_tol=1e-5)
+        if settings.synchronous_mode and is_step_set:
+            # apply_settings() would wait for the next tick, which in synchronous mode nobody else makes.
+            return
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self._tick_s
         self.world.apply_settings(settings)
 
     def tick(self) -> int:
-        """Let the world make one tick and return the number of its frame.
+        """Advance the world by one tick and return the frame's number.
 
-        :raises SimulatorLostError: if it does not.
+        :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("ticking"):
             self.last_frame = int(self.world.tick(self._timeout_s))
         return self.last_frame
 
     def _first_tick(self) -> int:
-        """Let the world make a tick, another one where nothing is heard of it.
+        """Advance the world by one tick, or by more if the client misses the first ones.
 
-        The client hears of ticks some moments after it was made, and waits for one that it has missed until time is up.
+        A new client subscribes to ticks asynchronously. If it misses the tick that it asked for, ``world.tick()`` waits
+        for it until the timeout. Short timeouts first keep connecting fast.
         """
-        for wait_s in (_FIRST_TICK_S, _SECOND_TICK_S):
-            if wait_s < self._timeout_s:
+        for timeout_s in _FIRST_TICK_TIMEOUTS_S:
+            if timeout_s < self._timeout_s:
                 with contextlib.suppress(RuntimeError):
-                    return int(self.world.tick(wait_s))
+                    return int(self.world.tick(timeout_s))
         return self.tick()
 
     def tick_alone(self) -> int:
-        """Let the world make one tick, nobody else having made one since the last.
+        """Advance the world by one tick, and verify that no other client has ticked it since the last call.
 
-        :raises SimulatorLostError: if it does not, or another client has.
+        :return: the frame's number.
+        :raises SimulatorLostError: if the server fails, or another client ticks it too.
         """
         expected = self.last_frame + 1
         frame = self.tick()
@@ -166,13 +189,15 @@ class Connection:
     def blueprint(self, blueprint_id: str) -> Any:
         """Return one of the server's blueprints.
 
-        :raises SimulatorUnusableError: if it has no such one.
+        :param blueprint_id: its id, such as ``"vehicle.tesla.model3"``.
+        :raises SimulatorUnusableError: if the server does not have it.
+        :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("reading the blueprints"):
             library = self.world.get_blueprint_library()
             found = [each for each in library if each.id == blueprint_id]
         if not library:
-            raise SimulatorLostError("the server has no blueprints: it is only half up")
+            raise SimulatorLostError("the server has no blueprints: it is still starting")
         if not found:
             kind = blueprint_id.split(".", maxsplit=1)[0]
             known = sorted(each.id for each in library if each.id.startswith(kind))
@@ -180,27 +205,33 @@ class Connection:
         return found[0]
 
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
-        """Destroy what an earlier run, or another environment of this server, has left.
+        """Destroy actors that an earlier run, or another environment on this server, has left, and their sensors.
 
-        :raises SimulatorLostError: if the server does not do as asked.
+        :param role_names: the roles of those actors.
+        :raises SimulatorLostError: if the server fails.
         """
-        with lost_on_error("removing what was left"):
+        with lost_on_error("removing actors of an earlier run"):
             actors = list(self.world.get_actors())
             left = {each.id for each in actors if each.attributes.get("role_name") in role_names}
             sensors = [each.id for each in actors if each.parent is not None and each.parent.id in left]
+            # Sensors first: destroying a vehicle before its sensors is known to crash CARLA.
             self.destroy([*sensors, *left])
 
     def destroy(self, actor_ids: Sequence[int]) -> None:
-        """Destroy actors by number; those that are gone already are none."""
-        commands = [self._carla.command.DestroyActor(number) for number in actor_ids]
+        """Destroy actors; those that do not exist any more are ignored.
+
+        :param actor_ids: their numbers.
+        """
+        commands = [self._carla.command.DestroyActor(actor_id) for actor_id in actor_ids]
         if commands:
+            # False: do not tick. With True the call deadlocks until its timeout when Python sensors listen (0.9.16).
             self.client.apply_batch_sync(commands, False)
 
     def leave(self, role_names: Sequence[str], *, as_found: bool) -> None:
-        """Remove our actors and give the world back; never raises.
+        """Remove our actors and restore the world's settings; never raises.
 
-        :param role_names: of our actors.
-        :param as_found: whether in the mode in which it was found; another client may go on ticking.
+        :param role_names: the roles of our actors.
+        :param as_found: whether to restore the settings. Another client may go on using a shared server.
         """
         with contextlib.suppress(RuntimeError):
             self.remove_actors_of(role_names)

@@ -1,7 +1,7 @@
-"""The vehicle that the policy drives in CARLA, with its cameras and its collision and lane sensors.
+"""The vehicle that the policy drives in CARLA, with its cameras and its collision sensor.
 
-What CARLA's client calls from its own threads does nothing but put copies into a queue: a callback that does more, or
-that is under way when Python ends, ends the process.
+CARLA's client runs sensor callbacks in its own threads. Here they only copy the data into a queue: the client's memory
+is valid during the callback only, and a longer callback may still run when Python exits, which aborts the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, BodySize, Control, PictureView
+from sb3_visual_td3.envs.backend import (
+    CAMERA_AHEAD_M,
+    CAMERA_HEIGHT_M,
+    CHASE_AHEAD_M,
+    CHASE_HEIGHT_M,
+    BodySize,
+    Control,
+    PictureView,
+)
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.settings import CameraMount, VehicleChoice
@@ -22,6 +30,8 @@ from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pos
 
 
 class _Image(NamedTuple):
+    """A copy of a carla.Image; ``raw`` holds ``height * width * 4`` bytes, BGRA."""
+
     frame: int
     height: int
     width: int
@@ -29,40 +39,46 @@ class _Image(NamedTuple):
 
 
 class CameraFeed:
-    """An RGB camera that listens.
+    """The images of an RGB camera.
 
-    :param sensor: CARLA's sensor, without a listener.
+    :param sensor: CARLA's sensor. Nothing else may listen to it: with a second listener the client aborts at exit.
     """
 
     def __init__(self, sensor: Any) -> None:
         self.sensor = sensor
         self._images: SimpleQueue[_Image] = SimpleQueue()
-        put = self._images.put  # not self: a sensor that holds its feed would live for ever
-        # The client's memory is let go when the callback returns.
+        put = self._images.put  # not self: the sensor would hold its feed, which holds the sensor
+        # bytes() copies: the client frees raw_data when the callback returns.
         sensor.listen(lambda image: put(_Image(image.frame, image.height, image.width, bytes(image.raw_data))))
 
     def take(self, frame: int, deadline_s: float) -> NDArray[np.uint8]:
-        """Return the image of a frame, ``(height, width, 4) uint8``, BGRA; older ones are dropped.
+        """Return the image of a frame and drop older ones.
 
-        :param frame: number of the frame, as ``world.tick()`` returned it.
-        :param deadline_s: until when it may come, of ``time.monotonic()``.
-        :raises SimulatorLostError: if it does not come, or comes cut off.
+        :param frame: the frame's number, as ``world.tick()`` returned it.
+        :param deadline_s: when to give up, on the clock of ``time.monotonic()``.
+        :return: ``(height, width, 4) uint8``, BGRA.
+        :raises SimulatorLostError: if the image does not arrive in time or is incomplete.
         """
         while True:
             try:
                 image = self._images.get(timeout=max(0.0, deadline_s - time.monotonic()))
             except Empty:
-                raise SimulatorLostError(f"no camera image of frame {frame} came in time") from None
+                raise SimulatorLostError(f"no camera image of frame {frame} arrived in time") from None
             if image.frame > frame:
-                raise SimulatorLostError(f"camera image of frame {image.frame} came instead of frame {frame}'s")
+                raise SimulatorLostError(f"a camera image of frame {image.frame} arrived instead of frame {frame}'s")
             if image.frame == frame:
                 try:
+                    # A truncated image has the right width and height, but too few bytes.
                     return image_array(image.raw, image.height, image.width)
                 except ValueError as error:
                     raise SimulatorLostError(str(error)) from error
 
     def has_image_of(self, frame: int, wait_s: float) -> bool:
-        """Return whether the image of this frame comes within ``wait_s``; a camera sends none until it is set up."""
+        """Return whether the image of a frame arrives in time.
+
+        :param frame: the frame's number.
+        :param wait_s: how long to wait.
+        """
         try:
             self.take(frame, time.monotonic() + wait_s)
         except SimulatorLostError:
@@ -71,9 +87,9 @@ class CameraFeed:
 
 
 class CollisionFeed:
-    """A collision sensor that listens.
+    """The events of a collision sensor.
 
-    :param sensor: CARLA's sensor, without a listener.
+    :param sensor: CARLA's sensor, to which nothing else listens.
     """
 
     def __init__(self, sensor: Any) -> None:
@@ -83,7 +99,7 @@ class CollisionFeed:
         sensor.listen(lambda event: put(event.frame))
 
     def has_event_after(self, frame: int) -> bool:
-        """Return whether a collision came in after this frame; what came before is forgotten."""
+        """Return whether a collision was reported for a later frame than ``frame``, and drop all events."""
         found = False
         while True:
             try:
@@ -92,36 +108,38 @@ class CollisionFeed:
                 return found
 
 
+# At height 0 the wheels would start inside the road's surface.
 _ABOVE_ROAD_M = 0.1
+# The vehicle is spawned above the road, where nothing blocks it, and put down when an episode starts.
 _SPAWN_ABOVE_M = 30.0
-"""It appears above the road, where nothing stands, and is put down when an episode begins."""
 _MAX_WARM_UP_TICKS = 50
 _WARM_UP_WAIT_S = 0.05
 _PICTURE_SIZE = (480, 640)
-_LET_GO_S = 0.2
+# Between stop() and destroy(), so that a callback that is already running ends first.
+_STOP_PAUSE_S = 0.2
 
 
 class Reading(NamedTuple):
-    """What the vehicle is and sees in one frame."""
+    """The vehicle's motion and camera images in one frame."""
 
     pose: Pose
     speed_mps: float
     image: NDArray[np.uint8]
     """``(height, width, 4) uint8``, BGRA."""
     picture: NDArray[np.uint8] | None
-    """For people, likewise ``(480, 640, 4)``; None where nobody looks."""
+    """The image of the camera for people, ``(480, 640, 4) uint8``, BGRA; None if there is no such camera."""
 
 
 class Ego:
-    """A vehicle, its cameras and its collision sensor.
+    """The driven vehicle, its cameras and its collision sensor.
 
-    :param connection: to the server.
-    :param vehicle: which it is.
-    :param mount: its camera.
-    :param picture_view: of a second camera for people; None: there is none.
-    :param timeout_s: longest wait for an image.
-    :raises SimulatorLostError: if the server does not do as asked.
-    :raises SimulatorUnusableError: if it has no such blueprint, or the camera no such attribute.
+    :param connection: the connection to the server.
+    :param vehicle: the vehicle's blueprint and role.
+    :param mount: the policy's camera.
+    :param picture_view: the view of a second camera, for people; None for no second camera.
+    :param timeout_s: how long to wait for an image.
+    :raises SimulatorLostError: if the server fails.
+    :raises SimulatorUnusableError: if the server does not have the blueprint, or the camera an attribute.
     """
 
     def __init__(
@@ -137,7 +155,7 @@ class Ego:
         blueprint.set_attribute("role_name", vehicle.role_name)
         with lost_on_error("spawning the vehicle"):
             self._vehicle = self._spawn(blueprint)
-            self._vehicle.set_simulate_physics(False)
+            self._vehicle.set_simulate_physics(False)  # it must not fall before the first episode
         self._camera = self._listen_to_camera(mount.size, mount.fov_deg, _transform_of(mount), mount.attributes)
         self._pictures: CameraFeed | None = None
         if picture_view is not None:
@@ -148,19 +166,22 @@ class Ego:
         self._start_frame = self.warm_up()
 
     def look_from(self, view: PictureView) -> None:
-        """Have a second camera, for people.
+        """Attach a second camera, for people.
 
-        :raises SimulatorLostError: if the server does not do as asked.
+        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
+        :raises SimulatorLostError: if the server fails.
         """
-        ahead_m, height_m = (CHASE_AHEAD_M, CHASE_HEIGHT_M) if view == "chase" else CameraMount().position_m[::2]
-        place = self._carla.Transform(self._carla.Location(x=ahead_m, z=height_m))
-        self._pictures = self._listen_to_camera(_PICTURE_SIZE, 90.0, place, {})
+        ahead_m, height_m = CAMERA_AHEAD_M, CAMERA_HEIGHT_M
+        if view == "chase":
+            ahead_m, height_m = CHASE_AHEAD_M, CHASE_HEIGHT_M
+        transform = self._carla.Transform(self._carla.Location(x=ahead_m, z=height_m))
+        self._pictures = self._listen_to_camera(_PICTURE_SIZE, 90.0, transform, {})
 
     def warm_up(self) -> int:
-        """Tick until the first images come, for listening begins some ticks after it was asked for.
+        """Tick until all cameras deliver. Subscriptions are asynchronous and may miss the first ticks.
 
-        :return: the last tick's frame.
-        :raises SimulatorLostError: if they do not come.
+        :return: the number of the last tick's frame.
+        :raises SimulatorLostError: if an image does not arrive within 50 ticks or the timeout.
         """
         feeds = [feed for feed in (self._camera, self._pictures) if feed is not None]
         deadline_s = time.monotonic() + self._timeout_s
@@ -174,18 +195,23 @@ class Ego:
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the vehicle; where its wheels stand is worked out from its length.
+        """Return the outer size of the vehicle. The wheelbase is estimated from the length.
 
-        :raises SimulatorLostError: if the server, which the client asks for it, does not answer.
+        :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("measuring the vehicle"):
+            # This property of the client is a call to the server. The extent is half of the size.
             extent = self._vehicle.bounding_box.extent
         return BodySize(2.0 * extent.x, 2.0 * extent.y, 2.0 * extent.x * WHEELBASE_PER_LENGTH)
 
     def place(self, pose: Pose) -> int:
-        """Put the vehicle onto the road, at rest for one tick, and return that tick's frame.
+        """Put the vehicle on the road, at rest, and tick once.
 
-        :raises SimulatorLostError: if the server does not do as asked.
+        Physics is off during this tick: it would move the vehicle from where it was put.
+
+        :param pose: position and heading.
+        :return: the number of the tick's frame.
+        :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("placing the vehicle"):
             self._vehicle.apply_control(self._carla.VehicleControl())
@@ -195,35 +221,41 @@ class Ego:
         return self._start_frame
 
     def release(self, yaw_rad: float, speed_mps: float) -> None:
-        """Let it roll from the next tick on.
+        """Turn on physics and set the initial velocity, from the next tick on.
 
-        :raises SimulatorLostError: if the server does not do as asked.
+        :param yaw_rad: its heading.
+        :param speed_mps: its speed.
+        :raises SimulatorLostError: if the server fails.
         """
+        # CARLA's y axis points to the right, the task's to the left.
         velocity = self._carla.Vector3D(x=float(speed_mps * np.cos(yaw_rad)), y=float(-speed_mps * np.sin(yaw_rad)))
         with lost_on_error("releasing the vehicle"):
             self._vehicle.set_simulate_physics(True)
             self._vehicle.set_target_velocity(velocity)
 
     def control(self, control: Control) -> None:
-        """Hold ``control`` from the next tick on.
+        """Apply a control from the next tick on. CARLA keeps it until the next one.
 
-        :raises SimulatorLostError: if the client refuses it.
+        :param control: steering, throttle and brake.
+        :raises SimulatorLostError: if the client fails.
         """
         steer, throttle, brake = control
         with lost_on_error("controlling the vehicle"):
             self._vehicle.apply_control(self._carla.VehicleControl(throttle=throttle, steer=steer, brake=brake))
 
     def read(self, frame: int) -> Reading:
-        """Return what it is and sees in this frame, which is the latest.
+        """Return the vehicle's motion and images in the latest frame.
 
-        :raises SimulatorLostError: if it is gone, or an image does not come.
+        :param frame: the frame's number, as the last tick returned it.
+        :raises SimulatorLostError: if the vehicle does not exist any more, or an image does not arrive.
         """
         deadline_s = time.monotonic() + self._timeout_s
         with lost_on_error("reading the vehicle"):
+            # From the snapshot: of a destroyed actor, get_location() and is_alive return stale data.
             snapshot = self._connection.world.get_snapshot()
             own = snapshot.find(self._vehicle.id) if snapshot.frame == frame else None
         if own is None:
-            raise SimulatorLostError(f"the vehicle is not in the world of frame {frame}: somebody has destroyed it")
+            raise SimulatorLostError(f"the vehicle is missing in frame {frame}: another client has destroyed it")
         transform, velocity = own.get_transform(), own.get_velocity()
         pose = from_carla(transform.location.x, transform.location.y, transform.rotation.yaw)
         image = self._camera.take(frame, deadline_s)
@@ -231,48 +263,58 @@ class Ego:
         return Reading(pose, float(np.hypot(velocity.x, velocity.y)), image, picture)
 
     def has_collided(self) -> bool:
-        """Return whether a collision has come in since it was placed and was last asked about."""
+        """Return whether a collision was reported since the vehicle was placed and since the last call."""
         return self._collisions.has_event_after(self._start_frame)
 
     def close(self) -> None:
-        """Destroy sensors and vehicle, in the order that does no harm; never raises."""
+        """Stop and destroy the sensors, then destroy the vehicle; never raises.
+
+        The other order, or no pause between stop and destroy, can crash the client or the server.
+        """
         feeds = [feed for feed in (self._camera, self._pictures, self._collisions) if feed is not None]
         for feed in feeds:
             with contextlib.suppress(RuntimeError):
                 feed.sensor.stop()
-        time.sleep(_LET_GO_S)  # a message may be on its way to the callback
+        time.sleep(_STOP_PAUSE_S)
         for actor in (*(feed.sensor for feed in feeds), self._vehicle):
             with contextlib.suppress(RuntimeError):
                 actor.destroy()
 
     def abandon(self) -> None:
-        """Let go of it without a word to a server that does not answer; never raises."""
+        """Stop the sensors without calling the server, which does not answer any more; never raises.
+
+        Each ``destroy()`` would wait for its full timeout.
+        """
         for feed in (self._camera, self._pictures, self._collisions):
             if feed is not None:
                 with contextlib.suppress(RuntimeError):
                     feed.sensor.stop()
 
     def _spawn(self, blueprint: Any) -> Any:
+        # A map made from bare OpenDRIVE may have no spawn points: use its origin.
         points = self._connection.map.get_spawn_points() or [self._carla.Transform()]
         for point in points:
             point.location.z += _SPAWN_ABOVE_M
             vehicle = self._connection.world.try_spawn_actor(blueprint, point)
             if vehicle is not None:
                 return vehicle
-        raise SimulatorLostError(f"the server spawns no vehicle at any of the map's {len(points)} spawn points")
+        raise SimulatorLostError(
+            f"the server refused to spawn a vehicle at each of the map's {len(points)} spawn points"
+        )
 
-    def _listen_to_camera(self, size: tuple[int, int], fov_deg: float, place: Any, attributes: Any) -> CameraFeed:
+    def _listen_to_camera(self, size: tuple[int, int], fov_deg: float, transform: Any, attributes: Any) -> CameraFeed:
         blueprint = self._connection.blueprint("sensor.camera.rgb")
-        asked = {"image_size_x": str(size[1]), "image_size_y": str(size[0]), "fov": str(fov_deg), **attributes}
-        for name, value in asked.items():
+        values = {"image_size_x": str(size[1]), "image_size_y": str(size[0]), "fov": str(fov_deg), **attributes}
+        for name, value in values.items():
             if not blueprint.has_attribute(name):
                 raise SimulatorUnusableError(f"camera_attributes: CARLA's camera has no {name!r}")
             blueprint.set_attribute(name, str(value))
         with lost_on_error("attaching the camera"):
-            return CameraFeed(self._attach(blueprint, place))  # the client asks the server for the stream
+            # Constructing the feed listens, for which the client calls the server: it can fail too.
+            return CameraFeed(self._attach(blueprint, transform))
 
-    def _attach(self, blueprint: Any, place: Any) -> Any:
-        return self._connection.world.spawn_actor(blueprint, place, attach_to=self._vehicle)
+    def _attach(self, blueprint: Any, transform: Any) -> Any:
+        return self._connection.world.spawn_actor(blueprint, transform, attach_to=self._vehicle)
 
 
 def _transform_of(mount: CameraMount) -> Any:

@@ -1,23 +1,27 @@
-"""What can go wrong with a simulator, sorted by whether another try may help."""
+"""The errors of a simulator, sorted by whether another attempt may help.
+
+CARLA's client raises a plain RuntimeError for everything: a timeout, a dead server, a refused spawn, a wrong map name.
+The environment needs to know more: after a lost simulator it ends the episode and reconnects; with an unusable one it
+stops and tells the user what to change.
+"""
 
 from __future__ import annotations
 
 
 class SimulatorLostError(RuntimeError):
-    """The simulator did not do what it was asked: it hangs, is gone, or left something out. Another try may help."""
+    """The simulator failed: it hangs, has died, or sent incomplete data. Another attempt may help."""
 
 
 class SimulatorAbsentError(SimulatorLostError):
-    """No simulator is there: nothing listens, or the program that was started has ended by itself.
+    """There is no simulator: nothing listens on the port, or the started program ended by itself.
 
-    Another try helps where the simulator has been there before. Where it has never been, the port or the command is
-    more likely to be wrong.
+    Another attempt helps if the simulator was there before. If it never was, the port or the command is probably wrong.
     """
 
 
 class SimulatorUnusableError(RuntimeError):
-    """The simulator cannot be used as asked, however often one tries; the message names the fix."""
+    """The simulator cannot be used as requested, and another attempt does not help. The message names the fix."""
 
 
 class UnknownHostError(SimulatorUnusableError):
-    """The name of the host is not known. Where it was known before, the name service may only be down."""
+    """The host name cannot be resolved. If it could be resolved before, the name service may only be down."""

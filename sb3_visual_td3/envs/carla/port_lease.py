@@ -1,4 +1,8 @@
-"""Which server belongs to whom, where several environments run side by side on one machine."""
+"""Leases of server ports, so that no two environments on one machine use the same CARLA server.
+
+A lease is a locked file in a private folder below the folder for temporary files. The lock (``flock``) ends with its
+process, even if that is killed, so no stale lease remains. The file's content, the process id, is for messages only.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,23 @@ from pathlib import Path
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 
 PORTS_PER_SERVER = 4
-"""RPC, streams, and one in reserve belong to a server; the fourth keeps neighbours apart."""
+"""The distance between the RPC ports of two servers: CARLA uses three ports in a row, RPC, streams and secondary."""
 MAX_SERVERS = 64
-_ENDING_S = 2.0
-_TRIES = 50
-_FOLDERS = 10
-_PRIVATE = 0o700
+_MAX_PORT = 65_532
+# A killed process keeps its locks until the kernel has removed it.
+_MAX_WAIT_FOR_ENDING_PROCESS_S = 2.0
+# Other processes may create and remove the same folder and file at the same time: try again this often.
+_MAX_ATTEMPTS = 50
+_MAX_FOLDERS = 10
+_PRIVATE_MODE = 0o700
 
 
 class PortLease:
-    """A server's port that no other environment of this user on this machine may use; the lease ends with the process.
+    """The right to use a server's port, exclusive among this user's environments on this machine.
 
-    :param port: that is leased.
-    :param lock: descriptor of the locked file that says so.
-    :param path: of that file.
+    :param port: the leased port.
+    :param lock: the file descriptor that holds the lock.
+    :param path: the path of the locked file.
     """
 
     def __init__(self, port: int, lock: int, path: Path) -> None:
@@ -37,48 +44,51 @@ class PortLease:
         self._lock, self._path, self._pid = lock, path, os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether nothing listens on the ports of the server, so that it can be started."""
+        """Return whether nothing listens on the server's ports, so that a server can be started on them."""
         return _is_range_free(self.port)
 
     def release(self) -> None:
-        """Give the port back and remove the file; a second call does nothing."""
+        """Release the port and remove the file; a second call does nothing."""
         if self._lock < 0:
             return
-        if self._pid == os.getpid():  # a fork has a copy of the descriptor, but the lease is its parent's
+        # A forked child has a copy of the descriptor, but the lease belongs to its parent.
+        if self._pid == os.getpid():
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            # Closing would not unlock it as long as a fork has its copy open.
+            # Unlock explicitly: closing does not unlock while a forked child has its copy open.
             fcntl.flock(self._lock, fcntl.LOCK_UN)
-            with contextlib.suppress(OSError):  # other leases are in it
+            with contextlib.suppress(OSError):  # the folder still holds other leases
                 self._path.parent.rmdir()
         os.close(self._lock)
         self._lock = -1
 
     def __del__(self) -> None:
-        """Give the port back where that was forgotten."""
-        with contextlib.suppress(Exception):  # Python may be ending
+        """Release the port if the owner has not done so."""
+        with contextlib.suppress(Exception):  # the interpreter may be shutting down
             self.release()
 
 
 def lease_running(host: str, ports: Iterable[int]) -> PortLease:
-    """Return a lease for the first of these servers that no other environment uses.
+    """Lease the first of several running servers that no other environment uses.
 
-    :param host: where they run.
-    :param ports: of servers that run already.
-    :raises SimulatorUnusableError: if all are in use; the message says by which processes.
+    :param host: the machine on which they run.
+    :param ports: their RPC ports.
+    :return: the lease.
+    :raises SimulatorUnusableError: if all are in use; the message names the processes.
     """
-    deadline_s = time.monotonic() + _ENDING_S
+    deadline_s = time.monotonic() + _MAX_WAIT_FOR_ENDING_PROCESS_S
     while True:
-        taken, is_ours = [], True
+        taken, are_all_ours = [], True
         for port in ports:
             lease, owner = _try_lease(host, port)
             if lease is not None:
                 return lease
             taken.append(f"{port} (by process {owner})")
-            is_ours = is_ours and owner == str(os.getpid())
-        if is_ours or time.monotonic() > deadline_s:
+            are_all_ours = are_all_ours and owner == str(os.getpid())
+        # Waiting helps only if another process may be about to end.
+        if are_all_ours or time.monotonic() > deadline_s:
             break
-        time.sleep(0.1)  # a process that was killed has its locks until it is gone, which may take a moment
+        time.sleep(0.1)
     raise SimulatorUnusableError(
         f"every CARLA server on {host} is in use by another environment: {', '.join(taken)}; give each its own: "
         "port=[2000, 2004, ...], or a command that starts them"
@@ -86,12 +96,13 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
 
 
 def lease_free(first_port: int) -> PortLease:
-    """Return a lease for a port on this machine where a server can be started.
+    """Lease a port on this machine on which a server can be started.
 
-    :param first_port: looked at first, then every fourth one above.
+    :param first_port: the port to try first; then every fourth one above it.
+    :return: the lease.
     :raises SimulatorUnusableError: if none is free.
     """
-    for port in range(first_port, min(65_532, first_port + PORTS_PER_SERVER * MAX_SERVERS), PORTS_PER_SERVER):
+    for port in range(first_port, min(_MAX_PORT, first_port + PORTS_PER_SERVER * MAX_SERVERS), PORTS_PER_SERVER):
         lease, _ = _try_lease("127.0.0.1", port)
         if lease is None:
             continue
@@ -99,19 +110,22 @@ def lease_free(first_port: int) -> PortLease:
             return lease
         lease.release()
     raise SimulatorUnusableError(
-        f"no free port from {first_port} on for another CARLA server (looked at {MAX_SERVERS}); stop some, or begin "
-        "at another port"
+        f"no free port from {first_port} on for another CARLA server (tried {MAX_SERVERS}); stop some servers, or "
+        "give another first port"
     )
 
 
 def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
-    """Lease a port, if it is not leased.
+    """Lease a port if it is not leased.
 
-    :return: the lease; or None and the number of the process that has it
+    :param host: the machine on which the server runs.
+    :param port: its RPC port.
+    :return: the lease and an empty string; or None and the id of the process that holds the lease.
     :raises SimulatorUnusableError: if there is no folder, or no file, that is safe to use.
     """
-    name = f"carla-{'127.0.0.1' if host == 'localhost' else host.replace('/', '_')}-{port}.lock"
-    for _ in range(_TRIES):
+    host_name = "127.0.0.1" if host == "localhost" else host.replace("/", "_")
+    name = f"carla-{host_name}-{port}.lock"
+    for _ in range(_MAX_ATTEMPTS):
         folder, path = _open_folder()
         try:
             lock = _open_lock(folder, name, path / name)
@@ -123,54 +137,60 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
                 owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
                 os.close(lock)
                 return None, owner
+            # The previous owner may have removed the file between our opening and locking it. Then our lock is on a
+            # deleted file, and another process would lock a new one of the same name.
             if _is_still_there(lock, folder, name):
-                with contextlib.suppress(OSError):  # a full disk: the number is for messages only
+                with contextlib.suppress(OSError):  # a full disk: the process id is for messages only
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, str(os.getpid()).encode(), 0)
                 return PortLease(port, lock, path / name), ""
-            os.close(lock)  # its owner removed it after we had opened it: the next one counts
+            os.close(lock)
         finally:
             os.close(folder)
-    raise SimulatorUnusableError(f"cannot lease port {port}: {path / name} changes all the time; remove it")
+    raise SimulatorUnusableError(f"cannot lease port {port}: {path / name} keeps changing; remove it")
 
 
 def _open_folder() -> tuple[int, Path]:
-    """Open the folder of the leases, the same for all processes of this user.
+    """Open the folder of the leases, which is the same for all processes of this user.
 
-    It is in the folder for temporary files, where every user of the machine may put what they like under any name, a
-    link to one of our files among it. So only a folder that is ours and that no one else can write to is used; where
-    another user has taken the name, there is a second one, and so on.
+    It lies in the folder for temporary files, where any user of the machine can create anything under any name, such as
+    a link to one of our files. So only a folder that this user owns and that nobody else can write to is used. If
+    another user has taken its name, the next numbered name is used.
 
-    :return: its descriptor, and its path
-    :raises SimulatorUnusableError: if all the names are taken.
+    :return: its file descriptor and its path.
+    :raises SimulatorUnusableError: if all names are taken.
     """
     base = Path(tempfile.gettempdir()) / f"sb3_visual_td3-{os.geteuid()}"
-    names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(1, _FOLDERS))]
+    names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(1, _MAX_FOLDERS))]
     for path in names:
         folder = _open_private(path)
         if folder is not None:
             return folder, path
     raise SimulatorUnusableError(
-        f"{base}: expected a folder of this user for the leases of ports, but other users have taken this name and "
-        f"{_FOLDERS - 1} further ones; set TMPDIR to a folder of your own"
+        f"{base}: expected a folder of this user for the leases of ports, but other users own this name and "
+        f"{_MAX_FOLDERS - 1} further ones; set TMPDIR to a folder of your own"
     )
 
 
 def _open_private(path: Path) -> int | None:
-    """Open a folder, which is made if it is not there; None where it is not this user's."""
-    for _ in range(_TRIES):
+    """Create a folder if it does not exist, and open it.
+
+    :param path: the folder.
+    :return: its file descriptor; None if it does not belong to this user.
+    """
+    for _ in range(_MAX_ATTEMPTS):
         with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=_PRIVATE)
+            path.mkdir(mode=_PRIVATE_MODE)
         try:
             folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
-            continue  # another process has just given its last lease back
-        except OSError:  # a link, a file, or not ours to open
+            continue  # another process has just released the last lease
+        except OSError:  # a link, a file, or a folder without permission
             return None
         found = os.fstat(folder)
         if found.st_uid == os.geteuid():
-            if stat.S_IMODE(found.st_mode) != _PRIVATE:
-                os.fchmod(folder, _PRIVATE)
+            if stat.S_IMODE(found.st_mode) != _PRIVATE_MODE:
+                os.fchmod(folder, _PRIVATE_MODE)
             return folder
         os.close(folder)
         return None
@@ -178,21 +198,26 @@ def _open_private(path: Path) -> int | None:
 
 
 def _open_lock(folder: int, name: str, path: Path) -> int | None:
-    """Open a lease's file, which is made if it is not there.
+    """Create a lease's file if it does not exist, and open it.
 
-    :return: its descriptor; None: something was in its place and is removed, or the folder has just been; try again
-    :raises SimulatorUnusableError: if what is in its place cannot be removed.
+    :param folder: the file descriptor of the folder.
+    :param name: the name of the file.
+    :param path: its path, for the message.
+    :return: its file descriptor; None if the caller should try again: something else had the name and was removed, or
+        the folder has just been removed.
+    :raises SimulatorUnusableError: if something else has the name and cannot be removed.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # not to wait for what reads from a named pipe
+    # O_NOFOLLOW: a link could lead to one of the user's files. O_NONBLOCK: opening a named pipe would block.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         lock = os.open(name, flags, 0o600, dir_fd=folder)
     except FileNotFoundError:
         return None
-    except OSError:  # a link, a folder, a socket, or not ours to write
+    except OSError:  # a link, a folder, a socket, or a file without permission
         lock = -1
     if lock >= 0:
         found = os.fstat(lock)
-        # With a second name, what is written here would be in another of the user's files.
+        # A second hard link means that writing here would change another of the user's files.
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink <= 1:
             return lock
         os.close(lock)

@@ -1,14 +1,22 @@
-"""A CARLA server that environments share a place on: started or joined, asked for its version, left when unused.
+"""The simulator behind an environment: joined or started, probed before the client connects, ended when unused.
 
-The client ends the whole process when it meets anything else there, and waits for its whole time limit where nothing
-listens at all.
+CARLA's client is not robust at this point. If the port belongs to a program that is not CARLA, it aborts the whole
+process; if nothing listens, it waits for its full timeout; and if the version differs, it only prints a warning and
+then misreads the messages. So this module first asks the port for CARLA's version itself, with one RPC call over a
+plain socket.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sb3_visual_td3.envs.carla.failures import (
@@ -17,119 +25,127 @@ from sb3_visual_td3.envs.carla.failures import (
     SimulatorUnusableError,
     UnknownHostError,
 )
-from sb3_visual_td3.envs.carla.launcher import Simulator
 from sb3_visual_td3.envs.carla.port_lease import PortLease, lease_free, lease_running
-from sb3_visual_td3.envs.carla.settings import ServerSettings
+from sb3_visual_td3.envs.carla.settings import ServerSettings, launch_command
 
 CLIENT_VERSION = "0.9.16"
-_MAX_ANSWER_BYTES = 65_536
-_ANSWER_HEAD = b"\x94\x01\x01\xc0"
-"""How every answer to the request begins: an array of four, a response, to call 1, no error."""
-_LONGEST_TRY_S = 10.0
-"""A server that starts is asked again after so long: a first process may have taken the question with it."""
-_START_IT = (
+"""The version of CARLA that this package was tested with. Its messages have a layout of their own."""
+_MAX_RESPONSE_BYTES = 65_536
+# How every response to the probe begins, in msgpack: an array of four, 1 (a response), call id 1, nil (no error).
+# The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no arguments.
+_RESPONSE_START = b"\x94\x01\x01\xc0"
+# A starting server is probed again after this time at the latest: a launcher's first process may have accepted the
+# connection and then replaced itself.
+_MAX_PROBE_S = 10.0
+_FIRST_RETRY_PAUSE_S, _MAX_RETRY_PAUSE_S = 0.02, 1.0
+_HOW_TO_START = (
     "start the simulator (./CarlaUE4.sh -RenderOffScreen -carla-rpc-port={port}, or without one: "
     "visual-td3 carla-emulator --port {port}), or name another host and port"
 )
 
 
 def server_version(host: str, port: int, timeout_s: float) -> str:
-    """Return the version that the server on this port says it has.
+    """Return the version of the CARLA server on a port, without CARLA's client.
 
     :param host: name or address.
-    :param port: of the server's RPC.
-    :param timeout_s: how long to wait for the answer, > 0.
+    :param port: the server's RPC port.
+    :param timeout_s: how long to wait for the response, > 0.
     :raises SimulatorAbsentError: if nothing listens there (yet).
-    :raises SimulatorLostError: if it closes or resets the connection before it has answered, as a server does that
-        dies or is only half up, or if it does not answer in time.
-    :raises SimulatorUnusableError: if the host is unknown, or what listens answers in another language.
+    :raises SimulatorLostError: if the connection is closed or reset before the response, as by a server that dies or is
+        still starting, or if no response comes in time.
+    :raises SimulatorUnusableError: if the host is unknown, or the program on the port does not speak CARLA's protocol.
     :raises ImportError: if the extra ``carla`` is not installed.
     """
     msgpack = _msgpack()
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=_MAX_ANSWER_BYTES)
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=_MAX_RESPONSE_BYTES)
     request: bytes = msgpack.packb([0, 1, "version", [[False]]])
     deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
             if connection.getsockname() == connection.getpeername():
-                # Where nothing listens on a port of the range that clients get theirs from, TCP may connect it to
-                # itself, and the question would come back as the answer.
-                raise ConnectionRefusedError("nothing but this very connection uses the port")
+                # TCP self-connect: if nothing listens on a port of the ephemeral range, the system may choose that very
+                # port for the client's end, and the probe would come back as its own response.
+                raise ConnectionRefusedError("the connection reached itself")
             connection.sendall(request)
-            head, n_bytes = b"", 0
+            start, n_bytes = b"", 0
             while True:
                 connection.settimeout(max(1e-3, deadline - time.monotonic()))
                 received = connection.recv(4096)
                 if not received:
-                    raise _has_hung_up(host, port)
+                    raise _closed_early(host, port)
                 n_bytes += len(received)
                 unpacker.feed(received)
-                for answer in unpacker:
-                    return _version_in(answer, host, port)
-                # Half an answer is no wrong answer: the rest may be on its way, or its sender may have died.
-                head = (head + received)[: len(_ANSWER_HEAD)]
-                if not _ANSWER_HEAD.startswith(head) or n_bytes > _MAX_ANSWER_BYTES:
-                    raise _is_no_carla(host, port)
+                for response in unpacker:
+                    return _version_in(response, host, port)
+                # An incomplete response is not a wrong one: the rest may be on its way, or the server may have died.
+                # Only a wrong start shows at once that this is not CARLA.
+                start = (start + received)[: len(_RESPONSE_START)]
+                if not _RESPONSE_START.startswith(start) or n_bytes > _MAX_RESPONSE_BYTES:
+                    raise _not_carla(host, port)
                 if time.monotonic() > deadline:
                     raise TimeoutError
     except socket.gaierror as error:
         raise UnknownHostError(f"host={host!r}: there is no such host; name the one that runs CARLA") from error
     except TimeoutError as error:
         raise SimulatorLostError(
-            f"{host}:{port} does not answer within {timeout_s:g} s: it hangs, is still loading, or is no CARLA; "
+            f"{host}:{port} does not answer within {timeout_s:g} s: it hangs, is still loading, or is not CARLA; "
             "restart it, or wait longer with timeout_s"
         ) from error
     except (ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
-        raise _has_hung_up(host, port) from error
-    except (ValueError, TypeError, msgpack.UnpackException) as error:  # no msgpack, or a map with a list as its key
-        raise _is_no_carla(host, port) from error
+        raise _closed_early(host, port) from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # not msgpack, or a map with a list as its key
+        raise _not_carla(host, port) from error
     except OSError as error:
         raise SimulatorAbsentError(
-            f"nothing listens on {host}:{port} ({error}); {_START_IT.format(port=port)}"
+            f"nothing listens on {host}:{port} ({error}); {_HOW_TO_START.format(port=port)}"
         ) from error
 
 
 def wait_for_server(
     host: str, port: int, timeout_s: float, *, is_starting: bool, check: Callable[[], None] | None = None
 ) -> str:
-    """Return the server's version once it answers, asking again while it may still be on its way up.
+    """Return the server's version as soon as it answers; a starting server is probed repeatedly.
 
     :param host: name or address.
-    :param port: of the server's RPC.
-    :param timeout_s: longest wait, > 0.
-    :param is_starting: whether a server that is not there, or does not answer, is given that time.
-    :param check: called before each further try; may raise what ends the wait.
-    :raises SimulatorLostError: as ``server_version``, after ``timeout_s``.
-    :raises SimulatorUnusableError: as ``server_version``, or if client and server do not fit.
+    :param port: the server's RPC port.
+    :param timeout_s: how long to wait, > 0.
+    :param is_starting: whether the server may still be starting. Otherwise one probe decides.
+    :param check: called before each further probe; raises an error to end the wait early.
+    :return: the version.
+    :raises SimulatorLostError: as :func:`server_version`, after ``timeout_s``.
+    :raises SimulatorUnusableError: as :func:`server_version`, or if the versions of client and server differ.
     """
-    deadline, pause_s = time.monotonic() + timeout_s, 0.02
+    deadline, pause_s = time.monotonic() + timeout_s, _FIRST_RETRY_PAUSE_S
     while True:
         try:
             left_s = max(0.1, deadline - time.monotonic())
-            version = server_version(host, port, min(left_s, _LONGEST_TRY_S) if is_starting else left_s)
+            if is_starting:
+                left_s = min(left_s, _MAX_PROBE_S)
+            version = server_version(host, port, left_s)
         except SimulatorLostError:
             if not is_starting or time.monotonic() + pause_s > deadline:
                 raise
             if check is not None:
                 check()
             time.sleep(pause_s)
-            pause_s = min(1.0, 1.5 * pause_s)
+            pause_s = min(_MAX_RETRY_PAUSE_S, 1.5 * pause_s)
         else:
             check_version(version, host, port)
             return version
 
 
 def check_version(version: str, host: str, port: int) -> None:
-    """Return where client and server fit together: their first three numbers are the same.
+    """Raise an error if the server's version is not the client's. A suffix such as ``-dirty`` is ignored.
 
-    CARLA's client only warns about it, and then reads the server's messages in its own layout.
-
-    :raises SimulatorUnusableError: if they do not fit.
+    :param version: the server's version.
+    :param host: name or address, for the message.
+    :param port: the server's RPC port, for the message.
+    :raises SimulatorUnusableError: if the first three numbers differ.
     """
     if version.split("-", maxsplit=1)[0].split(".")[:3] != CLIENT_VERSION.split("."):
         raise SimulatorUnusableError(
             f"the server on {host}:{port} is CARLA {version}, the client {CLIENT_VERSION}: expected the same version; "
-            f"start CARLA {CLIENT_VERSION}, the one that this package knows"
+            f"start CARLA {CLIENT_VERSION}, which this package supports"
         )
 
 
@@ -141,25 +157,101 @@ def _msgpack() -> Any:
     return msgpack
 
 
-def _has_hung_up(host: str, port: int) -> SimulatorLostError:
-    return SimulatorLostError(
-        f"what listens on {host}:{port} closed the connection before it had answered: a CARLA server that dies or is "
-        "only half up, or no CARLA at all; look at what the server prints, and at the port"
-    )
-
-
-def _version_in(answer: Any, host: str, port: int) -> str:
-    match answer:
+def _version_in(response: Any, host: str, port: int) -> str:
+    match response:
         case [1, 1, None, [[_, str(version)]]] | [1, 1, None, [1, str(version)]]:
             return version
-    raise _is_no_carla(host, port)
+    raise _not_carla(host, port)
 
 
-def _is_no_carla(host: str, port: int) -> SimulatorUnusableError:
-    return SimulatorUnusableError(
-        f"what listens on {host}:{port} does not speak CARLA's protocol: expected a CARLA server; "
-        "name its port (CARLA's own default is 2000)"
+def _closed_early(host: str, port: int) -> SimulatorLostError:
+    return SimulatorLostError(
+        f"the program on {host}:{port} closed the connection before it answered: a CARLA server that is dying or still "
+        "starting, or not CARLA at all; look at the server's output, and check the port"
     )
+
+
+def _not_carla(host: str, port: int) -> SimulatorUnusableError:
+    return SimulatorUnusableError(
+        f"the program on {host}:{port} does not speak CARLA's protocol: expected a CARLA server; "
+        "name its port (CARLA's default is 2000)"
+    )
+
+
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
+_STOP_TIMEOUT_S = 10.0
+_SHOWN_OUTPUT_BYTES = 300
+# A shell reports a process that a signal has ended with 128 plus the signal's number.
+_SIGNAL_EXIT_CODE = 128
+
+
+class Simulator:
+    """A simulator that this process starts. It ends with :meth:`stop`, or with this process, even if that is killed.
+
+    :param command: the command; see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`.
+    :param port: its RPC port.
+    :raises SimulatorUnusableError: if there is no such program.
+    """
+
+    def __init__(self, command: str, port: int) -> None:
+        words = launch_command(command, port)
+        if shutil.which(words[0]) is None:
+            raise SimulatorUnusableError(
+                f"command={command!r}: there is no program {words[0]}; give the path of CarlaUE4.sh (or of another "
+                "launcher) relative to the current folder"
+            )
+        self.port = port
+        # A file instead of a pipe: a pipe that is not read fills up and blocks the simulator.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  open while the simulator runs
+        # The watchdog ends the simulator when its standard input, this process's end of a pipe, is closed.
+        self._process = subprocess.Popen(
+            [sys.executable, str(_WATCHDOG), *words],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal must not reach it
+        )
+
+    def is_running(self) -> bool:
+        """Return whether it still runs."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raise an error if it has ended; the message contains the end of its output.
+
+        :raises SimulatorAbsentError: if it ended by itself: the command is probably wrong.
+        :raises SimulatorLostError: if a signal ended it: it was killed or crashed, and a restart may help.
+        """
+        if self.is_running():
+            return
+        code = self._process.returncode
+        message = (
+            f"the simulator on port {self.port} ended with exit code {code}; "
+            f"it printed: {self.end_of_output() or 'nothing'}"
+        )
+        # A negative code means that the watchdog itself was killed.
+        if code < 0 or code > _SIGNAL_EXIT_CODE:
+            raise SimulatorLostError(message)
+        raise SimulatorAbsentError(message)
+
+    def end_of_output(self) -> str:
+        """Return the end of its output in one line."""
+        size = self._output.seek(0, 2)
+        self._output.seek(max(0, size - _SHOWN_OUTPUT_BYTES))
+        return " ".join(self._output.read().decode(errors="replace").split())
+
+    def stop(self) -> None:
+        """End it and all processes that it has started; a second call does nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # The watchdog hangs. Its guard ends the simulator when it is killed.
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
 
 
 class Address(NamedTuple):
@@ -170,44 +262,47 @@ class Address(NamedTuple):
 
 
 class Server:
-    """Nothing is leased or started before :meth:`ensure`.
+    """The server of one environment. Nothing is leased or started before :meth:`ensure`.
 
-    :param settings: where the simulator is.
+    :param settings: where the simulator is, or how to start it.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self._lease: PortLease | None = None
-        self._shared_with: Address | None = None
+        self._shared_address: Address | None = None
+        """The address of another environment's server, which this one shares."""
         self._simulator: Simulator | None = None
         self._has_answered = False
 
     @property
     def address(self) -> Address | None:
-        """Where the server is, once it has been looked for."""
-        if self._shared_with is not None:
-            return self._shared_with
-        return None if self._lease is None else Address(self.settings.host, self._lease.port)
+        """Return the server's address; None before :meth:`ensure`."""
+        if self._shared_address is not None:
+            return self._shared_address
+        if self._lease is None:
+            return None
+        return Address(self.settings.host, self._lease.port)
 
     @property
     def is_ours(self) -> bool:
-        """Whether the simulator is started and ended here."""
-        return self.settings.command is not None and self._shared_with is None
+        """Return whether this object starts and ends the simulator."""
+        return self.settings.command is not None and self._shared_address is None
 
     @property
     def is_shared(self) -> bool:
-        """Whether another environment drives on it too, by turns."""
-        return self._shared_with is not None or self.settings.is_shared
+        """Return whether another environment drives on the server too, in turn."""
+        return self._shared_address is not None or self.settings.is_shared
 
     def share(self, address: Address) -> None:
-        """Use, by turns with whoever has leased it, a server that runs."""
+        """Use a running server that another environment has leased."""
         self.close()
-        self._shared_with = address
+        self._shared_address = address
 
     def ensure(self) -> Address:
-        """Return where the server is, which answers by now.
+        """Start the simulator if it is ours and does not run, and return the address of a server that answers.
 
-        :raises SimulatorLostError: if it does not come up or does not answer.
+        :raises SimulatorLostError: if it does not start or does not answer.
         :raises SimulatorUnusableError: if it cannot be used.
         """
         address = self._find()
@@ -219,13 +314,13 @@ class Server:
         except UnknownHostError as error:
             if not self._has_answered:
                 raise
-            # The name was known: the name service is down, or forgets a container's name until it runs again.
+            # The name was known before: the name service is down, or a container's name is missing until it restarts.
             raise SimulatorLostError(str(error)) from error
         self._has_answered = True
         return address
 
     def answers(self) -> bool:
-        """Return whether the server answers now: it is alive, whatever else it does not do."""
+        """Return whether the server answers a probe now, so that it is alive, whatever else it fails to do."""
         if self.address is None:
             return False
         try:
@@ -235,15 +330,18 @@ class Server:
         return True
 
     def restart(self) -> None:
-        """End the simulator, if it is ours; :meth:`ensure` starts it anew, or one in place of a shared one."""
+        """End the simulator if it is ours; the next :meth:`ensure` starts a new one.
+
+        With a command, a shared server is given up too, and replaced by one of our own.
+        """
         if self.settings.command is not None:
-            self._shared_with = None
+            self._shared_address = None
         if self._simulator is not None:
             self._simulator.stop()
             self._simulator = None
 
     def close(self) -> None:
-        """End the simulator, if it is ours, and give the port back; a second call does nothing."""
+        """End the simulator if it is ours, and release the port; a second call does nothing."""
         self.restart()
         if self._lease is not None:
             self._lease.release()
@@ -253,9 +351,12 @@ class Server:
         if self.address is None:
             settings = self.settings
             if settings.is_shared:
+                # No lease: the environments on a shared server agree with each other who drives.
                 return Address(settings.host, settings.ports[0])
-            is_started_here = settings.command is not None
-            self._lease = lease_free(settings.ports[0]) if is_started_here else lease_running(*_place(settings))
+            if settings.command is not None:
+                self._lease = lease_free(settings.ports[0])
+            else:
+                self._lease = lease_running(settings.host, settings.ports)
         assert self.address is not None
         return self.address
 
@@ -264,8 +365,8 @@ class Server:
         assert self._lease is not None
         self.restart()
         if not self._lease.is_free():
-            # Something has taken the port while our simulator was down. It could not listen there, and what does
-            # would be taken for it.
+            # Another program took the port while our simulator was down. Ours could not listen there, and we would
+            # connect to the other program.
             self._lease.release()
             self._lease = lease_free(self.settings.ports[0])
         address = Address(self.settings.host, self._lease.port)
@@ -277,7 +378,3 @@ class Server:
             self.restart()
             raise
         return address
-
-
-def _place(settings: ServerSettings) -> tuple[str, tuple[int, ...]]:
-    return settings.host, settings.ports

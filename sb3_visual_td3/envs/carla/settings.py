@@ -1,51 +1,75 @@
-"""What a user can ask of ``CarlaDriving-v0``, checked before anything is started."""
+"""The settings of ``CarlaDriving-v0``, checked before anything is started or connected."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
-from sb3_visual_td3.envs.carla.launcher import command_for
 
 DEFAULT_PORT = 2000
+"""CARLA's own default for the RPC port."""
+# Two more ports, for streams and for a secondary server, must fit above the RPC port.
+_MAX_PORT = 65_532
+
+
+def launch_command(command: str, port: int) -> list[str]:
+    """Return the words of the command that starts a simulator on a port.
+
+    :param command: the command as typed in a shell. ``{port}`` is replaced by the port; without it,
+        ``-carla-rpc-port=PORT``, the flag of CARLA's launcher, is appended.
+    :param port: the RPC port.
+    :return: the program and its arguments.
+    :raises ValueError: if the command is empty or its quotes do not match.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"command={command!r}: {error}; write it as in a shell") from error
+    if not words:
+        raise ValueError(f"command={command!r}: expected the simulator's command, such as './CarlaUE4.sh'")
+    if any("{port}" in word for word in words):
+        return [word.replace("{port}", str(port)) for word in words]
+    return [*words, f"-carla-rpc-port={port}"]
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the simulator is and how patient one is with it.
+    """Where the simulator is and how long to wait for it.
 
-    :raises ValueError: if a value is outside the range that its check names.
+    :raises ValueError: if a value is out of range.
     """
 
     host: str = "127.0.0.1"
     port: int | Sequence[int] = DEFAULT_PORT
-    """Of a running server, or of several: each environment takes one that no other one uses. With ``command``: the
-    first port that is tried."""
+    """The port of a running server, or a list of ports, of which each environment takes one that no other environment
+    uses. With ``command``: the first port to try."""
     command: str | None = None
-    """What starts the simulator; None joins one that runs."""
+    """The command that starts the simulator; None joins a running one."""
     timeout_s: float = 10.0
-    """Longest wait for an answer, a tick or an image."""
+    """How long to wait for an answer, a tick or an image."""
     start_timeout_s: float = 120.0
-    """Longest wait for a simulator that starts, or that loads a map."""
+    """How long to wait for a simulator that starts or loads a map."""
     patience_s: float = 600.0
-    """After a failure: for how long it is tried to get the simulator back."""
+    """How long to keep reconnecting to the simulator after a failure."""
     restart_every: int | None = None
-    """The simulator is started anew after so many episodes, for it may grow; None never does."""
+    """The number of episodes after which the simulator is restarted, because CARLA's memory grows; None for never."""
     is_shared: bool = False
-    """Whether another environment may drive on the same server, by turns: an evaluation beside a training."""
+    """Whether another environment may drive on the same server, in turn: an evaluation beside a training."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
             raise ValueError(f"host={self.host!r}: expected a name or an address, such as '127.0.0.1'")
         if not self.ports:
             raise ValueError(f"port={self.port!r}: expected a port, or a list of ports")
-        numbers = [to_integer("port", port, 1, "a port from 1 to 65532, or a list of ports") for port in self.ports]
-        object.__setattr__(self, "port", tuple(check_count("port", port, 1, 65_532) for port in numbers))
+        expected = f"a port from 1 to {_MAX_PORT}, or a list of ports"
+        numbers = [to_integer("port", port, 1, expected) for port in self.ports]
+        object.__setattr__(self, "port", tuple(check_count("port", port, 1, _MAX_PORT) for port in numbers))
         if self.command is not None:
-            command_for(self.command, self.ports[0])
+            launch_command(self.command, self.ports[0])
             if self.host not in {"127.0.0.1", "localhost"}:
                 raise ValueError(f"host={self.host!r} with a command: expected this machine; start it there by hand")
         elif self.restart_every is not None:
@@ -59,33 +83,33 @@ class ServerSettings:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """The ports that were named."""
-        # Text is one port, and not a list of its digits.
+        """Return the ports as a tuple, also if only one was given."""
+        # A string is one port (and rejected later), not a sequence of its characters.
         is_list = isinstance(self.port, Sequence) and not isinstance(self.port, str)
         return tuple(self.port) if is_list else (self.port,)  # type: ignore[arg-type, return-value]
 
 
 @dataclass(frozen=True)
 class CameraMount:
-    """The camera: how large its image is, what is made of it, and where it sits.
+    """The policy's camera: its position, the size of its image, and what the policy gets of it.
 
-    :raises ValueError: if a value is outside the range that its check names.
+    :raises ValueError: if a value is out of range.
     """
 
     image_size: int = 84
-    """Height and width of a frame as the policy sees it."""
+    """Height and width of a frame as the policy sees it, in pixels."""
     grayscale: bool = True
-    """Grey frames; otherwise RGB."""
+    """Whether frames are grey; otherwise they are RGB."""
     width: int | None = None
-    """Of the image that the simulator draws, in pixels; None: ``image_size``."""
+    """Width of the image that the simulator renders, in pixels; None for ``image_size``."""
     height: int | None = None
-    """Likewise."""
+    """Height of the image that the simulator renders, in pixels; None for ``image_size``."""
     fov_deg: float = 90.0
-    """Horizontal angle of view."""
+    """The horizontal field of view."""
     position_m: tuple[float, float, float] = (CAMERA_AHEAD_M, 0.0, CAMERA_HEIGHT_M)
-    """Forward, right and up from the vehicle's origin, as CARLA has it."""
+    """The position forward, right and up from the vehicle's origin, in CARLA's axes."""
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Pitch (up), yaw (right) and roll."""
+    """Pitch (positive up), yaw (positive right) and roll."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further attributes of CARLA's ``sensor.camera.rgb``, such as ``{"motion_blur_intensity": "0.0"}``."""
 
@@ -105,26 +129,26 @@ class CameraMount:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the image that the simulator draws."""
+        """Return height and width of the image that the simulator renders."""
         return self.height or self.image_size, self.width or self.image_size
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of a frame."""
+        """Return the shape of a frame: ``(height, width)`` in grey, ``(3, height, width)`` in RGB."""
         side = (self.image_size, self.image_size)
         return side if self.grayscale else (3, *side)
 
 
 @dataclass(frozen=True)
 class VehicleChoice:
-    """The vehicle that is driven.
+    """The vehicle that the policy drives.
 
-    :raises ValueError: if it is not named as CARLA names vehicles.
+    :raises ValueError: if a name is empty, or the blueprint is not a vehicle's.
     """
 
     blueprint: str = "vehicle.tesla.model3"
     role_name: str = "hero"
-    """CARLA streams the parts of a large map around the vehicle of this role."""
+    """The vehicle's role. CARLA loads the tiles of a large map around the vehicle with the role "hero"."""
 
     def __post_init__(self) -> None:
         for name in ("blueprint", "role_name"):

@@ -1,6 +1,7 @@
-"""Where vehicles are spawned on a server's map, and the other cars of an episode.
+"""Where episodes start on a server's map, and the other cars of an episode.
 
-CARLA's own Traffic Manager is left alone: it listens on every network interface, and its cars differ from run to run.
+The other cars are moved by this package's own traffic model. CARLA's Traffic Manager is not used: it listens on all
+network interfaces, and its traffic is not reproducible.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 SpawnPolicy = str | int
+# A spawn point farther from the lane's centre, or turned farther from its direction, belongs to another lane.
 _MAX_OFFSET_M = 1.5
 _MAX_TURN_RAD = math.radians(45.0)
 
 
 def check_spawn(spawn: object) -> SpawnPolicy:
-    """Return the policy: ``"route"``, ``"points"``, or the number of one of the map's spawn points.
+    """Return where episodes start: ``"route"``, ``"points"``, or the index of one of the map's spawn points.
 
-    :raises ValueError: if it is none of these.
+    :param spawn: the user's value.
+    :raises ValueError: if it is something else.
     """
     if isinstance(spawn, str) and spawn in ("route", "points"):
         return spawn
@@ -33,16 +36,21 @@ def check_spawn(spawn: object) -> SpawnPolicy:
 
 
 def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[int] | None:
-    """Return the indices of the track's points where an episode may begin; None: anywhere.
+    """Return the points of the track at which an episode may start.
 
     :param track: the route.
     :param points: the map's spawn points, in the map's order.
-    :param spawn: as ``check_spawn`` returns it.
+    :param spawn: as :func:`check_spawn` returns it.
+    :return: indices of the track's points; None for any point.
     :raises SimulatorUnusableError: if the map has no such spawn point, or it does not lie on the route.
     """
     if spawn == "route":
         return None
-    on_route = {number: index for number, point in enumerate(points) if (index := _index_on(track, point)) is not None}
+    on_route: dict[int, int] = {}
+    for number, point in enumerate(points):
+        index = _index_on(track, point)
+        if index is not None:
+            on_route[number] = index
     if spawn == "points":
         if not on_route:
             raise SimulatorUnusableError("spawn='points': no spawn point of this map lies on the route; use 'route'")
@@ -55,23 +63,27 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
 
 
 def _index_on(track: Track, point: Pose) -> int | None:
+    """Return the index of the track's point that is closest to a spawn point; None if that is on another lane."""
     squares = ((track.points_m - point[:2]) ** 2).sum(axis=1)
     index = int(squares.argmin())
     turn_rad = math.remainder(point.yaw_rad - float(track.headings_rad[index]), 2.0 * math.pi)
-    return index if squares[index] <= _MAX_OFFSET_M**2 and abs(turn_rad) <= _MAX_TURN_RAD else None
+    if squares[index] > _MAX_OFFSET_M**2 or abs(turn_rad) > _MAX_TURN_RAD:
+        return None
+    return index
 
 
 ROLE_NAME = "sb3_visual_td3_traffic"
-_PARKED_M = 400.0
-"""Cars appear this far above the map, side by side, before they are put on the road."""
+"""The role of our cars, by which leftovers of an earlier run are recognised on the server."""
+# Cars are spawned this far above the map, side by side, where nothing can block the spawn, and then put on the road.
+_SPAWN_HEIGHT_M = 400.0
 _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2020", "vehicle.nissan.micra")
 
 
 class OtherCars:
-    """The other cars of one world, placed again for each episode.
+    """The other cars of one world. They are spawned once and placed again for each episode.
 
-    :param settings: how many there are and how they drive.
-    :param ego_body: outer size of the vehicle that is driven.
+    :param settings: their number and driving style.
+    :param ego_body: outer size of the vehicle that the policy drives.
     """
 
     def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
@@ -80,13 +92,14 @@ class OtherCars:
 
     @property
     def n_cars(self) -> int:
-        """How many there are."""
+        """Return the number of cars."""
         return self._traffic.settings.n_cars
 
     def spawn(self, connection: Connection) -> None:
-        """Make the cars.
+        """Spawn the cars.
 
-        :raises SimulatorLostError: if the server does not do as asked.
+        :param connection: the connection to the server.
+        :raises SimulatorLostError: if the server fails.
         """
         carla = client_library()
         with lost_on_error("spawning other cars"):
@@ -99,39 +112,49 @@ class OtherCars:
             if blueprint.has_attribute("color"):
                 colours = blueprint.get_attribute("color").recommended_values
                 blueprint.set_attribute("color", colours[number % len(colours)])
-            place = carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_PARKED_M))
+            high_above = carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_SPAWN_HEIGHT_M))
             with lost_on_error("spawning other cars"):
-                car = connection.world.spawn_actor(blueprint, place)
-                car.set_simulate_physics(False)
+                car = connection.world.spawn_actor(blueprint, high_above)
+                car.set_simulate_physics(False)  # the traffic model moves it, and it must not fall
                 self._ids.append(car.id)
 
     def reset(self, connection: Connection, track: Track, nearest: int, scene_seed: int) -> None:
-        """Spread the cars over the road, none near the ego vehicle, which is at the point ``nearest``.
+        """Spread the cars over the road, away from the ego vehicle.
 
+        :param connection: the connection to the server.
+        :param track: the route.
+        :param nearest: the index of the track's point at which the ego vehicle is.
+        :param scene_seed: determines their positions.
         :raises ValueError: if the road is too short for so many cars.
         """
         self._traffic.reset(track, nearest, scene_seed)
         self._place(connection)
 
     def advance(self, connection: Connection, dt_s: float, ego: Ego) -> None:
-        """Let every car drive for ``dt_s`` seconds; the next tick shows it."""
+        """Move every car.
+
+        :param connection: the connection to the server.
+        :param dt_s: for how many seconds they drive. The next tick shows their new positions.
+        :param ego: the ego vehicle, for which they brake.
+        """
         self._traffic.advance(dt_s, ego)
         self._place(connection)
 
     def are_hit_by(self, pose: Pose) -> bool:
-        """Return whether the ego vehicle, standing here, touches a car."""
+        """Return whether the ego vehicle at this pose touches a car."""
         return self._traffic.hits(*pose)
 
     def _place(self, connection: Connection) -> None:
         carla = client_library()
         commands = []
-        for number, box in zip(self._ids, self._traffic.boxes, strict=True):
-            place = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))
-            commands.append(carla.command.ApplyTransform(number, place))
+        for actor_id, box in zip(self._ids, self._traffic.boxes, strict=True):
+            transform = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))
+            commands.append(carla.command.ApplyTransform(actor_id, transform))
         if not commands:
             return
         with lost_on_error("moving other cars"):
-            answers = connection.client.apply_batch_sync(commands, False)
-        errors = [answer.error for answer in answers if answer.error]
+            # False: do not tick. With True the call deadlocks until its timeout when Python sensors listen (0.9.16).
+            responses = connection.client.apply_batch_sync(commands, False)
+        errors = [response.error for response in responses if response.error]
         if errors:
             raise SimulatorLostError(f"moving other cars: {errors[0]}")

@@ -1,12 +1,15 @@
-"""Runs a simulator and ends it with the process that started it, however that one ends.
+"""Run a simulator and end it together with the process that started it, even if that process is killed.
 
-A script by itself: ``python watchdog.py COMMAND...``. Its standard input is a pipe whose other end its parent holds;
-when that is closed (which the operating system does for a process that was killed), or the parent is gone, the
-command's whole process group is ended. A simulator that outlived its training would keep its port and its part of the
-GPU.
+A simulator that outlived its training would keep its port and its part of the GPU.
 
-The watchdog itself may be killed, by a user or for the memory that its job takes. Then its guard, a second process,
-ends the group; and for a moment in which there is no guard, the system ends the command.
+This is a script on its own, ``python watchdog.py COMMAND...``, and imports nothing of the package, so that it starts
+fast and stays small. Its standard input is a pipe whose other end the parent holds. When that end is closed (the system
+does so for a killed process), or the parent is gone, the watchdog ends the command's whole process group.
+
+The watchdog itself may be killed, by a user or by the system when memory runs out. For that case there are two further
+lines of defence: a guard, a second process, ends the group when the watchdog disappears; and as long as there is no
+guard, Linux's parent-death signal ends the command. Only if watchdog and guard are killed in the same instant can
+children of a wrapper script survive.
 """
 
 from __future__ import annotations
@@ -20,14 +23,20 @@ import subprocess
 import sys
 import time
 
+# How long the command has to end after SIGTERM before it gets SIGKILL.
 GRACE_S = 3.0
-_PR_SET_PDEATHSIG = 1
+_CHECK_INTERVAL_S = 0.1
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 def main(command: list[str]) -> int:
-    """:return: the command's exit code, as a shell gives it"""
+    """Run the command until it ends, or until the parent ends.
+
+    :param command: program and arguments.
+    :return: the command's exit code.
+    """
     parent = os.getppid()
-    # Ctrl-C goes to the whole terminal: the parent decides what it means.
+    # Ctrl-C in a terminal reaches all its processes. The parent decides whether to end the simulator.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     own = os.getpid()
@@ -35,16 +44,17 @@ def main(command: list[str]) -> int:
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _die_with(own),  # noqa: PLW1509  this process has one thread
+        preexec_fn=lambda: _die_with(own),  # noqa: PLW1509  safe: this process has one thread
     )
     guard: Guard | None = None
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(sys.stdin.buffer, selectors.EVENT_READ)
+            # The parent's id is checked too: a forked child of the parent may hold the pipe's other end open.
             while child.poll() is None and os.getppid() == parent:
                 if guard is None or guard.is_gone():
                     guard = Guard(child.pid)
-                if selector.select(timeout=0.1) and not os.read(sys.stdin.fileno(), 4096):
+                if selector.select(timeout=_CHECK_INTERVAL_S) and not os.read(sys.stdin.fileno(), 4096):
                     break
     finally:
         end_group(child)
@@ -54,19 +64,20 @@ def main(command: list[str]) -> int:
 
 
 def _die_with(watchdog: int) -> None:
-    """Have the system kill this process, which is about to become the command, when the watchdog is gone."""
-    with contextlib.suppress(OSError, AttributeError):  # not on Linux
+    """Ask the system to kill this process, which is about to become the command, when the watchdog ends."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux do not have it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != watchdog:  # it was too late
+    if os.getppid() != watchdog:  # the watchdog ended before prctl took effect
         os._exit(1)
 
 
 class Guard:
-    """A process that ends a process group when the watchdog, which has forked it, is gone.
+    """A forked process that ends a process group when the watchdog disappears.
 
-    CarlaUE4.sh is a shell script around the simulator: the system would end the shell alone.
+    The parent-death signal is not enough: CarlaUE4.sh is a shell script, and the signal would end the shell but not the
+    simulator.
 
-    :param group: to be ended.
+    :param group: the id of the process group.
     """
 
     def __init__(self, group: int) -> None:
@@ -83,14 +94,14 @@ class Guard:
             nothing = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
                 os.dup2(nothing, descriptor)
-            # A byte: dismissed. The end of the pipe: the watchdog, which alone holds its other end, was killed.
+            # A byte means dismissal. End of file means that the watchdog, the only holder of the other end, was killed.
             if not os.read(reading, 1):
                 _signal_group(group, signal.SIGKILL)
         finally:
             os._exit(0)
 
     def is_gone(self) -> bool:
-        """Return whether it has ended, which it does not do by itself."""
+        """Return whether it has ended, which only happens if it was killed."""
         try:
             is_gone = os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
         except ChildProcessError:
@@ -100,7 +111,7 @@ class Guard:
         return is_gone
 
     def dismiss(self) -> None:
-        """End it: there is nothing left to guard."""
+        """End it without ending the group."""
         with contextlib.suppress(OSError):
             os.write(self._writing, b".")
         with contextlib.suppress(OSError):
@@ -110,7 +121,7 @@ class Guard:
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
-    """End the command and all that it has started: CarlaUE4.sh is a shell script around the simulator."""
+    """End the command and all processes of its group: CarlaUE4.sh is a shell script around the simulator."""
     _signal_group(child.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while child.poll() is None and time.monotonic() < deadline:

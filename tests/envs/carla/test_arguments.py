@@ -1,4 +1,4 @@
-"""What CarlaDriving-v0 is told is looked over before anything is connected to: no client is needed for this."""
+"""The arguments of CarlaDriving-v0, which are checked before anything connects: no client is needed here."""
 
 import time
 
@@ -9,13 +9,14 @@ import pytest
 import sb3_visual_td3  # noqa: F401  registers the environments
 from sb3_visual_td3.envs.carla.backend import weather_of_scene
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
-from sb3_visual_td3.envs.carla.launcher import Simulator, command_for
 from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
+from sb3_visual_td3.envs.carla.server import Simulator
+from sb3_visual_td3.envs.carla.settings import launch_command
 from sb3_visual_td3.envs.carla.spawning import starts_on
 from sb3_visual_td3.envs.road.carla_coordinates import Pose, image_array, to_frame
 from sb3_visual_td3.envs.road.maps import load_map
 
-WRONG = [
+INVALID = [
     ({"town": "Town01", "maps": "train"}, "expected one of them"),
     ({"maps": []}, "names of maps"),
     ({"maps": ["Town01", "Town01"]}, "each once"),
@@ -48,13 +49,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("kwargs", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_wrong_argument_is_named(kwargs, message):
+@pytest.mark.parametrize(("kwargs", "message"), INVALID, ids=lambda value: str(value)[:40])
+def test_invalid_argument_is_named(kwargs, message):
     with pytest.raises(ValueError, match=message.replace("[", r"\[").replace("(", r"\(")):
         gym.make("CarlaDriving-v0", **kwargs)
 
 
-def test_maps_are_a_town_some_towns_or_a_group():
+def test_maps_can_be_a_town_several_towns_or_a_group():
     def maps(**kwargs):
         return gym.make("CarlaDriving-v0", **kwargs).unwrapped.maps
 
@@ -71,32 +72,32 @@ def test_spaces_are_those_of_lite_driving():
         assert carla.action_space == lite.action_space
 
 
-def test_a_seed_can_be_given_beforehand():
+def test_seed_can_be_given_at_construction():
     streams = [gym.make("CarlaDriving-v0", seed=3).unwrapped.np_random.random(4).tolist() for _ in range(2)]
     assert streams[0] == streams[1]
 
 
-def test_a_step_before_the_first_reset_is_refused():
+def test_step_before_the_first_reset_is_refused():
     env = gym.make("CarlaDriving-v0").unwrapped
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros(2, np.float32))
 
 
-def test_its_state_cannot_be_put_aside():
+def test_state_cannot_be_saved():
     assert not hasattr(gym.make("CarlaDriving-v0").unwrapped, "get_state")
     assert hasattr(gym.make("LiteDriving-v0").unwrapped, "get_state")
 
 
-def test_the_port_is_put_where_the_command_wants_it():
-    assert command_for("./CarlaUE4.sh -RenderOffScreen", 2004) == [
+def test_port_is_inserted_or_appended_to_the_command():
+    assert launch_command("./CarlaUE4.sh -RenderOffScreen", 2004) == [
         "./CarlaUE4.sh",
         "-RenderOffScreen",
         "-carla-rpc-port=2004",
     ]
-    assert command_for("emulator --port {port} --x 'a b'", 7) == ["emulator", "--port", "7", "--x", "a b"]
+    assert launch_command("emulator --port {port} --x 'a b'", 7) == ["emulator", "--port", "7", "--x", "a b"]
 
 
-def test_a_simulator_that_ends_by_itself_tells_its_last_words():
+def test_error_of_an_ended_simulator_contains_its_output():
     simulator = Simulator("sh -c 'echo out of memory; exit 7' {port}", 2000)
     while simulator.is_running():
         time.sleep(0.02)
@@ -105,12 +106,12 @@ def test_a_simulator_that_ends_by_itself_tells_its_last_words():
     simulator.stop()
 
 
-def test_a_program_that_is_not_there_is_named():
+def test_missing_program_is_named():
     with pytest.raises(SimulatorUnusableError, match=r"no program \./CarlaUE5\.sh"):
         Simulator("./CarlaUE5.sh", 2000)
 
 
-def test_no_two_environments_get_one_port():
+def test_no_two_environments_get_the_same_port():
     first, second = lease_free(23_000), lease_free(23_000)
     assert second.port >= first.port + 4
     with pytest.raises(SimulatorUnusableError, match=f"{first.port} .by process"):
@@ -124,7 +125,7 @@ def test_no_two_environments_get_one_port():
         lease.release()
 
 
-def test_spawn_points_off_the_route_and_against_it_are_left_out():
+def test_spawn_points_off_or_against_the_route_are_excluded():
     track = load_map("train_0").track
     on, beside, against = (Pose(*track.pose_at(100, offset)) for offset in (0.5, 3.5, 0.0))
     against = against._replace(yaw_rad=against.yaw_rad + 3.1)
@@ -138,7 +139,7 @@ def test_spawn_points_off_the_route_and_against_it_are_left_out():
         starts_on(track, [beside], "points")
 
 
-def test_random_weather_is_drawn_by_the_scene():
+def test_random_weather_follows_from_the_scene_seed():
     drawn = [weather_of_scene("random", seed) for seed in range(30)]
     assert set(drawn) == {"clear", "rain", "night"}
     assert drawn == [weather_of_scene("random", seed) for seed in range(30)]

@@ -33,12 +33,12 @@ def drive(env, n_steps, action=AHEAD):
     return answer
 
 
-def test_it_is_an_environment_as_stable_baselines3_wants_it(make_env):
+def test_environment_passes_stable_baselines3_check_env(make_env):
     check_env(make_env(observation="camera+state").unwrapped, warn=False)
 
 
 @pytest.mark.parametrize("name", ["train_0", "train_1", "held_out_0", "junction_0", "three_lanes_0"])
-def test_both_worlds_drive_the_same_way_from_the_same_start(make_env, name):
+def test_both_worlds_move_identically_from_the_same_start(make_env, name):
     lite = gym.make("LiteDriving-v0", maps=[name], observation="camera+state").unwrapped
     env = make_env(maps=[name], observation="camera+state").unwrapped
     driver = PurePursuitDriver()
@@ -61,7 +61,7 @@ def test_both_worlds_drive_the_same_way_from_the_same_start(make_env, name):
         assert info["lane_invasions"] == lite_info["lane_invasions"]
 
 
-def test_a_driver_scores_the_same_in_both_worlds_and_does_not_wait_for_it(make_env):
+def test_driver_scores_the_same_in_both_worlds(make_env):
     lite = gym.make("LiteDriving-v0", maps="held_out").unwrapped
     env = make_env(maps=["held_out_0", "held_out_1"]).unwrapped
     driver = PurePursuitDriver()
@@ -75,7 +75,7 @@ def test_a_driver_scores_the_same_in_both_worlds_and_does_not_wait_for_it(make_e
     assert time.monotonic() - begin < 80.0
 
 
-def test_large_images_agree_too_and_are_scaled_down(make_env):
+def test_large_images_agree_and_are_scaled_down(make_env):
     import cv2
 
     from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
@@ -93,7 +93,7 @@ def test_large_images_agree_too_and_are_scaled_down(make_env):
     assert np.abs(seen[-1].astype(int) - small).mean() < 2.0
 
 
-def test_a_seed_gives_the_same_episode_again(make_env):
+def test_same_seed_gives_the_same_episode(make_env):
     env = make_env(n_cars=6)
 
     def episode():
@@ -104,7 +104,7 @@ def test_a_seed_gives_the_same_episode_again(make_env):
     assert (episode() == episode()).all()
 
 
-def test_colours_other_towns_weather_and_spawn_points(make_env):
+def test_rgb_frames_other_towns_weather_and_spawn_points(make_env):
     env = make_env(grayscale=False, maps=["Town03", "Town02"], weather="random", spawn="points")
     maps = set()
     for seed in range(4):
@@ -115,7 +115,7 @@ def test_colours_other_towns_weather_and_spawn_points(make_env):
     assert maps == {"Town03", "Town02"}
 
 
-def test_night_is_dark_and_a_preset_of_carlas_can_be_named(make_env):
+def test_night_is_dark_and_carlas_presets_work(make_env):
     day, night, preset = (make_env(weather=weather) for weather in ("clear", "night", "HardRainNight"))
     brightness = []
     for env in (day, night, preset):
@@ -159,7 +159,7 @@ def client(emulator, code):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_ends_the_episode_and_the_next_one_begins(make_env, emulator, fault):
+def test_fault_ends_the_episode_and_the_next_one_starts(make_env, emulator, fault):
     env = make_env(timeout_s=0.5, patience_s=20.0)
     env.reset(seed=0)
     before = drive(env, 5)[0]
@@ -179,7 +179,7 @@ def test_a_fault_ends_the_episode_and_the_next_one_begins(make_env, emulator, fa
     client(emulator, "w.tick(); assert len(w.get_actors().filter('vehicle.*')) == 1, list(w.get_actors())")
 
 
-def test_a_refused_spawn_is_tried_again(make_env, emulator):
+def test_refused_spawn_is_retried(make_env, emulator):
     env = make_env(patience_s=20.0)
     env.reset(seed=0)
     env.unwrapped._backend.lose(restart=False)
@@ -188,7 +188,7 @@ def test_a_refused_spawn_is_tried_again(make_env, emulator):
     assert "invalid_transition" not in drive(env, 5)[4]
 
 
-def test_a_server_that_is_killed_is_joined_again_when_it_is_back(make_env, emulator):
+def test_killed_server_is_rejoined_when_it_is_back(make_env, emulator):
     env = make_env(timeout_s=0.5, patience_s=30.0)
     env.reset(seed=0)
     emulator.kill()
@@ -207,7 +207,7 @@ def test_patience_ends(make_env, emulator):
         env.reset()
 
 
-def test_a_simulator_of_our_own_is_started_again_and_ends_with_us():
+def test_own_simulator_is_restarted_and_ends_with_the_environment():
     env = gym.make("CarlaDriving-v0", command=EMULATOR, port=2800, timeout_s=0.5, restart_every=2)
     env.reset(seed=0)
     address = env.unwrapped.server_address
@@ -227,7 +227,7 @@ def test_a_simulator_of_our_own_is_started_again_and_ends_with_us():
         control.status()
 
 
-def test_a_simulator_ends_with_a_training_that_is_killed(tmp_path):
+def test_simulator_ends_with_a_killed_training(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import gymnasium as gym, sb3_visual_td3, os, time\n"
@@ -249,7 +249,7 @@ def test_a_simulator_ends_with_a_training_that_is_killed(tmp_path):
     pytest.fail("the simulator outlived its training")
 
 
-def test_the_world_is_left_as_it_was_found(make_env, emulator):
+def test_close_restores_the_world(make_env, emulator):
     env = make_env(n_cars=3)
     env.reset(seed=0)
     assert emulator.control.status()["synchronous"] is True
@@ -259,7 +259,7 @@ def test_the_world_is_left_as_it_was_found(make_env, emulator):
     assert (status["n_actors"], status["synchronous"]) == (0, False)
 
 
-def test_a_run_ends_with_exit_code_0_without_close(emulator):
+def test_process_exits_with_code_0_without_close(emulator):
     script = (
         "import gymnasium as gym, numpy as np, sb3_visual_td3\n"
         f"env = gym.make('CarlaDriving-v0', port={emulator.port})\n"
@@ -271,7 +271,7 @@ def test_a_run_ends_with_exit_code_0_without_close(emulator):
 
 
 @pytest.mark.parametrize("n_envs", [2, 4])
-def test_parallel_environments_have_a_server_each(n_envs):
+def test_parallel_environments_have_one_server_each(n_envs):
     kwargs = {"command": EMULATOR, "port": 2900, "timeout_s": 5.0}
     env = make_vec_env("sb3_visual_td3:CarlaDriving-v0", n_envs, seed=0, env_kwargs=kwargs, vec_env_cls=SubprocVecEnv)
     try:
@@ -285,13 +285,13 @@ def test_parallel_environments_have_a_server_each(n_envs):
         env.close()
 
 
-def test_two_environments_do_not_take_the_same_server(make_env, emulator):
+def test_two_environments_do_not_use_the_same_server(make_env, emulator):
     make_env().reset(seed=0)
     with pytest.raises(RuntimeError, match=f"in use by another environment: {emulator.port} .by process {os.getpid()}"):
         make_env().reset(seed=0)
 
 
-def test_the_picture_for_people_shows_the_same_scene(make_env):
+def test_rendered_picture_shows_the_same_scene(make_env):
     env = make_env(render_mode="rgb_array")
     lite = gym.make("LiteDriving-v0", maps=["train_0"], render_mode="rgb_array")
     env.reset(seed=1)
@@ -303,7 +303,7 @@ def test_the_picture_for_people_shows_the_same_scene(make_env):
         lite.step(AHEAD)
 
 
-def test_visual_td3_trains_on_it_through_a_fault(make_env, emulator):
+def test_visual_td3_trains_through_a_fault(make_env, emulator):
     env = make_env(timeout_s=0.5, patience_s=20.0)
     model = VisualTD3("CnnPolicy", env, buffer_size=500, learning_starts=50, batch_size=8, seed=0)
     model.learn(60)
@@ -314,13 +314,13 @@ def test_visual_td3_trains_on_it_through_a_fault(make_env, emulator):
     assert env.unwrapped.n_simulator_failures == 1
 
 
-def test_nothing_is_needed_before_the_first_reset():
+def test_no_server_is_needed_before_the_first_reset():
     env = gym.make("CarlaDriving-v0", port=1)
     assert env.observation_space.shape == (4, 84, 84)
     env.close()
 
 
-def test_the_package_needs_no_carla():
+def test_package_imports_without_carla():
     code = (
         "import sys; sys.modules['carla'] = None; import gymnasium as gym, sb3_visual_td3; gym.make('CarlaDriving-v0')"
     )

@@ -62,26 +62,26 @@ def mortal():
         process.stdout.close()
 
 
-def test_a_server_that_is_half_up_at_the_first_reset_is_waited_for(mortal):
+def test_first_reset_waits_for_a_starting_server(mortal):
     lives = ["close:2", "hang:1", "reset:2", "hang:2", "die:1", "close:1", "die:2", "reset:1", "die:3", "die:4"]
     done = drive(f"port={mortal(*lives)}, patience_s=60.0")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= 8
 
 
-def test_it_may_die_at_any_call_while_the_world_is_built(mortal):
+def test_server_may_die_at_any_call_while_the_world_is_built(mortal):
     done = drive(f"port={mortal(*(f'die:{n}' for n in range(5, 45, 4)))}, patience_s=60.0")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= 8
 
 
-def test_patience_ends_for_a_server_that_stays_half_up(mortal):
+def test_patience_ends_for_a_server_that_never_finishes_starting(mortal):
     done = drive(f"port={mortal('close:1000')}, patience_s=0.5")
     assert done.returncode == 1
-    assert "closed the connection before it had answered" in done.stderr.splitlines()[-1]
+    assert "closed the connection before it answered" in done.stderr.splitlines()[-1]
 
 
-def test_a_server_that_speaks_another_language_is_refused_at_once():
+def test_other_protocol_is_refused_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
@@ -93,7 +93,7 @@ def test_a_server_that_speaks_another_language_is_refused_at_once():
     assert "does not speak CARLA's protocol" in done.stderr.splitlines()[-1]
 
 
-def test_a_simulator_of_our_own_that_is_killed_as_it_starts_is_started_again(tmp_path):
+def test_simulator_killed_during_its_start_is_restarted(tmp_path):
     """Twice before it listens, once the moment it does."""
     starts, pid, emulator = tmp_path / "starts", tmp_path / "pid", EMULATOR.format(port="$1")
     script = tmp_path / "start.sh"
@@ -110,7 +110,7 @@ def test_a_simulator_of_our_own_that_is_killed_as_it_starts_is_started_again(tmp
     assert len((tmp_path / "starts").read_text()) >= 4
 
 
-def test_a_simulator_that_ends_by_itself_at_its_first_start_is_not_tried_again(tmp_path):
+def test_simulator_that_ends_at_its_first_start_is_not_retried(tmp_path):
     done = drive("command='sh -c \"echo {port} wrong flag; exit 3\"', port=24840, patience_s=3600.0")
     assert done.returncode == 1
     assert "ended with exit code 3; it printed: " in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What is found on a port before CARLA's client may go there: no client is needed for this."""
+"""The probe of a port before CARLA's client connects: no client is needed here."""
 
 import socket
 import struct
@@ -17,10 +17,10 @@ RESET = "reset"
 
 @pytest.fixture
 def listener():
-    """Make a server that gives these answers, one to each connection, the last one to all that follow.
+    """Start a server that gives these answers, one to each connection, and the last one to all that follow.
 
-    An answer is bytes, after which it closes the connection; ``None``: none at all, and it stays open; bytes in a list:
-    these, and it stays open; ``RESET``: it resets the connection.
+    An answer is bytes, after which the server closes the connection; bytes in a list, after which it stays open; None
+    for no answer on an open connection; or ``RESET``, which resets the connection.
     """
     sockets = []
 
@@ -59,7 +59,7 @@ def says(version):
     return msgpack.packb([1, 1, None, [[1, version]]])
 
 
-def test_a_carla_server_says_its_version(listener):
+def test_carla_server_returns_its_version(listener):
     assert server_version("127.0.0.1", listener(says("0.9.16")), 2.0) == "0.9.16"
 
 
@@ -75,14 +75,14 @@ def test_a_carla_server_says_its_version(listener):
         msgpack.packb({"jsonrpc": "2.0"}),
         b"\x81\x90\x00",  # a map with a list as its key
         b"\x94\x00\x01",  # half a request
-        b"\x94\x01\x02",  # half an answer to another call
+        b"\x94\x01\x02",  # half a response to another call
         b"\x93\x01\x01\xc0",
-        [b"\x94\x02"],  # what is wrong at its beginning is not waited for
+        [b"\x94\x02"],  # a wrong start is refused without waiting for the rest
         [b"\xdb\xff\xff\xff\xff"],
         [b"\xdc\x00\x04\x01\x01\xc0" + b"\x91" * 20],
     ],
 )
-def test_what_speaks_something_else_is_refused_at_once(listener, answer):
+def test_other_protocol_is_refused_at_once(listener, answer):
     begin = time.monotonic()
     with pytest.raises(SimulatorUnusableError, match="does not speak CARLA's protocol"):
         server_version("127.0.0.1", listener(answer), 60.0)
@@ -90,18 +90,18 @@ def test_what_speaks_something_else_is_refused_at_once(listener, answer):
 
 
 @pytest.mark.parametrize("answer", [RESET, *(says("0.9.16")[:n] for n in range(len(says("0.9.16"))))])
-def test_a_server_that_dies_before_it_has_answered_is_lost_and_not_another_language(listener, answer):
-    with pytest.raises(SimulatorLostError, match="closed the connection before it had answered") as caught:
+def test_server_that_dies_before_its_answer_is_lost_not_unusable(listener, answer):
+    with pytest.raises(SimulatorLostError, match="closed the connection before it answered") as caught:
         server_version("127.0.0.1", listener(answer), 5.0)
     assert not isinstance(caught.value, SimulatorAbsentError)
 
 
-def test_half_an_answer_that_stays_half_is_given_up_in_time(listener):
+def test_incomplete_response_times_out(listener):
     with pytest.raises(SimulatorLostError, match=r"does not answer within 0.2 s"):
         server_version("127.0.0.1", listener([says("0.9.16")[:-1]]), 0.2)
 
 
-def test_an_answer_may_come_in_pieces(listener):
+def test_response_may_arrive_in_pieces(listener):
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -115,8 +115,8 @@ def test_an_answer_may_come_in_pieces(listener):
         assert server_version("127.0.0.1", server.getsockname()[1], 5.0) == "0.9.16"
 
 
-def test_a_connection_to_itself_is_nothing_that_listens(monkeypatch):
-    """TCP connects a port to itself where a client happens to get the port that it asks for."""
+def test_connection_to_itself_counts_as_nothing_listening(monkeypatch):
+    """TCP connects a port to itself if the client happens to get the port that it connects to."""
 
     def connect(_address, timeout):
         itself = socket.socket()
@@ -129,49 +129,49 @@ def test_a_connection_to_itself_is_nothing_that_listens(monkeypatch):
         server_version("127.0.0.1", 2000, 1.0)
 
 
-def test_a_server_that_is_only_half_up_is_asked_again(listener, monkeypatch):
-    monkeypatch.setattr(server, "_LONGEST_TRY_S", 0.2)
+def test_starting_server_is_probed_again(listener, monkeypatch):
+    monkeypatch.setattr(server, "_MAX_PROBE_S", 0.2)
     port = listener(b"", RESET, b"\x94\x01", None, [b"\x94"], b"", says("0.9.16"))
     assert wait_for_server("127.0.0.1", port, 20.0, is_starting=True) == "0.9.16"
 
 
-def test_another_language_ends_the_wait_for_a_server_that_starts(listener):
+def test_other_protocol_ends_the_wait_for_a_starting_server(listener):
     port = listener(b"", RESET, b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(SimulatorUnusableError, match="does not speak CARLA's protocol"):
         wait_for_server("127.0.0.1", port, 60.0, is_starting=True)
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(listener):
+def test_silent_server_times_out(listener):
     begin = time.monotonic()
     with pytest.raises(SimulatorLostError, match=r"does not answer within 0.3 s.*timeout_s"):
         server_version("127.0.0.1", listener(None), 0.3)
     assert time.monotonic() - begin < 20.0
 
 
-def test_nothing_there_names_both_ways_to_start_something():
+def test_error_without_a_server_names_both_ways_to_start_one():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(SimulatorLostError, match=f"nothing listens on 127.0.0.1:{port}.*carla-emulator --port {port}"):
         server_version("127.0.0.1", port, 1.0)
 
 
-def test_an_unknown_host_is_named():
+def test_unknown_host_is_named():
     with pytest.raises(SimulatorUnusableError, match="there is no such host"):
         server_version("no.such.host.invalid", 2000, 1.0)
 
 
 @pytest.mark.parametrize("version", ["0.9.16", "0.9.16-dirty", "0.9.16-12-gabcdef"])
-def test_the_same_version_fits(version):
+def test_same_version_is_accepted(version):
     check_version(version, "127.0.0.1", 2000)
 
 
 @pytest.mark.parametrize("version", ["0.9.15", "0.9.1", "0.10.0", "", "1.9.16"])
-def test_another_version_is_refused_with_the_one_that_is_needed(version):
+def test_other_version_is_refused_and_the_needed_one_named(version):
     with pytest.raises(SimulatorUnusableError, match=r"start CARLA 0\.9\.16"):
         check_version(version, "127.0.0.1", 2000)
 
 
-def test_a_server_that_starts_is_waited_for():
+def test_starting_server_is_awaited():
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
 
@@ -188,7 +188,7 @@ def test_a_server_that_starts_is_waited_for():
     assert wait_for_server("127.0.0.1", port, 60.0, is_starting=True) == "0.9.16"
 
 
-def test_waiting_ends_when_the_simulator_has_ended():
+def test_waiting_ends_with_the_simulator():
     def has_ended():
         raise SimulatorLostError("it ended with exit code 3")
 

@@ -1,4 +1,4 @@
-"""Leases of ports are files in a folder where other users of the machine may have put something before."""
+"""Leases of ports, which are files in a folder in which other users of the machine can create files too."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
-    """A folder for temporary files that everybody may write to, as /tmp is."""
+    """A folder for temporary files that every user can write to, like /tmp."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -29,7 +29,7 @@ def shared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def precious(tmp_path):
-    """A file of the user's that must stay as it is."""
+    """A file of the user that must not change."""
     file = tmp_path / "precious.txt"
     file.write_text("my thesis")
     yield file
@@ -41,14 +41,14 @@ def folder(shared):
     return shared / f"sb3_visual_td3-{os.geteuid()}"
 
 
-def check_that_a_lease_works():
+def check_lease_works():
     lease = lease_running(HOST, [PORT])
     with pytest.raises(SimulatorUnusableError, match=f"{PORT} .by process {os.getpid()}"):
         lease_running(HOST, [PORT])
     return lease
 
 
-def test_the_folder_is_private_and_goes_with_the_last_lease(shared, folder):
+def test_folder_is_private_and_removed_with_the_last_lease(shared, folder):
     first, second = lease_running(HOST, [PORT]), lease_running(HOST, [PORT + 4])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o600
@@ -59,74 +59,74 @@ def test_the_folder_is_private_and_goes_with_the_last_lease(shared, folder):
     assert list(shared.iterdir()) == []
 
 
-def test_a_folder_that_others_could_write_to_is_made_private(folder):
+def test_folder_that_others_can_write_to_is_made_private(folder):
     folder.mkdir()
     folder.chmod(0o777)
-    check_that_a_lease_works().release()
+    check_lease_works().release()
     lease = lease_running(HOST, [PORT])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     lease.release()
 
 
-def test_a_link_in_the_place_of_a_lock_is_removed_and_not_followed(folder, precious):
+def test_link_with_the_name_of_a_lock_is_removed_not_followed(folder, precious):
     folder.mkdir()
     (folder / NAME).symlink_to(precious)
-    lease = check_that_a_lease_works()
+    lease = check_lease_works()
     assert not (folder / NAME).is_symlink()
     lease.release()
 
 
-def test_a_dangling_link_makes_no_file(folder, tmp_path):
+def test_dangling_link_creates_no_file(folder, tmp_path):
     folder.mkdir()
     (folder / NAME).symlink_to(tmp_path / "new")
-    check_that_a_lease_works().release()
+    check_lease_works().release()
     assert not (tmp_path / "new").exists()
 
 
-def test_a_second_name_of_another_file_is_not_written_to(folder, precious):
+def test_hard_link_to_another_file_is_not_written_to(folder, precious):
     folder.mkdir()
     os.link(precious, folder / NAME)
-    check_that_a_lease_works().release()
+    check_lease_works().release()
 
 
-def test_a_named_pipe_or_a_socket_does_not_hold_it_up(folder):
+def test_named_pipe_or_socket_does_not_block(folder):
     folder.mkdir()
     os.mkfifo(folder / NAME)
     os.mknod(folder / f"carla-{HOST}-{PORT + 4}.lock", 0o600 | stat.S_IFSOCK)
-    check_that_a_lease_works().release()
+    check_lease_works().release()
     lease_running(HOST, [PORT + 4]).release()
 
 
-def test_a_folder_in_the_place_of_a_lock_is_named(folder):
+def test_folder_with_the_name_of_a_lock_is_reported(folder):
     (folder / NAME).mkdir(parents=True)
     with pytest.raises(SimulatorUnusableError, match=rf"{NAME}: expected a file .* remove it"):
         lease_running(HOST, [PORT])
 
 
-def test_another_folder_is_made_where_the_name_is_a_link(shared, folder, tmp_path):
+def test_other_folder_is_used_if_the_name_is_a_link(shared, folder, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     folder.symlink_to(elsewhere)
-    lease = check_that_a_lease_works()  # two calls: both find the same other folder
+    lease = check_lease_works()  # its two calls find the same other folder
     assert list(elsewhere.iterdir()) == []
     assert (shared / f"{folder.name}-1" / NAME).exists()
     lease.release()
 
 
-def test_another_folder_is_made_where_the_name_is_a_file(shared, folder):
+def test_other_folder_is_used_if_the_name_is_a_file(shared, folder):
     folder.write_text("")
-    lease = check_that_a_lease_works()
+    lease = check_lease_works()
     assert (shared / f"{folder.name}-1" / NAME).exists()
     lease.release()
 
 
 @needs_root
-def test_a_folder_of_another_user_is_left_alone(shared, folder):
+def test_folder_of_another_user_is_not_touched(shared, folder):
     for path in (folder, shared / f"{folder.name}-1"):
         path.mkdir()
         path.chmod(0o777)
         os.chown(path, STRANGER, STRANGER)
-    lease = check_that_a_lease_works()
+    lease = check_lease_works()
     assert (shared / f"{folder.name}-2" / NAME).exists()
     lease.release()
     assert list(folder.iterdir()) == []
@@ -134,17 +134,17 @@ def test_a_folder_of_another_user_is_left_alone(shared, folder):
 
 
 @needs_root
-def test_a_lock_of_another_user_is_replaced(folder):
+def test_lock_of_another_user_is_replaced(folder):
     folder.mkdir()
     (folder / NAME).write_text("1")
     os.chown(folder / NAME, STRANGER, STRANGER)
-    lease = check_that_a_lease_works()
+    lease = check_lease_works()
     assert (folder / NAME).stat().st_uid == os.geteuid()
     lease.release()
 
 
 @needs_root
-def test_where_all_names_are_taken_the_message_says_what_to_do(shared, folder):
+def test_error_names_the_fix_if_all_names_are_taken(shared, folder):
     for path in (folder, *(shared / f"{folder.name}-{number}" for number in range(1, 10))):
         path.mkdir()
         os.chown(path, STRANGER, STRANGER)
@@ -153,7 +153,7 @@ def test_where_all_names_are_taken_the_message_says_what_to_do(shared, folder):
 
 
 @pytest.mark.parametrize("releases", [True, False])
-def test_a_fork_neither_ends_a_lease_nor_keeps_it(shared, releases):
+def test_fork_neither_ends_nor_keeps_a_lease(shared, releases):
     lease = lease_running(HOST, [PORT])
     reading, writing = os.pipe()
     child = os.fork()
@@ -175,7 +175,7 @@ def test_a_fork_neither_ends_a_lease_nor_keeps_it(shared, releases):
         os.waitpid(child, 0)
 
 
-def test_a_process_that_is_just_ending_is_waited_for(shared, monkeypatch):
+def test_lease_waits_for_an_ending_process(shared, monkeypatch):
     code = (
         "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
         "from sb3_visual_td3.envs.carla.port_lease import lease_running\n"
@@ -196,7 +196,7 @@ def test_a_process_that_is_just_ending_is_waited_for(shared, monkeypatch):
     lease.release()
 
 
-def test_many_processes_get_a_port_each(shared):
+def test_each_of_many_processes_gets_its_own_port(shared):
     code = (
         "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
         "from sb3_visual_td3.envs.carla.port_lease import lease_free\n"

@@ -15,7 +15,7 @@ ENV = "sb3_visual_td3:CarlaDriving-v0"
 
 
 @pytest.mark.parametrize("vec_env_cls", [None, SubprocVecEnv])
-def test_an_evaluation_drives_on_the_server_of_the_training(emulator, tmp_path, vec_env_cls):
+def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_env_cls):
     kwargs = {"port": emulator.port, "maps": ["train_0"], "timeout_s": 5.0}
     env = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs, vec_env_cls=vec_env_cls)
     env = VecNormalize(env, norm_obs=False)
@@ -38,7 +38,7 @@ def test_an_evaluation_drives_on_the_server_of_the_training(emulator, tmp_path, 
     assert emulator.control.status()["n_actors"] == 0
 
 
-def test_an_evaluation_starts_a_server_of_its_own_where_the_shared_one_dies(tmp_path):
+def test_evaluation_starts_its_own_server_when_the_shared_one_dies(tmp_path):
     kwargs = {"command": EMULATOR, "port": 2950, "maps": ["train_0"], "timeout_s": 0.5}
     env = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs)
     env.reset()

@@ -1,4 +1,4 @@
-"""No simulator outlives the training that started it, whichever of the processes is killed."""
+"""No simulator outlives the training that started it, whichever process is killed."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sb3_visual_td3.envs.carla import watchdog
-from sb3_visual_td3.envs.carla.launcher import Simulator
+from sb3_visual_td3.envs.carla.server import Simulator
 
 WATCHDOG = str(Path(watchdog.__file__))
 SHELL = ["sh", "-c", "trap '' TERM; sleep 100 & echo $!; wait"]
-"""As CarlaUE4.sh: a shell around the simulator, whose number it prints. It does not listen to SIGTERM."""
+"""Like CarlaUE4.sh, a shell around the simulator. It prints the simulator's process id and ignores SIGTERM."""
 
 
 def is_alive(pid):
@@ -30,7 +30,7 @@ def wait_until(is_so):
         if is_so():
             return
         time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
+    raise AssertionError("the condition did not become true in time")
 
 
 def children_of(pid):
@@ -39,7 +39,7 @@ def children_of(pid):
 
 @pytest.fixture
 def watched():
-    """A watchdog with its shell and its guard, and the number of the simulator."""
+    """Start a watchdog and return it with the process ids of its shell, its guard and its simulator."""
     process = subprocess.Popen(
         [sys.executable, WATCHDOG, *SHELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -53,13 +53,13 @@ def watched():
     process.communicate()
 
 
-def test_a_watchdog_that_is_killed_takes_shell_and_simulator_along(watched):
+def test_killed_watchdog_takes_shell_and_simulator_along(watched):
     process, shell, guard, simulator = watched
     process.kill()
     wait_until(lambda: not any(map(is_alive, (shell, guard, simulator))))
 
 
-def test_a_guard_that_is_killed_is_replaced(watched):
+def test_killed_guard_is_replaced(watched):
     process, shell, guard, simulator = watched
     os.kill(guard, signal.SIGKILL)
     wait_until(lambda: not {guard} & set(children_of(process.pid)) and len(children_of(process.pid)) == 2)
@@ -67,7 +67,7 @@ def test_a_guard_that_is_killed_is_replaced(watched):
     wait_until(lambda: not any(map(is_alive, (shell, simulator))))
 
 
-def test_where_watchdog_and_guard_are_killed_at_once_the_command_itself_ends(watched):
+def test_command_ends_when_watchdog_and_guard_are_killed_together(watched):
     process, shell, guard, _ = watched
     os.kill(process.pid, signal.SIGSTOP)
     os.kill(guard, signal.SIGKILL)
@@ -75,14 +75,14 @@ def test_where_watchdog_and_guard_are_killed_at_once_the_command_itself_ends(wat
     wait_until(lambda: not is_alive(shell))
 
 
-def test_a_guard_of_a_simulator_that_was_stopped_is_gone(watched):
+def test_guard_ends_with_a_stopped_simulator(watched):
     process, shell, guard, simulator = watched
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: not any(map(is_alive, (shell, guard, simulator))))
     assert process.wait() == 0
 
 
-def test_a_parent_that_is_gone_is_noticed_though_a_fork_of_it_holds_the_pipe():
+def test_end_of_the_parent_is_noticed_while_its_fork_holds_the_pipe():
     code = (
         "import os, subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, {WATCHDOG!r}, *{SHELL!r}], stdin=subprocess.PIPE,"
@@ -98,19 +98,19 @@ def test_a_parent_that_is_gone_is_noticed_though_a_fork_of_it_holds_the_pipe():
         os.kill(fork, signal.SIGKILL)
 
 
-def test_a_watchdog_that_does_not_answer_is_replaced_by_its_guard_when_the_simulator_is_stopped(monkeypatch, tmp_path):
-    monkeypatch.setattr("sb3_visual_td3.envs.carla.launcher._STOP_S", 0.2)
-    told = tmp_path / "pid"
-    simulator = Simulator(f"sh -c 'echo {{port}} > /dev/null; sleep 100 & echo $! > {told}; wait'", 2000)
-    wait_until(lambda: told.exists() and told.read_text())
+def test_guard_stops_the_simulator_of_a_hanging_watchdog(monkeypatch, tmp_path):
+    monkeypatch.setattr("sb3_visual_td3.envs.carla.server._STOP_TIMEOUT_S", 0.2)
+    pid_file = tmp_path / "pid"
+    simulator = Simulator(f"sh -c 'echo {{port}} > /dev/null; sleep 100 & echo $! > {pid_file}; wait'", 2000)
+    wait_until(lambda: pid_file.exists() and pid_file.read_text())
     wait_until(lambda: len(children_of(simulator._process.pid)) == 2)
     os.kill(simulator._process.pid, signal.SIGSTOP)
     simulator.stop()
-    wait_until(lambda: not is_alive(int(told.read_text())))
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_an_emulator_of_a_test_that_is_killed_ends_too(hangs):
+def test_emulator_ends_with_a_killed_test(hangs):
     pytest.importorskip("msgpack")
     code = (
         "import time\nfrom sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess\n"
