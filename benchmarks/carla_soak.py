@@ -1,19 +1,19 @@
 """Does an environment on CARLA outlive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
 
-The simulator is `visual-td3 carla-emulator`, started by the environment itself. Every so many steps it is made to die
-or to hang for ever, by turns. What is asked for at the end: every episode accounted for, no invalid transition in the
-replay buffer, no more threads, file descriptors or memory than a tenth of the way in (5 %), and exit code 0.
+The simulator is `visual-td3 carla-emulator`, started by the environment itself. At regular intervals it is made to die
+or to hang forever, alternately. Requirements at the end: every episode is accounted for, no invalid transition is in
+the replay buffer, threads, file descriptors and memory have not grown by more than 5 % since the first tenth, and the
+exit code is 0.
 
     python benchmarks/carla_soak.py                                 100,000 steps, a fault every 2,000
     python benchmarks/carla_soak.py --steps 5000 --every 500        a short one
     python benchmarks/carla_soak.py --kill-for 300                  SIGKILL every 1 to 3 s for five minutes
 
-With `--kill-for` a process of its own kills the simulator, whatever it is doing: while it starts, while the environment
-connects, while it drives. Every fifth time it kills the watchdog instead. VisualTD3 trains meanwhile. What is asked for
-at the end: the training has ended normally, no invalid transition is stored, and no process, port, lease or temporary
-file is left.
+With `--kill-for` a separate process kills the simulator at any moment: while it starts, while the environment connects,
+while it drives. Every fifth time it kills the watchdog instead. VisualTD3 trains meanwhile. Requirements at the end:
+the training has ended normally, no invalid transition is stored, and no process, port, lease or temporary file is left.
 
-Results are added to benchmarks/results/carla_soak.json, a line to each soak.
+Results are added to benchmarks/results/carla_soak.json, one line for each soak.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ALLOWED_GROWTH = 1.05
 
 
 def resources() -> dict[str, float]:
-    """:return: what this process holds"""
+    """Return the threads, file descriptors and memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as memory:
         pages = int(memory.read().split()[1])
     return {
@@ -62,7 +62,7 @@ def resources() -> dict[str, float]:
 
 
 class Saboteur(BaseCallback):
-    """Makes the simulator fail, and keeps the books.
+    """Make the simulator fail at regular intervals, and record what happens.
 
     :param every: steps between two faults
     :param measure_at: the step at which resources are measured for the first time
@@ -92,7 +92,7 @@ class Saboteur(BaseCallback):
 
 
 def soak(n_steps: int, every: int, port: int, seed: int) -> dict[str, Any]:
-    """:return: what happened, and whether all is as it should be"""
+    """Train through faults, and return what happened and whether every requirement holds."""
     kwargs = {"command": COMMAND, "port": port, "timeout_s": 1.0, "n_cars": 4}
     env = make_vec_env("CarlaDriving-v0", 1, seed=seed, env_kwargs=kwargs)
     model = VisualTD3("CnnPolicy", env, buffer_size=N_STORED, learning_starts=n_steps + 1, seed=seed, verbose=0)
@@ -130,11 +130,11 @@ def soak(n_steps: int, every: int, port: int, seed: int) -> dict[str, Any]:
 PHASES = ("driving", "starting and handshake", "connecting", "building the world")
 MARK = "SB3_VISUAL_TD3_SOAK"
 NOT_OURS = ("SB3-", "torchinductor_")
-"""Folders that Stable-Baselines3's logger and torch make among the temporary files, and leave there."""
+"""Folders that Stable-Baselines3's logger and torch create among the temporary files and do not remove."""
 
 
 def processes_with(mark: str) -> dict[int, str]:
-    """:return: command lines, by number, of the processes that descend from a marked one"""
+    """Return the command lines, by process id, of all descendants of the marked process."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -147,7 +147,7 @@ def processes_with(mark: str) -> dict[int, str]:
 
 
 def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized, results: Any) -> None:
-    """Kill a simulator every 1 to 3 s, or its watchdog, and put what was killed in which phase into ``results``."""
+    """Kill the simulator or its watchdog every 1 to 3 s, and record in ``results`` what was killed in which phase."""
     rng, end_s, kills = random.Random(seed), time.monotonic() + for_s, Counter[str]()
     while time.monotonic() < end_s:
         time.sleep(rng.uniform(1.0, 3.0))
@@ -155,7 +155,7 @@ def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized
         watchdogs = {pid: words for pid, words in found.items() if "watchdog.py" in words}
         simulators = [pid for pid, words in found.items() if "carla_emulator" in words and pid not in watchdogs]
         what = "watchdog" if sum(kills.values()) % 5 == 4 else "simulator"
-        # A guard looks like its watchdog, and was started later.
+        # A guard has the same command line as its watchdog, and was started later.
         victims = sorted(watchdogs)[:1] if what == "watchdog" else simulators
         for pid in victims:
             try:
@@ -166,8 +166,8 @@ def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized
     results.put(dict(kills))
 
 
-def tell_phases(phase: Synchronized) -> None:
-    """Have ``phase`` say what the environment is doing."""
+def track_phases(phase: Synchronized) -> None:
+    """Keep ``phase`` up to date with what the environment is doing."""
 
     def within(number: int, owner: type, name: str) -> None:
         made = getattr(owner, name)
@@ -187,10 +187,10 @@ def tell_phases(phase: Synchronized) -> None:
 
 
 class Bookkeeper(BaseCallback):
-    """Counts steps, and ends the training some valid steps after the killing has ended.
+    """Count steps, and end the training some valid steps after the killing has ended.
 
-    :param killer: what kills
-    :param n_more: valid steps after it
+    :param killer: the process that kills
+    :param n_more: number of valid steps after the killing
     """
 
     def __init__(self, killer: Any, n_more: int) -> None:
@@ -208,23 +208,23 @@ class Bookkeeper(BaseCallback):
 
 
 def is_free(port: int) -> bool:
-    """:return: whether a server could listen there"""
+    """Return whether a server could listen on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
-    """:return: what happened under the kills, and whether all is as it should be"""
+    """Train under SIGKILLs, and return what happened and whether every requirement holds."""
     mark = uuid.uuid4().hex
     context = multiprocessing.get_context("spawn")
     phase, results = context.Value("i", 0), context.Queue()
     with tempfile.TemporaryDirectory(prefix="carla_soak_") as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         killer = context.Process(target=kill_again_and_again, args=(mark, kill_for_s, seed, phase, results))
-        killer.start()  # before the mark is set: it is not to be counted among the descendants
+        killer.start()  # before the mark is set, so that it does not count as a descendant
         os.environ[MARK] = mark
-        tell_phases(phase)
+        track_phases(phase)
         kwargs = {"command": COMMAND, "port": port, "timeout_s": 1.0, "n_cars": 4}
         env = make_vec_env("CarlaDriving-v0", 1, seed=seed, env_kwargs=kwargs)
         model = VisualTD3(
@@ -284,13 +284,13 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """:return: 0 where all is as it should be, else 1"""
+    """Run the soak; return 0 if every requirement holds, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=2_000, help="steps between two faults")
-    parser.add_argument("--port", type=int, default=2600, help="the first that is tried")
+    parser.add_argument("--port", type=int, default=2600, help="the first port to try")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kill-for", type=float, metavar="SECONDS", help="kill every 1 to 3 s instead, for so long")
+    parser.add_argument("--kill-for", type=float, metavar="SECONDS", help="kill every 1 to 3 s instead, for this time")
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     th.set_num_threads(1)

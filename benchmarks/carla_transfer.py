@@ -1,8 +1,8 @@
 """Does a policy from LiteDriving-v0 drive as well in CarlaDriving-v0, and how fast is that?
 
 CarlaDriving-v0 runs on `visual-td3 carla-emulator`, started here. Both environments drive the same held-out maps from
-the same places; what is asked for is a mean return and distance within 5 %, and 10,000 steps at 500 a second or more on
-one core, client and server together (the process pins itself and the server to one).
+the same places. Requirements: mean return and distance differ by at most 5 %, and 10,000 steps run at 500 per second or
+more on one core, client and server together (the process pins itself and the server to one core).
 
     visual-td3 train --env LiteDriving-v0
     python benchmarks/carla_transfer.py logs/visual_td3/LiteDriving-v0_1/best_model.zip
@@ -34,7 +34,7 @@ SEED = 1_000
 
 
 def compare(model: VisualTD3, port: int, n_episodes: int) -> dict[str, Any]:
-    """:return: the mean drive in each environment, and how far they are apart"""
+    """Return the mean results in each environment, and their relative differences."""
     means: dict[str, dict[str, float]] = {}
     for env_id, kwargs in (("LiteDriving-v0", {}), ("CarlaDriving-v0", {"port": port})):
         drives = []
@@ -51,7 +51,7 @@ def compare(model: VisualTD3, port: int, n_episodes: int) -> dict[str, Any]:
 
 
 def speed(port: int, n_steps: int) -> float:
-    """:return: environment steps per second with a driver that costs nothing"""
+    """Return environment steps per second with a driver whose own cost is negligible."""
     env = gym.make("CarlaDriving-v0", port=port).unwrapped
     driver = PurePursuitDriver()
     env.reset(seed=SEED)
@@ -66,11 +66,11 @@ def speed(port: int, n_steps: int) -> float:
 
 
 def main() -> int:
-    """:return: 0 where both are as asked for, else 1"""
+    """Run both measurements; return 0 if both meet their requirement, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="of LiteDriving-v0, a .zip")
-    parser.add_argument("--episodes", type=int, default=20, help="on each map (default: 20)")
-    parser.add_argument("--steps", type=int, default=10_000, help="to measure the speed with (default: 10,000)")
+    parser.add_argument("model", type=Path, help="the .zip of a model trained on LiteDriving-v0")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes on each map (default: 20)")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of the speed measurement (default: 10,000)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

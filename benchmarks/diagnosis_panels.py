@@ -1,4 +1,4 @@
-"""Which training shows each diagnosis, and which curves decide: data that the pictures and the documentation share."""
+"""The training and the curves that show each diagnosis, as data for the pictures and the documentation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 
 SCALED, RAW = "preset, separate encoders", "preset, rewards as they are"
-"""Healthy trainings of the fault bench to hold the others against: rewards scaled by VecNormalize, and not."""
+"""Healthy trainings of the fault bench for comparison, with and without rewards scaled by VecNormalize."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the curves that decide.
+    """A curve on which the diagnosis is based.
 
-    :param tag: the logged name
-    :param is_log: whether magnitudes are drawn on a log axis, where they span more than one decade or so
-    :param against: a logged name of this training that it is held against; empty for none
+    :param tag: its logged name
+    :param is_log: whether to use a logarithmic axis if the magnitudes span more than about one decade
+    :param against: another logged name of the same training to draw for comparison; empty for none
     """
 
     tag: str
@@ -26,12 +26,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a diagnosis looks like.
+    """The picture of one diagnosis.
 
-    :param training: of the fault bench
-    :param beside: the healthy training whose curves are dashed
-    :param panels: two or three
-    :param look: what to see in it, in words
+    :param training: the name of the training in the fault bench
+    :param beside: the healthy training, whose curves are dashed
+    :param panels: two or three curves
+    :param look: what the reader should see in it
     """
 
     training: str
@@ -158,4 +158,4 @@ PICTURES: dict[str, Picture] = {
         "The curves stop: what follows is NaN, which has no place on an axis.",
     ),
 }
-"""By the id of the diagnosis."""
+"""The pictures by the id of the diagnosis."""

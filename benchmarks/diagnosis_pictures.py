@@ -1,8 +1,8 @@
 """What does each diagnosis look like? Draws docs/images/diagnoses/ from trainings of the fault bench.
 
-Each picture shows the two or three logged curves that decide, of a real short training with that fault (seed 0), beside
-a healthy training's (dashed), and where the report says that the diagnosis first showed. Trainings that lie in the log
-folder are not made again.
+Each picture shows the two or three logged curves on which the diagnosis is based, from a real short training with that
+fault (seed 0) and from a healthy training (dashed), and marks where the report dates the diagnosis. Trainings that are
+in the log folder already are not repeated.
 
     python benchmarks/diagnosis_pictures.py                      # all of them, 10 to 20 minutes on one core
     python benchmarks/diagnosis_pictures.py --only feature_leak  # some
@@ -38,14 +38,14 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e6e8eb",
-    "svg.fonttype": "none",  # text as text: a fifth of the size
+    "svg.fonttype": "none",  # keep text as text, which makes the file five times smaller
     "svg.hashsalt": "sb3_visual_td3",
     "figure.facecolor": "white",
 }
 
 
 def series_of(training: str, logs: Path) -> SeriesSet:
-    """:return: what a training logged, which is made if it is not there"""
+    """Return what a training logged; run the training first if its log is missing."""
     folder = logs / training.replace(" ", "_").replace(",", "") / str(SEED)
     if not any(folder.rglob("*tfevents*")):
         print(f"training {training!r}: {train(training, SEED, folder):.0f} s")
@@ -54,7 +54,7 @@ def series_of(training: str, logs: Path) -> SeriesSet:
 
 
 def on_steps(data: SeriesSet, tag: str) -> Series:
-    """:return: the finite points of a tag by environment step, of one that counts episodes too"""
+    """Return a tag's finite points by environment step, also if its own axis counts episodes."""
     series = data[tag]
     if tags.TAGS[tag].x_axis == "episode":
         lengths = data[tags.EPISODE_LENGTH]
@@ -99,9 +99,9 @@ def _set_log_axis(axes: Axes, floor: float, has_zeros: bool) -> None:
 
 
 def _log_floor(pair: list[Series]) -> float | None:
-    """Choose where zeros are drawn on a log axis.
+    """Return the value at which zeros are drawn on a logarithmic axis.
 
-    :return: a decade below the smallest value, within nine decades of the largest; None where a plain axis does
+    :return: a decade below the smallest value, within nine decades of the largest; None if a linear axis suffices
     """
     magnitudes = np.abs(np.concatenate([series.values for series in pair]))
     positive = magnitudes[magnitudes > 0]
@@ -146,7 +146,7 @@ def _legend(figure: plt.Figure, first_step: int | None) -> None:
 
 
 def main() -> None:
-    """Draw what is asked for."""
+    """Draw the requested pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PICTURES, metavar="ID", default=list(PICTURES))
     parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs are")

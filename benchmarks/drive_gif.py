@@ -1,4 +1,4 @@
-"""A film of a policy at the wheel on a road that it has not trained on, and of what it sees.
+"""Film a policy that drives on a road it was not trained on, together with its camera image.
 
 python benchmarks/learning_study.py --seeds 1 --output logs/learning.json
 python benchmarks/drive_gif.py logs/learning/empty_road/visual/1/best_model.zip --seed 3
@@ -25,7 +25,7 @@ N_COLOURS = 48
 
 
 def pictures(model: BaseAlgorithm, env: gym.Env[Any, Any], seed: int) -> list[np.ndarray]:
-    """:return: an episode's pictures ``(SIZE, SIZE, 3) uint8``; how far it came is printed"""
+    """Drive an episode, print the distance, and return its pictures ``(SIZE, SIZE, 3) uint8``."""
     observation, info = env.reset(seed=seed)
     film, n_steps, is_over = [], 0, False
     while not is_over:
@@ -41,14 +41,14 @@ def _picture(env: gym.Env[Any, Any], observation: np.ndarray) -> np.ndarray:
     rendered: Any = env.render()
     picture = cv2.resize(rendered, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     seen = cv2.resize(observation[-1], (INSET, INSET), interpolation=cv2.INTER_NEAREST)
-    below = 36  # of what the picture says of speed and place
+    below = 36  # rows of the overlay with speed and position
     picture[below : below + INSET, 4 : 4 + INSET] = seen[..., None]
     cv2.rectangle(picture, (3, below - 1), (4 + INSET, below + INSET), (255, 255, 255), 1)
     return picture
 
 
 def write(film: list[np.ndarray], path: Path, seconds_per_picture: float) -> None:
-    """Write the pictures as a GIF, all in the colours of the first ones."""
+    """Write the pictures as a GIF, with one palette taken from the first ones."""
     palette = Image.fromarray(np.concatenate(film[:: max(1, len(film) // 4)])).quantize(N_COLOURS)
     frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in film]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,14 +57,14 @@ def write(film: list[np.ndarray], path: Path, seconds_per_picture: float) -> Non
 
 
 def main() -> None:
-    """Drive, film, write."""
+    """Drive an episode, film it and write the GIF."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a zip that VisualTD3 saved")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images/driving.gif"))
     parser.add_argument("--map", default="held_out_0", help="default: held_out_0")
     parser.add_argument("--n-cars", type=int, default=0, help="other cars (default: 0)")
     parser.add_argument("--n-steps", type=int, default=240, help="decisions, 10 a second (default: 240)")
-    parser.add_argument("--seed", type=int, default=0, help="of the place to start from (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the starting place (default: 0)")
     settings = parser.parse_args()
     env = gym.make(
         "LiteDriving-v0",

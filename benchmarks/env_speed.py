@@ -1,7 +1,7 @@
-"""Decisions per second of the driving environment, beside other driving environments, in one run.
+"""How many decisions per second does the driving environment make, compared with other driving environments?
 
 Prints a table; each line is the best of some rounds on one core, rendering and the frame stack included. A second is
-one of processor time, so that whoever else uses the machine does not count.
+one of processor time, so that other processes on the machine do not matter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Step = Callable[[], None]
 def lite_step(n_cars: int, n_steps: int) -> Step:
     """Return a function that makes one decision of ``LiteDriving-v0``.
 
-    The actions are those of a pure pursuit driver, noted down beforehand: the same seed gives the same drive again.
+    The actions of a pure pursuit driver are recorded beforehand: the same seed gives the same drive again.
     """
     register_envs()
     env = gym.make(LITE_DRIVING_ID, n_cars=n_cars)
@@ -52,7 +52,7 @@ def lite_step(n_cars: int, n_steps: int) -> Step:
 def other_step(env_id: str, **kwargs: Any) -> Step:
     """Return a function that makes one random decision of a registered environment.
 
-    :raises Exception: whatever gymnasium raises where the environment or what it needs is not installed.
+    :raises Exception: what gymnasium raises if the environment or one of its dependencies is not installed.
     """
     env = gym.make(env_id, **kwargs)
     env.action_space.seed(0)
@@ -73,7 +73,7 @@ def other_step(env_id: str, **kwargs: Any) -> Step:
 def highway_step() -> Step:
     """Return a function that makes one decision of highway-env with its grey camera stack of 4 x 84 x 84.
 
-    racetrack-v0 is the one of its tasks that is like ours: one car steers along a road, five decisions a second.
+    racetrack-v0 is the task most similar to ours: one car steers along a road, with five decisions per second.
     """
     import highway_env  # noqa: F401  registers its environments
 
@@ -99,7 +99,7 @@ def decisions_per_second(step: Step, n_steps: int, n_rounds: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, and say what could not be measured."""
+    """Measure, print the table, and report what could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4_000, help="decisions per round of LiteDriving (default: 4000)")
     parser.add_argument("--other-steps", type=int, default=200, help="decisions per round of the others (default: 200)")

@@ -1,4 +1,6 @@
-"""The arms of the explosion study: the first run's settings, with the fault or without it, and each cure on or off."""
+"""The arms of the explosion study: the settings of the CARLA run that started this project, with and without its fault,
+and with each cure on and off.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from gymnasium.wrappers import GrayscaleObservation, ResizeObservation, Transfor
 
 N_STEPS, LEARNING_STARTS = 5_000, 1_000
 REWARD_SCALE = 15.0
-"""A good step of LiteDriving-v0 earns about 1, one of the first run 10 to 20."""
+"""The factor on rewards: a good step of LiteDriving-v0 earns about 1, one of the original CARLA run 10 to 20."""
 RACING_REWARD_SCALE = 5.0
-"""A new tile of CarRacing-v3's track earns about 3.3."""
+"""The factor on CarRacing-v3's rewards, in which a new tile of the track earns about 3.3."""
 COMMON = {"batch_size": 64, "buffer_size": 6_000, "learning_starts": LEARNING_STARTS}
 FIRST_RUN = {
     "preset": "td3",
@@ -31,7 +33,7 @@ REWARDS = {"raw": False, "normalised": True}
 
 
 def racing_view(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """:return: CarRacing-v3 as the policy sees it, 84 x 84 and grey, at the first run's scale of rewards"""
+    """Return CarRacing-v3 as the policy sees it: 84 x 84, grey, with rewards on the scale of the study."""
     small = GrayscaleObservation(ResizeObservation(env, (84, 84)), keep_dim=True)
     return TransformReward(small, lambda reward: RACING_REWARD_SCALE * float(reward))
 
@@ -69,7 +71,7 @@ RACING_SLICE = (
     ("leak", "clip 1", "cnn 1e-4", "normalised"),
     ("correct", "no clip", "cnn 1e-5", "raw"),
 )
-"""The first run; its two cures; all three; the right wiring and nothing else."""
+"""The five arms: the original settings; its two recommended cures; all three; only the corrected actor loss."""
 ARMS = {
     **{", ".join(names): _arm(DRIVING, *names) for names in itertools.product(LOSSES, CLIPS, RATES, REWARDS)},
     "visual": _visual(env_kwargs={"reward_scale": REWARD_SCALE}),

@@ -1,18 +1,18 @@
-"""What made the first run explode, and which cure works?
+"""What made the gradients of the original CARLA run explode, and which cure works?
 
-The first run's settings on LiteDriving-v0, rewards of 10 to 20 per step: its actor loss (the critic scores the ACTOR's
-features) or the right one, without clipping or with the cure that its report recommends (norm 1.0 on the actor), with
-its learning rate of the actor's encoder (1e-5) or the one that the report recommends (1e-4), rewards raw or divided by
-VecNormalize; and beside these sixteen `preset="visual"`. Five of these arms on
-CarRacing-v3 as well. 5,000 steps, batch 64, an update per step after 1,000. The
-norms are those before clipping; the verdict is that of `visual-td3 report`.
+The arms use the settings of the CARLA run that started this project, on LiteDriving-v0, with rewards of 10 to 20 per
+step. They combine four choices: its actor loss (the critic scores the ACTOR's features) or the correct one; no clipping
+or the clipping that its report recommends (norm 1.0 on the actor); its learning rate of the actor's encoder (1e-5) or
+the one that the report recommends (1e-4); raw rewards or rewards divided by VecNormalize. A further arm is
+`preset="visual"`. Five arms run on CarRacing-v3 as well. A run has 5,000 steps, batch 64, and one update per step after
+step 1,000. The norms are those before clipping; the verdict is that of `visual-td3 report`.
 
     python benchmarks/explosion_study.py                            # everything: 66 runs of some minutes, two at a time
     python benchmarks/explosion_study.py --seeds 0 --arms visual 'leak, clip 1, cnn 1e-4, raw'
-    python benchmarks/explosion_study.py --table                    # of what there is, and nothing is run
+    python benchmarks/explosion_study.py --table                    # print the existing results and run nothing
 
-Runs are kept in benchmarks/results/explosion_study.json, and those that are there are not made again: it can be stopped
-and continued.
+Results are kept in benchmarks/results/explosion_study.json. Runs that are in it are not repeated, so the study can be
+stopped and continued.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "explosion_study.json"
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """:return: what the table is made of, from one run's event files"""
+    """Return a row of the table, measured from one run's event files."""
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series
     norms = {group: _summary(series, tag) for group, tag in tags.GRADIENT_NORM.items()}
@@ -61,7 +61,7 @@ def _summary(series: SeriesSet, tag: str) -> dict[str, float] | None:
 
 
 def run(job: tuple[str, int, Path, str]) -> tuple[str, dict[str, Any]]:
-    """:return: the run's key and its row"""
+    """Return the run's key and its row."""
     arm, seed, logs, device = job
     fault_bench.TRAININGS[arm] = ARMS[arm]
     folder = logs / re.sub(r"\W+", "_", arm) / str(seed)
@@ -78,7 +78,7 @@ def run(job: tuple[str, int, Path, str]) -> tuple[str, dict[str, Any]]:
 
 
 def key(arm: str, seed: int) -> str:
-    """:return: what a run is called in the results"""
+    """Return the key of a run in the results."""
     return f"{arm}, seed {seed}"
 
 

@@ -1,4 +1,4 @@
-"""The explosion study's tables, as Markdown: each arm's norms before clipping, actor loss and verdict."""
+"""The explosion study's Markdown tables: each arm's norms before clipping, actor loss and verdict."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ BRIEF = {
     "correct, clip 1, cnn 1e-4, normalised": ("its own", "all three"),
     "visual": ("its own", "the preset"),
 }
-"""The arms that the README shows: what the critic scores, and what was done."""
+"""The arms in the README: which features the critic scores, and which cure was applied."""
 
 
 def rows_of(results: dict[str, dict[str, Any]], arm: str) -> Rows:
-    """:return: an arm's runs, one for each seed"""
+    """Return an arm's runs, one for each seed."""
     return [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == arm]
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """:return: a line for each arm that was run; medians over the seeds"""
+    """Return the table: a line for each arm that was run, with medians over the seeds."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "| --- " * len(HEADINGS) + "|"]
     for arm in ARMS:
         rows = rows_of(results, arm)
@@ -51,7 +51,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def brief(results: dict[str, dict[str, Any]]) -> str:
-    """:return: the lines of the README's table"""
+    """Return the lines of the README's table."""
     lines = []
     for arm, (scored, cures) in BRIEF.items():
         rows = rows_of(results, arm)
@@ -64,7 +64,7 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _plain(value: float) -> str:
-    """:return: three digits that count, without an exponent"""
+    """Return a number with three significant digits, without an exponent."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
 

@@ -1,14 +1,14 @@
 """Is the report right? Real short trainings with one fault each, and healthy ones, judged from their event files.
 
-For every fault the table says what the report put first, seed by seed. The rules were tuned on seeds 0 to 2; seeds 3 to
-5 are the examination. Of the healthy runs none may be NO-GO.
+For every fault the table shows the first diagnosis of the report, seed by seed. The rules were tuned on seeds 0 to 2;
+seeds 3 to 5 are the test. No healthy run may be judged NO-GO.
 
     python benchmarks/fault_bench.py                           # everything, an hour or two on two cores
-    python benchmarks/fault_bench.py --seeds 3 4 5 --jobs 2    # the examination
+    python benchmarks/fault_bench.py --seeds 3 4 5 --jobs 2    # the test
     python benchmarks/fault_bench.py --only leak 'one critic'
-    python benchmarks/fault_bench.py --judge-again             # the event files there are, by the rules as they are now
+    python benchmarks/fault_bench.py --judge-again             # apply the current rules to the existing event files
 
-Results are kept by run, and those that are there are not made again: it can be stopped and continued.
+Results are kept by run, and existing ones are not repeated, so the bench can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from sb3_visual_td3.report.event_reader import read_run
 RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
 TRAININGS = {**FAULTS, **HEALTHY}
 LIKELY = 0.5
-"""Confidence below which the report names no cause."""
+"""The confidence below which the report does not name a cause."""
 RANDOM_PENDULUM = -1_000.0
-"""Return that random actions hardly ever reach: they average about -1,200."""
+"""A return that random actions hardly ever reach; their average is about -1,200."""
 
 
 def environment(training: Training, seed: int) -> VecEnv:
-    """:return: what the training learns from"""
+    """Return a training's environment."""
     env_kwargs = {**training.env_kwargs, **_camera(training)}
     env: VecEnv = make_vec_env(
         training.env, 1, seed=seed, env_kwargs=env_kwargs or None, wrapper_class=training.wrapper
@@ -73,7 +73,7 @@ def _camera(training: Training) -> dict[str, int]:
 
 
 def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
-    """:return: those that our hyperparameter files name"""
+    """Return the callbacks that the hyperparameter files use."""
     chosen: list[BaseCallback] = [
         RunRecorderCallback(folder),
         GradientNormCallback(),
@@ -94,12 +94,12 @@ def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
 
 
 def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
-    """Make one run.
+    """Train one run.
 
-    :return: seconds that it took
+    :return: the seconds that it took
     """
     training = TRAININGS[name]
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted bench left there
+    shutil.rmtree(folder, ignore_errors=True)  # leftovers of an interrupted bench
     begin = time.perf_counter()
     th.set_num_threads(1)
     set_random_seed(seed)
@@ -117,7 +117,7 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
 
 
 def judged(folder: Path) -> dict[str, Any]:
-    """:return: what the report says of a run, all that it says, and with the first run's 39 names alone"""
+    """Return the report's diagnoses of a run, from all logged names and from the original CARLA run's 39 names."""
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series
     found = diagnose(series)
@@ -135,14 +135,14 @@ def judged(folder: Path) -> dict[str, Any]:
 
 
 def critical_alerts(folder: Path) -> list[str]:
-    """:return: the rules whose critical alerts began while it trained"""
+    """Return the rules that raised a critical alert during the training."""
     path = folder / "alerts.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     return sorted({line["rule"] for line in lines if line["level"] == "critical"})
 
 
 def is_better_than_random(series: SeriesSet) -> bool | None:
-    """:return: whether the policy earns more than random actions do; None where nothing tells"""
+    """Return whether the policy earns more than random actions; None if the logs do not show it."""
     distance, random = last(series, tags.EVAL_DISTANCE), last(series, tags.EVAL_RANDOM_DISTANCE)
     if distance is not None and random is not None:
         return distance > random
@@ -151,13 +151,13 @@ def is_better_than_random(series: SeriesSet) -> bool | None:
 
 
 def last(series: SeriesSet, tag: str) -> float | None:
-    """:return: the last finite value"""
+    """Return the last finite value."""
     values = series[tag].finite.values
     return float(values[-1]) if values.size else None
 
 
 def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
-    """:return: the run's key and its row"""
+    """Return the run's key and its row."""
     name, seed, logs, judge_only = job
     folder = logs / name.replace(" ", "_").replace(",", "") / str(seed)
     try:
@@ -168,12 +168,12 @@ def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
 
 
 def key(name: str, seed: int) -> str:
-    """:return: what a run is called in the results file"""
+    """Return the key of a run in the results file."""
     return f"{name} / seed {seed}"
 
 
 def is_right(name: str, row: dict[str, Any]) -> bool:
-    """:return: whether the report said of a run what there is to say"""
+    """Return whether the report diagnosed a run correctly."""
     training = TRAININGS[name]
     if name in HEALTHY:
         return bool(row["verdict"] != "NO-GO")
@@ -182,14 +182,14 @@ def is_right(name: str, row: dict[str, Any]) -> bool:
 
 
 def is_examined(name: str, row: dict[str, Any]) -> bool:
-    """:return: whether a run is what it is meant to be: a healthy one has learnt something, and is not saturated"""
+    """Return whether a run can be judged: a healthy one must have learnt something, without saturated actions."""
     if "error" in row:
         return False
     return name not in HEALTHY or bool(row["is_better_than_random"] and (row["saturation"] or 0.0) < 0.5)
 
 
 def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
-    """:return: a row for every training, and the counts"""
+    """Return the table: a row for every training, and the counts."""
     lines = [
         "| training | what is wrong | must be first | right | what was first | 39 names alone |",
         "| --- " * 6 + "|",
@@ -235,11 +235,11 @@ SEED_NAMES = frozenset(
         "eval/avg_episode_length",
     }
 )
-"""The names that the first run logged."""
+"""The 39 names that the original CARLA run logged."""
 
 
 def keep(results: dict[str, Any], output: Path) -> None:
-    """Add the results to those in the file."""
+    """Add results to the results file."""
     output.parent.mkdir(exist_ok=True)
     merged = json.loads(output.read_text()) if output.is_file() else {}
     for name, row in results.items():
@@ -250,13 +250,13 @@ def keep(results: dict[str, Any], output: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing trainings and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), help="default: 0 1 2 3 4 5")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time, a thread each (default: 1)")
     parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs go")
-    parser.add_argument("--judge-again", action="store_true", help="train nothing: judge the event files there are")
+    parser.add_argument("--judge-again", action="store_true", help="train nothing; judge the existing event files")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     options = parser.parse_args()
     results = json.loads(options.output.read_text()) if options.output.is_file() else {}

@@ -1,7 +1,7 @@
-"""Trainings with one thing wrong each, and trainings with nothing wrong: what the fault bench runs.
+"""The trainings of the fault bench: each with one fault, and healthy ones.
 
-Each fault is what a person might write, in as few lines as it takes: a sign, a missing line, a unit. ``diagnosis`` is
-the id that the report has to put first.
+Each fault is a mistake that people make, in as few lines as possible: a sign, a missing line, a unit. ``diagnosis`` is
+the id that the report must put first.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sb3_visual_td3.visual_td3.encoders import NatureConvolutions
 
 LITE, PENDULUM = "LiteDriving-v0", "Pendulum-v1"
 NARROW = 0.1
-"""Standard deviation of the actions of a controller that is not the policy."""
+"""The standard deviation of the actions of the other controller."""
 
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, and how.
+    """One training: algorithm, environment and settings.
 
-    :param story: what is wrong, as its author would tell it afterwards
-    :param diagnosis: the id that has to come first; empty where nothing is wrong
-    :param also: ids that have to be told as well
-    :param watches_alerts: whether ExplosionAlertCallback takes part; without it a NaN does not end the training
+    :param story: the fault, as its author would describe it afterwards
+    :param diagnosis: the id that must come first; empty for a healthy training
+    :param also: ids that must be reported as well
+    :param watches_alerts: whether to use ExplosionAlertCallback; without it a NaN does not end the training
     """
 
     story: str
@@ -49,25 +49,25 @@ class Training:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper: Wrapper | None = None
     frame_stack: int = 1
-    """For environments that stack no frames themselves."""
+    """The number of frames to stack, for environments that do not stack frames themselves."""
     normalize_reward: bool = True
     n_timesteps: int = 1_300
     image_size: int | None = 48
-    """Height and width of LiteDriving-v0's camera; None is its own 84. No fault is a matter of pixels."""
+    """Height and width of LiteDriving-v0's camera; None for its default of 84. No fault depends on the resolution."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     watches_alerts: bool = True
     is_evaluated: bool = True
-    """Whether the policy is driven on held-out maps, which takes actions that are numbers."""
+    """Whether the policy is evaluated on held-out maps, which needs finite actions."""
 
 
-# ---- algorithms with something wrong
+# Faulty algorithms
 
 
 class LeakyTD3(VisualTD3):
-    """Hands the critic the ACTOR's features in the actor's loss."""
+    """Pass the ACTOR's features to the critic in the actor's loss."""
 
     def update_actor(self, batch: Any) -> th.Tensor:
-        """:return: the loss"""
+        """Return the loss."""
         with self._arithmetic.autocast():
             features = self.actor.encode(batch.observations)
             pre_tanh = self.actor.pre_tanh(features)
@@ -79,7 +79,7 @@ class LeakyTD3(VisualTD3):
 
 
 class ClippedFirstTD3(LeakyTD3):
-    """The leak, clipped, and a monitor that is called after the clipping: the second recorded run."""
+    """Combine the leak with clipping, and measure norms after the clipping, as in the second recorded CARLA run."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         observers, self.observers = self.observers, [_SeesClippedOnly(self.observers, self._parameter_groups)]
@@ -106,14 +106,14 @@ class _SeesClippedOnly:
 
 
 class InverseDiscountTD3(VisualTD3):
-    """Bootstraps with gamma to the power of MINUS n: values feed on themselves."""
+    """Bootstrap with gamma to the power of MINUS n, so that values grow without bound."""
 
     def _target_q_values(self, batch: Any) -> th.Tensor:
         return super()._target_q_values(batch._replace(discounts=1.0 / batch.discounts))
 
 
 class DeafTD3(VisualTD3):
-    """Another controller drives, narrowly, and the targets follow it: the policy's own actions are never tried."""
+    """Let another controller drive, and the targets follow it, so that the policy's own actions are never tried."""
 
     def _sample_action(self, *_: Any, **__: Any) -> Any:
         action = np.array([[0.0, 0.3]]) + self._behaviour.normal(0.0, NARROW, (self.n_envs, 2))
@@ -133,35 +133,35 @@ class DeafTD3(VisualTD3):
 
 
 class OneCriticTD3(VisualTD3):
-    """The second critic's loss is computed, logged, and left out of the sum."""
+    """Compute and log the second critic's loss, but leave it out of the sum."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         super()._optimize(network, values["losses"][0] if network == "critic" else loss, values, replayed)
 
 
 class DetachedActionTD3(VisualTD3):
-    """The action is detached before the critic scores it: the actor's loss reaches nothing."""
+    """Detach the action before the critic scores it, so that the actor receives no gradient."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         super()._optimize(network, loss * 0.0 if network == "actor" else loss, values, replayed)
 
 
 class UnscaledTD3(VisualTD3):
-    """A GradScaler scales the losses by 65,536, and nobody scales the gradients back."""
+    """Scale the losses by 65,536 with a GradScaler, without unscaling the gradients."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         super()._optimize(network, loss * 65_536.0, values, replayed)
 
 
 class StaleTD3(VisualTD3):
-    """The soft update was lost when a loop was rewritten."""
+    """Omit the soft update, which was lost when a loop was rewritten."""
 
     def soft_update(self) -> None:
         """Do nothing."""
 
 
 class LogOfZeroTD3(VisualTD3):
-    """A term of the critic's loss is a logarithm that meets a 0 at its 700th update."""
+    """Add a logarithm to the critic's loss that receives a 0 at the 700th update."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         if network == "critic" and self._n_updates >= 700:
@@ -171,53 +171,53 @@ class LogOfZeroTD3(VisualTD3):
 
 
 class DetachedConvolutions(NatureConvolutions):
-    """Features come out detached: a remainder of some other experiment."""
+    """Detach the features, as a leftover of another experiment."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """:return: features without a gradient"""
+        """Return features without a gradient."""
         return super().forward(observations).detach()
 
 
-# ---- environments with something wrong
+# Faulty environments
 
 
 class ScaledReward(gym.RewardWrapper):  # type: ignore[type-arg]
-    """Rewards in thousandths: somebody wrote millimetres for metres."""
+    """Multiply rewards by 1,000, as if metres had been given in millimetres."""
 
     def reward(self, reward: Any) -> float:
-        """:return: the reward times 1,000"""
+        """Return the reward times 1,000."""
         return 1_000.0 * float(reward)
 
 
 class PaidSteering(gym.Wrapper):  # type: ignore[type-arg]
-    """A bonus for steering, put in to see whether rewards arrive at all, was never taken out."""
+    """Add a bonus for steering, which was put in for a test and never removed."""
 
     def step(self, action: Any) -> Any:
-        """:return: as the environment, with ten times the steering added to the reward"""
+        """Return the result of the step, with ten times the steering added to the reward."""
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, float(reward) + 10.0 * float(action[0]), terminated, truncated, info
 
 
 class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
-    """The simulator takes an action that is no number for 0 and drives on."""
+    """Treat NaN actions as 0 and keep driving."""
 
     def action(self, action: Any) -> Any:
-        """:return: the action in numbers"""
+        """Return the action with NaN replaced by 0."""
         return np.nan_to_num(action)
 
 
 class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
-    """From the 700th step on the road's collision mesh is not loaded: every episode ends at its third step."""
+    """End every episode at its third step, from the 700th step on: the road's collision mesh is not loaded."""
 
     n_total, n_steps = 0, 0
 
     def reset(self, **kwargs: Any) -> Any:
-        """:return: as the environment"""
+        """Return the first observation of the episode."""
         self.n_steps = 0
         return super().reset(**kwargs)
 
     def step(self, action: Any) -> Any:
-        """:return: as the environment, or the end"""
+        """Return the result of the step, or the end of the episode."""
         self.n_total += 1
         self.n_steps += 1
         observation, reward, terminated, truncated, info = super().step(action)
@@ -226,12 +226,12 @@ class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
 
 
 class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
-    """A queue that is never emptied hands out the same frames from the 600th on."""
+    """Return the same frame from the 600th on, as a queue does that is never emptied."""
 
     n_seen, kept = 0, None
 
     def observation(self, observation: Any) -> Any:
-        """:return: the observation, or the last one that came through"""
+        """Return the observation, or the last one before the camera froze."""
         self.n_seen += 1
         if self.n_seen <= 600:
             self.kept = observation
@@ -239,10 +239,10 @@ class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
 
 
 class CoveredCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
-    """The sensor looks at the inside of the bonnet."""
+    """Show the inside of the bonnet."""
 
     def observation(self, observation: Any) -> Any:
-        """:return: one dark grey"""
+        """Return a uniformly dark grey image."""
         return np.full_like(observation, 12)
 
 
@@ -392,7 +392,7 @@ FAULTS: dict[str, Training] = {
         settings={**_OURS, "max_grad_norm": {"actor": 1e-4}},
     ),
 }
-"""By name; each has a right answer."""
+"""The faulty trainings by name; each has a correct diagnosis."""
 
 _HEALTHY = {**_OURS, "learning_starts": 500}
 
@@ -455,4 +455,4 @@ HEALTHY: dict[str, Training] = {
         normalize_reward=False,
     ),
 }
-"""By name; none of them may be called NO-GO."""
+"""The healthy trainings by name; none of them may be judged NO-GO."""

@@ -1,4 +1,4 @@
-"""The checklist with which the report on the first run ends (its sections 10.2 and 10.3), box by box, for one run.
+"""Check one run against the report on the CARLA run that started this project (its sections 10.2 and 10.3).
 
     visual-td3 validate
     python benchmarks/first_checklist.py logs/visual_td3/LiteDriving-v0_1
@@ -24,11 +24,11 @@ from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.common import tags
 
 FIRST_RUN = "leak, no clip, cnn 1e-5, raw"
-"""The first run's settings, as the explosion study names them."""
+"""The original settings, by their name in the explosion study."""
 
 
 def report_on(run_dir: Path) -> dict[str, Any]:
-    """:return: report.json of a run, made now"""
+    """Write the report of a run, and return its report.json."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         visual_td3(["report", str(run_dir), "--format", "json", "--output", folder])
         report: dict[str, Any] = json.loads((Path(folder) / "report.json").read_text())
@@ -36,7 +36,7 @@ def report_on(run_dir: Path) -> dict[str, Any]:
 
 
 def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
-    """:return: the median over an arm's seeds of one number of the explosion study"""
+    """Return the median of one figure of the explosion study over an arm's seeds."""
     values = []
     for key, row in study.items():
         if key.rsplit(", seed ", 1)[0] == arm:
@@ -47,7 +47,7 @@ def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
 
 
 def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """:return: the cures that section 10.2 asks for, and what the study and this run say of them"""
+    """Return the cures of section 10.2, and what the study and this run show about them."""
     metrics, settings = report["metrics"], report["run"]["manifest"]["hyperparams"]
 
     def loss(arm: str) -> str:
@@ -83,7 +83,7 @@ def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, 
 
 
 def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """:return: what section 10.2 asks to be looked at, and what was seen"""
+    """Return the checks of section 10.2, and their results."""
     metrics = report["metrics"]
     updates = metrics[tags.TOTAL_ITERATIONS]["last"]
     yield ("Re-run 5K step test", f"{report['run']['n_steps']:,} steps, {updates:,.0f} updates")
@@ -99,7 +99,7 @@ def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str,
 
 
 def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """:return: each criterion of section 10.3: the list, what it asks, and what the run shows"""
+    """Return each criterion of section 10.3: its list, its requirement, and what the run shows."""
     for criterion in report["criteria"]:
         if criterion["source"].startswith("first run"):
             value = criterion["value"]
@@ -112,7 +112,7 @@ def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
-    """:return: both sections as Markdown"""
+    """Return both sections as Markdown."""
     lines = ["| required before another run | here |", "| --- | --- |"]
     boxes = [*cures(report, study), *checks(report, study)]
     lines += [f"| {asked} | {answer} |" for asked, answer in boxes]
@@ -122,7 +122,7 @@ def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the checklist for a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run of the recommended settings")
     print(checklist(report_on(parser.parse_args().run_dir), json.loads(RESULTS.read_text())))

@@ -1,4 +1,4 @@
-"""What the camera of LiteDriving-v0 sees: a grid of frames, grey and in colour, for the README."""
+"""Draw a grid of frames of LiteDriving-v0, grey and in colour, for the README."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCENES = (
 
 
 def index_of(place: str, track: Track) -> int:
-    """:return: the point of the lane that looks out on such a place"""
+    """Return the lane's point from which such a place is visible."""
     if place == "junction":
         return int(np.flatnonzero(track.in_junction)[0] - round(10.0 / track.spacing_m)) % len(track.points_m)
     window = round(30.0 / track.spacing_m)
@@ -50,7 +50,7 @@ def index_of(place: str, track: Track) -> int:
 
 
 def frame_of(scene: Scene, grayscale: bool) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """:return: the newest camera frame there, enlarged, ``(h, w, 3) uint8`` BGR"""
+    """Return the newest camera frame at a point, enlarged, ``(h, w, 3) uint8``, BGR."""
     env = LiteDrivingEnv(
         maps=scene.map_name, frame_stack=1, n_cars=len(scene.cars), weather=scene.weather, grayscale=grayscale
     )

@@ -1,15 +1,16 @@
-"""Runs that are killed, preempted and starved of disk at random moments, each beside the run that was left alone.
+"""Does a run that is killed, preempted or out of disk space end with the same results as an undisturbed run?
 
-A chain is one run of ``visual-td3 train`` that is ended again and again (SIGKILL before its first snapshot, in training
-and in its final save; SIGTERM; a full disk) and taken up by ``visual-td3 resume`` each time, until it is finished.
-Weights, replay buffer, episodes and every scalar of its event files must then be those of the run that was left alone,
-bit for bit. Chains run on DummyVecEnv and SubprocVecEnv, with event files in RUN_DIR and elsewhere (``-tb``).
+A chain is one run of ``visual-td3 train`` that is interrupted repeatedly at random moments (SIGKILL before its first
+snapshot, in training and in its final save; SIGTERM; a full disk) and resumed by ``visual-td3 resume`` each time, until
+it is finished. Weights, replay buffer, episodes and every scalar of its event files must then equal those of an
+undisturbed run, bit for bit. Chains run on DummyVecEnv and SubprocVecEnv, with event files in RUN_DIR and elsewhere
+(``-tb``).
 
     python benchmarks/kill_campaign.py                  # about 15 minutes of one core
-    python benchmarks/kill_campaign.py --table          # shows what the results file has
+    python benchmarks/kill_campaign.py --table          # print the existing results
 
-Full disks are small file systems in memory, which root alone can mount; elsewhere they are skipped, and that is said.
-Chains that the results file has are not run again.
+Full disks are small file systems in memory, which only root can mount; without root they are skipped, with a message.
+Chains in the results file are not repeated.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ LiteDriving-v0:
 """
 VARIANTS = [(vec_env, has_tb) for vec_env in ("dummy", "subproc") for has_tb in (False, True)]
 KILLS = ("before the first snapshot", "SIGKILL", "SIGTERM", "SIGKILL", "SIGTERM", "in the final save")
-"""What happens to the runs of a chain, one after the other."""
+"""The interruptions of a chain's runs, in this order."""
 N_CHAINS = 3
-"""Of each variant."""
+"""The number of chains of each variant."""
 N_FULL_DISKS = 6
 DISK_BYTES = 24 << 20
 WALL_CLOCK = {"time/fps", "time/time_elapsed"}
@@ -75,10 +76,10 @@ PATIENCE_S = 300.0
 
 
 class Run:
-    """One process of a chain: begun, watched and ended.
+    """One process of a chain.
 
     :param arguments: of ``visual-td3``
-    :param log_path: where its output goes
+    :param log_path: the file for its output
     """
 
     def __init__(self, arguments: list[str], log_path: Path) -> None:
@@ -90,9 +91,9 @@ class Run:
             _be(arguments, log_path)
 
     def wait(self, until: Callable[[], bool] = lambda: False, within_s: float = PATIENCE_S) -> bool:
-        """Wait until something holds, the process ends or the time is over.
+        """Wait until a condition holds, the process ends or the time is over.
 
-        :return: whether the process goes on
+        :return: whether the process still runs
         """
         deadline = time.monotonic() + within_s
         while self.code is None and time.monotonic() < deadline and not until():
@@ -104,11 +105,11 @@ class Run:
         return self.code is None
 
     def says(self, words: str) -> bool:
-        """:return: whether its output holds the words"""
+        """Return whether its output contains the words."""
         return self.log_path.is_file() and words in self.log_path.read_text(errors="replace")
 
     def finish(self) -> int:
-        """:return: its exit code; what is left of its process group is killed"""
+        """Wait for its end, kill the rest of its process group, and return the exit code."""
         if self.wait():
             raise RuntimeError(f"a run did not end within {PATIENCE_S:.0f} s:\n{self.log_path.read_text()}")
         with suppress(ProcessLookupError):
@@ -118,7 +119,7 @@ class Run:
 
 
 def _be(arguments: list[str], log_path: Path) -> None:
-    """Be that process: what is imported already need not be imported again."""
+    """Run the command in the forked child, which has all modules imported already."""
     code = 1
     try:
         os.setsid()
@@ -138,7 +139,7 @@ def _be(arguments: list[str], log_path: Path) -> None:
 
 
 def train(folder: Path, vec_env: str, has_tb: bool) -> list[str]:
-    """:return: the command that begins a run in a folder"""
+    """Return the command that starts a run in a folder."""
     (folder / "run.yml").write_text(BLOCK)
     arguments = ["train", "--env", ENV, "-conf", str(folder / "run.yml"), "-f", str(folder), "--vec-env", vec_env]
     arguments += ["--seed", "3", "--save-replay-buffer", "--log-interval", "1", "--verbose", "0", "--eval-freq", "-1"]
@@ -147,17 +148,17 @@ def train(folder: Path, vec_env: str, has_tb: bool) -> list[str]:
 
 
 def run_dir_in(folder: Path) -> Path:
-    """:return: RUN_DIR of the run in a folder"""
+    """Return RUN_DIR of the run in a folder."""
     return folder / "visual_td3" / f"{ENV}_1"
 
 
 def has_snapshot(folder: Path) -> bool:
-    """:return: whether the run in a folder has a snapshot"""
+    """Return whether the run in a folder has a snapshot."""
     return any((run_dir_in(folder) / "snapshots").glob("step_*"))
 
 
 def begin(folder: Path, variant: tuple[str, bool], log_path: Path) -> Run:
-    """Begin the run in a folder, or go on with it; what was killed before it left anything is begun by ``train``."""
+    """Start the run in a folder, or resume it. A run that was killed before it wrote anything is started again."""
     run_dir = run_dir_in(folder)
     if (run_dir / "experiment.json").exists():
         return Run(["resume", str(run_dir)], log_path)
@@ -167,12 +168,12 @@ def begin(folder: Path, variant: tuple[str, bool], log_path: Path) -> Run:
 
 
 class Times:
-    """What the run that was left alone took, so that others are ended within it.
+    """The durations of the undisturbed run, from which the moments of interruption are drawn.
 
-    :param begin_s: until it had written how it was started
+    :param begin_s: until it had written its settings
     :param first_s: from then until its first snapshot
-    :param train_s: from then until it began to save its end
-    :param save_s: from then until it had ended
+    :param train_s: from then until its final save started
+    :param save_s: from then until it ended
     """
 
     def __init__(self, begin_s: float, first_s: float, train_s: float, save_s: float) -> None:
@@ -180,9 +181,9 @@ class Times:
 
 
 def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
-    """Let a run come to its end.
+    """Run without interruption.
 
-    :return: how long it took
+    :return: its durations
     """
     folder.mkdir()
     run = Run(train(folder, *variant), folder.with_suffix(".log"))
@@ -202,9 +203,9 @@ def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
 
 
 def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> dict[str, Any]:
-    """End a run.
+    """Interrupt a run.
 
-    :return: what was done, when, and how it ended
+    :return: what was done, when, and how the run ended
     """
     number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
     to_group = kind == "SIGTERM" and rng.random() < 0.5
@@ -253,7 +254,7 @@ def fill(run: Run, folder: Path, times: Times, rng: random.Random) -> dict[str, 
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """:return: what is not the same in two folders of runs; none where all is, bit for bit"""
+    """Return the differences between two folders of runs; empty if they are identical, bit for bit."""
     first, second = run_dir_in(one), run_dir_in(other)
     found = []
     for name, read in (("weights", _weights), ("replay buffer", _replay), ("episodes", _episodes)):
@@ -312,7 +313,7 @@ def _episodes(run_dir: Path) -> list[tuple[str, str]]:
 def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    # A resumed run that was begun with -tb goes on in RUN_DIR/tb.
+    # A resumed run that was started with -tb continues in RUN_DIR/tb.
     here = list((run_dir_in(folder) / "tb").rglob("events.out.tfevents.*"))
     (run,) = {path.parent for path in here or (folder / "elsewhere").rglob("events.out.tfevents.*")}
     accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
@@ -324,7 +325,7 @@ def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
     """Run one chain.
 
-    :return: what happened to its runs, and how it differs from the run that was left alone
+    :return: what happened to its runs, and the differences from the undisturbed run
     """
     rng, folder = random.Random(seed), folder / f"chain_{seed}"
     folder.mkdir()
@@ -334,7 +335,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
 
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Run one run on a disk of its own that gets full.
+    """Run one run on its own small disk, which is filled.
 
     :return: as :func:`chain`
     """
@@ -357,7 +358,7 @@ def _brought_to_its_end(folder: Path, alone: Path, variant: tuple[str, bool], lo
 
 
 def can_mount() -> bool:
-    """:return: whether a small file system can be mounted here"""
+    """Return whether a small file system can be mounted here."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
         if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
@@ -367,7 +368,7 @@ def can_mount() -> bool:
 
 
 def table(results: dict[str, Any]) -> str:
-    """:return: the results as a Markdown table, a row for each variant"""
+    """Return the results as a Markdown table with a row for each variant."""
     kinds = ("SIGKILL in training", "SIGKILL before the first snapshot", "SIGKILL in the final save", "SIGTERM")
     header = ["environments", "event files", *kinds, "full disk", "runs", "bit-identical"]
     rows = []
@@ -392,7 +393,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def jobs() -> list[tuple[str, tuple[str, bool], int]]:
-    """:return: name, variant and seed of every chain and full disk"""
+    """Return name, variant and seed of every chain and full disk."""
     chains = [
         (f"chain {variant[0]}{' -tb' if variant[1] else ''} {number}", variant, 100 * place + number)
         for place, variant in enumerate(VARIANTS)
@@ -405,9 +406,9 @@ def jobs() -> list[tuple[str, tuple[str, bool], int]]:
 
 
 def main() -> int:
-    """Run what is missing, and show the table.
+    """Run the missing chains and print the table.
 
-    :return: 1 if a run is not the one that was left alone, else 0
+    :return: 1 if a run differs from the undisturbed one, else 0
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")

@@ -1,7 +1,7 @@
-"""What the learning benchmark compares: worlds, algorithms, and the preset with one part taken out.
+"""The worlds and arms of the learning benchmark: algorithms, and the preset with one part removed.
 
-All arms get the same steps, the same batch and one update per two steps; everything else is what zoo_configs/ says of
-LiteDriving-v0 for the algorithm.
+All arms get the same steps, the same batch and one update per two steps; everything else comes from the algorithm's
+block for LiteDriving-v0 in zoo_configs/.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _OF_THE_ZOO = (
 
 @dataclass(frozen=True)
 class World:
-    """Where is trained, and where it is examined.
+    """The environments of training and evaluation.
 
-    :param n_cars: other cars while it trains
-    :param test_n_cars: other cars in the examination, which is shared out evenly
+    :param n_cars: number of other cars in training
+    :param test_n_cars: numbers of other cars in the evaluation, with equally many episodes each
     """
 
     n_timesteps: int
@@ -57,7 +57,7 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """An algorithm and what is changed of its hyperparameter file."""
+    """An algorithm and the changes to its hyperparameters."""
 
     algorithm: Callable[..., OffPolicyAlgorithm]
     zoo_name: str
@@ -99,13 +99,13 @@ ARMS = {"visual": _visual(), **ABLATIONS, **STOCK, **TRIED}
 
 
 def block_of(arm: Arm, name: str = ENV) -> dict[str, Any]:
-    """:return: the arm's hyperparameters of this name as the zoo reads them, with its changes"""
+    """Return the arm's hyperparameters as the zoo reads them, with the arm's changes."""
     text = files("sb3_visual_td3.zoo_configs").joinpath(f"{arm.zoo_name}.yml").read_text(encoding="utf-8")
     return {**yaml.safe_load(text)[name], **arm.changes}
 
 
 def constructor_arguments(block: Mapping[str, Any], action_dim: int) -> dict[str, Any]:
-    """:return: what an algorithm's constructor takes of a block: all but what the zoo makes of it before"""
+    """Return the part of a hyperparameter block that is passed to the algorithm's constructor."""
     arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
     if block.get("noise_type") == "normal":
         arguments["action_noise"] = NormalActionNoise(np.zeros(action_dim), np.full(action_dim, block["noise_std"]))
@@ -113,7 +113,7 @@ def constructor_arguments(block: Mapping[str, Any], action_dim: int) -> dict[str
 
 
 def arguments_of(arm: Arm) -> dict[str, Any]:
-    """:return: what the algorithm's constructor is called with, but for environment, seed and device"""
+    """Return the arguments of the algorithm's constructor, without environment, seed and device."""
     same_for_all = {"batch_size": BATCH_SIZE, "train_freq": STEPS_PER_UPDATE, "gradient_steps": 1}
     own = {key: arm.changes.get(key, value) for key, value in same_for_all.items()}
     return {**constructor_arguments(block_of(arm), action_dim=2), **own}

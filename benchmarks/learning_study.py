@@ -1,18 +1,17 @@
-"""How well does VisualTD3 learn to drive, which of its parts does it owe that to, and how do stock algorithms do?
+"""How well does VisualTD3 learn to drive, which of its parts matter, and how do stock algorithms compare?
 
 Every arm trains on the eight training maps of LiteDriving-v0 with the same steps, batch (128) and updates (one per two
-steps): 10,000 steps on empty roads, 30,000 among 8 other cars. While it trains the policy is driven on the *training*
-maps from time to time, and the one with the highest return is kept. That one then drives 100 episodes on the two
-held-out maps, which no training has seen, and among 6 to 10 other cars; so does the last one, and the kept one with
-its camera blanked.
+steps): 10,000 steps on empty roads, 30,000 among 8 other cars. During training the policy is evaluated regularly on
+the *training* maps, and the one with the highest return is kept. It then drives 100 episodes on the two held-out maps,
+which no training has seen, and among 6 to 10 other cars; so do the last policy, and the kept one with a blanked camera.
 
     python benchmarks/learning_study.py                                       # the preset, five seeds on empty roads
     python benchmarks/learning_study.py --arms ablations stock --seeds 0 1 2
     python benchmarks/learning_study.py --worlds traffic --arms visual 'SB3 TD3' --device cuda --n-jobs 8
-    python benchmarks/learning_study.py --table                               # of what there is, and nothing is run
+    python benchmarks/learning_study.py --table                               # print the results and run nothing
 
-Runs are kept in benchmarks/results/learning.json, and those that are there are not made again: it can be stopped and
-continued. Models and event files are in the log folder.
+Results are kept in benchmarks/results/learning.json. Runs that are in it are not repeated, so the study can be stopped
+and continued. Models and event files are in the log folder.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ from sb3_visual_td3.envs.road.maps import MAP_GROUPS
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 N_TEST_EPISODES = 100
 TEST_SEED = 10_000
-"""Of the places where examinations begin: the same for every policy, and none where a training was evaluated."""
+"""The seed of the final evaluation's starting places: the same for every policy, and different from training."""
 GROUPS = {"ablations": list(ABLATIONS), "stock": list(STOCK), "tried": list(TRIED)}
 
 
 class Job(NamedTuple):
-    """One run."""
+    """One run: a world, an arm and a seed."""
 
     world: str
     arm: str
@@ -70,17 +69,17 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What the run is called in the results."""
+        """Return the key of the run in the results."""
         return f"{self.world}, {self.arm}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where its model and event files go."""
+        """Return the folder for its model and event files."""
         return self.logs / self.world.replace(" ", "_") / self.arm.replace(" ", "_") / str(self.seed)
 
 
 def watchers(job: Job) -> list[BaseCallback]:
-    """:return: what watches a run, the same for every arm"""
+    """Return the callbacks of a run, which are the same for every arm."""
     world = WORLDS[job.world]
     kept = str(job.folder)
     return [
@@ -102,21 +101,21 @@ def watchers(job: Job) -> list[BaseCallback]:
 
 
 def learner(arm: Arm, world: World, seed: int, device: str, tensorboard_log: str | None = None) -> OffPolicyAlgorithm:
-    """:return: an arm's model before its first step, on an environment of its own"""
+    """Return an arm's untrained model, with its own environment."""
     set_random_seed(seed)
     env: VecEnv = make_vec_env(ENV, 1, seed=seed, env_kwargs={"n_cars": world.n_cars})
     if block_of(arm)["normalize"]:
         env = VecNormalize(env, **block_of(arm)["normalize"])
-    settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # nothing is forgotten
+    settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # keep every transition
     return arm.algorithm("CnnPolicy", env, seed=seed, device=device, tensorboard_log=tensorboard_log, **settings)
 
 
 def train(job: Job) -> tuple[BaseAlgorithm, float]:
-    """Make one run.
+    """Train one run.
 
-    :return: the model at its end, and the seconds that it took, evaluations included
+    :return: the final model, and the seconds that the training took, evaluations included
     """
-    shutil.rmtree(job.folder, ignore_errors=True)  # what an interrupted run left there
+    shutil.rmtree(job.folder, ignore_errors=True)  # leftovers of an interrupted run
     job.folder.mkdir(parents=True)
     world = WORLDS[job.world]
     begin = time.perf_counter()
@@ -128,7 +127,7 @@ def train(job: Job) -> tuple[BaseAlgorithm, float]:
 
 
 def examine(driver: Driver, world: str, maps: str = "held_out") -> dict[str, Any]:
-    """:return: what 100 episodes on held-out maps add up to, or 96 on the training maps"""
+    """Evaluate a policy in 100 episodes on held-out maps, or 96 on the training maps, and return the summary."""
     places = [(name, n_cars) for name in MAP_GROUPS[maps] for n_cars in WORLDS[world].test_n_cars]
     n_episodes = N_TEST_EPISODES // len(places)
     drives: list[Drive] = []
@@ -140,7 +139,7 @@ def examine(driver: Driver, world: str, maps: str = "held_out") -> dict[str, Any
 
 
 def summary(drives: Sequence[Drive]) -> dict[str, Any]:
-    """:return: what episodes add up to"""
+    """Return the summary of some episodes."""
     mean = mean_of(drives)
     return {
         "n_episodes": len(drives),
@@ -156,12 +155,12 @@ def summary(drives: Sequence[Drive]) -> dict[str, Any]:
 
 
 def driver_of(model: BaseAlgorithm, is_blind: bool = False) -> Driver:
-    """:return: the policy without exploration; a blind one sees black pictures"""
+    """Return a driver that uses the policy without exploration; a blind one sees black images."""
     return lambda seen: model.predict(np.zeros_like(seen) if is_blind else seen, deterministic=True)[0]
 
 
 def run(job: Job) -> dict[str, Any]:
-    """:return: one run's row"""
+    """Return one run's row."""
     th.set_num_threads(1)
     last, seconds = train(job)
     kept = ARMS[job.arm].algorithm.load(job.folder / "best_model", device=job.device)  # type: ignore[attr-defined]
@@ -182,7 +181,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def parsed() -> argparse.Namespace:
-    """:return: the command's options"""
+    """Return the command's parsed options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*ARMS, *GROUPS]
     parser.add_argument("--worlds", nargs="+", default=["empty road"], choices=WORLDS, help="default: 'empty road'")
@@ -192,7 +191,7 @@ def parsed() -> argparse.Namespace:
         default=["visual"],
         choices=names,
         metavar="ARM",
-        help=f"default: visual; of {', '.join(map(repr, names))}",
+        help=f"default: visual; choose from {', '.join(map(repr, names))}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
     parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
@@ -205,7 +204,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing trainings and print the table."""
     settings = parsed()
     results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
     arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]

@@ -1,4 +1,4 @@
-"""The learning benchmark's tables: rliable's interquartile means over the seeds, with intervals where seeds allow."""
+"""The learning benchmark's tables: rliable's interquartile means over the seeds, with intervals for three or more."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ COLUMNS = {
 
 
 def interquartile_mean(values: Iterable[float]) -> tuple[float, float, float] | float:
-    """Return rliable's interquartile mean over the runs, with its 95 % interval where there are three runs or more.
+    """Return rliable's interquartile mean over the runs, with its 95 % interval for three or more runs.
 
     Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
     """
-    from rliable import library, metrics  # of the extra bench: a machine that only trains can do without
+    from rliable import library, metrics  # in the extra bench: machines that only train do not need it
 
     scores = np.array(list(values), dtype=float)[:, None]
     if len(scores) < 3:
         return float(metrics.aggregate_iqm(scores))
     state = np.random.get_state()
-    np.random.seed(0)  # rliable draws from the global generator, whatever random_state it is given
+    np.random.seed(0)  # rliable draws from the global generator even if it gets a random_state
     try:
         points, intervals = library.get_interval_estimates(
             {"arm": scores}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=N_RESAMPLES
@@ -40,7 +40,7 @@ def interquartile_mean(values: Iterable[float]) -> tuple[float, float, float] | 
 
 
 def table(results: dict[str, dict[str, Any]], world: str, arms: Iterable[str], which: str = "kept") -> str:
-    """:return: a line of Markdown for each arm that was run in this world"""
+    """Return the Markdown table of one world, with a line for each arm that was run."""
     heads = ["arm", "seeds", *(head for head, _, _ in COLUMNS.values())]
     heads += ["worst seed to the end", "the last policy to the end", "blind", "kept at step", "minutes", "NO-GO"]
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
@@ -65,7 +65,7 @@ BRIEF_HEADINGS = (
 
 
 def brief(results: dict[str, dict[str, Any]]) -> str:
-    """:return: the README's table: the preset beside stock algorithms"""
+    """Return the README's table: the preset beside stock algorithms."""
     lines = ["| " + " | ".join(BRIEF_HEADINGS) + " |", "| --- " * len(BRIEF_HEADINGS) + "|"]
     for arm, title in BRIEF.items():
         empty, traffic = (rows_of(results, world, arm) for world in ("empty road", "traffic"))
@@ -82,7 +82,7 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
 
 
 def rows_of(results: dict[str, dict[str, Any]], world: str, arm: str) -> list[dict[str, Any]]:
-    """:return: an arm's runs in a world, one for each seed"""
+    """Return an arm's runs in a world, one for each seed."""
     return [row for name, row in results.items() if name.rsplit(", seed ", 1)[0] == f"{world}, {arm}"]
 
 

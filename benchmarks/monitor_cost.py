@@ -1,15 +1,15 @@
-"""What does watching a training cost? The same model's updates with the monitor on and off, by turns.
+"""What does monitoring a training cost? Compares updates of the same model with the monitor on and off.
 
 On means what GradientNormCallback and ExplosionAlertCallback do at their defaults in a training of one update per
 step: one update in 10 measured, a look at camera and rewards at each step, a check every 50 steps, a point in the event
-file every 100. A block is 100 updates, so that it holds all of that; blocks come in pairs, each pair in the other order
-than the one before, and a pair gives one ratio. What is asked for is at most 2 % as the median of these.
+file every 100. A block of 100 updates contains all of that. Blocks come in pairs, whose order alternates, and a pair
+gives one ratio. The requirement is a median of at most 2 %.
 
-Beside the wall clock stands the processor time, which other work on the machine disturbs less, and the part of it that
-was spent inside the monitor's own calls: what it costs apart from what it does to caches.
+Besides wall time, the table shows processor time, which other work on the machine disturbs less, and the part of it
+that was spent inside the monitor's own calls, without its effect on caches.
 
-Pairs are kept in benchmarks/results/monitor_cost.json, by setting, and those that are there are not measured again: it
-can be stopped and continued. After a change of the code ask for --again. With the defaults it takes ten minutes.
+Pairs are kept in benchmarks/results/monitor_cost.json, by setting. Existing ones are not measured again, so it can be
+stopped and continued. After a change of the code use --again. With the defaults it takes ten minutes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Pair = dict[str, dict[str, float]]
 
 
 class Case(NamedTuple):
-    """A training whose monitor is measured."""
+    """One training for which the monitor is measured."""
 
     batch_size: int
     settings: dict[str, Any]
@@ -54,13 +54,13 @@ CASES = {
 
 
 class Stopwatch:
-    """Adds up the processor time of this thread that is spent in what it is laid around."""
+    """Add up the processor time that this thread spends in the wrapped functions."""
 
     def __init__(self) -> None:
         self.total_s = 0.0
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """:return: the same function, timed"""
+        """Return the function wrapped so that its time is added up."""
 
         def timed(*args: Any) -> Any:
             begin = time.thread_time()
@@ -73,7 +73,7 @@ class Stopwatch:
 
 
 class Timed:
-    """An observer, timed."""
+    """An observer whose time is measured."""
 
     def __init__(self, observer: UpdateObserver, watch: Stopwatch) -> None:
         self.after_backward: Callable[[NetworkUpdate], None] = watch.around(observer.after_backward)
@@ -82,11 +82,11 @@ class Timed:
 
 
 class Training:
-    """Updates of one model, and the monitor that can be taken away and put back.
+    """A model that makes updates, with a monitor that can be removed and restored.
 
-    :param case: what is trained
-    :param device: where
-    :param folder: for the event files
+    :param case: the training
+    :param device: the torch device
+    :param folder: the folder for event files
     """
 
     def __init__(self, case: Case, device: str, folder: str) -> None:
@@ -113,7 +113,7 @@ class Training:
             self.model.replay_buffer.add(first, second, action, rng.normal(size=1), np.zeros(1), [{}])
 
     def _step(self) -> None:
-        """What the monitor sees of a step of the environment."""
+        """Call the monitor as a step of the environment does."""
         self.model.num_timesteps += 1
         index = self.model.num_timesteps % N_FRAMES
         action = np.zeros((1, 2), np.float32)
@@ -124,7 +124,7 @@ class Training:
         self._callbacks.on_step()
 
     def block(self, n_updates: int, is_watched: bool) -> dict[str, float]:
-        """:return: the seconds of so many updates: of the wall clock, of the processor, and inside the monitor"""
+        """Time a block of updates; return seconds of wall clock, of processor, and inside the monitor."""
         self.model.observers[:] = self._observers if is_watched else []
         self.watch.total_s = 0.0
         wall, cpu = time.perf_counter(), time.process_time()
@@ -142,9 +142,9 @@ class Training:
 
 
 def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, name: str, save: Any) -> None:
-    """Measure the pairs that are missing."""
+    """Measure the missing pairs."""
     for is_watched in (True, False):
-        training.block(12, is_watched)  # what is done once, and what allocates
+        training.block(12, is_watched)  # warm-up: lazy initialisation and allocation
     with tqdm(total=options.pairs, initial=len(pairs), desc=name, unit="pair", smoothing=0.0, disable=None) as bar:
         while len(pairs) < options.pairs:
             order = ("on", "off") if len(pairs) % 2 else ("off", "on")
@@ -154,13 +154,13 @@ def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, 
 
 
 def spread(values: Sequence[float]) -> str:
-    """:return: median and quartiles of shares that the monitor adds"""
+    """Return the median and the quartiles of the shares of time that the monitor adds."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{median:+.2%} ({low:+.2%} to {high:+.2%})"
 
 
 def table(results: dict[str, list[Pair]], n_updates: int) -> str:
-    """:return: the cases as Markdown"""
+    """Return the cases as Markdown."""
     columns = ["ms/update, off", "wall clock", "processor time", "inside the monitor, of the processor time"]
     lines = ["| what | pairs | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     for name, pairs in results.items():
@@ -174,15 +174,17 @@ def table(results: dict[str, list[Pair]], n_updates: int) -> str:
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Measure the missing pairs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12, help="of blocks, on and off (default: 12)")
-    parser.add_argument("--updates", type=int, default=100, help="of a block (default: 100)")
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="(all)")
-    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--pairs", type=int, default=12, help="pairs of blocks, on and off (default: 12)")
+    parser.add_argument("--updates", type=int, default=100, help="updates in a block (default: 100)")
+    parser.add_argument(
+        "--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="default: all"
+    )
+    parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="(default: benchmarks/results/monitor_cost.json)")
-    parser.add_argument("--again", action="store_true", help="forget these cases' pairs and measure anew")
+    parser.add_argument("--again", action="store_true", help="discard these cases' pairs and measure again")
     options = parser.parse_args()
     th.set_num_threads(options.num_threads)
     key = f"{options.device}, {options.num_threads} thread(s), blocks of {options.updates}"

@@ -1,12 +1,12 @@
-"""Does a damaged or hostile input file ever give more than one line and an exit code of 0 to 3?
+"""Does a damaged or hostile input file ever cause more than one line of output and an exit code of 0 to 3?
 
-Each target is a kind of input file of a command. Every mutation is seeded by the target and its number, so that one
-that fails can be made again (--targets NAME --first NUMBER --count 1). It runs in a forked process that may take 30 s
+Each target is a kind of input file of a command. Every mutation is seeded by the target and its number, so that a
+failure can be repeated (--targets NAME --first NUMBER --count 1). It runs in a forked process that may take 30 s
 and 1 GB; the libraries are imported once, in the parent. A mutation fails if its exit code is not 0, 1, 2 or 3, if it
-writes a traceback, if a signal ends it, or if it takes more than that.
+writes a traceback, if a signal ends it, or if it exceeds the limits.
 
-Text files are mutated as values (another type, a huge number, a deep list in the place of one value) and as bytes,
-event files as messages, as records with right checksums, and as bytes. --keep DIR keeps the files of those that fail.
+Text files are mutated as values (another type, a huge number, a deep list in place of one value) and as bytes, event
+files as messages, as records with valid checksums, and as bytes. --keep DIR keeps the files of failures.
 
 Results are kept in benchmarks/results/mutation_campaign.json. A thousand mutations of each target take some minutes.
 """
@@ -38,7 +38,7 @@ from tqdm import tqdm
 from sb3_visual_td3 import cli
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report import command as _command  # noqa: F401 - the command line imports it late, in each fork
-from sb3_visual_td3.report import render_json, render_markdown  # noqa: F401 - likewise
+from sb3_visual_td3.report import render_json, render_markdown  # noqa: F401 - imported once, in the parent
 from sb3_visual_td3.report.event_file import masked_crc32c
 from sb3_visual_td3.runs.manifest import RunManifest
 
@@ -54,7 +54,7 @@ class Target:
     """A kind of input file.
 
     :param write: writes good inputs into a folder and returns the file to mutate.
-    :param mutate: makes another content of the good one.
+    :param mutate: returns a mutation of the good content.
     :param command: the arguments of ``visual-td3`` for that folder.
     """
 
@@ -66,8 +66,8 @@ class Target:
 class Outcome(NamedTuple):
     """How one mutation ended.
 
-    :ivar code: the exit code; negative where a signal ended it.
-    :ivar peak_bytes: the most memory that it had, with what its parent had imported.
+    :ivar code: the exit code; negative if a signal ended it.
+    :ivar peak_bytes: its peak memory, including the modules that its parent had imported.
     """
 
     code: int
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether it is what a user may expect."""
+        """Return whether the outcome is acceptable."""
         is_small = self.peak_bytes <= MAX_BYTES and self.seconds <= MAX_SECONDS
         return self.code in (0, 1, 2, 3) and not self.has_traceback and is_small
 
@@ -113,7 +113,7 @@ ODD_VALUES: tuple[Callable[[], Any], ...] = (
 
 
 def nested(depth: int) -> Any:
-    """:return: lists and mappings in each other"""
+    """Return deeply nested lists and mappings."""
     value: Any = 1
     for level in range(depth):
         value = [value] if level % 2 else {"a": value}
@@ -121,7 +121,7 @@ def nested(depth: int) -> Any:
 
 
 def changed_value(value: Any, draw: random.Random) -> Any:
-    """:return: a copy of plain values in which one value is another, is missing or is added"""
+    """Return a copy of plain values in which one value is changed, removed or added."""
     if draw.random() < 0.25 or not (isinstance(value, dict | list) and value):
         return draw.choice(ODD_VALUES)()
     if isinstance(value, list):
@@ -137,7 +137,7 @@ def changed_value(value: Any, draw: random.Random) -> Any:
 
 
 def changed_bytes(content: bytes, draw: random.Random) -> bytes:
-    """:return: bytes that were flipped, cut, cut out, repeated, overwritten or put in"""
+    """Return bytes of which some were flipped, cut off, removed, repeated, overwritten or inserted."""
     changed = bytearray(content)
     for _ in range(draw.choice([1, 1, 2, 8])):
         at, to = sorted(draw.randrange(len(changed) + 1) for _ in range(2))
@@ -161,14 +161,14 @@ def changed_bytes(content: bytes, draw: random.Random) -> bytes:
 
 
 def changed_json(content: bytes, draw: random.Random) -> bytes:
-    """:return: a JSON file in which a value or some bytes are others"""
+    """Return a JSON file in which a value or some bytes are changed."""
     if draw.random() < 0.3:
         return changed_bytes(content, draw)
     return json.dumps(changed_value(json.loads(content), draw)).encode("utf-8", "surrogatepass")
 
 
 def changed_yaml(content: bytes, draw: random.Random) -> bytes:
-    """:return: a YAML file in which a value or some bytes are others"""
+    """Return a YAML file in which a value or some bytes are changed."""
     if draw.random() < 0.3:
         return changed_bytes(content, draw)
     changed = changed_value(yaml.safe_load(content), draw)
@@ -177,13 +177,13 @@ def changed_yaml(content: bytes, draw: random.Random) -> bytes:
 
 
 def framed(body: bytes) -> bytes:
-    """:return: a record as it stands in an event file"""
+    """Return a record framed as in an event file."""
     header = len(body).to_bytes(8, "little")
     return header + masked_crc32c(header).to_bytes(4, "little") + body + masked_crc32c(body).to_bytes(4, "little")
 
 
 def bodies_of(content: bytes) -> list[bytes]:
-    """:return: the records of an undamaged event file"""
+    """Return the records of an undamaged event file."""
     bodies, at = [], 0
     while at < len(content):
         length = int.from_bytes(content[at : at + 8], "little")
@@ -197,7 +197,7 @@ ODD_STEPS = (0, -1, 1, 2**53, 2**63 - 1, -(2**63))
 
 
 def changed_events(content: bytes, draw: random.Random) -> bytes:
-    """:return: an event file whose messages, records or bytes are others"""
+    """Return an event file of which messages, records or bytes are changed."""
     what = draw.random()
     if what < 0.25:
         return changed_bytes(content, draw)
@@ -222,7 +222,7 @@ def changed_events(content: bytes, draw: random.Random) -> bytes:
 def _changed_event(body: bytes, draw: random.Random) -> bytes:
     try:
         event = event_pb2.Event.FromString(body)
-    except Exception:  # was changed before
+    except Exception:  # an earlier mutation has changed it
         return body
     event.step = draw.choice([event.step, *ODD_STEPS])
     event.wall_time = draw.choice([event.wall_time, *ODD_NUMBERS])
@@ -236,7 +236,7 @@ def _changed_event(body: bytes, draw: random.Random) -> bytes:
 def write_run(folder: Path) -> Path:
     """Write a run's folder: event file, run.json and rl-zoo's files.
 
-    :return: the event file
+    :return: the path of the event file
     """
     names = [name for name, tag in tags.TAGS.items() if tag.x_axis == "step"]
     points = [(name, 100 * step) for step in range(1, 13) for name in names]
@@ -286,7 +286,7 @@ def _of_run(name: str) -> Callable[[Path], Path]:
 
 
 def _report(*flags: str) -> Callable[[Path], list[str]]:
-    """Return the report's command; of a flag's file the name is put into the folder."""
+    """Return the report's command, with the file of a flag in the folder."""
     return lambda folder: [
         "report",
         str(folder / "Env-v0_1"),
@@ -326,15 +326,15 @@ TARGETS: Mapping[str, Target] = {
     "rl-zoo's config.yml": Target(_of_run("Env-v0/config.yml"), changed_yaml, _report()),
     "rl-zoo's args.yml": Target(_of_run("Env-v0/args.yml"), changed_yaml, _report()),
 }
-"""More targets can be added: what matters is that a command reads the file."""
+"""The kinds of input files. More can be added: any file that a command reads."""
 
 
 def try_mutation(name: str, number: int, keep: Path | None = None) -> Outcome:
     """Mutate a target's file and run its command on it.
 
-    :param name: of the target.
+    :param name: the name of the target.
     :param number: the seed.
-    :param keep: where the folder goes if it fails.
+    :param keep: where to keep the folder if it fails.
     """
     target = TARGETS[name]
     draw = random.Random(zlib.crc32(name.encode()) + number)
@@ -360,7 +360,7 @@ def try_mutation(name: str, number: int, keep: Path | None = None) -> Outcome:
 
 
 def _run_and_exit(command: list[str], folder: Path) -> None:
-    """Run a command in this forked process within the limits, and end it."""
+    """Run a command in this forked process within the limits, and end the process."""
     code: int = RUNNING_FAILED
     try:
         os.chdir(folder)
@@ -382,7 +382,7 @@ def _run_and_exit(command: list[str], folder: Path) -> None:
 
 
 def run_target(name: str, first: int, count: int, keep: Path | None) -> dict[str, Any]:
-    """:return: how ``count`` mutations ended, from the seed ``first`` on"""
+    """Run ``count`` mutations, starting with the seed ``first``, and return their outcomes."""
     outcomes = {
         number: try_mutation(name, number, keep)
         for number in tqdm(range(first, first + count), desc=name, disable=None)
@@ -398,7 +398,7 @@ def run_target(name: str, first: int, count: int, keep: Path | None) -> dict[str
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """:return: a row for each target, in Markdown"""
+    """Return the Markdown table, with a row for each target."""
     lines = ["| input | mutations | exit 0 | 1 | 2 | 3 | failed | longest, s | largest, MB |", "| --- " * 9 + "|"]
     for name, found in results.items():
         codes = " | ".join(str(found["exit codes"].get(str(code), 0)) for code in range(4))
@@ -410,13 +410,13 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Run the targets that are asked for and print the table."""
+    """Run the requested targets and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--count", type=int, default=1000, help="mutations of each (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=1000, help="mutations of each target (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the files of those that fail go")
-    parser.add_argument("--again", action="store_true", help="run targets that have results, too")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to keep the files of failures")
+    parser.add_argument("--again", action="store_true", help="also run targets that have results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     settings = parser.parse_args()
     results = json.loads(settings.output.read_text()) if settings.output.exists() else {}

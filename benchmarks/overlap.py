@@ -1,15 +1,15 @@
 """Does overlap=True hide the updates behind a slow simulator?
 
-LiteDriving-v0 in a process of its own is slowed to a CARLA's 20 steps per second: each step sleeps until 50 ms have
-passed, which costs no processor time. VisualTD3 makes one update per step, by turns without and with overlap, and each
-round stands in one line of the table:
+LiteDriving-v0, in a separate process, is slowed to 20 steps per second, like CARLA: each step sleeps until 50 ms have
+passed, which costs no processor time. VisualTD3 makes one update per step, alternately without and with overlap, and
+each round is one line of the table:
 
   without overlap a step takes the sum, 50 ms plus the update;
-  with overlap it takes the longer of the two, plus what neither hides: choosing the action, and the way to the other
-  process and back. 95 % of 20 steps/s and more can only be reached where an update takes less than 50 ms.
+  with overlap it takes the longer of the two, plus what cannot be hidden: choosing the action, and the communication
+  with the other process. 95 % of 20 steps/s or more is only possible if an update takes less than 50 ms.
 
-Rounds are kept in benchmarks/results/overlap.json, by setting, and those that are there are not measured again: it can
-be stopped and continued. After a change of the code ask for --again. With the defaults it takes three minutes.
+Rounds are kept in benchmarks/results/overlap.json, by setting. Existing ones are not measured again, so it can be
+stopped and continued. After a change of the code use --again. With the defaults it takes three minutes.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
 
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
 MAP = "train_0"
-"""One map, built before the clock runs: the first reset to a new one takes longer than a step."""
+"""A single map, built before the measurement: the first reset to a new map takes longer than a step."""
 Round = dict[str, dict[str, float]]
 
 
 class TimedTD3(VisualTD3):
-    """Notes how long each update takes, where it takes place."""
+    """Record the duration of each update, in the thread that makes it."""
 
     update_s: list[float]
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Train, and note the time."""
+        """Train, and record the time."""
         begin = time.perf_counter()
         super().train(gradient_steps, batch_size)
         self.update_s.append(time.perf_counter() - begin)
 
 
 class StepClock(BaseCallback):
-    """Notes when each step is done."""
+    """Record when each step ends."""
 
     def __init__(self, bar: tqdm[Any]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class StepClock(BaseCallback):
 
 
 def make_model(overlap: bool, settings: argparse.Namespace) -> TimedTD3:
-    """:return: a model that has just begun to learn, on a simulator in another process that is slow from now on"""
+    """Return a model after its first updates, whose simulator in another process is then slowed down."""
     env = SubprocVecEnv([lambda: PacedEnv(gym.make(LITE_DRIVING_ID, maps=MAP))], start_method="fork")
     model = TimedTD3(
         "CnnPolicy",
@@ -78,13 +78,13 @@ def make_model(overlap: bool, settings: argparse.Namespace) -> TimedTD3:
         overlap=overlap,
     )
     model.update_s = []
-    model.learn(settings.batch_size + 4)  # the first updates allocate
+    model.learn(settings.batch_size + 4)  # warm-up: the first updates allocate memory
     env.env_method("set_step_s", 1.0 / settings.rate)
     return model
 
 
 def measure(model: TimedTD3, n_steps: int, bar: tqdm[Any]) -> dict[str, float]:
-    """:return: steps per second, and the median milliseconds of an update within them"""
+    """Return steps per second, and the median milliseconds of an update within them."""
     clock = StepClock(bar)
     model.update_s = []
     model.learn(n_steps, callback=clock, reset_num_timesteps=False)
@@ -95,7 +95,7 @@ def measure(model: TimedTD3, n_steps: int, bar: tqdm[Any]) -> dict[str, float]:
 
 
 def save(results: dict[str, list[Round]]) -> None:
-    """Keep the results; one file takes the other's place at once."""
+    """Replace the results file atomically."""
     RESULTS.parent.mkdir(exist_ok=True)
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
@@ -103,7 +103,7 @@ def save(results: dict[str, list[Round]]) -> None:
 
 
 def table(rounds: list[Round], rate: float) -> str:
-    """:return: the rounds and their medians as Markdown; shares are of the simulator's own rate"""
+    """Return the rounds and their medians as Markdown; shares refer to the simulator's own rate."""
     columns = ["ms/update", "off, steps/s", "share", "sum predicts", "on, steps/s", "share"]
     lines = ["| round | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
     rows = [
@@ -120,15 +120,15 @@ def table(rounds: list[Round], rate: float) -> str:
 
 
 def main() -> None:
-    """Measure the rounds that are missing and print the table."""
+    """Measure the missing rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of the simulator (default: 20)")
     parser.add_argument("--batch-size", type=int, default=64, help="transitions per update (default: 64)")
     parser.add_argument("--encoder", choices=["separate", "shared"], default="shared", help="(default: shared)")
-    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of off and on (default: 5)")
-    parser.add_argument("--steps", type=int, default=200, help="per round, off and on each (default: 200)")
-    parser.add_argument("--again", action="store_true", help="forget this setting's rounds and measure anew")
+    parser.add_argument("--steps", type=int, default=200, help="steps per round, off and on each (default: 200)")
+    parser.add_argument("--again", action="store_true", help="discard this setting's rounds and measure again")
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)
     register_envs()

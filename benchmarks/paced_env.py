@@ -1,4 +1,4 @@
-"""An environment as slow as a simulator is: what the benchmarks of waiting wait for."""
+"""An environment as slow as a simulator, for the benchmarks of parallel and overlapped stepping."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import gymnasium as gym
 
 
 class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that takes at least ``step_s`` seconds for a step; 0 until told."""
+    """An environment that takes at least ``step_s`` seconds for a step; 0 until :meth:`set_step_s` is called."""
 
     step_s = 0.0
 
     def set_step_s(self, step_s: float) -> None:
-        """Slow every step down to this many seconds."""
+        """Set the minimum duration of a step in seconds."""
         self.step_s = step_s
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Make the step, and sleep for the rest of its time."""
+        """Make the step, and sleep until its minimum duration has passed."""
         end = time.perf_counter() + self.step_s
         reply = self.env.step(action)
         time.sleep(max(0.0, end - time.perf_counter()))

@@ -1,21 +1,21 @@
-"""What does RayVecEnv cost beside SubprocVecEnv, and does it keep 8 simulators of 20 steps/s busy?
+"""What does RayVecEnv cost compared with SubprocVecEnv, and does it keep 8 simulators of 20 steps/s busy?
 
-LiteDriving-v0 in processes of its own, random actions, no learner. Each round measures all of these, by turns:
+LiteDriving-v0 in separate processes, random actions, no learner. Each round measures all of these, one after another:
 
   subproc  SubprocVecEnv;
-  calls    RayVecEnv(direct=False): every step is a call of Ray's, its observation in the answer or the object store;
+  calls    RayVecEnv(direct=False): every step is a Ray call, with the observation in the response or the object store;
   ray      RayVecEnv: every step goes over a connection with the environment.
 
-and of each
+and for each
 
-  free     environments as fast as they are: the milliseconds of a step of all of them;
-  paced    each slowed to a CARLA's 20 steps per second, by sleeping: the steps per second of all together, and their
-           share of what the simulators can give.
+  free     unslowed environments: the milliseconds of a step of all of them;
+  paced    each slowed to 20 steps per second by sleeping, as CARLA runs: the total steps per second, and their share of
+           the simulators' maximum.
 
-With --observation 12 320 240 the environment is a picture of that shape which never changes: what is left is the way it
-has to go. Rounds are kept in benchmarks/results/ray_speed.json, by setting, and those that are there are not measured
-again: it can be stopped and continued. After a change of the code ask for --again. With the defaults it takes five
-minutes. It needs the extra ray.
+With --observation 12 320 240 the environment returns a constant image of that shape, so that only the transport is
+measured. Rounds are kept in benchmarks/results/ray_speed.json, by setting. Existing ones are not measured again, so it
+can be stopped and continued. After a change of the code use --again. With the defaults it takes five minutes. It needs
+the extra ray.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ Round = dict[str, dict[str, float]]
 
 
 class PictureEnv(gym.Env[np.ndarray, np.ndarray]):
-    """Shows the same picture all the time.
+    """An environment that always returns the same image.
 
-    :param shape: of the picture, in bytes
+    :param shape: the shape of the image, uint8
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -62,17 +62,17 @@ class PictureEnv(gym.Env[np.ndarray, np.ndarray]):
         self._picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """:return: the picture"""
+        """Return the image."""
         super().reset(seed=seed, options=options)
         return self._picture, {}
 
     def step(self, _: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """:return: the picture, and nothing else"""
+        """Return the image with reward 0."""
         return self._picture, 0.0, False, False, {}
 
 
 def make_env(shape: Sequence[int] | None = None) -> PacedEnv:
-    """:return: one environment, on one map: the first reset to a new one takes longer than a step"""
+    """Return one environment with a single map, because the first reset to a new map takes longer than a step."""
     if shape is not None:
         return PacedEnv(PictureEnv(shape))
     register_envs()
@@ -80,7 +80,7 @@ def make_env(shape: Sequence[int] | None = None) -> PacedEnv:
 
 
 def seconds_per_step(env: VecEnv, n_steps: int) -> float:
-    """:return: wall time of a step of all environments"""
+    """Return the wall time of one step of all environments."""
     random = np.random.default_rng(0)
     actions = random.uniform(-1, 1, (n_steps, env.num_envs, 2)).astype(np.float32)
     begin = time.perf_counter()
@@ -90,7 +90,7 @@ def seconds_per_step(env: VecEnv, n_steps: int) -> float:
 
 
 def measure(env: VecEnv, rate: float, n_steps: int) -> dict[str, float]:
-    """:return: milliseconds of a free step, and steps per second of all environments at their pace"""
+    """Return milliseconds of a free step, and steps per second of all paced environments."""
     env.env_method("set_step_s", 0.0)
     env.reset()
     seconds_per_step(env, WARM_UP_STEPS)
@@ -100,7 +100,7 @@ def measure(env: VecEnv, rate: float, n_steps: int) -> dict[str, float]:
 
 
 def save(results: dict[str, list[Round]]) -> None:
-    """Keep the results; one file takes the other's place at once."""
+    """Replace the results file atomically."""
     RESULTS.parent.mkdir(exist_ok=True)
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
@@ -108,7 +108,7 @@ def save(results: dict[str, list[Round]]) -> None:
 
 
 def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
-    """:return: medians over the rounds as Markdown"""
+    """Return medians over the rounds as Markdown."""
     columns = [*(f"{kind}, free, ms/step" for kind in KINDS), "ray takes more than subproc", "of it per environment"]
     columns += [f"{kind} at {rate:g}/s" for kind in KINDS]
     lines = ["| environments | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
@@ -123,7 +123,7 @@ def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
 
 
 def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, results: dict[str, list[Round]]) -> None:
-    """Measure the rounds that are missing."""
+    """Measure the missing rounds."""
     n_missing = max(0, settings.rounds - len(rounds))
     if not n_missing:
         return
@@ -138,14 +138,18 @@ def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, r
 
 
 def main() -> None:
-    """Measure the rounds that are missing and print the table."""
+    """Measure the missing rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
-    parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="how many (default: 1 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="of subproc, calls and ray (default: 3)")
-    parser.add_argument("--observation", type=int, nargs="+", metavar="N", help="a picture instead of LiteDriving-v0")
-    parser.add_argument("--steps", type=int, default=200, help="paced steps, half of the free (default: 200)")
-    parser.add_argument("--again", action="store_true", help="forget these settings' rounds and measure anew")
+    parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="numbers of environments (default: 1 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of subproc, calls and ray (default: 3)")
+    parser.add_argument(
+        "--observation", type=int, nargs="+", metavar="N", help="shape of an image to use instead of LiteDriving-v0"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, help="paced steps; free ones are twice as many (default: 200)"
+    )
+    parser.add_argument("--again", action="store_true", help="discard these settings' rounds and measure again")
     settings = parser.parse_args()
     results: dict[str, list[Round]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     rounds_of = {}

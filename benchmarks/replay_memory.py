@@ -1,16 +1,16 @@
 """What does a replay buffer of camera stacks cost: memory, and time to sample?
 
 Fills FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8, in episodes of 200 steps and in those of
-10, each in a process of its own, and prints by how much its resident memory grew. Frames are random, from a pool that
-is there before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million: it is filled with
---stock-transitions, and its growth is scaled; with the same content the buffers never stand side by side here.
+10, each in a separate process, and prints by how much its resident memory grew. Frames are random, from a pool that
+is allocated before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million: it is filled
+with --stock-transitions, and its growth is scaled; the two buffers are never in memory at the same time.
 
-Then both sample 256 transitions by turns, --rounds times, with n_steps 1 and 3, from --speed-transitions each: a round
-is a pair, both draw the same transitions, and what counts is the median of the rounds' ratios (ours / SB3's). Numbers
-below 1 say that storing frames once costs no time.
+Then both sample 256 transitions alternately, --rounds times, with n_steps 1 and 3, from --speed-transitions each. In a
+round both draw the same transitions; the result is the median of the rounds' ratios (ours / SB3's). A ratio below 1
+means that storing frames once costs no time.
 
-Results are kept in benchmarks/results/replay_memory.json, by setting, and those that are there are not measured again:
-it can be stopped and continued. After a change of the code ask for --again. A million transitions need 7.9 GB of free
+Results are kept in benchmarks/results/replay_memory.json, by setting. Existing ones are not measured again, so it can
+be stopped and continued. After a change of the code use --again. A million transitions need 7.9 GB of free
 memory and a few minutes; try --transitions 100000 first.
 """
 
@@ -42,12 +42,12 @@ SPACE = spaces.Box(0, 255, (STACK, 84, 84), np.uint8)
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 BATCH = 256
 N_WARM_UP = 5
-"""Samples before the clock runs: the first ones allocate."""
+"""Number of samples before the measurement: the first ones allocate memory."""
 Result = dict[str, float]
 
 
 def make(kind: str, n: int, n_steps: int = 1) -> ReplayBuffer:
-    """:return: an empty buffer for n transitions, ``"ours"`` or ``"sb3"``"""
+    """Return an empty buffer for n transitions, ``"ours"`` or ``"sb3"``."""
     if kind == "ours":
         return FrameReplayBuffer(n, SPACE, ACTIONS, "cpu", frame_stack=STACK, n_steps=n_steps)
     if n_steps > 1:
@@ -56,7 +56,7 @@ def make(kind: str, n: int, n_steps: int = 1) -> ReplayBuffer:
 
 
 def fill(buffer: ReplayBuffer, n: int, episode: int, pool: np.ndarray, label: str) -> None:
-    """Add n transitions of episodes that begin with the first frame repeated."""
+    """Add n transitions of episodes whose first stack repeats the first frame."""
     random = np.random.default_rng(0)
     numbers = random.integers(len(pool), size=n + n // episode + 1)
     action, reward, infos = np.zeros((1, 2), np.float32), np.ones(1, np.float32), [{"TimeLimit.truncated": False}]
@@ -72,19 +72,19 @@ def fill(buffer: ReplayBuffer, n: int, episode: int, pool: np.ndarray, label: st
 
 
 def make_pool() -> np.ndarray:
-    """:return: frames to draw from"""
+    """Return random frames from which observations are drawn."""
     return np.random.default_rng(1).integers(1, 256, (1024, 84, 84), dtype=np.uint8)
 
 
 def sample_ms(buffer: ReplayBuffer) -> float:
-    """:return: milliseconds to sample one batch"""
+    """Return the milliseconds that sampling one batch takes."""
     begin = time.perf_counter()
     buffer.sample(BATCH)
     return 1e3 * (time.perf_counter() - begin)
 
 
 def measure_memory(kind: str, n: int, episode: int, label: str) -> Result:
-    """:return: growth of this process's resident memory in bytes, and what it held; to be run in a fresh process"""
+    """Fill a buffer; return the growth of this process's memory and the time of a sample. Needs a fresh process."""
     th.set_num_threads(1)
     pool = make_pool()
     before = psutil.Process().memory_info().rss
@@ -96,7 +96,7 @@ def measure_memory(kind: str, n: int, episode: int, label: str) -> Result:
 
 
 def measure_speed(n: int, n_steps: int, n_rounds: int, label: str) -> Result:
-    """:return: medians over the rounds of both times and of their ratio; to be run in a fresh process"""
+    """Return the medians over the rounds of both times and of their ratio. Needs a fresh process."""
     th.set_num_threads(1)
     pool = make_pool()
     buffers = {kind: make(kind, n, n_steps) for kind in ("ours", "sb3")}
@@ -105,7 +105,7 @@ def measure_speed(n: int, n_steps: int, n_rounds: int, label: str) -> Result:
     rounds: list[dict[str, float]] = []
     for number in range(N_WARM_UP + n_rounds):
         times = {}
-        for kind in sorted(buffers, reverse=bool(number % 2)):  # each of them is first in every other round
+        for kind in sorted(buffers, reverse=bool(number % 2)):  # the order alternates from round to round
             np.random.seed(number)
             times[kind] = sample_ms(buffers[kind])
         rounds.append(times)
@@ -115,13 +115,13 @@ def measure_speed(n: int, n_steps: int, n_rounds: int, label: str) -> Result:
 
 
 def in_a_fresh_process(work: Callable[..., Result], *args: Any) -> Result:
-    """:return: what it returns there"""
+    """Call a function in a fresh process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args).result()
 
 
 def plan(settings: argparse.Namespace) -> dict[str, tuple[Callable[..., Result], tuple[Any, ...]]]:
-    """:return: what to measure, by name"""
+    """Return the measurements to make, by name."""
     n, n_stock = settings.transitions, min(settings.stock_transitions, settings.transitions)
     jobs: dict[str, tuple[Callable[..., Result], tuple[Any, ...]]] = {}
     for episode in (200, 10):
@@ -136,7 +136,7 @@ def plan(settings: argparse.Namespace) -> dict[str, tuple[Callable[..., Result],
 
 
 def save(results: dict[str, Result]) -> None:
-    """Keep the results; one file takes the other's place at once."""
+    """Replace the results file atomically."""
     RESULTS.parent.mkdir(exist_ok=True)
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
@@ -144,7 +144,7 @@ def save(results: dict[str, Result]) -> None:
 
 
 def report(results: dict[str, Result], n: int) -> str:
-    """:return: two tables as Markdown"""
+    """Return the two tables as Markdown."""
     lines = [f"| resident memory | held | growth, GB | KB per transition | GB for {n:,} | ms to sample {BATCH} |"]
     lines.append("| --- " * 6 + "|")
     for name, result in results.items():
@@ -163,11 +163,17 @@ def report(results: dict[str, Result], n: int) -> str:
 def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transitions", type=int, default=1_000_000, help="in our buffer (default: 1,000,000)")
-    parser.add_argument("--stock-transitions", type=int, default=50_000, help="in SB3's (default: 50,000: 2.8 GB)")
-    parser.add_argument("--speed-transitions", type=int, default=20_000, help="in both (default: 20,000: 1.3 GB)")
+    parser.add_argument(
+        "--transitions", type=int, default=1_000_000, help="transitions in our buffer (default: 1,000,000)"
+    )
+    parser.add_argument(
+        "--stock-transitions", type=int, default=50_000, help="transitions in SB3's (default: 50,000: 2.8 GB)"
+    )
+    parser.add_argument(
+        "--speed-transitions", type=int, default=20_000, help="transitions for the speed (default: 20,000: 1.3 GB)"
+    )
     parser.add_argument("--rounds", type=int, default=100, help="pairs of samples (default: 100)")
-    parser.add_argument("--again", action="store_true", help="measure these settings anew")
+    parser.add_argument("--again", action="store_true", help="measure these settings again")
     settings = parser.parse_args()
     results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     jobs = plan(settings)

@@ -1,16 +1,16 @@
-"""How long does a report take for a hundred megabytes of events, and how long the reading alone?
+"""How long does a report take for a hundred megabytes of events, and how long does reading alone take?
 
-Writes an event file of --megabytes as a training leaves it: 40 of our names by turns, one scalar a record. Then, each
-in a process of its own and --rounds times by turns:
+Writes an event file of --megabytes like that of a training: 40 of our names in rotation, one scalar per record. Then
+it measures, each in a separate process, alternately and --rounds times:
 
 - report: `visual-td3 report`, from the command to the last file (md, html, json);
 - read: our reader alone;
-- TensorBoard: its EventAccumulator, told to keep every point.
+- TensorBoard: its EventAccumulator, with all points kept.
 
-Told are medians of wall time and of processor time; on a machine that others use the latter is the one to compare.
+The table shows medians of wall time and of processor time. On a busy machine compare the latter.
 
-Results are kept in benchmarks/results/report_speed.json, by size, and those that are there are not measured again;
---again measures anew. A hundred megabytes take some minutes.
+Results are kept in benchmarks/results/report_speed.json, by size. Existing ones are not measured again without --again.
+A hundred megabytes take some minutes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ assert sum(len(events.Scalars(tag)) for tag in events.Tags()["scalars"]) == {n_p
 def write_events(path: Path, n_bytes: float) -> int:
     """Write an event file.
 
-    :return: its points
+    :return: the number of its points
     """
     n_points = 0
     with path.open("wb") as stream, tqdm(total=n_bytes, desc="writing", unit="B", unit_scale=True, disable=None) as bar:
@@ -72,7 +72,7 @@ def _body(number: int) -> bytes:
 
 
 def framed(bodies: list[bytes]) -> bytes:
-    """:return: records as they stand in an event file"""
+    """Return records framed as in an event file."""
     headers = (len(body).to_bytes(8, "little") for body in bodies)
     return b"".join(
         header + masked_crc32c(header).to_bytes(4, "little") + body + masked_crc32c(body).to_bytes(4, "little")
@@ -81,7 +81,7 @@ def framed(bodies: list[bytes]) -> bytes:
 
 
 def run(arguments: list[str]) -> Result:
-    """:return: what a process took, its result aside"""
+    """Run a process and return the time that it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
@@ -94,7 +94,7 @@ def run(arguments: list[str]) -> Result:
 
 
 def measure(megabytes: float, rounds: int) -> dict[str, Result]:
-    """:return: by arm"""
+    """Measure every arm and return the times by arm."""
     with tempfile.TemporaryDirectory() as folder:
         events, output = Path(folder) / "run", Path(folder) / "out"
         events.mkdir()
@@ -118,7 +118,7 @@ def measure(megabytes: float, rounds: int) -> dict[str, Result]:
 
 
 def table(results: dict[str, dict[str, Result]]) -> str:
-    """:return: a row per size and arm, in Markdown"""
+    """Return the Markdown table, with a row for each size and arm."""
     lines = ["| events | points | what | wall, s | processor, s | page, MB |", "| --- | --- | --- | --- | --- | --- |"]
     for size, arms in results.items():
         for arm, result in arms.items():
@@ -131,11 +131,11 @@ def table(results: dict[str, dict[str, Result]]) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for and not there yet, and print it."""
+    """Make the missing measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=100.0, help="of events (default: %(default)g)")
+    parser.add_argument("--megabytes", type=float, default=100.0, help="size of the event file (default: %(default)g)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--again", action="store_true", help="measure what is there, too")
+    parser.add_argument("--again", action="store_true", help="also repeat existing measurements")
     settings = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

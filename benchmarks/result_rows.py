@@ -1,4 +1,4 @@
-"""Results that grow row by row: CSV files whose rows are added as soon as they are measured."""
+"""Results files in CSV format, to which each row is added as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-"""A line of the results, by the names of its columns."""
+"""A row of the results: its values by the names of the columns."""
 _WORDS = {"arm", "policy", "task", "algorithm"}
 _WHOLE = {"seed", "step", "frames", "episodes"}
 
 
 def read(path: Path) -> list[Row]:
-    """:return: the rows of a results file, oldest first; none where there is no file"""
+    """Return the rows of a results file, oldest first; an empty list if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -29,7 +29,7 @@ def _typed(row: dict[str, str]) -> Row:
 
 
 def write(rows: Sequence[Row], path: Path, columns: Sequence[str]) -> None:
-    """Write a results file, in place of what is there."""
+    """Write a results file and replace the existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -38,7 +38,7 @@ def write(rows: Sequence[Row], path: Path, columns: Sequence[str]) -> None:
 
 
 def add(row: Row, path: Path, columns: Sequence[str]) -> None:
-    """Add a row to a results file, which is made where there is none."""
+    """Add a row to a results file, which is created if it does not exist."""
     if not path.is_file():
         write([], path, columns)
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -46,6 +46,6 @@ def add(row: Row, path: Path, columns: Sequence[str]) -> None:
 
 
 def drop(key: Row, path: Path, columns: Sequence[str]) -> None:
-    """Take out the rows that have all these values."""
+    """Remove the rows that have all these values."""
     kept = [row for row in read(path) if any(row[column] != value for column, value in key.items())]
     write(kept, path, columns)

@@ -1,13 +1,13 @@
-"""Does a damaged or hostile run ever give `resume` or `train` more to say than one line and exit code 2?
+"""Does a damaged or hostile run ever make `resume` or `train` fail with more than one line and exit code 2?
 
 A short run is trained once and copied for each mutation. Three kinds of input are changed: run.json, the JSON of a
-snapshot, and a hyperparameter file for `train`. Most mutations of a snapshot change values of its state and get a right
-digest, as somebody writes it who wants more than to have the run resumed: text that would write a file if it were
-evaluated, names that would be imported, and paths that lead elsewhere are among the values. The others change bytes.
+snapshot, and a hyperparameter file for `train`. Most mutations of a snapshot change values of its state and get a
+valid digest, as an attacker would: among the values are text that would write a file if it were evaluated, names that
+would be imported, and paths that lead elsewhere. The others change bytes.
 
-A mutation fails if the exit code is not 0 to 3, if an exception comes out, if it takes more than 30 s or more than 1 GB
-beside what the process had, or if the file that hostile text would write is there. Commands run one after another in a
-forked process, which takes a fraction of a second each. A mutation is made again by its target and number.
+A mutation fails if the exit code is not 0 to 3, if an exception escapes, if it takes more than 30 s or more than 1 GB
+of additional memory, or if the file that hostile text would write exists. Commands run one after another in a
+forked process, which takes a fraction of a second each. A mutation can be repeated by its target and number.
 
 Results are kept in benchmarks/results/resume_mutations.json.
 """
@@ -69,20 +69,20 @@ BLOCK: Mapping[str, Any] = {
 
 @functools.cache
 def canary() -> Path:
-    """:return: the file that hostile text would write"""
+    """Return the path of the file that hostile text would write."""
     return Path(tempfile.mkdtemp(prefix="mutations_")) / "canary"
 
 
 def code() -> str:
-    """:return: text that writes the file if it is evaluated"""
+    """Return code that writes that file if it is evaluated."""
     return f"__import__('pathlib').Path({str(canary())!r}).touch()"
 
 
-# How values and bytes are changed.
+# Mutations of values and bytes.
 
 
 def odd_value(draw: random.Random) -> Any:
-    """:return: a value that is hardly expected anywhere"""
+    """Return a value that is unexpected almost everywhere."""
     deep: Any = 1
     for level in range(draw.choice([3, 60, 300])):
         deep = [deep] if level % 2 else {"a": deep}
@@ -94,7 +94,7 @@ def odd_value(draw: random.Random) -> Any:
 
 
 def changed_value(value: Any, draw: random.Random) -> Any:
-    """:return: a copy of plain values in which one value is another, is missing or is added"""
+    """Return a copy of plain values in which one value is changed, removed or added."""
     if draw.random() < 0.15 or not (isinstance(value, dict | list) and value):
         return odd_value(draw)
     if isinstance(value, list):
@@ -109,7 +109,7 @@ def changed_value(value: Any, draw: random.Random) -> Any:
 
 
 def changed_bytes(content: bytes, draw: random.Random) -> bytes:
-    """:return: bytes that were flipped, cut off, cut out, overwritten or put in"""
+    """Return bytes of which some were flipped, cut off, removed, overwritten or inserted."""
     changed = bytearray(content)
     for _ in range(draw.choice([1, 1, 2, 8])):
         at = draw.randrange(len(changed) + 1)
@@ -129,17 +129,17 @@ def changed_bytes(content: bytes, draw: random.Random) -> bytes:
 
 
 def as_bytes(content: Any) -> bytes:
-    """:return: JSON as a snapshot is written"""
+    """Return JSON as snapshots contain it."""
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def changed_json(content: bytes, draw: random.Random) -> bytes:
-    """:return: a JSON file in which a value or some bytes are others"""
+    """Return a JSON file in which a value or some bytes are changed."""
     return changed_bytes(content, draw) if draw.random() < 0.3 else as_bytes(changed_value(json.loads(content), draw))
 
 
 def changed_yaml(content: bytes, draw: random.Random) -> bytes:
-    """:return: a hyperparameter file in which a value or some bytes are others"""
+    """Return a hyperparameter file in which a value or some bytes are changed."""
     if draw.random() < 0.3:
         return changed_bytes(content, draw)
     changed = changed_value(yaml.safe_load(content), draw)
@@ -147,7 +147,7 @@ def changed_yaml(content: bytes, draw: random.Random) -> bytes:
 
 
 def changed_record(content: bytes, draw: random.Random) -> bytes:
-    """:return: a snapshot's record in which values are others, with a right digest, or bytes are others"""
+    """Return a snapshot's record in which values are changed, with a valid digest, or bytes are changed."""
     if draw.random() < 0.2:
         return changed_bytes(content, draw)
     record = json.loads(content)
@@ -155,7 +155,7 @@ def changed_record(content: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.9:
         part = draw.choice(["experiment", "training", "files"])
         state = record["state"][part]
-        # Deep values are reached from one of the parts: most of the draws would end before.
+        # Start from one of the parts: from the top, most draws would not reach deep values.
         inner = draw.choice(list(state))
         changed = {**state, inner: changed_value(state[inner], draw)} if draw.random() < 0.8 else state
         record["state"] = {**record["state"], part: changed if changed is not state else changed_value(state, draw)}
@@ -165,7 +165,7 @@ def changed_record(content: bytes, draw: random.Random) -> bytes:
     return as_bytes({**record, "sha256": digest} if isinstance(record, dict) else record)
 
 
-# What is run on them.
+# The commands.
 
 
 def _write_hyperparams(folder: Path) -> Path:
@@ -175,14 +175,14 @@ def _write_hyperparams(folder: Path) -> Path:
 
 
 def train_command(folder: Path) -> list[str]:
-    """:return: the command that trains a few steps with the folder's hyperparameter file"""
+    """Return the command that trains a few steps with the folder's hyperparameter file."""
     flags = ["--env", ENV, "-n", "20", "--seed", "1", "--verbose", "0", "--eval-freq", "-1", "--num-threads", "1"]
     return ["train", *flags, "-conf", str(folder / "hyperparams.yml"), "-f", str(folder / "logs")]
 
 
 @functools.cache
 def killed_run() -> Path:
-    """:return: the folder of a run that was killed after its snapshot of step 10; trained once in this process"""
+    """Return the folder of a run that was killed after its snapshot of step 10. It is trained once per process."""
     folder = Path(tempfile.mkdtemp(prefix="mutations_"))
     _write_hyperparams(folder)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -198,31 +198,31 @@ def killed_run() -> Path:
 
 
 def write_hyperparams(folder: Path) -> Path:
-    """:return: the hyperparameter file; what a training imports is imported already"""
+    """Write a hyperparameter file and return its path; import a training's modules beforehand."""
     killed_run()
     return _write_hyperparams(folder)
 
 
 def write_manifest(folder: Path) -> Path:
-    """:return: run.json in a copy of the run"""
+    """Copy the run and return its run.json."""
     shutil.copytree(killed_run(), folder / "run")
     return folder / "run" / "run.json"
 
 
 def write_snapshot(folder: Path) -> Path:
-    """:return: the record of a snapshot in a copy of the run, where it is the only one"""
+    """Copy the run with a single snapshot and return its record."""
     shutil.copytree(killed_run(), folder / "run")
     (snapshot,) = (folder / "run" / "snapshots").glob("step_*")
     return snapshot / "snapshot.json"
 
 
 def resume_command(folder: Path) -> list[str]:
-    """:return: the command that resumes the folder's run"""
+    """Return the command that resumes the folder's run."""
     return ["resume", str(folder / "run")]
 
 
 class Target(NamedTuple):
-    """A kind of input: what writes it, what changes it, and the command that reads it."""
+    """A kind of input: the functions that write and change it, and the command that reads it."""
 
     write: Callable[[Path], Path]
     change: Callable[[bytes, random.Random], bytes]
@@ -237,7 +237,7 @@ TARGETS: Mapping[str, Target] = {
 
 
 class Outcome(NamedTuple):
-    """How a command ended: exit code, None where an exception came out; what it said; how long it took.
+    """How a command ended: exit code (None if an exception escaped), output and duration.
 
     :ivar has_run_text: whether hostile text was evaluated, which `train` does by design with a hyperparameter file
     """
@@ -249,12 +249,12 @@ class Outcome(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether it is what a user may expect."""
+        """Return whether the outcome is acceptable."""
         return self.code in (0, 1, 2, 3) and not self.has_run_text
 
 
 class _TooLongError(BaseException):
-    """Raised by the alarm; no command handles it."""
+    """The time limit was exceeded. No command handles this exception."""
 
 
 def _stop(*_: object) -> None:
@@ -264,7 +264,7 @@ def _stop(*_: object) -> None:
 def try_mutation(name: str, number: int) -> Outcome:
     """Change a target's file and run its command on it.
 
-    :param name: of the target
+    :param name: the name of the target
     :param number: the seed
     :return: how it ended
     """
@@ -274,7 +274,7 @@ def try_mutation(name: str, number: int) -> Outcome:
     with tempfile.TemporaryDirectory() as temporary:
         file = target.write(Path(temporary))
         file.write_bytes(target.change(file.read_bytes(), draw))
-        os.chdir(temporary)  # a path of the file may be relative
+        os.chdir(temporary)  # paths in the file may be relative
         began = time.monotonic()
         signal.alarm(MAX_SECONDS)
         try:
@@ -300,7 +300,7 @@ def _limit_memory() -> None:
 
 
 def run_target(name: str, first: int, count: int) -> dict[str, Any]:
-    """:return: how ``count`` mutations of a target ended, from the seed ``first`` on"""
+    """Run ``count`` mutations of a target, starting with the seed ``first``, and return their outcomes."""
     killed_run()
     canary()
     # Every run that fails leaves a thread of TensorBoard's: a process is replaced before they take its memory.
@@ -321,7 +321,7 @@ def run_target(name: str, first: int, count: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the targets that are asked for, and keep what came out."""
+    """Run the requested targets and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
     parser.add_argument("--count", type=int, default=1000, help="mutations of each (default: %(default)s)")

@@ -1,15 +1,15 @@
 """What does a snapshot of a full replay buffer cost: bytes, seconds, and memory while it is saved and restored?
 
-Fills a FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8 in episodes of 200 steps, in a process of
-its own, saves a snapshot, adds --new of them (a share: 0.05), and saves a second one, which should cost little more
-than what is new. A fresh process then loads the newest and takes it up.
+Fills a FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8 in episodes of 200 steps, in a separate
+process, saves a snapshot, adds more transitions (the share --new, 0.05), and saves a second one, which should cost
+little more than the new ones. A fresh process then loads and restores the newest snapshot.
 
-Peak memory is the kernel's own figure (VmHWM), set back before each part: growth beyond what the process held before,
-as a share of the buffer. A restored buffer is there once; what its peak goes beyond itself is the share printed.
+Peak memory is the kernel's figure (VmHWM), reset before each part: the growth during the part, as a share of the
+buffer. For restoring, the restored buffer itself does not count.
 
 Seconds depend on the disk of --folder, to which everything is synced; the first snapshot writes the whole buffer
-there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, by setting, and those
-that are there are not measured again. After a change of the code ask for --again. Linux only.
+there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, by setting, and
+existing ones are not measured again. After a change of the code use --again. Linux only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EPISODE = 200
 
 
 def memory_bytes(name: str) -> int:
-    """:return: a figure of this process: ``VmRSS``, what it holds now, or ``VmHWM``, the most since it was set back"""
+    """Return a memory figure of this process: ``VmRSS``, the current size, or ``VmHWM``, the peak since the reset."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -40,7 +40,7 @@ def memory_bytes(name: str) -> int:
 
 
 class PeakMemory:
-    """By how much the most that was held within goes beyond what was held before."""
+    """Measure by how much the peak memory inside the context exceeds the memory before it."""
 
     def __enter__(self) -> PeakMemory:
         Path("/proc/self/clear_refs").write_text("5")
@@ -53,7 +53,7 @@ class PeakMemory:
 
 
 def measure_saving(folder: str, n: int, n_new: int, label: str) -> Result:
-    """:return: what two snapshots cost; to be run in a fresh process"""
+    """Return the cost of saving two snapshots. Needs a fresh process."""
     th.set_num_threads(1)
     pool = make_pool()
     before = memory_bytes("VmRSS")
@@ -74,7 +74,7 @@ def measure_saving(folder: str, n: int, n_new: int, label: str) -> Result:
 
 
 def measure_restoring(folder: str, n: int) -> Result:
-    """:return: what the newest snapshot costs to take up; to be run in a fresh process"""
+    """Return the cost of restoring the newest snapshot. Needs a fresh process."""
     th.set_num_threads(1)
     buffer = make("ours", n)
     with PeakMemory() as peak:
@@ -94,14 +94,14 @@ def measure_restoring(folder: str, n: int) -> Result:
 
 
 def measure(folder: str | None, n: int, n_new: int, label: str) -> Result:
-    """:return: both"""
+    """Return the costs of saving and of restoring."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="snapshot_cost_") as place:
         saving = in_a_fresh_process(measure_saving, place, n, n_new, label)
         return {**saving, **in_a_fresh_process(measure_restoring, place, n), "n_new": n_new}
 
 
 def report(result: Result) -> str:
-    """:return: a table as Markdown"""
+    """Return the Markdown table."""
     whole = result["buffer_bytes"]
     rows = [
         ("buffer, resident, GB", f"{whole / 1e9:.3f} ({result['n']:,.0f} transitions)"),
@@ -125,7 +125,7 @@ def report(result: Result) -> str:
 
 
 def save(results: dict[str, Result]) -> None:
-    """Keep the results; one file takes the other's place at once."""
+    """Replace the results file atomically."""
     RESULTS.parent.mkdir(exist_ok=True)
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=100_000, help="in the full buffer (default: 100,000)")
     parser.add_argument("--new", type=float, default=0.05, help="share that is new in the second (default: 0.05)")
     parser.add_argument("--folder", help="where the snapshots go, for the time being (default: the system's own)")
-    parser.add_argument("--again", action="store_true", help="measure these settings anew")
+    parser.add_argument("--again", action="store_true", help="measure these settings again")
     settings = parser.parse_args()
     results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     n_new = round(settings.transitions * settings.new)

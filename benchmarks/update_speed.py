@@ -1,8 +1,9 @@
-"""Milliseconds per update of VisualTD3 beside Stable-Baselines3's TD3: the same networks, batches and threads.
+"""How many milliseconds does an update of VisualTD3 take, compared with Stable-Baselines3's TD3? Networks, batches and
+threads are the same.
 
-Every arm lives in a process of its own, so that what one does to the memory allocator is not lent to another. The arms
-take turns, round after round, and each round gives one ratio: the table shows medians of these. Keep the machine
-quiet: two threads beside other work measure the other work.
+Every arm runs in its own process, so that arms do not share the state of the memory allocator. The arms alternate,
+round after round, and each round gives one ratio; the table shows the medians. Keep the machine quiet: beside other
+work, two threads measure that other work.
 
     python benchmarks/update_speed.py                  # all of it, some minutes on two cores
     python benchmarks/update_speed.py --batch-size 256 --rounds 12
@@ -50,7 +51,7 @@ ALL_OFF: dict[str, Any] = {
 
 
 class Arm(NamedTuple):
-    """One of those that are compared."""
+    """One of the compared algorithms."""
 
     encoder: str = ""
     """Empty: Stable-Baselines3's TD3."""
@@ -71,23 +72,23 @@ END_TO_END = {"SB3 TD3, end to end": Arm(), "preset visual, end to end": Arm("pr
 
 
 class Images(gym.Env[np.ndarray, np.ndarray]):
-    """Random frame stacks: what they show makes no difference to how long an update takes."""
+    """An environment of random frame stacks: the content does not affect the time of an update."""
 
     observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def reset(self, *, seed: int | None = None, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """:return: a random stack"""
+        """Return a random stack."""
         super().reset(seed=seed)
         return self.observation_space.sample(), {}
 
     def step(self, _: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """:return: a random stack, no reward, no end"""
+        """Return a random stack, without a reward or an end."""
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
 def build(arm: Arm, batch_size: int, device: str) -> TD3:
-    """:return: a model with a filled buffer, ready to train"""
+    """Return a model with a filled buffer, ready to train."""
     settings: dict[str, Any] = {"buffer_size": N_STORED, "batch_size": batch_size, "device": device, "seed": 0}
     model: TD3
     if arm.encoder == "":
@@ -107,7 +108,7 @@ def build(arm: Arm, batch_size: int, device: str) -> TD3:
 
 
 def driver(arm: Arm, batch_size: int, device: str) -> Callable[[int], None]:
-    """:return: what takes so many steps of LiteDriving-v0, with one update each"""
+    """Return a function that takes some steps of LiteDriving-v0, with one update each."""
     settings: dict[str, Any] = {"buffer_size": 20_000, "learning_starts": 50, "batch_size": batch_size, "seed": 0}
     make = TD3 if arm.encoder == "" else VisualTD3
     model = make("CnnPolicy", "LiteDriving-v0", device=device, **settings)
@@ -116,7 +117,7 @@ def driver(arm: Arm, batch_size: int, device: str) -> Callable[[int], None]:
 
 
 def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device: str, connection: Connection) -> None:
-    """Do what is asked for, in a process of its own: time ``n`` updates, count their arithmetic, tell the memory."""
+    """Serve requests in a separate process: time ``n`` updates, count their operations, return the memory."""
     th.set_num_threads(n_threads)
     if arm.keeps_memory:
         keep_freed_memory()
@@ -137,12 +138,12 @@ def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device
 
 
 def maximum_resident_kilobytes() -> int:
-    """:return: of this process so far"""
+    """Return the peak resident memory of this process in kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def seconds(work: Callable[[], None], device: str) -> float:
-    """:return: how long ``work`` takes"""
+    """Return the seconds that ``work`` takes."""
     begin = time.perf_counter()
     work()
     if device == "cuda":
@@ -151,7 +152,7 @@ def seconds(work: Callable[[], None], device: str) -> float:
 
 
 def peak_flops(dtype: th.dtype, n_threads: int, device: str) -> float:
-    """:return: operations a second of a large matrix product or of a large convolution, whichever is faster here"""
+    """Return the floating-point operations per second of a large matrix product or convolution, whichever is faster."""
     th.set_num_threads(n_threads)
     one, two = (th.randn(2_048, 2_048, device=device).to(dtype) for _ in range(2))
     images = th.randn(8, 256, 28, 28, device=device).to(dtype).contiguous(memory_format=th.channels_last)
@@ -165,7 +166,7 @@ def peak_flops(dtype: th.dtype, n_threads: int, device: str) -> float:
 
 
 def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """:return: for each arm the milliseconds of every round, floating-point operations and memory"""
+    """Return, for each arm, the milliseconds of every round, the floating-point operations and the memory."""
     context = mp.get_context("spawn")
     lines: dict[str, Connection] = {}
     is_end_to_end = arms is END_TO_END
@@ -193,7 +194,7 @@ def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) 
 
 
 def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, float]) -> str:
-    """:return: the rows of one batch size as Markdown"""
+    """Return the rows of one batch size as Markdown."""
     lines = [
         f"| batch {batch_size} | ms, median | least | faster than SB3, paired | GFLOP | of the peak | memory, GB |"
     ]
@@ -213,7 +214,7 @@ def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, flo
 
 
 def main() -> None:
-    """Measure what is missing, and print the tables."""
+    """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256], help="default: 128 256")
     parser.add_argument("--rounds", type=int, default=10, help="paired rounds (default: 10)")

@@ -1,4 +1,4 @@
-"""Does ``preset="visual"`` stay calm and learn to drive, seed after seed, and which of its parts does it owe that to?
+"""Does ``preset="visual"`` train stably and learn to drive, with every seed, and which of its parts matter?
 
 Trains on LiteDriving-v0 with the zoo's hyperparameters (batch 128), a constant learning rate and one update per two
 steps. For each run the table says how the norms before clipping grew, how far Q stayed below its bound, saturation,
@@ -8,7 +8,7 @@ metres driven on held-out maps, and the report's verdict. Every update is measur
     python benchmarks/visual_preset.py --arms td3 'without shift'         # other arms: --help lists them
     python benchmarks/visual_preset.py --arms fp32 bf16 --seeds 0 1 2 -n 10000      # is learning the same in bfloat16?
 
-Runs are kept in the results file, and those that are there are not made again: it can be stopped and continued.
+Results are kept in the results file, and existing runs are not repeated, so it can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ COLUMNS = {
 
 
 def log_slope_per_1000_updates(norms: Series) -> float:
-    """:return: robust slope of the natural log of a norm over the last half of its updates"""
+    """Return the robust slope of the natural logarithm of a norm over the last half of its updates."""
     half = norms.tail(0.5)
     return 1_000 * theil_sen_slope(half.steps / STEPS_PER_UPDATE, np.log(np.maximum(half.values, 1e-12)))
 
 
 def measure(series: SeriesSet) -> dict[str, Any]:
-    """:return: one row of the table, and the evaluations' metres"""
+    """Return one row of the table, and the distances of the evaluations in metres."""
     norms = [series[tag] for tag in tags.GRADIENT_NORM.values() if tag in series]
     bound = dict(zip(series[tags.Q_BOUND].steps.tolist(), series[tags.Q_BOUND].values.tolist(), strict=True))
     q_tags = (tags.Q1_VALUE, tags.Q2_VALUE, tags.POLICY_Q_VALUE)
@@ -118,7 +118,7 @@ def measure(series: SeriesSet) -> dict[str, Any]:
 
 
 def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """:return: the rows as Markdown"""
+    """Return the rows as Markdown."""
     lines = ["| arm, seed | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
     for name, row in rows:
         cells = [value if isinstance(value, str) else f"{value:.3g}" for value in (row[column] for column in COLUMNS)]
@@ -127,7 +127,7 @@ def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
 
 
 def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
-    """:return: the row of one training"""
+    """Return the row of one training."""
     common = {"train_freq": STEPS_PER_UPDATE, "learning_rate": LEARNING_RATE, "callback": CALLBACKS}
     hyperparameters = {**common, **ARMS[arm]}
     arguments = ["--env", "LiteDriving-v0", "--seed", str(seed), "-n", str(settings.n_timesteps), "--verbose", "0"]
@@ -140,7 +140,7 @@ def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def keep(results: dict[str, Any], output: Path) -> None:
-    """Add the results to those in the file, which another process may write to in turn."""
+    """Add results to the results file, which other processes may write to as well."""
     output.parent.mkdir(exist_ok=True)
     merged = {**(json.loads(output.read_text()) if output.is_file() else {}), **results}
     temporary = output.with_suffix(f".{os.getpid()}.tmp")
@@ -149,7 +149,7 @@ def keep(results: dict[str, Any], output: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing trainings and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--arms",
