@@ -48,9 +48,9 @@ def main():
         frame = world.tick()
     images = []
     for q in queues:
-        image = q.get(timeout=2.0)
+        image = q.get(timeout=60.0)
         while image.frame < frame:
-            image = q.get(timeout=2.0)
+            image = q.get(timeout=60.0)
         images.append(image)
     depth, tags = depth_to_array(images[0]), to_bgra_array(images[1])[..., 2]
 

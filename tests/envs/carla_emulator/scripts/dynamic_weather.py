@@ -34,7 +34,7 @@ def main():
     def brightness(camera, weather):
         world.set_weather(weather)
         frame = world.tick()
-        while (image := camera.received.get(timeout=2.0)).frame < frame:
+        while (image := camera.received.get(timeout=60.0)).frame < frame:
             pass
         array = np.frombuffer(image.raw_data, np.uint8).reshape(200, 200, 4)[..., :3]
         return array[:80].mean(), array[-80:].mean()

@@ -52,7 +52,7 @@ def main():
         sensors.append(sensor)
     for _ in range(10):
         world.tick()
-    assert received.get(timeout=2.0)
+    assert received.get(timeout=60.0)
     for sensor in sensors:
         sensor.stop()
     batch = [carla.command.DestroyActor(actor) for actor in [*sensors, *world.get_actors().filter("vehicle.*")]]

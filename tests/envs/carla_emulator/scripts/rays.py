@@ -42,7 +42,7 @@ def main():
         sensors.append(sensor)
 
     def latest(q, frame):
-        while (data := q.get(timeout=2.0)).frame < frame:
+        while (data := q.get(timeout=60.0)).frame < frame:
             pass
         return data
 

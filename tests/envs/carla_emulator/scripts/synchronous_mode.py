@@ -95,7 +95,7 @@ def main():
                 world.tick()
             before, seconds = None, None
             for _ in range(30):
-                snapshot, image_rgb, image_semseg, fix = sync_mode.tick(timeout=2.0)
+                snapshot, image_rgb, image_semseg, fix = sync_mode.tick(timeout=60.0)
                 waypoint = random.choice(waypoint.next(1.5))
                 vehicle.set_transform(waypoint.transform)
                 tags = np.unique(draw_image(image_semseg)[..., 0])

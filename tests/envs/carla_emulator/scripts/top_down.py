@@ -40,7 +40,7 @@ def main():
 
     def picture():
         frame = world.tick()
-        while (image := images.get(timeout=2.0)).frame < frame:
+        while (image := images.get(timeout=60.0)).frame < frame:
             pass
         return np.frombuffer(image.raw_data, np.uint8).reshape(400, 400, 4)[..., :3].astype(int)
 
