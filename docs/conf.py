@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     # What documented classes hold or inherit, and no page is about.
     (r"py:class", r"sb3_visual_td3\.report\.(hyperparam|run_settings|recommendation|sections).*"),
     (r"py:class", r"sb3_visual_td3\.report\.analysis\.(Answer|RunSections)"),
-    (r"py:class", r".*\.(OverlappedTD3|RestorableDrivingEnv)"),
+    (r"py:class", r".*\.RestorableDrivingEnv"),
 ]
 
 html_theme = "furo"

@@ -54,6 +54,10 @@ MOVED_MODULES = {
     "zoo.trip_table": "zoo.evaluate",
     "zoo.vec_envs": "zoo.hyperparameters",
     "zoo.workers": "zoo.studies",
+    "visual_td3.asked_for": "visual_td3.requested",
+    "visual_td3.camera_space": "visual_td3.checks",
+    "visual_td3.own_policies": "visual_td3.checks",
+    "visual_td3.pixels": "visual_td3.precision",
     "visual_td3.target_range": "visual_td3.losses",
 }
 """The present module for each former one, both below the package."""

@@ -1,4 +1,4 @@
-"""Exploration noise whose size follows a schedule."""
+"""Exploration noise: Gaussian noise that follows ``noise_schedule``, and noise for another number of environments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 class ScheduledActionNoise(ActionNoise):
     """Gaussian noise on every action dimension; the training loop sets its size.
 
-    :param action_dim: number of action dimensions, or the shape of an action: for a ``Box(-1, 1, (2, 3))`` it is
-        ``(2, 3)``. Saved models and snapshots know it by this name
+    :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a
+        ``Box(-1, 1, (2, 3))``. Saved models and snapshots use this name
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 
@@ -28,7 +28,7 @@ class ScheduledActionNoise(ActionNoise):
 
 
 def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
-    """Set the size of scheduled noise, of every environment; noise of any other kind is left alone.
+    """Set the size of scheduled noise for every environment; noise of any other kind is left alone.
 
     :param noise: the model's action noise
     :param sigma: the standard deviation
@@ -36,3 +36,24 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
     for each in noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]:
         if isinstance(each, ScheduledActionNoise):
             each.sigma = sigma
+
+
+def is_scheduled(noise: ActionNoise | None) -> bool:
+    """Tell whether an action noise follows ``noise_schedule``, for one environment or for several."""
+    if isinstance(noise, VectorizedActionNoise):
+        noise = noise.base_noise
+    return isinstance(noise, ScheduledActionNoise)
+
+
+def noise_for_n_envs(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:
+    """Return a noise for another number of environments.
+
+    Stable-Baselines3 replaces a model's noise by one for each environment when training starts, and saves these.
+
+    :param noise: the model's action noise; None if it has none
+    :param n_envs: number of environments
+    :return: the same noise if it fits, otherwise one made from the same base noise
+    """
+    if not isinstance(noise, VectorizedActionNoise) or noise.n_envs == n_envs:
+        return noise
+    return noise.base_noise if n_envs == 1 else VectorizedActionNoise(noise.base_noise, n_envs)

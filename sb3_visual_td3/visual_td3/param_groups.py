@@ -1,29 +1,29 @@
-"""The named parameter groups: which weights are whose, at what learning rate, clipped to what norm.
+"""Parameter groups: which weights belong to which group, at what learning rate, clipped to what norm.
 
-Groups are found by their place in the optimizer, encoder first: names do not survive a state dict.
+Stable-Baselines3 has one learning rate and no clipping for TD3. Here each network's optimizer holds one parameter
+group for the encoder and one for the rest (see :mod:`~sb3_visual_td3.common.groups`), and :class:`ParameterGroups`
+owns what differs between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch as th
+from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
+from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS, groups_of
 from sb3_visual_td3.common.numbers import to_float
 from sb3_visual_td3.common.schedules import Schedule, ScheduleLike, parse_schedule
-from sb3_visual_td3.common.tags import GROUPS
 from sb3_visual_td3.common.types import NETWORKS, Network
-
-if TYPE_CHECKING:
-    from sb3_visual_td3.visual_td3.policies import VisualTD3Policy
 
 Groups = dict[str, list[nn.Parameter]]
 MaxGradNorm = float | Mapping[str, float] | None
 GradClip = Literal["norm", "adaptive"]
 SMALLEST_WEIGHT_NORM = 1e-3
-"""Adaptive clipping takes no weights to be smaller, so that fresh zeros can move."""
+"""Adaptive clipping treats smaller weight norms as this one. Otherwise weights that start at zero could never move."""
 
 
 class ClippedUnit(NamedTuple):
@@ -33,102 +33,138 @@ class ClippedUnit(NamedTuple):
     max_norm: float
 
 
-def named_groups(policy: VisualTD3Policy, network: Network) -> Groups:
-    """Sort the weights of a network.
+def named_groups(policy: TD3Policy, network: Network) -> Groups:
+    """Sort the weights of a network into its groups.
 
-    :param policy: the policy that holds it
+    :param policy: the policy that holds the network
     :param network: ``"actor"`` or ``"critic"``
-    :return: ``{network}_cnn`` (the features extractor; absent where it has no weights or belongs to the critic)
-        and ``{network}_mlp`` (the rest, trunks included), in this order
+    :return: weights by group name, the encoder first. A group without weights is absent: MlpPolicy has no encoders,
+        and a shared encoder is the critic's
     """
     module: nn.Module = getattr(policy, network)
     encoder = getattr(module, "features_extractor", None)
-    in_encoder = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
-    groups: Groups = {f"{network}_cnn": [], f"{network}_mlp": []}
+    in_encoder = set()
+    if encoder is not None:
+        # By identity, because tensors compare element by element.
+        in_encoder = {id(parameter) for parameter in encoder.parameters()}
+    cnn, mlp = groups_of(network)
+    groups: Groups = {cnn.name: [], mlp.name: []}
     for parameter in module.parameters():
-        groups[f"{network}_cnn" if id(parameter) in in_encoder else f"{network}_mlp"].append(parameter)
+        group = cnn if id(parameter) in in_encoder else mlp
+        groups[group.name].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
-def group_optimizers(policy: VisualTD3Policy) -> None:
-    """Give both optimizers one parameter group per named group. Adam's arithmetic does not change by it.
+def group_optimizers(policy: TD3Policy) -> None:
+    """Give both optimizers one parameter group per named group.
 
-    Optimizers that a policy class of the user's own has made are taken as well, and those grouped before again.
+    Adam treats every weight by itself, so its arithmetic stays the same. Optimizers that the user's policy class has
+    made are regrouped as well; grouping them twice does no harm.
 
-    :param policy: with its networks and their optimizers
+    :param policy: the policy, with its networks and their optimizers
     :raises ValueError: if an optimizer does not hold the network's weights, or has groups with settings of their own
     """
     for network in NETWORKS:
-        optimizer: th.optim.Optimizer = getattr(policy, network).optimizer
+        module: nn.Module = getattr(policy, network)
+        optimizer: th.optim.Optimizer = module.optimizer  # type: ignore[assignment]
         groups = list(named_groups(policy, network).values())
-        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        # What does not train may be left out.
-        whole, wanted = (
-            getattr(policy, network).parameters(),
-            {id(p) for group in groups for p in group if p.requires_grad},
-        )
-        if not wanted <= {id(p) for p in held} <= {id(p) for p in whole}:
+        held = {id(weight) for param_group in optimizer.param_groups for weight in param_group["params"]}
+        every = {id(weight) for weight in module.parameters()}
+        # An optimizer may leave out weights that do not train.
+        trained = {id(weight) for weights in groups for weight in weights if weight.requires_grad}
+        if not trained <= held <= every:
             raise ValueError(
                 f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected the "
-                f"{len(wanted)} of the {network}. To leave some as they are set requires_grad=False, or a rate of 0 "
+                f"{len(trained)} of the {network}. To freeze some, set requires_grad=False or use a rate of 0 "
                 f"({network}_lr, {network}_cnn_lr)"
             )
         settings = [
-            {key: group[key] for key in group if key not in ("params", "lr")} for group in optimizer.param_groups
+            {key: param_group[key] for key in param_group if key not in ("params", "lr")}
+            for param_group in optimizer.param_groups
         ]
         if any(each != settings[0] for each in settings):
             raise ValueError(
                 f"{type(policy).__name__}: the {network}'s optimizer has parameter groups with settings of their own "
-                f"({settings}). Expected one for all: rates by group are {network}_lr and {network}_cnn_lr"
+                f"({settings}). Expected the same settings for all; rates by group are {network}_lr and "
+                f"{network}_cnn_lr"
             )
         base = optimizer.param_groups[0]
-        optimizer.param_groups = [{**base, "params": group} for group in groups]
+        optimizer.param_groups = [{**base, "params": weights} for weights in groups]
+        # Models saved by stock TD3 have one group per network. The hook fits such a state when it is loaded.
         if regrouped not in optimizer._optimizer_load_state_dict_pre_hooks.values():
             optimizer.register_load_state_dict_pre_hook(regrouped)
 
 
+def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Fit a saved optimizer's state to the groups of another optimizer over the same weights in the same order.
+
+    Stock TD3 has one group where we have two; encoders come first in both. A state dict numbers its weights and has no
+    names for them, so the order is all there is to go by.
+
+    :param optimizer: the optimizer to load the state into
+    :param state: what ``optimizer.state_dict()`` gave when it was saved
+    :return: a state that ``optimizer.load_state_dict`` accepts
+    :raises ValueError: if the number of weights differs
+    """
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    groups = state["param_groups"]
+    if [len(group["params"]) for group in groups] != sizes:
+        saved = [parameter for group in groups for parameter in group["params"]]
+        if len(saved) != sum(sizes):
+            raise ValueError(
+                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: the networks differ"
+            )
+        base, groups, start = groups[0], [], 0
+        for size in sizes:
+            groups.append({**base, "params": saved[start : start + size]})
+            start += size
+    # "foreach" and "fused" choose an implementation for this machine: they stay as this optimizer has them.
+    own = [{key: group[key] for key in ("foreach", "fused") if key in group} for group in optimizer.param_groups]
+    return {**state, "param_groups": [{**group, **ways} for group, ways in zip(groups, own, strict=True)]}
+
+
 def fuse(optimizer: th.optim.Optimizer) -> None:
-    """Let an optimizer that can do so update all weights in one pass; a saved state does not change that."""
+    """Let an optimizer update all weights in one pass, where its class can; loading a state does not change that."""
     for param_group in optimizer.param_groups:
         if "fused" in param_group:
             param_group.update(fused=True, foreach=False)
 
 
-def group_schedules(asked_for: Mapping[str, ScheduleLike | None], present: Iterable[str]) -> dict[str, Schedule]:
-    """Find the groups that have a learning rate of their own.
+def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Iterable[str]) -> dict[str, Schedule]:
+    """Parse the learning rates of the groups that have their own.
 
-    :param asked_for: by group; None means the model's ``learning_rate``
-    :param present: the groups that this model has
-    :return: one schedule for each group that a rate was given for
-    :raises ValueError: if a rate was given for a group that is not there, or is no schedule
+    :param requested: rates by group name; None means the model's ``learning_rate``
+    :param present: names of the groups that this model has
+    :return: one schedule for each group that was given a rate
+    :raises ValueError: if a rate was given for a group that the model does not have, or is not a schedule
     """
     present = set(present)
     schedules = {}
     for group in GROUPS:
-        value = asked_for.get(group)
+        value = requested.get(group.name)
         if value is None:
             continue
-        name = f"{group.removesuffix('_mlp')}_lr"
-        if group not in present:
+        if group.name not in present:
             raise ValueError(
-                f"{name}={value!r} has nothing to act on: this model has no group {group} "
-                f"(it has {', '.join(sorted(present))}). A shared encoder is the critic's: use critic_cnn_lr. "
-                "MlpPolicy has no encoders."
+                f"{group.rate_argument}={value!r} has no effect: this model has no group {group.name} "
+                f"(it has {', '.join(sorted(present))}). A shared encoder is the critic's: use "
+                f"{CRITIC_CNN.rate_argument}. MlpPolicy has no encoders."
             )
-        schedules[group] = parse_schedule(value, name)
+        schedules[group.name] = parse_schedule(value, group.rate_argument)
     return schedules
 
 
-def settled_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
+def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
     """Return the norms to clip to as plain numbers.
 
     :param max_grad_norm: None, one norm, or norms by name
-    :return: the same
-    :raises ValueError: if one is not a finite number above 0
+    :return: the same with Python's own floats
+    :raises ValueError: if a norm is not a finite number above 0
     """
     if max_grad_norm is None:
         return None
-    by_name = max_grad_norm if isinstance(max_grad_norm, Mapping) else dict.fromkeys(NETWORKS, max_grad_norm)
+    is_by_name = isinstance(max_grad_norm, Mapping)
+    by_name = max_grad_norm if is_by_name else dict.fromkeys(NETWORKS, max_grad_norm)
     norms = {}
     for name, norm in by_name.items():
         try:
@@ -137,59 +173,36 @@ def settled_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
             raise ValueError(
                 f"max_grad_norm: {name} has {norm!r}, expected a finite number above 0 (leave it out: no clipping)"
             ) from error
-    return norms if isinstance(max_grad_norm, Mapping) else norms[NETWORKS[0]]
+    return norms if is_by_name else norms[NETWORKS[0]]
 
 
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
-    :param present: the groups that this model has
+    :param present: names of the groups that this model has
     :return: the units of ``"actor"`` and of ``"critic"``
-    :raises ValueError: if a norm is not above 0, or a name is no network or group of this model
+    :raises ValueError: if a norm is not above 0, or a name is neither a network nor a group of this model
     """
-    settled = settled_norms(max_grad_norm)
-    asked_for: Mapping[str, float] = {}
-    if settled is not None:
-        asked_for = settled if isinstance(settled, Mapping) else dict.fromkeys(NETWORKS, settled)
+    norms = parsed_norms(max_grad_norm)
+    if norms is None:
+        norms = {}
+    elif not isinstance(norms, dict):
+        norms = dict.fromkeys(NETWORKS, norms)
     units: dict[Network, list[ClippedUnit]] = {network: [] for network in NETWORKS}
-    for name, max_norm in asked_for.items():
-        named = [network for network in NETWORKS if name.partition("_")[0] == network]
-        groups = tuple(group for group in present if named and name in (group, named[0]) and group.startswith(named[0]))
+    for name, max_norm in norms.items():
+        # "actor" stands for all groups of the actor, "actor_cnn" for itself.
+        groups = tuple(group for group in present if name in (group, GROUP_OF_NAME[group].network))
         if not groups:
             raise ValueError(
                 f"max_grad_norm: {name!r} is neither a network ({', '.join(NETWORKS)}) nor a group of this model "
                 f"({', '.join(present)})"
             )
-        if any(set(groups) & set(unit.groups) for unit in units[named[0]]):
+        network = GROUP_OF_NAME[groups[0]].network
+        if any(set(groups) & set(unit.groups) for unit in units[network]):
             raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
-        units[named[0]].append(ClippedUnit(groups, max_norm))
+        units[network].append(ClippedUnit(groups, max_norm))
     return units
-
-
-def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Fit a saved optimizer's state to the groups of another one over the same weights in the same order.
-
-    Stock TD3 has one group where we have two; encoders come first in both.
-
-    :param optimizer: the one to load it into
-    :param state: what ``optimizer.state_dict()`` gave when it was saved
-    :return: a state that ``optimizer.load_state_dict`` accepts
-    :raises ValueError: if the weights are not as many
-    """
-    sizes = [len(group["params"]) for group in optimizer.param_groups]
-    groups = state["param_groups"]
-    if [len(group["params"]) for group in groups] != sizes:
-        saved = [parameter for group in groups for parameter in group["params"]]
-        if len(saved) != sum(sizes):
-            raise ValueError(
-                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: other networks"
-            )
-        ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
-        groups = [{**groups[0], "params": saved[end - size : end]} for size, end in zip(sizes, ends, strict=True)]
-    # How the arithmetic is carried out is this optimizer's own matter.
-    own = [{key: group[key] for key in ("foreach", "fused") if key in group} for group in optimizer.param_groups]
-    return {**state, "param_groups": [{**group, **ways} for group, ways in zip(groups, own, strict=True)]}
 
 
 @th.no_grad()
@@ -198,7 +211,7 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
     A unit is a row of a matrix or a filter of a convolution; a vector (bias, LayerNorm) is one unit.
 
-    :param parameters: with their gradients, which are changed in place
+    :param parameters: weights with their gradients, which are changed in place
     :param factor: largest ratio of the two norms, above 0
 
     Source: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", equation 3;
@@ -207,6 +220,7 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
     for parameter in parameters:
         if parameter.grad is None:
             continue
+        # One row per unit: (units, weights of a unit). The norms are (units, 1).
         rows = parameter.shape[0] if parameter.dim() > 1 else 1
         weight_norm = parameter.reshape(rows, -1).norm(dim=1, keepdim=True).clamp(min=SMALLEST_WEIGHT_NORM)
         gradient = parameter.grad.reshape(rows, -1)
@@ -217,18 +231,18 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
 
 class ParameterGroups:
-    """The groups of a policy, with the learning rate and the clipping of each.
+    """Own the groups of a policy, with the learning rate and the clipping of each.
 
     :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
-    :param rates: by group; None means the model's ``learning_rate``
+    :param rates: learning rates by group name; None means the model's ``learning_rate``
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
-    :param grad_clip: whether ``max_grad_norm`` limits the norm, or its ratio to the norm of each unit's weights
-    :raises ValueError: if a rate or a norm is out of its range, or names what this model has not
+    :param grad_clip: ``"norm"`` limits the norm; ``"adaptive"`` its ratio to the norm of each unit's weights
+    :raises ValueError: if a rate or a norm is out of range, or names a group that this model does not have
     """
 
     def __init__(
         self,
-        policy: VisualTD3Policy,
+        policy: TD3Policy,
         rates: Mapping[str, ScheduleLike | None],
         max_grad_norm: MaxGradNorm,
         grad_clip: GradClip,
@@ -239,35 +253,33 @@ class ParameterGroups:
         self._grad_clip = grad_clip
         self._units = clipped_units(max_grad_norm, list(self.parameters))
 
-    def learning_rates(self, default: Schedule, progress_remaining: float, scale: float = 1.0) -> dict[str, float]:
-        """Look up the learning rate of each group at this moment.
+    def trained_weights(self, network: Network) -> list[nn.Parameter]:
+        """Return the weights of a network that have a gradient to compute (``requires_grad``)."""
+        groups = self.of_network[network].values()
+        return [weight for weights in groups for weight in weights if weight.requires_grad]
 
-        :param default: the model's own schedule, for groups that have no rate of their own
+    def learning_rates(self, default: Schedule, progress_remaining: float, scale: float = 1.0) -> dict[str, float]:
+        """Return the learning rate of each group at this moment.
+
+        :param default: the model's own schedule, for groups without a rate of their own
         :param progress_remaining: 1 at the start, 0 at the end of training
-        :param scale: factor on all of them
-        :return: by group
+        :param scale: factor on all rates
+        :return: rates by group name
         """
         return {name: self._schedules.get(name, default)(progress_remaining) * scale for name in self.parameters}
 
-    def set_learning_rates(
-        self,
-        network: Network,
-        optimizer: th.optim.Optimizer,
-        default: Schedule,
-        progress_remaining: float,
-        scale: float,
-    ) -> None:
-        """Write each group's own rate into the network's optimizer; for the rest as :meth:`learning_rates`."""
-        rates = self.learning_rates(default, progress_remaining, scale)
+    def set_learning_rates(self, network: Network, optimizer: th.optim.Optimizer, rates: Mapping[str, float]) -> None:
+        """Write the groups' learning rates into the network's optimizer.
+
+        :param network: ``"actor"`` or ``"critic"``
+        :param optimizer: the network's optimizer
+        :param rates: rates by group name, from :meth:`learning_rates`
+        """
         for param_group, name in zip(optimizer.param_groups, self.of_network[network], strict=True):
             param_group["lr"] = rates[name]
 
-    def weights(self, network: Network) -> list[nn.Parameter]:
-        """:return: all the weights of a network"""
-        return [parameter for group in self.of_network[network].values() for parameter in group]
-
     def clip(self, network: Network) -> None:
-        """Scale the network's gradients down to the norms asked for."""
+        """Scale the network's gradients down to the norms in force."""
         for unit in self._units[network]:
             parameters = [parameter for group in unit.groups for parameter in self.parameters[group]]
             if self._grad_clip == "adaptive":

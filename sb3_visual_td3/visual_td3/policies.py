@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
@@ -21,7 +20,6 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
 from torch import nn
 
-from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
 from sb3_visual_td3.visual_td3.batches import Prepared
@@ -34,7 +32,7 @@ from sb3_visual_td3.visual_td3.encoders import (
     features_extractor_for,
 )
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
-from sb3_visual_td3.visual_td3.pixels import encoded
+from sb3_visual_td3.visual_td3.precision import encode_prepared
 
 Encoder = Literal["separate", "shared"]
 _ENCODER = "features_extractor."
@@ -46,7 +44,7 @@ def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Pr
     """:return: ``(batch, features)`` of the network's features extractor"""
     if not isinstance(observations, Prepared):
         return network.extract_features(observations, network.features_extractor)
-    return encoded(network.features_extractor, observations.observations)
+    return encode_prepared(network.features_extractor, observations.observations)
 
 
 def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
@@ -252,7 +250,7 @@ class VisualTD3Policy(TD3Policy):
         if encoder not in ("separate", "shared"):
             raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
         if trunk_dim is not None:
-            trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "a whole number >= 1, or None for no trunk")
+            trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "an integer >= 1, or None for no trunk")
         if encoder_arch is not None:
             kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
             if isinstance(encoder_arch, str) and isinstance(observation_space, spaces.Dict):
@@ -421,34 +419,3 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     MultiInputPolicy: VisualMultiInputPolicy,
 }
 """Our policy for each of Stable-Baselines3's; with nothing else asked for, the networks are the same."""
-
-
-def check_action_space(space: spaces.Space[Any]) -> None:
-    """Refuse actions that cannot be scaled to [-1, 1] and back; what Stable-Baselines3 refuses itself is left to it.
-
-    :param space: of one action
-    :raises InvalidSettingError: if the actions are whole numbers, or the range of one is empty or infinite
-    """
-    if not isinstance(space, spaces.Box):
-        return
-    if not np.issubdtype(space.dtype, np.floating):
-        raise InvalidSettingError(
-            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers, such as float32, "
-            "which TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        widths = space.high - space.low
-    for index in np.ndindex(space.shape):
-        if np.isfinite(widths[index]) and widths[index] > 0:
-            continue
-        low, high = space.low[index], space.high[index]
-        name = f"action[{', '.join(str(int(number)) for number in index)}]"
-        if low >= high:
-            raise InvalidSettingError(
-                f"{name} has the bounds low={low} and high={high}, which leave it nothing to choose: expected "
-                "low < high. Leave it out of the action space, and have the environment set it"
-            )
-        raise InvalidSettingError(
-            f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
-            "actions could not be scaled. Give the bounds that the environment really uses, such as -1 and 1"
-        )

@@ -13,7 +13,7 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
-from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, settled_norms
+from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, parsed_norms
 from sb3_visual_td3.visual_td3.precision import Precision
 
 PresetName = Literal["visual", "td3"]
@@ -64,7 +64,7 @@ def _settled(name: str, value: Any) -> Any:
     :raises ValueError: if it has to be a number of some range, and is not
     """
     if name == "random_shift":
-        return to_integer(name, value, 0, "a whole number of pixels >= 0")
+        return to_integer(name, value, 0, "an integer >= 0 (pixels)")
     if name == "pre_tanh_penalty":
         return to_float(name, value, 0.0)
     if name == "target_q_clamp":
@@ -72,7 +72,7 @@ def _settled(name: str, value: Any) -> Any:
             return bool(value)
         return to_float(name, value, above=0.0, expected="True, False or a finite number above 0")
     if name == "max_grad_norm":
-        return settled_norms(value)
+        return parsed_norms(value)
     return value
 
 

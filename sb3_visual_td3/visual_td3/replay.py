@@ -17,8 +17,8 @@ from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer, holds_
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import THE_ONLY_PART, parts_of, pictures_in
-from sb3_visual_td3.visual_td3.asked_for import frame_stack_before
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
+from sb3_visual_td3.visual_td3.requested import frame_stack_before
 
 
 @contextmanager

@@ -1,80 +1,103 @@
-"""VisualTD3: Stable-Baselines3's TD3, made to learn from pixels without blowing up."""
+"""VisualTD3: Stable-Baselines3's TD3, made to learn from pixels without blowing up.
+
+The class reads like ``stable_baselines3/td3/td3.py``: set-up, then :meth:`VisualTD3.train` and what it calls, from the
+batch to the target networks, then the loop around it, and saving and loading. Every departure from
+Stable-Baselines3 has its reason beside it.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import io
+import pathlib
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
+from stable_baselines3 import TD3
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    check_for_correct_spaces,
+    polyak_update,
+    update_learning_rate,
+)
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
+from sb3_visual_td3.buffers.other_n_envs import for_n_envs
+from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
+from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
-from sb3_visual_td3.common.tags import GROUPS
-from sb3_visual_td3.visual_td3 import losses, own_policies, policies
-from sb3_visual_td3.visual_td3.asked_for import policy_kwargs_asked_for, settle
+from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
-from sb3_visual_td3.visual_td3.camera_space import check_camera, check_normalizer
-from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
+from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, noise_for_n_envs, set_sigma
 from sb3_visual_td3.visual_td3.losses import TargetRange
-from sb3_visual_td3.visual_td3.overlap import OverlappedTD3
+from sb3_visual_td3.visual_td3.overlap import OverlappedLoop, check_can_overlap
 from sb3_visual_td3.visual_td3.param_groups import (
     GradClip,
+    Groups,
     MaxGradNorm,
     ParameterGroups,
     fuse,
     group_optimizers,
 )
-from sb3_visual_td3.visual_td3.pixels import Preparation
-from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, keep_freed_memory
-from sb3_visual_td3.visual_td3.presets import Description, PresetName, default_preset, resolve, settings_of
-from sb3_visual_td3.visual_td3.replay import buffer_chosen, describe_buffer
+from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, Preparation, keep_freed_memory
+from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved, default_preset, resolve, settings_of
+from sb3_visual_td3.visual_td3.replay import buffer_chosen, check_fits, describe_buffer, fitted
+from sb3_visual_td3.visual_td3.requested import REQUESTED_AT_LOAD, requested_policy_kwargs, restore_requested
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
 
+SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 
-class VisualTD3(OverlappedTD3):
+
+class VisualTD3(TD3):
     """TD3 from pixels: learning rates and clipping by group, one encoder that the critic trains, and more.
 
-    Swap the class name and lose nothing: every argument of :class:`stable_baselines3.TD3` keeps its name, place
-    and meaning, and with ``preset="td3"`` and nothing else asked for the weights are TD3's, bit for bit.
+    It is a drop-in replacement: every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning.
+    With ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights through the action alone: the critic scores its own features of
-    the observation. Handing it the actor's features lets the actor's encoder raise Q without acting better, which
-    grows without bound whatever the gradients are clipped to.
+    The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features
+    of the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better,
+    which grows without bound whatever the gradients are clipped to.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
-    :param learning_rate: for every group that has no rate of its own: whatever ``actor_lr`` may be
-    :param preset: ``"visual"`` (default where the policy sees images) or ``"td3"`` (default elsewhere): what the
-        arguments below mean where they are None; :meth:`describe` shows what is in force
+    :param learning_rate: the learning rate of every group that has no rate of its own, in any form that ``actor_lr``
+        takes
+    :param preset: ``"visual"`` (default if the policy sees images) or ``"td3"`` (default otherwise); it sets the
+        arguments below that are None. :meth:`describe` shows the values in force
     :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
         callable of the progress remaining; 0 freezes them
-    :param critic_lr: the same for the critics' heads and trunk
-    :param actor_cnn_lr: the same for the actor's encoder
-    :param critic_cnn_lr: the same for the critics' encoder, and for a shared one
+    :param critic_lr: learning rate of the critics' heads and trunk
+    :param actor_cnn_lr: learning rate of the actor's encoder
+    :param critic_cnn_lr: learning rate of the critics' encoder, and of a shared encoder
     :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or numbers by network
         (``{"actor": 1.0}``) or by group (``{"critic_cnn": 10.0}``)
-    :param grad_clip: ``"norm"``, or ``"adaptive"``: each unit's gradient within ``max_grad_norm`` times the norm of its
-        own weights (0.3 unless told otherwise)
+    :param grad_clip: ``"norm"``, or ``"adaptive"``, which keeps each unit's gradient within ``max_grad_norm`` (default
+        0.3) times the norm of its own weights
     :param random_shift: largest random shift of images, in pixels; 0 is off
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
     :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
-    :param target_q_clamp: True keeps targets within what the rewards sampled so far can add up to; a number keeps
+    :param target_q_clamp: True keeps targets within the returns that the rewards sampled so far allow; a number keeps
         them within +- that number
     :param critic_loss: ``"mse"`` or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
-        ``"lin_0.5_0.1"``; not used where an ``action_noise`` is given
-    :param precision: what the networks compute with while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16
-        where the machine multiplies it in hardware; weights, losses and optimizers stay in float32
-    :param overlap: whether the simulator steps while the learner trains; needs a VecEnv whose simulator has a process
-        of its own, such as SubprocVecEnv
-    :raises ValueError: if an argument is out of its range, or names a group that the model has not; if there is to be
-        ``overlap`` on an environment that steps in this process
+        ``"lin_0.5_0.1"``; not used if an ``action_noise`` is given
+    :param precision: arithmetic of the networks while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is
+        bfloat16 if the machine multiplies it in hardware; weights, losses and optimizers stay in float32
+    :param overlap: True lets the simulator step while the learner trains; needs a VecEnv whose simulator has its own
+        process, such as SubprocVecEnv
+    :raises ValueError: if an argument is out of range or names a group that the model does not have, or if ``overlap``
+        is requested for an environment that steps in this process
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
 
@@ -90,6 +113,15 @@ class VisualTD3(OverlappedTD3):
     actor_target: policies.VisualActor
     critic: policies.VisualCritic
     critic_target: policies.VisualCritic
+    policy: policies.VisualTD3Policy
+    observers: list[UpdateObserver]
+    """Objects that watch every gradient update; callbacks add theirs."""
+    lr_scale: float = 1.0
+    """Factor on the learning rate of every group. It lasts, and is saved with the model."""
+    _resolved: dict[str, Resolved]
+    """The value in force and its origin, by setting."""
+    _is_stock_policy: bool = False
+    """True if the policy class inherits from Stable-Baselines3's and not from ours: it trains as with TD3."""
 
     def __init__(
         self,
@@ -179,191 +211,682 @@ class VisualTD3(OverlappedTD3):
         self.noise_schedule = noise_schedule
         self.precision = precision
         self.overlap = overlap
-        self.observers = []  # callbacks add what watches the updates
+        self.observers = []
         if _init_setup_model:
             self._setup_model()
         else:
+            # load() goes on from here: it may be given any of these attributes, and no others.
             self._names_before_load = frozenset(vars(self))
 
+    # ---- set-up
+
     def _setup_model(self) -> None:
-        """Resolve presets, schedules and groups; ``load()`` calls this too, after it has written the attributes."""
-        policies.check_action_space(self.action_space)
-        asked_at_load = settle(self)
-        if asked_at_load is None or "overlap" in asked_at_load:  # a saved one may be loaded anywhere to be watched
+        """Resolve presets, schedules and groups. ``load()`` calls this too, after it has written the attributes."""
+        checks.check_action_space(self.action_space)
+        requested_at_load = restore_requested(self)
+        # A model that was saved with overlap may be loaded in any environment, for example to be watched.
+        if requested_at_load is None or "overlap" in requested_at_load:
             self._check_overlap()
-        if self.policy_class in policies.OURS_FOR_STOCK:  # a stock checkpoint, or a stock policy asked for by class
+        # A stock checkpoint, or a stock policy given as a class: our policies build the same networks for "td3".
+        if self.policy_class in policies.OURS_FOR_STOCK:
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
             self.preset = self.preset or "td3"
-        own_policies.check_arguments(self.policy_class, self.__dict__)
-        self._is_stock_policy = own_policies.is_stock(self.policy_class)
-        is_td3 = self._is_stock_policy or self.policy_class is policies.VisualMlpPolicy
-        default = "td3" if is_td3 else default_preset(self.observation_space)
-        self._resolved = resolve(self.preset, default, self.__dict__, policy_kwargs_asked_for(self))
-        self.settings = settings_of(self._resolved)
-        self.policy_kwargs = dict(self.settings.policy_kwargs)
-        # Without normalize_images the policy takes scaled pixels, as Stable-Baselines3's does; what a policy of
-        # Stable-Baselines3's kind can read is its own matter.
-        scales_pixels = self.policy_kwargs.get("normalize_images", True)
-        if self.policy_class is not policies.VisualMlpPolicy and not self._is_stock_policy and scales_pixels:
-            check_camera(self.observation_space, self._vec_normalize_env)
-        check_normalizer(self.observation_space, self._vec_normalize_env)
-        own_policies.check_keywords(self.policy_class, self.policy_kwargs)
+        checks.check_arguments(self.policy_class, self.__dict__)
+        self._is_stock_policy = checks.is_stock(self.policy_class)
+        self._resolve_settings()
+        self._check_observations()
+        checks.check_keywords(self.policy_class, self.policy_kwargs)
         with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
-        own_policies.check_networks(self.policy, self.lr_schedule)
+        checks.check_networks(self.policy, self.lr_schedule)
         if not self._is_stock_policy:
-            group_optimizers(self.policy)  # again, where the policy's class is the user's own and has made others
-        rates = {group: getattr(self, f"{group.removesuffix('_mlp')}_lr") for group in GROUPS}
+            group_optimizers(self.policy)  # again, because the user's policy class may have made other optimizers
+        rates = {group.name: getattr(self, group.rate_argument) for group in GROUPS}
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
-        self._pictures = pictures_in(self.observation_space) if self._is_stock_policy else self.policy.pictures
-        self._set_arithmetic()
-        self._losses = {}
-        self._target_range = self.__dict__.get("_target_range", TargetRange())  # loaded: as it was
+        self._pictures = self.policy.pictures if not self._is_stock_policy else pictures_in(self.observation_space)
+        self._setup_arithmetic()
+        self._losses: dict[str, list[th.Tensor]] = {}
+        self._overlapped_loop = OverlappedLoop()
+        # A loaded model keeps the range that it had found.
+        self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())
         self._target_range.limit = self.settings.target_q_clamp
-        self._set_noise()
+        self._setup_noise()
 
-    def _set_noise(self) -> None:
-        """Have noise follow the schedule, where there is one and the user has given no noise."""
-        schedule = self.settings.noise_schedule
-        self._noise_schedule = None if schedule is None else parse_schedule(schedule, "noise_schedule")
-        if self._noise_schedule is not None and self.action_noise is None:
-            assert self.action_space.shape is not None  # a Box
-            sigma = self._noise_schedule(self._current_progress_remaining)
-            self.action_noise = ScheduledActionNoise(self.action_space.shape, sigma)
+    def _resolve_settings(self) -> None:
+        """Decide which values are in force: the arguments given, or the preset's."""
+        default = default_preset(self.observation_space)
+        if self._is_stock_policy or self.policy_class is policies.VisualMlpPolicy:
+            default = "td3"
+        self._resolved = resolve(self.preset, default, self.__dict__, requested_policy_kwargs(self))
+        self.settings = settings_of(self._resolved)
+        self.policy_kwargs = dict(self.settings.policy_kwargs)
 
-    def _set_arithmetic(self) -> None:
-        is_stock = self._resolved["preset"].value == "td3"
-        self._arithmetic = Arithmetic(self.settings.precision, self.device, is_stock)
-        self._prepare = None
-        self._step_guard = StepGuard(self.device, is_stock)
+    def _check_observations(self) -> None:
+        """Refuse observations that our encoders cannot read; a stock policy decides for itself."""
+        # Without normalize_images the policy takes pixels that are scaled already, as Stable-Baselines3's does.
+        scales_pixels = self.policy_kwargs.get("normalize_images", True)
+        if self.policy_class is not policies.VisualMlpPolicy and not self._is_stock_policy and scales_pixels:
+            checks.check_camera(self.observation_space, self._vec_normalize_env)
+        checks.check_normalizer(self.observation_space, self._vec_normalize_env)
+
+    def _setup_lr_schedule(self) -> None:
+        """Parse ``learning_rate``, which may be a string as the groups' own rates may be."""
+        self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
+
+    def _setup_arithmetic(self) -> None:
+        """Set up the fast path, except if the updates have to be Stable-Baselines3's to the bit."""
+        self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
+        self._step_guard = StepGuard(self.device, self._is_stock)
+        self._prepare: Preparation | None = None
         if self._arithmetic.is_exact:
             return
-        extractor, scales = self.critic.features_extractor, self.policy.normalize_images
-        self._prepare = Preparation(self.observation_space, self._pictures, extractor, scales, self._arithmetic.dtype)
+        self._prepare = Preparation(
+            self.observation_space,
+            self._pictures,
+            self.critic.features_extractor,
+            self.policy.normalize_images,
+            self._arithmetic.dtype,
+        )
         for network in (self.actor, self.critic):
             fuse(network.optimizer)
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def describe(self) -> Description:
-        """Return the settings in force.
+    def _setup_noise(self) -> None:
+        """Make the noise that follows ``noise_schedule``, unless the user has given an ``action_noise``."""
+        schedule = self.settings.noise_schedule
+        self._noise_schedule = None
+        if schedule is not None:
+            self._noise_schedule = parse_schedule(schedule, "noise_schedule")
+        if self._noise_schedule is not None and self.action_noise is None:
+            assert self.action_space.shape is not None  # a Box
+            sigma = self._noise_schedule(self._current_progress_remaining)
+            self.action_noise = ScheduledActionNoise(self.action_space.shape, sigma)
 
-        :return: for every setting its value and where it comes from: ``"argument"``, or the preset's name. The
-            mapping prints as a table
-        """
-        described = Description(self._resolved)
-        described.update(describe_buffer(self, self._resolved["preset"].value))
-        described.update(self._describe_rates())
-        return described
+    @property
+    def _is_stock(self) -> bool:
+        """Whether training is Stable-Baselines3's in everything, its faults included."""
+        return bool(self._resolved["preset"].value == "td3")
 
-    def _on_step(self) -> None:
-        if self._noise_schedule is not None:
-            set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
+    # ---- training
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Make ``gradient_steps`` updates of the critics, and of actor and targets every ``policy_delay`` of them.
+        """Update the critics ``gradient_steps`` times, and actor and targets once every ``policy_delay`` updates.
 
-        :param gradient_steps: how many updates
-        :param batch_size: transitions of each
-        :raises ValueError: if a loss or its gradient is not finite, and no callback sees to it; the weights are then
-            those of before. Under the preset ``"td3"`` nothing is looked at, as in Stable-Baselines3
+        :param gradient_steps: number of updates
+        :param batch_size: transitions in each
+        :raises ValueError: if a loss or its gradient is not finite and no callback handles that; the weights are then
+            as before. Under the preset ``"td3"`` updates are not checked, as in Stable-Baselines3
         """
+        # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
+
+        # Update learning rate according to lr schedule
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+
         actor_losses, critic_losses = [], []
         for _ in range(gradient_steps):
             self._n_updates += 1
+            # Sample replay buffer
             batch = self._sample(batch_size)
             critic_losses.append(self.update_critic(batch))
+            # Delayed policy updates
             if self._n_updates % self.policy_delay == 0:
                 actor_losses.append(self.update_actor(batch))
                 self.soft_update()
+
+        # On a GPU the guard has noted refused steps on the device. Asking once here saves a wait in every update.
         self._step_guard.raise_if_refused()
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
+        """Sample the replay buffer, and shift and convert the images for all networks at once."""
         assert self.replay_buffer is not None
-        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        return batch_of(data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)
-
-    @th.no_grad()
-    def _target_q_values(self, batch: Batch) -> th.Tensor:
-        noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
-        if self._is_stock_policy:
-            next_q_values = own_policies.next_q_values(self, batch, noise)
-        else:
-            next_q_values = self._next_q_values(batch, noise)
-        targets = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
-        return self._target_range.clamp(targets, batch.rewards, batch.discounts)
-
-    def _next_q_values(self, batch: Batch, noise: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, n_critics)`` of the target policy's smoothed actions, by the target critics"""
-        with self._arithmetic.autocast():
-            critic_features = self.critic_target.encode(batch.next_observations)
-            shared = self.policy.encoder_is_shared
-            actor_features = critic_features if shared else self.actor_target.encode(batch.next_observations)
-            next_actions = losses.smoothed_actions(self.actor_target.act(actor_features), noise, self.target_noise_clip)
-            return th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
+        replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        return batch_of(replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)
 
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Move the critics, and a shared encoder, towards their target.
 
+        :param batch: the transitions
         :return: the sum of the critics' losses, a scalar
         """
         target_q_values = self._target_q_values(batch)
+
+        # Get current Q-values estimates for each critic network, each (batch, 1)
         with self._arithmetic.autocast():
-            q_values = self.critic(batch.observations, batch.actions)
-        each = losses.critic_losses(q_values, target_q_values, self.settings.critic_loss)
-        loss = sum(each[1:], start=each[0])
+            current_q_values = self.critic(batch.observations, batch.actions)
+
+        # Compute critic loss
+        each_loss = losses.critic_losses(current_q_values, target_q_values, self.settings.critic_loss)
+        critic_loss = sum(each_loss[1:], start=each_loss[0])
+
+        # Optimize the critics
         values = {
-            "loss": loss,
-            "losses": th.stack(each),
-            "q_values": th.cat(q_values, dim=1),
+            "loss": critic_loss,
+            "losses": th.stack(each_loss),
+            "q_values": th.cat(current_q_values, dim=1),
             "target_q": target_q_values,
             "rewards": batch.rewards,
             "discounts": th.as_tensor(batch.discounts),
         }
-        self._optimize("critic", loss, values, batch.replayed)
-        return loss.detach()
+        self._optimize("critic", critic_loss, values, batch.replayed)
+        # Not .item() as in Stable-Baselines3: that would make a GPU wait in every update.
+        return critic_loss.detach()
+
+    @th.no_grad()
+    def _target_q_values(self, batch: Batch) -> th.Tensor:
+        """Return the targets ``(batch, 1)`` of TD3: clipped double Q-learning with target policy smoothing.
+
+        Source: Fujimoto et al. 2018, algorithm 1.
+        """
+        # Select action according to policy and add clipped noise
+        noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
+        if self._is_stock_policy:
+            # All that is known of such networks is that they can be called, as TD3 calls them.
+            actions = self.actor_target(batch.next_observations)
+            next_actions = losses.smoothed_actions(actions, noise, self.target_noise_clip)
+            next_q_values = th.cat(self.critic_target(batch.next_observations, next_actions), dim=1)
+        else:
+            with self._arithmetic.autocast():
+                critic_features = self.critic_target.encode(batch.next_observations)
+                # A shared encoder has looked at these observations already.
+                actor_features = critic_features
+                if not self.policy.encoder_is_shared:
+                    actor_features = self.actor_target.encode(batch.next_observations)
+                actions = self.actor_target.act(actor_features)
+                next_actions = losses.smoothed_actions(actions, noise, self.target_noise_clip)
+                # Compute the next Q-values (batch, n_critics)
+                next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
+        # Bootstrap from the min over all critics targets
+        target_q_values = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
+        # Keep the targets within the returns that the rewards allow, if target_q_clamp is set
+        return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts)
 
     def update_actor(self, batch: Batch) -> th.Tensor:
         """Move the actor towards actions that the critics, on features of their own, score higher.
 
+        :param batch: the transitions
         :return: the loss without the penalty, a scalar
         """
         if self._is_stock_policy:
-            loss, values = own_policies.actor_loss(self, batch)
-            self._optimize("actor", loss, values)
-            return loss.detach()
+            # As TD3, whose networks encode the observations themselves
+            actions = self.actor(batch.observations)
+            policy_q = self.critic.q1_forward(batch.observations, actions)  # type: ignore[arg-type]
+            actor_loss = -policy_q.mean()
+            values = {"loss": actor_loss, "actions": actions, "policy_q": policy_q}
+            self._optimize("actor", actor_loss, values)
+            return actor_loss.detach()
+
         objective = self.settings.actor_objective
         if not self._arithmetic.is_exact:
-            self.critic.optimizer.zero_grad()  # they have been used, and nobody can take them for the actor's
+            # The critics' gradients are used up. Without this they would occupy memory during the actor's backward
+            # pass, and an observer could take them for the actor's.
+            self.critic.optimizer.zero_grad()
+
+        # Compute actor loss
         with self._arithmetic.autocast():
+            # The critic scores its own features, which pass no gradient on. With the actor's features instead, the
+            # actor's encoder could raise Q without a better action.
             with th.no_grad():
                 critic_features = self.critic.encode(batch.observations)
-            shared = self.policy.encoder_is_shared
-            pre_tanh = self.actor.pre_tanh(critic_features if shared else self.actor.encode(batch.observations))
+            # A shared encoder is the critic's: the actor reads the same features, detached.
+            actor_features = critic_features
+            if not self.policy.encoder_is_shared:
+                actor_features = self.actor.encode(batch.observations)
+            pre_tanh = self.actor.pre_tanh(actor_features)
             actions = th.tanh(pre_tanh)
             q_values = self.critic.score(critic_features, actions, first_only=objective == "q1")
-        loss = losses.actor_loss(q_values, objective)
-        weight = self.settings.pre_tanh_penalty
-        objective_loss = loss + weight * losses.pre_tanh_penalty(pre_tanh) if weight else loss
-        values = {"loss": loss, "actions": actions, "pre_tanh": pre_tanh, "policy_q": q_values[0]}
-        self._optimize("actor", objective_loss, values)
-        return loss.detach()
+        actor_loss = losses.actor_loss(q_values, objective)
+
+        # A penalty on large activations keeps the tanh out of the range where its gradient vanishes. It is left out of
+        # the loss that is logged, which would otherwise not compare between settings.
+        penalized_loss = actor_loss
+        if self.settings.pre_tanh_penalty:
+            penalized_loss = actor_loss + self.settings.pre_tanh_penalty * losses.pre_tanh_penalty(pre_tanh)
+
+        # Optimize the actor
+        values = {"loss": actor_loss, "actions": actions, "pre_tanh": pre_tanh, "policy_q": q_values[0]}
+        self._optimize("actor", penalized_loss, values)
+        return actor_loss.detach()
 
     def soft_update(self) -> None:
         """Move the target networks; a shared encoder moves once, with the critics that own it."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        # Copy running stats, see https://github.com/DLR-RM/stable-baselines3/issues/996
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
-    def _excluded_save_params(self) -> list[str]:
-        derived = (
-            "observers settings _resolved _parameter_groups _noise_schedule _arithmetic _prepare _pictures _losses "
-            "_is_stock_policy _step_guard"
+    def _optimize(
+        self,
+        network: Network,
+        loss: th.Tensor,
+        values: dict[str, th.Tensor],
+        replayed: th.Tensor | dict[str, th.Tensor] | None = None,
+    ) -> None:
+        """Step the optimizer of one network, and show the observers each stage.
+
+        Where Stable-Baselines3 has ``zero_grad``, ``backward`` and ``step``, there is clipping by group before the
+        step, and a guard that leaves out a step whose loss or gradient is not finite.
+
+        :param network: the network whose weights move
+        :param loss: a scalar
+        :param values: the update's tensors by name, for the observers
+        :param replayed: the observations as the replay buffer gave them, for the observers
+        """
+        optimizer = getattr(self, network).optimizer
+        detached = {name: value.detach() for name, value in values.items()}
+        groups = self._parameter_groups.of_network[network]
+        update = NetworkUpdate(network, self._n_updates, groups, detached, replayed)
+
+        optimizer.zero_grad()
+        trained = self._parameter_groups.trained_weights(network)
+        if self._is_stock_policy:
+            # The user's optimizer may hold any weights, so all of them get a gradient.
+            loss.backward()  # type: ignore[no-untyped-call]
+        elif trained:
+            # This network's weights only: the actor's loss would leave gradients in the critics, too. Frozen weights
+            # cannot be listed, and optimizers skip weights without a gradient.
+            loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
+        for observer in self.observers:
+            observer.after_backward(update)
+
+        self._parameter_groups.clip(network)
+        for observer in self.observers:
+            observer.after_clipping(update)
+
+        # An observer that judges finiteness has a callback act on it, so the guard need not raise.
+        is_judged = any(isinstance(observer, JudgesFiniteness) for observer in self.observers)
+        if self._step_guard.looks_at(is_judged):
+            self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_judged)
+        else:
+            optimizer.step()
+        for observer in self.observers:
+            observer.after_step(update)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        """Set each group's own learning rate; Stable-Baselines3 would write one rate into all of them.
+
+        :param optimizers: the optimizers of actor and critic, in this order
+        """
+        learning_rate = self.lr_schedule(self._current_progress_remaining) * self.lr_scale
+        self.logger.record("train/learning_rate", learning_rate)
+        assert isinstance(optimizers, list)
+        if self._is_stock_policy:
+            for optimizer in optimizers:
+                update_learning_rate(optimizer, learning_rate)
+            return
+        for network, optimizer in zip(NETWORKS, optimizers, strict=True):
+            self._parameter_groups.set_learning_rates(network, optimizer, self.learning_rates)
+
+    def _keep_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
+        """Keep the losses of this training until they are logged."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if actor_losses:
+            self._losses["train/actor_loss"] = actor_losses
+        if critic_losses:
+            self._losses["train/critic_loss"] = critic_losses
+        # The numbers are fetched from a GPU only when the log is written.
+        if self.device.type == "cpu":
+            self._record_losses()
+
+    def _record_losses(self) -> None:
+        # One writer per name: with an observer, its callback writes these to the event file.
+        exclude = "tensorboard" if self.observers else None
+        for name, values in self._losses.items():
+            self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
+        self._losses.clear()
+
+    def dump_logs(self) -> None:
+        """Write what was recorded since the last time."""
+        self._record_losses()
+        super().dump_logs()
+
+    # ---- the loop around train()
+
+    def _check_overlap(self) -> None:
+        """Refuse ``overlap`` on an environment that cannot step while the learner works."""
+        if self.overlap and self.env is not None:
+            check_can_overlap(self.env)
+
+    def learn(
+        self: SelfVisualTD3,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "TD3",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfVisualTD3:
+        """Train; the parameters are those of :meth:`stable_baselines3.TD3.learn`.
+
+        :return: the model itself
+        :raises ValueError: if ``overlap`` is on and the environment cannot step while the learner works
+        """
+        if not self.overlap:
+            return super().learn(
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
+        self._check_overlap()
+        self._learn_overlapped(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return self
+
+    def _learn_overlapped(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback,
+        log_interval: int,
+        tb_log_name: str,
+        reset_num_timesteps: bool,
+        progress_bar: bool,
+    ) -> None:
+        # As OffPolicyAlgorithm.learn, with another loop. It is a method of its own because callbacks are shown its
+        # local variables: they find Stable-Baselines3's names, without the __class__ that super() would add.
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        return [*super()._excluded_save_params(), *derived.split()]
+        self._overlapped_loop.n_updates_owed = 0
+        callback.on_training_start(locals(), globals())  # a resumed training restores n_updates_owed here
+        self._overlapped_loop.run(self, total_timesteps, callback, log_interval)
+        callback.on_training_end()
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        """Prepare a training as Stable-Baselines3 does, and check the replay buffer.
+
+        If the training begins with a reset, no n-step window may run from the stored transitions into the new ones.
+        """
+        if self.replay_buffer is not None:
+            check_fits(self.replay_buffer, self)
+            begins_with_reset = reset_num_timesteps or self._last_obs is None
+            if begins_with_reset and not self._is_stock:
+                end_segments(self.replay_buffer)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
+        """Collect steps as Stable-Baselines3 does, and also store the step at which a callback stops the training.
+
+        Stable-Baselines3 drops that step. The end of an episode is lost then, and the next ``learn()`` without a reset
+        stores the observation before it together with the one after the following step: a transition that never took
+        place. Under ``preset="td3"`` it is dropped here as well.
+
+        :param env: the environments
+        :param callback: the callback of ``learn()``
+        :param arguments: the other arguments of Stable-Baselines3's method
+        :param keywords: the same, by name
+        :return: what was collected
+        """
+        try:
+            rollout = super().collect_rollouts(env, callback, *arguments, **keywords)
+        except BaseException:
+            if not self._is_stock:
+                # A step may have been made but not stored: the next learn() begins with a reset.
+                self._last_obs = None
+            raise
+        if not rollout.continue_training and not self._is_stock:
+            self._finish_step(callback.locals)
+        return rollout
+
+    def _finish_step(self, step: dict[str, Any]) -> None:
+        """Do what Stable-Baselines3's loop does after the callback; if that is impossible, begin with a reset next.
+
+        :param step: the local variables of the loop in ``collect_rollouts``, as the callback was shown them
+        """
+        is_complete = {"infos", "dones", "rewards", "new_obs", "buffer_actions", "replay_buffer"} <= step.keys()
+        if not is_complete or not _is_finite(step["new_obs"]) or not _is_finite(step["rewards"]):
+            # There is nothing to learn from a NaN, which may be why the callback has stopped the training.
+            self._last_obs = None
+            return
+        infos, dones = step["infos"], step["dones"]
+        self._update_info_buffer(infos, dones)
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], dones, infos
+        )
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self._on_step()
+        ended = np.flatnonzero(dones).tolist()
+        self._episode_num += len(ended)
+        if self.action_noise is not None and ended:
+            # Only VectorizedActionNoise takes the indices of environments.
+            self.action_noise.reset(**({"indices": ended} if self.n_envs > 1 else {}))
+
+    def _on_step(self) -> None:
+        """Set the size of the exploration noise; Stable-Baselines3 calls this after every step."""
+        if self._noise_schedule is not None:
+            set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store the transition in the replay buffer, if it is valid; with ``overlap``, later.
+
+        The parameters are those of Stable-Baselines3's method.
+        """
+        target: Any = self._overlapped_loop.pending
+        if target is None:
+            target = ValidTransitions(replay_buffer)
+        normalizer = self._vec_normalize_env
+        if normalizer is None or normalizer.norm_obs:
+            super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)
+            return
+        # VecNormalize scales rewards only. Stable-Baselines3 would store VecNormalize's own observation, which lacks
+        # what wrappers outside have done: inside a VecFrameStack it is not stacked. What the policy saw is stored. The
+        # rest is Stable-Baselines3's method.
+        self._last_original_obs = self._last_obs
+        # Avoid modification by reference
+        next_obs = deepcopy(new_obs)
+        # As the VecEnv resets automatically, new_obs is already the first observation of the next episode
+        for index in np.flatnonzero(dones):
+            terminal_observation = infos[index].get("terminal_observation")
+            if terminal_observation is None:
+                continue
+            if isinstance(next_obs, dict):
+                for key, part in next_obs.items():
+                    part[index] = terminal_observation[key]
+            else:
+                next_obs[index] = terminal_observation
+        original_reward = normalizer.get_original_reward()
+        target.add(self._last_original_obs, next_obs, buffer_action, original_reward, dones, infos)
+        self._last_obs = new_obs
+
+    # ---- what callbacks and users ask
+
+    @property
+    def groups(self) -> Groups:
+        """The weights of both networks by group name."""
+        return self._parameter_groups.parameters
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate in force by group name."""
+        progress = self._current_progress_remaining
+        return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
+
+    @property
+    def encoder_is_shared(self) -> bool | None:
+        """Whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
+        if CRITIC_CNN.name not in self.groups:
+            return None
+        return not self._is_stock_policy and self.policy.encoder_is_shared
+
+    @property
+    def reward_is_normalized(self) -> bool:
+        """Whether the critic sees rewards that VecNormalize has scaled."""
+        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
+
+    def describe(self) -> Description:
+        """Return the settings in force.
+
+        :return: for every setting its value and its origin: ``"argument"``, or the preset's name. The mapping prints as
+            a table
+        """
+        described = Description(self._resolved)
+        described.update(describe_buffer(self, self._resolved["preset"].value))
+        described["lr_scale"] = Resolved(self.lr_scale, "td3" if self.lr_scale == 1.0 else "attribute")
+        at_the_start = self._parameter_groups.learning_rates(self.lr_schedule, 1.0)
+        at_the_end = self._parameter_groups.learning_rates(self.lr_schedule, 0.0)
+        for name, rate in at_the_start.items():
+            argument = GROUP_OF_NAME[name].rate_argument
+            given = getattr(self, argument)
+            if given is not None:
+                described[argument] = Resolved(given, "argument")
+            elif rate == at_the_end[name]:
+                described[argument] = Resolved(rate, "learning_rate")
+            else:  # a schedule is shown as it was given
+                described[argument] = Resolved(self.learning_rate, "learning_rate")
+        return described
+
+    # ---- state of a training, for snapshots
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what training depends on beside Stable-Baselines3's own attributes, at the start of a rollout.
+
+        A transition that waits to be stored is stored. No update samples the replay buffer before the time at which it
+        would have been stored.
+
+        :return: plain data
+        """
+        self._record_losses()
+        if self.replay_buffer is not None:
+            self._overlapped_loop.store_pending(self.replay_buffer)
+        return {
+            "target_range": self._target_range.get_state(),
+            "lr_scale": self.lr_scale,
+            "n_updates_owed": self._overlapped_loop.n_updates_owed,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from where :meth:`get_state` was called; to be called when training has started.
+
+        :param state: what :meth:`get_state` returned
+        """
+        self._target_range.set_state(state["target_range"])
+        self.lr_scale = float(state.get("lr_scale", 1.0))  # states of earlier versions have none
+        self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
+
+    def roll_back(self, state: Mapping[str, Any]) -> None:
+        """Restore what had been learnt beside the weights: the range of rewards seen.
+
+        Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
+
+        :param state: what an earlier :meth:`get_state` returned
+        """
+        self._target_range.set_state(state["target_range"])
+
+    # ---- saving and loading
+
+    def _excluded_save_params(self) -> list[str]:
+        derived = [
+            "observers",
+            "settings",
+            "_resolved",
+            "_is_stock_policy",
+            "_parameter_groups",
+            "_pictures",
+            "_arithmetic",
+            "_prepare",
+            "_step_guard",
+            "_losses",
+            "_noise_schedule",
+            "_overlapped_loop",
+        ]
+        return [*super()._excluded_save_params(), *derived]
+
+    @classmethod
+    def load(
+        cls: type[SelfVisualTD3],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfVisualTD3:
+        """Load a model from a zip file, as Stable-Baselines3 does.
+
+        :param path: path of the file
+        :param env: the environment to continue in, with any number of environments
+        :param device: the device of the networks
+        :param custom_objects: replacements for what the file pickles, by name
+        :param print_system_info: True prints the system that the model was saved on
+        :param force_reset: True begins the training with a reset of the environment
+        :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
+            and ``n_steps`` in the replay buffer
+        :return: the model
+        :raises ValueError: if there is no such argument, or the saved weights do not fit it
+        """
+        given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
+        # Stable-Baselines3 would compare them with those in force, to which the preset has added its own.
+        given.pop("policy_kwargs", None)
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **given)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Continue in another environment, also with another number of environments.
+
+        The replay buffer is rearranged for the new number. Under ``preset="td3"`` the number must stay the same, as in
+        Stable-Baselines3.
+
+        :param env: the environment
+        :param force_reset: True begins the training with a reset; with another number of environments it always does
+        :raises ValueError: if its spaces differ, if the observations to store are not those that the policy sees, or if
+            the replay buffer cannot be rearranged
+        """
+        env = self._wrap_env(env, self.verbose)
+        checks.check_normalizer(self.observation_space, unwrap_vec_normalize(env))
+        if env.num_envs != self.n_envs and not self._is_stock:
+            check_for_correct_spaces(env, self.observation_space, self.action_space)
+            assert self.replay_buffer is not None
+            self.replay_buffer = for_n_envs(self.replay_buffer, env.num_envs)
+            self.n_envs = env.num_envs
+            self.action_noise = noise_for_n_envs(self.action_noise, self.n_envs)
+            force_reset = True
+        with assertions_as_setting_errors():
+            super().set_env(env, force_reset)
+
+    def load_replay_buffer(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        truncate_last_traj: bool = True,
+        any_n_envs: bool = False,
+    ) -> None:
+        """Load a replay buffer from a pickle file, as Stable-Baselines3 does; n_steps and gamma stay the model's.
+
+        :param path: path of the file
+        :param truncate_last_traj: True ends HerReplayBuffer's last episode where the file ends
+        :param any_n_envs: True rearranges a buffer of another number of environments; False refuses it
+        :raises ValueError: if observations, actions or the number of environments differ, or if the buffer has no
+            n-step returns and the model needs them. The model keeps its replay buffer then
+        """
+        before = self.replay_buffer
+        try:
+            super().load_replay_buffer(path, truncate_last_traj)
+            loaded = self.replay_buffer
+            assert loaded is not None
+            if any_n_envs and loaded.n_envs != self.n_envs:
+                loaded = for_n_envs(loaded, self.n_envs)
+            self.replay_buffer = fitted(loaded, before, self)
+        except BaseException:
+            self.replay_buffer = before
+            raise
+
+
+def _is_finite(values: np.ndarray | Mapping[str, np.ndarray]) -> bool:
+    """Tell whether all numbers of an array, or of a dict of arrays, are finite."""
+    parts = values.values() if isinstance(values, Mapping) else [values]
+    return all(bool(np.isfinite(part).all()) for part in parts)

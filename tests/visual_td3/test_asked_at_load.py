@@ -94,7 +94,7 @@ def test_a_file_of_an_earlier_version_holds_derived_values_only(saved, tmp_path)
 def test_what_the_user_told_the_buffer_is_kept_and_a_contradiction_is_refused(saved):
     load = saved(replay_buffer_kwargs={"gamma": 0.5}, n_steps=3)
     assert load().replay_buffer.gamma == 0.5
-    with pytest.raises(ValueError, match=r"gamma=0.9 was asked for at load.*replay_buffer_kwargs=\{'gamma': 0.5\}"):
+    with pytest.raises(ValueError, match=r"load\(\) was given gamma=0.9.*replay_buffer_kwargs=\{'gamma': 0.5\}"):
         load(gamma=0.9)
     assert load(gamma=0.9, replay_buffer_kwargs={}).replay_buffer.gamma == 0.9
 
@@ -141,8 +141,8 @@ def test_the_policys_keywords_may_be_given_as_they_were(saved):
     ("asked", "words"),
     [
         ({"gama": 0.9}, "load.. was given gama=0.9.*did you mean gamma"),
-        ({"policy": "MlpPolicy"}, "policy='MlpPolicy' was asked for at load.*VisualCnnPolicy"),
-        ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has nothing to act on"),
+        ({"policy": "MlpPolicy"}, r"load\(\) was given policy='MlpPolicy'.*VisualCnnPolicy"),
+        ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has no effect"),
         ({"tau": 2.0}, "tau=2.0: expected a finite number from 0 to 1"),
         ({"overlap": True}, "overlap=True on a DummyVecEnv"),
     ],
@@ -357,16 +357,16 @@ def test_they_make_the_same_training(make_model):
         ({"policy_delay": 0}, "policy_delay=0: expected an integer >= 1"),
         ({"gradient_steps": "many"}, "gradient_steps='many': expected an integer"),
         ({"learning_starts": np.nan}, "learning_starts=nan: expected an integer"),
-        ({"train_freq": 0}, "train_freq=0: expected a whole number >= 1 of steps"),
-        ({"train_freq": (1, "epoch")}, "train_freq=.*epoch.*: expected a whole number"),
-        ({"train_freq": 2.5}, "train_freq=2.5: expected a whole number"),
+        ({"train_freq": 0}, "train_freq=0: expected an integer >= 1"),
+        ({"train_freq": (1, "epoch")}, "train_freq=.*epoch.*: expected an integer"),
+        ({"train_freq": 2.5}, "train_freq=2.5: expected an integer"),
         ({"gamma": 1.1}, "gamma=1.1: expected a finite number from 0 to 1"),
         ({"tau": True}, "tau=True: expected a finite number from 0 to 1"),
         ({"target_policy_noise": -1}, "target_policy_noise=-1: expected a finite number >= 0"),
         ({"seed": 1.5}, "seed=1.5: expected an integer >= 0"),
         ({"replay_buffer_kwargs": {"frame_stack": 1.5}}, "replay_buffer_kwargs: frame_stack=1.5: expected"),
-        ({"policy_kwargs": {"trunk_dim": 16.5}}, "trunk_dim=16.5: expected a whole number >= 1"),
-        ({"policy_kwargs": {"trunk_dim": True}}, "trunk_dim=True: expected a whole number >= 1"),
+        ({"policy_kwargs": {"trunk_dim": 16.5}}, "trunk_dim=16.5: expected an integer >= 1"),
+        ({"policy_kwargs": {"trunk_dim": True}}, "trunk_dim=True: expected an integer >= 1"),
     ],
 )
 def test_what_is_no_such_number_is_refused_at_construction(make_model, arguments, words):

@@ -100,11 +100,11 @@ def test_what_is_no_norm_to_clip_to_is_refused(make_model, limit):
         ({"target_q_clamp": math.nan}, "target_q_clamp=nan: expected True, False or a finite number above 0"),
         ({"target_q_clamp": math.inf}, "target_q_clamp=inf"),
         ({"target_q_clamp": "on"}, "target_q_clamp='on'"),
-        ({"random_shift": 1.5}, "random_shift=1.5: expected a whole number of pixels >= 0"),
+        ({"random_shift": 1.5}, "random_shift=1.5: expected an integer >= 0"),
         ({"random_shift": -1}, "random_shift=-1"),
         ({"noise_schedule": "foo_1"}, "noise_schedule='foo_1' is no schedule"),
         ({"noise_schedule": math.nan}, "noise_schedule=nan is no schedule"),
-        ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has nothing to act on.*use critic_cnn_lr"),
+        ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has no effect.*use critic_cnn_lr"),
         ({"policy_kwargs": {"encoder": "both"}}, "encoder='both': expected 'separate' or 'shared'"),
         (
             {"policy_kwargs": {"encoder_arch": "resnet"}},
@@ -122,7 +122,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(make_model, policy, kwargs,
 
 @pytest.mark.parametrize("name", ["actor_cnn_lr", "critic_cnn_lr"])
 def test_vectors_have_no_encoder_to_give_a_rate_to(make_model, name):
-    with pytest.raises(ValueError, match=f"{name}=0.0001 has nothing to act on.*MlpPolicy has no encoders"):
+    with pytest.raises(ValueError, match=f"{name}=0.0001 has no effect.*MlpPolicy has no encoders"):
         make_model("MlpPolicy", "Pendulum-v1", **{name: 1e-4})
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_visual_td3.visual_td3.pixels import SIDE, blocks_of, can_see_blocks, convolve_blocks
+from sb3_visual_td3.visual_td3.precision import SIDE, blocks_of, can_see_blocks, convolve_blocks
 
 
 def test_a_block_holds_its_pixels_by_channel_row_and_column():

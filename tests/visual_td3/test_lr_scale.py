@@ -35,6 +35,6 @@ def test_rolling_back_returns_the_range_of_rewards_and_nothing_that_goes_on(make
     model = make_model(target_q_clamp=True)
     model._target_range.upper = th.tensor(2.0)
     state = model.get_state()
-    model._target_range.upper, model._n_updates_owed, model.lr_scale = th.tensor(9.0), 3, 0.5
+    model._target_range.upper, model._overlapped_loop.n_updates_owed, model.lr_scale = th.tensor(9.0), 3, 0.5
     model.roll_back(state)
-    assert (float(model._target_range.upper), model._n_updates_owed, model.lr_scale) == (2.0, 3, 0.5)
+    assert (float(model._target_range.upper), model._overlapped_loop.n_updates_owed, model.lr_scale) == (2.0, 3, 0.5)

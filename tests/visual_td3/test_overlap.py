@@ -386,7 +386,7 @@ class ScalesRewardsInStep(VecEnvWrapper):
 
 def test_a_wrapper_that_would_be_passed_by_is_refused():
     env = VecMonitor(ScalesRewardsInStep(AsyncVecEnv([ImageEnv])))
-    with pytest.raises(ValueError, match=r"ScalesRewardsInStep has a step\(\) of its own"):
+    with pytest.raises(ValueError, match=r"ScalesRewardsInStep has its own step\(\)"):
         model_on(env, overlap=True)
 
 

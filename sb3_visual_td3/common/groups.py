@@ -1,0 +1,53 @@
+"""The table of parameter groups: the parts of actor and critic that have their own learning rate, clipping and health.
+
+Every module that treats the groups differently takes them from here. A group's name is the key under which its
+weights, learning rates and gradient norms are kept, logged and saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sb3_visual_td3.common.types import Network
+
+
+@dataclass(frozen=True)
+class Group:
+    """One named parameter group of one network.
+
+    :param name: the key in mappings by group, and the name in logged tags: ``"actor_cnn"``
+    :param network: the network that the group belongs to; its optimizer steps the group
+    :param is_encoder: True for the features extractor; False for the rest of the network, trunk and heads
+    """
+
+    name: str
+    network: Network
+    is_encoder: bool
+
+    @property
+    def short_name(self) -> str:
+        """The name in arguments and in tags about weights: ``"actor"`` for ``actor_mlp``, ``"actor_cnn"``."""
+        return self.name if self.is_encoder else self.network
+
+    @property
+    def rate_argument(self) -> str:
+        """The argument of VisualTD3 that sets the group's learning rate, such as ``"actor_cnn_lr"``."""
+        return f"{self.short_name}_lr"
+
+
+ACTOR_CNN = Group("actor_cnn", "actor", is_encoder=True)
+ACTOR_MLP = Group("actor_mlp", "actor", is_encoder=False)
+CRITIC_CNN = Group("critic_cnn", "critic", is_encoder=True)
+"""The critics' encoder. An encoder that actor and critic share is this group: the critic's loss alone trains it."""
+CRITIC_MLP = Group("critic_mlp", "critic", is_encoder=False)
+
+GROUPS = (ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP)
+"""All groups, in the order of plots and tables. Within a network the encoder comes first, as in ``parameters()``."""
+GROUP_NAMES = tuple(group.name for group in GROUPS)
+GROUP_OF_NAME = {group.name: group for group in GROUPS}
+
+
+def groups_of(network: Network) -> tuple[Group, Group]:
+    """Return the two groups of a network, the encoder first."""
+    encoder, rest = (group for group in GROUPS if group.network == network)
+    return encoder, rest

@@ -1,0 +1,261 @@
+"""Checks of what a model is made from: its spaces, its policy class and its networks.
+
+They run while a model is set up, so that a mistake is reported with what to do, instead of failing somewhere in
+training or, worse, training on something else than the user meant.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.pictures import is_picture, parts_of
+from sb3_visual_td3.common.types import NETWORKS
+from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK, VisualActor, VisualCritic, VisualTD3Policy
+
+# ---- spaces
+
+
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """Refuse actions that cannot be scaled to [-1, 1] and back; what Stable-Baselines3 refuses itself is left to it.
+
+    :param space: of one action
+    :raises InvalidSettingError: if the actions are whole numbers, or the range of one is empty or infinite
+    """
+    if not isinstance(space, spaces.Box):
+        return
+    if not np.issubdtype(space.dtype, np.floating):
+        raise InvalidSettingError(
+            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers, such as float32, "
+            "which TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        widths = space.high - space.low
+    for index in np.ndindex(space.shape):
+        if np.isfinite(widths[index]) and widths[index] > 0:
+            continue
+        low, high = space.low[index], space.high[index]
+        name = f"action[{', '.join(str(int(number)) for number in index)}]"
+        if low >= high:
+            raise InvalidSettingError(
+                f"{name} has the bounds low={low} and high={high}, which leave it nothing to choose: expected "
+                "low < high. Leave it out of the action space, and have the environment set it"
+            )
+        raise InvalidSettingError(
+            f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
+            "actions could not be scaled. Give the bounds that the environment really uses, such as -1 and 1"
+        )
+
+
+def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
+    """Refuse what no encoder here can read.
+
+    :param space: what the policy is shown
+    :param normalizer: the VecNormalize around the environment, if any
+    :raises InvalidSettingError: for stacks with an axis of their own, and for pixels that VecNormalize scales
+    """
+    for key, part in parts_of(space).items():
+        if isinstance(part, spaces.Box) and len(part.shape) == 4 and part.dtype == np.uint8:
+            raise InvalidSettingError(
+                f"{key} is {part.shape}: a stack of images with an axis of its own. Put the frames into the channels: "
+                "stack with VecFrameStack, or make the frames grey and without a channel axis "
+                "(GrayscaleObservation(keep_dim=False)) before FrameStackObservation"
+            )
+    if normalizer is not None and normalizer.norm_obs:
+        scaled = _pictures_scaled_by(normalizer)
+        if scaled:
+            raise InvalidSettingError(
+                f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, which the policy does already. "
+                "Normalise rewards only: {norm_obs: false, norm_reward: true}, or name the vectors in norm_obs_keys"
+            )
+
+
+def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
+    """:return: the keys of the pictures that VecNormalize scales
+
+    Around a Dict, VecNormalize replaces the space of each picture that it scales by a Box within its own limits, in the
+    very Dict that the environment below holds. So the space says no more that there was a picture, and what the
+    environment's observations are made of is asked.
+    """
+    found = set()
+    replaced = parts_of(normalizer.observation_space)
+    for key, part in parts_of(normalizer.venv.observation_space).items():
+        if normalizer.norm_obs_keys is not None and key not in normalizer.norm_obs_keys:
+            continue
+        if is_picture(part) or (_is_limit(replaced[key], normalizer.clip_obs) and _was_uint8(normalizer, key)):
+            found.add(key)
+    return found
+
+
+def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
+    """:return: whether a space is what VecNormalize puts in the place of a picture's"""
+    if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
+        return False
+    return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
+
+
+def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
+    """:return: whether the environment gives bytes under this key, as far as it can be found out; else True"""
+    env = normalizer.unwrapped
+    # DummyVecEnv made room for observations before VecNormalize changed the space that both of them hold.
+    room = getattr(env, "buf_obs", None)
+    if isinstance(room, dict) and key in room:
+        return bool(room[key].dtype == np.uint8)
+    try:  # environments in other processes have spaces of their own
+        space = parts_of(env.get_attr("observation_space", 0)[0]).get(key)
+    except (AttributeError, NotImplementedError):  # a user's VecEnv without this method
+        return True
+    return space is None or bool(space.dtype == np.uint8)
+
+
+def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
+    """Refuse a VecNormalize whose observations are not those that the policy sees.
+
+    Replay holds observations as they were before they were scaled, and scales them when they are sampled: both are
+    VecNormalize's, of its own shape.
+
+    :param space: what the policy is shown
+    :param normalizer: the VecNormalize around the environment, if any
+    :raises InvalidSettingError: if observations are scaled and then stacked or transposed
+    """
+    if normalizer is None or not normalizer.norm_obs:
+        return
+    given = parts_of(normalizer.venv.observation_space)
+    for key, part in parts_of(space).items():
+        if key not in given or given[key].shape == part.shape:
+            continue
+        if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
+            raise InvalidSettingError(
+                f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: "
+                "Stable-Baselines3 transposes it outside, and replay would hold the untransposed one. Put "
+                f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
+                f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or have the environment give channels "
+                "first"
+            )
+        if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
+            raise InvalidSettingError(
+                f"VecNormalize scales {key} of shape {given[key].shape}, and the policy sees {part.shape}: it lies "
+                "inside a VecFrameStack or another wrapper that changes the shape, and replay would hold the wrong "
+                "one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            )
+        raise InvalidSettingError(
+            f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: a wrapper "
+            "outside VecNormalize changes its shape, and replay would hold the one inside. Put VecNormalize outside, "
+            "or normalise rewards only: {norm_obs: false, norm_reward: true}"
+        )
+
+
+# ---- policy classes: the user's may inherit from Stable-Baselines3's or from ours
+
+_OURS = "sb3_visual_td3.visual_td3.policies"
+_STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "preset": (None, "td3"),
+    "actor_lr": (None,),
+    "critic_lr": (None,),
+    "actor_cnn_lr": (None,),
+    "critic_cnn_lr": (None,),
+    "actor_objective": (None, "q1"),
+    "pre_tanh_penalty": (None, 0, 0.0),
+    "precision": (None, "fp32"),
+}
+"""Arguments whose work VisualTD3 does inside its own networks, with the values that leave these as they are."""
+
+
+def is_stock(policy_class: type) -> bool:
+    """Tell whether a policy class, which may be the user's own, has Stable-Baselines3's interface and not ours."""
+    return not issubclass(policy_class, VisualTD3Policy)
+
+
+def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse what a policy of Stable-Baselines3's kind cannot do, before it is built.
+
+    :param policy_class: the class, after Stable-Baselines3's own have been replaced by ours
+    :param arguments: the model's, by name
+    :raises ValueError: if an argument needs a policy of our kind; it names the class to inherit from
+    """
+    if not is_stock(policy_class):
+        return
+    for name, stock in _STOCK_VALUES.items():
+        value = arguments.get(name)
+        if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
+            raise ValueError(
+                f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
+                f"VisualMultiInputPolicy; {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__} and "
+                "trains as with Stable-Baselines3's TD3. Change the class that it inherits from, or leave the "
+                "argument out. Optimizers of its own for actor and critic are then actor_lr and critic_lr"
+            )
+
+
+def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:
+    """Refuse what the policy would not know; what a policy of the user's own takes is its own affair.
+
+    :param policy_class: the policy that is about to be built
+    :param keywords: the keys of its ``policy_kwargs``
+    :raises ValueError: if one of our policies has no such parameter
+    """
+    if policy_class not in OURS_FOR_STOCK.values():
+        return
+    parameters = [*inspect.signature(TD3Policy).parameters, *inspect.signature(VisualTD3Policy).parameters]
+    known = set(parameters) - {"observation_space", "action_space", "lr_schedule", "args", "kwargs"}
+    unknown = sorted(set(keywords) - known)
+    if unknown:
+        raise ValueError(f"policy_kwargs has no {', '.join(unknown)}: expected some of {', '.join(sorted(known))}")
+
+
+def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
+    """Refuse networks and optimizers that the updates cannot train, when a policy has been built.
+
+    :param policy: any policy for TD3
+    :param lr_schedule: the model's ``learning_rate``
+    :raises ValueError: if a network has no optimizer, or a policy of our kind has networks of another kind
+    """
+    name = type(policy).__name__
+    for network in NETWORKS:
+        module = getattr(policy, network, None)
+        optimizer = getattr(module, "optimizer", None)
+        if not isinstance(module, nn.Module) or not isinstance(optimizer, th.optim.Optimizer):
+            raise ValueError(
+                f"{name}.{network} is {type(module).__name__} with optimizer={optimizer!r}: expected a network whose "
+                "attribute optimizer is a torch optimizer, as TD3Policy._build makes it"
+            )
+        first_rate = lr_schedule(1.0)
+        if isinstance(policy, VisualTD3Policy):
+            _check_ours(policy, network)
+        own_rates = sorted({float(group["lr"]) for group in optimizer.param_groups} - {float(first_rate)})
+        if own_rates:
+            warnings.warn(
+                f"{name} gives the {network}'s optimizer the learning rate {', '.join(map(str, own_rates))}. As in "
+                f"Stable-Baselines3, learning_rate={first_rate} replaces it at the first update. A rate for each "
+                f"network: {network}_lr={own_rates[0]}, with a policy class that inherits from {_OURS}.VisualTD3Policy",
+                stacklevel=2,
+            )
+
+
+def _check_ours(policy: VisualTD3Policy, network: str) -> None:
+    kind = VisualActor if network == "actor" else VisualCritic
+    for name in (network, f"{network}_target"):
+        module = getattr(policy, name)
+        if not isinstance(module, kind):
+            raise ValueError(
+                f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}, "
+                "whose methods the updates call. Have it inherit from that, or the policy class from "
+                "Stable-Baselines3's TD3Policy, which trains as with its TD3"
+            )
+    if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
+        raise ValueError(
+            f"{type(policy).__name__}.make_actor gives the actor the critic's encoder as its own: under "
+            "encoder='shared' pass borrows_encoder=features_extractor is not None to VisualActor, or use "
+            "policy_kwargs={'encoder': 'separate'}"
+        )

@@ -1,0 +1,218 @@
+"""Requested arguments, kept apart from what is derived from them.
+
+Setting a model up replaces arguments by what they mean: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
+``n_steps`` are passed on to the replay buffer, ``noise_schedule`` becomes an action noise. Stable-Baselines3 saves a
+model's attributes, in which both look alike. Without this module a loaded model would take what was derived for what
+the user had chosen, and ``load(..., gamma=0.9)`` would leave the old discount in the replay buffer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from stable_baselines3 import TD3
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
+from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
+from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.numbers import to_float, to_integer
+from sb3_visual_td3.visual_td3.exploration import is_scheduled, noise_for_n_envs
+from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
+
+REQUESTED_AT_LOAD = "_requested_at_load"
+"""Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
+_REQUESTED = "_asked_for"
+"""Attribute that keeps, and saves, the requested values that setting up replaces. Saved models contain this name."""
+_REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
+_DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
+
+_INTEGERS: dict[str, int | None] = {
+    "buffer_size": 1,
+    "learning_starts": None,
+    "batch_size": 1,
+    "gradient_steps": None,
+    "n_steps": 1,
+    "policy_delay": 1,
+    "_stats_window_size": 1,
+}
+"""Arguments that are integers, and the smallest that makes sense; None for no minimum."""
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "tau": (0.0, 1.0),
+    "gamma": (0.0, 1.0),
+    "target_policy_noise": (0.0, float("inf")),
+    "target_noise_clip": (0.0, float("inf")),
+}
+"""Arguments that are finite numbers, and their range."""
+
+
+def restore_requested(model: TD3) -> frozenset[str] | None:
+    """Restore the requested arguments and convert numbers to Python's own; the first step of ``_setup_model``.
+
+    After a construction the attributes are the arguments. After a load they are what was saved, partly replaced by the
+    arguments of ``load()``.
+
+    :param model: the model, whose attributes are changed
+    :return: the names of ``load()``'s arguments; None for a new model, which was given all of them
+    :raises ValueError: if a number is out of range, or if ``load()`` was given an argument that does not exist or
+        contradicts what was chosen when the model was made
+    """
+    at_load: dict[str, Any] | None = vars(model).pop(REQUESTED_AT_LOAD, None)
+    requested: dict[str, Any] | None = vars(model).pop(_REQUESTED, None)
+    known = vars(model).pop("_names_before_load", frozenset())
+    if at_load is None:
+        requested = {"policy_kwargs": dict(model.policy_kwargs)}
+    else:
+        _check_names(model, at_load, known)
+        requested = requested or _guess_requested(model, at_load)
+        requested["frame_stack"] = model.replay_buffer_kwargs.get("frame_stack")
+        _undo_setup(model, requested, at_load)
+    requested["is_loaded"] = at_load is not None
+    convert_numbers(model)
+    for name in (*_REPLACED, "gamma", "n_steps"):
+        requested[name] = getattr(model, name)
+    requested["replay_buffer_kwargs"] = dict(model.replay_buffer_kwargs)
+    vars(model)[_REQUESTED] = requested
+    model.action_noise = noise_for_n_envs(model.action_noise, model.n_envs)
+    if is_scheduled(model.action_noise):
+        model.action_noise = None  # it is derived from noise_schedule
+    last_obs: Any = model._last_obs
+    parts = list(last_obs.values()) if isinstance(last_obs, Mapping) else [last_obs]
+    if last_obs is not None and len(parts[0]) != model.n_envs:
+        model._last_obs = None  # saved with another number of environments: training begins with a reset
+    return None if at_load is None else frozenset(at_load)
+
+
+def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
+    """Return the policy's keywords that the user gave when a loaded model was made; None for a new model."""
+    requested = vars(model)[_REQUESTED]
+    given: dict[str, Any] = requested["policy_kwargs"]
+    return given if requested["is_loaded"] else None
+
+
+def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
+    """Return the depth of the stacks that a loaded model was trained on; None for a new one, or if it is unknown."""
+    depth: int | None = vars(model).get(_REQUESTED, {}).get("frame_stack")
+    return depth
+
+
+def convert_numbers(model: TD3) -> None:
+    """Replace the model's numbers by Python's own, wherever that is exact.
+
+    :param model: the model, whose attributes are changed
+    :raises ValueError: if a setting is not a number, or out of range
+    """
+    own = vars(model)
+    for name, minimum in _INTEGERS.items():
+        if own[name] != float("inf"):  # learning_starts=inf is a way to say never
+            own[name] = to_integer(name.removeprefix("_"), own[name], minimum)
+    for name, (lowest, highest) in _NUMBERS.items():
+        own[name] = to_float(name, own[name], lowest, highest)
+    if model.seed is not None:
+        model.seed = to_integer("seed", model.seed, 0)
+    own["train_freq"] = _parse_train_freq(model.train_freq, model.n_envs)
+    kwargs = model.replay_buffer_kwargs = dict(model.replay_buffer_kwargs)
+    for name in kwargs.keys() & {"n_steps", "frame_stack"}:
+        kwargs[name] = to_integer(f"replay_buffer_kwargs: {name}", kwargs[name], 1)
+    if "gamma" in kwargs:
+        kwargs["gamma"] = to_float("replay_buffer_kwargs: gamma", kwargs["gamma"], 0.0, 1.0)
+
+
+def _parse_train_freq(value: Any, n_envs: int) -> TrainFreq:
+    """Return ``train_freq`` as Stable-Baselines3 takes it; a yml file gives a list where Python has a tuple."""
+    number, unit = value, "step"
+    if isinstance(value, tuple | list) and len(value) == 2:
+        number, unit = value
+    if isinstance(unit, TrainFrequencyUnit):
+        unit = unit.value
+    expected = "an integer >= 1 (steps), or (an integer, 'step' or 'episode')"
+    if isinstance(number, str) or unit not in [each.value for each in TrainFrequencyUnit]:
+        raise ValueError(f"train_freq={value!r}: expected {expected}")
+    if unit == "episode" and n_envs > 1:
+        raise InvalidSettingError(
+            f"train_freq={value!r} with {n_envs} environments, whose episodes end at different steps: expected a "
+            "number of steps, such as train_freq=1"
+        )
+    return TrainFreq(to_integer("train_freq", number, 1, expected), TrainFrequencyUnit(unit))
+
+
+def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Refuse arguments of ``load()`` that no model has, which Stable-Baselines3 silently stores as attributes."""
+    parameters = {name for cls in type(model).__mro__ for name in inspect.signature(cls).parameters}
+    for name in at_load:
+        if name not in parameters | known:
+            close = difflib.get_close_matches(name, sorted(parameters), n=1)
+            suggestion = f": did you mean {close[0]}?" if close else ""
+            raise ValueError(
+                f"load() was given {name}={at_load[name]!r}: {type(model).__name__} has no such argument{suggestion}"
+            )
+
+
+def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any]) -> None:
+    """Put back what the saved model's set-up had replaced, except for what ``load()`` was given."""
+    for name in _REPLACED:
+        if name not in at_load:
+            vars(model)[name] = requested[name]
+    model.replay_buffer_kwargs = model.replay_buffer_kwargs or {}
+    if "replay_buffer_kwargs" not in at_load:
+        # gamma and n_steps may also be set for the replay buffer alone. A new value of one would contradict the other.
+        for name in at_load.keys() & {"gamma", "n_steps"}:
+            if model.replay_buffer_kwargs.get(name, at_load[name]) != at_load[name]:
+                raise ValueError(
+                    f"load() was given {name}={at_load[name]!r}, but the model was made with "
+                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}: give replay_buffer_kwargs to load() "
+                    "too"
+                )
+    if "stats_window_size" in at_load:
+        # Stable-Baselines3 keeps it under another name, and the windows themselves are saved.
+        model._stats_window_size = vars(model).pop("stats_window_size")
+        model.ep_info_buffer = model.ep_success_buffer = None
+    if "policy_kwargs" in at_load and at_load["policy_kwargs"] not in (requested["policy_kwargs"], model.policy_kwargs):
+        raise ValueError(
+            "The specified policy kwargs do not equal the stored policy kwargs. "
+            f"Stored kwargs: {requested['policy_kwargs']}, specified kwargs: {at_load['policy_kwargs']}"
+        )
+    if "policy" in at_load:
+        policy = at_load["policy"]
+        if isinstance(policy, str):
+            policy = model._get_policy_from_name(policy)
+        if OURS_FOR_STOCK.get(policy, policy) is not OURS_FOR_STOCK.get(model.policy_class, model.policy_class):
+            raise ValueError(
+                f"load() was given policy={at_load['policy']!r}, but the model was saved with "
+                f"{model.policy_class.__name__}, and its weights fit no other: make a new model"
+            )
+    if (requested["gamma"], requested["n_steps"]) != (model.gamma, model.n_steps):
+        # The range of possible returns depends on the discount: it is found again from the rewards to come.
+        vars(model).pop("_target_range", None)
+
+
+def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
+    """Guess what was requested for a model saved by an earlier version or by Stable-Baselines3.
+
+    Such a file has the derived values only. A replay buffer class that would have been chosen by default counts as
+    chosen by default.
+    """
+    cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
+    gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)
+    if cls in _DERIVED_CLASSES:
+        for name in ("gamma", "n_steps"):
+            if name in kwargs and (name in at_load or kwargs[name] == getattr(model, name)):
+                del kwargs[name]
+        kwargs.pop("frame_stack", None)  # it is found again, or as frame_stack_before() says
+        # Under "td3" no default is a FrameReplayBuffer, so there the user has chosen it.
+        is_chosen = cls is FrameReplayBuffer and getattr(model, "preset", None) == "td3"
+        if not is_chosen:
+            cls = None
+    return {
+        "replay_buffer_class": cls,
+        "replay_buffer_kwargs": kwargs,
+        "optimize_memory_usage": model.optimize_memory_usage,
+        "policy_kwargs": dict(model.policy_kwargs),
+        "gamma": gamma,
+        "n_steps": n_steps,
+    }
