@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from sb3_visual_td3.callbacks.saving import make_event_files_retry
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.common.tags import is_known
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
@@ -20,7 +21,7 @@ Charts = Mapping[str, Sequence[str]]
 
 _CLIPPING: Charts = {
     f"{group}: norm before and after clipping": (tags.GRADIENT_NORM[group], tags.GRADIENT_NORM_CLIPPED[group])
-    for group in tags.GROUPS
+    for group in GROUP_NAMES
 }
 
 DASHBOARD: Mapping[str, Charts] = {

@@ -91,9 +91,8 @@ class GradientNormCallback(BaseCallback):
         for group, rate in model.learning_rates.items():
             state[tags.GROUP_LR[group]] = rate
         for group, parameters in model.groups.items():
-            name = group.removesuffix("_mlp")
             state[tags.GROUP_FROZEN[group]] = float(is_frozen(parameters))
-            state[tags.PARAM_MEAN[name]], state[tags.PARAM_STD[name]] = weight_moments(parameters)
+            state[tags.PARAM_MEAN[group]], state[tags.PARAM_STD[group]] = weight_moments(parameters)
         return state
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sb3_visual_td3.common.groups import GROUP_NAMES, GROUPS
 from sb3_visual_td3.common.types import NETWORKS
 
 XAxis = Literal["step", "episode"]
-
-GROUPS = ("actor_cnn", "actor_mlp", "critic_cnn", "critic_mlp")
-"""The named parameter groups, everywhere. A shared encoder is ``critic_cnn``; trunks belong to mlp."""
 
 
 class Tag(NamedTuple):
@@ -84,23 +82,24 @@ EXPLORATION_NOISE = _tag("train/exploration_noise", "1", "standard deviation of 
 
 # gradients/: before clipping
 GRADIENT_NORM = {
-    g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g}, before clipping", _GRADIENTS) for g in GROUPS
+    g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g}, before clipping", _GRADIENTS)
+    for g in GROUP_NAMES
 }
 GRADIENT_NORM_CLIPPED = {
     g: _tag(f"gradients/{g}_norm_clipped", "1", f"L2 norm of the gradient of {g}, after clipping", _GRADIENTS)
-    for g in GROUPS
+    for g in GROUP_NAMES
 }
 CLIP_FRACTION = {
     g: _tag(f"gradients/{g}_clip_fraction", "1", f"fraction of sampled updates in which {g} was clipped", _GRADIENTS)
-    for g in GROUPS
+    for g in GROUP_NAMES
 }
 UPDATE_RATIO = {
     g: _tag(f"gradients/{g}_update_ratio", "1", f"norm of the step of {g} over the norm of its weights", _GRADIENTS)
-    for g in GROUPS
+    for g in GROUP_NAMES
 }
 GROUP_FROZEN = {
     g: _tag(f"gradients/{g}_frozen", "0|1", f"1 where no weight of {g} is trained: it has no gradient", _GRADIENTS)
-    for g in GROUPS
+    for g in GROUP_NAMES
 }
 SEEN_BY_OPTIMIZER = _tag(
     "gradients/seen_by_optimizer", "0|1", "1 where norms are as the optimizer saw them, after any clipping", _GRADIENTS
@@ -127,14 +126,25 @@ def alert_of_rule(rule_id: str) -> str:
 TOTAL_ITERATIONS = _tag("agent/total_iterations", "1", "gradient updates made", _GRADIENTS)
 IS_TRAINING = _tag("agent/is_training", "0|1", "1 once gradient updates are made", _GRADIENTS)
 BUFFER_UTILIZATION = _tag("agent/buffer_utilization", "1", "filled part of the replay buffer", _GRADIENTS)
-GROUP_LR = {g: _tag(f"agent/{g.removesuffix('_mlp')}_lr", "1", f"learning rate of {g}", _GRADIENTS) for g in GROUPS}
+GROUP_LR = {
+    group.name: _tag(f"agent/{group.rate_argument}", "1", f"learning rate of {group.name}", _GRADIENTS)
+    for group in GROUPS
+}
+_HEADS_FIRST = sorted(GROUPS, key=lambda group: group.is_encoder)
 PARAM_MEAN = {
-    n: _tag(f"agent/{n}_param_mean", "1", f"mean of the weights of {n}", _GRADIENTS)
-    for n in ("actor", "critic", "actor_cnn", "critic_cnn")
+    group.name: _tag(
+        f"agent/{group.short_name}_param_mean", "1", f"mean of the weights of {group.short_name}", _GRADIENTS
+    )
+    for group in _HEADS_FIRST
 }
 PARAM_STD = {
-    n: _tag(f"agent/{n}_param_std", "1", f"standard deviation of the weights of {n}", _GRADIENTS)
-    for n in ("actor", "critic", "actor_cnn", "critic_cnn")
+    group.name: _tag(
+        f"agent/{group.short_name}_param_std",
+        "1",
+        f"standard deviation of the weights of {group.short_name}",
+        _GRADIENTS,
+    )
+    for group in _HEADS_FIRST
 }
 ACTION_SATURATION = _tag("agent/action_saturation", "1", "fraction of policy actions with |a| > 0.98", _GRADIENTS)
 PRE_TANH_ABS_MEAN = _tag("agent/pre_tanh_abs_mean", "1", "mean |u| before the tanh of the policy", _GRADIENTS)

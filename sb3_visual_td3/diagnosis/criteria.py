@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
@@ -23,8 +24,8 @@ from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 FORMAT_VERSION = 1
 _BUILT_IN = "criteria.yml"
 
-_OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if "actor_cnn" in name)
-_OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if "critic_cnn" in name}
+_OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if ACTOR_CNN.name in name)
+_OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if CRITIC_CNN.name in name}
 _OF_ENCODERS |= {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_DORMANT_FRACTION}
 
 _OF_TRAINING = {
@@ -32,7 +33,7 @@ _OF_TRAINING = {
         by_group[group]
         for by_group in (tags.GRADIENT_NORM, tags.GRADIENT_NORM_CLIPPED, tags.CLIP_FRACTION, tags.UPDATE_RATIO)
     )
-    for group in tags.GROUPS
+    for group in GROUP_NAMES
 }
 """The tags that a group logs only while it is trained; a frozen group does not have them."""
 
@@ -177,14 +178,15 @@ class _Run:
             absent.add(tags.Q_BOUND)
         for group in self.frozen:
             absent |= _OF_TRAINING[group]
-        if {"critic_cnn", "critic_mlp"} <= self.frozen or (self.has_no_encoder and "critic_mlp" in self.frozen):
+        of_critic = {CRITIC_MLP.name} if self.has_no_encoder else {CRITIC_CNN.name, CRITIC_MLP.name}
+        if of_critic <= self.frozen:
             absent.add(tags.TARGET_MOVED["critic"])
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
         """Return whether the criterion does not apply to such a run, whatever it logged."""
         if criterion.needs_actor_encoder:
-            return self.encoder_is_shared or self.has_no_encoder or "actor_cnn" in self.frozen
+            return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
         if criterion.kind == "within_bound" and self.has_no_bound:
             return True
         return bool(criterion.tags) and not self.asked_of(criterion)

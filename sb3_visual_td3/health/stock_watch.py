@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
+from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.types import NETWORKS, Network, NetworkUpdate, UpdateObserver
 
 Groups = dict[str, list[th.Tensor]]
@@ -39,9 +40,10 @@ def _groups(name: Network, module: nn.Module, actor: nn.Module) -> Groups:
     encoder = {id(weight) for weight in _encoder(module)}
     borrowed = set() if module is actor else {id(weight) for weight in _encoder(actor)}
     stepped = [weight for group in optimizer.param_groups for weight in group["params"] if id(weight) not in borrowed]
+    cnn, mlp = groups_of(name)
     groups = {
-        f"{name}_cnn": [weight for weight in stepped if id(weight) in encoder],
-        f"{name}_mlp": [weight for weight in stepped if id(weight) not in encoder],
+        cnn.name: [weight for weight in stepped if id(weight) in encoder],
+        mlp.name: [weight for weight in stepped if id(weight) not in encoder],
     }
     return {group: weights for group, weights in groups.items() if weights}
 

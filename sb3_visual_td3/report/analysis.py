@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose
@@ -36,7 +37,7 @@ from sb3_visual_td3.report.sections.rewards import Rewards, rewards, rewards_sec
 from sb3_visual_td3.runs.manifest import RunManifest
 
 _OF_THE_ACTORS_ENCODER = tuple(
-    by_group["actor_cnn"]
+    by_group[ACTOR_CNN.name]
     for by_group in (
         tags.GRADIENT_NORM,
         tags.GRADIENT_NORM_CLIPPED,

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.input_files import parse_mapping
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
 from sb3_visual_td3.diagnosis.numerals import number, rounded
@@ -471,4 +472,4 @@ def _applies(parameter: Parameter, settings: RunSettings, series: SeriesSet) -> 
         return False
     own = {name.name for name in parameter.names} - {"lr", "learning_rate"}
     is_set = any(name in layer.values for layer in settings.given for name in own)
-    return is_set or settings.sees_images or tags.GROUP_LR[f"{parameter.encoder}_cnn"] in series
+    return is_set or settings.sees_images or tags.GROUP_LR[groups_of(parameter.encoder)[0].name] in series

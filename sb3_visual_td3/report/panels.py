@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 
 # After Okabe & Ito, which every common colour vision tells apart; the light ones darkened until they stand out
 # from white by 3 : 1.
@@ -72,13 +73,13 @@ class Panel:
         return self.x_title != EPISODE_AXIS
 
 
-_GROUP_COLOURS = {"actor_cnn": ORANGE, "actor_mlp": PURPLE, "critic_cnn": BLUE, "critic_mlp": SKY}
+_GROUP_COLOURS = {ACTOR_CNN.name: ORANGE, ACTOR_MLP.name: PURPLE, CRITIC_CNN.name: BLUE, CRITIC_MLP.name: SKY}
 
 
 def _groups(names: dict[str, str], *, magnitude: bool = False) -> tuple[Line, ...]:
     return tuple(
         Line(names[group], group, _GROUP_COLOURS[group], magnitude=magnitude, dash=DASHES[i])
-        for i, group in enumerate(tags.GROUPS)
+        for i, group in enumerate(GROUP_NAMES)
     )
 
 

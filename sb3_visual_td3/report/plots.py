@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
@@ -360,7 +361,7 @@ def _overlay(
 
 OVERLAYS = (
     _overlay(tags.ACTOR_LOSS, "Actor loss", log=True, unit="return"),
-    *(_overlay(tags.GRADIENT_NORM[group], f"Gradient norm of {group}", log=True) for group in tags.GROUPS),
+    *(_overlay(tags.GRADIENT_NORM[group], f"Gradient norm of {group}", log=True) for group in GROUP_NAMES),
     _overlay(tags.Q1_VALUE, "Q1 on replayed pairs", unit="return"),
     _overlay(tags.CRITIC_LOSS, "Critic loss", log=True, unit="return²"),
     _overlay(tags.ACTION_SATURATION, "Saturated actions", y_range=FRACTION),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import CRITIC_MLP, GROUP_NAMES, GROUPS
 from sb3_visual_td3.diagnosis.findings import Diagnosis, SettingChange
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -28,7 +29,7 @@ from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
 ACT_FROM = 0.5
 """Confidence of a cause from which settings are recommended for it."""
 
-RATES = ("actor_lr", "critic_lr", "actor_cnn_lr", "critic_cnn_lr")
+RATES = tuple(group.rate_argument for group in GROUPS)
 _GROUP_LR = "group_lr"
 _COMMON_RATE = ("learning_rate", "lr")
 _SCHEDULES = ("lin_", "cos_")
@@ -205,8 +206,8 @@ class _Run:
 
 def _group_of(diagnosis: Diagnosis) -> str:
     """Return the parameter group that the evidence names first; the critics' heads where it names none."""
-    by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in tags.GROUPS}
-    return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), "critic_mlp")
+    by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in GROUP_NAMES}
+    return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), CRITIC_MLP.name)
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sb3_visual_td3.common.groups import GROUPS
 from sb3_visual_td3.common.input_files import parse_mapping, plain_mapping, plain_value, python_literal, read_mapping
 from sb3_visual_td3.report.console import one_line
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
@@ -224,7 +225,7 @@ def _defaults(given: RunSettings) -> Layer:
 
 def own_arguments() -> frozenset[str]:
     """Return the settings that VisualTD3 takes and SB3's TD3 does not."""
-    rates = ("actor_lr", "critic_lr", "actor_cnn_lr", "critic_cnn_lr")
+    rates = (group.rate_argument for group in GROUPS)
     return frozenset({*_known_defaults()["presets"]["td3"], *rates})
 
 

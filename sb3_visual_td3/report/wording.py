@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
@@ -113,7 +114,7 @@ def _cells(analysis: Analysis) -> tuple[str, ...]:
         f"{n_fail} / {n_unknown}",
         number(analysis.series.n_steps),
         number(_metric(analysis, tags.ACTOR_LOSS, "last")),
-        number(_metric(analysis, tags.GRADIENT_NORM["actor_cnn"], "mean")),
+        number(_metric(analysis, tags.GRADIENT_NORM[ACTOR_CNN.name], "mean")),
         number(_metric(analysis, tags.Q1_VALUE, "last")),
         number(_metric(analysis, tags.EVAL_DISTANCE, "last")),
         number(critical.n_active if critical else None),

@@ -21,6 +21,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.groups import GROUPS
 from sb3_visual_td3.common.pictures import is_picture, parts_of
 from sb3_visual_td3.common.types import NETWORKS
 from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK, VisualActor, VisualCritic, VisualTD3Policy
@@ -162,10 +163,7 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
 _OURS = "sb3_visual_td3.visual_td3.policies"
 _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "preset": (None, "td3"),
-    "actor_lr": (None,),
-    "critic_lr": (None,),
-    "actor_cnn_lr": (None,),
-    "critic_cnn_lr": (None,),
+    **{group.rate_argument: (None,) for group in GROUPS},
     "actor_objective": (None, "q1"),
     "pre_tanh_penalty": (None, 0, 0.0),
     "precision": (None, "fp32"),

@@ -191,7 +191,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
         norms = dict.fromkeys(NETWORKS, norms)
     units: dict[Network, list[ClippedUnit]] = {network: [] for network in NETWORKS}
     for name, max_norm in norms.items():
-        # "actor" stands for all groups of the actor, "actor_cnn" for itself.
+        # "actor" stands for both groups of the actor, "actor_cnn" for itself.
         groups = tuple(group for group in present if name in (group, GROUP_OF_NAME[group].network))
         if not groups:
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.diagnosis.live import LiveWindow, judge
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES, RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -30,9 +31,9 @@ HEALTHY = {
     tags.FRAME_STD: 40.0,
     tags.FRAME_CHANGE: 3.0,
     tags.TARGET_MOVED["critic"]: 1.0,
-    **{NORM[group]: norm for group, norm in zip(tags.GROUPS, (0.3, 0.3, 300.0, 30.0), strict=True)},
-    **{RATIO[group]: 1e-3 for group in tags.GROUPS},
-    **{tags.CLIP_FRACTION[group]: 0.1 for group in tags.GROUPS},
+    **{NORM[group]: norm for group, norm in zip(GROUP_NAMES, (0.3, 0.3, 300.0, 30.0), strict=True)},
+    **{RATIO[group]: 1e-3 for group in GROUP_NAMES},
+    **{tags.CLIP_FRACTION[group]: 0.1 for group in GROUP_NAMES},
 }
 
 

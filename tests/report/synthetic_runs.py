@@ -11,6 +11,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 REAL_RUNS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -79,7 +80,7 @@ def complete(seed: int = 0) -> Values:
     x = np.linspace(0, 1, steps.size)
     for i, (term, sign) in enumerate(zip(tags.REWARD_TERMS, (1, -1, 1, 1, -1), strict=True)):
         run[tags.REWARD_TERM[term]] = (steps, sign * (6 - i) / 10 * (0.5 + x))
-    for group in tags.GROUPS:
+    for group in GROUP_NAMES:
         run[tags.GRADIENT_NORM_CLIPPED[group]] = (steps, np.minimum(run[tags.GRADIENT_NORM[group]][1], 10))
         run[tags.UPDATE_RATIO[group]] = (steps, 1e-3 * np.exp(-x) * rng.uniform(0.8, 1.2, steps.size))
     run[tags.CRITIC_1_LOSS] = (steps, run[tags.CRITIC_LOSS][1] * 0.55)

@@ -8,6 +8,7 @@ a policy is dead: one healthy policy drove with 79 % of its actions at the ends,
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -78,7 +79,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         confidence = min(confidence, STILL_ALIVE)
     elif has_vanished:
         confidence += 0.05
-        head = data[tags.GRADIENT_NORM["actor_mlp"]].finite
+        head = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
         evidence.append(Evidence.last_of(head, "the actor's head no longer receives a gradient"))
     return Diagnosis(
         ID,

@@ -7,6 +7,7 @@ way showed norms of 1.9 and no alert while its actor loss fell from -250 to -2.8
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
@@ -37,7 +38,7 @@ GROWS = 3.0
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Look for an encoder norm that stays constant while the actor's loss grows beyond what the Q values support."""
     support = actor_loss_support(data)
-    encoder = data[tags.GRADIENT_NORM["actor_cnn"]].finite
+    encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     loss = data[tags.ACTOR_LOSS].finite
     if support is None or support.ratio <= UNSUPPORTED or len(encoder) < 5 or not norms_are_flat(data):
         return None

@@ -6,6 +6,7 @@ The critic's encoder is not judged: healthy ones measured norms of 80 to 630, an
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -37,7 +38,7 @@ MIN_POINTS = 5
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare the fraction of clipped updates of the actor's two groups, and judge the larger one."""
-    groups = [data[tags.CLIP_FRACTION[group]].finite for group in ("actor_cnn", "actor_mlp")]
+    groups = [data[tags.CLIP_FRACTION[group]].finite for group in (ACTOR_CNN.name, ACTOR_MLP.name)]
     clipped = max((series for series in groups if len(series) >= MIN_POINTS), key=_level, default=None)
     if clipped is None or _level(clipped) < NEARLY_EVERY:
         return None

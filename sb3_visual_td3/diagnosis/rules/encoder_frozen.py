@@ -6,6 +6,8 @@ The head still learns something from random features, so losses and Q values can
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import groups_of
+from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -45,12 +47,12 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
     An encoder with a learning rate of 0 or with frozen weights is not judged: that is intended.
     """
-    found = [d for network in ("critic", "actor") if (d := _judge(data, network)) is not None]
+    found = [d for network in reversed(NETWORKS) if (d := _judge(data, network)) is not None]
     return found[0] if found else None
 
 
-def _judge(data: SeriesSet, network: str) -> Diagnosis | None:
-    cnn, mlp = f"{network}_cnn", f"{network}_mlp"
+def _judge(data: SeriesSet, network: Network) -> Diagnosis | None:
+    cnn, mlp = (group.name for group in groups_of(network))
     rate, is_frozen = data[tags.GROUP_LR[cnn]].finite, data[tags.GROUP_FROZEN[cnn]].finite
     if (len(rate) and rate.values[-1] == 0.0) or (len(is_frozen) and is_frozen.values[-1] == 1.0):
         return None

@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, QSupport, actor_loss_support
@@ -66,10 +67,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
 
 def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
-    head, encoder = aligned(data[tags.GRADIENT_NORM["actor_mlp"]], data[tags.GRADIENT_NORM["actor_cnn"]])
+    head, encoder = aligned(data[tags.GRADIENT_NORM[ACTOR_MLP.name]], data[tags.GRADIENT_NORM[ACTOR_CNN.name]])
     if len(head) < MIN_POINTS:
         return None
-    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     scale = recent(critic).median() if len(critic) else 1.0
     late_head, late_encoder = recent(head).median(), recent(encoder).median()
     if late_encoder <= ENCODER_IS_STILL * scale or late_head > MLP_IS_STILL * late_encoder:
@@ -129,8 +130,8 @@ def _loss_evidence(data: SeriesSet, support: QSupport) -> list[Evidence]:
 
 
 def _still_head(data: SeriesSet) -> tuple[float, list[Evidence]]:
-    head = data[tags.GRADIENT_NORM["actor_mlp"]].finite
-    encoder = data[tags.GRADIENT_NORM["actor_cnn"]].finite
+    head = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
+    encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     if len(head) < MIN_POINTS or len(encoder) < MIN_POINTS:
         return 0.0, []
     if head.tail(0.5).median() > MLP_IS_STILL * encoder.tail(0.5).median():
@@ -141,7 +142,7 @@ def _still_head(data: SeriesSet) -> tuple[float, list[Evidence]]:
 
 
 def _encoder_norm(data: SeriesSet) -> tuple[float, list[Evidence]]:
-    encoder = data[tags.GRADIENT_NORM["actor_cnn"]].finite
+    encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     if len(encoder) < MIN_POINTS:
         return 0.0, []
     growth = growth_factor(encoder)
@@ -155,7 +156,7 @@ def _encoder_norm(data: SeriesSet) -> tuple[float, list[Evidence]]:
 
 
 def _calm_critic(data: SeriesSet) -> tuple[float, list[Evidence]]:
-    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     if len(critic) < MIN_POINTS:
         return 0.0, []
     # In logarithms: the critics' gradients grow less than half as fast as the loss.
@@ -179,7 +180,7 @@ def _policy_q(data: SeriesSet, support: QSupport) -> tuple[float, list[Evidence]
 
 def norms_are_flat(data: SeriesSet) -> bool:
     """Return whether the encoder's norm varies by less than a tenth over the later half of the run."""
-    later = data[tags.GRADIENT_NORM["actor_cnn"]].finite.tail(0.5).values
+    later = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite.tail(0.5).values
     if later.size < 3 or not np.median(later) > 0:
         return False
     low, high = np.quantile(later, (0.1, 0.9))

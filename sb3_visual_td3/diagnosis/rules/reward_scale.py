@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import CRITIC_CNN, CRITIC_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
@@ -75,7 +76,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
                 high.name, int(size.steps[0]), before, f"its size before; now {rounded(late / before)} times as large"
             )
         )
-    norms = [recent(data[tags.GRADIENT_NORM[group]].finite) for group in ("critic_cnn", "critic_mlp")]
+    norms = [recent(data[tags.GRADIENT_NORM[group]].finite) for group in (CRITIC_CNN.name, CRITIC_MLP.name)]
     suffering = [norm for norm in norms if len(norm) and norm.median() > CRITICS_SUFFER]
     if suffering:
         confidence += 0.2

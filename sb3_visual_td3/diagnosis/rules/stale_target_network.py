@@ -7,6 +7,7 @@ updates it grows in a healthy run almost as it does here.
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -32,14 +33,14 @@ MIN_POINTS = 5
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Look for a target of the critics that did not change while critics and actor were updated."""
-    moved, steps = data[tags.TARGET_MOVED["critic"]].finite, data[tags.UPDATE_RATIO["critic_mlp"]].finite
+    moved, steps = data[tags.TARGET_MOVED["critic"]].finite, data[tags.UPDATE_RATIO[CRITIC_MLP.name]].finite
     still = _still_end(moved)
     if len(still) < MIN_POINTS:
         return None
     since = still.steps[0]
     learning = steps.where(steps.steps >= since)
     # TD3 moves its targets only when it updates the actor (policy_delay): without such an update they need not move.
-    actor = data[tags.GRADIENT_NORM["actor_mlp"]]
+    actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]]
     if not learning.abs_max() > 0 or (actor.steps >= since).sum() < MIN_POINTS:
         return None
     evidence = [Evidence.last_of(still, f"not one of its weights has changed over {len(still)} points")]

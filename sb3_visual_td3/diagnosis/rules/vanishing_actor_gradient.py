@@ -6,6 +6,7 @@ A saturated tanh is the usual reason: its derivative is 0 at both ends.
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -51,8 +52,8 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
 
     Its norm must be negligible both beside its own past and beside the norm of the critics' head.
     """
-    actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
-    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
+    critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     if len(actor) < MIN_POINTS or len(critic) < MIN_POINTS:
         return None
     late, critic_late = actor.tail(0.25).median(), critic.tail(0.25).median()
@@ -66,8 +67,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare the last quarter of the head's norm with its own past and with the critic's."""
     if not head_has_vanished(data):
         return None
-    actor = data[tags.GRADIENT_NORM["actor_mlp"]].finite
-    critic = data[tags.GRADIENT_NORM["critic_mlp"]].finite
+    actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
+    critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     late, peak = actor.tail(0.25).median(), actor.abs_max()
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded
 from sb3_visual_td3.diagnosis.rules import clipping_masks_divergence
@@ -29,7 +30,7 @@ _TAKEN_IN_WORDS: dict[Taken, str] = {
     "not said": "The log does not say whether the norms were taken before or after clipping.",
 }
 
-PAIRS = (("actor_cnn", "critic_cnn"), ("actor_cnn", "actor_mlp"), ("critic_cnn", "critic_mlp"))
+PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (CRITIC_CNN.name, CRITIC_MLP.name))
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Norms:
 def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
     """Measure the norms of the groups that were logged, and their ratios."""
     groups = tuple(
-        _group(data, group, series) for group in tags.GROUPS if len(series := data[tags.GRADIENT_NORM[group]].finite)
+        _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)
     )
     ratios = (_ratio(data, numerator, denominator) for numerator, denominator in PAIRS)
     found = tuple(ratio for ratio in ratios if ratio is not None)
@@ -203,7 +204,7 @@ def _group_table(found: Norms) -> Table:
 
 def _last(group: GroupNorm, found: Norms) -> Inline:
     last = number(group.last)
-    return Flag(f"{last}, no gradient") if group.group == "actor_mlp" and found.head_has_vanished else last
+    return Flag(f"{last}, no gradient") if group.group == ACTOR_MLP.name and found.head_has_vanished else last
 
 
 def _ratio_table(ratios: Sequence[NormRatio]) -> Table:

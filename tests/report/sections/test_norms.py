@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import GROUP_NAMES
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Flag
@@ -57,11 +58,11 @@ def test_when_the_norms_were_taken_is_said_as_far_as_the_log_tells() -> None:
     assert taken(as_series(healthy())) == "before"  # it logged what was clipped
     assert taken(as_series(complete())) == "optimizer"  # it says so itself
     bare = leaking()
-    for group in tags.GROUPS:
+    for group in GROUP_NAMES:
         bare.pop(tags.CLIP_FRACTION[group], None)
     assert taken(as_series(bare)) == "not said"
     masked = leaking(clipped_norms=True)
-    for group in tags.GROUPS:
+    for group in GROUP_NAMES:
         masked.pop(tags.CLIP_FRACTION[group], None)
     assert taken(as_series(masked)) == "after, by its look"
 
@@ -81,7 +82,7 @@ def test_a_head_without_a_gradient_is_flagged_and_a_healthy_one_is_not() -> None
 
 def test_clip_fractions_and_steps_stand_beside_the_norms() -> None:
     groups = {group.group: group for group in norms(as_series(complete())).groups}
-    assert set(groups) == set(tags.GROUPS)
+    assert set(groups) == set(GROUP_NAMES)
     assert groups["critic_cnn"].clip_fraction == 1.0
     assert groups["critic_cnn"].mean_clipped == 10.0
     assert groups["actor_cnn"].update_ratio == pytest.approx(6e-4, rel=0.2)
