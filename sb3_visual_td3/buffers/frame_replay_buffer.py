@@ -1,4 +1,8 @@
-"""A replay buffer that stores each camera frame once, bit for bit Stable-Baselines3's in what it samples."""
+"""FrameReplayBuffer: a replay buffer that stores each camera frame once and samples what Stable-Baselines3's would.
+
+It owns the ring of transitions (actions, rewards, ends of episodes) and the n-step returns. What it knows about
+observations is in :mod:`~sb3_visual_td3.buffers.observation_store`: one store for each part of the observation.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ from sb3_visual_td3.common.saved_state import fill, require_same_settings
 
 
 def holds_frames(space: spaces.Space[Any]) -> bool:
-    """:return: whether a FrameReplayBuffer can hold these observations"""
+    """Tell whether a FrameReplayBuffer can hold these observations."""
     try:
         return bool(frame_stacks_of(space, 1))
     except ValueError:
@@ -41,19 +45,20 @@ def holds_frames(space: spaces.Space[Any]) -> bool:
 
 
 def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int]:
-    """Decide how many frames each image holds.
+    """Return how many frames each image holds.
 
-    :param space: of the observations
-    :param frame_stack: how many frames are stacked
-    :return: by key of an image: ``frame_stack``, or 1 for an image beside them that it does not divide
-    :raises ValueError: if there is no uint8 image, one with its channels last, or none that ``frame_stack`` divides
+    :param space: the observation space
+    :param frame_stack: number of stacked frames
+    :return: by key of an image: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's channels
+    :raises ValueError: if there is no uint8 image, if an image has its channels last, or if ``frame_stack`` divides the
+        channels of no image
     """
     cameras = pictures_in(space)
     if not cameras:
         kind = "DictReplayBuffer" if isinstance(space, spaces.Dict) else "ReplayBuffer"
         raise ValueError(
-            f"{space}: expected uint8 images (channels, height, width) in [0, 255], which FrameReplayBuffer stores "
-            f"once each. For others use Stable-Baselines3's {kind}, or NStepReplayBuffer for n_steps above 1"
+            f"{space}: FrameReplayBuffer expects uint8 images (channels, height, width) in [0, 255]. For other "
+            f"observations use Stable-Baselines3's {kind}, or NStepReplayBuffer for n_steps above 1"
         )
     for key, camera in cameras.items():
         if channels_are_last(camera):
@@ -62,7 +67,7 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
                 "VecTransposeImage, as Stable-Baselines3's algorithms do"
             )
     if frame_stack < 1:
-        raise ValueError(f"frame_stack={frame_stack}: expected 1 (not known, or none) or more frames")
+        raise ValueError(f"frame_stack={frame_stack}: expected an integer >= 1 (1 if there is no stack)")
     stacks = {key: frame_stack if camera.shape[0] % frame_stack == 0 else 1 for key, camera in cameras.items()}
     if frame_stack > 1 and set(stacks.values()) == {1}:
         channels = ", ".join(f"{key} has {camera.shape[0]} channels" for key, camera in cameras.items())
@@ -77,39 +82,40 @@ class FrameReplayBuffer(ReplayBuffer):
     """Stable-Baselines3's replay buffer in an eighth of the memory: each camera frame is stored once.
 
     An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
-    uint8. Of each transition the newest frame is new; the others are those of the transition before. Samples hold the
-    stacks bit for bit as the environment returned them, terminal observations too, whatever it pads with after a reset:
-    a frame is shared only where it *equals* the stored one. One million transitions of 4 x 84 x 84 take 7.1 GB, where
-    Stable-Baselines3 takes 56.5 GB; an episode adds one frame, so episodes of 10 steps make it 10 % more.
+    uint8. Each transition adds one new frame; its other frames belong to the transition before it. Samples hold the
+    stacks bit for bit as the environment returned them, including terminal observations and whatever the environment
+    pads with after a reset, because a frame is shared only if it *equals* the stored one. One million transitions of
+    4 x 84 x 84 take 7.1 GB, where Stable-Baselines3 takes 56.5 GB. Each episode adds one frame, so episodes of 10 steps
+    take 10 % more.
 
-    Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, place and meaning, and the
-    same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] whose channels ``frame_stack``
-    divides is a stack; other images are frames as a whole, and all else (a mask of zeros and ones, say) is stored as it
-    is.
+    Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, position and meaning, and
+    the same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] is a stack if ``frame_stack``
+    divides its channels. Other images are single frames, and everything else (such as a mask of zeros and ones) is
+    stored as it is.
 
-    With ``n_steps`` above 1 rewards are summed over a window that ends with its episode, at the newest transition, and
+    With ``n_steps`` above 1, rewards are summed over a window. It ends with the episode, at the newest transition, or
     where the data do not continue: where an observation is not the one stored last (a second ``learn()``, another
-    environment, a transition left out) or is no stack moved on by one frame. Its last transition then bootstraps from
-    its own next observation. An environment that stacks frames in other ways (every other one, say) has
-    ``frame_stack=1``.
+    environment, a dropped transition), or is not the last stack shifted by one frame. The last transition of a window
+    bootstraps from its own next observation. For an environment that stacks frames in another way (such as every
+    second one) use ``frame_stack=1``.
 
-    Memory is allocated when the first transition is added, and used as transitions come.
+    Memory is allocated when the first transition is added, and used as transitions arrive.
 
-    :param buffer_size: transitions to hold, over all environments
-    :param observation_space: uint8 images ``(channels, height, width)``, or a Dict with some
-    :param action_space: the actions
-    :param device: where samples are put
-    :param n_envs: environments that write side by side
-    :param optimize_memory_usage: changes nothing: memory is saved in any case, and truncation is handled as well
-    :param handle_timeout_termination: whether a truncated episode (``info["TimeLimit.truncated"]``) still bootstraps
-        from its last observation
-    :param frame_stack: frames in an observation; 1 where that is not known, which shares whole observations
-    :param n_steps: rewards to sum, >= 1; samples hold ``discounts`` where it is above 1
-    :param gamma: discount of each step, used where ``n_steps`` is above 1
-    :raises ValueError: if an argument is out of its range; if ``frame_stack`` does not divide the channels; if there is
-        no image, or one with its channels last
+    :param buffer_size: number of transitions to hold, over all environments
+    :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
+    :param action_space: the action space
+    :param device: the device of the samples
+    :param n_envs: number of environments that write in parallel
+    :param optimize_memory_usage: has no effect: memory is saved in any case, and truncation is handled too
+    :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
+        its last observation
+    :param frame_stack: number of frames in an observation; 1 if unknown, which shares whole observations
+    :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
+    :param gamma: discount of each step, used if ``n_steps`` is above 1
+    :raises ValueError: if an argument is out of range, if ``frame_stack`` does not divide the channels, if there is no
+        image, or if an image has its channels last
 
-    Adding the first transition raises a MemoryError where the machine cannot hold ``buffer_size`` of them.
+    Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
     Source: Mnih et al. 2015 (DQN) keep frames once; Sutton 1988 and Hessel et al. 2018 (Rainbow) for n-step returns.
     """
@@ -119,7 +125,7 @@ class FrameReplayBuffer(ReplayBuffer):
     dones: Flags
     timeouts: Flags
     segment_ends: Flags
-    """Whether the transition that was added next does not continue this one."""
+    """``(buffer_size, n_envs)``: True where the transition that was added next does not continue this one."""
 
     def __init__(
         self,
@@ -139,13 +145,15 @@ class FrameReplayBuffer(ReplayBuffer):
         buffer_size = to_integer("buffer_size", buffer_size)
         if buffer_size < n_envs:
             raise ValueError(
-                f"buffer_size={buffer_size} for n_envs={n_envs}: expected room for a transition of each environment"
+                f"buffer_size={buffer_size} for n_envs={n_envs}: expected at least one transition for each environment"
             )
-        n_steps = to_integer("n_steps", n_steps, 1, "1 (no sum) or more rewards to sum")
-        gamma = to_float("gamma", gamma, 0.0, 1.0, expected="a discount from 0 to 1")
-        frame_stack = to_integer("frame_stack", frame_stack, 1, "1 (not known, or none) or more frames")
+        n_steps = to_integer("n_steps", n_steps, 1)
+        gamma = to_float("gamma", gamma, 0.0, 1.0, expected="a number from 0 to 1")
+        frame_stack = to_integer("frame_stack", frame_stack, 1, "an integer >= 1 (1 if there is no stack)")
         frame_stacks = frame_stacks_of(observation_space, frame_stack)
-        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)  # no arrays of SB3's
+        # Not ReplayBuffer.__init__, which would allocate arrays for whole observations.
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
+        # As in ReplayBuffer: buffer_size is the number of rows from here on, with one transition of each environment.
         self.buffer_size = buffer_size // n_envs
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
@@ -153,12 +161,14 @@ class FrameReplayBuffer(ReplayBuffer):
         self.n_steps = n_steps
         self.gamma = gamma
         self._is_dict = isinstance(observation_space, spaces.Dict)
-        self._stores: dict[str, ObservationStore] = {
-            key: StackStore(part.shape, frame_stacks[key], self.buffer_size, n_envs)  # type: ignore[arg-type]
-            if key in frame_stacks
-            else PairStore(part, self.buffer_size, n_envs)
-            for key, part in parts_of(observation_space).items()
-        }
+        self._stores: dict[str, ObservationStore] = {}
+        for key, part in parts_of(observation_space).items():
+            if key in frame_stacks:
+                assert part.shape is not None
+                channels, height, width = part.shape
+                self._stores[key] = StackStore((channels, height, width), frame_stacks[key], self.buffer_size, n_envs)
+            else:
+                self._stores[key] = PairStore(part, self.buffer_size, n_envs)
         self._is_allocated = False
         self._make_columns(0)
 
@@ -170,44 +180,44 @@ class FrameReplayBuffer(ReplayBuffer):
 
     @property
     def n_bytes(self) -> int:
-        """What the buffer will need when it is full, if episodes are long."""
+        """Bytes of the full buffer, if episodes are long."""
         n_transitions = self.buffer_size * self.n_envs
         columns = n_transitions * (self.actions.itemsize * self.action_dim + self.rewards.itemsize + 3)
         return columns + sum(store.n_bytes for store in self._stores.values())
 
     def _allocate(self) -> None:
         n_transitions = self.buffer_size * self.n_envs
-        fits = f"Use a smaller buffer_size than {n_transitions:,}, or free memory"
+        advice = f"Use a smaller buffer_size than {n_transitions:,}, or free memory"
         purpose = f"A replay buffer of {n_transitions:,} transitions"
-        require_memory(self.n_bytes, purpose, fits)
+        require_memory(self.n_bytes, purpose, advice)
         try:
             for store in self._stores.values():
                 store.allocate()
             self._make_columns(self.buffer_size)
         except MemoryError as error:
-            raise MemoryError(f"{purpose} needs {self.n_bytes / 1e9:.2f} GB: {error}. {fits}") from error
+            raise MemoryError(f"{purpose} needs {self.n_bytes / 1e9:.2f} GB: {error}. {advice}") from error
         self._is_allocated = True
 
     @property
     def observations(self) -> Any:  # type: ignore[override]
-        """Reads like Stable-Baselines3's array, or like its dict of arrays."""
+        """The observations before each transition, as a view that is indexed like Stable-Baselines3's arrays."""
         return self._view(BEFORE)
 
     @property
     def next_observations(self) -> Any:  # type: ignore[override]
-        """Reads like Stable-Baselines3's array, or like its dict of arrays."""
+        """The observations after each transition, as a view that is indexed like Stable-Baselines3's arrays."""
         return self._view(AFTER)
 
     def _view(self, moment: Moment) -> Any:
         return self._by_key(lambda store: ObservationView(store, moment))
 
     def _by_key(self, make: Callable[[ObservationStore], Any]) -> Any:
-        """:return: what is made of each part's store, by key; for a Box, of the only one"""
+        """Apply a function to each store; return the results by key, or the only result for a Box."""
         made = {key: make(store) for key, store in self._stores.items()}
         return made if self._is_dict else next(iter(made.values()))
 
     def reset(self) -> None:
-        """Forget every transition; the memory stays."""
+        """Drop every transition and keep the allocated memory."""
         super().reset()
         if self._is_allocated:
             for store in self._stores.values():
@@ -225,14 +235,15 @@ class FrameReplayBuffer(ReplayBuffer):
         """Store one transition of each environment.
 
         :param obs: ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict of arrays
-        :param next_obs: the same after the step; of an episode that ended, its last observation
+        :param next_obs: the same after the step; if an episode ended, its last observation
         :param action: ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
-        :param done: ``(n_envs,)``, whether the episode ended or was truncated
-        :param infos: of each environment
-        :raises ValueError: if an array has another shape, or ``infos`` another length; then nothing is stored
-        :raises MemoryError: if it is the first one and the machine cannot hold the whole buffer
+        :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
+        :param infos: one dict for each environment
+        :raises ValueError: if an array has another shape, or ``infos`` another length; nothing is stored then
+        :raises MemoryError: if it is the first transition and the machine cannot hold the whole buffer
         """
+        # Everything is checked before anything is written, so that an error leaves the buffer as it was.
         kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
         parts = step_parts(kinds, obs, next_obs, self._is_dict)
         actions = step_actions(action, self.action_space, (self.n_envs, self.action_dim), self.actions.dtype)
@@ -240,6 +251,7 @@ class FrameReplayBuffer(ReplayBuffer):
         if not self._is_allocated:
             self._allocate()
         row = self.pos
+        # The row written last, which this step may continue.
         previous = (row - 1) % self.buffer_size if self.full or row else None
         self.actions[row] = actions
         self.rewards[row] = rewards
@@ -251,7 +263,12 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self.full or self.pos == 0
 
     def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write the parts; a segment goes on where all of them do."""
+        """Write the parts of the observations. A segment continues only if all parts do.
+
+        Two questions decide where an n-step window has to end. Does this step's observation equal what the step before
+        ended with? If not, that step ends a segment. And does this step's own next observation follow from its
+        observation by one frame? If not, nothing may follow this step.
+        """
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():
             continuity = store.write(place, *parts[key])
@@ -262,14 +279,14 @@ class FrameReplayBuffer(ReplayBuffer):
         self.segment_ends[place.row] = ~shifts
 
     def end_segment(self) -> None:
-        """Have no n-step window run on beyond the transitions added last, whatever is added next and looks like it."""
+        """End every n-step window at the transitions added last, even if the next ones happen to look like them."""
         if self.size():
             self.segment_ends[(self.pos - 1) % self.buffer_size] = True
 
     def get_state(self) -> dict[str, Any]:
-        """Show everything that samples and further transitions depend on, without a copy.
+        """Return everything that samples and further transitions depend on, without a copy.
 
-        :return: plain data and views of the arrays, as far as they are in use
+        :return: plain data and views of the used part of the arrays
         """
         n_rows = self.size()
         return {
@@ -282,14 +299,14 @@ class FrameReplayBuffer(ReplayBuffer):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on as the buffer would have that the state was taken of, bit for bit; what is here now is forgotten.
+        """Continue, bit for bit, as the buffer whose state this is. The current content is dropped.
 
-        :param state: of ``get_state``; arrays still on disk are read straight into their places
-        :raises ValueError: if it is the state of a buffer made otherwise; nothing is changed then
+        :param state: what :meth:`get_state` returned; arrays that are still on disk are read straight into their places
+        :raises ValueError: if the state belongs to a buffer with other settings; nothing is changed then
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
         require_same_settings(state.get("settings", {}), self._settings(), "This FrameReplayBuffer")
-        self._keep_masks_as_they_were_saved(state["stores"])
+        self._use_saved_stores(state["stores"])
         if self._is_allocated:
             self.reset()
             self._make_columns(self.buffer_size)
@@ -303,8 +320,11 @@ class FrameReplayBuffer(ReplayBuffer):
                 store.set_state(state["stores"][key])
         self.pos, self.full = state["pos"], state["full"]
 
-    def _keep_masks_as_they_were_saved(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Earlier versions stored every uint8 array with three axes as frames, masks and other grids too."""
+    def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Use frames for a part that was saved as frames.
+
+        Earlier versions stored every uint8 array with three axes as frames, including masks and other grids.
+        """
         for key, kept in stores.items():
             store = self._stores[key]
             if isinstance(store, PairStore) and "frames" in kept:
@@ -320,7 +340,7 @@ class FrameReplayBuffer(ReplayBuffer):
         return {name: getattr(self, name) for name in names}
 
     def _settings(self) -> dict[str, Any]:
-        """:return: what a buffer must have in common with another one to take up its state"""
+        """Return the settings that two buffers must share for one to take the state of the other."""
         parts = {key: f"{store.shape[2:]} {store.dtype}" for key, store in self._stores.items()}
         return {
             "buffer_size": int(self.buffer_size * self.n_envs),
@@ -334,19 +354,22 @@ class FrameReplayBuffer(ReplayBuffer):
         }
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
-        """Draw transitions with replacement, with Stable-Baselines3's draws.
+        """Sample transitions with replacement, with the same random draws as Stable-Baselines3.
 
-        :param batch_size: how many
-        :param env: what normalises observations and rewards
+        :param batch_size: number of transitions
+        :param env: the VecNormalize that scales observations and rewards; None for none
         :return: ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for a Dict
         """
+        # Not ReplayBuffer.sample, whose optimize_memory_usage leaves out the newest row.
         return BaseBuffer.sample(self, batch_size, env)
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: NDArray[Any], env: VecNormalize | None = None
     ) -> ReplayBufferSamples | DictReplayBufferSamples:
+        # Sample randomly the env idx, as ReplayBuffer does
         env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
         last_rows, rewards, discounts = self._returns(batch_inds, env_indices, env)
+        # A truncated episode could have gone on, so it still bootstraps.
         is_terminal = self.dones[last_rows, env_indices] & ~self.timeouts[last_rows, env_indices]
         data = (
             self._tensors(BEFORE, batch_inds, env_indices, env),
@@ -361,31 +384,45 @@ class FrameReplayBuffer(ReplayBuffer):
     def _returns(
         self, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-        """:return: the last row of each window, its return ``(batch, 1)``, and what its bootstrap is discounted with"""
+        """Sum the rewards of each window.
+
+        :param rows: ``(batch,)`` first rows
+        :param envs: ``(batch,)`` environments
+        :param env: the VecNormalize that scales rewards; None for none
+        :return: ``(batch,)`` last row of each window, ``(batch, 1)`` returns, and ``(batch, 1)`` discounts of the
+            bootstrap; None as discounts for single steps, which the algorithm discounts with its own gamma
+        """
         if self.n_steps == 1:
             return rows, self._normalize_reward(self.rewards[rows, envs].reshape(-1, 1), env), None
         is_last = [self.dones, self.timeouts, self.segment_ends]
         windows = n_step_windows(rows, envs, is_last, (self.pos - 1) % self.buffer_size, self.n_steps)
+        # (batch, n_steps) rewards, times gamma^0 ... gamma^(n_steps - 1), summed as far as the window reaches. The
+        # order of these operations is NStepReplayBuffer's, whose results are to be matched bit for bit.
         rewards = self._normalize_reward(self.rewards[windows.rows, envs[:, None]], env)
         powers = self.gamma ** np.arange(self.n_steps, dtype=np.float32).reshape(1, -1)
-        # Not times 0: an infinite reward beyond a window's end would be a NaN in it.
+        # Selected, not multiplied by 0: an infinite reward beyond a window's end would become a NaN in it.
         returns = np.where(windows.is_within, rewards * powers, 0.0).sum(axis=1, keepdims=True)
         n_taken = windows.is_within.sum(axis=1, keepdims=True).astype(np.float32)
         return windows.last_rows, returns, self.gamma**n_taken
 
     def taken(self, moment: Moment, index: Any) -> Any:
-        """:return: a copy of the observations at an index into ``(size, n_envs)``: an array, or one for each key"""
+        """Return a copy of observations.
+
+        :param moment: before the transitions or after them
+        :param index: an index like numpy's into ``(buffer_size, n_envs)``
+        :return: an array, or one for each key
+        """
         return self._by_key(lambda store: store.take(moment, index))
 
     def _tensors(self, moment: Moment, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None) -> Any:
-        """:return: observations on the device: a tensor, or one for each key"""
+        """Return observations on the device: a tensor, or one for each key."""
         found = self.taken(moment, (rows, envs))
-        if env is not None and env.norm_obs:  # otherwise VecNormalize would return a copy
+        if env is not None and env.norm_obs:  # without norm_obs, VecNormalize would only copy
             found = self._normalize_obs(found, env)
         if isinstance(found, dict):
             return {key: self._tensor(part) for key, part in found.items()}
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """:return: a tensor on the device, of an array that nobody else holds: no second copy"""
+        """Return a tensor on the device; the array is already a copy, so it may share its memory."""
         return self.to_torch(array, copy=False)

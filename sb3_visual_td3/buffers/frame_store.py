@@ -1,4 +1,8 @@
-"""Frames, each stored once: the store, the index of a transition's frames in it, and the memory that it takes."""
+"""Where camera frames are stored, each once; which transitions an n-step window covers; and how much memory is free.
+
+:class:`FrameStore` hands out a number for each frame. Transitions refer to frames by number
+(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.saved_state import fill
 
-try:  # Stable-Baselines3 looks with it too, where it is installed.
+try:  # optional, as in Stable-Baselines3, which checks the memory of its buffers with it
     import psutil
 except ImportError:
     psutil = None
@@ -20,19 +24,22 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """:return: what may still be used without swapping, within the container's limit; None where nothing tells"""
-    limits = [] if psutil is None else [int(psutil.virtual_memory().available)]
+    """Return the bytes that can be used without swapping, within the container's limit; None if unknown."""
+    limits = []
+    if psutil is not None:
+        limits.append(int(psutil.virtual_memory().available))
+    # In a container psutil reports the machine's memory, and the kernel kills the process at the container's limit.
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
         if limit != "max":
             limits.append(int(limit) - int((CGROUP / "memory.current").read_text()) + _file_cache_bytes())
     except (OSError, ValueError):
-        pass  # no version 2 cgroup: the machine's own figure stands
+        pass  # no cgroup of version 2: only the machine's figure is known
     return min(limits) if limits else None
 
 
 def _file_cache_bytes() -> int:
-    """:return: what the container's kernel gives back when memory is short"""
+    """Return the bytes of file cache that the kernel frees when the container's memory is short."""
     for line in (CGROUP / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
         if name == "inactive_file":
@@ -41,16 +48,18 @@ def _file_cache_bytes() -> int:
 
 
 def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
-    """Refuse what would end in swapping, or in the kernel's killing the process hours later.
+    """Raise an error now for memory that would run out hours later, by swapping or a killed process.
 
-    :param n_bytes: what will be used
-    :param purpose: what for, as the subject of the message
-    :param advice: what to do if it is not there
-    :raises MemoryError: if less is available
+    :param n_bytes: bytes that will be used
+    :param purpose: what they are for, as the subject of the message
+    :param advice: what to do if they are not available
+    :raises MemoryError: if fewer bytes are available
     """
     available = available_bytes()
     if available is not None and n_bytes > available:
-        raise MemoryError(f"{purpose} needs {n_bytes / 1e9:.2f} GB, {available / 1e9:.2f} GB are available. {advice}")
+        raise MemoryError(
+            f"{purpose} needs {n_bytes / 1e9:.2f} GB, but {available / 1e9:.2f} GB are available. {advice}"
+        )
 
 
 Ids = NDArray[np.int32]
@@ -59,10 +68,10 @@ Flags = NDArray[np.bool_]
 
 
 class Windows(NamedTuple):
-    """The transitions that follow each sampled one, itself included.
+    """n-step windows: each sampled transition and those that follow it.
 
-    ``rows`` and ``is_within`` are ``(batch, n_steps)``: rows of the ring, and whether they belong to the window, which
-    may end early. ``last_rows`` is ``(batch,)``: the last one that does.
+    ``rows`` ``(batch, n_steps)`` are rows of the ring. ``is_within`` ``(batch, n_steps)`` tells which of them belong to
+    the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows that do.
     """
 
     rows: Rows
@@ -73,20 +82,21 @@ class Windows(NamedTuple):
 def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_steps: int) -> Windows:
     """Follow each transition until its episode or segment ends, at the newest transition, or after ``n_steps``.
 
-    :param rows: ``(batch,)``, the first row of each window
-    :param envs: ``(batch,)``, the environment of each window
-    :param is_last: each ``(size, n_envs)``: reasons why nothing may follow a transition
-    :param newest: the row written last; what comes after it in the ring is the oldest, or nothing
-    :param n_steps: longest window, >= 1
+    :param rows: ``(batch,)`` first row of each window
+    :param envs: ``(batch,)`` environment of each window
+    :param is_last: arrays ``(size, n_envs)``, each True where nothing may follow a transition
+    :param newest: the row written last; the row after it in the ring is the oldest one, or empty
+    :param n_steps: length of the longest window, >= 1
     :return: the windows
     """
     size = len(is_last[0])
     steps = np.arange(n_steps)
+    # (batch, n_steps): the rows that a full window would have, and where it has to end.
     window = (rows[:, None] + steps) % size
     ends = window == newest
     for reason in is_last:
         ends |= reason[window, envs[:, None]]
-    ends[:, -1] = True
+    ends[:, -1] = True  # so that argmax, the first True of a row, always finds one
     n_more = ends.argmax(axis=1)
     return Windows(window, steps <= n_more[:, None], (rows + n_more) % size)
 
@@ -94,11 +104,11 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
     """Find the frames that only a replaced transition used.
 
-    A stack takes its frames from the transition before it or stores new ones, so what a transition uses and its
-    successor does not, no later one uses either.
+    A stack takes its frames from the transition before it or stores new ones. So if the successor of a transition does
+    not use a frame, no later transition does either, and there is no need to count references.
 
-    :param replaced: any shape: the ids of the oldest transition, which is being replaced
-    :param successor: any shape: the ids of the one that is the oldest now
+    :param replaced: ids of the oldest transition, which is being replaced, in any shape
+    :param successor: ids of the transition that is the oldest now, in any shape
     :return: each id once
     """
     return sorted(set(replaced.ravel().tolist()) - set(successor.ravel().tolist()))
@@ -107,18 +117,20 @@ def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
 Frames = NDArray[np.uint8]
 
 BLACK = 0
-"""The number of the frame that is all zeros: what VecFrameStack fills with at a reset costs nothing."""
+"""The number of the frame that is all zeros. VecFrameStack pads with it at a reset, so it is stored once for all."""
 SPARE = 16
-"""One frame in so many is room for what episodes store beyond a frame per transition; untouched, it costs nothing."""
+"""One spare frame is reserved per this many: an episode stores more than one frame per transition. Reserved memory that
+is never written costs nothing, because the system provides pages when they are touched."""
 
 
 class FrameStore:
-    """Frames by number, in one block that is followed by smaller ones when it is full; numbers let go are used again.
+    """Store frames by number, in one block that is followed by smaller ones when it is full.
 
-    Pages are used as frames are written, lowest number first.
+    Numbers of released frames are used again. Memory pages are touched in the order of the numbers, so that a buffer
+    takes memory as it fills.
 
     :param frame_shape: ``(channels, height, width)`` of one frame
-    :param n_expected: how many frames there will be, a few more or fewer
+    :param n_expected: expected number of frames
     """
 
     def __init__(self, frame_shape: tuple[int, int, int], n_expected: int) -> None:
@@ -137,16 +149,11 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """What the expected frames need."""
+        """Bytes of the expected frames and the black one."""
         return (self.n_expected + 1) * self.frame_bytes
 
-    @property
-    def n_held(self) -> int:
-        """How many frames are in use, the black one included."""
-        return self._n_touched - len(self._free)
-
     def allocate(self) -> None:
-        """Get room for the expected frames.
+        """Allocate memory for the expected frames.
 
         :raises MemoryError: if the operating system refuses
         """
@@ -154,13 +161,13 @@ class FrameStore:
         self.clear()
 
     def clear(self) -> None:
-        """Let go of every frame; the room stays."""
+        """Drop every frame and keep the memory."""
         self._free = []
         self._blocks[0][BLACK] = 0
         self._n_touched = BLACK + 1
 
     def __getitem__(self, number: int) -> Frames:
-        """:return: a frame as it lies here, no copy"""
+        """Return a frame as a view, not a copy."""
         block, place = 0, number
         if number >= self._n_main:
             block, place = divmod(number - self._n_main, self._n_more)
@@ -169,11 +176,11 @@ class FrameStore:
         return frame
 
     def put(self, frame: Frames) -> int:
-        """Store a copy.
+        """Store a copy of a frame.
 
-        :param frame: of the shape given
+        :param frame: ``(channels, height, width)`` uint8
         :return: its number
-        :raises MemoryError: if there are more frames than expected and the machine has no room for them
+        :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """
         if self._free:
             number = self._free.pop()
@@ -191,20 +198,21 @@ class FrameStore:
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
 
     def let_go(self, numbers: Iterable[int]) -> None:
-        """Have these numbers used again; the black frame stays."""
+        """Release frames, so that their numbers are used again; the black frame stays."""
         self._free.extend(number for number in numbers if number != BLACK)
 
     def take(self, numbers: Ids) -> Frames:
-        """Copy frames side by side.
+        """Copy frames into one array.
 
-        :param numbers: any shape
-        :return: that shape followed by the frame's
+        :param numbers: numbers of frames, in any shape
+        :return: ``(*numbers.shape, channels, height, width)`` uint8
         """
         flat = numbers.reshape(-1)
         found = np.empty((flat.size, *self.frame_shape), np.uint8)
-        if flat.size == 0:  # nothing may be allocated yet
+        if flat.size == 0:  # the memory may not be allocated yet
             return found.reshape(*numbers.shape, *self.frame_shape)
-        # "clip" writes into `found` directly; "raise" would copy it once more. What lies beyond is written below.
+        # mode="clip" writes into `found` directly, while the default mode="raise" makes another copy. Numbers beyond
+        # the main block are clipped here, and their frames are overwritten below.
         np.take(self._blocks[0], flat, axis=0, out=found, mode="clip")
         if len(self._blocks) > 1:
             for block, first in zip(self._blocks[1:], range(self._n_main, self._n_touched, self._n_more), strict=False):
@@ -213,15 +221,15 @@ class FrameStore:
         return found.reshape(*numbers.shape, *self.frame_shape)
 
     def _written(self) -> list[Frames]:
-        """:return: of each block what has been written, no copies"""
+        """Return the written part of each block, as views."""
         n_used = [self._n_main] + [self._n_more] * len(self._blocks[1:])
         starts = np.cumsum([0, *n_used[:-1]]).tolist()
         return [block[: max(0, self._n_touched - start)] for block, start in zip(self._blocks, starts, strict=False)]
 
     def get_state(self) -> dict[str, Any]:
-        """Show the frames, without a copy.
+        """Return the frames, without a copy.
 
-        :return: the blocks as far as they are written, and the numbers that are used again, the next one last
+        :return: the written part of the blocks, and the free numbers, the one to be used next last
         """
         return {
             "n_main": self._n_main,
@@ -232,14 +240,14 @@ class FrameStore:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up frames, one block after the other; there is room for the expected ones.
+        """Restore frames, one block after the other. Memory for the expected ones is allocated already.
 
-        :param state: of a store made alike
-        :raises MemoryError: if there are more frames than expected and the machine has no room for them
+        :param state: what :meth:`get_state` of a store with the same arguments returned
+        :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """
         del self._blocks[1:]
         self._n_main, self._n_more = state["n_main"], state["n_more"]
-        if len(self._blocks[0]) != self._n_main:  # it was unpickled once: see __setstate__
+        if len(self._blocks[0]) != self._n_main:  # the main block has another size after unpickling: see __setstate__
             del self._blocks[0]
             self._blocks.append(np.empty((self._n_main, *self.frame_shape), np.uint8))
         for number, written in enumerate(state["blocks"]):
@@ -250,11 +258,15 @@ class FrameStore:
         self._n_touched = state["n_touched"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """:return: what is in use; room that was never written is not"""
+        """Return the attributes with the written part of the blocks, so that a pickle is no larger than its content."""
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Get the room back; what was read is that room where it is as good as full, so that nothing is there twice."""
+        """Allocate the full blocks again.
+
+        A main block that holds the expected frames is used as it was read: copying it into a larger one would need the
+        memory of two replay buffers for a moment.
+        """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})
         if len(written) == 1 and len(written[0]) >= self.n_expected:

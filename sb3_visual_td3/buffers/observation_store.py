@@ -1,4 +1,8 @@
-"""Where a replay buffer keeps each part of the observations: as stacks of shared frames, or as plain pairs."""
+"""Stores for the parts of an observation: :class:`StackStore` shares camera frames, :class:`PairStore` stores copies.
+
+A :class:`~sb3_visual_td3.buffers.frame_replay_buffer.FrameReplayBuffer` has one store for each part. What the
+environment returned is checked here, by :func:`step_rows` and its callers, before it is stored.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,16 @@ from sb3_visual_td3.common.saved_state import fill
 
 Moment = Literal[0, 1]
 BEFORE: Moment = 0
-"""A transition's ``obs``."""
+"""The observation that a transition starts from (``obs``)."""
 AFTER: Moment = 1
-"""A transition's ``next_obs``."""
+"""The observation that a transition leads to (``next_obs``)."""
 
 
 class Place(NamedTuple):
-    """Where a step of all environments is written: its row, and the row of the step before, None for the first.
+    """Where a step of all environments is written.
 
-    ``replaces`` says that the row holds the oldest step, which goes.
+    ``row`` is its row and ``previous`` the row of the step before it (None for the first step). ``replaces`` is True if
+    the row still holds the oldest step, which is replaced.
     """
 
     row: int
@@ -32,10 +37,10 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """How a step follows from what is stored, for each environment: both ``(n_envs,)``.
+    """How a step follows from the stored ones, for each environment: both ``(n_envs,)``.
 
-    ``continues``: its observation is the one that the step before ended with. ``shifts``: what it ended with is that
-    observation, moved on by one frame.
+    ``continues``: the step's observation equals the next observation of the step before. ``shifts``: the step's next
+    observation is its observation shifted by one frame.
     """
 
     continues: Flags
@@ -43,7 +48,7 @@ class Continuity(NamedTuple):
 
 
 class ObservationStore(Protocol):
-    """Keeps what every transition began and ended with, for one kind of observation."""
+    """Store one part of the observations before and after each transition."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,47 +56,51 @@ class ObservationStore(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the observations."""
+        """The dtype of the observations."""
 
     @property
     def n_bytes(self) -> int:
-        """What it will need when it is full."""
+        """Bytes of the full store."""
 
     def allocate(self) -> None:
-        """Get the room, for use from now on."""
+        """Allocate the memory."""
 
     def clear(self) -> None:
-        """Forget everything; the room stays."""
+        """Drop everything and keep the memory."""
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments, both arrays ``(n_envs, *observation)``.
 
-        :raises ValueError: if an array has another shape, or holds what the store's dtype cannot
+        :param place: where the step is written
+        :param obs: observations before the step
+        :param next_obs: observations after it
+        :return: how the step follows from the stored ones
+        :raises ValueError: if an array has another shape, or holds values that the store's dtype does not have
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
-        """Copy observations out, by an index such as numpy's into ``(size, n_envs)``."""
+        """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """:return: what the first rows hold and what the future depends on, as plain data and views of arrays"""
+        """Return what the first rows hold and what the future depends on, as plain data and views of arrays."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up such a state, array by array; there is room, and it is empty."""
+        """Restore a state into memory that is allocated and empty."""
 
 
 def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return what a step of all environments brings as an array of the shape and dtype that is stored.
+    """Return the values of a step of all environments in the shape and dtype that is stored.
 
-    Stable-Baselines3's buffers write into their arrays by broadcasting, and by ``reshape``, which takes any shape of
-    as many numbers: an image with its channels last would be stored scrambled.
+    Stable-Baselines3's buffers write by broadcasting and by ``reshape``, which accepts any shape with as many elements:
+    an image with its channels last would be stored scrambled.
 
-    :param name: what the values are, for the error
-    :param values: ``shape``; without its first axis where that is 1 (one environment); without its last where that is
-        1 (one number for each environment)
+    :param name: the name of the values, for the error
+    :param values: an array of ``shape``. Its first axis may be missing if that is 1 (one environment), and its last
+        axis if that is 1 (one number for each environment)
     :param shape: ``(n_envs, *part)``
-    :param dtype: of what is stored
-    :return: the values, copied only where they have another dtype
-    :raises ValueError: if the shape is another one, or integers are stored and the values are no such integers
+    :param dtype: the stored dtype
+    :return: the values, copied only if they have another dtype
+    :raises ValueError: if the shape is another one, or if integers are stored and the values are not such integers
     """
     array = np.asarray(values)
     accepted = {shape}
@@ -111,8 +120,8 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
         stored = array.astype(dtype)
     if dtype.kind in "biu" and not np.array_equal(stored, array):
         raise ValueError(
-            f"{name} is {array.dtype} and holds numbers that {dtype}, which is stored, does not have: expected the "
-            "values of the space, such as whole numbers from 0 to 255 for images"
+            f"{name} is {array.dtype} and holds numbers that do not fit the stored dtype {dtype}: expected values of "
+            "the observation space, such as integers from 0 to 255 for images"
         )
     return stored.reshape(shape)
 
@@ -125,11 +134,11 @@ def step_parts(
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Return each part of the observations before and after a step, in the shape and dtype that is stored.
 
-    :param kinds: by key, the shape ``(n_envs, *part)`` and the dtype; what is no dict is the only part
+    :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an array is the only part
     :param obs: an array, or a dict of arrays
     :param next_obs: the same after the step
-    :param is_dict: whether the observations are dicts
-    :return: by key, both arrays
+    :param is_dict: True if the observations are dicts
+    :return: pairs of arrays, before and after, by key
     :raises ValueError: if a part is missing, or is not as :func:`step_rows` expects it
     """
     parts: dict[str, list[NDArray[Any]]] = {key: [] for key in kinds}
@@ -148,16 +157,17 @@ def step_parts(
 def step_actions(
     action: NDArray[Any], space: spaces.Space[Any], shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Return actions as they are stored, ``(n_envs, action_dim)``: those of a Box of more axes come with all of them.
+    """Return actions in the shape and dtype that is stored.
 
-    :param action: ``(n_envs, action_dim)`` or ``(n_envs, *space.shape)``
-    :param space: of the actions
+    :param action: ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several axes
+    :param space: the action space
     :param shape: ``(n_envs, action_dim)``
-    :param dtype: of what is stored
-    :return: the actions in that shape and dtype
+    :param dtype: the stored dtype
+    :return: ``(n_envs, action_dim)``
     :raises ValueError: if the shape is another one
     """
-    array, whole = np.asarray(action), (shape[0], *(space.shape or ()))
+    array = np.asarray(action)
+    whole = (shape[0], *(space.shape or ()))
     if array.shape == whole or (shape[0] == 1 and array.shape == whole[1:]):
         array = array.reshape(shape)
     return step_rows("action", array, shape, dtype)
@@ -166,25 +176,28 @@ def step_actions(
 def step_outcomes(
     reward: NDArray[Any], done: NDArray[Any], infos: list[dict[str, Any]], n_envs: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return rewards and ends of episodes, each ``(n_envs,)``.
+    """Return rewards and ends of episodes as float32.
 
     :param reward: ``(n_envs,)``
     :param done: ``(n_envs,)``
-    :param infos: of each environment
-    :param n_envs: how many there are
-    :raises ValueError: if there are more or fewer of them
+    :param infos: one dict for each environment
+    :param n_envs: number of environments
+    :return: rewards and dones, each ``(n_envs,)``
+    :raises ValueError: if the number of rewards, dones or infos is another one
     """
     if len(infos) != n_envs:
         raise ValueError(f"{len(infos)} infos: expected {n_envs}, one for each environment")
-    rows = [step_rows(*each, (n_envs, 1), np.dtype(np.float32))[:, 0] for each in (("reward", reward), ("done", done))]
-    return rows[0], rows[1]
+    dtype = np.dtype(np.float32)
+    rewards = step_rows("reward", reward, (n_envs, 1), dtype)[:, 0]
+    dones = step_rows("done", done, (n_envs, 1), dtype)[:, 0]
+    return rewards, dones
 
 
 class ObservationView:
-    """Reads like the array ``(size, n_envs, *observation)`` that Stable-Baselines3 keeps, and copies what is read.
+    """Read stored observations like Stable-Baselines3's array ``(size, n_envs, *observation)``; reading makes a copy.
 
-    :param store: where the observations are
-    :param moment: before the transition or after it
+    :param store: the store of the observations
+    :param moment: before the transitions or after them
     """
 
     def __init__(self, store: ObservationStore, moment: Moment) -> None:
@@ -193,39 +206,40 @@ class ObservationView:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array."""
+        """``(size, n_envs, *observation)``."""
         return self._store.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the array."""
+        """The dtype of the observations."""
         return self._store.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """:return: a copy"""
+        """Return a copy of the indexed part."""
         if not isinstance(index, tuple):
             return self._store.take(self._moment, index)
         if any(part is Ellipsis or part is None for part in index):
             return np.asarray(self)[index]
+        # Only the transitions that are asked for are rebuilt; their pixels are indexed afterwards.
         of_transitions, of_pixels = index[:2], index[2:]
         found = self._store.take(self._moment, of_transitions)
         n_kept = found.ndim - len(self.shape[2:])
         return found[(slice(None),) * n_kept + of_pixels] if of_pixels else found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """:return: a copy of everything"""
+        """Return a copy of all observations."""
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 class PairStore:
-    """Observations that are no frames, before and after each transition.
+    """Store observations that are not camera frames, such as vectors, before and after each transition.
 
-    :param space: of one observation
-    :param size: steps to hold
-    :param n_envs: environments that write side by side
+    :param space: the space of the part
+    :param size: number of steps to hold
+    :param n_envs: number of environments that write in parallel
     """
 
     def __init__(self, space: spaces.Space[Any], size: int, n_envs: int) -> None:
@@ -237,23 +251,23 @@ class PairStore:
 
     @property
     def n_bytes(self) -> int:
-        """What it will need when it is full."""
+        """Bytes of the full store."""
         return 2 * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def allocate(self) -> None:
-        """Get the room."""
+        """Allocate the memory."""
         self._pairs = np.zeros((2, *self.shape), self.dtype)
 
     def clear(self) -> None:
-        """Forget everything: what is not asked for need not go."""
+        """Do nothing: rows that the buffer does not use need not be cleared."""
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments.
 
-        :param place: where
+        :param place: where the step is written
         :param obs: ``(n_envs, *observation)``
         :param next_obs: the same after the step, before any reset
-        :return: whether it continues the step before; it always shifts, there being no stack
+        :return: whether the step continues the one before; it always shifts, because there is no stack
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -261,48 +275,48 @@ class PairStore:
         continues = np.zeros(n_envs, bool)
         if place.previous is not None:
             known = self._pairs[AFTER, place.previous]
-            # Bytes: a NaN is the NaN that was stored.
+            # Bytes are compared, because a NaN does not equal itself.
             continues[:] = [known[env].tobytes() == before[env].tobytes() for env in range(n_envs)]
         self._pairs[BEFORE, place.row] = before
         self._pairs[AFTER, place.row] = after
         return Continuity(continues, np.ones(n_envs, bool))
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
-        """:return: a copy of the observations at an index into ``(size, n_envs)``"""
+        """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
         return np.array(self._pairs[moment][index])
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Show what is held, without a copy.
+        """Return the stored observations, without a copy.
 
-        :param n_rows: rows in use
-        :return: the observations before each transition and those after it, an array each: both grow at their end
+        :param n_rows: number of rows in use
+        :return: one array before and one after the transitions; both grow at their end, which keeps snapshots small
         """
         return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what was held.
+        """Restore what was stored.
 
-        :param state: of a store with the same settings
+        :param state: what :meth:`get_state` of a store with the same settings returned
         """
         for moment, name in ((BEFORE, "before"), (AFTER, "after")):
             fill(self._pairs[moment, : state[name].shape[0]], state[name])
 
 
 def _same(one: Frames, other: Frames) -> bool:
-    """:return: whether arrays of one shape are equal; ten times as fast as numpy's ``array_equal`` on a frame"""
+    """Tell whether arrays of the same shape are equal; on a frame, ten times as fast as numpy's ``array_equal``."""
     return one.tobytes() == other.tobytes()
 
 
 class StackStore:
-    """Stacked frames before and after each transition.
+    """Store stacks of frames before and after each transition, each frame once.
 
-    A transition holds the number of each of its frames, so any stack can be rebuilt whatever the environment pads
-    with. A frame is shared where it *equals* one of the transition before; nothing is inferred from ends of episodes.
+    A transition holds the numbers of its frames, so that any stack can be rebuilt whatever the environment pads with.
+    A frame is shared if it *equals* one of the transition before; nothing is inferred from ends of episodes.
 
     :param shape: ``(channels, height, width)`` of a stack
-    :param frame_stack: frames in it, oldest first, which divides the channels
-    :param size: steps to hold
-    :param n_envs: environments that write side by side
+    :param frame_stack: number of frames in a stack, oldest first; it divides the channels
+    :param size: number of steps to hold
+    :param n_envs: number of environments that write in parallel
     """
 
     def __init__(self, shape: tuple[int, int, int], frame_stack: int, size: int, n_envs: int) -> None:
@@ -310,40 +324,41 @@ class StackStore:
         self.frame_stack = frame_stack
         self.shape = (size, n_envs, *shape)
         self.dtype = np.dtype(np.uint8)
-        # While the buffer fills, each environment's first stack is there beside one frame per transition.
+        # One frame per transition, and the first stack of each environment.
         n_expected = (size + frame_stack) * n_envs
         self.frames = FrameStore((channels // frame_stack, height, width), n_expected)
         self.ids = np.zeros((0, n_envs, 2, frame_stack), np.int32)
-        """``(size, n_envs, before and after, frame_stack)``."""
+        """Numbers of frames, ``(size, n_envs, 2, frame_stack)``; the third axis is before and after."""
 
     @property
     def n_bytes(self) -> int:
-        """What it will need when it is full, if episodes are long."""
+        """Bytes of the full store, if episodes are long."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 
     def allocate(self) -> None:
-        """Get the room."""
+        """Allocate the memory."""
         self.ids = np.zeros((self.shape[0], *self.ids.shape[1:]), np.int32)
         self.frames.allocate()
 
     def clear(self) -> None:
-        """Forget everything; the room stays."""
+        """Drop everything and keep the memory."""
         self.ids[:] = BLACK
         self.frames.clear()
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments.
 
-        :param place: where
+        :param place: where the step is written
         :param obs: ``(n_envs, channels, height, width)`` uint8
         :param next_obs: the same after the step, before any reset
-        :return: whether it continues the step before, and shifts by one frame
+        :return: whether the step continues the one before, and shifts by one frame
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
         before = step_rows("obs", obs, self.shape[1:], self.dtype).reshape(shape)
         after = step_rows("next_obs", next_obs, self.shape[1:], self.dtype).reshape(shape)
+        # Both (n_envs, frame_stack, channels of a frame, height, width) from here on.
         continuity = Continuity(np.zeros(n_envs, bool), np.zeros(n_envs, bool))
         replaced = self.ids[place.row].copy()
         known = None if place.previous is None else self.ids[place.previous, :, AFTER].tolist()
@@ -352,6 +367,7 @@ class StackStore:
             self.ids[place.row, env, BEFORE] = ids
             ids, continuity.shifts[env] = self._number_next(before[env], after[env], ids)
             self.ids[place.row, env, AFTER] = ids
+        # Frames are released after the new ones are stored, because the new step may share some of them.
         if place.replaces:
             oldest = self.ids[(place.row + 1) % self.shape[0]]
             for env in range(n_envs):
@@ -359,31 +375,34 @@ class StackStore:
         return continuity
 
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
-        """:return: numbers for a transition's observation, and whether it is the one ``known`` already"""
+        """Return the numbers of a transition's observation, and whether it equals the stack ``known``."""
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
         return self._number_each(stack, known), False
 
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
-        """:return: numbers for what follows a stack, and whether it is that stack and one new frame"""
+        """Return the numbers of a next observation, and whether it is the stack before shifted by one frame."""
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True
         return self._number_each(following, ids), False
 
     def _number_each(self, stack: Frames, known: Iterable[int]) -> list[int]:
-        """:return: numbers for frames that may be known, repeated, black or new, which are stored"""
+        """Return the numbers of frames that may be repeated, black, known or new; new ones are stored."""
         ids: list[int] = []
         for frame in stack:
-            candidates = dict.fromkeys([*ids, BLACK, *known])
-            found = next((id_ for id_ in candidates if _same(self.frames[id_], frame)), None)
-            ids.append(self.frames.put(frame) if found is None else found)
+            for candidate in dict.fromkeys([*ids, BLACK, *known]):
+                if _same(self.frames[candidate], frame):
+                    ids.append(candidate)
+                    break
+            else:
+                ids.append(self.frames.put(frame))
         return ids
 
     def take(self, moment: Moment, index: Any) -> Frames:
-        """Rebuild stacks.
+        """Rebuild stacks from their frames.
 
         :param moment: before the transitions or after them
-        :param index: an index such as numpy's into ``(size, n_envs)``
+        :param index: an index like numpy's into ``(size, n_envs)``
         :return: ``(..., channels, height, width)`` uint8, a copy
         """
         ids = self.ids[:, :, moment][index]
@@ -391,17 +410,17 @@ class StackStore:
         return frames.reshape(*ids.shape[:-1], *self.shape[2:])
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Show what is held, without a copy.
+        """Return the numbers of the frames and the frames, without a copy.
 
-        :param n_rows: rows in use
-        :return: the numbers of the frames, and the frames
+        :param n_rows: number of rows in use
+        :return: plain data and views of arrays
         """
         return {"ids": self.ids[:n_rows], "frames": self.frames.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what was held.
+        """Restore what was stored.
 
-        :param state: of a store with the same settings
+        :param state: what :meth:`get_state` of a store with the same settings returned
         """
         fill(self.ids[: state["ids"].shape[0]], state["ids"])
         self.frames.set_state(state["frames"])

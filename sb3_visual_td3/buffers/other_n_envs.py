@@ -1,4 +1,4 @@
-"""A replay buffer's content for another number of environments."""
+"""Rearranging a replay buffer for another number of environments, when a training continues with more or fewer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Index = tuple[NDArray[Any], NDArray[Any]]
 
 
 def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
-    """Return a replay buffer of as many transitions for another number of environments.
+    """Return a replay buffer with the same transitions for another number of environments.
 
-    The transitions of each environment stay in their order. They are laid end to end, oldest first, and cut into as
-    many equal streams as there are environments now; of a remainder the oldest go. No n-step window runs across where
-    two were laid together, nor beyond the newest transition.
+    The transitions of each environment keep their order. They are concatenated, environment by environment and oldest
+    first, and cut into as many equal streams as there are environments now. If that leaves a remainder, the oldest
+    transitions are dropped. No n-step window crosses a place where two environments were joined, nor goes beyond the
+    newest transition.
 
-    :param buffer: any of Stable-Baselines3's but HerReplayBuffer, or of this package; it is left as it is
-    :param n_envs: how many environments there are from now on
-    :return: a new buffer of the same class, or the same one where nothing changes
+    :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
+    :param n_envs: the new number of environments
+    :return: a new buffer of the same class, or the same buffer if the number is the same
     :raises ValueError: if the class is another one, or next observations are not stored (``optimize_memory_usage``)
     """
     if n_envs == buffer.n_envs:
@@ -37,22 +38,22 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     is_known = is_ours or type(buffer) in {ReplayBuffer, DictReplayBuffer, NStepReplayBuffer}
     if not is_known or (buffer.optimize_memory_usage and not isinstance(buffer, FrameReplayBuffer)):
         raise ValueError(
-            f"{type(buffer).__name__} holds transitions of {buffer.n_envs} environments, and there are {n_envs} now: "
-            f"expected {buffer.n_envs}. It cannot be rearranged; make a new model, or load this one without its replay "
-            "buffer"
+            f"{type(buffer).__name__} holds transitions of {buffer.n_envs} environments, but there are {n_envs} now, "
+            f"and this class cannot be rearranged: expected {buffer.n_envs} environments. Use that number, make a new "
+            "model, or load this one without its replay buffer"
         )
     n_rows = buffer.size()
+    # Rows of the ring, oldest first.
     rows = (np.arange(n_rows) + (buffer.pos if buffer.full else 0)) % buffer.buffer_size
     n_new = n_rows * buffer.n_envs // n_envs
-    # (transition, (row, environment)), one environment after the other; the oldest of a remainder are left out.
-    n_left_out = n_rows * buffer.n_envs - n_new * n_envs
-    in_rows, in_envs = (
-        np.tile(rows, buffer.n_envs)[n_left_out:],
-        np.repeat(np.arange(buffer.n_envs), n_rows)[n_left_out:],
-    )
+    # Where each transition is now, one environment after the other. The oldest make up for the remainder.
+    n_dropped = n_rows * buffer.n_envs - n_new * n_envs
+    in_rows = np.tile(rows, buffer.n_envs)[n_dropped:]
+    in_envs = np.repeat(np.arange(buffer.n_envs), n_rows)[n_dropped:]
+    # Each new environment gets a run of n_new transitions: both (n_new, n_envs).
     index = (in_rows.reshape(n_envs, n_new).T, in_envs.reshape(n_envs, n_new).T)
     new = _of_frames(buffer, index) if isinstance(buffer, FrameReplayBuffer) else _of_arrays(buffer, index)
-    # What was the newest of an environment is continued by nothing.
+    # Nothing continues what was the newest transition of an environment.
     is_newest = index[0] == (rows[-1] if n_rows else 0)
     for row, env in np.argwhere(is_newest).tolist():
         end_segments(new, [env], row)
@@ -62,7 +63,7 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
 
 
 def _of_arrays(buffer: ReplayBuffer, index: Index) -> ReplayBuffer:
-    """:return: a copy whose arrays hold the transitions of an index ``(size, n_envs)``"""
+    """Return a copy of Stable-Baselines3's buffer whose arrays hold the indexed transitions ``(size, n_envs)``."""
     n_new, n_envs = index[0].shape
     new = copy.copy(buffer)
     new.n_envs, new.buffer_size = n_envs, max(buffer.buffer_size * buffer.n_envs // n_envs, 1)
@@ -85,7 +86,10 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 
 
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
-    """:return: a buffer to which the transitions of an index ``(size, n_envs)`` were added, step by step"""
+    """Return a buffer to which the indexed transitions ``(size, n_envs)`` were added, step by step.
+
+    Adding them finds shared frames again, which lie elsewhere when the transitions are in another order.
+    """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,
         buffer.observation_space,

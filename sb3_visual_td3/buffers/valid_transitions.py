@@ -1,8 +1,8 @@
-"""Keeps out of a replay buffer the steps that a simulator failed to make.
+"""Keeping steps that a simulator failed to make out of the replay buffer.
 
-An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode: its observation
-is the last one again and its reward is made up, so there is nothing to learn from it. VisualTD3 stores none whatever
-its replay buffer is. For Stable-Baselines3's own algorithms there are the classes below::
+An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. Its observation
+repeats the last one and its reward is invented, so there is nothing to learn from it. VisualTD3 never stores such a
+step, whatever its replay buffer is. For Stable-Baselines3's own algorithms there are the classes below::
 
     from stable_baselines3 import SAC
     from sb3_visual_td3.buffers.valid_transitions import ValidReplayBuffer
@@ -35,17 +35,20 @@ def add_valid(
     done: NDArray[Any],
     infos: list[dict[str, Any]],
 ) -> None:
-    """Store one transition of each environment, but none that is marked as invalid.
+    """Store one transition of each environment, except for invalid ones.
 
-    A buffer takes a step of all environments at once. Where some steps are valid, an invalid one's place is taken by a
-    copy of a valid one, which is a transition like any other; where none is, nothing is stored. In both cases the
-    episode of that environment ends with the transition before: see :func:`end_segments`.
-
-    The other parameters are those of a replay buffer's ``add``.
+    A buffer takes a step of all environments at once. If only some steps are invalid, each is replaced by a copy of a
+    valid one, which is a transition like any other. If all are invalid, nothing is stored. In both cases the episode of
+    that environment ends with the transition before: see :func:`end_segments`.
 
     :param add: the buffer's own ``add``
-    :param buffer: where it is stored
-    :param infos: of each environment
+    :param buffer: the buffer
+    :param obs: ``(n_envs, *observation)``, or a dict of arrays
+    :param next_obs: the same after the step
+    :param action: ``(n_envs, action_dim)``
+    :param reward: ``(n_envs,)``
+    :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
+    :param infos: one dict for each environment
     """
     invalid = [index for index, info in enumerate(infos) if info.get(INVALID)]
     if not invalid:
@@ -57,7 +60,7 @@ def add_valid(
         return
     rows = np.arange(len(infos))
     rows[invalid] = valid[0]
-    row, kept = buffer.pos, [infos[index] for index in rows]
+    row, kept = buffer.pos, [infos[index] for index in rows]  # the row that add() is about to write
     add(_picked(obs, rows), _picked(next_obs, rows), action[rows], _picked(reward, rows), _picked(done, rows), kept)
     end_segments(buffer, invalid, row)
 
@@ -67,13 +70,13 @@ def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
 
 
 def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: int | None = None) -> None:
-    """Have nothing that is stored from now on continue what a replay buffer holds.
+    """Mark that nothing stored from now on continues what a replay buffer holds.
 
-    No n-step window runs on from there, and an episode that HerReplayBuffer draws goals from ends there. A last
-    transition whose episode was not over bootstraps from its own next observation.
+    n-step windows end there, and so do the episodes from which HerReplayBuffer draws goals. If the episode was not
+    over, its last transition bootstraps from its own next observation.
 
-    :param buffer: any replay buffer; one of the user's own is asked for ``end_segment()``, if it has that
-    :param envs: the environments that are concerned; None for all
+    :param buffer: any replay buffer; the user's own class may have a method ``end_segment()``
+    :param envs: indices of the environments; None for all
     :param row: the row after which nothing continues; None for the newest
     """
     if not buffer.size():
@@ -81,6 +84,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
     if row is None:
         row = (buffer.pos - 1) % buffer.buffer_size
     envs = range(buffer.n_envs) if envs is None else envs
+    # Each kind of buffer has its own way to end an episode that is not over.
     ends = getattr(buffer, "segment_ends", None)
     if ends is not None:
         ends[row, envs] = True
@@ -91,21 +95,22 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
     elif hasattr(buffer, "end_segment"):
         buffer.end_segment()
     elif buffer.optimize_memory_usage:
-        # Its next observation is overwritten by whatever is added next, so it must not bootstrap from that.
+        # The next observation is where the next transition's observation will be written: it must not be used.
         buffer.dones[row, envs] = True
     elif buffer.handle_timeout_termination:
-        # NStepReplayBuffer's windows end at a time-out, whose transition bootstraps as one in mid-episode does.
+        # NStepReplayBuffer's windows end at a timeout, and the transition still bootstraps.
         buffer.timeouts[row, envs] = np.where(buffer.dones[row, envs], buffer.timeouts[row, envs], True)
     elif isinstance(buffer, NStepReplayBuffer):
-        # It takes every end for a terminal one then, and never clears a time-out that it did not write.
+        # Without timeouts only a terminal transition ends its windows. A timeout that is set here would never be
+        # cleared when the row is written again.
         buffer.dones[row, envs] = True
 
 
 class _KeepsOutInvalid(ReplayBuffer):
-    """To be mixed into a replay buffer."""
+    """Mix into a replay buffer to keep out invalid transitions."""
 
     def add(self, *arguments: Any) -> None:
-        """Store one transition of each environment, but none whose info says that it is invalid."""
+        """Store one transition of each environment, except for those marked as invalid."""
         add_valid(super().add, self, *arguments)
 
 
@@ -114,15 +119,15 @@ class ValidReplayBuffer(_KeepsOutInvalid, ReplayBuffer):
 
 
 class ValidDictReplayBuffer(_KeepsOutInvalid, DictReplayBuffer):
-    """Likewise, for Dict observations."""
+    """Stable-Baselines3's replay buffer for Dict observations without the steps that the simulator failed to make."""
 
 
 class ValidNStepReplayBuffer(_KeepsOutInvalid, NStepReplayBuffer):
-    """Likewise, with n-step returns."""
+    """Stable-Baselines3's n-step replay buffer without the steps that the simulator failed to make."""
 
 
 class ValidTransitions:
-    """Stands before a replay buffer: stores what it is given, but no invalid transition.
+    """Wrap a replay buffer of any class: pass transitions on to it, except for invalid ones.
 
     :param buffer: any replay buffer
     """
@@ -131,5 +136,5 @@ class ValidTransitions:
         self._buffer = buffer
 
     def add(self, *arguments: Any) -> None:
-        """Take what a replay buffer's ``add`` takes."""
+        """Store one transition of each environment; the arguments are those of a replay buffer's ``add``."""
         add_valid(self._buffer.add, self._buffer, *arguments)

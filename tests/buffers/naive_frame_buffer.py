@@ -7,6 +7,11 @@ from sb3_visual_td3.common.pictures import parts_of
 GAMMA = 0.9
 
 
+def n_frames_held(frames):
+    """How many frames of a FrameStore are in use, the black one included."""
+    return frames._n_touched - len(frames._free)
+
+
 class NaiveFrameBuffer:
     """Each environment's transitions in a list, oldest first."""
 
