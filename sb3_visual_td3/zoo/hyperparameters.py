@@ -1,4 +1,8 @@
-"""Checks of a block of a hyperparameter file before anything is made: its keys, its numbers, ``vec_env_kwargs``."""
+"""Checks of a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
+
+All checks run before anything is created, so that a wrong file leaves no RUN_DIR. What a value must be beyond its type
+is checked by the constructors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_visual_td3.common.input_files import python_literal
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 
-_OF_ZOO = (
+_ZOO_KEYS = (
     "callback",
     "env_kwargs",
     "env_wrapper",
@@ -29,34 +33,33 @@ _OF_ZOO = (
     "vec_env_kwargs",
     "vec_env_wrapper",
 )
-"""What rl-zoo, or our plug-in, takes out of a block before the model is made."""
+"""Keys that rl-zoo, or our plug-in, removes from a block before it creates the model."""
 _COUNTS = ("n_timesteps", "n_envs")
-"""What rl-zoo makes an int of, whatever it is."""
-_FROM_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
+"""Keys whose value rl-zoo converts with ``int``, whatever it is."""
+_SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
 
-
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
-"""The words in the annotation of an argument that is a number and nothing else."""
+"""Words in the annotation of an argument that accepts only numbers."""
 _LARGEST = 1e18
-"""Beyond it no hyperparameter makes sense, and an integer may not fit a float."""
+"""Largest number accepted: beyond it no hyperparameter makes sense, and an integer may not fit a float."""
 _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
-"""The keys of ``normalize``."""
+"""Keys of ``normalize``."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
-    """Look for text, and other things that are no numbers, where the model needs a number, before anything is made.
+    """Check that the arguments of the model that must be numbers are numbers.
 
     :param block: the hyperparameters
-    :param algorithm: the class of the model
-    :param where: what to call the block in a complaint
-    :raises ValueError: if there is some
+    :param algorithm: class of the model; its annotations say which arguments are numbers
+    :param where: what an error message calls the block
+    :raises ValueError: if a value is text, a mapping or a list, or not finite
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     noise = block.get("noise_std", 0.0)
     if not (isinstance(noise, int | float) and 0 <= noise <= _LARGEST):
-        raise ValueError(f"{where}: noise_std is {str(noise)[:80]}, expected a number from 0 on")
+        raise ValueError(f"{where}: noise_std is {str(noise)[:80]}, expected a number >= 0")
     for key, value in block.items():
         if key not in parameters:
             continue
@@ -69,14 +72,17 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
             raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
         if isinstance(value, Mapping | list | tuple) or (value is None and not words & {"None", "Optional"}):
             raise ValueError(f"{where}: {key} is {value!r}, expected a number")
-        if value is not None and not abs(value) <= _LARGEST:
+        if value is not None and not abs(value) <= _LARGEST:  # written so that NaN is refused, too
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a finite number")
         if key in _SIZES and value < 1:
-            raise ValueError(f"{where}: {key} is {value}, expected 1 or more")
+            raise ValueError(f"{where}: {key} is {value}, expected an integer >= 1")
 
 
 def _as_number(text: str) -> str:
-    """:return: how the number is written so that YAML 1.1, which needs a point and a sign in it, takes it for one"""
+    """Return a hint for a number that YAML took for text; empty if the text is not a number.
+
+    YAML 1.1 needs a point and a sign in it: 1e-3 is text, 1.0e-3 is a number.
+    """
     found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
     if found is None:
         return ""
@@ -84,11 +90,11 @@ def _as_number(text: str) -> str:
 
 
 def check_structure(block: Mapping[str, Any], where: str) -> None:
-    """Check the hyperparameters that are a name or a mapping, before anything is made.
+    """Check the hyperparameters that must be a name or a mapping.
 
     :param block: the hyperparameters
-    :param where: what to call the block in a complaint
-    :raises ValueError: if one is of another type, or ``normalize`` has an unknown key
+    :param where: what an error message calls the block
+    :raises ValueError: if one has another type, or ``normalize`` has an unknown key
     """
     policy = block.get("policy", "")
     if not isinstance(policy, str | type):
@@ -110,19 +116,19 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
 
 
 def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
-    """Look for misspelt keys before anything is made.
+    """Check that rl-zoo or the model knows every key.
 
-    :param keys: of the block
-    :param algorithm: the class of the model
-    :param where: what to call the block in a complaint
-    :raises ValueError: if neither rl-zoo nor the model knows a key; the likeliest one is named
+    :param keys: the keys of the block
+    :param algorithm: class of the model
+    :param where: what an error message calls the block
+    :raises ValueError: if a key is unknown; the message proposes the most similar one
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    known = {*_OF_ZOO, *parameters} - _FROM_FLAGS
+    known = {*_ZOO_KEYS, *parameters} - _SET_BY_FLAGS
     for key in keys:
-        if key in _FROM_FLAGS:
+        if key in _SET_BY_FLAGS:
             raise ValueError(f"{where}: {key!r} is set by a flag of the command, not here; --help shows the flags")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -131,11 +137,11 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
 
 
 def check_counts(block: Mapping[str, Any], where: str) -> None:
-    """Look for counts that are no whole numbers before anything is made.
+    """Check that counts are integers; rl-zoo would round them down.
 
-    :param block: as read from a hyperparameter file, command line included
-    :param where: what to call the block in a complaint
-    :raises ValueError: if one is not a whole number >= 1, such as ``.inf``; it is named
+    :param block: the hyperparameters, including those of the command line
+    :param where: what an error message calls the block
+    :raises ValueError: if one is not an integer >= 1, such as ``.inf``
     """
     for key in _COUNTS:
         value = block.get(key, 1)
@@ -143,13 +149,13 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
             value = int(value)
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not is_number or not 1 <= value < math.inf or value != int(value):
-            raise ValueError(f"{where}: {key} is {block[key]!r}; expected a whole number >= 1")
+            raise ValueError(f"{where}: {key} is {block[key]!r}; expected an integer >= 1")
 
 
 VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}
-"""By the name that ``--vec-env`` gives them."""
+"""Class by its name in ``--vec-env``."""
 STOCK_VEC_ENVS = ("dummy", "subproc")
-"""Those that rl-zoo knows."""
+"""Names that rl-zoo knows."""
 KEY = "vec_env_kwargs"
 _PLACE_KEYS = {"town", "maps"}
 """Arguments of driving environments that say where to drive."""
@@ -174,15 +180,17 @@ def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:
-    """Look for mistakes before anything is made.
+    """Read ``vec_env_kwargs``, and check them against the arguments of the class.
 
-    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, or the text of one; or None
-    :param vec_env_class: what ``--vec-env`` asks for
-    :param where: what to call the block in a complaint
+    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, the text of one, or None
+    :param vec_env_class: the class that ``--vec-env`` names
+    :param where: what an error message calls the block
     :return: arguments of the class, beside the environments
     :raises ValueError: if one is not an argument of the class
     """
-    kwargs = python_literal(given) if isinstance(given, str) else {} if given is None else given
+    if given is None:
+        return {}
+    kwargs = python_literal(given) if isinstance(given, str) else given
     if not isinstance(kwargs, Mapping):
         raise ValueError(f"{where}: {KEY} is {given!r}: expected a mapping, such as {{num_gpus: 0.5}}")
     known = list(inspect.signature(vec_env_class).parameters)[1:]
@@ -191,7 +199,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
             continue
         others = [name for name, other in VEC_ENVS.items() if key in inspect.signature(other).parameters]
         close = difflib.get_close_matches(str(key), known, n=1)
-        meant = f"expected one of {', '.join(known)}" if known else "it takes none"
+        meant = f"expected one of {', '.join(known)}" if known else "it has no arguments"
         if close:
             meant = f"did you mean {close[0]!r}?"
         elif others:

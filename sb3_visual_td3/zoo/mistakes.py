@@ -1,6 +1,7 @@
-"""Tells a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
+"""Tell a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
 
-Only what is listed here is a mistake. See :func:`is_mistake`.
+Only what is listed here is a mistake, see :func:`is_mistake`. Everything else is a bug, so that a fault in our code is
+never shown as one line that seems to blame the user.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from sb3_visual_td3.common.errors import (
 )
 
 SAVE_FAILED = 74
-"""Exit code of a training whose model could not be saved at the end: EX_IOERR of ``sysexits.h``. It can be resumed."""
+"""Exit code of a training whose final model could not be saved: EX_IOERR of ``sysexits.h``. It can be resumed."""
 INTERRUPTED = 130
-"""Exit code of a training that Ctrl-C ended, as shells have it: 128 and the number of SIGINT. It can be resumed."""
+"""Exit code of a training that Ctrl-C ended: 128 and the number of SIGINT, as in shells. It can be resumed."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
-"""What an extra brings, as far as rl-zoo's commands import it."""
+"""The libraries of an extra that rl-zoo's commands import."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-
+"""Clients with which releases of huggingface_hub use the network."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
-"""What is wrong with the user's files, the network, code that the user wrote, or a number that no float holds."""
-_TELLS: tuple[type[Exception], ...] = (
+"""Always a mistake: errors of the user's files, of the network and of the user's code, and numbers beyond a float."""
+_IF_RAISED: tuple[type[Exception], ...] = (
     ValueError,
     ImportError,
     yaml.YAMLError,
@@ -46,7 +47,8 @@ _TELLS: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""Exceptions that a ``raise`` statement uses to tell the user of a mistake, in our code and in that of others."""
+"""A mistake if a ``raise`` statement raised them: so does code that checks its arguments, ours and that of others. The
+same types raised by an operation that failed, such as ``int("x")``, are a bug."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -62,36 +64,35 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),
     "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
 }
-"""Packages that meet the user's input before we can check it, and what they raise where it cannot be used.
+"""Packages that receive the user's input before we can check it, and what they raise if it is wrong.
 
-Each counts only where the traceback ends in the package itself: in our code and in the user's the same exception is a
-bug.
+A type counts only if the traceback ends in the package itself; raised in our code or the user's it is a bug.
 """
 _OURS = "sb3_visual_td3"
 _MADE_OF_SETTINGS = tuple(f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env"))
-"""Our packages whose constructors get the values of a hyperparameter file as they are."""
+"""Our packages whose constructors receive the values of a hyperparameter file unchecked."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
 def is_mistake(error: Exception) -> bool:
-    """Tell a mistake in what the user asked for from a bug in the code.
+    """Return whether an exception is the user's mistake rather than a bug.
 
-    :param error: what a command ended with, before its work began
-    :return: whether it is the user's mistake: a :class:`UsageError` or another exception class of ours, an exception
-        that a ``raise`` statement made to tell of a mistake, or one of those in the table above
+    :param error: the exception that ended a command before its work began
+    :return: True for a :class:`UsageError` or another exception class of ours, an exception that a ``raise`` statement
+        raised to report a mistake, and the exceptions of the tables above
     """
     is_ours = type(error).__module__.partition(".")[0] == _OURS
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):
         return True
     if isinstance(error, ModuleNotFoundError):
-        # A module of ours that a hyperparameter file misspells is imported by rl-zoo.
+        # A missing module of ours is a bug, unless rl-zoo imported it: then a hyperparameter file misspells its name.
         return (error.name or "").partition(".")[0] != _OURS or _package(_owner(error)) == "rl_zoo3"
     owner = _owner(error)
     if is_of_a_type(error):
         return True
-    if was_raised_on_purpose(error) and isinstance(error, _TELLS):
+    if was_raised_on_purpose(error) and isinstance(error, _IF_RAISED):
         return True
-    # An environment says so where its simulator cannot be reached. Our own code has exceptions of its own for that.
+    # Environments raise a RuntimeError if their simulator cannot be reached. Our own have their own exceptions for it.
     if was_raised_on_purpose(error) and type(error) is RuntimeError and _package(owner) != _OURS:
         return True
     return isinstance(error, _AT_THE_BORDER.get(_package(owner), ()))
@@ -100,9 +101,9 @@ def is_mistake(error: Exception) -> bool:
 def is_of_a_type(error: Exception) -> bool:
     """Return whether a constructor of ours failed because a value of the hyperparameter file has a wrong type.
 
-    The constructors check values, and types where it is likely that they are wrong. The rest fails at its first use.
+    The constructors check values, and the types that are likely to be wrong. Others fail where they are first used.
 
-    :param error: what setting up an experiment ended with
+    :param error: the exception that ended the set-up of an experiment
     """
     return (
         isinstance(error, TypeError)
@@ -112,7 +113,7 @@ def is_of_a_type(error: Exception) -> bool:
 
 
 def _is_of_the_network(error: Exception) -> bool:
-    """Return whether one of the clients raised it with which huggingface_hub goes to the network."""
+    """Return whether a network client of huggingface_hub raised the exception."""
     clients = [sys.modules[name] for name in _NETWORK if name in sys.modules]
     return isinstance(error, tuple(client.HTTPError for client in clients if hasattr(client, "HTTPError")))
 
@@ -125,7 +126,7 @@ def _owner(error: Exception) -> str:
     """Return the module whose code raised an exception, or called the standard library, which raised it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
-        # A script of rl-zoo is run as __main__: its spec has its own name.
+        # A script of rl-zoo runs as __main__; its spec has its real name.
         names = frame.tb_frame.f_globals
         name = names["__spec__"].name if names.get("__spec__") else names.get("__name__", "")
         is_evaluated = frame.tb_frame.f_code.co_filename == "<string>"
@@ -137,45 +138,49 @@ def _owner(error: Exception) -> str:
 
 
 def answer(command: str, error: Exception) -> int:
-    """Print what a command ended with: one line for a mistake, the traceback for a bug.
+    """Print the exception that ended a command: one line for a mistake, the traceback for a bug.
 
     :param command: our subcommand
-    :param error: what it ended with
+    :param error: the exception
     :return: the exit code
     """
-    return complain(command, error) if is_mistake(error) else report_bug(command, error)
+    if is_mistake(error):
+        return complain(command, error)
+    return report_bug(command, error)
 
 
 def complain(command: str, error: Exception) -> int:
-    """Say what is wrong.
+    """Print a mistake as one line on stderr.
 
     :param command: our subcommand
-    :param error: what it ended with
+    :param error: the exception
     :return: the exit code
-    :raises BrokenPipeError: where nothing can be said any more because the reader has ended
+    :raises BrokenPipeError: if the program that reads our output has ended, so that nothing can be printed
     """
     if isinstance(error, BrokenPipeError) and reader_is_gone():
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyError):  # says nothing but the key
-        text = f"there is no {text}: look for the name in the hyperparameter file, or in the flags"
+    if isinstance(error, KeyError):  # its text is only the key
+        text = f"there is no {text}: check this name in the hyperparameter file and in the flags"
     if is_of_a_type(error):
         text = f"a value of the hyperparameters has a wrong type ({text}); --debug shows where it is used"
     has_no_model = isinstance(error, zipfile.BadZipFile) or "wasn't a zip-file" in text or "No model found" in text
     if has_no_model and "visual-td3 resume" not in text:
-        text += "; a run that was killed goes on and is saved by 'visual-td3 resume RUN_DIR'"
+        text += "; if the run was killed, 'visual-td3 resume RUN_DIR' continues and saves it"
     if type(error).__module__.split(".")[0] in _NETWORK:
-        text = f"the Hugging Face hub cannot be reached ({text}): look to the network; benchmark has --no-hub"
+        text = (
+            f"the Hugging Face hub cannot be reached ({text}): check the network; 'benchmark --no-hub' does without it"
+        )
     show_traceback_if_debugging(error)
     print(f"visual-td3 {command}: {text}", file=sys.stderr)
     return BAD_USAGE
 
 
 def save_failed(command: str, error: Exception) -> int:
-    """Print that the end of a training could not be saved.
+    """Print that the final model of a training could not be saved.
 
     :param command: our subcommand
-    :param error: what happened
+    :param error: the exception
     :return: the exit code
     """
     print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -183,10 +188,10 @@ def save_failed(command: str, error: Exception) -> int:
 
 
 def need_extra(extra: str) -> None:
-    """Look for what a command will import.
+    """Check that the libraries of an extra are installed, before a command imports them.
 
-    :param extra: of this package
-    :raises ImportError: if something is missing, or too new; the extra is named
+    :param extra: name of the extra of this package
+    :raises ImportError: if a library is missing or too new; the message names the extra
     """
     remedy = f"install the extra, pip install 'sb3-visual-td3[{extra}]'"
     for module in _MODULES[extra]:

@@ -1,9 +1,12 @@
-"""The edits of rl_zoo3's scripts: some have no function to call, and all know the stock algorithms alone.
+"""The edits of rl_zoo3's scripts, each for as long as the script runs.
 
-Seen in rl_zoo3 2.9: lists of off-policy algorithms written out in enjoy, record_video and push_to_hub; ``env_kwargs``
-of the hyperparameter file not read by the last two; ``python enjoy.py`` in the current folder, and
-``python -m rl_zoo3.record_video``; names of an older
-huggingface_hub and huggingface_sb3. When these are gone, this file can go.
+Some scripts have no function to call, and all of them know only the stock algorithms. What is edited, as of rl_zoo3
+2.9; when it is gone from rl_zoo3, this module can go:
+
+- lists of off-policy algorithms are written out in enjoy, record_video and push_to_hub
+- record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
+- benchmark calls ``python enjoy.py`` in the current folder, and record_training ``python -m rl_zoo3.record_video``
+- the scripts for the hub import names of older releases of huggingface_hub and huggingface_sb3
 """
 
 from __future__ import annotations
@@ -32,44 +35,45 @@ from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
-_OF_A_FILM = {".mp4", ".gif", ".txt"}
-"""Suffixes of what rl_zoo3's record_training leaves, the last where it was ended."""
+_FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
+"""Suffixes of the files that rl_zoo3's record_training writes; the .txt file remains if it was interrupted."""
 
 
 class ModelToWatch:
-    """Stands for our algorithm where a model is loaded only to be watched: with no room for replay."""
+    """Our algorithm for scripts that load a model only to watch it: without memory for a replay buffer."""
 
     __name__ = VisualTD3.__name__
 
     @staticmethod
     def load(path: str, **kwargs: Any) -> VisualTD3:
-        """Load a model, as rl-zoo does with the off-policy algorithms that it knows.
+        """Load a model as rl-zoo does with the off-policy algorithms that it knows.
 
-        :param path: of the zip file
-        :param kwargs: of :meth:`stable_baselines3.TD3.load`
+        :param path: path of the zip file
+        :param kwargs: passed to :meth:`stable_baselines3.TD3.load`
         :return: the model
         """
         return VisualTD3.load(path, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """:return: rl_zoo3's algorithms, ours as one that is only watched
+    """Return rl_zoo3's algorithms, and ours as one that is only watched.
 
-    :param algo: the name of ours
+    :param algo: name of our algorithm
+    :return: class by name
     """
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
 
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Have rl_zoo3's scripts that load a model know what they have to.
+    """Have rl_zoo3's scripts that load a model know our algorithm, and make the environment as in training.
 
-    :param algo: the name of our algorithm
+    :param algo: name of our algorithm
     """
     create = rl_zoo3.utils.create_test_env
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        """Make the environment as it was in training, what the command line says on top."""
+        """Make the environment with the arguments that it had in training; those of the command line replace them."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
@@ -86,19 +90,18 @@ def run_watching(module: str, algo: str) -> None:
     """Run a script of rl_zoo3 that loads a model.
 
     :param module: its dotted name
-    :param algo: the name of our algorithm
+    :param algo: name of our algorithm
     """
     with watching(algo):
         run_script_of_zoo(module)
 
 
 def run_script_of_zoo(module: str) -> None:
-    """Run a script of rl_zoo3.
-
-    Some have been imported by others before; what runpy says to that is not for the user.
+    """Run a script of rl_zoo3 as ``python -m`` would.
 
     :param module: its dotted name
     """
+    # Some scripts have been imported by others before. runpy warns about that, which does not concern the user.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'rl_zoo3.* found in sys.modules", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=False)
@@ -106,13 +109,12 @@ def run_script_of_zoo(module: str) -> None:
 
 @contextmanager
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
-    """Have our command called where a script of rl_zoo3 calls one of its own in another process.
+    """Replace a command that a script of rl_zoo3 runs in another process by ours.
 
-    What it calls a second time, word for word, is not done again: record_training calls once for each file of a
-    checkpoint.
+    A call that is repeated word for word is not run again: record_training makes one for each file of a checkpoint.
 
-    :param zoo_command: how its call begins
-    :param ours: the name of our command
+    :param zoo_command: first words of rl_zoo3's command
+    :param ours: name of our command
     """
     call: Callable[..., int] = subprocess.call
     n_words, done = len(zoo_command), set()
@@ -132,12 +134,15 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 
 
 def run_benchmark() -> None:
-    """Run rl_zoo3's benchmark, whose agents are shown by our command, from any folder."""
-    be_quiet_about_retries()
+    """Run rl_zoo3's benchmark, in any folder; our command plays the agents."""
+    hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 
     def agents_that_can_be_shown(log_folder: str) -> dict[str, tuple[str, str]]:
-        """Leave out agents whose environment is not registered; rl_zoo3 would fail to write a table of none."""
+        """Leave out agents whose environment is not registered, and raise if none remains.
+
+        rl_zoo3 would fail later, when it writes an empty table.
+        """
         agents, problems = find(log_folder), []
         for name, (_, env_id) in list(agents.items()):
             try:
@@ -146,7 +151,9 @@ def run_benchmark() -> None:
                 problems.append(f"{name} cannot be evaluated ({error})")
                 del agents[name]
         if not agents and "--no-hub" in sys.argv:
-            raise UsageError(problems[0] if problems else f"there is no trained agent in {log_folder}: --log-dir")
+            if problems:
+                raise UsageError(problems[0])
+            raise UsageError(f"--log-dir {log_folder}: there is no trained agent in this folder")
         for problem in problems:
             print(f"visual-td3 benchmark: {problem}", file=sys.stderr)
         return agents
@@ -159,18 +166,22 @@ def run_benchmark() -> None:
 
 
 def run_record_training() -> None:
-    """Run rl_zoo3's film of a training, whose parts are filmed by our command.
+    """Run rl_zoo3's film of a training; our command films its parts.
 
-    :raises ValueError: if the folder of the film holds something else, which rl_zoo3 would delete, or no film was made
+    :raises ValueError: if the folder of the film holds other files, which rl_zoo3 would delete, or if no film was made
     """
     films: list[Path] = []
     remove = shutil.rmtree
 
     def remove_films(path: str, *args: Any, **kwargs: Any) -> None:
         folder = Path(path)
-        others = [each.name for each in folder.iterdir() if each.suffix not in _OF_A_FILM] if folder.is_dir() else []
-        if others:
-            raise ValueError(f"{folder} holds {others[0]}, and is emptied before it is filmed into: give another -o")
+        if folder.is_dir():
+            for each in folder.iterdir():
+                if each.suffix not in _FILM_SUFFIXES:
+                    raise ValueError(
+                        f"{folder} holds {each.name}, which would be deleted: rl-zoo empties the folder before it "
+                        "films. Choose another folder with -o"
+                    )
         films.append(folder / "training.mp4")
         remove(path, *args, **kwargs)
 
@@ -185,49 +196,49 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Have rl_zoo3's download find the exception of the huggingface_hub that is there.
+    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``.
 
-    It imports ``requests.exceptions.HTTPError``, of a package that nothing installs any more, to go on where an agent
-    has no VecNormalize.
+    It catches that exception if an agent has no VecNormalize. huggingface_hub no longer uses requests, and nothing
+    installs it, so a placeholder module offers the exception that huggingface_hub raises now.
     """
     import huggingface_hub.errors
-    import huggingface_sb3  # noqa: F401 - imported now, without what stands in for requests
+    import huggingface_sb3  # noqa: F401 - imported before the placeholder is there, so that it does not see it
 
     exceptions = ModuleType("requests.exceptions")
     exceptions.HTTPError = huggingface_hub.errors.EntryNotFoundError  # type: ignore[attr-defined]
-    stand_ins = {"requests": ModuleType("requests"), exceptions.__name__: exceptions}
-    replaced = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
-    sys.modules.update(stand_ins)
+    placeholders = {"requests": ModuleType("requests"), exceptions.__name__: exceptions}
+    originals = {name: sys.modules[name] for name in placeholders if name in sys.modules}
+    sys.modules.update(placeholders)
     try:
         yield
     finally:
-        for name in stand_ins:
+        for name in placeholders:
             del sys.modules[name]
-        sys.modules.update(replaced)
+        sys.modules.update(originals)
 
 
-def be_quiet_about_retries() -> None:
-    """Have huggingface_hub say once that there is no network, not at each of its trials."""
+def hide_retries() -> None:
+    """Have huggingface_hub report only its final error, not each retry, if there is no network."""
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def run_load_from_hub() -> None:
     """Run rl_zoo3's download."""
-    be_quiet_about_retries()
+    hide_retries()
     with hub_errors():
         run_script_of_zoo("rl_zoo3.load_from_hub")
 
 
 def run_push_to_hub(algo: str) -> None:
-    """Run rl_zoo3's upload; the agent's page names our commands, for rl_zoo3's do not know the algorithm.
+    """Run rl_zoo3's upload; the agent's page names our commands, because rl_zoo3's do not know the algorithm.
 
-    :param algo: the name of our algorithm
+    :param algo: name of our algorithm
     """
     from huggingface_hub import repocard
 
-    # Of this name the package has a function as well, which hides the module.
+    # The package also has a function of this name, which hides the module.
     push_to_hub = import_module("huggingface_sb3.push_to_hub")
-    be_quiet_about_retries()
+    hide_retries()
     save = repocard.metadata_save
 
     def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:
@@ -240,7 +251,7 @@ def run_push_to_hub(algo: str) -> None:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(repocard, "metadata_save", metadata_save))
-        if not hasattr(push_to_hub, "generate_metadata"):  # its name in huggingface_sb3 before 3.2
+        if not hasattr(push_to_hub, "generate_metadata"):  # rl_zoo3 calls it by its name before huggingface_sb3 3.2
             stack.enter_context(replaced(push_to_hub, "generate_metadata", generate_metadata))
         run_watching("rl_zoo3.push_to_hub", algo)
 

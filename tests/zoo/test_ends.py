@@ -261,5 +261,5 @@ def test_logs_of_a_run_that_has_lost_its_snapshots_are_kept(whole, tmp_path, cap
 def test_a_count_that_is_none_is_one_line_before_training(tmp_path, capsys, key, value):
     assert train(tmp_path, **{key: value}) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{key} is {value!r}; expected a whole number >= 1" in line
+    assert f"{key} is {value!r}; expected an integer >= 1" in line
     assert not (tmp_path / "logs").exists()

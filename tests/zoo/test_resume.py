@@ -275,10 +275,10 @@ def test_a_description_that_lacks_a_flag_is_refused():
     ("changed", "reason"),
     [
         ({"batch_size": [4]}, "batch_size is [4], expected a number"),
-        ({"batch_size": 0}, "batch_size is 0, expected 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer >= 1"),
         ({"tau": float("inf")}, "tau is inf, expected a finite number"),
         ({"learning_starts": {"a": 1}}, "learning_starts is {'a': 1}, expected a number"),
-        ({"noise_std": -0.1}, "noise_std is -0.1, expected a number from 0 on"),
+        ({"noise_std": -0.1}, "noise_std is -0.1, expected a number >= 0"),
         ({"policy_kwargs": "1/0"}, "policy_kwargs cannot be evaluated: division by zero"),
     ],
 )
