@@ -101,7 +101,7 @@ def test_the_report_imports_no_torch(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["--help"], ["report", "run"], ["report", "run", "nowhere", "--watch"]])
-def test_a_command_ends_quietly_where_its_reader_has_ended(tmp_path, command):
+def test_a_command_ends_quietly_if_its_reader_has_ended(tmp_path, command):
     write_run(tmp_path / "run")
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -123,7 +123,7 @@ def write_run(folder):
     (folder / "events.out.tfevents.1").write_bytes(frame(event.SerializeToString()))
 
 
-def test_a_pipe_to_a_worker_that_breaks_is_told(monkeypatch, capsys):
+def test_a_broken_pipe_to_a_worker_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(mistakes, "reader_is_gone", lambda: False)
     assert mistakes.complain("train", BrokenPipeError(32, "Broken pipe")) == 2
     assert "Broken pipe" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_a_pipe_to_a_worker_that_breaks_is_told(monkeypatch, capsys):
         mistakes.complain("train", BrokenPipeError(32, "Broken pipe"))
 
 
-def test_a_command_that_prints_to_a_pipe_that_nothing_reads_has_the_exit_code_of_sigpipe(monkeypatch):
+def test_a_command_whose_output_is_not_read_has_the_exit_code_of_sigpipe(monkeypatch):
     def refuse(_arguments):
         raise BrokenPipeError(32, "Broken pipe")
 

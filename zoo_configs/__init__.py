@@ -1,1 +1,1 @@
-"""rl-zoo hyperparameter files, shipped as package data: ``importlib.resources.files("sb3_visual_td3.zoo_configs")``."""
+"""Hyperparameter files in rl-zoo's format, read by ``importlib.resources.files("sb3_visual_td3.zoo_configs")``."""

@@ -68,7 +68,7 @@ def model_of(logs, number=2):
 
 
 @pytest.mark.parametrize("command", [*commands.ZOO_COMMANDS, "train", "evaluate"])
-def test_help_shows_the_commands_own_name(command, capsys):
+def test_the_help_of_a_command_begins_with_its_name(command, capsys):
     with pytest.raises(SystemExit) as end:
         visual_td3([command, "--help"])
     assert end.value.code == 0
@@ -85,7 +85,7 @@ def test_a_new_command_is_one_entry_of_the_table(monkeypatch, capsys):
     assert seen == [["--env", ENV, "--env", "mine"]], "the user's flags come last, so that they win"
 
 
-def test_what_a_training_left_is_told_by_its_result(in_folder):
+def test_train_returns_the_run_dir_and_the_end(in_folder):
     (in_folder / "short.yml").write_text(CONF)
     arguments = ["-conf", "short.yml", "-n", "2", "--eval-freq", "-1", "--verbose", "0"]
     results = [train([*arguments, "-f", folder]) for folder in ("a", "b")]
@@ -110,7 +110,7 @@ def test_the_flags_of_rl_zoo_win_over_the_hyperparameter_file(logs):
 
 
 def test_the_evaluation_sees_what_training_sees(logs):
-    """Of the file's env_kwargs, too, which rl-zoo hands to the environments of training alone."""
+    """The evaluation gets the file's env_kwargs, which rl-zoo passes only to the training environments."""
     lengths = np.load(logs / "visual_td3" / f"{ENV}_1" / "evaluations.npz")["ep_lengths"]
     assert lengths.max() == N_STEPS
 
@@ -136,7 +136,7 @@ def test_enjoy_shows_what_evaluate_policy_finds(logs, capsys):
         (["--load-best", "-P"], "best_model.zip"),
     ],
 )
-def test_enjoy_loads_the_model_asked_for(logs, flags, file, capsys):
+def test_enjoy_loads_the_requested_model(logs, flags, file, capsys):
     assert visual_td3(["enjoy", "-f", str(logs), "--no-render", "-n", "2", *flags]) == 0
     assert f"Loading {logs}/visual_td3/{ENV}_2/{file}" in capsys.readouterr().out
 
@@ -148,7 +148,7 @@ def test_enjoy_opens_a_window_without_a_screen(logs, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["td3", "visual"])
-def test_a_model_that_is_only_watched_has_no_room_for_replay(tmp_path, preset):
+def test_a_model_that_is_only_watched_allocates_no_replay_buffer(tmp_path, preset):
     kwargs = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "preset": preset}
     model = VisualTD3("CnnPolicy", ENV, buffer_size=10, **kwargs)
     model.buffer_size = 10_000_000  # as a long run's: 565 GB of a stock buffer
@@ -211,7 +211,7 @@ def test_record_training_films_the_checkpoints_and_then_the_models_each_once(log
     ("flags", "words"),
     [(["-o", "mine"], "mine holds thesis.tex"), (["--exp-id", "-1", "-o", "film"], "training.mp4 was not made")],
 )
-def test_record_training_deletes_nothing_but_films_and_says_where_it_made_none(
+def test_record_training_deletes_only_films_and_reports_if_it_made_none(
     logs, in_folder, flags, words, monkeypatch, capfd
 ):
     pytest.importorskip("moviepy")
@@ -224,7 +224,7 @@ def test_record_training_deletes_nothing_but_films_and_says_where_it_made_none(
 
 @pytest.fixture
 def figures(monkeypatch):
-    """How many curves each figure shows that a plotting command would show."""
+    """Collect the number of curves of each figure that a plotting command shows."""
     pytest.importorskip("seaborn")
     from matplotlib import pyplot as plt
 
@@ -332,14 +332,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, in_folder, c
     assert list(in_folder.iterdir()) == []
 
 
-def test_what_cannot_be_set_up_leaves_the_runs_beside_it(logs, capsys):
+def test_a_run_that_cannot_be_set_up_leaves_other_runs_alone(logs, capsys):
     before = sorted(path for path in logs.rglob("*"))
     assert visual_td3(["train", "-f", str(logs), "-params", "random_shift:-4"]) == 2
     assert sorted(path for path in logs.rglob("*")) == before
     assert "random_shift" in capsys.readouterr().err
 
 
-def test_yml_that_is_none_is_one_line(in_folder, capsys):
+def test_a_file_that_is_not_yaml_is_one_line(in_folder, capsys):
     Path("a.yml").write_text("LiteDriving-v0: {policy: [")
     assert visual_td3(["train", "-conf", "a.yml"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -490,7 +490,7 @@ def test_more_environments_at_once_drive_the_same_episodes(logs, tmp_path):
         assert len({drive["distance_m"] for drive in one}) == 2
 
 
-def test_evaluate_wants_maps(in_folder, capsys):
+def test_evaluate_needs_an_environment_with_maps(in_folder, capsys):
     arguments = ["--env", "Pendulum-v1", "-n", "20", "--verbose", "0", "--eval-freq", "-1"]
     assert visual_td3(["train", *arguments, "-params", "callback:None"]) == 0
     capsys.readouterr()
@@ -499,7 +499,7 @@ def test_evaluate_wants_maps(in_folder, capsys):
     assert "Pendulum-v1" in line
 
 
-def test_i_goes_on_in_another_number_of_environments_with_what_is_asked_for(logs, tmp_path):
+def test_i_continues_with_another_number_of_environments_and_other_settings(logs, tmp_path):
     run_dir = logs / "visual_td3" / f"{ENV}_2"
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
     asked = ["-params", "n_envs:2", "gamma:0.9", "n_steps:2", "--save-replay-buffer"]
@@ -530,7 +530,7 @@ def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("with_replay", [True, False])
-def test_i_goes_on_from_a_checkpoint_with_what_lies_beside_it(logs, tmp_path, with_replay, capsys):
+def test_i_continues_from_a_checkpoint_with_its_companion_files(logs, tmp_path, with_replay, capsys):
     source = tmp_path / "source"
     source.mkdir()
     for path in (logs / "visual_td3" / f"{ENV}_1").glob("rl_model_*60_steps*"):
@@ -548,7 +548,7 @@ def test_i_goes_on_from_a_checkpoint_with_what_lies_beside_it(logs, tmp_path, wi
         assert pickle.load(file).ret_rms.count == pytest.approx(120, abs=1)
 
 
-def test_a_script_of_ones_own_needs_four_lines(logs, capsys, monkeypatch):
+def test_the_users_own_script_needs_four_lines(logs, capsys, monkeypatch):
     script = "from sb3_visual_td3.zoo import register\nregister()\nfrom rl_zoo3.enjoy import enjoy\nenjoy()\n"
     arguments = ["--algo", "visual_td3", "--env", ENV, "-f", str(logs), "--no-render", "-n", str(N_STEPS)]
     monkeypatch.setattr(sys, "argv", ["mine.py", *arguments])
@@ -570,7 +570,7 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_fetch_without_network_is_one_line_of_its_own_process_too(tmp_path):
+def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path):
     """There runpy has something to say to a script that was imported before."""
     environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]

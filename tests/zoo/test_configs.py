@@ -33,7 +33,7 @@ def marks_of(file, block):
 
 
 def made_small(block):
-    """The same settings, with a run so short that a test can have it."""
+    """Return the same settings with a run that is short enough for a test."""
     small = copy.deepcopy(block)
     small.update(n_timesteps=14, learning_starts=6, batch_size=2, buffer_size=50)
     listed = block["callback"] if isinstance(block["callback"], list) else [block["callback"]]
@@ -58,7 +58,7 @@ RUNNABLE = [
 
 @pytest.fixture
 def flags_of():
-    """What else an environment needs to be told: where its simulator is."""
+    """Return the flags that say where the simulator of an environment is."""
     with ExitStack() as stack:
 
         def flags(env):
@@ -97,7 +97,7 @@ def test_every_file_has_the_environments_that_it_should(file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_number_says_where_it_comes_from(file):
+def test_every_number_has_a_comment_with_its_source(file):
     number = re.compile(r"(?<![\w.])-?\d[\d.]*(e-?\d+)?(?![\w.])")
     lines = CONFIGS.joinpath(file).read_text().splitlines()
     numbered = [line for line in lines if number.search(line.split("#")[0])]
@@ -106,13 +106,13 @@ def test_every_number_says_where_it_comes_from(file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_file_holds_python_code(file):
+def test_no_file_contains_python_code(file):
     for block in blocks_of(file).values():
         for key in ("normalize", "policy_kwargs", "env_kwargs", "replay_buffer_kwargs"):
             assert not isinstance(block.get(key), str)
 
 
-def test_the_first_runs_numbers_are_its_own():
+def test_the_seed_files_have_the_numbers_of_the_original_run():
     debug, long = (blocks_of(f"seed_{name}.yml")["LiteDriving-v0"] for name in ("debug", "1m"))
     assert (debug["n_timesteps"], debug["buffer_size"], debug["learning_starts"]) == (5_000, 97_000, 2_500)
     assert (long["n_timesteps"], long["buffer_size"], long["learning_starts"]) == (1_000_000, 1_000_000, 10_000)
@@ -123,7 +123,7 @@ def test_the_first_runs_numbers_are_its_own():
         assert {**carla, "callback": None} == {**block, "callback": None}
 
 
-def test_a_bare_name_is_a_file_of_ours_unless_one_lies_in_the_folder(tmp_path, monkeypatch, capsys):
+def test_a_bare_name_is_our_file_unless_the_folder_has_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["-conf", "seed_debug.yml", "-params", "batch_sise:3"]
     assert main(arguments) == 2

@@ -63,7 +63,7 @@ def no_action_is_left():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that was left alone."""
+    """A run that was not disturbed."""
     folder = tmp_path_factory.mktemp("whole")
     assert train(folder) == 0
     return run_dir_in(folder)
@@ -78,7 +78,7 @@ def assert_is(whole, run_dir):
     assert run_json(run_dir)["end"] == "finished"
 
 
-def test_a_run_that_came_to_its_end_is_finished(whole, capsys):
+def test_a_complete_run_is_recorded_as_finished(whole, capsys):
     run = run_json(whole)
     assert run["end"] == "finished"
     assert run["finished"] == run["ended"]
@@ -96,7 +96,9 @@ def test_a_run_that_came_to_its_end_is_finished(whole, capsys):
         (ending_callbacks.stop, 0, "stopped", "by a callback, at step 45 of 60"),
     ],
 )
-def test_an_end_is_told_and_the_run_resumed_to_the_same_end(whole, tmp_path, capsys, action, code, end, reason):
+def test_an_early_end_is_recorded_and_the_resumed_run_reaches_the_same_end(
+    whole, tmp_path, capsys, action, code, end, reason
+):
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)]
     EndsAt.action, EndsAt.step = action, 45
     assert train(tmp_path) == code
@@ -110,7 +112,7 @@ def test_an_end_is_told_and_the_run_resumed_to_the_same_end(whole, tmp_path, cap
     assert_is(whole, run_dir)
 
 
-def test_a_crash_is_told_and_the_run_resumed_to_the_same_end(whole, tmp_path):
+def test_a_crash_is_recorded_and_the_resumed_run_reaches_the_same_end(whole, tmp_path):
     EndsAt.action, EndsAt.step = ending_callbacks.crash, 45
     with pytest.raises(RuntimeError, match="the simulator is gone"):
         train(tmp_path)
@@ -123,7 +125,7 @@ def test_a_crash_is_told_and_the_run_resumed_to_the_same_end(whole, tmp_path):
     assert_is(whole, run_dir)
 
 
-def test_a_worker_that_dies_is_a_crash(tmp_path):
+def test_a_dead_worker_process_is_recorded_as_a_crash(tmp_path):
     EndsAt.action, EndsAt.step = ending_callbacks.worker_dies, 45
     with pytest.raises((EOFError, OSError)):
         train(tmp_path, "--vec-env", "subproc")
@@ -132,7 +134,7 @@ def test_a_worker_that_dies_is_a_crash(tmp_path):
     assert run["end_reason"].startswith("a worker process of the environments has died")
 
 
-def test_a_script_that_ends_in_an_exception_says_so_when_it_exits(tmp_path):
+def test_a_script_that_ends_with_an_exception_records_it_at_exit(tmp_path):
     """Stable-Baselines3 tells no callback of an exception."""
 
     def script():
@@ -161,7 +163,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("at", ["replay_buffer.pkl", "vecnormalize.pkl", MODEL, "run.json"])
-def test_a_run_that_is_killed_in_its_final_save_is_saved_by_resume(whole, tmp_path, monkeypatch, capsys, at):
+def test_resume_saves_a_run_that_was_killed_during_its_final_save(whole, tmp_path, monkeypatch, capsys, at):
     really_replace = os.replace
 
     def replace(begun, path):
@@ -195,7 +197,7 @@ def test_a_run_that_is_killed_in_its_final_save_is_saved_by_resume(whole, tmp_pa
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1_000])
-def test_a_run_of_an_earlier_version_with_a_cut_model_is_saved_by_resume(whole, tmp_path, capsys, n_bytes):
+def test_resume_saves_a_run_of_an_earlier_version_whose_model_is_truncated(whole, tmp_path, capsys, n_bytes):
     """Earlier versions wrote that a run is finished before they saved it."""
     run_dir = shutil.copytree(whole, run_dir_in(tmp_path))
     (run_dir / MODEL).write_bytes((whole / MODEL).read_bytes()[:n_bytes])
@@ -205,7 +207,9 @@ def test_a_run_of_an_earlier_version_with_a_cut_model_is_saved_by_resume(whole, 
     assert_is(whole, run_dir)
 
 
-def test_an_end_that_cannot_be_saved_is_one_line_and_the_run_can_be_resumed(whole, tmp_path, monkeypatch, capsys):
+def test_a_final_model_that_cannot_be_saved_is_one_line_and_the_run_can_be_resumed(
+    whole, tmp_path, monkeypatch, capsys
+):
     def save(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -222,7 +226,7 @@ def test_an_end_that_cannot_be_saved_is_one_line_and_the_run_can_be_resumed(whol
 
 
 @pytest.mark.parametrize("left", ["all but the snapshots", "the experiment alone", "a snapshot that was begun"])
-def test_a_run_that_was_killed_before_its_first_snapshot_begins_again(whole, tmp_path, capsys, left):
+def test_a_run_that_was_killed_before_its_first_snapshot_starts_again(whole, tmp_path, capsys, left):
     EndsAt.action, EndsAt.step = ending_callbacks.crash, 1
     with pytest.raises(RuntimeError):
         train(tmp_path)
@@ -258,7 +262,7 @@ def test_logs_of_a_run_that_has_lost_its_snapshots_are_kept(whole, tmp_path, cap
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0, -5, 10.5, True, "many"])
 @pytest.mark.parametrize("key", ["n_timesteps", "n_envs"])
-def test_a_count_that_is_none_is_one_line_before_training(tmp_path, capsys, key, value):
+def test_a_count_that_is_not_an_integer_is_one_line_before_training(tmp_path, capsys, key, value):
     assert train(tmp_path, **{key: value}) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{key} is {value!r}; expected an integer >= 1" in line

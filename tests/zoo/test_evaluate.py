@@ -25,8 +25,8 @@ def test_rates_count_over_all_metres_and_means_over_episodes():
     assert found[ALL_MAPS]["route_completion"]["mean"] == 0.5
 
 
-def test_the_interval_is_that_of_the_mean():
-    """For many episodes the bootstrap's interval is the normal one: 1.96 standard errors to each side."""
+def test_the_interval_is_the_normal_one_for_many_episodes():
+    """For many episodes the bootstrap interval equals the normal one: 1.96 standard errors to each side."""
     rewards = np.random.default_rng(1).normal(10.0, 3.0, 400)
     found = summarise({"policy": {"a": [drive(reward=float(reward)) for reward in rewards]}})["policy"]["a"]["return"]
     half = 1.96 * rewards.std() / math.sqrt(400)
@@ -39,7 +39,7 @@ def test_one_episode_leaves_no_interval():
     assert found == {"mean": 2.0, "low": 2.0, "high": 2.0}
 
 
-def test_where_nobody_moved_there_is_no_rate(capsys):
+def test_without_distance_there_is_no_rate(capsys):
     table = summarise({"full brake": {"a": [drive(distance_m=0.0)]}})
     assert "collisions_per_km" not in table["full brake"]["a"]
     assert table["full brake"]["a"]["distance_m"]["mean"] == 0.0

@@ -33,7 +33,7 @@ def test_plain_text_is_a_string_as_in_a_hyperparameter_file(text):
         (" 3 ", 3),
     ],
 )  # fmt: skip
-def test_a_python_literal_stays_what_it_is(text, value):
+def test_a_python_literal_keeps_its_type(text, value):
     assert read_value(text) == value
     assert type(read_value(text)) is type(value)
 
@@ -58,14 +58,14 @@ def test_code_that_rl_zoo_runs_is_still_run(text, value):
         ("{'town': Town02}", {"town": "Town02"}), ("inf", math.inf), ("-inf", -math.inf),
     ],
 )  # fmt: skip
-def test_what_means_something_in_yaml_means_it_here_too(text, value):
+def test_a_word_with_a_meaning_in_yaml_has_it_here_too(text, value):
     assert read_value(text) == value
 
 
 @pytest.mark.parametrize(
     "text", ["1/0", "dict(net_arch=", "dict(a=foo)", "dict(a=nn.Relu)", "int('many')", "(lambda: 1/0)()"]
 )
-def test_code_that_fails_is_refused_with_its_text(text):
+def test_code_that_fails_is_rejected_and_quoted(text):
     with pytest.raises(UsageError) as refused:
         read_value(text, "-params policy_kwargs")
     assert str(refused.value).startswith(f"-params policy_kwargs: {text!r}")
@@ -78,11 +78,11 @@ def parse(*pairs):
     return parser.parse_args(["-params", *pairs]).hyperparams
 
 
-def test_a_pair_ends_its_key_at_the_first_colon():
+def test_the_key_of_a_pair_ends_at_the_first_colon():
     assert parse("a:1", "path:C:/x:y", "b:{c: d}") == {"a": 1, "path": "C:/x:y", "b": {"c": "d"}}
 
 
 @pytest.mark.parametrize("pair", ["learning_rate=1e-3", "gamma", ":3", "gamma:", "gamma: "])
-def test_what_is_not_a_pair_is_refused_by_its_flag(pair):
+def test_text_that_is_not_a_pair_is_rejected_with_the_name_of_the_flag(pair):
     with pytest.raises(UsageError, match=r"^-params .*(expected KEY:VALUE|no value after the colon)"):
         parse("a:1", pair)

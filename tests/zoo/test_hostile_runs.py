@@ -17,13 +17,13 @@ CHECKPOINTS = "stable_baselines3.common.callbacks.CheckpointCallback"
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run that ended before it left its model."""
+    """A run that was killed before it saved its model."""
     return killed_run(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture
 def canary(tmp_path, monkeypatch):
-    """A file that hostile code would write; ``evil_module`` would do it when it is imported."""
+    """A file that hostile code would write; importing ``evil_module`` would write it, too."""
     path = tmp_path / "canary"
     modules = tmp_path / "modules"
     modules.mkdir()
@@ -51,7 +51,7 @@ def callback(name, **kwargs):
 
 
 def attacks(canary, evil):
-    """By name: how the description is changed. ``evil`` is a file that writes the canary when it is unpickled."""
+    """Return changes of a description by name; unpickling the file ``evil`` writes the canary."""
     touch = f"touch {canary}"
     mark = "$class"
     return {
@@ -74,7 +74,7 @@ def attacks(canary, evil):
         "a policy is a function": hyperparams(policy="stable_baselines3.common.save_util.load_from_pkl"),
         "a policy of a strange package": hyperparams(policy="evil_module.Policy"),
         "a module of an allowed package that runs": hyperparams(policy="sb3_visual_td3.__main__.Policy"),
-        "a class that is none": hyperparams(policy_kwargs={"optimizer_class": {mark: "os.system"}}),
+        "a function in place of a class": hyperparams(policy_kwargs={"optimizer_class": {mark: "os.system"}}),
         "a class of a strange package": hyperparams(policy_kwargs={"activation_fn": {mark: "evil_module.A"}}),
         "a function of torch": hyperparams(policy_kwargs={"activation_fn": {mark: "torch.hub.load"}}),
         "a replay buffer's class is a function": hyperparams(replay_buffer_class={mark: "torch.serialization.load"}),
@@ -100,7 +100,7 @@ def attacks(canary, evil):
 
 
 @pytest.mark.parametrize("name", attacks(Path("canary"), Path("evil.pkl")))
-def test_what_a_description_names_is_not_run(killed, canary, tmp_path, capsys, name):
+def test_code_named_by_a_description_is_not_run(killed, canary, tmp_path, capsys, name):
     evil = tmp_path / "evil.pkl"
     evil.write_bytes(touching(canary))
     evil.with_suffix(".py").write_text(f"hyperparams = {{}}\nopen({str(canary)!r}, 'w').close()\n")
@@ -144,7 +144,7 @@ def test_the_pickled_part_of_a_snapshots_model_is_not_opened(killed, canary, tmp
     assert not canary.exists()
 
 
-def test_a_run_of_ones_own_is_resumed_with_classes_and_arguments(killed, tmp_path, capsys):
+def test_an_honest_run_is_resumed_with_its_classes_and_arguments(killed, tmp_path, capsys):
     """policy_kwargs with classes, --env-kwargs, and callbacks that write inside RUN_DIR."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     assert main(["resume", str(run_dir)]) == 0
@@ -172,7 +172,7 @@ def own_module(tmp_path, monkeypatch):
     return tmp_path / "own.log"
 
 
-def test_a_callback_of_ones_own_is_resumed_where_it_is_allowed(killed, own_module, tmp_path, capsys):
+def test_the_users_own_callback_is_resumed_if_it_is_allowed(killed, own_module, tmp_path, capsys):
     change = callback("own_module.Own", log_path=str(own_module))
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir)]) == 2
@@ -181,14 +181,14 @@ def test_a_callback_of_ones_own_is_resumed_where_it_is_allowed(killed, own_modul
     assert own_module.read_text().count("step") == 10
 
 
-def test_an_allowed_package_gives_classes_of_the_right_kind_alone(killed, own_module, tmp_path, capsys):
+def test_an_allowed_package_provides_only_classes_of_the_right_kind(killed, own_module, tmp_path, capsys):
     change = callback("own_module.function")
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir), "--allow", "own_module"]) == 2
     assert "which is not a callback class" in capsys.readouterr().err
 
 
-def test_a_trusted_run_writes_where_it_did(killed, tmp_path, capsys):
+def test_a_trusted_run_writes_outside_its_folder(killed, tmp_path, capsys):
     change = callback(CHECKPOINTS, save_freq=5, save_path=str(tmp_path / "checkpoints"))
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir)]) == 2

@@ -92,7 +92,7 @@ def test_without_ray_the_flag_names_the_extra(tmp_path, capsys, monkeypatch):
         ("dict(num_gpus=0.5)", RayVecEnv, {"num_gpus": 0.5}),
     ],
 )
-def test_what_is_written_is_what_is_given(given, vec_env_class, expected):
+def test_arguments_in_the_file_reach_the_environments(given, vec_env_class, expected):
     assert read_kwargs(given, vec_env_class, "here") == expected
 
 
@@ -111,5 +111,5 @@ def test_what_is_written_is_what_is_given(given, vec_env_class, expected):
         (({}, {"town": "Town01", "maps": "train"}), {"town": "Town01", "maps": "train"}),
     ],
 )
-def test_a_later_town_or_maps_replaces_what_was_said_of_either(layers, together):
+def test_a_later_town_or_maps_replaces_an_earlier_one_of_either(layers, together):
     assert env_kwargs_of(*layers) == together

@@ -84,7 +84,7 @@ def test_wrong_code_that_makes_a_callback_is_a_bug_and_leaves_no_run(tmp_path, m
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_bug_is_told_by_the_exit_code_of_the_process(tmp_path):
+def test_a_bug_sets_the_exit_code_of_the_process(tmp_path):
     (tmp_path / "wrong_env.py").write_text("import gymnasium\n\ngymnasium.no_such_function()\n")
     command = [sys.executable, "-m", "sb3_visual_td3", "evaluate", "--gym-packages", "wrong_env"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -129,7 +129,7 @@ def test_a_value_error_counts_where_a_statement_raises_it_and_not_where_an_opera
     assert not was_raised_on_purpose(ValueError("never raised"))
 
 
-def test_mistakes_are_told_by_what_raised_them():
+def test_the_package_that_raised_an_exception_decides_whether_it_is_a_mistake():
     wrong_name = raised_by(lambda: gym.make("CartPole-v1", colour=1))
     assert isinstance(wrong_name, TypeError)
     assert is_mistake(wrong_name), "gymnasium raises it"
@@ -161,7 +161,7 @@ def test_a_missing_package_is_a_mistake_and_a_missing_module_of_ours_is_a_bug():
     assert not is_mistake(raised_by(import_name_of_ours))
 
 
-def test_a_training_of_a_sweep_that_ends_in_a_bug_says_where_its_traceback_is(tmp_path, monkeypatch):
+def test_a_bug_in_a_training_of_a_sweep_names_the_file_with_the_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(plugin, "check_keys", broken)
     done = sweep.train_one(["--env", "LiteDriving-v0", "-f", str(tmp_path / "logs")], str(tmp_path / "one"))
     assert done.code == 4

@@ -59,7 +59,7 @@ class ShortEnv(gym.Env):
 
 @pytest.fixture
 def short_env(monkeypatch):
-    """A registered ShortEnv; trial n has the environments 2 n + 3 and 2 n + 4."""
+    """Register ShortEnv; trial n uses the environments 2 n + 3 and 2 n + 4."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     monkeypatch.setattr(ShortEnv, "n_made", 0)
     gym.register("Short-v0", ShortEnv)
@@ -68,7 +68,7 @@ def short_env(monkeypatch):
 
 
 def arguments(folder, env="Short-v0", policy="MlpPolicy", **block):
-    """The command line of a search with trials of 40 steps."""
+    """Return the command line of a search with trials of 40 steps."""
     (folder / "block.yml").write_text(yaml.safe_dump({env: {"policy": policy, **BLOCK, **block}}))
     told = ["--env", env, "-conf", folder / "block.yml", "-f", folder / "logs", "--seed", 1, "--device", "cpu"]
     told += ["-optimize", "--n-evaluations", 2, "--eval-episodes", 1, "--no-optim-plots", "--pruner", "none"]
@@ -183,16 +183,16 @@ def test_a_run_with_an_absurd_learning_rate_is_pruned_at_its_first_evaluation_an
     assert list(dead.intermediate_values) == [1]
 
 
-def test_what_is_not_sure_prunes_nothing():
+def test_an_uncertain_finding_prunes_nothing():
     warning = Finding("reward_scale", "warning", 9, None, "tag", 1.0, 1.0, "perhaps", "look")
     critical = Finding("actor_saturation", "critical", 9, None, "tag", 1.0, 0.5, "stuck", "restart")
     assert no_go(()) is None
     assert no_go((warning,)) is None
     assert no_go((critical,)) == critical
-    assert no_go((warning, critical)) == warning, "the cause to remedy first is told"
+    assert no_go((warning, critical)) == warning, "the first finding is the cause to remedy first"
 
 
-def test_an_update_that_is_not_finite_is_a_trials_diagnosis_though_every_step_is_finite():
+def test_a_non_finite_update_is_a_trials_diagnosis_even_if_every_step_is_finite():
     health = TrialHealthCallback()
     settings = {"learning_starts": 5, "batch_size": 4, "policy_delay": 1, "device": "cpu", "seed": 0}
     model = VisualTD3("MlpPolicy", ShortEnv(), buffer_size=100, **settings)
@@ -236,7 +236,7 @@ def test_a_mistake_is_one_clear_line_before_a_trial_begins(tmp_path, short_env, 
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_study_of_another_environment_is_not_added_to(tmp_path, short_env, capsys):
+def test_a_study_of_another_environment_is_rejected(tmp_path, short_env, capsys):
     train([*arguments(tmp_path), "--n-trials", "1"])
     capsys.readouterr()
     assert main([*arguments(tmp_path, env="Pendulum-v1"), "--n-trials", "1"]) == 2
@@ -246,7 +246,7 @@ def test_a_study_of_another_environment_is_not_added_to(tmp_path, short_env, cap
 
 
 def a_worker(folder):
-    """A process that takes part in a search of 20 trials."""
+    """Start a process that takes part in a search of 20 trials."""
     command = [sys.executable, "-m", "sb3_visual_td3", "train", "--algo", "visual_td3"]
     command += [*arguments(folder, env="Pendulum-v1", n_timesteps=60), "--max-total-trials", "20"]
     log = (folder / f"worker{len(list(folder.glob('worker*')))}.txt").open("w")
@@ -254,7 +254,7 @@ def a_worker(folder):
 
 
 def running(folder, pid):
-    """The trial that a process runs, once it has drawn all its parameters."""
+    """Wait until a process runs a trial that has drawn all its parameters, and return it."""
     if not (folder / "study.log").is_file():
         return None
     for trial in optuna.load_study(storage=open_storage(f"{folder}/study.log"), study_name=None).trials:

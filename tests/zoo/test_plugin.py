@@ -102,7 +102,7 @@ def test_registering_is_all_that_a_script_of_your_own_needs(monkeypatch):
     assert zoo_train.ExperimentManager is VisualExperimentManager
 
 
-def test_our_hyperparameter_files_are_found_where_they_speak_of_the_environment():
+def test_our_hyperparameter_file_is_used_if_it_has_a_block_for_the_environment():
     assert default_config("visual_td3", "LiteDriving-v0") == str(CONFIGS / "visual_td3.yml")
     assert default_config("visual_td3", "CarRacing-v3") == str(CONFIGS / "visual_td3.yml"), "its default block"
     assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
@@ -135,7 +135,7 @@ def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
 
 
 def schedules_of(tmp_path, algo, hyperparams):
-    """What rl-zoo makes of a block of a yml file."""
+    """Return what rl-zoo makes of a block of a hyperparameter file."""
     (tmp_path / "conf.yml").write_text(yaml.safe_dump({"LiteDriving-v0": {"policy": "CnnPolicy", **hyperparams}}))
     args = SimpleNamespace(tensorboard_log="")
     manager = VisualExperimentManager(args, algo, "LiteDriving-v0", str(tmp_path), config=str(tmp_path / "conf.yml"))
@@ -143,7 +143,7 @@ def schedules_of(tmp_path, algo, hyperparams):
 
 
 @pytest.mark.parametrize("value", ["cos_1e-4", "lin_1e-4_1e-5", "1e-4", 1e-4])
-def test_our_learning_rate_is_not_made_a_line(tmp_path, value):
+def test_our_learning_rate_is_not_converted_to_a_linear_schedule(tmp_path, value):
     found = schedules_of(tmp_path, "visual_td3", {"learning_rate": value})
     assert found["learning_rate"] == value
     model = VisualTD3("CnnPolicy", "LiteDriving-v0", learning_rate=found["learning_rate"], buffer_size=10, device="cpu")
@@ -151,7 +151,7 @@ def test_our_learning_rate_is_not_made_a_line(tmp_path, value):
 
 
 @pytest.mark.parametrize("value", ["foo_1e-4", float("nan"), -1e-4, True])
-def test_a_learning_rate_that_is_none_is_refused_as_it_stands_in_the_yml(tmp_path, value):
+def test_an_invalid_learning_rate_is_quoted_as_the_file_has_it(tmp_path, value):
     """rl-zoo would take "foo_1e-4" for a straight line."""
     found = schedules_of(tmp_path, "visual_td3", {"learning_rate": value})
     with pytest.raises(ValueError, match="learning_rate="):
@@ -197,14 +197,14 @@ def broken_env(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [[], ["-P"]], ids=["run recorder first", "progress bar first"])
-def test_an_environment_that_is_not_there_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
+def test_an_environment_that_cannot_be_reset_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
     """rl-zoo ends the first callback, which has not begun: what that says hid the reason."""
     assert main([*broken_env, *flags]) == 2
     assert capsys.readouterr().err.splitlines() == ["visual-td3 train: nothing listens on port 2000"]
     assert not (tmp_path / "logs").exists()
 
 
-def test_an_environment_that_fails_later_is_no_mistake_of_the_command_line(broken_env, tmp_path, monkeypatch):
+def test_an_environment_that_fails_later_is_not_a_usage_error(broken_env, tmp_path, monkeypatch):
     monkeypatch.setattr(ResetsNever, "after_n_resets", 3)
     with pytest.raises(RuntimeError, match="nothing listens"):
         main(broken_env)

@@ -1,4 +1,4 @@
-"""visual-td3 resume: what it says before anything is begun. That a killed run goes on is in tests/test_resume.py."""
+"""visual-td3 resume: the checks before training. tests/test_resume.py tests that a killed run continues."""
 
 import argparse
 import json
@@ -60,14 +60,14 @@ def test_a_finished_run_is_left_alone(finished, capsys):
     assert (finished / "LiteDriving-v0.zip").stat().st_mtime_ns == before
 
 
-def test_what_is_there_is_listed(finished, capsys):
+def test_the_snapshots_are_listed(finished, capsys):
     assert main(["resume", str(finished), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["40", "60"]
     assert all("  not judged  " in line for line in lines)
 
 
-def test_what_is_listed_says_what_is_healthy(tmp_path, capsys):
+def test_the_list_says_which_snapshots_are_healthy(tmp_path, capsys):
     store = SnapshotStore(tmp_path / "snapshots")
     for step, health in [(20, Health(True, 10, 5)), (40, Health(False, 30, 5)), (60, None)]:
         store.save(step, {}, {}, keep=3, health=health)
@@ -81,7 +81,7 @@ def test_what_is_listed_says_what_is_healthy(tmp_path, capsys):
 
 
 def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, capsys):
-    """As if it had been killed after the last snapshot."""
+    """The run looks as if it had been killed after the last snapshot."""
     model = finished / "LiteDriving-v0.zip"
     whole = weights_in(model)
     model.unlink()
@@ -95,7 +95,7 @@ def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, c
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys, folder):
+def test_a_folder_that_is_not_a_run_is_one_line(tmp_path, capsys, folder):
     assert main(["resume", str(tmp_path / folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "holds no snapshots/" in line
@@ -166,7 +166,7 @@ def experiment(**hyperparams):
     return describe_experiment(argparse.Namespace(**ARGUMENTS), hyperparams)
 
 
-def test_the_command_line_is_made_again():
+def test_the_command_line_is_restored_from_the_description():
     described = json.loads(json.dumps(experiment(train_freq=(4, "step"), policy_kwargs="dict(net_arch=[8])")))
     arguments = arguments_of(described, "run.yml")
     assert arguments[:2] == ["--conf-file", "run.yml"]
@@ -195,7 +195,7 @@ def check(experiment, *packages):
         {"policy_kwargs": {"features_extractor_class": {"$class": "evil.Extractor"}}},
     ],
 )
-def test_what_a_snapshot_names_is_imported_only_where_it_is_known_or_allowed(named):
+def test_a_class_that_a_snapshot_names_is_imported_only_if_known_or_allowed(named):
     described = experiment(**{"policy": "CnnPolicy", **named})
     with pytest.raises(ValueError, match=r"evil\..*--allow evil"):
         check(described)
@@ -259,12 +259,12 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
         ({"hyperparams": {"policy": "CnnPolicy", "deep": json.loads("[" * 60 + "]" * 60)}}, "nested more than 50"),
     ],
 )
-def test_a_description_of_other_types_is_refused(changed, reason):
+def test_a_description_with_other_types_is_rejected(changed, reason):
     with pytest.raises(ValueError, match=reason):
         check({**experiment(policy="CnnPolicy"), **changed})
 
 
-def test_a_description_that_lacks_a_flag_is_refused():
+def test_a_description_without_a_flag_is_rejected():
     described = experiment(policy="CnnPolicy")
     del described["device"]
     with pytest.raises(ValueError, match="--device is None: expected str"):
@@ -282,7 +282,7 @@ def test_a_description_that_lacks_a_flag_is_refused():
         ({"policy_kwargs": "1/0"}, "policy_kwargs cannot be evaluated: division by zero"),
     ],
 )
-def test_a_value_that_is_no_number_is_one_line_before_training(tmp_path, capsys, changed, reason):
+def test_a_value_that_is_not_a_number_is_one_line_before_training(tmp_path, capsys, changed, reason):
     block = {name: value for name, value in SHORT["LiteDriving-v0"].items() if name != "callback"}
     assert train(tmp_path, hyperparams={"LiteDriving-v0": {**block, **changed}}) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]

@@ -53,7 +53,7 @@ def test_event_files_of_another_run_are_left_alone(killed, tmp_path, where):
     assert events_of(run_dir).is_relative_to(run_dir)
 
 
-def test_an_absolute_event_folder_is_refused(killed, tmp_path, capsys):
+def test_an_absolute_event_folder_is_rejected(killed, tmp_path, capsys):
     victim = tmp_path / "victim"
     shutil.copytree(killed / "tb" / "VisualTD3_1", victim)
     before = contents(victim)
@@ -64,10 +64,10 @@ def test_an_absolute_event_folder_is_refused(killed, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["{victim}/monitor.csv", "../victim/monitor.csv", "tb/../../victim/monitor.csv"])
-def test_a_text_outside_is_refused(killed, tmp_path, capsys, name):
+def test_a_text_file_outside_the_run_is_rejected(killed, tmp_path, capsys, name):
     victim = tmp_path / "victim"
     victim.mkdir()
-    (victim / "monitor.csv").write_text("somebody's")
+    (victim / "monitor.csv").write_text("another's")
     name = name.format(victim=victim)
 
     def change(state):
@@ -77,9 +77,9 @@ def test_a_text_outside_is_refused(killed, tmp_path, capsys, name):
     run_dir = rewritten(killed, tmp_path, change)
     assert main(["resume", str(run_dir)]) == 2
     assert "it is no log of this run" in one_line(capsys)
-    assert contents(victim) == {"monitor.csv": b"somebody's"}
+    assert contents(victim) == {"monitor.csv": b"another's"}
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
-    assert contents(victim) == {"monitor.csv": b"somebody's"}
+    assert contents(victim) == {"monitor.csv": b"another's"}
 
 
 LINKS = [
@@ -99,14 +99,14 @@ LINKS = [
 
 @pytest.mark.parametrize("name", [*LINKS, "an event file"])
 def test_a_link_is_not_followed(killed, tmp_path, capsys, name):
-    """The link points to what belongs there, which lies outside."""
+    """The link points to the right file, which is outside the run."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     path = event_files(run_dir)[0] if name == "an event file" else run_dir / name
     outside = tmp_path / "outside"
     if path.exists():
         shutil.move(path, outside)
     else:
-        outside.write_text("somebody's")
+        outside.write_text("another's")
     path.symlink_to(outside)
     before = contents(tmp_path)
     assert main(["resume", str(run_dir)]) == 2
@@ -114,7 +114,7 @@ def test_a_link_is_not_followed(killed, tmp_path, capsys, name):
     assert contents(tmp_path) == before
 
 
-def test_a_pipe_does_not_stop_it_for_ever(killed, tmp_path, capsys):
+def test_a_named_pipe_does_not_block_resume(killed, tmp_path, capsys):
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     (run_dir / "run.json").unlink()
     os.mkfifo(run_dir / "run.json")
@@ -122,7 +122,7 @@ def test_a_pipe_does_not_stop_it_for_ever(killed, tmp_path, capsys):
     assert "run.json is neither a file nor a folder" in one_line(capsys)
 
 
-def test_a_copy_that_shares_its_files_does_not_change_the_run(killed, tmp_path):
+def test_resuming_a_hard_linked_copy_does_not_change_the_run(killed, tmp_path):
     """``cp -al`` makes hard links."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     before = contents(run_dir)
@@ -145,13 +145,13 @@ def test_a_run_and_its_copy_are_both_resumed_and_keep_their_events(killed_with_t
         assert contents(tb) == before
     assert events_of(first) == first / "tb" / "VisualTD3_1"
     assert_same_scalars(first / "tb", second / "tb", at_least=5)
-    # They go on from there as any run does.
+    # They continue as any run does.
     (second / "LiteDriving-v0.zip").unlink()
     assert main(["resume", str(second)]) == 0
     assert_same_scalars(first / "tb", second / "tb", at_least=5)
 
 
-def test_a_run_that_was_moved_is_told_where_its_events_are(killed_with_tb, killed, tmp_path, capsys):
+def test_a_run_that_was_moved_continues_with_the_given_event_folder(killed_with_tb, killed, tmp_path, capsys):
     tb, moved = killed_with_tb.parents[2] / "tb", tmp_path / "a" / "b" / "moved"
     before = contents(tb)
     shutil.copytree(killed_with_tb, moved)
@@ -173,7 +173,7 @@ def cut(path):
 
 
 @pytest.mark.parametrize("damage", [os.unlink, cut], ids=["missing", "cut"])
-def test_a_lost_event_file_is_one_line_and_the_run_goes_on_if_asked(killed, tmp_path, capsys, damage):
+def test_a_lost_event_file_is_one_line_and_without_logs_the_run_continues(killed, tmp_path, capsys, damage):
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     damage(event_files(run_dir)[0])
     before = contents(run_dir)

@@ -19,7 +19,7 @@ def run_with(folder, text):
     return path
 
 
-def test_args_are_read_as_rl_zoo_writes_them(tmp_path):
+def test_args_yml_is_read_as_rl_zoo_writes_it(tmp_path):
     args = {**ARGS, "env_kwargs": {"n_cars": 2, "maps": ("a", "b")}, "hyperparams": {"policy_kwargs": {"f": nn.ReLU}}}
     path = run_with(tmp_path, yaml.dump(OrderedDict(sorted(args.items()))))
     assert "python/object/apply:collections.OrderedDict" in path.read_text()
@@ -37,7 +37,7 @@ def test_args_are_read_as_rl_zoo_writes_them(tmp_path):
         "? !!python/object/apply:os.system ['touch {canary}']\n: 1",
     ],
 )
-def test_a_python_object_in_args_is_refused_and_not_made(tmp_path, capsys, tagged):
+def test_a_python_object_in_args_yml_is_rejected_and_not_created(tmp_path, capsys, tagged):
     canary = tmp_path / "canary"
     text = "algo: visual_td3\nenv_kwargs: null\nenv: LiteDriving-v0\n"
     path = run_with(tmp_path, text + tagged.format(canary=canary) + "\n")
@@ -62,7 +62,7 @@ def test_a_python_object_in_args_is_refused_and_not_made(tmp_path, capsys, tagge
         ("\x00", "is refused: "),
     ],
 )
-def test_what_is_not_the_flags_of_a_training_is_one_line(tmp_path, capsys, text, reason):
+def test_an_args_yml_without_the_flags_of_a_training_is_one_line(tmp_path, capsys, text, reason):
     path = run_with(tmp_path, text)
     assert main(["evaluate", str(path.parents[1])]) == 2
     (line,) = capsys.readouterr().err.splitlines()

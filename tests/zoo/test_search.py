@@ -44,7 +44,7 @@ def draws(trial):
         (0, 21, 2, "stop"),
     ],
 )
-def test_a_total_counts_finished_trials_and_begins_no_more_than_are_missing(n_own, n_finished, n_running, expected):
+def test_a_total_counts_finished_trials_and_begins_only_the_missing_ones(n_own, n_finished, n_running, expected):
     assert Budget(3, 20).next(n_own, n_finished, n_running) == expected
 
 
@@ -53,7 +53,7 @@ def test_without_a_total_a_worker_counts_its_own(n_own, expected):
     assert Budget(3).next(n_own, 100, 100) == expected
 
 
-def test_a_worker_goes_on_after_an_error_and_the_trial_says_why():
+def test_a_worker_continues_after_an_error_and_the_trial_stores_the_reason():
     def objective(trial):
         if trial.number == 1:
             raise RuntimeError("time-out of 10s while waiting\nfor the simulator")
@@ -102,7 +102,7 @@ def test_failures_that_are_not_in_a_row_do_not_end_a_search():
     assert states(study).count("FAIL") > search.MAX_FAILURES
 
 
-def test_what_the_user_interrupts_is_queued_again():
+def test_an_interrupted_trial_is_queued_again():
     def objective(trial):
         draws(trial)
         raise KeyboardInterrupt
@@ -114,7 +114,7 @@ def test_what_the_user_interrupts_is_queued_again():
     assert study.trials[1].system_attrs["fixed_params"] == study.trials[0].params
 
 
-def test_a_worker_that_was_taken_for_dead_goes_on():
+def test_a_worker_that_was_considered_dead_continues():
     def objective(trial):
         x = draws(trial)
         if trial.number == 0:
@@ -126,7 +126,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on():
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_threads_finish_as_many_as_were_asked_for(tmp_path):
+def test_threads_finish_the_requested_number_of_trials(tmp_path):
     worker, study = make_worker(lambda trial: time.sleep(0.01) or draws(trial), Budget(1, 12), f"{tmp_path}/study.log")
     worker.run(n_jobs=3)
     assert states(study).count("COMPLETE") == 12
@@ -145,8 +145,8 @@ def test_two_workers_finish_the_total_and_no_more(tmp_path, address):
     assert states(workers[0][1]).count("COMPLETE") == 10
 
 
-def test_the_last_trials_of_others_are_waited_for_and_done_again_where_they_fail(tmp_path):
-    """A worker that left when enough were begun would leave the study short."""
+def test_a_worker_waits_for_the_last_trials_of_others_and_repeats_those_that_fail(tmp_path):
+    """If a worker stopped when enough trials were begun, the study could end with too few."""
     storage = open_storage(f"{tmp_path}/study.log")
     study = open_study(storage, "study", {})
     other = study.ask()
@@ -165,7 +165,7 @@ def test_the_last_trials_of_others_are_waited_for_and_done_again_where_they_fail
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_of_two_that_begin_the_last_trial_together_one_steps_back():
+def test_if_two_workers_begin_the_last_trial_together_one_gives_up():
     begun, may_end = Event(), Event()
 
     def objective(trial):

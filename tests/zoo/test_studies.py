@@ -12,7 +12,7 @@ from sb3_visual_td3.zoo.studies import load_study, open_storage, open_study
 PENDULUM = {"algo": "visual_td3", "env": "Pendulum-v1"}
 
 
-def test_a_journal_is_made_with_its_folder(tmp_path):
+def test_a_journal_is_created_with_its_folder(tmp_path):
     study = open_study(open_storage(f"{tmp_path}/new/study.log"), "study", PENDULUM)
     assert (tmp_path / "new" / "study.log").is_file()
     assert study.user_attrs == PENDULUM
@@ -35,7 +35,7 @@ def test_a_storage_that_cannot_be_opened_says_why_in_one_line(tmp_path, address,
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_that_is_no_journal_says_so(tmp_path):
+def test_a_file_that_is_not_a_journal_is_rejected(tmp_path):
     path = tmp_path / "training.log"
     path.write_text("step 1\nstep 2\n")
     with pytest.raises(ValueError, match=r"training\.log"):
@@ -43,14 +43,14 @@ def test_a_file_that_is_no_journal_says_so(tmp_path):
     assert path.read_text() == "step 1\nstep 2\n"
 
 
-def test_a_journal_to_read_must_be_there(tmp_path):
+def test_a_journal_to_read_must_exist(tmp_path):
     with pytest.raises(ValueError, match="no such journal"):
         open_storage(f"{tmp_path}/study.log", must_exist=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_of_a_worker_that_was_killed_while_it_wrote_is_taken_away(tmp_path, monkeypatch):
-    """With a relative path Optuna's own lock would be waited for without an end."""
+def test_the_lock_of_a_worker_that_was_killed_while_writing_is_removed(tmp_path, monkeypatch):
+    """With a relative path Optuna would wait for its own lock forever."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
     assert open_storage("logs/study.log")._backend._lock.acquire()  # and it is killed
@@ -74,7 +74,7 @@ def test_a_study_is_opened_again(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["algo", "env"])
-def test_a_study_of_something_else_is_refused(tmp_path, key):
+def test_a_study_with_another_identity_is_rejected(tmp_path, key):
     open_study(open_storage(f"{tmp_path}/study.log"), "study", PENDULUM)
     storage = open_storage(f"{tmp_path}/study.log")
     with pytest.raises(ValueError, match=rf"is of {key} {PENDULUM[key]}, this search of {key} other"):
@@ -83,21 +83,21 @@ def test_a_study_of_something_else_is_refused(tmp_path, key):
         load_study(storage, "study", {**PENDULUM, key: "other"})
 
 
-def test_a_study_that_minimises_is_refused():
+def test_a_study_that_minimises_is_rejected():
     storage = open_storage(None)
     optuna.create_study(storage=storage, study_name="study", direction="minimize")
     with pytest.raises(ValueError, match="does not maximise"):
         open_study(storage, "study", PENDULUM)
 
 
-def test_a_study_that_is_not_there_is_refused_with_those_that_are():
+def test_a_missing_study_is_rejected_and_the_known_ones_are_named():
     storage = open_storage(None)
     open_study(storage, "mine", PENDULUM)
     with pytest.raises(ValueError, match=r"'yours' is not in the storage, which holds mine"):
         load_study(storage, "yours", PENDULUM)
 
 
-def test_workers_that_make_a_database_together_all_open_it(tmp_path):
+def test_workers_that_create_a_database_together_all_open_it(tmp_path):
     opened = []
 
     def open_it():

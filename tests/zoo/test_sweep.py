@@ -39,7 +39,7 @@ def trials_of(storage, name):
 
 
 @pytest.mark.ray
-def test_seeds_are_trained_judged_and_kept(tmp_path, monkeypatch, capsys):
+def test_seeds_are_trained_judged_and_stored(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     conf = write_conf(tmp_path, CALM)
     assert main(["sweep", "--seeds", "3", "1", "--conf-file", conf, "--eval-freq", "-1"]) == 3  # too short to judge
@@ -55,7 +55,7 @@ def test_seeds_are_trained_judged_and_kept(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.ray
-def test_what_turns_critical_is_ended_and_a_mistake_is_said_once_for_each_seed(tmp_path, monkeypatch, capsys):
+def test_a_critical_run_is_stopped_and_a_mistake_is_printed_once_for_each_seed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     conf = write_conf(tmp_path, {**CALM, "n_timesteps": 2_000, "callback": [*CALM["callback"][:2], ALARMED]})
     main(["sweep", "--seeds", "0", "--conf-file", conf, "--eval-freq", "-1"])
@@ -68,7 +68,7 @@ def test_what_turns_critical_is_ended_and_a_mistake_is_said_once_for_each_seed(t
     assert all("tau is the text 'many'" in line for line in lines)
 
 
-def test_an_environment_that_does_not_exist_is_said_once_before_ray_is_started(tmp_path, monkeypatch, capsys):
+def test_a_missing_environment_is_reported_once_before_ray_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sweep, "run_tasks", None)
     assert main(["sweep", "--seeds", "0", "1", "--env", "NoSuchEnv-v0"]) == 2
@@ -126,7 +126,7 @@ def judged(path, verdict, diagnoses=(), **metrics):
     }
 
 
-def test_a_seed_that_is_no_go_is_kept_as_pruned_with_its_cause(tmp_path):
+def test_a_no_go_seed_is_stored_as_pruned_with_its_cause(tmp_path):
     run_dirs = {seed: tmp_path / f"seed_{seed}" / "run" for seed in (4, 5, 6)}
     runs = [
         judged(run_dirs[6], "GO", eval__mean_reward=7.5, train__episode_reward=1.0),
@@ -146,7 +146,7 @@ def test_a_seed_that_is_no_go_is_kept_as_pruned_with_its_cause(tmp_path):
         keep_seeds(str(storage), "mine", run_dirs, tmp_path / "report.json", ["-n", "6"])
 
 
-def test_the_table_of_a_search_has_the_best_in_front_and_the_causes(tmp_path, capsys):
+def test_the_table_of_a_search_has_the_best_trial_first_and_the_causes(tmp_path, capsys):
     storage = str(tmp_path / "sweep.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="mine", direction="maximize")
     for value in (1.0, 3.0):
@@ -165,7 +165,7 @@ def test_the_table_of_a_search_has_the_best_in_front_and_the_causes(tmp_path, ca
     assert "3 trials: 2 complete, 1 NO-GO" in capsys.readouterr().out
 
 
-def test_a_search_of_which_nothing_is_left_is_no_go(tmp_path):
+def test_a_search_whose_trials_are_all_no_go_is_no_go(tmp_path):
     storage = str(tmp_path / "sweep.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="mine", direction="maximize")
     pruned = study.ask()

@@ -13,7 +13,7 @@ OF_AN_ENCODER = {"critic_cnn_lr", "actor_cnn_lr", "random_shift"}
 
 
 def drawn(n_trials, seed=0, **facts):
-    """As many random draws: (what the sampler returned, what the study keeps)."""
+    """Return random draws: what the sampler returned, and what the study stores."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(n_trials):
@@ -22,7 +22,7 @@ def drawn(n_trials, seed=0, **facts):
 
 
 def fixed(params, **facts):
-    """What the sampler makes of parameters that are given."""
+    """Return what the sampler makes of given parameters."""
     return sample_visual_td3_params(optuna.trial.FixedTrial(params), 2, 1, facts)
 
 
@@ -30,7 +30,7 @@ POLICIES = [("CnnPolicy", ImageEnv, 90), ("MultiInputPolicy", VectorImageEnv, 60
 
 
 @pytest.mark.parametrize(("policy", "env", "n_draws"), POLICIES)
-def test_every_draw_builds_the_model_that_it_asks_for(policy, env, n_draws):
+def test_every_draw_builds_the_requested_model(policy, env, n_draws):
     env = env()
     encoders = set()
     for sampled, params in drawn(n_draws, seed=n_draws):
@@ -46,7 +46,7 @@ def test_every_draw_builds_the_model_that_it_asks_for(policy, env, n_draws):
     assert encoders == {"shared", "separate"}
 
 
-def test_every_draw_for_a_vector_builds_without_a_word_of_an_encoder():
+def test_a_draw_for_vector_observations_names_no_encoder():
     env = gym.make("Pendulum-v1")
     for sampled, _ in drawn(50, has_encoder=False):
         assert not OF_AN_ENCODER & sampled.keys()
@@ -56,7 +56,7 @@ def test_every_draw_for_a_vector_builds_without_a_word_of_an_encoder():
 
 
 @pytest.mark.parametrize("has_encoder", [True, False])
-def test_the_converter_gives_back_what_trained_in_plain_data(has_encoder):
+def test_the_converter_returns_the_trained_hyperparameters_as_plain_data(has_encoder):
     for sampled, params in drawn(40, has_encoder=has_encoder):
         assert convert_visual_td3_params(params) == sampled
         assert yaml.safe_load(yaml.safe_dump(sampled)) == sampled, "to the last bit"
@@ -104,17 +104,17 @@ def test_the_hyperparameters_of_a_draw_are_the_ones_computed_by_hand():
     }
 
 
-def test_a_buffer_of_the_users_own_is_asked_for_no_n_step_returns():
+def test_no_n_step_returns_are_drawn_for_a_buffer_that_the_file_chooses():
     sampled, params = next(drawn(1, has_n_steps=False))
     assert "n_steps" not in {*sampled, *params}
 
 
-def test_a_trial_that_ended_while_it_drew_is_refused():
+def test_a_trial_that_ended_while_drawing_is_rejected():
     with pytest.raises(ValueError, match="has not drawn noise_start"):
         convert_visual_td3_params({"tau": 0.01, "one_minus_gamma": 0.1})
 
 
-def test_what_is_drawn_takes_the_place_of_what_the_file_says():
+def test_drawn_values_replace_those_of_the_file():
     of_file = {
         "policy": "CnnPolicy",
         "actor_cnn_lr": 1e-5,

@@ -1,4 +1,4 @@
-"""Who is alive: the dead are found at once, the living are never failed."""
+"""Heartbeats: a dead worker is found at once, and the trial of a living one is never failed."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def study(request, tmp_path):
 
 
 def begun(study, worker):
-    """A trial that a worker has begun, as it says."""
+    """Begin a trial as a worker does, and return its number."""
     trial = study.ask()
     trial.suggest_float("x", 0, 1)
     if worker is not None:
@@ -57,34 +57,34 @@ def begun(study, worker):
 
 
 def dead_worker():
-    """What a process would have said that has ended."""
+    """Return what identifies a worker that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     worker = {**this_worker(), "pid": process.pid, "started": studies.start_time(process.pid)}
     assert worker["started"] is not None
     assert not has_ended(worker)
     process.kill()
     deadline = time.monotonic() + 20
-    while not has_ended(worker) and time.monotonic() < deadline:  # nobody has waited for it: it is a zombie
+    while not has_ended(worker) and time.monotonic() < deadline:  # not waited for: it is a zombie
         time.sleep(0.01)
     assert has_ended(worker)
     process.wait()
     return worker
 
 
-def test_a_process_that_has_ended_is_known_to_have():
+def test_a_process_that_has_ended_is_recognised():
     worker = dead_worker()
     assert has_ended(worker), "after it was waited for as well"
 
 
-def test_a_living_process_is_not_known_to_have_ended():
+def test_a_living_process_is_not_reported_as_ended():
     assert has_ended(this_worker()) is False
 
 
-def test_a_process_that_has_taken_a_dead_ones_number_is_not_it():
+def test_a_process_that_reuses_the_id_of_a_dead_one_is_told_apart():
     assert has_ended({**this_worker(), "started": "12345"})
 
 
-def test_nothing_is_known_of_another_machine():
+def test_nothing_is_known_about_a_process_on_another_machine():
     assert has_ended({**dead_worker(), "machine": "elsewhere"}) is None
     assert has_ended({**dead_worker(), "machine": None}) is None
 
@@ -102,7 +102,7 @@ def test_a_dead_workers_trial_fails_and_its_parameters_are_queued_again(study):
     assert again.user_attrs["retry_of"] == number
 
 
-def test_two_who_find_the_same_dead_worker_queue_once(study):
+def test_two_workers_that_find_the_same_dead_worker_queue_its_trial_once(study):
     begun(study, dead_worker())
     trials = study.get_trials()
     first, second = WorkerMonitor(study, study.of), WorkerMonitor(study, study.of)
@@ -123,7 +123,7 @@ def test_a_living_workers_trial_is_never_failed_however_slow(study):
     assert study.trials[number].state is TrialState.RUNNING
 
 
-def test_a_living_process_that_beats_no_more_is_left_alone_on_its_own_machine(study):
+def test_a_living_process_without_heartbeats_is_left_alone_on_the_same_machine(study):
     """It may have been stopped, or starved of its processor: the process table says that it lives."""
     clock = Clock()
     monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
@@ -133,7 +133,7 @@ def test_a_living_process_that_beats_no_more_is_left_alone_on_its_own_machine(st
     assert monitor.fail_abandoned_trials() == [number]
 
 
-def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_the_grace_period(study):
+def test_a_worker_elsewhere_is_dead_after_the_grace_period_without_a_heartbeat(study):
     clock = Clock()
     monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, {**this_worker(), "machine": "elsewhere"})
@@ -145,7 +145,7 @@ def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_the_grace_period(
     assert study.trials[number].state is TrialState.FAIL
 
 
-def test_a_trial_of_which_nobody_says_that_he_runs_it_is_not_failed_but_not_waited_for_either(study):
+def test_a_trial_without_a_worker_is_neither_failed_nor_waited_for(study):
     clock = Clock()
     monitor = WorkerMonitor(study, study.of, GRACE_S, clock)
     number = begun(study, None)
@@ -155,7 +155,7 @@ def test_a_trial_of_which_nobody_says_that_he_runs_it_is_not_failed_but_not_wait
     assert study.trials[number].state is TrialState.RUNNING
 
 
-def test_parameters_that_end_one_worker_after_another_are_given_up(study):
+def test_parameters_that_end_several_workers_are_not_queued_again(study):
     number = begun(study, this_worker())
     n_queued = 0
     while n_queued < 9 and queue_again(study, study.trials[number]):
@@ -173,7 +173,7 @@ def test_a_trial_that_was_queued_and_has_drawn_nothing_yet_is_queued_again(study
     assert study.trials[1].system_attrs["fixed_params"] == {"x": 0.25}
 
 
-def test_a_heartbeat_beats_until_it_is_stopped(study):
+def test_a_heartbeat_is_sent_until_it_is_stopped(study):
     trial = study.ask()
     heartbeat = Heartbeat(study.of, trial._trial_id, beat_s=0.02)
     heartbeat.start()
@@ -188,7 +188,7 @@ def test_a_heartbeat_beats_until_it_is_stopped(study):
     assert study.trials[0].system_attrs[WORKER] == worker
 
 
-def test_a_heartbeat_ends_where_the_trial_has_been_ended_by_another(study):
+def test_a_heartbeat_stops_if_another_worker_ended_the_trial(study):
     trial = study.ask()
     heartbeat = Heartbeat(study.of, trial._trial_id, beat_s=0.02)
     heartbeat.start()

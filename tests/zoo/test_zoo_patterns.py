@@ -53,7 +53,7 @@ def in_folder(tmp_path, monkeypatch):
 
 
 def run(*flags, env=ENV, n_steps=80):
-    """:return: RUN_DIR of a short training with these flags"""
+    """Train for a short while with these flags, and return RUN_DIR."""
     arguments = ["--algo", "visual_td3", "--env", env, "-n", n_steps, "-f", "logs", "--seed", 14, *flags]
     return train([str(argument) for argument in arguments]).run_dir
 
@@ -72,7 +72,7 @@ def mean_reward(capsys, *flags):
     return float(re.search(r"Mean reward: (\S+)", capsys.readouterr().out)[1])
 
 
-def test_replay_is_saved_and_gone_on_with_and_both_environments_get_their_gravity(capsys):
+def test_replay_is_saved_and_continued_and_both_environments_get_their_gravity(capsys):
     flags = ["--save-replay-buffer", "-params", "buffer_size:1000", *QUICK]
     flags += ["--env-kwargs", "g:8.0", "--eval-env-kwargs", "g:5.0"]
     first = run(*flags)
@@ -86,7 +86,7 @@ def test_replay_is_saved_and_gone_on_with_and_both_environments_get_their_gravit
         assert pickle.load(file).size() == 160
 
 
-def test_what_was_said_of_the_environment_in_training_holds_when_it_is_shown(capsys):
+def test_the_environments_arguments_of_training_hold_when_the_agent_is_shown(capsys):
     run("--env-kwargs", "g:8.0", "-params", *QUICK)
     as_trained = mean_reward(capsys)
     assert mean_reward(capsys, "--env-kwargs", "g:8.0") == as_trained
@@ -168,7 +168,7 @@ def test_callbacks_are_a_list_of_names_and_of_names_with_settings():
 
 
 def search(*flags, n_trials=2):
-    """:return: what a small search ends with"""
+    """Run a small search, and return its exit code."""
     arguments = ["-n", "80", "--env", ENV, "-f", "logs", "-params", "policy_kwargs:dict(net_arch=[32])"]
     arguments += ["--no-optim-plots", "--seed", "14", "--n-trials", str(n_trials), "--n-startup-trials", "1"]
     return visual_td3(["train", *arguments, "--n-evaluations", "2", "--eval-episodes", "1", "-optimize", *flags])
@@ -231,7 +231,7 @@ FROM_BESIDE = "from zoo_pattern_parts import STEPS\n"
 
 @pytest.fixture
 def own_env(in_folder, monkeypatch):
-    """:return: flags of an environment of one's own that was trained on; it is not registered any more"""
+    """Train on the user's own environment, and return its flags; it is not registered any more."""
     Path("zoo_pattern_env.py").write_text(SHORT_ENV.replace("def reset", RENDER, 1))
     monkeypatch.setattr(sys, "path", [*sys.path, str(in_folder)])
     monkeypatch.delitem(sys.modules, "zoo_pattern_env", raising=False)
@@ -327,7 +327,7 @@ def test_an_unknown_environment_or_module_is_named(command, flags, words, in_fol
     assert not Path("logs").exists()
 
 
-def test_words_of_the_command_line_reach_the_model_as_those_of_a_file_do():
+def test_words_on_the_command_line_mean_the_same_as_in_a_file():
     settings = ["learning_rate:lin_1e-3", "noise_schedule:lin_0.5_0.1", "actor_objective:min", "policy:MlpPolicy"]
     Path("default.yml").write_text("default:\n  n_timesteps: 80\n  " + "\n  ".join(QUICK + settings).replace(":", ": "))
     typed = run("-conf", "default.yml", "-params", *settings)
