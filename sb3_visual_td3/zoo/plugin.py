@@ -466,6 +466,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     callback.signals = self._requested_signals
                 elif callback.signals is None:
                     callback.signals = self._options.signals
+                # Written now, and not with the first snapshot, so that a run that is killed before can start again.
                 if not (Path(self.save_path) / EXPERIMENT).exists():
                     keep_experiment(Path(self.save_path), callback.experiment)
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
@@ -477,6 +478,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.guard.on_critical = "stop"
         self._replace_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
         super().create_callbacks()
+        # rl-zoo's own checkpoints (--save-freq) hold only the model, so that -i could not continue from one.
         for callback in self.callbacks:
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
@@ -524,6 +526,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""
+        # The Monitor would overwrite its file. A run that starts again has had its files removed.
         if self._options.resumed_run_dir is not None and not self._options.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
@@ -587,6 +590,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         """Save the configuration, each file atomically; a resumed run keeps the one it has."""
         if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
             return
+        # rl-zoo writes to ``params_path``: it gets a temporary folder, and the complete files are moved.
         params_path = Path(self.params_path)
         with tempfile.TemporaryDirectory() as folder:
             self.params_path = folder
