@@ -155,6 +155,7 @@ HEAVY = {"torch", "stable_baselines3", "rl_zoo3", "optuna", "matplotlib", "sqlal
         *((f"{command} --help", HEAVY) for command in ("evaluate", "resume", "sweep", "validate")),
         ("train --help", {"sqlalchemy", "ray", "moviepy", "seaborn"}),
         ("plot-train --help", {"rl_zoo3.train", "optuna", "sqlalchemy", "plotly"}),
+        ("all-plots --help", {"torch", "stable_baselines3", "rl_zoo3", "optuna", "sqlalchemy", "plotly"}),
     ],
 )
 def test_a_command_does_not_import_what_its_help_does_not_need(command, libraries):
