@@ -257,6 +257,8 @@ def _with_axis_of_runs(results: Any) -> Any:
 def figures_kept(command: str) -> Iterator[None]:
     """Write figures to ``COMMAND-1.png`` and so on if there is no display: rl-zoo would show nothing at all.
 
+    A figure without data is neither shown nor written.
+
     :param command: our subcommand
     """
     from matplotlib import pyplot as plt
@@ -264,20 +266,28 @@ def figures_kept(command: str) -> Iterator[None]:
     from sb3_visual_td3.common.errors import UsageError
     from sb3_visual_td3.runs.durable_files import atomic_write
 
-    def save_figures() -> None:
-        if not any(axes.has_data() for number in plt.get_fignums() for axes in plt.figure(number).axes):
+    show = plt.show
+    has_window = plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOW
+
+    def show_or_save(*args: Any, **kwargs: Any) -> None:
+        # rl-zoo makes a figure for each environment, also for one without any results.
+        for number in plt.get_fignums():
+            if not any(axes.has_data() for axes in plt.figure(number).axes):
+                plt.close(number)
+        if not plt.get_fignums():
             raise UsageError(
                 "nothing to plot: no run with enough episodes or evaluations was found for -a, -e and -f (and -w)"
             )
+        if has_window:
+            show(*args, **kwargs)
+            return
         for number in plt.get_fignums():
             path = Path(f"{command}-{number}.png").resolve()
             with atomic_write(path) as temporary:
                 plt.figure(number).savefig(temporary, format="png")
             print(f"No display: the figure is in {path}")
 
-    show = plt.show
-    if plt.get_backend().lower() in _BACKENDS_WITHOUT_WINDOW:
-        plt.show = save_figures  # type: ignore[assignment]
+    plt.show = show_or_save
     try:
         yield
     finally:

@@ -250,7 +250,7 @@ def test_plot_train_draws_a_curve_for_each_run(logs, figures, in_folder, capsys)
 def test_plot_train_draws_runs_of_fewer_episodes_than_its_window(logs, figures, in_folder, capsys):
     assert visual_td3(["plot-train", "-f", str(logs)]) == 0
     assert figures == [2]
-    assert "-w sets how many" in capsys.readouterr().out
+    assert "-w sets another number" in capsys.readouterr().out
     assert visual_td3(["plot-train", "-f", str(logs), "--episode-window", "100"]) == 2
     assert "nothing to plot" in capsys.readouterr().err
 
