@@ -137,5 +137,5 @@ def test_drawn_values_replace_those_of_the_file():
 
 
 def test_python_code_in_the_file_is_not_merged():
-    with pytest.raises(ValueError, match="yml mapping"):
+    with pytest.raises(ValueError, match="YAML mapping"):
         with_sampled({"policy_kwargs": "dict(net_arch=[8])"}, {"policy_kwargs": {}})
