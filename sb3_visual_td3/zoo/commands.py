@@ -77,6 +77,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
         defaults = list(command.defaults)
         if name == "plot-train":
             defaults += _window_flag([*command.defaults, *given])
+        # rl-zoo's parsers run within play(), so the changes of argparse have to be in place around it.
         checking = environments_found() if command.makes_environments else nullcontext()
         with checking, command_line(name, [*defaults, *given]):
             if command.extra is not None:
@@ -266,6 +267,7 @@ def figures_kept(command: str) -> Iterator[None]:
     from sb3_visual_td3.common.errors import UsageError
     from sb3_visual_td3.runs.durable_files import atomic_write
 
+    # rl-zoo calls plt.show() once, at the end of each of its plot commands.
     show = plt.show
     has_window = plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOW
 

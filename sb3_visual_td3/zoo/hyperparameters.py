@@ -63,6 +63,8 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     for key, value in block.items():
         if key not in parameters:
             continue
+        # Only arguments that are numbers and nothing else are checked: a learning rate may also be text or a function.
+        # Annotations are types or, with ``from __future__ import annotations``, text.
         annotation = parameters[key].annotation
         written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         words = set(re.findall(r"\w+", written))
@@ -124,6 +126,7 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
     :raises ValueError: if a key is unknown; the message proposes the most similar one
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
+    # An algorithm with **kwargs may accept any key.
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     known = {*_ZOO_KEYS, *parameters} - _SET_BY_FLAGS
@@ -145,6 +148,7 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
     """
     for key in _COUNTS:
         value = block.get(key, 1)
+        # rl-zoo converts "1000" to a number, but would round 1000.5 down and end in a traceback for .inf.
         if isinstance(value, str) and value.strip().isdecimal():
             value = int(value)
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -197,6 +201,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
     for key in kwargs:
         if key in known:
             continue
+        # The key may be an argument of another --vec-env.
         others = [name for name, other in VEC_ENVS.items() if key in inspect.signature(other).parameters]
         close = difflib.get_close_matches(str(key), known, n=1)
         meant = f"expected one of {', '.join(known)}" if known else "it has no arguments"

@@ -79,6 +79,7 @@ def watching(algo: str) -> Iterator[None]:
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
 
     known = algorithms_to_watch(algo)
+    # The scripts import these names from either module, when they are run.
     with ExitStack() as stack:
         for module in (rl_zoo3, rl_zoo3.utils):
             stack.enter_context(replaced(module, "ALGOS", known))
@@ -125,6 +126,7 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
         if tuple(command) in done:
             return 0
         done.add(tuple(command))
+        # The other process has to register the same environments.
         packages = packages_in(sys.argv[1:])
         flags = [PACKAGES_FLAG, *packages] if packages else []
         return call([sys.executable, "-m", "sb3_visual_td3", ours, *command[n_words:], *flags], *args, **kwargs)
@@ -239,6 +241,7 @@ def run_push_to_hub(algo: str) -> None:
     # The package also has a function of this name, which hides the module.
     push_to_hub = import_module("huggingface_sb3.push_to_hub")
     hide_retries()
+    # rl_zoo3 writes the page and then calls metadata_save with its path: the last moment to change the text.
     save = repocard.metadata_save
 
     def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:

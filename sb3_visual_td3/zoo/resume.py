@@ -63,6 +63,8 @@ def run(settings: argparse.Namespace) -> int:
             _clear_first_attempt(run_dir)
     except Exception as error:
         return answer("resume", error)
+    # rl-zoo can read hyperparameters only from a file. Its flags come from the description, and the rest, which rl-zoo
+    # would evaluate on a command line, reaches the experiment manager in the options.
     with tempfile.TemporaryDirectory() as folder:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
@@ -143,6 +145,7 @@ def _clear_first_attempt(run_dir: Path) -> None:
     :param run_dir: the folder of the run
     :raises ValueError: if another process trains it
     """
+    # Another process may be training here: then the lock raises before anything is removed.
     RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]
     # A monitor file has two header lines, then one line for each episode.

@@ -139,6 +139,7 @@ class Worker:
             return
         with ThreadPoolExecutor(n_jobs) as threads:
             try:
+                # result() raises what a thread raised; _is_over then ends the others after their current trial.
                 for thread in [threads.submit(self._run_in_thread) for _ in range(n_jobs)]:
                     thread.result()
             finally:
@@ -182,6 +183,7 @@ class Worker:
         return trial, heartbeat
 
     def _finish(self, trial: optuna.Trial) -> None:
+        # The trial has been stored, so other workers see it, and this one sees those that began at the same moment.
         with self._lock:
             reason = self._why_surplus(trial)
         if reason is not None:
@@ -189,12 +191,13 @@ class Worker:
             return
         try:
             value = self._objective(trial)
-            if math.isnan(value):
+            if math.isnan(value):  # Optuna would fail the trial, too, but without a reason
                 raise ValueError("the mean reward is not a number")
         except optuna.TrialPruned as pruned:
             self._store_result(trial, None, TrialState.PRUNED)
             _print(f"trial {trial.number} pruned: {pruned}")
         except KeyboardInterrupt:
+            # Read before the trial fails: its parameters are what is queued again.
             frozen = self._storage.get_trial(trial_id_of(self._study, self._storage, trial.number))
             if fail(self._study, self._storage, trial.number, "interrupted"):
                 queue_again(self._study, frozen)
@@ -376,6 +379,7 @@ def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[s
         raise ValueError(f"--trial-id {trial_id} needs --storage and --study-name, which say where the trial is")
     study = load_study(open_storage(manager.storage, must_exist=True), manager.study_name, _identity(manager))
     trials = study.get_trials(deepcopy=False)
+    # A negative index would silently take a trial from the end.
     if not 0 <= trial_id < len(trials):
         raise ValueError(
             f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials, numbered from 0"

@@ -142,6 +142,7 @@ def _search(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
     search = ["-optimize", "--storage", storage, "--study-name", settings.study_name]
     search += ["--max-total-trials", str(settings.n_trials), "--log-folder", str(folder)]
     calls = [([*_quiet(flags), *search], str(folder / f"worker_{worker}")) for worker in range(settings.workers)]
+    # A worker that fails does not end the search, because the others finish its share of the trials.
     failed = [done for _, done in _tasks(calls, settings) if done.problem]
     for done in failed:
         complain(done.problem)

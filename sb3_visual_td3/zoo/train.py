@@ -81,6 +81,7 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
     register()
     if result is None:
         result = RunResult()
+    # rl-zoo parses ``sys.argv`` and creates the manager itself, so options and result can only reach it this way.
     manager = partial(VisualExperimentManager, options=options, result=result)
     with (
         all_choices(),
