@@ -273,12 +273,12 @@ JUDGING_GROUP = "resume, judge and compare runs"
 SIMULATOR_GROUP = "simulator"
 
 COMMANDS = {
-    "train": Command(f"train an agent with rl-zoo's flags; the default algorithm is {ALGO}", TRAINING_GROUP, _train),
+    "train": Command(f"train an agent with rl-zoo's flags, by default with {ALGO}", TRAINING_GROUP, _train),
     "resume": Command("continue a run that was killed, from its newest snapshot", JUDGING_GROUP, _resume),
-    "validate": Command("train for a short while and judge the run: may the long run start?", JUDGING_GROUP, _validate),
-    "report": Command("give a GO/NO-GO verdict with cause and remedy, from event files", JUDGING_GROUP, _report),
-    "sweep": Command("train several seeds, or search hyperparameters, in parallel on Ray", JUDGING_GROUP, _sweep),
-    "evaluate": Command("measure success and infractions of an agent on held-out maps", JUDGING_GROUP, _evaluate),
+    "validate": Command("train for a short while and judge: may the long run start?", JUDGING_GROUP, _validate),
+    "report": Command("give a GO/NO-GO verdict on event files, with cause and remedy", JUDGING_GROUP, _report),
+    "sweep": Command("train several seeds, or search hyperparameters, with Ray", JUDGING_GROUP, _sweep),
+    "evaluate": Command("measure success and infractions on held-out maps", JUDGING_GROUP, _evaluate),
     "carla-emulator": Command(
         "serve CARLA's own client without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
     ),

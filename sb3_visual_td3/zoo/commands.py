@@ -309,7 +309,7 @@ ZOO_COMMANDS: dict[str, ZooCommand] = {
         "show a trained agent, and print its return", TRAINING_GROUP, _enjoy, LAST_TRAINING, makes_environments=True
     ),
     "record-video": ZooCommand(
-        "film a trained agent: RUN_DIR/videos/*.mp4 (extra: video)",
+        "film a trained agent (extra: video)",
         TRAINING_GROUP,
         _record_video,
         LAST_TRAINING,
@@ -317,7 +317,7 @@ ZOO_COMMANDS: dict[str, ZooCommand] = {
         makes_environments=True,
     ),
     "record-training": ZooCommand(
-        "film how an agent learned, checkpoint by checkpoint (extra: video)",
+        "film the checkpoints of a training (extra: video)",
         TRAINING_GROUP,
         _record_training,
         LAST_TRAINING,
@@ -325,7 +325,7 @@ ZOO_COMMANDS: dict[str, ZooCommand] = {
         makes_environments=True,
     ),
     "benchmark": ZooCommand(
-        "write a table of the returns of all trained agents in a folder (extra: plots)",
+        "tabulate the returns of a folder's agents (extra: plots)",
         TRAINING_GROUP,
         _benchmark,
         ("--log-dir", "logs"),
@@ -349,7 +349,7 @@ ZOO_COMMANDS: dict[str, ZooCommand] = {
         loads_models=False,
     ),
     "plot-from-file": ZooCommand(
-        "compare results that all-plots has written, with confidence intervals",
+        "compare results that all-plots has written",
         PLOTS_GROUP,
         _plot_from_file,
         extra="plots",

@@ -130,7 +130,10 @@ def show(table: Table, title: str) -> None:
     if needed <= width:
         console.print(wide)
     else:
-        for name in next(iter(table.values())):
+        names = list(next(iter(table.values())))
+        if len(names) == 2:  # a single map, and "all", which would be the same table again
+            names.remove(ALL_MAPS)
+        for name in names:
             console.print(_narrow_table(table, name))
     console.print(_EXPLANATION, markup=False, highlight=False)
 

@@ -60,3 +60,11 @@ def test_the_table_fits_the_terminal(columns, monkeypatch, capsys):
     # A narrow terminal has one table for each map, and one for all.
     assert printed.count("invasions/km") == (1 if columns == 220 else 3)
     assert "success: the episode ended without collision" in " ".join(printed.split())
+
+
+def test_a_single_map_is_shown_once(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    show(summarise({driver: {"held_out_1": [drive()]} for driver in DRIVERS}), "run.zip")
+    printed = capsys.readouterr().out
+    assert "map held_out_1" in printed
+    assert "all maps" not in printed
