@@ -44,12 +44,12 @@ class Actor:
 
     @cached_property
     def type_id(self) -> str:
-        """The id of its blueprint, such as ``"vehicle.tesla.model3"``."""
+        """Return the id of its blueprint, such as ``"vehicle.tesla.model3"``."""
         return str(self.description[1])
 
     @cached_property
     def attributes(self) -> dict[str, str]:
-        """The attributes that the client has set."""
+        """Return the attributes that the client has set."""
         return {name: value for name, _, value in self.description[2]}
 
     def float_attribute(self, name: str, default: float) -> float:
@@ -58,22 +58,22 @@ class Actor:
 
     @property
     def extent_m(self) -> Vector:
-        """Half of its length, width and height."""
+        """Return half of its length, width and height."""
         return ZERO
 
     @property
     def semantic_tags(self) -> bytes:
-        """The tags with which semantic cameras show it, one byte each."""
+        """Return the tags with which semantic cameras show it, one byte each."""
         return b""
 
     @property
     def box(self) -> OrientedBox | None:
-        """The rectangle that it occupies on the ground; None if nothing can touch it."""
+        """Return the rectangle that it occupies on the ground; None if nothing can touch it."""
         return None
 
     @property
     def world_transform(self) -> Transform:
-        """Its transform in the world."""
+        """Return its transform in the world."""
         if self.parent is None:
             return self.transform
         return attached_transform(self.parent.world_transform, self.transform)
@@ -122,17 +122,17 @@ class Walker(Actor):
 
     @property
     def extent_m(self) -> Vector:
-        """Half of the length, width and height."""
+        """Return half of the length, width and height."""
         return _WALKER_EXTENT_M
 
     @property
     def semantic_tags(self) -> bytes:
-        """The tag of pedestrians."""
+        """Return the tag of pedestrians."""
         return _PEDESTRIAN_TAG
 
     @property
     def box(self) -> OrientedBox:
-        """The rectangle that the walker occupies on the ground."""
+        """Return the rectangle that the walker occupies on the ground."""
         return OrientedBox(*self.world_transform.pose, 2.0 * _WALKER_EXTENT_M[0], 2.0 * _WALKER_EXTENT_M[1])
 
     def set_velocity(self, velocity: Vector) -> None:
@@ -196,33 +196,33 @@ class Vehicle(Actor):
 
     @property
     def extent_m(self) -> Vector:
-        """Half of the length, width and height."""
+        """Return half of the length, width and height."""
         return _CAR_EXTENT_M
 
     @property
     def semantic_tags(self) -> bytes:
-        """The tag of cars."""
+        """Return the tag of cars."""
         return _CAR_TAG
 
     @property
     def pose(self) -> Pose:
-        """Its position and heading in the embedded world's coordinates."""
+        """Return its position and heading in the embedded world's coordinates."""
         return Pose(*self.motion[:3])
 
     @property
     def box(self) -> OrientedBox:
-        """The rectangle that it occupies on the ground."""
+        """Return the rectangle that it occupies on the ground."""
         return OrientedBox(*self.motion[:3], CAR.length_m, CAR.width_m)
 
     @cached_property
     def colour(self) -> tuple[int, int, int]:
-        """Its colour: red, green and blue, 0 to 255."""
+        """Return its colour: red, green and blue, 0 to 255."""
         red, green, blue = (int(part) for part in self.attributes.get("color", "225,225,220").split(",")[:3])
         return red, green, blue
 
     @cached_property
     def paint(self) -> int:
-        """The index of the embedded world's paint that is closest to its colour."""
+        """Return the index of the embedded world's paint that is closest to its colour."""
         squared_distances = []
         for paint in PAINTS:
             squared_distances.append(sum((a - b) ** 2 for a, b in zip(paint, self.colour, strict=True)))
@@ -230,19 +230,19 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Its height above the ground: 0 with physics, and where it was put low."""
+        """Return its height above the ground: 0 with physics, or if it was put less than 2 m high."""
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z
 
     @property
     def is_on_ground(self) -> bool:
-        """True if others can touch it and cameras see it."""
+        """Return whether others can touch it and cameras see it."""
         return self.altitude_m == 0.0
 
     @property
     def world_transform(self) -> Transform:
-        """Its transform in the world."""
+        """Return its transform in the world."""
         return Transform.from_pose(self.pose, self.altitude_m)
 
     def set_transform(self, transform: Transform) -> None:

@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 
     @property
     def is_active_from_start(self) -> bool:
-        """True if no tick is given."""
+        """Return whether it is active from the server's start: no tick is given."""
         return self.tick == 0
 
     def is_due(self, tick: int) -> bool:

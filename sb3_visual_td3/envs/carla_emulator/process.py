@@ -99,12 +99,12 @@ class EmulatorProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._running().pid
 
     @property
     def control(self) -> EmulatorControl:
-        """An object that injects faults and reads the status."""
+        """Return an object that injects faults and reads the status."""
         return EmulatorControl(self.port, self.host)
 
     def start(self) -> None:

@@ -244,7 +244,7 @@ class Transform(NamedTuple):
 
     @property
     def pose(self) -> Pose:
-        """The position on the ground and the heading, in the embedded world's right-handed coordinates."""
+        """Return the position on the ground and the heading, in the embedded world's right-handed coordinates."""
         return from_carla(self.x, self.y, self.yaw)
 
     def to_message(self) -> list[Any]:

@@ -69,7 +69,7 @@ def sky_of(weather: Sequence[float]) -> Sky | None:
 _TRAFFIC_ROLE_NAME = "autopilot"
 # The traffic model expects at least one ego vehicle. This one is infinitely far from every lane.
 _NO_EGO = Ego(0, math.inf, 0.0)
-# A vehicle that moved farther from the track's last nearest point was teleported: the point is searched anew.
+# A vehicle that moved farther from the track's last nearest point was teleported: the point is searched again.
 _MAX_TRACK_DISTANCE_M = 15.0
 
 SpawnVehicle = Callable[[list[object], Transform], Vehicle]
@@ -236,7 +236,7 @@ class Simulation:
 
     @property
     def vehicles(self) -> list[Vehicle]:
-        """All vehicles, those of the traffic included."""
+        """Return all vehicles, those of the traffic included."""
         return [actor for actor in self.actors.values() if isinstance(actor, Vehicle)]
 
     def actor(self, actor_id: int) -> Actor:

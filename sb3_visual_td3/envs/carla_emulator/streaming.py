@@ -52,7 +52,7 @@ class StreamServer:
 
     @property
     def n_connections(self) -> int:
-        """Number of open connections."""
+        """Return the number of open connections."""
         return self._n_connections
 
     def has_subscriber(self, stream_id: int) -> bool:
