@@ -18,7 +18,6 @@ stopped and continued.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +28,7 @@ from typing import Any
 import fault_bench
 from explosion_arms import ARMS
 from explosion_table import brief, table
+from result_rows import read_json
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
     settings = parser.parse_args()
-    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    results = read_json(settings.output)
     # Seed by seed, so that a study that is stopped early has as many arms as it can.
     jobs = [(arm, seed, settings.log_folder, settings.device) for seed in settings.seeds for arm in settings.arms]
     missing = [] if settings.table or settings.brief else [job for job in jobs if key(*job[:2]) not in results]

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from faulty_trainings import FAULTS, HEALTHY, LITE, PENDULUM, Training
+from result_rows import read_json
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import set_random_seed
@@ -241,7 +242,7 @@ SEED_NAMES = frozenset(
 def keep(results: dict[str, Any], output: Path) -> None:
     """Add results to the results file."""
     output.parent.mkdir(exist_ok=True)
-    merged = json.loads(output.read_text()) if output.is_file() else {}
+    merged = read_json(output)
     for name, row in results.items():
         merged[name] = {**({"seconds": merged[name]["seconds"]} if "seconds" in merged.get(name, {}) else {}), **row}
     temporary = output.with_suffix(f".{os.getpid()}.tmp")
@@ -259,7 +260,7 @@ def main() -> None:
     parser.add_argument("--judge-again", action="store_true", help="train nothing; judge the existing event files")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     options = parser.parse_args()
-    results = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    results = read_json(options.output)
     there = {key(name, seed) for name in options.only for seed in options.seeds} & results.keys()
     wanted = [
         (name, seed, options.log_folder, options.judge_again)

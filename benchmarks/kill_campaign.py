@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from result_rows import read_json
 
 from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.runs.durable_files import write_atomically
@@ -415,7 +416,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="run nothing")
     settings = parser.parse_args()
     path: Path = settings.results
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    results: dict[str, Any] = read_json(path)
     missing = [] if settings.table else [job for job in jobs() if job[0] not in results]
     has_disks = bool(missing) and can_mount()
     th.set_num_threads(1)

@@ -17,7 +17,6 @@ and continued. Models and event files are in the log folder.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -32,6 +31,7 @@ import numpy as np
 import torch as th
 from learning_arms import ABLATIONS, ARMS, ENV, STOCK, TRIED, WORLDS, Arm, World, arguments_of, block_of
 from learning_table import brief, table
+from result_rows import read_json
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -206,7 +206,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Run the missing trainings and print the table."""
     settings = parsed()
-    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    results = read_json(settings.output)
     arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]
     # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.
     jobs = [

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
+from result_rows import read_json
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from tqdm import tqdm
@@ -188,9 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     th.set_num_threads(options.num_threads)
     key = f"{options.device}, {options.num_threads} thread(s), blocks of {options.updates}"
-    results: dict[str, dict[str, list[Pair]]] = (
-        json.loads(options.output.read_text()) if options.output.is_file() else {}
-    )
+    results: dict[str, dict[str, list[Pair]]] = read_json(options.output)
     here = results.setdefault(key, {})
 
     def save() -> None:

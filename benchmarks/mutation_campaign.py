@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from result_rows import read_json
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
@@ -419,7 +420,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also run targets that have results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
     settings = parser.parse_args()
-    results = json.loads(settings.output.read_text()) if settings.output.exists() else {}
+    results = read_json(settings.output)
     for name in settings.targets:
         if settings.again or name not in results:
             results[name] = run_target(name, settings.first, settings.count, settings.keep)

@@ -15,8 +15,6 @@ stopped and continued. After a change of the code use --again. With the defaults
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from paced_env import PacedEnv
+from result_rows import read_json, save_json
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from tqdm import tqdm
@@ -94,14 +93,6 @@ def measure(model: TimedTD3, n_steps: int, bar: tqdm[Any]) -> dict[str, float]:
     }
 
 
-def save(results: dict[str, list[Round]]) -> None:
-    """Replace the results file atomically."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, RESULTS)
-
-
 def table(rounds: list[Round], rate: float) -> str:
     """Return the rounds and their medians as Markdown; shares refer to the simulator's own rate."""
     columns = ["ms/update", "off, steps/s", "share", "sum predicts", "on, steps/s", "share"]
@@ -134,7 +125,7 @@ def main() -> None:
     register_envs()
     key = f"{settings.encoder} encoder, batch {settings.batch_size}, {settings.rate:g} steps/s"
     key += f", {settings.num_threads} thread(s), {settings.steps} steps"
-    results: dict[str, list[Round]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results: dict[str, list[Round]] = read_json(RESULTS)
     rounds = results[key] = [] if settings.again else results.get(key, [])
     n_missing = max(0, settings.rounds - len(rounds))
     if n_missing:
@@ -142,7 +133,7 @@ def main() -> None:
         with tqdm(total=2 * n_missing * settings.steps, unit="step", smoothing=0.0, disable=None) as bar:
             for _ in range(n_missing):
                 rounds.append({name: measure(model, settings.steps, bar) for name, model in models.items()})
-                save(results)
+                save_json(results, RESULTS)
         for model in models.values():
             assert model.env is not None
             model.env.close()

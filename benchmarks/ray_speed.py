@@ -21,8 +21,6 @@ the extra ray.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +32,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from paced_env import PacedEnv
+from result_rows import read_json, save_json
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from tqdm import tqdm
 
@@ -99,14 +98,6 @@ def measure(env: VecEnv, rate: float, n_steps: int) -> dict[str, float]:
     return {"free_ms": 1e3 * free_s, "paced_steps_per_s": env.num_envs / seconds_per_step(env, n_steps)}
 
 
-def save(results: dict[str, list[Round]]) -> None:
-    """Replace the results file atomically."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, RESULTS)
-
-
 def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
     """Return medians over the rounds as Markdown."""
     columns = [*(f"{kind}, free, ms/step" for kind in KINDS), "ray takes more than subproc", "of it per environment"]
@@ -131,7 +122,7 @@ def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, r
     try:
         for _ in tqdm(range(n_missing), desc=f"{n_envs} environments", unit="round", disable=None):
             rounds.append({name: measure(env, settings.rate, settings.steps) for name, env in envs.items()})
-            save(results)
+            save_json(results, RESULTS)
     finally:
         for env in envs.values():
             env.close()
@@ -151,7 +142,7 @@ def main() -> None:
     )
     parser.add_argument("--again", action="store_true", help="discard these settings' rounds and measure again")
     settings = parser.parse_args()
-    results: dict[str, list[Round]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results: dict[str, list[Round]] = read_json(RESULTS)
     rounds_of = {}
     for n_envs in settings.n_envs:
         key = f"{n_envs} environments, {settings.rate:g} steps/s, {settings.steps} steps"

@@ -17,8 +17,6 @@ memory and a few minutes; try --transitions 100000 first.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +29,7 @@ import numpy as np
 import psutil
 import torch as th
 from gymnasium import spaces
+from result_rows import read_json, save_json
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from tqdm import tqdm
 
@@ -135,14 +134,6 @@ def plan(settings: argparse.Namespace) -> dict[str, tuple[Callable[..., Result],
     return jobs
 
 
-def save(results: dict[str, Result]) -> None:
-    """Replace the results file atomically."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, RESULTS)
-
-
 def report(results: dict[str, Result], n: int) -> str:
     """Return the two tables as Markdown."""
     lines = [f"| resident memory | held | growth, GB | KB per transition | GB for {n:,} | ms to sample {BATCH} |"]
@@ -175,12 +166,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="pairs of samples (default: 100)")
     parser.add_argument("--again", action="store_true", help="measure these settings again")
     settings = parser.parse_args()
-    results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results: dict[str, Result] = read_json(RESULTS)
     jobs = plan(settings)
     for name, (work, args) in jobs.items():
         if settings.again or name not in results:
             results[name] = in_a_fresh_process(work, *args)
-            save(results)
+            save_json(results, RESULTS)
     print(report({name: results[name] for name in jobs}, settings.transitions))
 
 

@@ -26,6 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from result_rows import read_json
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also repeat existing measurements")
     settings = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = read_json(RESULTS)
     size = f"{settings.megabytes:g} MB"
     if settings.again or size not in results:
         results[size] = measure(settings.megabytes, settings.rounds)

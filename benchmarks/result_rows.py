@@ -1,8 +1,13 @@
-"""Results files in CSV format, to which each row is added as soon as it is measured."""
+"""Results files of the benchmarks: CSV tables that grow row by row, and JSON files with one entry per measurement.
+
+Results are written as soon as they are measured, so that a benchmark can be stopped and continued.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +27,15 @@ def read(path: Path) -> list[Row]:
 
 
 def _typed(row: dict[str, str]) -> Row:
-    return {
-        column: value if column in _WORDS else int(value) if column in _WHOLE else float(value)
-        for column, value in row.items()
-    }
+    typed: Row = {}
+    for column, value in row.items():
+        if column in _WORDS:
+            typed[column] = value
+        elif column in _WHOLE:
+            typed[column] = int(value)
+        else:
+            typed[column] = float(value)
+    return typed
 
 
 def write(rows: Sequence[Row], path: Path, columns: Sequence[str]) -> None:
@@ -49,3 +59,19 @@ def drop(key: Row, path: Path, columns: Sequence[str]) -> None:
     """Remove the rows that have all these values."""
     kept = [row for row in read(path) if any(row[column] != value for column, value in key.items())]
     write(kept, path, columns)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the entries of a JSON results file; an empty dict if there is no file."""
+    if not path.is_file():
+        return {}
+    entries: dict[str, Any] = json.loads(path.read_text())
+    return entries
+
+
+def save_json(entries: dict[str, Any], path: Path) -> None:
+    """Replace a JSON results file atomically, so that an interrupted benchmark does not lose earlier results."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from result_rows import read_json
 from tqdm import tqdm
 
 from sb3_visual_td3 import cli
@@ -330,7 +331,7 @@ def main() -> int:
     found = {}
     for name in settings.targets:
         found[name] = run_target(name, settings.first, settings.count)
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept = read_json(RESULTS)
         RESULTS.write_text(json.dumps({**kept, name: found[name]}, indent=2) + "\n")
         print(f"{name}: {json.dumps(found[name])}")
     return 1 if any(each["failed"] for each in found.values()) else 0

@@ -15,14 +15,13 @@ existing ones are not measured again. After a change of the code use --again. Li
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import torch as th
 from replay_memory import Result, fill, in_a_fresh_process, make, make_pool
+from result_rows import read_json, save_json
 
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.replay_state import replay_state, set_replay_state
@@ -124,14 +123,6 @@ def report(result: Result) -> str:
     return "\n".join(["| what | cost |", "| --- | --- |", *(f"| {name} | {cost} |" for name, cost in rows)])
 
 
-def save(results: dict[str, Result]) -> None:
-    """Replace the results file atomically."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, RESULTS)
-
-
 def main() -> None:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,12 +131,12 @@ def main() -> None:
     parser.add_argument("--folder", help="where the snapshots go, for the time being (default: the system's own)")
     parser.add_argument("--again", action="store_true", help="measure these settings again")
     settings = parser.parse_args()
-    results: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results: dict[str, Result] = read_json(RESULTS)
     n_new = round(settings.transitions * settings.new)
     name = f"{settings.transitions:,} transitions, {n_new:,} new ones"
     if settings.again or name not in results:
         results[name] = measure(settings.folder, settings.transitions, n_new, name)
-        save(results)
+        save_json(results, RESULTS)
     print(report(results[name]))
 
 

@@ -28,6 +28,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from result_rows import read_json
 from stable_baselines3 import TD3
 from stable_baselines3.common.logger import configure
 from torch.utils.flop_counter import FlopCounterMode
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="what is there already is not measured again")
     options = parser.parse_args()
     key = f"{options.device}, {options.num_threads} threads"
-    results = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    results = read_json(options.output)
     here = results.setdefault(key, {})
     if "peaks" not in here:
         kinds = {"fp32": th.float32, "bf16": th.bfloat16}

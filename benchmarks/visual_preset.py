@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from result_rows import read_json
 from tqdm import tqdm
 
 from sb3_visual_td3.common import tags
@@ -142,7 +143,7 @@ def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
 def keep(results: dict[str, Any], output: Path) -> None:
     """Add results to the results file, which other processes may write to as well."""
     output.parent.mkdir(exist_ok=True)
-    merged = {**(json.loads(output.read_text()) if output.is_file() else {}), **results}
+    merged = {**(read_json(output)), **results}
     temporary = output.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=2) + "\n")
     os.replace(temporary, output)
@@ -170,7 +171,7 @@ def main() -> None:
     wanted = {
         f"{arm}, {settings.n_timesteps} steps, seed {seed}": (arm, seed) for arm in arms for seed in settings.seeds
     }
-    results = json.loads(settings.output.read_text()) if settings.output.is_file() else {}
+    results = read_json(settings.output)
     for name, (arm, seed) in tqdm(wanted.items(), unit="run", disable=None):
         if name not in results:
             results[name] = run(arm, seed, settings)
