@@ -86,6 +86,7 @@ class Saboteur(BaseCallback):
             self.early = resources()
         if self.num_timesteps % self.every == 0:
             (_, port), *_ = self.training_env.get_attr("server_address")
+            # The first and every other fault is a death, the others are hangs.
             EmulatorControl(port).fault(("die", "hang")[self.n_faults % 2])
             self.n_faults += 1
         return True
@@ -96,6 +97,7 @@ def soak(n_steps: int, every: int, port: int, seed: int) -> dict[str, Any]:
     kwargs = {"command": COMMAND, "port": port, "timeout_s": 1.0, "n_cars": 4}
     env = make_vec_env("CarlaDriving-v0", 1, seed=seed, env_kwargs=kwargs)
     model = VisualTD3("CnnPolicy", env, buffer_size=N_STORED, learning_starts=n_steps + 1, seed=seed, verbose=0)
+    # Resources are first measured when the replay buffer is full, because until then its memory grows.
     saboteur = Saboteur(every, max(N_STORED + 1, n_steps // 10))
     begin_s = time.monotonic()
     model.learn(n_steps, saboteur)
@@ -120,6 +122,7 @@ def soak(n_steps: int, every: int, port: int, seed: int) -> dict[str, Any]:
         "early": saboteur.early,
         "late": late,
         "steps_per_s": n_steps / wall_s,
+        # Every step belongs to an episode. A fault in the last steps may not have been noticed yet.
         "is_fine": saboteur.n_steps_of_episodes + saboteur._length == n_steps
         and saboteur.n_invalid >= saboteur.n_faults - 1
         and model.replay_buffer.pos == n_valid % N_STORED
@@ -139,6 +142,7 @@ def processes_with(mark: str) -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             try:
+                # Children inherit the environment, so the variable marks all descendants, orphans included.
                 if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                     found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
@@ -146,7 +150,7 @@ def processes_with(mark: str) -> dict[int, str]:
     return found
 
 
-def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized, results: Any) -> None:
+def kill_repeatedly(mark: str, for_s: float, seed: int, phase: Synchronized, results: Any) -> None:
     """Kill the simulator or its watchdog every 1 to 3 s, and record in ``results`` what was killed in which phase."""
     rng, end_s, kills = random.Random(seed), time.monotonic() + for_s, Counter[str]()
     while time.monotonic() < end_s:
@@ -154,9 +158,10 @@ def kill_again_and_again(mark: str, for_s: float, seed: int, phase: Synchronized
         found = processes_with(mark)
         watchdogs = {pid: words for pid, words in found.items() if "watchdog.py" in words}
         simulators = [pid for pid, words in found.items() if "carla_emulator" in words and pid not in watchdogs]
-        what = "watchdog" if sum(kills.values()) % 5 == 4 else "simulator"
-        # A guard has the same command line as its watchdog, and was started later.
-        victims = sorted(watchdogs)[:1] if what == "watchdog" else simulators
+        what, victims = "simulator", simulators
+        if sum(kills.values()) % 5 == 4:
+            # A guard has the same command line as its watchdog, and was started later: it has the larger process id.
+            what, victims = "watchdog", sorted(watchdogs)[:1]
         for pid in victims:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -170,12 +175,12 @@ def track_phases(phase: Synchronized) -> None:
     """Keep ``phase`` up to date with what the environment is doing."""
 
     def within(number: int, owner: type, name: str) -> None:
-        made = getattr(owner, name)
+        original = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             before, phase.value = phase.value, number
             try:
-                return made(*args, **kwargs)
+                return original(*args, **kwargs)
             finally:
                 phase.value = before
 
@@ -186,7 +191,7 @@ def track_phases(phase: Synchronized) -> None:
     within(3, CarlaBackend, "_populate")
 
 
-class Bookkeeper(BaseCallback):
+class StepCounter(BaseCallback):
     """Count steps, and end the training some valid steps after the killing has ended.
 
     :param killer: the process that kills
@@ -220,8 +225,9 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     phase, results = context.Value("i", 0), context.Queue()
     with tempfile.TemporaryDirectory(prefix="carla_soak_") as folder:
+        # All temporary files of this process and its children go here, so that leftovers can be counted at the end.
         tempfile.tempdir = os.environ["TMPDIR"] = folder
-        killer = context.Process(target=kill_again_and_again, args=(mark, kill_for_s, seed, phase, results))
+        killer = context.Process(target=kill_repeatedly, args=(mark, kill_for_s, seed, phase, results))
         killer.start()  # before the mark is set, so that it does not count as a descendant
         os.environ[MARK] = mark
         track_phases(phase)
@@ -230,7 +236,7 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
         model = VisualTD3(
             "CnnPolicy", env, buffer_size=100_000, learning_starts=200, batch_size=32, train_freq=4, seed=seed
         )
-        books = Bookkeeper(killer, 200)
+        counter = StepCounter(killer, 200)
         buffer: Any = model.replay_buffer
         n_stored_invalid, add = 0, buffer.add
 
@@ -240,15 +246,17 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
             add(*args, **kwargs)
             n_stored_invalid += bool(args[-1][0].get("invalid_transition")) and buffer.size() > before
 
+        # Count invalid transitions where they would enter the buffer: its arrays do not tell.
         buffer.add = add_and_count
         begin_s = time.monotonic()
-        model.learn(10_000_000, books)
+        model.learn(10_000_000, counter)
         wall_s = time.monotonic() - begin_s
         kills = results.get()
         killer.join()
         n_failures = env.get_attr("n_simulator_failures")[0]
         env.close()
         n_stored = int(buffer.size())
+        # A killed process is visible until the kernel has removed it.
         gone_s = time.monotonic() + 5.0
         while processes_with(mark) and time.monotonic() < gone_s:
             time.sleep(0.1)
@@ -266,17 +274,17 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
         "kills": sum(kills.values()),
         "kills_by_phase": kills,
         "failures_seen": n_failures,
-        "episodes": books.n_episodes,
+        "episodes": counter.n_episodes,
         "steps": model.num_timesteps,
         "updates": model._n_updates,
-        "invalid_steps": books.n_invalid,
+        "invalid_steps": counter.n_invalid,
         "stored": n_stored,
-        "valid_steps": books.n_valid,
+        "valid_steps": counter.n_valid,
         "invalid_stored": n_stored_invalid,
         "left_behind": left,
         "wall_s": wall_s,
         # Stable-Baselines3 does not store the step after which a callback ends the training.
-        "is_fine": books.n_valid - 1 <= n_stored <= books.n_valid
+        "is_fine": counter.n_valid - 1 <= n_stored <= counter.n_valid
         and n_stored_invalid == 0
         and not any(left.values())
         and wall_s >= kill_for_s,

@@ -73,8 +73,12 @@ def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, 
     if panel.against:
         lines.append((on_steps(faulty, panel.against), ONSET, "-.", 1.2))
     for series, colour, dash, width in lines:
-        values = series.values if floor is None else np.maximum(np.abs(series.values), floor)
-        axes.plot(series.steps, values, dash, color=colour, lw=width, marker="." if len(series) < 60 else "", ms=3)
+        values = series.values
+        if floor is not None:
+            values = np.maximum(np.abs(values), floor)
+        # With few points a line alone hides where they are.
+        marker = "." if len(series) < 60 else ""
+        axes.plot(series.steps, values, dash, color=colour, lw=width, marker=marker, ms=3)
     if floor is not None:
         _set_log_axis(axes, floor, has_zeros=any((s.values == 0).any() for s in pair))
     elif panel.tag in FRACTIONS:
@@ -82,8 +86,12 @@ def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, 
     if first_step is not None:
         axes.axvline(first_step, color=ONSET, lw=1, ls=":")
     is_magnitude = floor is not None and any((s.values < 0).any() for s in pair)
-    title = f"|{panel.tag}|" if is_magnitude else panel.tag
-    axes.set_title(f"{title} and {panel.against}" if panel.against else title)
+    title = panel.tag
+    if is_magnitude:
+        title = f"|{title}|"
+    if panel.against:
+        title = f"{title} and {panel.against}"
+    axes.set_title(title)
     axes.set_xlim(0, end * 1.02)
     axes.set_xlabel("environment step")
 

@@ -66,11 +66,15 @@ def environment(training: Training, seed: int) -> VecEnv:
     )
     if training.frame_stack > 1:
         env = VecFrameStack(env, training.frame_stack)
-    return VecNormalize(env, norm_obs=False) if training.normalize_reward else env
+    if training.normalize_reward:
+        env = VecNormalize(env, norm_obs=False)
+    return env
 
 
 def _camera(training: Training) -> dict[str, int]:
-    return {} if training.image_size is None or training.env != LITE else {"image_size": training.image_size}
+    if training.image_size is None or training.env != LITE:
+        return {}
+    return {"image_size": training.image_size}
 
 
 def callbacks(training: Training, folder: Path) -> list[BaseCallback]:
@@ -122,6 +126,7 @@ def judged(folder: Path) -> dict[str, Any]:
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series
     found = diagnose(series)
+    # The same rules on the names that the original run had: what the additional names are worth.
     seed_only = SeriesSet({name: s for name, s in series.series.items() if name in SEED_NAMES})
     with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY]
     return {
@@ -138,7 +143,9 @@ def judged(folder: Path) -> dict[str, Any]:
 def critical_alerts(folder: Path) -> list[str]:
     """Return the rules that raised a critical alert during the training."""
     path = folder / "alerts.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if not path.is_file():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
     return sorted({line["rule"] for line in lines if line["level"] == "critical"})
 
 
@@ -148,7 +155,9 @@ def is_better_than_random(series: SeriesSet) -> bool | None:
     if distance is not None and random is not None:
         return distance > random
     returns = series[tags.EPISODE_REWARD].finite.values
-    return None if returns.size < 10 else bool(np.mean(returns[-10:]) > RANDOM_PENDULUM)
+    if returns.size < 10:
+        return None
+    return bool(np.mean(returns[-10:]) > RANDOM_PENDULUM)
 
 
 def last(series: SeriesSet, tag: str) -> float | None:
@@ -161,6 +170,7 @@ def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
     """Return the run's key and its row."""
     name, seed, logs, judge_only = job
     folder = logs / name.replace(" ", "_").replace(",", "") / str(seed)
+    # An exception is a result too: the other trainings of a night should still run.
     try:
         row = {} if judge_only else {"seconds": round(train(name, seed, folder), 1)}
         return key(name, seed), {**row, **judged(folder)}
@@ -244,7 +254,13 @@ def keep(results: dict[str, Any], output: Path) -> None:
     output.parent.mkdir(exist_ok=True)
     merged = read_json(output)
     for name, row in results.items():
-        merged[name] = {**({"seconds": merged[name]["seconds"]} if "seconds" in merged.get(name, {}) else {}), **row}
+        # --judge-again has no training time of its own: keep the earlier one.
+        former = merged.get(name, {})
+        kept = {}
+        if "seconds" in former:
+            kept = {"seconds": former["seconds"]}
+        merged[name] = {**kept, **row}
+    # Other processes may write too: each has its own temporary file.
     temporary = output.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
     os.replace(temporary, output)

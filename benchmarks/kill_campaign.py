@@ -198,7 +198,7 @@ def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
         marks.append(time.monotonic())
     code = run.finish()
     if code != 0:
-        raise RuntimeError(f"the run that was left alone ended with {code}:\n{run.log_path.read_text()}")
+        raise RuntimeError(f"the undisturbed run ended with {code}:\n{run.log_path.read_text()}")
     marks.append(time.monotonic())
     return Times(*(after - before for before, after in pairwise(marks)))
 
@@ -209,6 +209,7 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
     :return: what was done, when, and how the run ended
     """
     number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
+    # A scheduler signals all processes of a job, a user only the command.
     to_group = kind == "SIGTERM" and rng.random() < 0.5
     if kind == "before the first snapshot":
         run.wait((run_dir_in(folder) / "experiment.json").exists)
@@ -227,7 +228,12 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
         else:
             os.kill(run.pid, number)
     code = run.finish()
-    moment = "before the first snapshot" if before_first else "in the final save" if in_save else "in training"
+    # When the signal arrived, which may be later than intended on a busy machine.
+    moment = "in training"
+    if before_first:
+        moment = "before the first snapshot"
+    elif in_save:
+        moment = "in the final save"
     return {
         "kind": number.name,
         "moment": moment,
@@ -265,11 +271,14 @@ def differences(one: Path, other: Path) -> list[str]:
     if mine.keys() != theirs.keys():
         found.append(f"names of scalars: {sorted(mine.keys() ^ theirs.keys())}")
     for tag in mine.keys() & theirs.keys():
+        # Wall-clock scalars, such as frames per second, differ from run to run.
         steps, others = ([step for step, _ in each[tag]] for each in (mine, theirs))
         if steps != others or (tag not in WALL_CLOCK and not _same(np.array(mine[tag]), np.array(theirs[tag]))):
             found.append(f"scalar {tag}")
     ended = json.loads((second / "run.json").read_text())["end"]
-    return [*found, *([] if ended == "finished" else [f"run.json says {ended}"])]
+    if ended != "finished":
+        found.append(f"run.json says {ended}")
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -292,9 +301,12 @@ def _weights(run_dir: Path) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
+    """Return nested values with string keys, so that integer keys of optimizers compare too."""
     if isinstance(value, dict):
         return {str(key): _flat(item) for key, item in value.items()} or None
-    return [_flat(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_flat(item) for item in value]
+    return value
 
 
 def _replay(run_dir: Path) -> dict[str, Any]:
@@ -382,9 +394,11 @@ def table(results: dict[str, Any]) -> str:
             counts["runs"] += 1
             counts["bit-identical"] += not each["differences"]
             for event in each["events"]:
-                if event["exit_code"] == 0:  # it had come to its end before
+                if event["exit_code"] == 0:  # the run had finished before the signal arrived
                     continue
-                name = f"SIGKILL {event['moment']}" if event["kind"] == "SIGKILL" else event["kind"]
+                name = event["kind"]
+                if name == "SIGKILL":
+                    name = f"SIGKILL {event['moment']}"
                 counts[name] += 1
         sums += counts
         rows.append([vec_env, "-tb" if has_tb else "RUN_DIR", *(str(counts[name]) for name in header[2:])])
@@ -425,7 +439,7 @@ def main() -> int:
         for title, variant, seed in missing:
             is_disk = title.startswith("full disk")
             if is_disk and not has_disks:
-                print(f"{title}: skipped, a small file system cannot be mounted here: that takes root")
+                print(f"{title}: skipped: mounting a small file system needs root")
                 continue
             if variant not in alone:
                 whole = Path(name) / f"alone_{len(alone)}"
@@ -435,8 +449,12 @@ def main() -> int:
             results[title] = {"vec_env": variant[0], "has_tb": variant[1], "seed": seed, **result}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(results, indent=1) + "\n")
-            how = "bit-identical" if not result["differences"] else f"DIFFERS: {'; '.join(result['differences'])}"
-            print(f"{title}: {len(result['events'])} ends, {how} ({time.monotonic() - began:.0f} s)", flush=True)
+            how = "bit-identical"
+            if result["differences"]:
+                how = f"DIFFERS: {'; '.join(result['differences'])}"
+            print(
+                f"{title}: {len(result['events'])} interruptions, {how} ({time.monotonic() - began:.0f} s)", flush=True
+            )
     print(table(results))
     return int(any(each["differences"] for each in results.values()))
 

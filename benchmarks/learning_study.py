@@ -156,7 +156,13 @@ def summary(drives: Sequence[Drive]) -> dict[str, Any]:
 
 def driver_of(model: BaseAlgorithm, is_blind: bool = False) -> Driver:
     """Return a driver that uses the policy without exploration; a blind one sees black images."""
-    return lambda seen: model.predict(np.zeros_like(seen) if is_blind else seen, deterministic=True)[0]
+
+    def drive(observations: np.ndarray) -> np.ndarray:
+        if is_blind:
+            observations = np.zeros_like(observations)
+        return model.predict(observations, deterministic=True)[0]
+
+    return drive
 
 
 def run(job: Job) -> dict[str, Any]:

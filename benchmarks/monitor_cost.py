@@ -126,6 +126,7 @@ class Training:
 
     def block(self, n_updates: int, is_watched: bool) -> dict[str, float]:
         """Time a block of updates; return seconds of wall clock, of processor, and inside the monitor."""
+        # In place: the model's parts hold this very list.
         self.model.observers[:] = self._observers if is_watched else []
         self.watch.total_s = 0.0
         wall, cpu = time.perf_counter(), time.process_time()
@@ -148,6 +149,7 @@ def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, 
         training.block(12, is_watched)  # warm-up: lazy initialisation and allocation
     with tqdm(total=options.pairs, initial=len(pairs), desc=name, unit="pair", smoothing=0.0, disable=None) as bar:
         while len(pairs) < options.pairs:
+            # The order alternates, so that a drift of the machine's speed cancels out.
             order = ("on", "off") if len(pairs) % 2 else ("off", "on")
             pairs.append({which: training.block(options.updates, which == "on") for which in order})
             save()
@@ -169,6 +171,7 @@ def table(results: dict[str, list[Pair]], n_updates: int) -> str:
         added = [
             spread([pair["on"][clock] / pair["off"][clock] - 1.0 for pair in pairs]) for clock in ("wall_s", "cpu_s")
         ]
+        # Relative to the updates alone: the time inside the monitor is taken out of the denominator.
         inside = spread([pair["on"]["inside_s"] / (pair["on"]["cpu_s"] - pair["on"]["inside_s"]) for pair in pairs])
         lines.append(f"| {name} | {len(pairs)} | " + " | ".join([f"{update_ms:.1f}", *added, inside]) + " |")
     return "\n".join(lines)

@@ -344,6 +344,7 @@ def try_mutation(name: str, number: int, keep: Path | None = None) -> Outcome:
         file = target.write(folder)
         file.write_bytes(target.mutate(file.read_bytes(), draw))
         began = time.monotonic()
+        # A fork has all libraries imported already, and cannot take the campaign down with it.
         child = os.fork()
         if child == 0:
             _run_and_exit(target.command(folder), folder)
@@ -369,6 +370,7 @@ def _run_and_exit(command: list[str], folder: Path) -> None:
             os.dup2(stdout.fileno(), 1)
             os.dup2(stderr.fileno(), 2)
             with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                # The limit is on the address space, of which the parent's libraries take a part already.
                 in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (in_use + MAX_BYTES, resource.RLIM_INFINITY))
                 signal.alarm(MAX_SECONDS + 1)
@@ -376,10 +378,10 @@ def _run_and_exit(command: list[str], folder: Path) -> None:
                     code = cli.main(command)
                 except SystemExit as ended:
                     code = ended.code if isinstance(ended.code, int) else RUNNING_FAILED
-                except BaseException:
+                except BaseException:  # print the traceback, by which the parent recognises a failure
                     sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(code)
+        os._exit(code)  # without the parent's exit handlers
 
 
 def run_target(name: str, first: int, count: int, keep: Path | None) -> dict[str, Any]:

@@ -136,7 +136,9 @@ def as_bytes(content: Any) -> bytes:
 
 def changed_json(content: bytes, draw: random.Random) -> bytes:
     """Return a JSON file in which a value or some bytes are changed."""
-    return changed_bytes(content, draw) if draw.random() < 0.3 else as_bytes(changed_value(json.loads(content), draw))
+    if draw.random() < 0.3:
+        return changed_bytes(content, draw)
+    return as_bytes(changed_value(json.loads(content), draw))
 
 
 def changed_yaml(content: bytes, draw: random.Random) -> bytes:
@@ -144,7 +146,9 @@ def changed_yaml(content: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.3:
         return changed_bytes(content, draw)
     changed = changed_value(yaml.safe_load(content), draw)
-    return as_bytes(changed) if draw.random() < 0.5 else yaml.safe_dump(changed).encode("utf-8", "surrogatepass")
+    if draw.random() < 0.5:
+        return as_bytes(changed)  # JSON is YAML too
+    return yaml.safe_dump(changed).encode("utf-8", "surrogatepass")
 
 
 def changed_record(content: bytes, draw: random.Random) -> bytes:
@@ -152,18 +156,24 @@ def changed_record(content: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.2:
         return changed_bytes(content, draw)
     record = json.loads(content)
-    del record["sha256"]
+    del record["sha256"]  # the digest covers the record without itself
     if draw.random() < 0.9:
         part = draw.choice(["experiment", "training", "files"])
         state = record["state"][part]
         # Start from one of the parts: from the top, most draws would not reach deep values.
         inner = draw.choice(list(state))
-        changed = {**state, inner: changed_value(state[inner], draw)} if draw.random() < 0.8 else state
-        record["state"] = {**record["state"], part: changed if changed is not state else changed_value(state, draw)}
+        if draw.random() < 0.8:
+            changed = {**state, inner: changed_value(state[inner], draw)}
+        else:
+            changed = changed_value(state, draw)
+        record["state"] = {**record["state"], part: changed}
     else:
         record = changed_value(record, draw)
+    # An attacker can compute a valid digest: it protects against damage only.
     digest = hashlib.sha256(as_bytes(record)).hexdigest()
-    return as_bytes({**record, "sha256": digest} if isinstance(record, dict) else record)
+    if isinstance(record, dict):
+        record = {**record, "sha256": digest}
+    return as_bytes(record)
 
 
 # The commands.

@@ -122,17 +122,23 @@ def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device
     th.set_num_threads(n_threads)
     if arm.keeps_memory:
         keep_freed_memory()
-    model = None if is_end_to_end else build(arm, batch_size, device)
-    work = driver(arm, batch_size, device) if model is None else lambda n: model.train(n, batch_size)
-    work(4)
-    connection.send("ready")  # after a first training, which allocates
+    work: Callable[[int], None]
+    if is_end_to_end:
+        work = driver(arm, batch_size, device)
+    else:
+        model = build(arm, batch_size, device)
+        work = lambda n: model.train(n, batch_size)  # noqa: E731
+    work(4)  # warm-up: the first updates allocate memory
+    connection.send("ready")
     while (request := connection.recv()) != "stop":
         if request == "flops":
             with FlopCounterMode(display=False) as counter:
                 work(4)
             connection.send(counter.get_total_flops() / 4)
         elif request == "memory":
-            peak = th.cuda.max_memory_allocated() if device == "cuda" else 1024 * maximum_resident_kilobytes()
+            peak = 1024 * maximum_resident_kilobytes()
+            if device == "cuda":
+                peak = th.cuda.max_memory_allocated()
             connection.send(peak)
         else:
             connection.send(seconds(lambda n=request: work(n), device))
@@ -148,7 +154,7 @@ def seconds(work: Callable[[], None], device: str) -> float:
     begin = time.perf_counter()
     work()
     if device == "cuda":
-        th.cuda.synchronize()
+        th.cuda.synchronize()  # kernels run asynchronously: wait for them before reading the clock
     return time.perf_counter() - begin
 
 
@@ -160,6 +166,7 @@ def peak_flops(dtype: th.dtype, n_threads: int, device: str) -> float:
     filters = th.randn(256, 256, 3, 3, device=device).to(dtype).contiguous(memory_format=th.channels_last)
     rates = []
     for _ in range(10):
+        # A multiplication and an addition per element of the inner dimension.
         rates.append(2.0 * 2_048**3 / seconds(lambda: one @ two, device))
         n_outputs = 8 * 256 * 26 * 26
         rates.append(2.0 * n_outputs * 256 * 9 / seconds(lambda: th.conv2d(images, filters), device))
@@ -183,9 +190,12 @@ def measure(arms: dict[str, Arm], batch_size: int, options: argparse.Namespace) 
         for name, line in lines.items():
             line.send(options.updates)
             rows[name]["ms"].append(1e3 * line.recv() / options.updates)
-            time.sleep(0.05)  # threads that still wait actively would take the next arm's time
+            time.sleep(0.05)  # OpenMP threads spin for a while after their work, and would take time from the next arm
     for name, line in lines.items():
-        for key in ("memory", *(() if is_end_to_end else ("flops",))):
+        keys = ["memory"]
+        if not is_end_to_end:
+            keys.append("flops")
+        for key in keys:
             line.send(key)
             rows[name][key] = line.recv()
         line.send("stop")
@@ -220,9 +230,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256], help="default: 128 256")
     parser.add_argument("--rounds", type=int, default=10, help="paired rounds (default: 10)")
     parser.add_argument("--updates", type=int, default=8, help="updates of each arm per round (default: 8)")
-    parser.add_argument("--num-threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--num-threads", type=int, default=2, help="threads of torch (default: 2)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="what is there already is not measured again")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help="results file; what it contains is not measured again"
+    )
     options = parser.parse_args()
     key = f"{options.device}, {options.num_threads} threads"
     results = read_json(options.output)
