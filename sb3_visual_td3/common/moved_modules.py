@@ -63,6 +63,19 @@ MOVED_MODULES = {
 """The present module for each former one, both below the package."""
 
 
+def present_class_path(path: str) -> str:
+    """Return the present dotted path of a class, given the path that an earlier version wrote into a snapshot.
+
+    :param path: such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``; any other text is returned unchanged
+    :return: such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``
+    """
+    module, _, class_name = path.rpartition(".")
+    package, _, name = module.partition(".")
+    if package != _PACKAGE or name not in MOVED_MODULES:
+        return path
+    return f"{_PACKAGE}.{MOVED_MODULES[name]}.{class_name}"
+
+
 class _MovedModuleFinder(MetaPathFinder, Loader):
     """Import the present module where the former one is asked for, with a warning."""
 

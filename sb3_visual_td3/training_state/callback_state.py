@@ -10,6 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 
@@ -94,7 +95,9 @@ def set_callbacks_state(
     :param set_env_state: sets the state of an evaluation's environments; None leaves them as they are
     :return: a line for each callback that is there and has no state, or has a state and is not there
     """
-    kept: dict[Key, Mapping[str, Any]] = {(record["class"], record["number"]): record for record in state["callbacks"]}
+    kept: dict[Key, Mapping[str, Any]] = {
+        (present_class_path(record["class"]), record["number"]): record for record in state["callbacks"]
+    }
     lines = []
     for key, callback in _numbered(root).items():
         record = kept.pop(key, None)

@@ -19,7 +19,8 @@ from stable_baselines3.common.noise import (
 )
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_visual_td3.training_state.plain_data import class_path
+from sb3_visual_td3.common.moved_modules import present_class_path
+from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 
 _MAY_DIFFER = frozenset(
     {
@@ -69,6 +70,8 @@ def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> No
     :param model: the model that is to go on
     :raises ValueError: if a setting differs; all that differ are named
     """
+    # An earlier version may have named a class by a module that has moved since.
+    recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
     differences = _differences(recorded, settings_of(model), "")
     if differences:
         raise ValueError(f"{'; '.join(differences)}: make the model as it was, or start a new run")

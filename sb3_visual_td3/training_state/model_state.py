@@ -23,6 +23,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import (
     as_given,
@@ -93,7 +94,7 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
 
 
 def _name_in(state: Mapping[str, Any] | None) -> str | None:
-    return None if state is None else state["class"]
+    return None if state is None else present_class_path(state["class"])
 
 
 def _has_state(noise: ActionNoise) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
+from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.saved_state import fill, require_same_settings
 from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import class_path
@@ -70,7 +71,9 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     :raises ValueError: if the buffer is another one, or :func:`check_replay` does not let it pass; nothing is changed
     """
     check_replay(buffer)
-    require_same_settings({"class": state["class"]}, {"class": class_path(type(buffer))}, "The replay buffer")
+    require_same_settings(
+        {"class": present_class_path(state["class"])}, {"class": class_path(type(buffer))}, "The replay buffer"
+    )
     if isinstance(buffer, HasState):
         buffer.set_state(state["state"])
     else:

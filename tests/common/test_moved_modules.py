@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sb3_visual_td3.common.moved_modules import MOVED_MODULES, find_moved_modules
+from sb3_visual_td3.common.moved_modules import MOVED_MODULES, find_moved_modules, present_class_path
 
 
 @pytest.mark.parametrize("former", MOVED_MODULES)
@@ -39,3 +39,17 @@ def test_finding_moved_modules_twice_changes_nothing():
     before = list(sys.meta_path)
     find_moved_modules()
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(
+    ("path", "present"),
+    [
+        ("sb3_visual_td3.zoo.continuation.BeginningCallback", "sb3_visual_td3.zoo.plugin.BeginningCallback"),
+        ("sb3_visual_td3.zoo.plugin.BeginningCallback", "sb3_visual_td3.zoo.plugin.BeginningCallback"),
+        ("mine.zoo.continuation.Callback", "mine.zoo.continuation.Callback"),
+        ("CnnPolicy", "CnnPolicy"),
+        ("", ""),
+    ],
+)
+def test_a_class_in_a_former_module_has_its_present_path(path, present):
+    assert present_class_path(path) == present

@@ -260,6 +260,18 @@ def test_callbacks_are_matched_by_their_class_and_number():
     assert [(callback.total, callback.n_calls) for callback in fresh] == [(1.0, 10), (2.0, 20), (3.0, 30)]
 
 
+def test_a_callback_whose_module_has_moved_is_found():
+    from sb3_visual_td3.zoo.plugin import BeginningCallback
+
+    def make():
+        return CallbackList([BeginningCallback(None, lambda: None)])
+
+    state = read_back(callbacks_state(make()))
+    for record in state["callbacks"]:
+        record["class"] = record["class"].replace("zoo.plugin", "zoo.continuation")
+    assert set_callbacks_state(make(), state) == []
+
+
 def test_callbacks_that_hold_each_other_are_each_seen_once():
     inner = Forgetful()
     outer = Forgetful(inner)
