@@ -8,15 +8,28 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SHORTER = {"01_quickstart.ipynb": ("N_TIMESTEPS = 4_000", "N_TIMESTEPS = 1_500")}
+"""What the longest trains here; `make notebooks` trains it all."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_from_top_to_bottom(notebook):
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
+    """In a folder of its own, where its runs stay."""
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # one of them imports an agent from there
+    copy = tmp_path / "notebooks" / notebook.name
+    copy.parent.mkdir()
+    text = notebook.read_text(encoding="utf-8")
+    if notebook.name in SHORTER:
+        long, short = SHORTER[notebook.name]
+        assert long in text
+        text = text.replace(long, short)
+    copy.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=900", "-q", "-p", "no:cacheprovider"]
     result = subprocess.run(
-        [*command, str(notebook)], capture_output=True, text=True, check=False, timeout=1_000, cwd=notebook.parent
+        [*command, str(copy)], capture_output=True, text=True, check=False, timeout=1_000, cwd=copy.parent
     )
     assert result.returncode == 0, result.stdout[-4_000:]
 

@@ -175,8 +175,7 @@ def search(*flags, n_trials=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
-@pytest.mark.parametrize("pruner", ["none", "halving", "median"])
+@pytest.mark.parametrize(("sampler", "pruner"), [("random", "none"), ("tpe", "halving"), ("tpe", "median")])
 def test_every_sampler_and_pruner_of_rl_zoo_searches(sampler, pruner):
     pytest.importorskip("pandas")
     assert search("--sampler", sampler, "--pruner", pruner, "--n-jobs", "1") == 0
