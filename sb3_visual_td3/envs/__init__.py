@@ -1,6 +1,6 @@
 """Driving environments: one task and one reward over exchangeable worlds.
 
-Importing this package is cheap: the worlds, and the image library they draw with, load when an environment is made.
+Importing this package is cheap. The worlds, and OpenCV, with which they draw, are loaded when an environment is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ LITE_DRIVING_ID = "LiteDriving-v0"
 CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 MAX_EPISODE_STEPS = 500
-"""Decisions after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
+"""Steps after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
 
 _ENTRY_POINTS = {
     LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv",
@@ -20,10 +20,8 @@ _ENTRY_POINTS = {
 
 
 def register_envs() -> None:
-    """Register every environment of this package; calling it again changes nothing.
-
-    The entry points are strings, so that no world is imported before one is made.
-    """
+    """Register every environment of this package; a second call changes nothing."""
     for env_id, entry_point in _ENTRY_POINTS.items():
+        # Entry points are strings: gymnasium imports a world only when one is made.
         if env_id not in gym.registry:
             gym.register(id=env_id, entry_point=entry_point, max_episode_steps=MAX_EPISODE_STEPS)

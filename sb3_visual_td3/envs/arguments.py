@@ -1,4 +1,4 @@
-"""Checks of what a user hands to an environment; each says what was got, what was expected, what to do."""
+"""Checks for what a user passes to an environment. Each error names the value, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
-    """Return ``value``, in whatever notation of a number, as an int of ``minimum`` to ``maximum``.
+    """Return ``value`` as an int from ``minimum`` to ``maximum``; NumPy integers and ``8.0`` are accepted.
 
-    :raises ValueError: if it is not a whole number (bools and text are rejected) or lies outside.
+    :param name: what the user calls the value, for the message.
+    :param value: the value to check.
+    :param minimum: the smallest value that is accepted.
+    :param maximum: the largest value that is accepted.
+    :return: the value as an int.
+    :raises ValueError: if it is not an integer (bools and text are rejected) or is out of range.
     """
-    expected = f"a whole number from {minimum} to {maximum}; set {name} to one of these"
-    number = minimum - 1 if isinstance(value, str) else to_integer(name, value, minimum, expected)
-    if not minimum <= number <= maximum:
+    expected = f"an integer from {minimum} to {maximum}; set {name} to one of these"
+    # ``to_integer`` reads text, as YAML needs it. An environment's arguments come from Python, where text is a slip.
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    number = to_integer(name, value, minimum, expected)
+    if number > maximum:
         raise ValueError(f"{name}={value!r}: expected {expected}")
     return number
 
 
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
-    """Return ``value``, in whatever notation of a number, as a float of ``minimum`` to ``maximum``, both in ``unit``.
+    """Return ``value`` as a float from ``minimum`` to ``maximum``; NumPy numbers are accepted.
 
-    :raises ValueError: if it is not a finite number (bools and text are rejected) or lies outside.
+    :param name: what the user calls the value, for the message.
+    :param value: the value to check.
+    :param minimum: the smallest value that is accepted.
+    :param maximum: the largest value that is accepted.
+    :param unit: the unit of the value and of both limits, for the message.
+    :return: the value as a float.
+    :raises ValueError: if it is not a finite number (bools and text are rejected) or is out of range.
     """
     expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
     if isinstance(value, str):
@@ -32,23 +46,30 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
 
 
 def coerce_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:
-    """Have a field of frozen settings hold the int that it stands for.
+    """Check a field of a frozen dataclass and store it as an int; for use in ``__post_init__``.
 
-    :param settings: a dataclass that is being made.
-    :param field: of it.
+    :param settings: a frozen dataclass whose ``__post_init__`` is running.
+    :param field: the name of the field.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
-    :param name: what the user calls the field; None: as it is called here.
+    :param name: what the user calls the field; None if the same.
     :raises ValueError: as :func:`check_count`.
     """
+    # A frozen dataclass refuses plain assignment, also in its own __post_init__.
     object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
 
 
 def coerce_quantity(
     settings: object, field: str, minimum: float, maximum: float, unit: str, name: str | None = None
 ) -> None:
-    """Have a field of frozen settings hold the float that it stands for; see :func:`coerce_count`.
+    """Check a field of a frozen dataclass and store it as a float; for use in ``__post_init__``.
 
+    :param settings: a frozen dataclass whose ``__post_init__`` is running.
+    :param field: the name of the field.
+    :param minimum: the smallest value that is accepted.
+    :param maximum: the largest value that is accepted.
+    :param unit: the unit of the value and of both limits, for the message.
+    :param name: what the user calls the field; None if the same.
     :raises ValueError: as :func:`check_quantity`.
     """
     number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
@@ -56,8 +77,11 @@ def coerce_quantity(
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return ``value``, which is True or False.
+    """Return ``value`` if it is True or False.
 
+    :param name: what the user calls the value, for the message.
+    :param value: the value to check.
+    :return: the value as a Python bool.
     :raises ValueError: if it is anything else.
     """
     if not is_truth_value(value):
@@ -66,34 +90,47 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
-    """Do nothing where ``value`` is one of ``choices``.
+    """Raise unless ``value`` is one of ``choices``.
 
-    :raises ValueError: if it is none of them.
+    :param name: what the user calls the value, for the message.
+    :param value: the value to check.
+    :param choices: the values that are accepted.
+    :raises ValueError: if the value is not among them.
     """
+    # The type is checked first: ``value in choices`` fails for an array, whose comparison is no single bool.
     if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"{name}={value!r}: expected one of {list(choices)}; choose from these")
 
 
 def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: str | None = None) -> tuple[str, ...]:
-    """Return the names of the maps that ``maps`` stands for.
+    """Return the names of the maps that the argument ``maps`` of an environment selects.
 
     :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
-    :param groups: the maps that there are, by group.
-    :param file_suffix: how map files end that the world can read; None where it reads none.
-    :raises ValueError: if ``maps`` is empty, names one map twice, names what is in no group, or a file that is not
-        there.
+    :param groups: the available maps, by group.
+    :param file_suffix: the suffix of map files that the world can read; None if it reads none.
+    :return: names and paths, in the order given.
+    :raises ValueError: if ``maps`` is empty, contains a name twice or an unknown name, or a file does not exist.
     """
     if isinstance(maps, str) and maps in groups:
         return tuple(groups[maps])
+    names: tuple[object, ...] = ()
+    if isinstance(maps, str):
+        names = (maps,)
+    elif isinstance(maps, Sequence):
+        names = tuple(maps)
+
     known = [name for group in groups.values() for name in group]
-    names = (maps,) if isinstance(maps, str) else tuple(maps) if isinstance(maps, Sequence) else ()
-    files = [name for name in names if file_suffix and isinstance(name, str) and name.endswith(file_suffix)]
-    for file in files:
-        if not Path(file).is_file():
-            raise ValueError(f"maps={maps!r}: there is no file {file}; give the path of an OpenDRIVE file")
-    if not names or any(name not in known and name not in files for name in names) or len(set(names)) != len(names):
+    selected: list[str] = []
+    for name in names:
+        is_file_name = file_suffix is not None and isinstance(name, str) and name.endswith(file_suffix)
+        if is_file_name and not Path(str(name)).is_file():
+            raise ValueError(f"maps={maps!r}: there is no file {name}; give the path of an OpenDRIVE file")
+        if is_file_name or name in known:
+            selected.append(str(name))
+    if not names or len(selected) != len(names) or len(set(selected)) != len(selected):
+        or_files = "" if file_suffix is None else f" or *{file_suffix} files"
         raise ValueError(
             f"maps={maps!r}: expected one of the groups {sorted(groups)} or a sequence of different map names"
-            f"{f' or *{file_suffix} files' if file_suffix else ''}; choose from {known}"
+            f"{or_files}; choose from {known}"
         )
-    return names
+    return tuple(selected)

@@ -1,7 +1,7 @@
-"""The seam between the task and a world: what every backend offers, in SI units.
+"""The interface between the task and a world: what every backend offers, in SI units.
 
-Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT.
-The action alone follows the driver's (and CARLA's) convention: steering is positive to the RIGHT.
+Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT. Only the
+action follows the driver's (and CARLA's) convention: steering is positive to the RIGHT.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 
+# The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
+# another. Distances are measured forward from the vehicle's centre and upward from the ground.
 CAMERA_AHEAD_M = 2.0
+"""Distance of the policy's camera ahead of the vehicle's centre."""
 CAMERA_HEIGHT_M = 1.5
-"""Where the policy's camera is mounted: ahead of the vehicle's centre and above the ground, the same in all worlds."""
+"""Height of the policy's camera above the ground."""
 CHASE_AHEAD_M = -8.0
+"""Distance of the chase camera, which films the vehicle for people: negative, because it follows the vehicle."""
 CHASE_HEIGHT_M = 3.4
-"""The same of the chase camera, which films the vehicle for people."""
+"""Height of the chase camera above the ground."""
 
 
 class Control(NamedTuple):
-    """What the driver does during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
+    """The driver's controls during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
 
     steer: float
     throttle: float
@@ -32,20 +36,20 @@ class Control(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where and how an episode begins."""
+    """The place and the motion with which an episode begins."""
 
     map_name: str
     position: float
-    """Fraction of the lane's length, [0, 1)."""
+    """Position along the lane as a fraction of its length, [0, 1)."""
     lateral_offset_m: float
     heading_error_rad: float
     speed_mps: float
     scene_seed: int = 0
-    """Fixes all that varies about the scene: traffic, weather, noise."""
+    """Seed of everything that varies about the scene: traffic, weather, noise."""
 
 
 class BodySize(NamedTuple):
-    """Outer size of the vehicle; its wheels stand at its flanks, half a wheelbase before and behind its centre."""
+    """The vehicle's outer size. Its wheels are at its sides, half a wheelbase ahead of and behind its centre."""
 
     length_m: float
     width_m: float
@@ -53,37 +57,37 @@ class BodySize(NamedTuple):
 
 
 class LaneMark(NamedTuple):
-    """A line along the road."""
+    """A painted line along the road."""
 
     offset_m: float
-    """Of its middle from the centre of the own lane, positive to the left."""
+    """Distance of the line's middle from the centre of the own lane, positive to the left."""
     kind: MarkKind
 
 
 class VehicleState(NamedTuple):
-    """The vehicle after a tick, in the world and with respect to the lane it is to keep."""
+    """The vehicle after a tick, in the world and relative to the lane that it should keep."""
 
     x_m: float
     y_m: float
     yaw_rad: float
     speed_mps: float
     lateral_offset_m: float
-    """From the centre of the own lane, positive to the left."""
+    """Distance from the centre of the own lane, positive to the left."""
     heading_error_rad: float
-    """Yaw less the direction of the lane, in [-pi, pi)."""
+    """Yaw minus the direction of the lane, in [-pi, pi)."""
     distance_m: float
-    """Signed metres along the lane since the reset."""
+    """Signed distance along the lane since the reset."""
     lane_width_m: float
     road_left_m: float
-    """Offset of the outer line to the left (positive)."""
+    """Offset of the road's outer line on the left (positive)."""
     road_right_m: float
-    """Offset of the outer line to the right (negative)."""
+    """Offset of the road's outer line on the right (negative)."""
     marks: tuple[LaneMark, ...]
-    """Every mark of the road."""
+    """All marks of the road at this place; empty within a junction."""
     route_length_m: float
-    """Length of the route; of a closed road: one lap."""
+    """Length of the route; on a closed road, of one lap."""
     has_collided: bool = False
-    """Whether the vehicle has touched another since the reset."""
+    """True after the vehicle has touched another one since the reset."""
 
 
 class Backend(Protocol):
@@ -91,63 +95,66 @@ class Backend(Protocol):
 
     @property
     def map_groups(self) -> Mapping[str, Sequence[str]]:
-        """The names of the maps, by group (``"train"``, ``"held_out"``)."""
+        """Return the names of the maps, by group (``"train"``, ``"held_out"``)."""
 
     @property
     def map_file_suffix(self) -> str | None:
-        """How the names of files end that hold a map this world can read; None where it reads none."""
+        """Return the suffix of map files that this world can read; None if it reads none."""
 
     @property
     def map_name(self) -> str:
-        """The map that is driven on."""
+        """Return the name of the current map."""
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the vehicle; known for certain after a reset."""
+        """Return the vehicle's outer size; exact only after a reset: CARLA reports it with the vehicle."""
 
     @property
     def tick_s(self) -> float:
-        """Length of one tick in seconds."""
+        """Return the length of one tick in seconds."""
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
+        """Return the shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Whether ``Start.scene_seed`` makes a difference."""
+        """Return True if ``Start.scene_seed`` makes a difference."""
 
     @property
     def state(self) -> VehicleState:
-        """The vehicle as it is now."""
+        """Return the current state of the vehicle."""
 
     def reset(self, start: Start) -> VehicleState:
-        """Place the vehicle; the same ``start`` gives the same episode for the same controls."""
+        """Place the vehicle; the same ``start`` and the same controls give the same episode."""
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks."""
+        """Hold ``control`` for ``n_ticks`` ticks and return the resulting state."""
 
     def camera_frame(self) -> NDArray[np.uint8]:
-        """Return what the camera sees: ``uint8`` of ``frame_shape``, a new array; asking twice gives the same."""
+        """Return the camera's view as a new ``uint8`` array of ``frame_shape``; a second call returns the same view."""
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return the same scene for people: ``(height, width, 3) uint8``, RGB, a new array.
+        """Return the same scene for people, as a new array ``(height, width, 3) uint8``, RGB.
 
+        :param height: in pixels.
+        :param width: in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
+        :return: the picture.
         """
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre so many metres along the lane ahead of the vehicle."""
+        """Return x and y of the lane's centre at each of these distances ahead of the vehicle, along the lane."""
 
     def close(self) -> None:
-        """Let go of what the world holds."""
+        """Release the world's resources."""
 
 
 class RestorableBackend(Backend, Protocol):
-    """A world that can be put aside in the midst of an episode."""
+    """A world whose state can be saved and restored in the middle of an episode."""
 
     def get_state(self) -> dict[str, Any]:
-        """Return all that the episode's future depends on: plain Python values and NumPy arrays."""
+        """Return everything that the rest of the episode depends on, as plain Python values and NumPy arrays."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called, in this or in a world made alike."""
+        """Continue from a state that ``get_state`` returned, here or in a world with the same settings."""

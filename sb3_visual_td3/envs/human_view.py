@@ -1,4 +1,4 @@
-"""What is shown to people: the picture of the chase camera with speed and controls drawn on it, and its window."""
+"""The view for people: speed, reward terms and controls drawn onto a picture, and the window that shows it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from sb3_visual_td3.envs.backend import Control
 
 _WHITE, _GREEN, _RED, _YELLOW = (245, 245, 245), (90, 220, 110), (235, 80, 70), (245, 205, 80)
 _LINE_PX = 18
+"""Height of a line of text."""
 _BAR_PX = 60
+"""Half the length of a bar: the length that stands for 1."""
 
 
 def draw_hud(
     picture: NDArray[np.uint8], info: Mapping[str, Any], reward_terms: Mapping[str, float], control: Control
 ) -> NDArray[np.uint8]:
-    """Draw speed, place, reward terms and controls onto ``picture`` and return it.
+    """Draw speed, place, reward terms and controls onto ``picture``, in place.
 
-    :param picture: ``(height, width, 3) uint8`` RGB, written to.
+    :param picture: ``(height, width, 3) uint8`` RGB.
     :param info: the info of the step.
     :param reward_terms: weighted terms of the step by name; empty before the first step.
-    :param control: what the driver does.
+    :param control: the driver's controls.
+    :return: ``picture``.
     """
     lines = [
         f"{info['speed_kmh']:5.1f} km/h   {info['distance_m']:6.1f} m   {info['map']}",
         f"offset {info['lateral_offset_m']:+.2f} m   marks crossed {info['lane_invasions']}",
     ]
-    picture[: 3 * _LINE_PX - 6, :330] //= 2
+    picture[: 3 * _LINE_PX - 6, :330] //= 2  # text is drawn on a darkened rectangle, to be readable on any ground
     for row, line in enumerate(lines, start=1):
         _write(picture, line, (10, row * _LINE_PX))
     _draw_terms(picture, reward_terms)
@@ -46,7 +49,7 @@ def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -
     for row, (name, value) in enumerate(reward_terms.items(), start=1):
         _write(picture, f"{name:<13}", (left, row * _LINE_PX))
         _write(picture, f"{value:+.2f}", (left + 110, row * _LINE_PX))
-        _draw_bar(picture, left + 196, row * _LINE_PX - 9, value, _GREEN if value >= 0 else _RED, 36)
+        _draw_bar(picture, left + 196, row * _LINE_PX - 9, value, _colour_of_sign(value), 36)
 
 
 def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
@@ -56,13 +59,17 @@ def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
     _draw_bar(picture, middle, bottom, control.steer, _YELLOW, _BAR_PX)
     _write(picture, "pedals", (middle - 140, bottom + 26))
     pedal = control.throttle - control.brake
-    _draw_bar(picture, middle, bottom + 18, pedal, _GREEN if pedal >= 0 else _RED, _BAR_PX)
+    _draw_bar(picture, middle, bottom + 18, pedal, _colour_of_sign(pedal), _BAR_PX)
+
+
+def _colour_of_sign(value: float) -> tuple[int, int, int]:
+    return _GREEN if value >= 0 else _RED
 
 
 def _draw_bar(
     picture: NDArray[np.uint8], middle: int, top: int, value: float, colour: tuple[int, int, int], half_px: int
 ) -> None:
-    """Draw ``value`` as a bar from ``middle``: 1 is ``half_px`` to the right, -1 as far to the left."""
+    """Draw ``value``, clipped to [-1, 1], as a bar from ``middle``; 1 extends ``half_px`` to the right."""
     end = middle + round(max(-1.0, min(1.0, value)) * half_px)
     picture[top : top + 8, min(middle, end) : max(middle, end) + 1] = colour
     picture[top - 2 : top + 10, middle] = _WHITE
@@ -73,10 +80,10 @@ def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: t
 
 
 class Window:
-    """Opens with the first picture.
+    """A window on the screen, which opens with the first picture.
 
-    :param title: stands above the picture.
-    :raises ImportError: if pygame is missing; the extra ``video`` brings it.
+    :param title: the window's title.
+    :raises ImportError: if pygame is missing; the extra ``video`` installs it.
     """
 
     def __init__(self, title: str) -> None:
@@ -91,19 +98,24 @@ class Window:
         self._screen: Any = None
 
     def show(self, picture: NDArray[np.uint8], fps: float) -> None:
-        """Show ``picture``, ``(height, width, 3) uint8`` RGB, at most ``fps`` times a second."""
+        """Show a picture, and wait as long as needed to show at most ``fps`` pictures a second.
+
+        :param picture: ``(height, width, 3) uint8`` RGB.
+        :param fps: pictures per second.
+        """
         if self._screen is None:
             self._pygame.display.init()
             self._pygame.display.set_caption(self._title)
             self._screen = self._pygame.display.set_mode((picture.shape[1], picture.shape[0]))
             self._clock = self._pygame.time.Clock()
-        self._pygame.event.pump()
+        self._pygame.event.pump()  # without it the desktop reports the window as not responding
+        # pygame's arrays are (width, height, 3).
         self._pygame.surfarray.blit_array(self._screen, picture.swapaxes(0, 1))
         self._pygame.display.flip()
         self._clock.tick(fps)
 
     def close(self) -> None:
-        """Close the window; the next picture opens another."""
+        """Close the window; the next picture opens a new one."""
         if self._screen is not None:
             self._screen = None
             self._pygame.display.quit()

@@ -1,4 +1,4 @@
-"""The vehicle's state as a vector, for a policy that sees it beside the camera."""
+"""The vehicle's state as a vector, for a policy that receives it beside the camera."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.backend import VehicleState
 
 WAYPOINTS_AHEAD_M = (5.0, 10.0, 15.0, 20.0)
-"""How far ahead along the lane the waypoints lie."""
+"""Distances of the waypoints ahead of the vehicle, along the lane."""
 STATE_SIZE = 3 + 2 * len(WAYPOINTS_AHEAD_M)
 STATE_LIMIT = 2.0
-"""No entry leaves [-2, 2]; in ordinary driving each stays within [-1, 1]."""
+"""All entries are clipped to [-2, 2]; in ordinary driving they stay within [-1, 1]."""
+
+# Each entry is divided by a typical largest value, so that all inputs of the network have about the same range.
 SPEED_UNIT_MPS = 15.0
 OFFSET_UNIT_M = 3.5
 HEADING_UNIT_RAD = 0.5 * math.pi
@@ -22,7 +24,7 @@ WAYPOINT_UNIT_M = WAYPOINTS_AHEAD_M[-1]
 
 
 def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """Return what a driver could read off instruments and a map, ``(11,) float32`` in [-2, 2].
+    """Return what a driver could read from instruments and a map, ``(11,) float32`` in [-2, 2].
 
     ======  =========================================================  ==========
     entry   meaning                                                    1 means
@@ -34,9 +36,10 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
             ahead along the lane, in the vehicle's own frame
     ======  =========================================================  ==========
 
-    :param state: of the vehicle.
-    :param waypoints_m: x and y in the world for each of ``WAYPOINTS_AHEAD_M``.
-    :raises ValueError: if there are not as many waypoints.
+    :param state: the current state of the vehicle.
+    :param waypoints_m: x and y in the world for each distance of ``WAYPOINTS_AHEAD_M``.
+    :return: the vector.
+    :raises ValueError: if the number of waypoints differs.
     """
     if len(waypoints_m) != len(WAYPOINTS_AHEAD_M):
         raise ValueError(f"{len(waypoints_m)} waypoints: expected {len(WAYPOINTS_AHEAD_M)}, at {WAYPOINTS_AHEAD_M} m")
@@ -46,13 +49,20 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
         state.heading_error_rad / HEADING_UNIT_RAD,
     ]
     for x_m, y_m in waypoints_m:
-        forward, left = to_vehicle_frame(state, x_m, y_m)
-        entries += [forward / WAYPOINT_UNIT_M, left / WAYPOINT_UNIT_M]
+        forward_m, left_m = to_vehicle_frame(state, x_m, y_m)
+        entries += [forward_m / WAYPOINT_UNIT_M, left_m / WAYPOINT_UNIT_M]
     return np.clip(np.array(entries, np.float32), -STATE_LIMIT, STATE_LIMIT)
 
 
 def to_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
-    """Return how many metres ahead of the vehicle's centre and to its left a place of the world lies."""
-    dx, dy = x_m - state.x_m, y_m - state.y_m
-    cos, sin = math.cos(state.yaw_rad), math.sin(state.yaw_rad)
-    return dx * cos + dy * sin, dy * cos - dx * sin
+    """Return how far a place of the world lies ahead of the vehicle's centre and to its left, in metres.
+
+    :param state: the current state of the vehicle.
+    :param x_m: of the place.
+    :param y_m: of the place.
+    :return: forward and left, both in metres.
+    """
+    dx_m, dy_m = x_m - state.x_m, y_m - state.y_m
+    cos_yaw, sin_yaw = math.cos(state.yaw_rad), math.sin(state.yaw_rad)
+    # The rotation by -yaw, which turns the vehicle's direction (cos, sin) to (1, 0).
+    return dx_m * cos_yaw + dy_m * sin_yaw, dy_m * cos_yaw - dx_m * sin_yaw

@@ -1,6 +1,7 @@
-"""The terms of the reward: pure functions, one per name in ``common.tags.REWARD_TERMS``.
+"""The terms of the reward: pure functions, one for each name in ``common.tags.REWARD_TERMS``.
 
-Each returns its term before weighting; ``weigh`` puts the weights on.
+Each function returns its term before weighting; ``weigh`` applies the weights. ``task.DrivingTask`` calls them once a
+step.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from types import MappingProxyType
 from sb3_visual_td3.envs.arguments import coerce_quantity
 
 FULL_GATE_FRACTION = 0.3
-"""Fraction of the target speed from which gated terms count in full."""
+"""The speed gate opens fully at this fraction of the target speed."""
 
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Weight of each term; ``accident`` and ``lane_invasion`` are the two costs within ``safety``.
+    """The weight of each term. ``accident`` and ``lane_invasion`` are the two costs within the term ``safety``.
 
-    A weighted term lies within its weight's distance of 0, ``smoothness`` never below 0 and ``safety`` never above.
+    The absolute value of a weighted term is at most its weight; ``smoothness`` is never negative, and ``safety``,
+    which has no such bound, is never positive.
 
     :raises ValueError: if a weight is negative or not finite.
     """
@@ -38,18 +40,21 @@ class RewardWeights:
 
 REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(
     {
+        # Progress, smoothness, lane centring and efficiency add up to 1: a perfect step has the reward 1.
         "balanced": RewardWeights(),
         "progress_heavy": RewardWeights(progress=0.95, smoothness=0.025, lane_centring=0.0, efficiency=0.025),
     }
 )
-"""The weights that have a name: ``progress_heavy`` are those of a run that came to drive recklessly."""
+"""The named sets of weights. ``progress_heavy`` has those of the CARLA run that started this project, whose policy
+learned to drive recklessly; ``balanced`` has those that its report recommends."""
 
 
 def reward_weights(reward: str | RewardWeights) -> RewardWeights:
-    """Return the weights that ``reward`` names, or itself where it is some.
+    """Return the weights for the argument ``reward`` of an environment.
 
-    Raises:
-        ValueError: if there is no set of this name.
+    :param reward: a name in ``REWARD_SETS``, or weights, which are returned as they are.
+    :return: the weights.
+    :raises ValueError: if there is no set of this name.
     """
     if isinstance(reward, RewardWeights):
         return reward
@@ -61,76 +66,62 @@ def reward_weights(reward: str | RewardWeights) -> RewardWeights:
 
 
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
-    """Return how far terms that standing still would satisfy may count.
+    """Return the factor on terms that a vehicle at standstill would satisfy too.
 
-    Args:
-        speed_mps: speed of the vehicle, >= 0.
-        target_speed_mps: the speed asked for, > 0.
+    Without it the policy learns to stand still: a parked car stays in the middle of its lane and its controls do not
+    move.
 
-    Returns:
-        0 at standstill, rising linearly to 1 at 0.3 of the target speed.
-
-    Raises:
-        ValueError: if ``target_speed_mps`` is not positive.
+    :param speed_mps: speed of the vehicle, >= 0.
+    :param target_speed_mps: the requested speed, > 0.
+    :return: 0 at standstill, rising linearly to 1 at 0.3 of the target speed.
+    :raises ValueError: if ``target_speed_mps`` is not positive.
     """
     _check_target(target_speed_mps)
     return min(1.0, speed_mps / (FULL_GATE_FRACTION * target_speed_mps))
 
 
 def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> float:
-    """Return the reward for getting along the lane, triangular about the target speed.
+    """Return the reward for progress along the lane, triangular around the target speed.
 
-    Without the falling side a driver would be paid for going as fast as the car can.
+    The falling side beyond the target speed keeps the policy from driving as fast as the car can.
 
-    Args:
-        distance_m: signed metres along the lane in this step.
-        step_s: length of the step in seconds, > 0.
-        target_speed_mps: the speed asked for, > 0.
-
-    Returns:
-        1 at the target speed, 0 at standstill and at twice the target, never below -1.
-
-    Raises:
-        ValueError: if ``step_s`` or ``target_speed_mps`` is not positive.
+    :param distance_m: signed distance along the lane in this step.
+    :param step_s: length of the step in seconds, > 0.
+    :param target_speed_mps: the requested speed, > 0.
+    :return: 1 at the target speed, 0 at standstill and at twice the target, never below -1.
+    :raises ValueError: if ``step_s`` or ``target_speed_mps`` is not positive.
     """
     _check_target(target_speed_mps)
     if not step_s > 0.0:
         raise ValueError(f"step_s={step_s!r}: expected a positive number of seconds")
     ratio = distance_m / (step_s * target_speed_mps)
-    return max(-1.0, 2.0 - ratio if ratio > 1.0 else ratio)
+    if ratio > 1.0:
+        ratio = 2.0 - ratio
+    return max(-1.0, ratio)
 
 
 def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> float:
-    """Return the reward for holding the controls still.
+    """Return the reward for keeping the controls still.
 
-    Args:
-        steer_change: change of the steering action since the last step, in [-2, 2].
-        pedal_change: change of the throttle/brake action since the last step, in [-2, 2].
-        gate: result of ``speed_gate``, in [0, 1].
-
-    Returns:
-        ``gate`` where nothing changed, 0 where steering went from one side to the other.
-
-    Raises:
-        ValueError: if ``gate`` is outside [0, 1].
+    :param steer_change: change of the steering action since the last step, in [-2, 2].
+    :param pedal_change: change of the throttle/brake action since the last step, in [-2, 2].
+    :param gate: result of ``speed_gate``, in [0, 1].
+    :return: ``gate`` if nothing changed, 0 if the steering went from one side to the other.
+    :raises ValueError: if ``gate`` is outside [0, 1].
     """
     _check_gate(gate)
+    # A change from full left to full right is 2 and costs the whole term; the pedals count half as much.
     return gate * (1.0 - min(1.0, 0.5 * abs(steer_change) + 0.25 * abs(pedal_change)))
 
 
 def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float) -> float:
     """Return the reward for keeping to the middle of the own lane.
 
-    Args:
-        lateral_offset_m: distance of the vehicle from the centre of its lane, either sign.
-        lane_width_m: width of the lane, > 0.
-        gate: result of ``speed_gate``, in [0, 1].
-
-    Returns:
-        ``gate`` in the middle, 0 on the lane's edge, never below ``-gate``.
-
-    Raises:
-        ValueError: if ``lane_width_m`` is not positive or ``gate`` is outside [0, 1].
+    :param lateral_offset_m: distance of the vehicle from the centre of its lane, either sign.
+    :param lane_width_m: width of the lane, > 0.
+    :param gate: result of ``speed_gate``, in [0, 1].
+    :return: ``gate`` in the middle, 0 at the lane's edge, never below ``-gate``.
+    :raises ValueError: if ``lane_width_m`` is not positive or ``gate`` is outside [0, 1].
     """
     _check_gate(gate)
     if not lane_width_m > 0.0:
@@ -141,36 +132,29 @@ def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float
 def efficiency_term(speed_mps: float, target_speed_mps: float) -> float:
     """Return the reward for driving at the target speed.
 
-    Args:
-        speed_mps: speed of the vehicle, >= 0.
-        target_speed_mps: the speed asked for, > 0.
+    Unlike ``progress_term`` it looks at the speedometer, not at the distance along the lane.
 
-    Returns:
-        1 at the target speed, 0 at half and at one and a half of it, never below -1.
-
-    Raises:
-        ValueError: if ``target_speed_mps`` is not positive.
+    :param speed_mps: speed of the vehicle, >= 0.
+    :param target_speed_mps: the requested speed, > 0.
+    :return: 1 at the target speed, 0 at half and at one and a half times that speed, never below -1.
+    :raises ValueError: if ``target_speed_mps`` is not positive.
     """
     _check_target(target_speed_mps)
     return max(-1.0, 1.0 - 2.0 * abs(speed_mps - target_speed_mps) / target_speed_mps)
 
 
 def safety_term(is_accident: bool, n_lane_invasions: int, weights: RewardWeights) -> float:
-    """Return the cost of what must not happen, already weighted.
+    """Return the cost of accidents and crossed marks; unlike the other terms it is weighted already.
 
-    Args:
-        is_accident: the step ended the episode before its time.
-        n_lane_invasions: lane marks newly crossed in this step, >= 0.
-        weights: the costs of both.
-
-    Returns:
-        0 for a clean step, else minus the costs.
-
-    Raises:
-        ValueError: if ``n_lane_invasions`` is negative.
+    :param is_accident: True if the step terminated the episode.
+    :param n_lane_invasions: number of lane marks that were crossed in this step, >= 0.
+    :param weights: the two costs.
+    :return: 0 for a clean step, otherwise minus the costs.
+    :raises ValueError: if ``n_lane_invasions`` is negative.
     """
     if n_lane_invasions < 0:
         raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more")
+    # Subtracted from 0.0, because a clean step would otherwise have the reward -0.0.
     return 0.0 - weights.accident * is_accident - weights.lane_invasion * n_lane_invasions
 
 
@@ -179,16 +163,13 @@ def weigh(
 ) -> dict[str, float]:
     """Return the weighted terms by name; their sum, in this order, is the reward of the step.
 
-    Args:
-        progress: result of ``progress_term``.
-        smoothness: result of ``smoothness_term``.
-        lane_centring: result of ``lane_centring_term``.
-        efficiency: result of ``efficiency_term``.
-        safety: result of ``safety_term``, which carries its weights already.
-        weights: the weight of each of the others.
-
-    Returns:
-        One float for every name in ``REWARD_TERMS``, in that order.
+    :param progress: result of ``progress_term``.
+    :param smoothness: result of ``smoothness_term``.
+    :param lane_centring: result of ``lane_centring_term``.
+    :param efficiency: result of ``efficiency_term``.
+    :param safety: result of ``safety_term``, which is weighted already.
+    :param weights: the weights of the other terms.
+    :return: a float for each name in ``REWARD_TERMS``, in that order.
     """
     return {
         "progress": weights.progress * progress,
@@ -206,4 +187,4 @@ def _check_target(target_speed_mps: float) -> None:
 
 def _check_gate(gate: float) -> None:
     if not 0.0 <= gate <= 1.0:
-        raise ValueError(f"gate={gate!r}: expected a number in [0, 1], as speed_gate gives it")
+        raise ValueError(f"gate={gate!r}: expected a number in [0, 1], as speed_gate returns it")

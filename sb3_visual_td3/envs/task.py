@@ -1,4 +1,8 @@
-"""The task: keep the right-hand lane at the target speed for as long as the episode lasts."""
+"""The task: keep the right-hand lane at the target speed until the episode ends.
+
+It knows nothing of pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns it into
+reward, end of episode, and info.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +21,26 @@ Ending = Literal["terminated", "truncated"]
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What counts as done, as an accident and as a success.
+    """The thresholds that decide what is an accident, a success, or the end of an episode.
 
-    :raises ValueError: if a value is outside the range that its check names.
+    :raises ValueError: if a value is out of range.
     """
 
     target_speed_mps: float = 30 / 3.6
     step_s: float = 0.1
     roadside_m: float = 0.3
-    """How far beyond an outer line the vehicle's centre may get before that is an accident."""
+    """Distance beyond an outer line that the vehicle's centre may reach before it counts as off the road."""
     idle_speed_mps: float = 0.5
     max_idle_steps: int = 50
-    """So many steps in a row below ``idle_speed_mps`` end the episode."""
+    """Number of consecutive steps below ``idle_speed_mps`` that end the episode."""
     idle_ending: Ending = "truncated"
-    """How: as an accident that pays the penalty, or cut short without one."""
+    """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Part of the target speed that the mean speed along the lane must reach."""
+    """Fraction of the target speed that the mean speed along the lane must reach for a success."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
-    """Factor on every weighted term."""
+    """Factor on all weighted terms."""
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
@@ -51,7 +55,7 @@ class TaskSettings:
 
 
 class Outcome(NamedTuple):
-    """What the task makes of one step."""
+    """The task's verdict on one step."""
 
     reward_terms: dict[str, float]
     terminated: bool
@@ -59,21 +63,28 @@ class Outcome(NamedTuple):
 
     @property
     def reward(self) -> float:
-        """Sum of the weighted terms."""
+        """Return the sum of the weighted terms."""
         return sum(self.reward_terms.values())
 
 
 def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
-    """Return how far to either side of the vehicle's centre its outermost wheel stands, across the lane."""
+    """Return the distance across the lane from the vehicle's centre to its outermost wheel, on either side.
+
+    :param heading_error_rad: the vehicle's yaw minus the direction of the lane.
+    :param body: the vehicle's outer size.
+    :return: metres, >= 0.
+    """
+    # A wheel is at (+-wheelbase / 2, +-width / 2) in the vehicle's frame. Rotated by the heading error, its sideways
+    # coordinate is +-width / 2 * cos +- wheelbase / 2 * sin; the outermost wheel has both signs alike.
     along, across = abs(math.cos(heading_error_rad)), abs(math.sin(heading_error_rad))
     return 0.5 * (body.width_m * along + body.wheelbase_m * across)
 
 
 class DrivingTask:
-    """Keeps the books of one episode at a time.
+    """Computes reward, counters and the end of one episode at a time.
 
-    :param settings: what counts as what.
-    :param body: outer size of the vehicle.
+    :param settings: the thresholds and weights.
+    :param body: the vehicle's outer size.
     """
 
     def __init__(self, settings: TaskSettings, body: BodySize) -> None:
@@ -81,7 +92,7 @@ class DrivingTask:
         self.body = body
 
     def reset(self, state: VehicleState) -> None:
-        """Begin an episode at ``state``; a vehicle that starts across a mark has not just crossed it."""
+        """Begin an episode at ``state``."""
         self.n_steps = 0
         self.n_collisions = 0
         self.n_lane_invasions = 0
@@ -89,26 +100,40 @@ class DrivingTask:
         self._n_idle = 0
         self._state = state
         self._action = (0.0, 0.0)
-        self._is_across = [over > self.settings.mark_half_width_m for over in self._overhangs_m(state)]
+        # A vehicle that starts across a mark has not just crossed it.
+        self._is_across = self._are_across(state)
         self.marks_crossed: list[MarkKind] = []
 
     def advance(self, state: VehicleState, steer: float, pedal: float) -> Outcome:
-        """Judge the step that led to ``state`` under the action ``(steer, pedal)``, both in [-1, 1]."""
+        """Judge the step that led to ``state``.
+
+        :param state: the vehicle after the step.
+        :param steer: of the action, in [-1, 1].
+        :param pedal: of the action, in [-1, 1].
+        :return: the weighted reward terms, and whether the episode ends.
+        """
         self.n_steps += 1
         self._n_idle = self._n_idle + 1 if state.speed_mps < self.settings.idle_speed_mps else 0
         self.termination = self._judge_end(state)
         self.n_collisions += self.termination in ("collision", "off_road")
-        self.marks_crossed = self._notice_marks(state)
+        self.marks_crossed = self._find_crossed_marks(state)
         self.n_lane_invasions += len(self.marks_crossed)
         truncated = self.termination == "idle" and self.settings.idle_ending == "truncated"
         terminated = self.termination != "" and not truncated
+        # The terms compare with the step before: they are computed before the state and the action are replaced.
         terms = self._reward_terms(state, steer, pedal, terminated)
         self._state = state
         self._action = (steer, pedal)
         return Outcome(terms, terminated, truncated)
 
     def info(self, map_name: str) -> dict[str, Any]:
-        """Return the episode so far in plain Python values; ``is_success`` says how it would end if it ended here."""
+        """Return the ``info`` of the last step as plain Python values.
+
+        ``is_success`` is the result that the episode would have if it ended now; it is absent before the first step.
+
+        :param map_name: the name of the current map.
+        :return: a new dictionary.
+        """
         state = self._state
         info: dict[str, Any] = {
             "collisions": self.n_collisions,
@@ -128,7 +153,7 @@ class DrivingTask:
         return info
 
     def get_state(self) -> dict[str, Any]:
-        """Return the books of this episode in plain Python values."""
+        """Return the counters of this episode as plain Python values."""
         return {
             "n_steps": self.n_steps,
             "n_collisions": self.n_collisions,
@@ -140,29 +165,34 @@ class DrivingTask:
             "marks_crossed": list(self.marks_crossed),
         }
 
-    def set_state(self, books: Mapping[str, Any], state: VehicleState) -> None:
-        """Go on with the ``books`` that ``get_state`` gave, the vehicle being in ``state``."""
+    def set_state(self, saved: Mapping[str, Any], state: VehicleState) -> None:
+        """Continue an episode.
+
+        :param saved: what ``get_state`` returned.
+        :param state: the vehicle at that moment.
+        """
         self.reset(state)
-        self.n_steps = books["n_steps"]
-        self.n_collisions = books["n_collisions"]
-        self.n_lane_invasions = books["n_lane_invasions"]
-        self.termination = books["termination"]
-        self._n_idle = books["n_idle"]
-        self._action = (books["action"][0], books["action"][1])
-        self._is_across = list(books["is_across"])
-        self.marks_crossed = list(books["marks_crossed"])
+        self.n_steps = saved["n_steps"]
+        self.n_collisions = saved["n_collisions"]
+        self.n_lane_invasions = saved["n_lane_invasions"]
+        self.termination = saved["termination"]
+        self._n_idle = saved["n_idle"]
+        self._action = (saved["action"][0], saved["action"][1])
+        self._is_across = list(saved["is_across"])
+        self.marks_crossed = list(saved["marks_crossed"])
 
     def _is_success(self) -> bool:
-        # Metres along the lane, not survival: a driver that creeps through its time has not succeeded.
+        # Distance along the lane, not survival: a policy that creeps until the time limit has not succeeded.
         mean_speed_mps = self._state.distance_m / (self.n_steps * self.settings.step_s)
         needed_mps = self.settings.success_speed_fraction * self.settings.target_speed_mps
         return self.termination == "" and mean_speed_mps >= needed_mps
 
     def _judge_end(self, state: VehicleState) -> Termination:
+        # Several may hold at once, as when a collision pushes the vehicle off the road: the first in this order counts.
         if state.has_collided:
             return "collision"
-        margin = self.settings.roadside_m
-        if not state.road_right_m - margin <= state.lateral_offset_m <= state.road_left_m + margin:
+        margin_m = self.settings.roadside_m
+        if not state.road_right_m - margin_m <= state.lateral_offset_m <= state.road_left_m + margin_m:
             return "off_road"
         if abs(state.heading_error_rad) > 0.5 * math.pi:
             return "wrong_way"
@@ -171,26 +201,39 @@ class DrivingTask:
         return ""
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return by how far the outermost wheel is beyond each mark, seen from the own lane (negative: before it)."""
-        reach = wheel_reach_m(state.heading_error_rad, self.body)
-        left, right = state.lateral_offset_m + reach, state.lateral_offset_m - reach
-        return [left - mark.offset_m if mark.offset_m > 0.0 else mark.offset_m - right for mark in state.marks]
+        """Return how far the outermost wheel is beyond each mark, seen from the own lane (negative: not yet there)."""
+        reach_m = wheel_reach_m(state.heading_error_rad, self.body)
+        left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
+        overhangs_m = []
+        for mark in state.marks:
+            # Marks to the left of the lane's centre are crossed by the left wheels, the others by the right ones.
+            overhang_m = left_m - mark.offset_m if mark.offset_m > 0.0 else mark.offset_m - right_m
+            overhangs_m.append(overhang_m)
+        return overhangs_m
 
-    def _notice_marks(self, state: VehicleState) -> list[MarkKind]:
-        # Crossed at the mark's far edge, re-armed within its middle: a wheel that rides on the mark counts once.
-        if state.marks != self._state.marks:  # marks that begin here have not been crossed just now
-            self._is_across = [over > self.settings.mark_half_width_m for over in self._overhangs_m(state)]
+    def _are_across(self, state: VehicleState) -> list[bool]:
+        """Return for each mark whether a wheel is beyond its far edge."""
+        return [overhang_m > self.settings.mark_half_width_m for overhang_m in self._overhangs_m(state)]
+
+    def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
+        # Other marks begin here, as after a junction: the vehicle has not crossed those that are beneath it.
+        if state.marks != self._state.marks:
+            self._is_across = self._are_across(state)
             return []
+        # Hysteresis: a mark counts as crossed at its far edge and is armed again when the wheel is back behind its
+        # middle. A wheel that runs along the mark is counted once.
         crossed: list[MarkKind] = []
-        for number, over in enumerate(self._overhangs_m(state)):
+        for number, overhang_m in enumerate(self._overhangs_m(state)):
             was_across = self._is_across[number]
-            is_across = over > (0.0 if was_across else self.settings.mark_half_width_m)
+            threshold_m = 0.0 if was_across else self.settings.mark_half_width_m
+            is_across = overhang_m > threshold_m
             if is_across and not was_across:
                 crossed.append(state.marks[number].kind)
             self._is_across[number] = is_across
         return crossed
 
     def _reward_terms(self, state: VehicleState, steer: float, pedal: float, is_accident: bool) -> dict[str, float]:
+        """Return the weighted and scaled terms of the step from ``self._state`` to ``state``."""
         target_mps, step_s, weights = self.settings.target_speed_mps, self.settings.step_s, self.settings.weights
         gate = rewards.speed_gate(state.speed_mps, target_mps)
         old_steer, old_pedal = self._action
@@ -203,4 +246,4 @@ class DrivingTask:
             weights=weights,
         )
         scale = self.settings.reward_scale
-        return terms if scale == 1.0 else {name: scale * term for name, term in terms.items()}
+        return {name: scale * term for name, term in terms.items()}

@@ -14,11 +14,11 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs import LITE_DRIVING_ID, register_envs
-from sb3_visual_td3.envs.drivers import ConstantDriver, drive_episode
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from tests.envs.episodes import drive_episode, hold
 
 AHEAD = np.array([0.0, 0.5], np.float32)
 STEP_INFO = {
@@ -276,7 +276,7 @@ def test_the_time_limit_is_gymnasiums_and_can_be_chosen_when_the_environment_is_
 
 def test_full_lock_leaves_the_road_and_counts_as_a_collision(env):
     for steer in (1.0, -1.0):
-        episode = drive_episode(env, ConstantDriver(steer, 0.6), seed=0)
+        episode = drive_episode(env, hold(steer, 0.6), seed=0)
         assert episode.last_info["termination"] == "off_road"
         assert episode.last_info["collisions"] == 1
         assert episode.last_info["lane_invasions"] >= 1

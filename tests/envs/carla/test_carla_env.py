@@ -15,8 +15,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.envs.drivers import PurePursuitDriver, drive_episode
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from tests.envs.carla.conftest import EMULATOR
+from tests.envs.episodes import drive_episode
 
 pytest.importorskip("carla", reason="carla's client is not installed")
 pytestmark = pytest.mark.carla
@@ -67,7 +68,7 @@ def test_driver_scores_the_same_in_both_worlds(make_env):
     driver = PurePursuitDriver()
     returns, begin = [], time.monotonic()
     for seed in range(4):
-        carla_drive, lite_drive = (drive_episode(each, driver, seed, max_steps=250) for each in (env, lite))
+        carla_drive, lite_drive = (drive_episode(each, driver.act, seed, max_steps=250) for each in (env, lite))
         returns.append((carla_drive.episode_return, lite_drive.episode_return))
         assert carla_drive.last_info["map"] == lite_drive.last_info["map"]
     assert np.array(returns)[:, 0] == pytest.approx(np.array(returns)[:, 1], rel=0.05)
