@@ -1,1 +1,1 @@
-"""The embedded world: a seeded two-lane road, a kinematic car and a camera, all in this process."""
+"""The embedded world: a seeded road, a kinematic car, and a camera, all in the process of the environment."""

@@ -1,4 +1,8 @@
-"""A forward camera: the ground raster in perspective, the panorama above the horizon, and their colours."""
+"""A forward camera: it draws the ground raster in perspective, the panorama above the horizon, and their colours.
+
+The world is flat and the camera looks straight ahead, so two facts suffice. The horizon is the middle row, and the
+ground is a plane, whose picture is a homography (a 3x3 matrix on homogeneous coordinates) of the ground raster.
+"""
 
 from __future__ import annotations
 
@@ -16,45 +20,50 @@ from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.ground import Ground
 from sb3_visual_td3.envs.road.maps import LiteMap
 
-_TURN = 2.0 * math.pi
+_TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+"""Flags of OpenCV's warp. Inverse: our matrices lead from pixels of the picture to texels of the ground."""
 
 
 class Band(NamedTuple):
-    """A strip of rows below the horizon that is drawn from one level of the ground."""
+    """Some rows below the horizon that are drawn from the same level of the ground raster."""
 
     n_rows: int
-    """Rows of the picture; the last band takes all that are left."""
+    """Number of rows of the picture; the last band takes all remaining rows."""
     level: int
+    """Level of the ground raster: each level halves the resolution of the one before."""
     samples: int
-    """Samples per row, averaged: far rows see many metres of road each."""
+    """Number of samples per row, which are averaged, because a row near the horizon covers many metres of road."""
 
 
+# The row ``d`` pixels below the horizon sees the ground from h f / (d + 1) to h f / d metres ahead (see
+# ``Camera._to_vehicle``), so far rows cover much more ground than near ones. Drawing all rows from the finest level
+# would hit or miss the marks by chance and break them into dots. Mipmaps solve the same problem in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""For small frames. One warp of the finest level alone breaks far marks into dots."""
+"""Bands for small frames, from the horizon downwards."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""For large pictures."""
+"""Bands for large pictures."""
 
 
 class _Strip(NamedTuple):
-    """A band with its geometry worked out."""
+    """A band together with its precomputed geometry."""
 
     first_row: int
     last_row: int
     level: int
     samples: int
     to_vehicle: NDArray[np.float64]
-    """3x3, from (column, row) samples of the strip to homogeneous (forward, left) metres from the vehicle."""
+    """3x3 matrix from (column, row) samples of the strip to homogeneous (forward, left) metres from the vehicle."""
 
 
 class Camera:
-    """Draws ``(height, width) uint8`` pictures, 90 degrees wide, the horizon on the middle row.
+    """Draw ``(height, width) uint8`` pictures, 90 degrees wide, with the horizon on the middle row.
 
     :param height: in pixels, even.
     :param width: in pixels, even.
     :param bands: how the rows below the horizon are drawn, from the horizon downwards.
-    :param ahead_m: the camera's place before the vehicle's centre.
-    :param height_m: its height above the ground.
+    :param ahead_m: distance of the camera ahead of the vehicle's centre.
+    :param height_m: height of the camera above the ground.
     """
 
     def __init__(
@@ -66,32 +75,48 @@ class Camera:
         ahead_m: float = CAMERA_AHEAD_M,
         height_m: float = CAMERA_HEIGHT_M,
     ) -> None:
-        cv2.setNumThreads(1)  # the pictures are too small to share out, and environments run side by side
+        # The pictures are too small for threads to gain anything, and several environments run side by side.
+        cv2.setNumThreads(1)
         self.lens = Lens(height, width, ahead_m, height_m)
         self._height, self._width = height, width
         self._horizon = height // 2
-        self._focal = width / 2.0
+        # 90 degrees wide: the outermost column is seen at 45 degrees, where right / focal is 1.
+        self._focal_px = width / 2.0
         self._strips = self._lay_out(bands)
         self._to_vehicles = np.stack([strip.to_vehicle for strip in self._strips])
-        self._n_sky_columns = 2 * round(_TURN * self._focal)
-        right = (np.arange(width) + 0.5 - width / 2.0) / self._focal
-        self._sky_columns = np.arctan(-right) / _TURN * self._n_sky_columns
+        # The panorama has one column per direction. In the middle of the picture a pixel is 1 / focal radians wide, so
+        # a turn of 2 pi has 2 pi focal pixels; two columns for each. A finer panorama would flicker in a turn.
+        self._n_sky_columns = 2 * round(_TURN_RAD * self._focal_px)
+        # (width,): the panorama's column for each column of the picture, relative to the middle one. A pixel ``right``
+        # focal lengths to the right of the middle looks arctan(right) to the right; the panorama counts to the left.
+        right = (np.arange(width) + 0.5 - width / 2.0) / self._focal_px
+        self._sky_columns = np.arctan(-right) / _TURN_RAD * self._n_sky_columns
         self._skies: dict[str, NDArray[np.uint8]] = {}
         self._from_world: dict[str, NDArray[np.float64]] = {}
 
     def weather_filter(self, sky: Sky) -> WeatherFilter:
-        """Return what puts the light of ``sky`` onto this camera's pictures."""
+        """Return a filter that applies the light of ``sky`` to this camera's pictures."""
+        # Rows are height * focal / down metres away (see ``_to_vehicle``).
         down = np.arange(self._height - self._horizon) + 0.5
-        sides = (np.arange(self._width) + 0.5 - self._width / 2.0) / self._focal
-        return WeatherFilter(sky, self.lens.height_m * self._focal / down, sides, self._horizon)
+        sides = (np.arange(self._width) + 0.5 - self._width / 2.0) / self._focal_px
+        return WeatherFilter(sky, self.lens.height_m * self._focal_px / down, sides, self._horizon)
 
     def draw(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
-        """Return what is seen from a vehicle at this place, as a new array."""
+        """Draw the view from a vehicle at a place, without cars and weather.
+
+        :param scene: the map to draw.
+        :param x_m: of the vehicle.
+        :param y_m: of the vehicle.
+        :param yaw_rad: of the vehicle.
+        :return: ``(height, width) uint8``, a new array.
+        """
         frame = np.empty((self._height, self._width), np.uint8)
-        # The panorama stands there three times: the middle one is the turn that the car faces.
-        middle = (1.0 + yaw_rad / _TURN % 1.0) * self._n_sky_columns
+        # The panorama is stored three times side by side. The vehicle looks at the middle copy, so that the columns to
+        # the left and right of it never leave the array.
+        middle = (1.0 + yaw_rad / _TURN_RAD % 1.0) * self._n_sky_columns
         columns = (self._sky_columns + middle).astype(np.intp)
         np.take(self._sky(scene), columns, axis=1, out=frame[: self._horizon], mode="clip")
+        # All strips at once, (n_strips, 3, 3): samples -> metres from the vehicle -> metres of the world -> texels.
         to_world = pose_matrix(x_m, y_m, yaw_rad)
         matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
         for strip, matrix in zip(self._strips, matrices, strict=True):
@@ -99,7 +124,15 @@ class Camera:
         return frame
 
     def paved(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
-        """Return a mask of ``draw``'s size: 255 where the road is seen, 0 elsewhere."""
+        """Return where the picture of ``draw`` shows the road.
+
+        :param scene: the map to draw.
+        :param x_m: of the vehicle.
+        :param y_m: of the vehicle.
+        :param yaw_rad: of the vehicle.
+        :param level: the level of the ground raster in whose resolution ``Ground.paved`` is stored.
+        :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, in between at its edge.
+        """
         mask = np.zeros((self._height, self._width), np.uint8)
         rows = mask[self._horizon :]
         to_vehicle = self._to_vehicle(self._horizon, 1)
@@ -108,7 +141,8 @@ class Camera:
         return mask
 
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
-        size = (self._width, rows.shape[0] * strip.samples)
+        """Draw one strip into ``rows``, ``(n_rows, width) uint8``; ``matrix`` leads from its samples to texels."""
+        size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
         cv2.warpPerspective(
             ground.levels[strip.level],
@@ -125,17 +159,29 @@ class Camera:
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
         strips, first = [], self._horizon
         for band in bands:
-            last = first + band.n_rows if band is not bands[-1] else self._height
+            is_last = band is bands[-1]
+            last = self._height if is_last else first + band.n_rows
             strips.append(_Strip(first, last, band.level, band.samples, self._to_vehicle(first, band.samples)))
             first = last
         return strips
 
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
-        """Return the ground point that a sample sees, for a strip that begins on ``first_row``.
+        """Return the homography from the samples of a strip to the ground, in homogeneous metres from the vehicle.
 
-        A sample ``right`` pixels right of and ``down`` pixels below the middle sees the ground
-        ``height * focal / down`` ahead of the camera and ``height * right / down`` to its right.
+        A ray through the pixel ``right`` pixels to the right of the middle and ``down`` pixels below it has the
+        direction (forward, right, down) = (focal, right, down). Scaled by ``height / down`` it has fallen by the
+        camera's height, so it meets the ground ``height * focal / down`` ahead of the camera and
+        ``height * right / down`` to its right. In homogeneous coordinates, multiplied by ``down``::
+
+            forward = ahead * down + height * focal
+            left    = -height * right
+            scale   = down
+
+        :param first_row: the first row of the strip in the picture.
+        :param samples: number of samples per row.
+        :return: ``(3, 3)``.
         """
+        # From (column, row) of a sample to (right, down, 1) in pixels. The centre of a pixel is half a pixel further.
         right_down = np.array(
             [
                 [1.0, 0.0, 0.5 - self._width / 2.0],
@@ -144,19 +190,19 @@ class Camera:
             ]
         )
         ahead_m, height_m = self.lens.ahead_m, self.lens.height_m
-        forward_left = np.array([[0.0, ahead_m, height_m * self._focal], [-height_m, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        # From (right, down, 1) to (forward, left, scale), as derived above.
+        forward_left = np.array([[0.0, ahead_m, height_m * self._focal_px], [-height_m, 0.0, 0.0], [0.0, 1.0, 0.0]])
         return np.asarray(forward_left @ right_down)
 
     def _to_texels(self, scene: LiteMap) -> NDArray[np.float64]:
-        """Return for each strip the matrix from the world to the texels of its level, worked out once."""
+        """Return for each strip the matrix from the world to the texels of its level, ``(n_strips, 3, 3)``, cached."""
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
         return self._from_world[scene.name]
 
     def _sky(self, scene: LiteMap) -> NDArray[np.uint8]:
-        """Return the panorama of ``scene`` in this camera's resolution, three turns of it, scaled once."""
+        """Return the panorama of ``scene`` in this camera's resolution, three copies side by side, cached."""
         if scene.name not in self._skies:
-            # Two columns to a pixel where the picture is densest: finer ones would flicker as the car turns.
             size = (self._n_sky_columns, self._horizon)
             sky = cv2.resize(scene.panorama, size, interpolation=cv2.INTER_AREA)
             self._skies[scene.name] = np.tile(np.asarray(sky, dtype=np.uint8), 3)
@@ -164,53 +210,64 @@ class Camera:
 
 
 def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
-    """Return the 3x3 matrix from homogeneous (forward, left) metres from a vehicle to the world's."""
+    """Return the 3x3 matrix from homogeneous (forward, left) metres relative to a vehicle to metres of the world.
+
+    :param x_m: of the vehicle.
+    :param y_m: of the vehicle.
+    :param yaw_rad: of the vehicle.
+    :return: a rotation by the yaw, followed by a translation.
+    """
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
     return np.array([[cos, -sin, x_m], [sin, cos, y_m], [0.0, 0.0, 1.0]])
 
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
-"""Source: ITU-R BT.601; OpenCV's conversion of RGB to grey."""
+"""Weights of red, green and blue in grey. Source: ITU-R BT.601, as in OpenCV's conversion of RGB to grey."""
 _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return ``(256, 3) uint8``: the colour of every grey, as bright as the grey."""
-    tint = np.array([red, green, blue])
-    tint /= tint @ _LUMINANCE
-    return np.asarray(np.clip(np.rint(_GREYS[:, None] * tint), 0, 255), np.uint8)
+    """Return ``(256, 3) uint8``: for each grey value the colour of this hue that converts back to the same grey."""
+    hue = np.array([red, green, blue])
+    hue /= hue @ _LUMINANCE  # now hue @ luminance is 1, and grey * hue has the luminance grey
+    return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)
 
 
 _SKY = _table(0.86, 0.97, 1.14)
 _LAND = _table(0.86, 1.06, 0.62)
 _ROAD = _table(1.0, 1.0, 1.0)
 _ALL = np.concatenate([_LAND, _ROAD, _SKY])
-"""256 entries each."""
+"""``(768, 3) uint8``: land from 0, road from 256, sky from 512."""
 
 
 def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
-    """Return a picture in colour, ``(height, width, 3) uint8``, RGB.
+    """Colour a grey picture: sky above the horizon, road or land below it.
 
     :param grey: ``(height, width) uint8``.
-    :param paved: likewise: 128 or more where the road is seen.
+    :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
     :param horizon: the row at which the ground begins.
+    :return: ``(height, width, 3) uint8``, RGB, a new array.
     """
+    # OpenCV looks up each channel in its own column of the table, so the grey value is repeated in three channels.
     plain = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     colours = np.empty_like(plain)
     cv2.LUT(plain[:horizon], _SKY[None], dst=colours[:horizon])
     ground = colours[horizon:]
     cv2.LUT(plain[horizon:], _LAND[None], dst=ground)
+    # The road's table is the identity, so the grey values themselves are copied where the mask is set.
     cv2.copyTo(plain[horizon:], cv2.threshold(paved[horizon:], 127, 255, cv2.THRESH_BINARY)[1], ground)
     return colours
 
 
 def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return a picture in colour like ``tinted``, for a camera that looks anywhere.
+    """Colour a grey picture like ``tint``, for a camera that looks in any direction and has no horizontal horizon.
 
     :param grey: ``(height, width) uint8``.
-    :param paved: likewise: 128 or more where the road is seen.
-    :param is_sky: ``(height, width)``, where neither road nor land is seen.
+    :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
+    :param is_sky: ``(height, width) bool``: where neither road nor land is seen.
+    :return: ``(height, width, 3) uint8``, RGB, a new array.
     """
+    # (height, width): index into the joint table. The highest bit of the mask selects road (256) or land (0).
     entry = grey.astype(np.intp) + ((paved >> 7).astype(np.intp) << 8)
     entry[is_sky] = grey[is_sky].astype(np.intp) + 512
     return np.take(_ALL, entry, axis=0)

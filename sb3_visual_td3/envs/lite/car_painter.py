@@ -1,4 +1,8 @@
-"""Cars as boxes in perspective: a body, a cabin upon it, and its shadow."""
+"""Cars as boxes in perspective: a body, a cabin on top of it, and a shadow beneath.
+
+Cars are few and small in the picture, so they are drawn as filled polygons over the ground, the farthest first
+(painter's algorithm). Places on a car are given in metres along its length (forward), across it (to the left) and up.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +18,31 @@ from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
 
 PAINTS = ((225, 75, 60), (80, 135, 220), (225, 225, 220), (16, 18, 22), (215, 170, 50), (150, 160, 165))
-"""Red, green and blue of each paint; in grey, too, each stands out from asphalt."""
+"""Red, green and blue of each paint; each stands out from asphalt, also in grey."""
 CAR_HEIGHT_M = 1.45
 MAX_DISTANCE_M = 90.0
+"""Distance from which cars are not drawn."""
 _SMALLEST_PX = 1.0
-"""A car whose height is less is not drawn."""
+"""A car that is less high than this in the picture is not drawn."""
 _NEAR_M = 0.25
-_SHIFT = 4
+"""Distance of the near plane: what is closer to the camera is cut off, because the projection divides by depth."""
+_SUBPIXEL_BITS = 4
+"""OpenCV's polygons have integer corners with this many binary places."""
 _DETAIL_PX = 9.0
-"""A car whose height is fewer pixels is one plain box without a shadow, its lights on by night only."""
+"""A car that is less high than this in the picture is one plain box without a shadow, with lights only at night."""
 _GLASS, _SHADOW = (38, 44, 52), (28, 28, 30)
 _REAR_LIGHT, _HEAD_LIGHT = (255, 70, 55), (255, 250, 225)
 _WINDOW_PX = 4.0
-"""A plain box of at least this height has a window towards the camera."""
+"""A plain box of at least this height has a window on the end towards the camera."""
 _DARK = 0.5
+"""Lights are on below this ambient light."""
 _SIDES = ((0, 1), (1, 2), (2, 3), (3, 0))
 """Corners of the front, the left, the rear and the right side; corner 0 is front right, then counter-clockwise."""
 _SHADES = (0.92, 0.78, 0.85, 0.70)
+"""Brightness of these sides, unequal so that the box looks solid."""
 
 Point = tuple[float, float, float]
+"""Depth, left and up in metres from the camera."""
 Colour = tuple[int, int, int]
 
 
@@ -42,12 +52,13 @@ class Lens(NamedTuple):
     height: int
     width: int
     ahead_m: float
-    """The camera's place before the vehicle's centre."""
+    """Distance of the camera ahead of the vehicle's centre."""
     height_m: float
+    """Height of the camera above the ground."""
 
     @property
-    def focal(self) -> float:
-        """Focal length in pixels: the picture is 90 degrees wide."""
+    def focal_px(self) -> float:
+        """Return the focal length in pixels of a picture that is 90 degrees wide: half the width times tan 45."""
         return self.width / 2.0
 
 
@@ -59,35 +70,48 @@ def paint_cars(
     lens: Lens,
     sky: Sky | None = None,
 ) -> None:
-    """Draw the cars that are seen onto ``frame``, in place, the farthest first.
+    """Draw the visible cars onto ``frame``, in place.
 
     :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
-    :param boxes: where the cars are.
-    :param paints: index into ``PAINTS`` for each.
+    :param boxes: place and size of the cars.
+    :param paints: index into ``PAINTS`` for each car.
     :param pose: x, y and yaw of the vehicle that carries the camera.
-    :param lens: of the camera.
+    :param lens: the camera's projection.
     :param sky: the light; ``None`` on a clear day.
     """
-    x, y, yaw = pose
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    farthest_m = min(MAX_DISTANCE_M, lens.focal * CAR_HEIGHT_M / _SMALLEST_PX)
-    limit_m2 = 2.0 * (farthest_m + lens.ahead_m + 20.0) ** 2  # the corner of what a camera 90 degrees wide sees
-    seen = []
+    x_m, y_m, yaw_rad = pose
+    cos_yaw, sin_yaw = math.cos(yaw_rad), math.sin(yaw_rad)
+    # The height in the picture is focal * height / distance, which falls to _SMALLEST_PX at this distance.
+    farthest_m = min(MAX_DISTANCE_M, lens.focal_px * CAR_HEIGHT_M / _SMALLEST_PX)
+    # A picture 90 degrees wide sees the triangle |left| <= forward <= farthest. Its corner is farthest * sqrt(2) away;
+    # 20 m allow for a car that reaches into the picture. A cheap test first: most cars fail it.
+    limit_m2 = 2.0 * (farthest_m + lens.ahead_m + 20.0) ** 2
+    visible = []
     for number, box in enumerate(boxes):
-        dx, dy = box.x_m - x, box.y_m - y
-        if dx * dx + dy * dy > limit_m2:
+        dx_m, dy_m = box.x_m - x_m, box.y_m - y_m
+        if dx_m * dx_m + dy_m * dy_m > limit_m2:
             continue
-        forward, left = dx * cos + dy * sin - lens.ahead_m, dy * cos - dx * sin
-        if -box.length_m < forward < farthest_m and abs(left) < forward + 2.0 * box.length_m:
-            seen.append((forward * forward + left * left, number, forward, left))
-    seen.sort(reverse=True)
-    for _, number, forward, left in seen:
-        turn_rad = boxes[number].yaw_rad - yaw
-        _CarPainter(frame, lens, sky, forward, left, turn_rad, boxes[number], PAINTS[paints[number]]).draw()
+        forward_m, left_m = dx_m * cos_yaw + dy_m * sin_yaw - lens.ahead_m, dy_m * cos_yaw - dx_m * sin_yaw
+        if -box.length_m < forward_m < farthest_m and abs(left_m) < forward_m + 2.0 * box.length_m:
+            visible.append((forward_m * forward_m + left_m * left_m, number, forward_m, left_m))
+    visible.sort(reverse=True)  # the farthest first: nearer cars are drawn over it
+    for _, number, forward_m, left_m in visible:
+        turn_rad = boxes[number].yaw_rad - yaw_rad
+        _CarPainter(frame, lens, sky, forward_m, left_m, turn_rad, boxes[number], PAINTS[paints[number]]).draw()
 
 
 class _CarPainter:
-    """One car in one picture; forward and left are metres from the camera."""
+    """Draws one car into one picture.
+
+    :param frame: the picture, written to.
+    :param lens: the camera's projection.
+    :param sky: the light; ``None`` on a clear day.
+    :param forward_m: of the car's centre from the camera.
+    :param left_m: of the car's centre from the camera.
+    :param turn_rad: direction of the car relative to the camera's.
+    :param box: the car's size.
+    :param paint: the car's colour.
+    """
 
     def __init__(
         self,
@@ -100,142 +124,176 @@ class _CarPainter:
         box: OrientedBox,
         paint: Colour,
     ) -> None:
-        self._frame, self._lens = frame, lens
-        self._forward, self._left = forward_m, left_m
-        self._cos, self._sin = math.cos(turn_rad), math.sin(turn_rad)
-        self._length, self._width, self._paint = box.length_m, box.width_m, paint
-        self._may_reach_the_lens = forward_m < box.length_m
-        unit = 2.0**_SHIFT
-        self._unit_focal = lens.focal * unit
-        self._middle, self._horizon = (lens.width / 2.0 - 0.5) * unit, (lens.height // 2 - 0.5) * unit
+        self._frame = frame
+        self._lens = lens
+        self._forward_m, self._left_m = forward_m, left_m
+        self._cos_turn, self._sin_turn = math.cos(turn_rad), math.sin(turn_rad)
+        self._length_m, self._width_m, self._paint = box.length_m, box.width_m, paint
+        self._may_cross_near_plane = forward_m < box.length_m
+        # OpenCV's fixed-point coordinates: lengths in pixels are multiplied by 2^_SUBPIXEL_BITS. The optical axis meets
+        # the picture's middle, half a pixel less because OpenCV puts (0, 0) into the centre of the first pixel.
+        unit = 2.0**_SUBPIXEL_BITS
+        self._focal_units = lens.focal_px * unit
+        self._middle_units = (lens.width / 2.0 - 0.5) * unit
+        self._horizon_units = (lens.height // 2 - 0.5) * unit
+        # One light for the whole car, from its centre.
         self._gain, self._veil = 1.0, 0.0
+        self._is_dark = False
         if sky is not None:
-            distance = max(_NEAR_M, math.hypot(forward_m, left_m))
-            self._gain, self._veil = sky.gain_and_veil(distance, left_m / max(1.0, forward_m))
-        self._is_dark = sky is not None and sky.ambient < _DARK
-        self._size_px = lens.focal * CAR_HEIGHT_M / max(_NEAR_M, forward_m)
+            distance_m = max(_NEAR_M, math.hypot(forward_m, left_m))
+            self._gain, self._veil = sky.gain_and_veil(distance_m, left_m / max(1.0, forward_m))
+            self._is_dark = sky.ambient < _DARK
+        self._size_px = lens.focal_px * CAR_HEIGHT_M / max(_NEAR_M, forward_m)
 
     def draw(self) -> None:
-        length, width = self._length, self._width
+        """Draw the car, in less detail when it is far away."""
+        length_m, width_m = self._length_m, self._width_m
         if self._size_px < _DETAIL_PX:
-            self._block(length, width, 0.0, 0.0, CAR_HEIGHT_M, self._paint, has_top=False, has_lights=self._is_dark)
+            self._draw_block(
+                length_m, width_m, 0.0, 0.0, CAR_HEIGHT_M, self._paint, has_top=False, has_lights=self._is_dark
+            )
             if self._size_px > _WINDOW_PX:
-                end = math.copysign(length / 2, -self._forward * self._cos - self._left * self._sin)
-                self._wall((end, -0.4 * width), (end, 0.4 * width), 0.85, CAR_HEIGHT_M - 0.1, _GLASS, 1.0)
+                # The end towards the camera: the sign of the camera's coordinate along the car.
+                end_m = math.copysign(length_m / 2, -self._forward_m * self._cos_turn - self._left_m * self._sin_turn)
+                left_end, right_end = (end_m, -0.4 * width_m), (end_m, 0.4 * width_m)
+                self._fill_wall(left_end, right_end, 0.85, CAR_HEIGHT_M - 0.1, _GLASS, 1.0)
             return
-        self._fill([self._at(a, b, 0.0) for a, b in _rectangle(length + 0.2, width + 0.2, 0.0)], _SHADOW, 1.0)
-        self._block(length, width, 0.0, 0.2, 0.85, self._paint, has_lights=True)
-        self._block(0.55 * length, 0.88 * width, -0.06 * length, 0.85, CAR_HEIGHT_M - 0.06, _GLASS)
-        roof = [self._at(a, b, CAR_HEIGHT_M) for a, b in _rectangle(0.5 * length, 0.86 * width, -0.06 * length)]
+        shadow = [self._at(along, across, 0.0) for along, across in _rectangle(length_m + 0.2, width_m + 0.2, 0.0)]
+        self._fill(shadow, _SHADOW, 1.0)
+        # The body, then the cabin of glass on it, a little behind the middle, and a roof where the camera is above it.
+        self._draw_block(length_m, width_m, 0.0, 0.2, 0.85, self._paint, has_lights=True)
+        self._draw_block(0.55 * length_m, 0.88 * width_m, -0.06 * length_m, 0.85, CAR_HEIGHT_M - 0.06, _GLASS)
         if self._lens.height_m > CAR_HEIGHT_M:
-            self._fill(roof, self._paint, 1.0)
+            outline = _rectangle(0.5 * length_m, 0.86 * width_m, -0.06 * length_m)
+            self._fill([self._at(along, across, CAR_HEIGHT_M) for along, across in outline], self._paint, 1.0)
 
-    def _block(
+    def _draw_block(
         self,
-        length: float,
-        width: float,
-        shift: float,
-        low: float,
-        high: float,
+        length_m: float,
+        width_m: float,
+        shift_m: float,
+        low_m: float,
+        high_m: float,
         paint: Colour,
         has_top: bool = True,
         has_lights: bool = False,
     ) -> None:
-        corners = _rectangle(length, width, shift)
-        # The camera in the car's own coordinates tells which sides face it.
-        ahead = -self._forward * self._cos - self._left * self._sin - shift
-        aside = self._forward * self._sin - self._left * self._cos
-        faces = (ahead > length / 2, aside > width / 2, ahead < -length / 2, aside < -width / 2)
+        """Draw a box from ``low_m`` to ``high_m`` above the ground, ``shift_m`` ahead of the car's centre."""
+        corners = _rectangle(length_m, width_m, shift_m)
+        # The camera in the box's own coordinates. A side is visible where the camera is beyond its plane; the box is
+        # convex, so visible sides never hide each other and need no order.
+        camera_along_m = -self._forward_m * self._cos_turn - self._left_m * self._sin_turn - shift_m
+        camera_across_m = self._forward_m * self._sin_turn - self._left_m * self._cos_turn
+        is_visible = (
+            camera_along_m > length_m / 2,
+            camera_across_m > width_m / 2,
+            camera_along_m < -length_m / 2,
+            camera_across_m < -width_m / 2,
+        )
         for number, (first, last) in enumerate(_SIDES):
-            if faces[number]:
-                self._wall(corners[first], corners[last], low, high, paint, _SHADES[number])
-        if has_top and self._lens.height_m > high:
-            self._fill([self._at(a, b, high) for a, b in corners], paint, 1.0)
-        if has_lights:
-            if faces[2]:
-                self._lights(-length / 2, width, _REAR_LIGHT)
-            elif faces[0]:
-                self._lights(length / 2, width, _HEAD_LIGHT)
+            if is_visible[number]:
+                self._fill_wall(corners[first], corners[last], low_m, high_m, paint, _SHADES[number])
+        if has_top and self._lens.height_m > high_m:
+            self._fill([self._at(along, across, high_m) for along, across in corners], paint, 1.0)
+        if has_lights and is_visible[2]:
+            self._draw_lights(-length_m / 2, width_m, _REAR_LIGHT)
+        elif has_lights and is_visible[0]:
+            self._draw_lights(length_m / 2, width_m, _HEAD_LIGHT)
 
-    def _lights(self, along: float, width: float, colour: Colour) -> None:
+    def _draw_lights(self, along_m: float, width_m: float, colour: Colour) -> None:
         for side in (-1.0, 1.0):
-            outer, inner = 0.46 * width * side, 0.26 * width * side
-            quad = [self._at(along, across, up) for across, up in ((outer, 0.55), (inner, 0.55), (inner, 0.75))]
-            self._fill([*quad, self._at(along, outer, 0.75)], colour, 1.0, shines=True)
+            outer_m, inner_m = 0.46 * width_m * side, 0.26 * width_m * side
+            outline = ((outer_m, 0.55), (inner_m, 0.55), (inner_m, 0.75), (outer_m, 0.75))
+            corners = [self._at(along_m, across_m, up_m) for across_m, up_m in outline]
+            self._fill(corners, colour, 1.0, shines=True)
 
-    def _at(self, along: float, across: float, up: float) -> Point:
-        """Return depth, left and up in metres from the camera, of a place on the car."""
+    def _at(self, along_m: float, across_m: float, up_m: float) -> Point:
+        """Return the place of a point of the car relative to the camera: a rotation, then a translation."""
         return (
-            self._forward + along * self._cos - across * self._sin,
-            self._left + along * self._sin + across * self._cos,
-            up - self._lens.height_m,
+            self._forward_m + along_m * self._cos_turn - across_m * self._sin_turn,
+            self._left_m + along_m * self._sin_turn + across_m * self._cos_turn,
+            up_m - self._lens.height_m,
         )
 
-    def _wall(
+    def _fill_wall(
         self,
         one: tuple[float, float],
         two: tuple[float, float],
-        low: float,
-        high: float,
+        low_m: float,
+        high_m: float,
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill the upright rectangle over the line from ``one`` to ``two``."""
-        depth1, left1, up1 = self._at(*one, low)
-        depth2, left2, _ = self._at(*two, low)
-        up2 = up1 + high - low
-        if self._may_reach_the_lens:
-            self._fill(
-                [(depth1, left1, up1), (depth2, left2, up1), (depth2, left2, up2), (depth1, left1, up2)], paint, shade
-            )
+        """Fill the upright rectangle above the line from ``one`` to ``two``, both (along, across) on the car."""
+        depth1_m, left1_m, bottom_m = self._at(*one, low_m)
+        depth2_m, left2_m, _ = self._at(*two, low_m)
+        top_m = bottom_m + high_m - low_m
+        if self._may_cross_near_plane:
+            corners = [
+                (depth1_m, left1_m, bottom_m),
+                (depth2_m, left2_m, bottom_m),
+                (depth2_m, left2_m, top_m),
+                (depth1_m, left1_m, top_m),
+            ]
+            self._fill(corners, paint, shade)
             return
-        # Most cars stand wholly before the lens: two corners then give all four.
-        scale1, scale2 = self._unit_focal / depth1, self._unit_focal / depth2
-        column1, column2 = round(self._middle - left1 * scale1), round(self._middle - left2 * scale2)
+        # Most cars are entirely ahead of the near plane and need no clipping. The upper corners are then in the same
+        # columns as the lower ones, which saves half of the divisions.
+        scale1, scale2 = self._focal_units / depth1_m, self._focal_units / depth2_m
+        column1, column2 = round(self._middle_units - left1_m * scale1), round(self._middle_units - left2_m * scale2)
         pixels = [
-            (column1, round(self._horizon - up1 * scale1)),
-            (column2, round(self._horizon - up1 * scale2)),
-            (column2, round(self._horizon - up2 * scale2)),
-            (column1, round(self._horizon - up2 * scale1)),
+            (column1, round(self._horizon_units - bottom_m * scale1)),
+            (column2, round(self._horizon_units - bottom_m * scale2)),
+            (column2, round(self._horizon_units - top_m * scale2)),
+            (column1, round(self._horizon_units - top_m * scale1)),
         ]
         self._fill_pixels(pixels, paint, shade * self._gain, self._veil)
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
-        if self._may_reach_the_lens:
+        """Fill a convex polygon; ``shines`` leaves its colour as it is, whatever the light."""
+        if self._may_cross_near_plane:
             corners = clip_to_near_plane(corners)
             if len(corners) < 3:
                 return
-        focal, middle, horizon = self._unit_focal, self._middle, self._horizon
+        # The pinhole projection: column = middle - focal * left / depth, row = horizon - focal * up / depth.
+        focal, middle, horizon = self._focal_units, self._middle_units, self._horizon_units
         pixels = [
             (round(middle - left * focal / depth), round(horizon - up * focal / depth)) for depth, left, up in corners
         ]
-        gain, veil = (1.0, 0.0) if shines else (shade * self._gain, self._veil)
-        self._fill_pixels(pixels, colour, gain, veil)
+        if shines:
+            self._fill_pixels(pixels, colour, 1.0, 0.0)
+        else:
+            self._fill_pixels(pixels, colour, shade * self._gain, self._veil)
 
     def _fill_pixels(self, pixels: list[tuple[int, int]], colour: Colour, gain: float, veil: float) -> None:
         red, green, blue = colour
         if self._frame.ndim == 3:
             value: Any = (red * gain + veil, green * gain + veil, blue * gain + veil)
         else:
-            value = (0.299 * red + 0.587 * green + 0.114 * blue) * gain + veil
-        cv2.fillConvexPoly(self._frame, np.array(pixels, np.int32), value, cv2.LINE_AA, _SHIFT)
+            value = (0.299 * red + 0.587 * green + 0.114 * blue) * gain + veil  # ITU-R BT.601, as in lite.camera
+        cv2.fillConvexPoly(self._frame, np.array(pixels, np.int32), value, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _rectangle(length: float, width: float, shift: float) -> tuple[tuple[float, float], ...]:
-    front, rear, side = shift + length / 2, shift - length / 2, width / 2
-    return (front, -side), (front, side), (rear, side), (rear, -side)
+def _rectangle(length_m: float, width_m: float, shift_m: float) -> tuple[tuple[float, float], ...]:
+    """Return the corners (along, across) of a rectangle, beginning front right, counter-clockwise."""
+    front_m, rear_m, side_m = shift_m + length_m / 2, shift_m - length_m / 2, width_m / 2
+    return (front_m, -side_m), (front_m, side_m), (rear_m, side_m), (rear_m, -side_m)
 
 
 def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
-    """Return the part of a convex polygon that lies at least ``_NEAR_M`` before the camera.
+    """Return the part of a convex polygon that is at least ``_NEAR_M`` ahead of the camera.
 
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.
+
+    :param corners: in order around the polygon.
+    :return: the corners of the clipped polygon; fewer than three if nothing of it is left.
     """
     kept: list[Point] = []
     for one, two in zip(corners, [*corners[1:], corners[0]], strict=True):
         if one[0] >= _NEAR_M:
             kept.append(one)
         if (one[0] >= _NEAR_M) != (two[0] >= _NEAR_M):
+            # This edge crosses the plane: the crossing divides it in proportion to the depths of its ends.
             part = (_NEAR_M - one[0]) / (two[0] - one[0])
             kept.append((_NEAR_M, one[1] + part * (two[1] - one[1]), one[2] + part * (two[2] - one[2])))
     return kept

@@ -17,17 +17,20 @@ from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
 STATE_FORMAT = 1
+"""Version of the saved states; increased when an older state can no longer be read."""
 
 
 class RestorableDrivingEnv(DrivingEnv):
-    """``DrivingEnv`` in a world that hands over its state: a run that was killed goes on bit for bit."""
+    """A ``DrivingEnv`` whose state can be saved and restored, so that an interrupted run continues bit for bit."""
 
     _backend: RestorableBackend
 
     def get_state(self) -> dict[str, Any]:
-        """Return all that the environment's future depends on: plain Python values, and ``frames`` as an array.
+        """Return everything that the environment's future depends on.
 
-        The time limit belongs to gymnasium's wrapper, which counts for itself.
+        The steps that count towards the time limit are not part of it: gymnasium's ``TimeLimit`` wrapper counts them.
+
+        :return: plain Python values, and ``frames`` as an array ``(frame_stack, *frame_shape) uint8``.
         """
         return {
             "format": STATE_FORMAT,
@@ -41,17 +44,18 @@ class RestorableDrivingEnv(DrivingEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> Observation:
-        """Go on from where ``get_state`` was called, in this environment or in one with the same settings.
+        """Continue from a saved state, in this environment or in another one with the same settings.
 
+        :param state: what ``get_state`` returned.
         :return: the observation of that moment.
-        :raises ValueError: if ``state`` is of another format or of an environment made otherwise.
+        :raises ValueError: if ``state`` has another format or comes from an environment with other settings.
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
         expected = (self.frame_stack, *self._backend.frame_shape)
         if state.get("format") != STATE_FORMAT or frames.shape != expected:
             raise ValueError(
                 f"a state of format {state.get('format')!r} with frames {frames.shape}: expected format "
-                f"{STATE_FORMAT} with frames {expected}; make the env as the saved one was"
+                f"{STATE_FORMAT} with frames {expected}; make the env with the settings of the saved one"
             )
         self._backend.set_state(state["world"])
         self._task.set_state(state["task"], self._backend.state)
@@ -64,28 +68,27 @@ class RestorableDrivingEnv(DrivingEnv):
 
 
 class LiteDrivingEnv(RestorableDrivingEnv):
-    """Drive in the embedded world; see ``DrivingEnv`` for what is seen and done.
+    """Drive in the embedded world; ``DrivingEnv`` describes observations and actions.
 
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the world per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.2 s.
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; needs the extra
-        ``carla``); each episode draws one of them.
+    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
+        ``carla``). Each episode takes one of them at random.
     :param n_cars: other cars on the road, in both directions, 0 to 20.
     :param observation: ``"camera"`` or ``"camera+state"``.
     :param image_size: height and width of a frame, an even number from 32 to 512.
-    :param grayscale: grey frames; ``False`` gives RGB, with ``3 * frame_stack`` channels.
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which draws anew for every episode.
-    :param noise_std: of the camera's noise in grey levels, 0 to 100.
+    :param grayscale: True for grey frames, False for RGB with ``3 * frame_stack`` channels.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode.
+    :param noise_std: standard deviation of the camera's noise in grey levels, 0 to 100.
     :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
-    :param target_speed_mps: the speed that the reward asks for, in m/s.
-    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or is an accident
-        (``"terminated"``).
-    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
+    :param target_speed_mps: the speed with the highest reward, in m/s.
+    :param idle_ending: ``"truncated"`` if standing still only ends the episode, ``"terminated"`` if it is an accident.
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
-    :raises ValueError: if an argument is none of these.
+    :raises ValueError: if an argument is out of range.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""A car that moves by the kinematic bicycle model, in plain floats."""
+"""A car that moves by the kinematic bicycle model.
+
+Plain Python floats: for a single car they are several times faster than NumPy's arrays.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sb3_visual_td3.envs.backend import BodySize, Control
 
 
 class Motion(NamedTuple):
-    """Where the car's centre is and how it moves; ``wheel_rad`` is positive to the left, as yaw is."""
+    """Place and motion of the car's centre; ``wheel_rad``, the angle of the front wheels, is positive to the left."""
 
     x_m: float
     y_m: float
@@ -22,7 +25,7 @@ class Motion(NamedTuple):
 
 @dataclass(frozen=True)
 class VehicleSettings:
-    """What the car can do: ``max_throttle_mps2 / drag_per_s`` is its top speed, 12 m/s by default.
+    """Size and abilities of the car. Its top speed is ``max_throttle_mps2 / drag_per_s``, 12 m/s by default.
 
     :raises ValueError: if a value is not positive.
     """
@@ -32,10 +35,13 @@ class VehicleSettings:
     wheelbase_m: float = 2.9
     max_wheel_rad: float = math.radians(20.0)
     steering_lag_s: float = 0.1
+    """Time constant with which the wheels follow the steering."""
     max_throttle_mps2: float = 3.0
     max_brake_mps2: float = 7.0
     drag_per_s: float = 0.25
+    """Deceleration per speed: a drag proportional to the speed."""
     max_lateral_mps2: float = 7.0
+    """Lateral acceleration that the tyres can carry; about 0.7 g, as on dry asphalt."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -43,33 +49,47 @@ class VehicleSettings:
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the car and the place of its wheels."""
+        """Return the outer size of the car and the place of its wheels."""
         return BodySize(self.length_m, self.width_m, self.wheelbase_m)
 
 
 def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSettings) -> Motion:
-    """Return the motion ``dt_s`` seconds later.
+    """Return the motion ``dt_s`` seconds later, by one step of the kinematic bicycle model.
 
-    The wheels follow the steering with a first-order lag. Above the speed at which the tyres would have to carry
-    more than ``max_lateral_mps2`` the car turns less than its wheels ask. It never rolls backwards.
+    The wheels follow the steering with a first-order lag. In a bend that is too fast for the tyres
+    (``max_lateral_mps2``) the car turns less than its wheels ask for. It never rolls backwards.
 
-    Source: Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", eq. 1.
+    Source: Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", eq. 1, with
+    the centre midway between the axles (l_f = l_r = wheelbase / 2) and semi-implicit Euler steps.
+
+    :param motion: the motion now.
+    :param control: held during the step.
+    :param dt_s: length of the step in seconds.
+    :param settings: size and abilities of the car.
+    :return: the motion at the end of the step.
     """
+    # Steering is positive to the right, wheel angles are positive to the left. The exact solution of
+    # lag * d(wheel)/dt = target - wheel, so that the lag does not depend on the length of the step.
     target_rad = -control.steer * settings.max_wheel_rad
     wheel_rad = motion.wheel_rad + (target_rad - motion.wheel_rad) * -math.expm1(-dt_s / settings.steering_lag_s)
-    acceleration = (
+    acceleration_mps2 = (
         settings.max_throttle_mps2 * control.throttle
         - settings.max_brake_mps2 * control.brake
         - settings.drag_per_s * motion.speed_mps
     )
-    speed = max(0.0, motion.speed_mps + acceleration * dt_s)
+    speed_mps = max(0.0, motion.speed_mps + acceleration_mps2 * dt_s)
+    # A bicycle turns with the curvature tan(wheel) / wheelbase. The lateral acceleration curvature * speed^2 stays
+    # within the limit where |tan(wheel)| * speed^2 <= limit * wheelbase.
     tan_wheel = math.tan(wheel_rad)
     grip = settings.max_lateral_mps2 * settings.wheelbase_m
-    if abs(tan_wheel) * speed * speed > grip:
-        tan_wheel = math.copysign(grip / (speed * speed), tan_wheel)
-    slip_rad = math.atan(0.5 * tan_wheel)  # the centre lies midway between the axles
-    yaw = motion.yaw_rad + speed * math.cos(slip_rad) * tan_wheel / settings.wheelbase_m * dt_s
-    course = yaw + slip_rad
-    x = motion.x_m + speed * math.cos(course) * dt_s
-    y = motion.y_m + speed * math.sin(course) * dt_s
-    return Motion(x, y, yaw, speed, wheel_rad)
+    if abs(tan_wheel) * speed_mps * speed_mps > grip:
+        tan_wheel = math.copysign(grip / (speed_mps * speed_mps), tan_wheel)
+    # Eq. 1: slip = atan(l_r / (l_f + l_r) tan(wheel)) and d(yaw)/dt = speed / l_r sin(slip). With l_r = wheelbase / 2
+    # and sin(slip) = cos(slip) tan(wheel) / 2, the latter is speed cos(slip) tan(wheel) / wheelbase.
+    slip_rad = math.atan(0.5 * tan_wheel)
+    yaw_rad = motion.yaw_rad + speed_mps * math.cos(slip_rad) * tan_wheel / settings.wheelbase_m * dt_s
+    # The centre moves in the direction yaw + slip, with the new yaw and speed.
+    course_rad = yaw_rad + slip_rad
+    x_m = motion.x_m + speed_mps * math.cos(course_rad) * dt_s
+    y_m = motion.y_m + speed_mps * math.sin(course_rad) * dt_s
+    return Motion(x_m, y_m, yaw_rad, speed_mps, wheel_rad)

@@ -1,4 +1,4 @@
-"""What the camera makes of the world: ground and sky, cars, weather, and the faults of the sensor."""
+"""The camera's image, in layers: ground and sky, light, cars, rain, and finally the sensor's blur and noise."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
 from sb3_visual_td3.envs.road.maps import LiteMap
 
 Pose = tuple[float, float, float]
+"""x and y in metres, yaw in radians."""
 Cars = tuple[Sequence[OrientedBox], Sequence[int]]
-"""The other cars and the paint of each."""
+"""Boxes of the other cars, and the paint of each."""
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """What the camera delivers.
+    """Size, colour, weather and defects of the camera's frames.
 
-    :raises ValueError: if a value is outside the range that its check names.
+    :raises ValueError: if a value is out of range.
     """
 
     image_size: int = 84
@@ -36,11 +37,11 @@ class CameraSettings:
     grayscale: bool = True
     """Grey frames ``(height, width)``; otherwise RGB frames ``(3, height, width)``."""
     weather: str = "clear"
-    """``"clear"``, ``"rain"``, ``"night"`` or ``"random"``; an episode's seed varies all but the first."""
+    """``"clear"``, ``"rain"``, ``"night"`` or ``"random"``; all but ``"clear"`` vary with the episode's seed."""
     noise_std: float = 0.0
-    """Of the sensor's noise in grey levels, 0 to 100; none by default."""
+    """Standard deviation of the sensor's noise in grey levels, 0 to 100."""
     blur: float = 0.0
-    """Standard deviation of the lens' blur in pixels, 0 to 10; none by default."""
+    """Standard deviation of the lens' Gaussian blur in pixels, 0 to 10."""
 
     def __post_init__(self) -> None:
         coerce_count(self, "image_size", 32, 512)
@@ -54,48 +55,71 @@ class CameraSettings:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of a frame."""
-        side = (self.image_size, self.image_size)
-        return side if self.grayscale else (3, *side)
+        """Return the shape of a frame: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
+        if self.grayscale:
+            return (self.image_size, self.image_size)
+        return (3, self.image_size, self.image_size)
 
 
 class View:
-    """Draws one episode at a time; the same place, cars and tick always give the same picture.
+    """Draw one episode at a time; the same place, cars and tick always give the same picture.
 
-    :param settings: what the camera delivers.
+    :param settings: of the camera's frames.
     """
 
     def __init__(self, settings: CameraSettings) -> None:
         self._settings = settings
         self._camera = Camera(settings.image_size, settings.image_size)
-        self._is_plain = settings.noise_std == settings.blur == 0.0
+        self._is_perfect = settings.noise_std == settings.blur == 0.0
 
     def reset(self, scene: LiteMap, scene_seed: int) -> None:
-        """Begin an episode on ``scene``, in the weather that ``scene_seed`` gives."""
+        """Begin an episode.
+
+        :param scene: the map to draw.
+        :param scene_seed: determines the weather and the noise.
+        """
         self._scene, self._seed = scene, scene_seed
         self._sky = choose_sky(self._settings.weather, scene_seed)
-        self._filter = None if self._sky is None else self._camera.weather_filter(self._sky)
+        self._filter: WeatherFilter | None = None
+        if self._sky is not None:
+            self._filter = self._camera.weather_filter(self._sky)
 
     def frame(self, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
-        """Return what the camera delivers: ``uint8`` of the settings' ``frame_shape``, a new array."""
+        """Return a frame for the policy.
+
+        :param pose: of the vehicle that carries the camera.
+        :param cars: the other cars.
+        :param tick: number of the tick since the reset; rain and noise differ from tick to tick.
+        :return: ``uint8`` of the settings' ``frame_shape``, a new array.
+        """
         if self._settings.grayscale:
             frame = self._camera.draw(self._scene, *pose)
         else:
-            frame = _tinted(self._camera, self._scene, pose)
-        self._populate(frame, self._camera, self._filter, pose, cars, tick)
-        if not self._is_plain:
-            frame = self._spoil(frame, tick)
-        return frame if self._settings.grayscale else np.ascontiguousarray(frame.transpose(2, 0, 1))
+            frame = _draw_in_colour(self._camera, self._scene, pose)
+        self._add_weather_and_cars(frame, self._camera, self._filter, pose, cars, tick)
+        if not self._is_perfect:
+            frame = self._add_blur_and_noise(frame, tick)
+        if self._settings.grayscale:
+            return frame
+        return np.ascontiguousarray(frame.transpose(2, 0, 1))  # (height, width, 3) -> (3, height, width)
 
     def picture(self, size: tuple[int, int], view: PictureView, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
-        """Return the scene for people: ``(*size, 3) uint8``, RGB, tinted, a new array."""
+        """Return the scene for people, without blur and noise.
+
+        :param size: height and width in pixels.
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
+        :param pose: of the vehicle that carries the camera.
+        :param cars: the cars to draw.
+        :param tick: number of the tick since the reset.
+        :return: ``(height, width, 3) uint8``, RGB, a new array.
+        """
         camera = _picture_camera(*size, view)
-        picture = _tinted(camera, self._scene, pose)
+        picture = _draw_in_colour(camera, self._scene, pose)
         weather = None if self._sky is None else camera.weather_filter(self._sky)
-        self._populate(picture, camera, weather, pose, cars, tick)
+        self._add_weather_and_cars(picture, camera, weather, pose, cars, tick)
         return picture
 
-    def _populate(
+    def _add_weather_and_cars(
         self,
         frame: NDArray[np.uint8],
         camera: Camera,
@@ -104,6 +128,9 @@ class View:
         cars: Cars,
         tick: int,
     ) -> None:
+        """Add light, cars and rain to ``frame``, in place and in this order."""
+        # The filter knows the distance of the ground only. Cars stand on it: they are drawn afterwards and apply the
+        # light for their own distance. Rain falls in front of everything.
         if weather is not None:
             weather.apply(frame)
         if cars[0]:
@@ -111,17 +138,19 @@ class View:
         if weather is not None:
             weather.draw_rain(frame, tick)
 
-    def _spoil(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
+    def _add_blur_and_noise(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
         if self._settings.blur:
             frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), self._settings.blur), dtype=np.uint8)
         if self._settings.noise_std:
+            # A generator for each tick, so that a frame does not depend on how many frames were drawn before. The 4
+            # keeps the stream apart from those of the traffic (1), the light (2) and the rain (3).
             rng = np.random.default_rng([self._seed, 4, tick])
             noise = rng.standard_normal(frame.shape, np.float32) * self._settings.noise_std
             frame = np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
         return frame
 
 
-def _tinted(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
+def _draw_in_colour(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
     grey = camera.draw(scene, *pose)
     return tint(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)
 

@@ -1,4 +1,9 @@
-"""Light and weather: what they do to a grey value, to a whole picture and to the air in between."""
+"""Light and weather: their effect on a grey value, on a whole picture, and on the air in between.
+
+All weather is one affine map of the grey value, ``gain * grey + veil``. The gain is the light (ambient light and the
+own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. By
+Koschmieder's law of fog, a share exp(-haze * distance) of the light passes, and the haze adds its own grey for the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,13 @@ Weather = Literal["clear", "rain", "night", "random"]
 WEATHERS: tuple[str, ...] = get_args(Weather)
 
 _HALF_BEAM = 0.45
-"""Tangent of the angle to the side at which the headlights have lost most of their light."""
+"""Tangent of the angle to the side at which the headlights have 1 / e of their light."""
 _BEAM_M = 18.0
-"""The headlights' light falls off over so many metres."""
+"""Distance at which the headlights have 1 / e of their light; a simple model, not a measured beam."""
 _GAIN_UNIT = 128.0
+"""The gain of a picture is stored in ``uint8``, 1.0 as 128, so that OpenCV multiplies it in one pass."""
 _STREAK_GREY = 40
+"""Brightness that a streak of rain adds."""
 
 
 class Sky(NamedTuple):
@@ -26,22 +33,24 @@ class Sky(NamedTuple):
     ambient: float
     """Factor on everything, 1 on a clear day."""
     beam: float
-    """Factor that the own headlights add where they shine brightest."""
+    """Factor that the own headlights add at their brightest."""
     haze_per_m: float
-    """Part of the light that is lost in the air per metre."""
+    """Extinction coefficient of the air: the part of the light that it absorbs per metre."""
     haze_grey: float
-    """What the air itself looks like, [0, 255]."""
+    """Grey value of the haze itself, [0, 255]."""
     sky_ambient: float
-    """Factor on all that stands above the horizon."""
+    """Factor on everything above the horizon."""
     streaks: float
-    """Streaks of rain in a picture, over the square root of its pixels."""
+    """Number of streaks of rain in a picture, divided by the square root of its number of pixels."""
     seed: int
+    """Seed of the rain."""
 
     def gain_and_veil(self, distance_m: float, side: float) -> tuple[float, float]:
-        """Return factor and summand that a grey value suffers.
+        """Return the factor and the summand for a grey value at one place.
 
         :param distance_m: metres from the camera, >= 0.
         :param side: tangent of the angle to the side, either sign.
+        :return: gain and veil; the weather turns ``grey`` into ``gain * grey + veil``.
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
         clear = math.exp(-self.haze_per_m * distance_m)
@@ -50,36 +59,67 @@ class Sky(NamedTuple):
     def gains_and_veils(
         self, distances_m: NDArray[np.float32], sides: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the same for many places: new arrays."""
+        """Return ``gain_and_veil`` for many places.
+
+        :param distances_m: ``(height, width) float32``: metres from the camera.
+        :param sides: ``(height, width) float32``: tangent of the angle to the side.
+        :return: gains and veils, new ``float32`` arrays of the same shape.
+        """
         lit = np.float32(self.beam) * np.exp(-distances_m / np.float32(_BEAM_M) - (sides / np.float32(_HALF_BEAM)) ** 2)
         clear = np.exp(np.float32(-self.haze_per_m) * distances_m)
         return (np.float32(self.ambient) + lit) * clear, np.float32(self.haze_grey) * (np.float32(1.0) - clear)
 
 
 def choose_sky(weather: str, scene_seed: int) -> Sky | None:
-    """Return the light that ``scene_seed`` gives to ``weather``; ``None`` for a clear day as it always looks.
+    """Draw the light of an episode.
 
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: one of these, or a day of any brightness.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: rain, night, or a day of any brightness.
+    :param scene_seed: the same seed gives the same light.
+    :return: the light; ``None`` on a clear day, which needs no filter.
     """
     if weather == "clear":
         return None
-    rng = np.random.default_rng([scene_seed, 2])
-    kind = ("rain", "night", "day")[int(rng.integers(3))] if weather == "random" else weather
+    rng = np.random.default_rng([scene_seed, 2])  # 1 is the traffic's stream
+    kind = weather
+    if weather == "random":
+        kind = ("rain", "night", "day")[int(rng.integers(3))]
     strength = float(rng.random())
     if kind == "rain":
         return Sky(
-            0.80 - 0.15 * strength, 0.0, 0.012 + 0.010 * strength, 105.0, 0.65, 0.25 + 0.25 * strength, scene_seed
+            ambient=0.80 - 0.15 * strength,
+            beam=0.0,
+            haze_per_m=0.012 + 0.010 * strength,
+            haze_grey=105.0,
+            sky_ambient=0.65,
+            streaks=0.25 + 0.25 * strength,
+            seed=scene_seed,
         )
     if kind == "night":
-        return Sky(0.24 - 0.10 * strength, 1.1, 0.0, 0.0, 0.16 - 0.08 * strength, 0.0, scene_seed)
-    return Sky(0.70 + 0.50 * strength, 0.0, 0.0, 0.0, 0.75 + 0.35 * strength, 0.0, scene_seed)
+        return Sky(
+            ambient=0.24 - 0.10 * strength,
+            beam=1.1,
+            haze_per_m=0.0,
+            haze_grey=0.0,
+            sky_ambient=0.16 - 0.08 * strength,
+            streaks=0.0,
+            seed=scene_seed,
+        )
+    return Sky(
+        ambient=0.70 + 0.50 * strength,
+        beam=0.0,
+        haze_per_m=0.0,
+        haze_grey=0.0,
+        sky_ambient=0.75 + 0.35 * strength,
+        streaks=0.0,
+        seed=scene_seed,
+    )
 
 
 class WeatherFilter:
-    """Puts the light of a ``Sky`` onto pictures of one camera.
+    """Apply the light of a ``Sky`` to the pictures of one camera.
 
     :param sky: the light.
-    :param distances_m: ``(n_rows,)``: how far the ground lies that the rows below the horizon see.
+    :param distances_m: ``(n_rows,)``: distance of the ground in each row below the horizon.
     :param sides: ``(width,)``: tangent of the angle to the side of each column.
     :param horizon: row at which the ground begins.
     """
@@ -88,6 +128,8 @@ class WeatherFilter:
         self, sky: Sky, distances_m: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]], horizon: int
     ) -> None:
         self._seed, self._horizon = sky.seed, horizon
+        # Both are (height, width). The sky is beyond the haze. Below the horizon the distance of the row and the direction
+        # of the column determine them, as in Sky.gain_and_veil.
         shape = (horizon + len(distances_m), len(sides))
         gain, veil = np.empty(shape), np.zeros(shape)
         gain[:horizon] = sky.sky_ambient
@@ -100,22 +142,31 @@ class WeatherFilter:
         self._n_streaks = round(sky.streaks * math.sqrt(shape[0] * shape[1]))
 
     def apply(self, frame: NDArray[np.uint8]) -> None:
-        """Change ``frame``, ``(height, width) uint8`` or with three colours behind, in place."""
-        is_grey = frame.ndim == 2
-        gain, veil = (each if is_grey else cv2.merge([each] * 3) for each in (self._gain, self._veil))
+        """Apply the light to ``frame``, ``(height, width) uint8`` or ``(height, width, 3) uint8``, in place."""
+        gain, veil = self._gain, self._veil
+        if frame.ndim == 3:
+            gain = np.asarray(cv2.merge([gain] * 3), np.uint8)
+            veil = np.asarray(cv2.merge([veil] * 3), np.uint8)
         cv2.multiply(frame, gain, dst=frame, scale=1.0 / _GAIN_UNIT)
         cv2.add(frame, veil, dst=frame)
 
     def draw_rain(self, frame: NDArray[np.uint8], tick: int) -> None:
-        """Let the streaks of this tick fall over ``frame``, in place."""
+        """Draw the streaks of rain of one tick onto ``frame``, in place.
+
+        :param frame: ``(height, width) uint8`` or ``(height, width, 3) uint8``.
+        :param tick: number of the tick; each has its own streaks.
+        """
         if not self._n_streaks:
             return
         height, width = frame.shape[:2]
         rng = np.random.default_rng([self._seed, 3, tick])
+        # (n_streaks, 2): upper ends, from a fifth of the height above the picture. The rain falls slightly to the left.
         tops = rng.uniform((0.0, -0.2 * height), (width, height), (self._n_streaks, 2))
         lengths = rng.uniform(0.04, 0.10, self._n_streaks) * height
         ends = tops + np.stack([-0.25 * lengths, lengths], axis=1)
         streaks = np.zeros((height, width), np.uint8)
         lines = np.stack([tops, ends], axis=1).round().astype(np.int32)
         cv2.polylines(streaks, list(lines), False, _STREAK_GREY, max(1, height // 200), cv2.LINE_AA)
-        cv2.add(frame, streaks if frame.ndim == 2 else cv2.merge([streaks] * 3), dst=frame)
+        if frame.ndim == 3:
+            streaks = np.asarray(cv2.merge([streaks] * 3), np.uint8)
+        cv2.add(frame, streaks, dst=frame)

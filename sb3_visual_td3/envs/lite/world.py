@@ -1,4 +1,4 @@
-"""The embedded world: a car on one of the maps, among others, seen through its camera."""
+"""The embedded world: a car on one of the maps, among other cars, seen through its camera."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap,
 from sb3_visual_td3.envs.road.track import LanePosition
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
-_MEETING_S = 0.1
-"""The other cars move at least so often; two that come towards each other close in by less than a car's length."""
+_TRAFFIC_INTERVAL_S = 0.1
+"""The other cars move, and collisions are tested, at least this often. At 12 and 8 m/s two
+cars approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
 _EGO_PAINT = 1
+"""Paint of the own car in the chase view."""
 
 
 class LiteWorld:
-    """Implements ``envs.backend.RestorableBackend``: deterministic, all that varies comes from ``Start.scene_seed``.
+    """The embedded implementation of ``envs.backend.RestorableBackend``.
+
+    It is deterministic: everything that varies between episodes follows from ``Start.scene_seed``.
 
     :param tick_s: length of a tick, 0.001 to 0.2 s.
-    :param camera: what the camera delivers.
-    :param vehicle: what the car can do.
-    :param traffic: the other cars.
-    :raises ValueError: if ``tick_s`` is outside its range.
+    :param camera: settings of the camera's frames.
+    :param vehicle: size and abilities of the car.
+    :param traffic: number and behaviour of the other cars.
+    :raises ValueError: if ``tick_s`` is out of range.
     """
 
     def __init__(
@@ -49,49 +53,51 @@ class LiteWorld:
 
     @property
     def map_groups(self) -> dict[str, tuple[str, ...]]:
-        """The names of the maps, by group."""
+        """Return the names of the maps, by group."""
         return MAP_GROUPS
 
     @property
     def map_name(self) -> str:
-        """The map that is driven on."""
+        """Return the name of the current map."""
         return self._map.name
 
     @property
     def map_file_suffix(self) -> str:
-        """How OpenDRIVE files end."""
+        """Return the suffix of OpenDRIVE files, which this world can read."""
         return OPENDRIVE_SUFFIX
 
     @property
     def body(self) -> BodySize:
-        """Outer size of the car."""
+        """Return the outer size of the car."""
         return self._vehicle.body
 
     @property
     def tick_s(self) -> float:
-        """Length of a tick in seconds."""
+        """Return the length of a tick in seconds."""
         return self._tick_s
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
+        """Return the shape of ``camera_frame()``: ``(height, width)`` in grey, ``(3, height, width)`` in colour."""
         return self._camera.frame_shape
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Whether ``Start.scene_seed`` makes a difference: with traffic, weather or noise."""
+        """Return whether ``Start.scene_seed`` makes a difference: with traffic, weather or noise."""
         camera = self._camera
         return bool(self._traffic.settings.n_cars or camera.weather != "clear" or camera.noise_std)
 
     @property
     def cars(self) -> list[OrientedBox]:
-        """Where the other cars are."""
+        """Return the boxes of the other cars."""
         return list(self._traffic.boxes)
 
     def reset(self, start: Start) -> VehicleState:
-        """Put the car where ``start`` says, wheels straight, and the others elsewhere.
+        """Begin an episode: place the car, with straight wheels, and the other cars around it.
 
-        :raises ValueError: if there is no such map, or no room on it for so many cars.
+        :param start: map, place, motion and seed.
+        :return: the state of the car.
+        :raises ValueError: if there is no such map, or the map is too short for this number of cars.
         """
         self._enter(start.map_name, start.scene_seed)
         track = self._map.track
@@ -106,37 +112,49 @@ class LiteWorld:
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks, or until the car hits another."""
+        """Hold ``control`` for ``n_ticks`` ticks, or until the car hits another one.
+
+        :param control: the driver's controls.
+        :param n_ticks: number of ticks.
+        :return: the state of the car.
+        """
+        # Without traffic nothing can be hit: one call for all ticks, which is faster.
         if not self._traffic.cars:
             self._drive(control, n_ticks)
             return self.state
         n_left = n_ticks
         while n_left and not self._has_collided:
-            n_next = min(n_left, max(1, int(_MEETING_S / self._tick_s)))
+            n_next = min(n_left, max(1, int(_TRAFFIC_INTERVAL_S / self._tick_s)))
             self._drive(control, n_next)
-            self._meet_the_others(n_next)
+            self._advance_traffic(n_next)
             n_left -= n_next
         return self.state
 
     def camera_frame(self) -> NDArray[np.uint8]:
-        """Return what the camera sees: ``uint8`` of ``frame_shape``, a new array."""
+        """Return the camera's view: ``uint8`` of ``frame_shape``, a new array."""
         return self._view.frame(self._motion[:3], (self._traffic.boxes, self._traffic.paints), self._n_ticks)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return the same scene for people: ``(height, width, 3) uint8``, RGB, tinted."""
+        """Return the same scene for people.
+
+        :param height: in pixels.
+        :param width: in pixels.
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the car.
+        :return: ``(height, width, 3) uint8``, RGB, a new array.
+        """
         boxes, paints = self._traffic.boxes, self._traffic.paints
-        if view == "chase":
+        if view == "chase":  # the front camera does not see its own car
             body = self._vehicle.body
             boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
             paints = [*paints, _EGO_PAINT]
         return self._view.picture((height, width), view, self._motion[:3], (boxes, paints), self._n_ticks)
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre so many metres along the lane ahead of the car."""
+        """Return x and y of the lane's centre at each of these distances ahead of the car, along the lane."""
         return self._map.track.waypoints_m(self._lane.nearest, ahead_m)
 
     def get_state(self) -> dict[str, Any]:
-        """Return all that the episode's future depends on, in plain Python values."""
+        """Return everything that the rest of the episode depends on, as plain Python values."""
         return {
             "map_name": self._map.name,
             "scene_seed": self._scene_seed,
@@ -149,14 +167,16 @@ class LiteWorld:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called, in this world or in one of the same settings.
+        """Continue from a saved state, in this world or in another one with the same settings.
 
-        :raises ValueError: if there is no such map, or the other cars are not as many as here.
+        :param state: what ``get_state`` returned.
+        :raises ValueError: if there is no such map, or the number of other cars differs.
         """
         n_cars = self._traffic.settings.n_cars
         if len(state["cars"]) != n_cars:
             raise ValueError(
-                f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; make the env as the saved one was"
+                f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; "
+                "make the env with the settings of the saved one"
             )
         self._enter(state["map_name"], state["scene_seed"])
         self._motion = Motion(*state["motion"])
@@ -167,11 +187,11 @@ class LiteWorld:
         self._traffic.set_state(self._map.track, state["cars"])
 
     def close(self) -> None:
-        """Nothing to let go of: the maps belong to the process."""
+        """Do nothing: the maps are shared by all worlds of the process and stay loaded."""
 
     @property
     def state(self) -> VehicleState:
-        """The car as it is now."""
+        """Return the current state of the car."""
         motion = self._motion
         return self._map.track.state_of(
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
@@ -188,12 +208,14 @@ class LiteWorld:
             self._motion = advance(self._motion, control, self._tick_s, self._vehicle)
         self._n_ticks += n_ticks
         lane = track.locate(self._motion.x_m, self._motion.y_m, self._lane.nearest)
-        # The first point of the lane also is its last: the shorter way round is the one driven.
+        # The lane is closed, so the metres along it jump by a lap at its first point. ``remainder`` takes the shorter
+        # way round, which is the way that was driven.
         self._distance_m += math.remainder(lane.along_m - self._lane.along_m, track.length_m)
         self._lane = lane
 
-    def _meet_the_others(self, n_ticks: int) -> None:
+    def _advance_traffic(self, n_ticks: int) -> None:
         motion, lane = self._motion, self._lane
-        speed_along = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
-        self._traffic.advance(n_ticks * self._tick_s, Ego(lane.nearest, lane.lateral_offset_m, speed_along))
+        # The other cars follow the own car by its speed along the lane, not by its speedometer.
+        speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
+        self._traffic.advance(n_ticks * self._tick_s, Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps))
         self._has_collided = self._traffic.hits(*motion[:3])
