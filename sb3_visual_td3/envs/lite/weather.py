@@ -1,8 +1,9 @@
 """Light and weather: their effect on a grey value, on a whole picture, and on the air in between.
 
 All weather is one affine map of the grey value, ``gain * grey + veil``. The gain is the light (ambient light and the
-own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. By
-Koschmieder's law of fog, a share exp(-haze * distance) of the light passes, and the haze adds its own grey for the rest.
+own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. Both follow
+Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the haze adds its own grey for the
+rest.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class WeatherFilter:
         self, sky: Sky, distances_m: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]], horizon: int
     ) -> None:
         self._seed, self._horizon = sky.seed, horizon
-        # Both are (height, width). The sky is beyond the haze. Below the horizon the distance of the row and the direction
-        # of the column determine them, as in Sky.gain_and_veil.
+        # Both are (height, width). The sky is beyond the haze. Below the horizon they follow from the row's distance
+        # and the column's direction, as in Sky.gain_and_veil.
         shape = (horizon + len(distances_m), len(sides))
         gain, veil = np.empty(shape), np.zeros(shape)
         gain[:horizon] = sky.sky_ambient
