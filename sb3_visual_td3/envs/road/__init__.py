@@ -1,1 +1,1 @@
-"""What all worlds share: roads and their lanes, routes, traffic, collisions, and maps in OpenDRIVE."""
+"""Roads, shared by all worlds: shapes, lanes, routes, the ground, other traffic, and OpenDRIVE."""

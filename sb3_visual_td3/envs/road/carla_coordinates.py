@@ -1,6 +1,7 @@
-"""Conversion between CARLA's coordinates and ours, and of CARLA's images to frames.
+"""Conversion between CARLA's coordinates and ours, and from CARLA's images to frames.
 
-CARLA's axes are left-handed: y points to the right of x, and yaw turns clockwise, in degrees.
+CARLA's axes are left-handed, as in the Unreal Engine: y points to the right of x, and yaw turns clockwise, in degrees.
+Ours are right-handed, so y and yaw change their sign.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHEELBASE_PER_LENGTH = 2.9 / 4.4
-"""Of a passenger car: CARLA tells the size of the body, but where its wheels stand only on some servers."""
+"""Wheelbase of a passenger car in relation to its length, for servers that report the body but not the wheels."""
 
 
 class Pose(NamedTuple):
-    """A place on the ground in the task's coordinates: right-handed, yaw counter-clockwise from x."""
+    """A place on the ground in our coordinates: right-handed, yaw counter-clockwise from x."""
 
     x_m: float
     y_m: float
@@ -33,22 +34,29 @@ class CarlaPose(NamedTuple):
 
 
 def to_carla(pose: Pose) -> CarlaPose:
-    """Return the place as CARLA names it."""
+    """Convert a place to CARLA's coordinates."""
     return CarlaPose(pose.x_m, -pose.y_m, -math.degrees(pose.yaw_rad))
 
 
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
-    """Return the place as the task names it; yaw in [-pi, pi]."""
+    """Convert a place of CARLA's coordinates.
+
+    :param x_m: CARLA's x.
+    :param y_m: CARLA's y, positive to the right.
+    :param yaw_deg: CARLA's yaw in degrees, clockwise.
+    :return: the place in our coordinates; yaw in [-pi, pi].
+    """
     return Pose(x_m, -y_m, -math.remainder(math.radians(yaw_deg), 2.0 * math.pi))
 
 
 def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """Return CARLA's raw image as ``(height, width, 4) uint8``: blue, green, red, alpha. No copy.
+    """Return CARLA's raw image as an array, without a copy.
 
-    :param raw: what the sensor sent.
+    :param raw: the bytes of the sensor's message.
     :param height: in pixels.
     :param width: in pixels.
-    :raises ValueError: if there are not as many bytes as the size needs: CARLA's client hands over truncated images.
+    :return: ``(height, width, 4) uint8``: blue, green, red, alpha.
+    :raises ValueError: if the number of bytes is wrong, because CARLA's client delivers truncated images as they are.
     """
     if len(raw) != height * width * 4:
         raise ValueError(f"an image of {len(raw)} bytes: expected {height * width * 4} for {width}x{height} pixels")
@@ -56,19 +64,23 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def to_frame(image: NDArray[np.uint8], side: int, *, grayscale: bool) -> NDArray[np.uint8]:
-    """Return a camera image as the policy sees it, a new array.
+    """Convert a camera image to a frame of the policy.
 
     :param image: ``(height, width, 4) uint8``, BGRA.
     :param side: height and width of the frame.
-    :param grayscale: ``(side, side)`` in grey (0.299 R + 0.587 G + 0.114 B); otherwise ``(3, side, side)`` in RGB.
+    :param grayscale: True for grey (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601), False for RGB.
+    :return: ``(side, side) uint8`` in grey, ``(3, side, side) uint8`` in RGB; a new array.
     """
     frame = cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if grayscale else cv2.COLOR_BGRA2RGB)
     if frame.shape[:2] != (side, side):
+        # Averaging areas avoids moiré when the image shrinks; it would give blocks when the image grows.
         is_smaller = side < min(frame.shape[:2])
         frame = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR)
-    return np.asarray(frame if grayscale else np.ascontiguousarray(frame.transpose(2, 0, 1)), dtype=np.uint8)
+    if not grayscale:
+        frame = np.ascontiguousarray(frame.transpose(2, 0, 1))
+    return np.asarray(frame, dtype=np.uint8)
 
 
 def map_name_of(path: str) -> str:
-    """Return ``"Town01"`` for ``"Carla/Maps/Town01"``, as people name maps."""
+    """Return the short name of a CARLA map: ``"Town01"`` for ``"Carla/Maps/Town01"``."""
     return path.rstrip("/").rsplit("/", maxsplit=1)[-1]

@@ -1,4 +1,4 @@
-"""Collision test of two cars: rectangles seen from above."""
+"""Collision test for two cars, which are rectangles seen from above."""
 
 from __future__ import annotations
 
@@ -17,23 +17,36 @@ class OrientedBox(NamedTuple):
 
 
 def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
-    """Return whether the rectangles share a point; edges that just touch do.
+    """Return whether two rectangles share a point; touching edges count.
 
-    Two convex shapes are apart exactly where a line along an edge of one of them separates their shadows.
+    Two convex shapes are disjoint exactly if their projections onto the normal of an edge of one of them are disjoint
+    (separating axis theorem). For two rectangles these are the four directions of their sides.
 
-    Source: Gottschalk, Lin, Manocha 1996, "OBBTree", section 5 (separating axis theorem), in the plane.
+    Source: Gottschalk, Lin, Manocha 1996, "OBBTree", section 5, in the plane.
+
+    :param one: a rectangle.
+    :param two: the other rectangle.
+    :return: True if they overlap or touch.
     """
-    dx, dy = two.x_m - one.x_m, two.y_m - one.y_m
-    turn = two.yaw_rad - one.yaw_rad
-    cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
-    return _reaches(dx, dy, one, two, cos, sin) and _reaches(dx, dy, two, one, cos, sin)
+    dx_m, dy_m = two.x_m - one.x_m, two.y_m - one.y_m
+    turn_rad = two.yaw_rad - one.yaw_rad
+    # Only absolute values matter, and they are the same seen from either rectangle.
+    cos_turn, sin_turn = abs(math.cos(turn_rad)), abs(math.sin(turn_rad))
+    return _projections_overlap(dx_m, dy_m, one, two, cos_turn, sin_turn) and _projections_overlap(
+        dx_m, dy_m, two, one, cos_turn, sin_turn
+    )
 
 
-def _reaches(dx: float, dy: float, own: OrientedBox, other: OrientedBox, cos: float, sin: float) -> bool:
-    """Return whether the shadows on both axes of ``own`` overlap; the centres lie ``dx, dy`` apart."""
-    along = abs(dx * math.cos(own.yaw_rad) + dy * math.sin(own.yaw_rad))
-    across = abs(dy * math.cos(own.yaw_rad) - dx * math.sin(own.yaw_rad))
+def _projections_overlap(
+    dx_m: float, dy_m: float, own: OrientedBox, other: OrientedBox, cos_turn: float, sin_turn: float
+) -> bool:
+    """Return whether the projections onto both axes of ``own`` overlap; the centres are ``(dx_m, dy_m)`` apart."""
+    # Distance of the centres along and across ``own``.
+    along_m = abs(dx_m * math.cos(own.yaw_rad) + dy_m * math.sin(own.yaw_rad))
+    across_m = abs(dy_m * math.cos(own.yaw_rad) - dx_m * math.sin(own.yaw_rad))
+    # On each axis the projection of ``own`` is its own side, that of ``other`` the sum of its projected sides. They
+    # overlap where the distance of the centres is at most the sum of the half lengths; here everything is doubled.
     return (
-        2.0 * along <= own.length_m + other.length_m * cos + other.width_m * sin
-        and 2.0 * across <= own.width_m + other.length_m * sin + other.width_m * cos
+        2.0 * along_m <= own.length_m + other.length_m * cos_turn + other.width_m * sin_turn
+        and 2.0 * across_m <= own.width_m + other.length_m * sin_turn + other.width_m * cos_turn
     )

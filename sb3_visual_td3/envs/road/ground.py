@@ -1,4 +1,7 @@
-"""What is drawn of a map: the ground with its marks as a raster, and the panorama around it."""
+"""The look of a map: the ground with its marks as a raster, and the panorama around it.
+
+Both are painted once per map. A camera then only has to warp the raster and to cut from the panorama.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,43 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.network import Paint, RoadNetwork
 
 TEXEL_M = 0.1
-"""Twice a texel is the width of a mark: coarser marks wobble, finer ones gain nothing."""
+"""Side of a texel, a pixel of the raster. A mark is two texels wide: on a coarser raster it would wobble, a finer one
+gains nothing."""
 N_LEVELS = 4
+"""Number of levels of the raster, each half as fine as the one before; a camera draws distant rows from coarse ones."""
 PAVED_LEVEL = 2
+"""Level in whose resolution the mask of the road is stored."""
 _MARGIN_M = 45.0
+"""Width of the land around the road's bounding box."""
 _SHOULDER_M = 0.4
+"""Width of the asphalt beyond the outer lines."""
 _MARK_M = 0.2
 _DASH_PERIOD_M = 6.0
+"""Length of a dash and the gap after it; both are equally long."""
 _DASH_POINTS = 7
 _LINE_SPACING_M = 0.5
 _TILE = 1024
+"""Side of the noise tiles in texels."""
 _SUBPIXEL_BITS = 4
+"""OpenCV's lines have integer coordinates with this many binary places."""
 
 
 class Ground(NamedTuple):
-    """What lies on the ground around a road; row and column grow with y and x."""
+    """The ground around a road as a raster; rows count along y, columns along x."""
 
     levels: tuple[NDArray[np.uint8], ...]
-    """Grey ``(h, w) uint8`` rasters; each level halves the one before."""
+    """Grey ``(height, width) uint8`` rasters; each level has half the resolution of the one before."""
     paved: NDArray[np.uint8]
-    """255 where the ground is road, else 0, in the resolution of level ``PAVED_LEVEL``."""
+    """255 where the ground is road, otherwise 0, in the resolution of level ``PAVED_LEVEL``."""
     x0_m: float
     y0_m: float
-    """World coordinates of the corner of texel (0, 0)."""
+    """World coordinates of the outer corner of texel (0, 0) are (``x0_m``, ``y0_m``)."""
     grey: int
-    """The mean of the ground off the road, for what lies outside the raster."""
+    """Mean grey of the land, which stands for everything outside the raster."""
 
     def from_world(self, level: int) -> NDArray[np.float64]:
-        """Return the 3x3 matrix from homogeneous world metres to texel centres of ``level``."""
+        """Return the 3x3 matrix from homogeneous metres of the world to texels of ``level``."""
+        # Half a texel less, because integer texel coordinates are centres, while x0 and y0 are those of a corner.
         texel_m = TEXEL_M * 2**level
         return np.array(
             [[1 / texel_m, 0.0, -self.x0_m / texel_m - 0.5], [0.0, 1 / texel_m, -self.y0_m / texel_m - 0.5], [0, 0, 1]]
@@ -46,25 +58,26 @@ class Ground(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A paved strip or a solid mark: a line that is drawn ``width_m`` wide."""
+    """A line that is painted ``width_m`` wide: a paved strip or a mark."""
 
     line_m: NDArray[np.float64]
-    """``(n, 2)``; a closed one repeats its first point."""
+    """``(n, 2)``: x and y; a closed line repeats its first point."""
     width_m: float
 
 
 class GroundPlan(NamedTuple):
-    """What is painted on the land."""
+    """Everything that is painted on the land."""
 
     paved: tuple[Strip, ...]
     marks: tuple[Strip, ...]
 
 
 def ground_plan(network: RoadNetwork) -> GroundPlan:
-    """Return where a network's roads are paved and marked."""
+    """Return the strips to paint for the roads of a network."""
     paved, marks = [], []
     for road in network.roads:
         left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
+        # The paved strip runs along the road's middle, which is not its reference line where the sides differ in lanes.
         middle = road.line_m(0.5 * (left_m + right_m), _LINE_SPACING_M)
         paved.append(Strip(middle, left_m - right_m + 2.0 * _SHOULDER_M))
         for border in range(-road.n_right, road.n_left + 1):
@@ -74,18 +87,23 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 
 
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
-    """Return the strips of one mark.
+    """Return the strips of one mark: one for a solid mark, one per dash for a broken mark.
 
-    A dash lies in the middle of each period, so that dashes go on evenly from one road to the next.
+    A dash is in the middle of each period, so that dashes continue evenly from one road to the next.
 
-    :param line_m: ``(n, 2)``, evenly spaced.
-    :param length_m: of the road, from which the number of dashes follows: neighbouring lines keep in step.
+    :param line_m: ``(n, 2)``, evenly spaced points of the mark.
+    :param kind: of the mark.
+    :param length_m: of the road. It determines the number of dashes, so that those of neighbouring lines stay in step
+        in a bend, where the lines differ in length.
+    :return: the strips; none for ``"none"``.
     """
     if kind == "none":
         return []
     if kind == "solid":
         return [Strip(line_m, _MARK_M)]
     n_dashes = max(1, round(length_m / _DASH_PERIOD_M))
+    # (n_dashes, _DASH_POINTS): each dash spans the middle half of its period, first in periods, then as an index into
+    # the line. Interpolating x and y there gives (n_dashes, _DASH_POINTS, 2).
     periods = np.arange(n_dashes)[:, None] + np.linspace(0.25, 0.75, _DASH_POINTS)
     at = periods * (len(line_m) - 1) / n_dashes
     dashes = np.stack([np.interp(at, np.arange(len(line_m)), axis) for axis in line_m.T], axis=2)
@@ -93,7 +111,12 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
 
 
 def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
-    """Paint the roads of ``plan``, their marks and the land around them."""
+    """Paint the roads of a plan, their marks and the land around them.
+
+    :param plan: the strips to paint.
+    :param rng: determines brightness and texture. The order of its draws is part of the result.
+    :return: the raster, a new one.
+    """
     points = np.concatenate([strip.line_m for strip in plan.paved])
     x0_m, y0_m = (points.min(axis=0) - _MARGIN_M).tolist()
     extent_m = np.ptp(points, axis=0) + 2 * _MARGIN_M
@@ -104,6 +127,7 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     asphalt = _noise_tile(rng, int(rng.integers(52, 72)), ((50, 4.0), (6, 4.0)))
 
     paved = np.zeros((height, width), np.uint8)
+    # The road is painted into a mask first, through which the asphalt's texture is then copied onto the land.
     for strip in plan.paved:
         _draw(paved, strip, 255, x0_m, y0_m)
     raster = _tiled(land, height, width)
@@ -116,17 +140,27 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
 
 def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
-    texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5
+    """Paint a strip into ``raster``, in place, with a smooth edge."""
+    texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # as Ground.from_world
     fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)
     cv2.polylines(raster, [fixed], False, grey, max(1, round(strip.width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, float], ...]) -> NDArray[np.uint8]:
-    """Return a ``(1024, 1024) uint8`` tile that repeats without a seam: ``layers`` are (cell in texels, amplitude)."""
+    """Return a tile of value noise that repeats without a seam.
+
+    Each layer is a grid of random values, interpolated by cubics; coarse layers give patches, fine ones grain.
+
+    :param rng: of the random values.
+    :param grey: mean of the tile.
+    :param layers: (size of a cell in texels, standard deviation of the values) of each layer.
+    :return: ``(1024, 1024) uint8``.
+    """
     tile = np.full((_TILE, _TILE), grey, np.float32)
-    pad = 2
+    pad = 2  # a cubic depends on two values on either side
     for cell, amplitude in layers:
         n = round(_TILE / cell)
+        # Values of the opposite side are appended for the interpolation and then cut off, so that both sides meet.
         nodes = np.pad(rng.normal(0.0, amplitude, (n, n)).astype(np.float32), pad, mode="wrap")
         side = round(_TILE * (n + 2 * pad) / n)
         first = round(_TILE * pad / n)
@@ -136,11 +170,14 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
 
 
 def _tiled(tile: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    repeated = np.tile(tile, (-(-height // _TILE), -(-width // _TILE)))
+    """Return the tile repeated to ``(height, width)``."""
+    n_down, n_across = -(-height // _TILE), -(-width // _TILE)  # rounded up
+    repeated = np.tile(tile, (n_down, n_across))
     return np.ascontiguousarray(repeated[:height, :width])
 
 
 def _halvings(raster: NDArray[np.uint8], n_levels: int) -> tuple[NDArray[np.uint8], ...]:
+    """Return the raster and its successive halvings, each a mean over 2 x 2 texels."""
     levels = [raster]
     while len(levels) < n_levels:
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
@@ -152,16 +189,22 @@ PANORAMA_COLUMNS = 2048
 
 
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return ``(240, 2048) uint8``: columns are directions, one turn to the left; the last row is the horizon.
+    """Paint what stands around the map: a sky, clouds, hills, and some blocks like houses.
 
-    A row's height above the horizon is the tangent of its elevation; the first row is 45 degrees up.
+    The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation,
+    as in a camera's picture: the last row is the horizon, the first one 45 degrees above it.
+
+    :param rng: determines the panorama. The order of its draws is part of the result.
+    :return: ``(240, 2048) uint8``.
     """
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)
+    # Hills: (2048,) heights in rows, a sum of waves with whole periods per turn, so that they close without a step.
     turn = np.linspace(0.0, 2.0 * np.pi, PANORAMA_COLUMNS, endpoint=False)
     waves = [rng.uniform(2, 9) * np.sin(n * turn + rng.uniform(0.0, 2.0 * np.pi)) for n in (2, 3, 5, 9)]
     hills = np.clip(30.0 + np.sum(waves, axis=0), 5.0, 90.0)
     rows_up = np.arange(PANORAMA_ROWS, 0, -1)[:, None]
     panorama[rows_up <= hills] = rng.uniform(110, 130)
+    # Blocks of random width, height and grey, some of them across the seam.
     for _ in range(int(rng.integers(20, 40))):
         left, width, up = int(rng.integers(PANORAMA_COLUMNS)), int(rng.integers(6, 32)), int(rng.integers(18, 86))
         columns = np.arange(left, left + width) % PANORAMA_COLUMNS
@@ -170,6 +213,8 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return smooth noise, ``(240, 2048)``, that closes without a seam."""
+    # Three equal turns side by side are interpolated, and the middle one is cut out: its ends saw each other.
     nodes = np.tile(rng.normal(0.0, 6.0, (12, 32)), 3)
     turns = cv2.resize(nodes, (3 * PANORAMA_COLUMNS, PANORAMA_ROWS), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(turns[:, PANORAMA_COLUMNS : 2 * PANORAMA_COLUMNS])  # the middle turn closes without a seam
+    return np.asarray(turns[:, PANORAMA_COLUMNS : 2 * PANORAMA_COLUMNS])

@@ -1,7 +1,8 @@
-"""Read an OpenDRIVE map through CARLA's client and print its lanes and a route as plain data.
+"""Read an OpenDRIVE map with CARLA's client and print its lanes and a route as JSON.
 
-This runs as a process of its own, with the document on its input and JSON on its output, because the client ends the
-process on some faults of a map.
+``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
+aborts its process on some errors in a map. The file imports nothing of this package, so that it runs by its path alone.
+Waypoints are CARLA's: its y and its yaw change their sign on the way out.
 """
 
 from __future__ import annotations
@@ -12,35 +13,45 @@ import sys
 from typing import Any, Literal
 
 SPACING_M = 0.5
+"""Distance between the points of lanes and of the route."""
 FINE_M = 0.1
-"""Between points of a route that is surveyed alone: chords cut corners, a millimetre a bend."""
+"""The same for a route that is surveyed alone, without the lanes. The chords between points cut corners; at this
+distance a bend loses about a millimetre."""
 ROUTE_ONLY = "--route-only"
 _MAX_STARTS = 500
+"""Number of lanes from which a loop is searched, which bounds the time on the map of a large town."""
 _SEGMENT_STEP_M = 2.0
 _MAX_LANES = 32
+# Names of carla.LaneMarkingType. All others, such as "SolidBroken", count as solid.
 _BROKEN = {"Broken", "BrokenBroken", "BottsDots"}
 _NONE = {"NONE", "Other"}
 
 Key = tuple[int, int, int]
-"""Road, lane section and lane."""
+"""Numbers of a road, of a section of it, and of a lane in that section: together they identify a lane."""
 Turn = Literal["straight", "left", "right"]
 
 
 def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
-    """Return ``{"route": [point...], "lanes": [[point...]...]}``; x, y in OpenDRIVE's metres.
+    """Return the route and the lanes of a map.
 
-    Without lanes, only those of the route are looked at, which is a matter of moments on the map of a town too.
+    The route is the longest loop that is found from any lane by going straight on, left, or right at every junction. It
+    is empty if there is no loop.
 
-    The route is the longest loop that is found from any lane by always going straight on, always left or always
-    right where a junction leaves a choice. It is empty where there is none.
+    :param text: the OpenDRIVE document.
+    :param with_lanes: False leaves out the lanes and takes the route's points every 0.1 m instead of 0.5 m, which is
+        much faster on the map of a town.
+    :return: ``{"route": [point, ...], "lanes": [[point, ...], ...]}``; :func:`_point` describes a point.
     """
     import carla
 
     road_map = carla.Map("surveyed", text)
     lanes: dict[Key, list[Any]] = {}
-    for waypoint in road_map.generate_waypoints(SPACING_M) if with_lanes else ():
-        lanes.setdefault(_key(waypoint), []).append(waypoint)
-    loop, step_m = _longest_loop(road_map.get_topology()), SPACING_M if with_lanes else FINE_M
+    step_m = FINE_M
+    if with_lanes:
+        step_m = SPACING_M
+        for waypoint in road_map.generate_waypoints(SPACING_M):
+            lanes.setdefault(_key(waypoint), []).append(waypoint)
+    loop = _longest_loop(road_map.get_topology())
     return {
         "route": [_point(waypoint) for start in loop for waypoint in _along(start, step_m)],
         "lanes": [[_point(waypoint) for waypoint in _in_order(lane)] for _, lane in sorted(lanes.items())],
@@ -48,12 +59,18 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
 
 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
+    """Return the first waypoint of each lane of the longest loop.
+
+    :param topology: CARLA's ``Map.get_topology()``: pairs of lanes, by their first waypoints; the second follows the
+        first.
+    :return: in driving order; empty if there is no loop.
+    """
     starts = {_key(first): first for first, _ in topology}
     starts |= {_key(second): second for _, second in topology if _key(second) not in starts}
     segments = {key: _along(start, _SEGMENT_STEP_M) for key, start in starts.items()}
     after: dict[Key, list[Key]] = {}
     for first, second in topology:
-        # Beyond a dead end the client may name the lane itself, which begins far from its end.
+        # After a dead end the client may name the lane itself as its successor, although it begins far from its end.
         begin = starts[_key(second)].transform.location
         gap_m = segments[_key(first)][-1].transform.location.distance(begin)
         if gap_m < 2.0 * _SEGMENT_STEP_M:
@@ -64,14 +81,21 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     for start in sorted(starts)[:_MAX_STARTS]:
         for turn in turn_names:
             loop = _walk(start, after, turns, turn)
-            # A tie goes to the first, so that the same file gives the same route.
+            # A tie goes to the first one, so that the same file gives the same route. All steps are equally long.
             if sum(len(segments[key]) for key in loop) > sum(len(segments[key]) for key in best):
                 best = loop
     return [starts[key] for key in best]
 
 
 def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn: Turn) -> list[Key]:
-    """Return the loop that one runs into from ``start``, or nothing if the way ends."""
+    """Return the loop that a car ends in, if it takes the same turn at every junction.
+
+    :param start: the lane on which the car begins; it need not be part of the loop.
+    :param after: the lanes that follow each lane.
+    :param turns: the turn of each lane in radians, positive to the left.
+    :param turn: which lane to take where several follow.
+    :return: the lanes of the loop in driving order; empty if the car comes to a dead end.
+    """
     path: list[Key] = []
     seen: dict[Key, int] = {}
     key = start
@@ -81,33 +105,46 @@ def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn
         ways = sorted(set(after.get(key, [])))
         if not ways:
             return []
-        sign = {"straight": 0.0, "left": -1.0, "right": 1.0}[turn]
-        key = min(ways, key=lambda way: sign * turns[way] if sign else abs(turns[way]))
+        if turn == "straight":
+            key = min(ways, key=lambda way: abs(turns[way]))
+        elif turn == "left":
+            key = min(ways, key=lambda way: -turns[way])
+        else:
+            key = min(ways, key=lambda way: turns[way])
+    # What was driven before the first repeated lane leads into the loop, but is not part of it.
     return path[seen[key] :]
 
 
 def _along(start: Any, step_m: float) -> list[Any]:
+    """Return waypoints from the start of a lane to its end."""
     return [start, *start.next_until_lane_end(step_m)]
 
 
 def _turned_rad(segment: list[Any]) -> float:
-    """Return by how much a segment turns, positive to the left."""
+    """Return the angle between the first and the last direction of a segment, positive to the left."""
     first, last = (waypoint.transform.rotation.yaw for waypoint in (segment[0], segment[-1]))
     return -math.remainder(math.radians(last - first), 2.0 * math.pi)
 
 
 def _in_order(lane: list[Any]) -> list[Any]:
-    """Return a lane's waypoints in driving order, and one beyond either end, so that no gap is left."""
+    """Return a lane's waypoints in driving order, with one more at either end, so that lanes join without a gap."""
+    # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
     ordered = sorted(lane, key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     return [*ordered[0].previous(SPACING_M)[:1], *ordered, *ordered[-1].next(SPACING_M)[:1]]
 
 
 def _point(waypoint: Any) -> dict[str, Any]:
+    """Return a waypoint as plain data, in our coordinates: metres, radians, offsets positive to the left."""
     place = waypoint.transform.location
     half_m = 0.5 * waypoint.lane_width
     left, right = _lanes_beside(waypoint, "left"), _lanes_beside(waypoint, "right")
+    # Offsets of the lines to the left: of the own lane, of the first lane beside it, and so on.
     borders_m = [half_m + sum(lane.lane_width for lane in left[:i]) for i in range(len(left) + 1)]
-    oncoming = [i for i, lane in enumerate(left) if lane.lane_id * waypoint.lane_id < 0]
+    oncoming_lane_m = None
+    for lane, border_m in zip(left, borders_m, strict=False):
+        if lane.lane_id * waypoint.lane_id < 0:  # the sign of a lane's number is its direction
+            oncoming_lane_m = border_m + 0.5 * lane.lane_width
+            break
     return {
         "x_m": place.x,
         "y_m": -place.y,
@@ -118,19 +155,20 @@ def _point(waypoint: Any) -> dict[str, Any]:
         "left_mark": _mark(waypoint.left_lane_marking),
         "right_mark": _mark(waypoint.right_lane_marking),
         "marks": _marks(waypoint, left, right),
-        "oncoming_lane_m": borders_m[oncoming[0]] + 0.5 * left[oncoming[0]].lane_width if oncoming else None,
+        "oncoming_lane_m": oncoming_lane_m,
         "in_junction": waypoint.is_junction,
     }
 
 
 def _lanes_beside(waypoint: Any, side: str) -> list[Any]:
-    """Return the lanes for cars on one side, the nearest first, whichever way they lead."""
+    """Return the lanes for cars on one side, the nearest first, in either direction."""
     lanes: list[Any] = []
     lane = waypoint
     while len(lanes) < _MAX_LANES:
-        # "Left" is as its own traffic sees it: beyond the middle one goes on to the right.
-        is_same_way = lane.lane_id * waypoint.lane_id > 0
-        lane = lane.get_left_lane() if (side == "left") == is_same_way else lane.get_right_lane()
+        # CARLA's left and right are those of the lane's own traffic. On an oncoming lane the sides are exchanged.
+        is_same_direction = lane.lane_id * waypoint.lane_id > 0
+        is_their_left = (side == "left") == is_same_direction
+        lane = lane.get_left_lane() if is_their_left else lane.get_right_lane()
         if lane is None or str(lane.lane_type) not in {"Driving", "Bidirectional"}:
             break
         lanes.append(lane)
@@ -138,15 +176,14 @@ def _lanes_beside(waypoint: Any, side: str) -> list[Any]:
 
 
 def _marks(waypoint: Any, left: list[Any], right: list[Any]) -> list[tuple[float, str]]:
-    """Return offset and kind of every mark of the road, from right to left, without those that are not painted."""
+    """Return offset and kind of all painted marks of the road, from right to left."""
     offset_m = -0.5 * waypoint.lane_width - sum(lane.lane_width for lane in right)
     marks: list[tuple[float, str]] = []
     for lane in [*reversed(right), waypoint, *left]:
-        is_same_way = lane.lane_id * waypoint.lane_id > 0
         near, far = lane.right_lane_marking, lane.left_lane_marking
-        if not is_same_way:
+        if lane.lane_id * waypoint.lane_id < 0:  # an oncoming lane: its left is our right
             near, far = far, near
-        if not marks:
+        if not marks:  # neighbours share a mark: only the first lane contributes its nearer one
             marks.append((offset_m, _mark(near)))
         offset_m += lane.lane_width
         marks.append((offset_m, _mark(far)))
@@ -154,8 +191,12 @@ def _marks(waypoint: Any, left: list[Any], right: list[Any]) -> list[tuple[float
 
 
 def _mark(marking: Any) -> str:
-    kind = "NONE" if marking is None else str(marking.type)
-    return "none" if kind in _NONE else "broken" if kind in _BROKEN else "solid"
+    """Return ``"none"``, ``"broken"`` or ``"solid"`` for a marking of CARLA's client."""
+    if marking is None or str(marking.type) in _NONE:
+        return "none"
+    if str(marking.type) in _BROKEN:
+        return "broken"
+    return "solid"
 
 
 def _key(waypoint: Any) -> Key:

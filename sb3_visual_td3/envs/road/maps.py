@@ -1,4 +1,4 @@
-"""The named maps: each a road, the ground that it lies on and the panorama around it."""
+"""The named maps. Each consists of roads, the route on them, the ground, and the panorama around it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sb3_visual_td3.envs.road.track import Track, route_track
 
 OPENDRIVE_SUFFIX = ".xodr"
 MIN_RADIUS_M = 14.0
-"""Of the sharpest bend of a lane that a route keeps."""
+"""Smallest radius of the lane that a route follows. A car at full lock turns with 8 m (2.9 m / tan 20 degrees)."""
 
 
 class MapPlan(NamedTuple):
-    """What one map is built from."""
+    """The seed and the lanes from which a map is built."""
 
     seed: int
     n_left: int = 1
     n_right: int = 1
     sides: tuple[int, ...] = ()
-    """Side roads of the junction: 1 to the left, -1 to the right; none: no junction."""
+    """Side roads of the junction: 1 to the left, -1 to the right; empty for a map without a junction."""
 
 
 MAP_GROUPS: dict[str, tuple[str, ...]] = {
@@ -42,8 +42,9 @@ MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "junction": ("junction_0", "junction_1"),
     "wide": ("three_lanes_0", "four_lanes_0"),
 }
-"""The names of the maps; only the first group is driven in training unless a user says otherwise."""
+"""The names of the maps; an environment drives the first group unless ``maps`` says otherwise."""
 
+# The number of a map is its seed: it must never change, because results name the map.
 _PLANS = {
     **{name: MapPlan(seed) for seed, name in enumerate((*MAP_GROUPS["train"], *MAP_GROUPS["held_out"]))},
     "junction_0": MapPlan(10, sides=(1, -1)),
@@ -54,23 +55,24 @@ _PLANS = {
 
 
 class LiteMap(NamedTuple):
-    """All that a world needs to know of one map."""
+    """A map with everything that a world needs: the route, and what to draw."""
 
     name: str
     track: Track
     ground: Ground
     panorama: NDArray[np.uint8]
     network: RoadNetwork | None = None
-    """The roads; ``None`` for a map that was not built from them."""
+    """The roads; ``None`` for a map that was read from a file."""
 
 
 @cache
 def load_map(name: str) -> LiteMap:
-    """Return the map of this name, built when first asked for and then kept by the process.
+    """Return a map. It is built at the first call and then shared by all worlds of the process.
 
-    :param name: one of ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
-    :raises ValueError: if there is no such map, or the file cannot be driven on.
-    :raises ImportError: if it is a file and CARLA's client, which reads it, is not installed.
+    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
+    :return: the map.
+    :raises ValueError: if there is no such map, or no car can drive on the file's roads.
+    :raises ImportError: if the name is a file and CARLA's client, which reads it, is not installed.
     """
     if name.endswith(OPENDRIVE_SUFFIX):
         return LiteMap(name, *load_opendrive(name))
@@ -80,9 +82,11 @@ def load_map(name: str) -> LiteMap:
 
 
 def build_map(name: str, plan: MapPlan) -> LiteMap:
-    """Return a new map; the same plan gives the same bytes.
+    """Build a map; the same plan gives the same bytes.
 
-    Roads with an even seed are driven counter-clockwise, the others clockwise, so that each group has both.
+    :param name: of the map.
+    :param plan: what to build.
+    :return: a new map.
     """
     network = build_network(plan)
     rng = np.random.default_rng([plan.seed, 1])
@@ -91,14 +95,21 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 
 
 def build_network(plan: MapPlan) -> RoadNetwork:
-    """Return the roads of ``plan``; the lane of the route bends with a radius of 14 m or more."""
+    """Build the roads of a plan; the lane of the route has bends of 14 m radius or more.
+
+    :param plan: what to build.
+    :return: a new network. The route of an even seed runs counter-clockwise, that of an odd seed clockwise, so that
+        each group of maps has bends to both sides.
+    """
     rng = np.random.default_rng(plan.seed)
     is_clockwise = plan.seed % 2 == 1
-    # Of a bend to the right the outermost lane is the inner one: it needs the wider line.
+    # The route keeps the outermost lane on the right, (n_right - 0.5) lanes from the reference line. In a bend to the
+    # right that lane is the inner one, so the line needs a radius that is larger by as much. 0.1 m are a reserve.
     min_radius_m = MIN_RADIUS_M + 0.1 + (plan.n_right - 0.5) * LANE_WIDTH_M
     if not plan.sides:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m)
         return loop_network(shape, n_left=plan.n_left, n_right=plan.n_right)
+    # Room for the crossing and for a straight approach on either side. Loops are drawn until the side roads fit.
     straight_m = 2.0 * (REACH_M + APPROACH_M)
     while True:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m, min_straight_m=straight_m)

@@ -1,4 +1,8 @@
-"""Roads with lanes, the junctions that connect them, and the two layouts that our own maps are built from."""
+"""Roads with lanes, the junctions that connect them, and the two layouts of which our own maps are built.
+
+The terms are those of OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a
+network can be written as it is.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +23,22 @@ LANE_WIDTH_M = 3.5
 
 
 class Neighbour(NamedTuple):
-    """What lies beyond an end of a road: an end of another road, or a junction."""
+    """The neighbour of a road at one of its ends: an end of another road, or a junction."""
 
     kind: Literal["road", "junction"]
     id: int
     contact: End | None = None
-    """The end of the other road that is touched; ``None`` for a junction."""
+    """The end of the other road that touches this one; ``None`` for a junction."""
     lane: int | None = None
-    """The one lane that a road within a junction leads from or to; ``None``: each lane goes on as itself."""
+    """The lane of the other road that a road within a junction connects to; ``None``: each lane continues with the same
+    number."""
 
 
 class Road(NamedTuple):
-    """A road along a reference line, which parts the two directions; right-hand traffic.
+    """A road along a reference line, which separates the two directions; right-hand traffic.
 
-    Lanes are numbered as in OpenDRIVE: -1, -2, … to the right of the line and along it, 1, 2, … to the left, against
-    it.
+    Lanes are numbered as in OpenDRIVE: -1, -2, … to the right of the line, driven along it; 1, 2, … to its left, driven
+    against it.
     """
 
     id: int
@@ -46,44 +51,55 @@ class Road(NamedTuple):
     predecessor: Neighbour | None = None
     successor: Neighbour | None = None
     junction: int | None = None
-    """The junction that this road lies in."""
+    """Number of the junction that contains this road; ``None`` outside of junctions."""
 
     @property
     def length_m(self) -> float:
-        """Length of the reference line."""
+        """Return the length of the reference line."""
         return total_length_m(self.pieces)
 
     @property
     def end(self) -> Pose:
-        """Where the reference line ends."""
+        """Return the pose at which the reference line ends."""
         return joints(self.start, self.pieces)[-1]
 
     @property
     def lanes(self) -> tuple[int, ...]:
-        """Numbers of the lanes from left to right, without the 0 of the reference line."""
+        """Return the numbers of the lanes from left to right, without the 0 of the reference line."""
         return (*range(self.n_left, 0, -1), *range(-1, -self.n_right - 1, -1))
 
     def mark(self, border: int) -> Paint:
-        """Return the mark on the far side of lane ``border`` (0: on the reference line)."""
+        """Return the mark on the far side of a lane, seen from the reference line.
+
+        :param border: number of the lane; 0 for the mark on the reference line itself.
+        :return: the mark.
+        """
         if border == 0:
             return self.centre_mark
         is_outer = border in (self.n_left, -self.n_right)
-        return self.edge_mark if is_outer or self.edge_mark == "none" else "broken"
+        if is_outer or self.edge_mark == "none":
+            return self.edge_mark
+        return "broken"
 
     def line_m(self, left_m: float, spacing_m: float) -> NDArray[np.float64]:
-        """Return points ``(n, 2)`` on the parallel ``left_m`` to the left, both ends included."""
+        """Return evenly spaced points on a parallel to the reference line, both ends included.
+
+        :param left_m: distance of the parallel to the left of the reference line.
+        :param spacing_m: approximate distance of the points, along the reference line.
+        :return: ``(n, 2)``: x and y.
+        """
         n = max(2, round(self.length_m / spacing_m) + 1)
         x, y, heading = sample(self.start, self.pieces, np.linspace(0.0, self.length_m, n)).T
         return np.stack([x - left_m * np.sin(heading), y + left_m * np.cos(heading)], axis=1)
 
 
 class Connection(NamedTuple):
-    """One way through a junction."""
+    """One path through a junction."""
 
     incoming_road: int
     incoming_lane: int
     connecting_road: int
-    """A road of one lane, -1, that begins where the incoming one touches the junction."""
+    """A road with the single lane -1 that begins where the incoming road touches the junction."""
 
 
 class Junction(NamedTuple):
@@ -99,54 +115,57 @@ class RoadNetwork(NamedTuple):
     roads: tuple[Road, ...]
     junctions: tuple[Junction, ...]
     route: tuple[int, ...]
-    """Numbers of the roads of the closed route, in driving order; each is driven along its reference line."""
+    """Numbers of the roads of the closed route, in driving order; all are driven along their reference line."""
     route_lane: int
-    """The lane that the route keeps, the outermost on the right."""
+    """Number of the lane that the route follows, the outermost on the right."""
     lane_width_m: float
 
     def road(self, number: int) -> Road:
-        """Return the road of this number."""
+        """Return a road by its number."""
         return next(road for road in self.roads if road.id == number)
 
     def border_m(self, border: int) -> float:
-        """Return how far to the left of the reference line the far side of lane ``border`` lies."""
+        """Return the distance to the left of the reference line at which the far side of lane ``border`` lies."""
         return border * self.lane_width_m
 
     def centre_m(self, lane: int) -> float:
-        """Return how far to the left of the reference line the middle of a lane lies."""
+        """Return the distance to the left of the reference line at which the middle of a lane lies."""
+        # Lane 1 is between 0 and 1 widths, lane -1 between 0 and -1: half a lane nearer to the line than its far side.
         return (lane - math.copysign(0.5, lane)) * self.lane_width_m
 
 
 REACH_M = 10.0
-"""From the middle of the crossing to where its arms begin; the radius of the turns' reference lines."""
+"""Distance from the middle of a crossing to its arms. As they meet at right angles, it is also the radius of the turns'
+reference lines."""
 
 
 class Arm(NamedTuple):
-    """A road that ends at the crossing."""
+    """A road that ends at a crossing."""
 
     road: int
     contact: End
     """The end of the road that touches the crossing."""
     gate: Pose
-    """Where it touches, facing the crossing's middle."""
+    """The pose at that end, facing the middle of the crossing."""
 
     @property
     def lane_in(self) -> int:
-        """The lane that leads into the crossing."""
+        """Return the number of the lane that leads into the crossing."""
         return -1 if self.contact == "end" else 1
 
     @property
     def lane_out(self) -> int:
-        """The lane that leads away from it."""
+        """Return the number of the lane that leads out of the crossing."""
         return -self.lane_in
 
 
-def connect(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction, tuple[Road, ...]]:
-    """Return the junction of ``arms`` and a road of one lane for every way through it, but no U-turn.
+def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction, tuple[Road, ...]]:
+    """Build a junction with a single-lane road for each path through it, U-turns excepted.
 
     :param number: of the junction.
-    :param arms: with gates ``REACH_M`` from one point, at right angles to each other.
-    :param first_road: number of the first of the roads; the others count on.
+    :param arms: the roads that meet, at right angles, each ``REACH_M`` away from the middle.
+    :param first_road: number of the first connecting road; the others follow.
+    :return: the junction and its connecting roads.
     """
     roads: list[Road] = []
     connections = []
@@ -157,7 +176,7 @@ def connect(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction
             road = Road(
                 id=first_road + len(roads),
                 start=into.gate,
-                pieces=(_way(into.gate, out.gate),),
+                pieces=(_path_between(into.gate, out.gate),),
                 n_left=0,
                 n_right=1,
                 centre_mark="none",
@@ -171,28 +190,36 @@ def connect(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction
     return Junction(number, tuple(connections)), tuple(roads)
 
 
-def _way(into: Pose, out: Pose) -> Piece:
-    turn = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
-    if abs(turn) < 1e-6:
+def _path_between(into: Pose, out: Pose) -> Piece:
+    """Return the line straight across a crossing, or the quarter circle to an arm at its side."""
+    # Both gates face the middle, so the path leaves in the direction opposite to that of its second gate.
+    turn_rad = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
+    if abs(turn_rad) < 1e-6:
         return Piece(2.0 * REACH_M, 0.0)
-    return Piece(0.5 * math.pi * REACH_M, math.copysign(1.0 / REACH_M, turn))
+    return Piece(0.5 * math.pi * REACH_M, math.copysign(1.0 / REACH_M, turn_rad))
 
 
 N_ROADS = 4
-"""Roads that a loop is cut into; CARLA's client finds no way round a loop of fewer than three."""
+"""Number of roads into which a loop is cut; CARLA's client finds no route around a loop of fewer than three."""
 APPROACH_M = 8.0
-"""Straight road on either side of a crossing."""
+"""Length of straight road on either side of a crossing."""
 SIDE_ROAD_M = 42.0
+"""Length of a side road."""
 _CLEARANCE_M = 14.0
+"""Smallest distance of a side road from the loop."""
+_JUNCTION_ID = 100
+"""Number of the junction; the connecting roads are numbered from 101, beyond all other roads."""
 
 
 def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> RoadNetwork:
-    """Return a ring of four roads; the route keeps the rightmost lane.
+    """Build a ring of four roads, whose route follows the rightmost lane.
 
-    The line between the directions is broken on a road of two lanes and solid on a wider one.
+    The mark between the directions is broken on a road with two lanes and solid on a wider one.
 
-    :param n_left: lanes of the oncoming traffic, 1 or more.
-    :param n_right: lanes in the direction of the route, 1 or more.
+    :param shape: the reference line.
+    :param n_left: number of oncoming lanes, 1 or more.
+    :param n_right: number of lanes in the direction of the route, 1 or more.
+    :return: the network.
     """
     roads = _roads_along(shape.start, shape.pieces, n_left, n_right)
     ids = [road.id for road in roads]
@@ -207,15 +234,17 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 
 
 def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | None:
-    """Return a ring of two-lane roads that is crossed in the middle of its longest line, or ``None`` without room.
+    """Build a ring of two-lane roads with a crossing in the middle of its longest line.
 
-    :param shape: a loop whose first line is at least ``2 * (REACH_M + APPROACH_M)`` long.
-    :param sides: where side roads begin: 1 for the left, -1 for the right, or both.
+    :param shape: the reference line; its first line should be at least ``2 * (REACH_M + APPROACH_M)`` long.
+    :param sides: the side roads: 1 for one to the left, -1 for one to the right, or both.
+    :return: the network; ``None`` if there is no room for the crossing or a side road.
     """
     line = shape.pieces[0]
     half_m = 0.5 * line.length_m - REACH_M
     if half_m < APPROACH_M:
         return None
+    # The ring now begins behind the crossing and ends before it, with half of the first line at either end.
     leave = shape.pieces[0].from_pose(shape.start, 0.5 * line.length_m + REACH_M)
     pieces = (Piece(half_m, 0.0), *shape.pieces[1:], Piece(half_m, 0.0))
     ring = _roads_along(leave, pieces, 1, 1)
@@ -227,25 +256,27 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
 
 
 def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
-    ids = [road.id for road in ring]
-    number = 100
-    crossing = Neighbour("junction", number)
-    linked = [
-        road._replace(
-            predecessor=Neighbour("road", road.id - 1, "end") if road.id else crossing,
-            successor=Neighbour("road", road.id + 1, "start") if road.id < ids[-1] else crossing,
-        )
-        for road in ring
-    ]
+    """Link the roads of the ring to each other and to the crossing, and add the crossing's connecting roads."""
+    ids = [road.id for road in ring]  # 0, 1, …
+    crossing = Neighbour("junction", _JUNCTION_ID)
+    linked = []
+    for road in ring:
+        predecessor = successor = crossing
+        if road.id != ids[0]:
+            predecessor = Neighbour("road", road.id - 1, "end")
+        if road.id != ids[-1]:
+            successor = Neighbour("road", road.id + 1, "start")
+        linked.append(road._replace(predecessor=predecessor, successor=successor))
     arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
     arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
-    junction, ways = connect(number, arms, first_road=number + 1)
+    # The first arm enters and the second one leaves: the first connecting road is the one that closes the route.
+    junction, paths = connect_arms(_JUNCTION_ID, arms, first_road=_JUNCTION_ID + 1)
     side_roads = [road._replace(predecessor=crossing) for road in side_roads]
-    return RoadNetwork((*linked, *side_roads, *ways), (junction,), (*ids, ways[0].id), -1, LANE_WIDTH_M)
+    return RoadNetwork((*linked, *side_roads, *paths), (junction,), (*ids, paths[0].id), -1, LANE_WIDTH_M)
 
 
 def _roads_along(start: Pose, pieces: Sequence[Piece], n_left: int, n_right: int) -> list[Road]:
-    """Cut the line where pieces meet, into roads of about one length."""
+    """Cut a line into roads of about the same length, at joints between its pieces."""
     ends_m = np.cumsum([piece.length_m for piece in pieces])
     targets_m = total_length_m(pieces) * np.arange(1, N_ROADS) / N_ROADS
     cuts = [0, *(int(np.argmin(np.abs(ends_m - target))) + 1 for target in targets_m), len(pieces)]
@@ -258,13 +289,15 @@ def _roads_along(start: Pose, pieces: Sequence[Piece], n_left: int, n_right: int
 
 
 def _side_road(middle: Pose, side: int, number: int) -> Road:
-    heading = math.remainder(middle.heading_rad + side * 0.5 * math.pi, 2.0 * math.pi)
-    start = Piece(REACH_M, 0.0).from_pose(Pose(middle.x_m, middle.y_m, heading), REACH_M)
+    """Return a straight road that leads away from the middle of the crossing, at a right angle to the ring."""
+    heading_rad = math.remainder(middle.heading_rad + side * 0.5 * math.pi, 2.0 * math.pi)
+    start = Piece(REACH_M, 0.0).from_pose(Pose(middle.x_m, middle.y_m, heading_rad), REACH_M)
     return Road(number, start, (Piece(SIDE_ROAD_M, 0.0),), 1, 1, "broken")
 
 
 def _is_clear(side_road: Road, shape: LoopShape) -> bool:
-    """Return whether the side road's far part keeps away from the loop."""
+    """Return whether a side road keeps its distance from the loop, except where it begins."""
+    # (n_line, n_around): distances of points every metre on the side road, without its first 14 m, from the loop's.
     around = sample(shape.start, shape.pieces, np.arange(0.0, total_length_m(shape.pieces), 1.0))[:, :2]
     line = side_road.line_m(0.0, 1.0)
     line = line[round(_CLEARANCE_M) :]

@@ -1,4 +1,9 @@
-"""Read a user's OpenDRIVE file: check its text, let CARLA's client survey it in a process of its own, build a road."""
+"""Read an OpenDRIVE map, from a user's file or from a CARLA server, and build a road from it.
+
+There are three steps. ``check_opendrive`` looks for errors on which CARLA's client would crash. ``survey`` runs the
+client in a separate process (``lane_survey.py``), which returns lanes and a route as plain data. From these,
+``track_of`` makes the route, and ``load_opendrive`` also the ground to draw.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +31,30 @@ from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.track import Track
 
 _GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
+"""The geometries of OpenDRIVE 1.4."""
+MIN_ROUTE_M = 50.0
+MAX_EXTENT_M = 1200.0
+"""Largest extent of a drawn route. The ground takes 1.4 bytes per 0.1 m square: 200 MB for a square of this size."""
+_SIGHT_M = 80.0
+"""Roads within this distance of the route are drawn."""
+_SHOULDER_M = 0.4
+_TIME_LIMIT_S = 300.0
+
+SurveyedPoint = dict[str, Any]
+"""A place on a lane, as ``lane_survey`` writes it."""
+
+
+# Check the text
 
 
 def check_opendrive(text: str, source: str) -> None:
-    """Return if the text has what a road map needs: a header, roads with a course, and lanes with a width.
+    """Raise unless the text has what a road map needs: a header, roads with a geometry, and lanes with a width.
 
     :param text: the whole document.
-    :param source: where it comes from, for the message.
-    :raises ValueError: if it is no well-formed XML or lacks any of these; the message names the road.
+    :param source: the name of its source, for the message.
+    :raises ValueError: if it is not well-formed XML or lacks any of these; the message names the road.
     """
+    # Entities can expand to gigabytes ("billion laughs"). OpenDRIVE needs none, so they are refused before parsing.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise _fault(source, "a document type declaration", "plain OpenDRIVE", "remove the <!DOCTYPE ...> part")
     try:
@@ -58,25 +78,27 @@ def check_opendrive(text: str, source: str) -> None:
 
 
 def _check_road(road: ElementTree.Element, place: str) -> None:
+    """Check the length and the geometries of a road, and its lanes."""
     if not _number(road, "length", place) > 0.0:
-        raise _fault(place, f"length={road.get('length')!r}", "metres above 0", "mend or remove the road")
+        raise _fault(place, f"length={road.get('length')!r}", "metres above 0", "fix or remove the road")
     plan_view = road.findall("planView/geometry")
     if not plan_view:
-        raise _fault(place, "no <planView> with a <geometry>", "lines or arcs", "mend or remove the road")
+        raise _fault(place, "no <planView> with a <geometry>", "lines or arcs", "fix or remove the road")
     for geometry in plan_view:
         for name in ("s", "x", "y", "hdg"):
             _number(geometry, name, place)
         if not _number(geometry, "length", place) > 0.0:
-            raise _fault(place, f"a geometry of length={geometry.get('length')!r}", "metres above 0", "mend the piece")
+            raise _fault(place, f"a geometry of length={geometry.get('length')!r}", "metres above 0", "fix the piece")
         shapes = [child for child in geometry if child.tag in _GEOMETRIES]
         if len(shapes) != 1:
-            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "mend the piece")
-        for name in sorted(set(shapes[0].keys()) - {"pRange"}):
+            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the piece")
+        for name in sorted(set(shapes[0].keys()) - {"pRange"}):  # all attributes of a shape but this one are numbers
             _number(shapes[0], name, place)
     _check_lanes(road, place)
 
 
 def _check_lanes(road: ElementTree.Element, place: str) -> None:
+    """Check the lane sections of a road: a centre lane in each, and numbers where numbers belong."""
     sections = road.findall("lanes/laneSection")
     if not sections:
         raise _fault(place, "no <laneSection>", "at least one", "give the road lanes")
@@ -86,34 +108,36 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
             raise _fault(place, "a lane section without a centre lane", "<center> with lane 0", "add it")
         for lane in [*section.findall("left/lane"), *section.findall("right/lane")]:
             if not _number(lane, "id", place).is_integer():
-                raise _fault(place, f"lane id={lane.get('id')!r}", "a whole number", "number the lanes")
+                raise _fault(place, f"lane id={lane.get('id')!r}", "an integer", "number the lanes")
             for width in lane.findall("width"):
                 for name in ("sOffset", "a", "b", "c", "d"):
                     _number(width, name, place)
 
 
 def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> None:
+    """Check that links and junctions name roads and junctions of the same file; the client crashes on others."""
     junctions = {junction.get("id", "") for junction in root.findall("junction")}
     for entry in [*root.findall("road/link/predecessor"), *root.findall("road/link/successor")]:
         known = junctions if entry.get("elementType") == "junction" else roads
         if entry.get("elementId") not in known:
             kind = entry.get("elementType")
-            raise _fault(source, f"a link to {kind} {entry.get('elementId')!r}", "one of the file's", "mend the link")
+            raise _fault(source, f"a link to {kind} {entry.get('elementId')!r}", "one of the file's", "fix the link")
     for connection in root.findall("junction/connection"):
         for name in ("incomingRoad", "connectingRoad"):
             if connection.get(name) not in roads:
                 raise _fault(
-                    source, f"a junction with {name}={connection.get(name)!r}", "one of the file's roads", "mend it"
+                    source, f"a junction with {name}={connection.get(name)!r}", "one of the file's roads", "fix it"
                 )
 
 
 def _number(element: ElementTree.Element, name: str, place: str) -> float:
+    """Return an attribute as a finite number, or raise."""
     try:
         value = float(element.get(name, ""))
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _fault(place, f"<{element.tag} {name}={element.get(name)!r}>", "a finite number", "mend the file")
+        raise _fault(place, f"<{element.tag} {name}={element.get(name)!r}>", "a finite number", "fix the file")
     return value
 
 
@@ -121,41 +145,42 @@ def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 
-MIN_ROUTE_M = 50.0
-_TIME_LIMIT_S = 300.0
-
-SurveyedPoint = dict[str, Any]
-"""A place on a lane, as ``lane_survey`` writes it down."""
+# Find the route
 
 
 @lru_cache(maxsize=16)
 def read_route(text: str, source: str) -> Track:
-    """Return the route that is driven on a map.
+    """Return the route that is driven on a map; cached, because each environment on a server asks for it.
 
-    :param text: of the map, in OpenDRIVE.
-    :param source: what it is called, for messages.
-    :raises ValueError: if it is no such map, or has no closed route of at least 50 m.
+    :param text: the OpenDRIVE document.
+    :param source: the name of the map, for messages.
+    :return: the route.
+    :raises ValueError: if the text is not a valid map, or has no closed route of at least 50 m.
     """
     check_opendrive(text, source)
     return track_of(survey(text, source, with_lanes=False)["route"], source)
 
 
 def survey(text: str, source: str, *, with_lanes: bool = True) -> dict[str, Any]:
-    """Return the route and the lanes as ``lane_survey`` writes them down, in a process of its own.
+    """Run ``lane_survey`` in a separate process and return its result.
 
+    :param text: the OpenDRIVE document.
+    :param source: the name of the map, for messages.
+    :param with_lanes: False returns the route alone, which is faster.
+    :return: as :func:`lane_survey.survey`.
     :raises ValueError: if CARLA's client cannot read the map.
     """
-    # By its path: the file needs nothing of this package, which may not be installed where Python looks.
+    # By its path, not by ``-m``: the child need not find this package, which may not be installed.
     script = Path(__file__).with_name("lane_survey.py")
-    command = [sys.executable, str(script), *([] if with_lanes else [ROUTE_ONLY])]
+    command = [sys.executable, str(script)]
+    if not with_lanes:
+        command.append(ROUTE_ONLY)
     try:
         child = subprocess.run(
             command, input=text, capture_output=True, text=True, encoding="utf-8", timeout=_TIME_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(
-            f"{source}: CARLA's client did not read it in {_TIME_LIMIT_S:g} s; cut the map down"
-        ) from error
+        raise ValueError(f"{source}: CARLA's client did not read it in {_TIME_LIMIT_S:g} s; reduce the map") from error
     if child.returncode != 0:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(
@@ -167,12 +192,17 @@ def survey(text: str, source: str, *, with_lanes: bool = True) -> dict[str, Any]
 
 
 def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = np.inf) -> Track:
-    """Return a surveyed route as the line that the task keeps to.
+    """Return a surveyed route as a track.
 
-    :raises ValueError: if it is shorter than 50 m, or larger than ``max_extent_m`` across.
+    :param route: the points of the route, as ``lane_survey`` writes them.
+    :param source: the name of the map, for messages.
+    :param max_extent_m: largest extent in x or y that is accepted.
+    :return: a track with evenly spaced points.
+    :raises ValueError: if the route is shorter than 50 m, or larger than ``max_extent_m``.
     """
     length_m = 0.0
     if route:
+        # (n + 1, 2): the points, and the first one again; (n + 1,): distance along the route at each of them.
         closed = places_of([*route, route[0]])
         steps = np.linalg.norm(np.diff(closed, axis=0), axis=1)
         along_m = np.concatenate([[0.0], np.cumsum(steps)])
@@ -183,11 +213,14 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
             "join the roads to a loop of three roads or more"
         )
     if np.ptp(closed, axis=0).max() > max_extent_m:
-        raise ValueError(f"{source}: got a route larger than {max_extent_m:g} m across; cut the map down")
+        raise ValueError(f"{source}: got a route larger than {max_extent_m:g} m across; reduce the map")
+    # The client's points are unevenly spaced where lanes join. Sample again: (n,) even distances, (n, 2) points there.
     n = round(length_m / SPACING_M)
     even = np.arange(n) * (length_m / n)
     points = np.stack([np.interp(even, along_m, closed[:, axis]) for axis in (0, 1)], axis=1)
+    # (n,): a new point is in a junction if the surveyed point before it is.
     inside = np.array([point["in_junction"] for point in route])[np.searchsorted(along_m, even, side="right") - 1]
+    # A track has one lane width and one set of marks: the usual ones outside of junctions.
     outside = [point for point in route if not point["in_junction"]] or route
     return Track(
         points,
@@ -201,7 +234,7 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
 
 
 def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
-    """Return the marks of the road that most of the route has, from right to left."""
+    """Return the most frequent sequence of marks on a route, from right to left, with the median of their offsets."""
     usual = mode(tuple(kind for _, kind in point["marks"]) for point in route)
     like = [point["marks"] for point in route if tuple(kind for _, kind in point["marks"]) == usual]
     columns = zip(*like, strict=True)
@@ -209,18 +242,15 @@ def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
 
 
 def places_of(points: Sequence[SurveyedPoint]) -> NDArray[np.float64]:
-    """Return x and y of each point, ``(n, 2)``."""
+    """Return x and y of surveyed points, ``(n, 2)``."""
     return np.array([(point["x_m"], point["y_m"]) for point in points])
 
 
-MAX_EXTENT_M = 1200.0
-"""The ground takes 1.4 bytes per 0.1 m square: 200 MB where a route is so large both ways."""
-_SIGHT_M = 80.0
-_SHOULDER_M = 0.4
+# Build the road
 
 
 class OpenDriveRoad(NamedTuple):
-    """What is built from an OpenDRIVE file."""
+    """A road that was built from an OpenDRIVE file: its route, and what to draw."""
 
     track: Track
     ground: Ground
@@ -228,62 +258,66 @@ class OpenDriveRoad(NamedTuple):
 
 
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
-    """Read an ``.xodr`` file and build what is driven on and drawn.
+    """Read an ``.xodr`` file and build its route and its ground.
 
-    The route is the longest closed one that is found by always going straight on, always left or always right at
-    junctions; what lies within 80 m of it is drawn. The world is flat: heights and bridges are left out. The route
-    has one lane width and one set of marks, the usual ones outside of its junctions.
+    The route is the longest closed one that is found by going straight on, left, or right at every junction. Roads
+    within 80 m of it are drawn. The world is flat: heights and bridges are ignored. The route has one lane width and
+    one set of marks, the usual ones outside of junctions.
 
     :param path: of a file in OpenDRIVE 1.x with right-hand traffic.
+    :return: the road.
     :raises ImportError: if CARLA's client is not installed.
-    :raises ValueError: if the file is not there, is no such map, or has no closed route of at least 50 m that is at
-        most 1,200 m across.
+    :raises ValueError: if the file does not exist, is not a valid map, or has no closed route of at least 50 m length
+        and at most 1,200 m extent.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"path={str(path)!r}: expected an OpenDRIVE file; there is none at this place")
+        raise ValueError(f"path={str(path)!r}: expected an OpenDRIVE file; no such file exists")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: got bytes that are no UTF-8, expected an OpenDRIVE file; export it again") from error
+        raise ValueError(
+            f"{file}: got bytes that are not UTF-8, expected an OpenDRIVE file; export it again"
+        ) from error
     check_opendrive(text, str(file))
     if importlib.util.find_spec("carla") is None:
         raise ImportError("a map from an OpenDRIVE file needs CARLA's client: pip install 'sb3-visual-td3[carla]'")
     answer = survey(text, str(file))
     track = track_of(answer["route"], str(file), MAX_EXTENT_M)
+    # The look of the ground follows from the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(_plan_of(answer["lanes"], track), rng)
     return OpenDriveRoad(track, ground, build_panorama(rng))
 
 
 def _plan_of(lanes: Sequence[Sequence[SurveyedPoint]], track: Track) -> GroundPlan:
+    """Return the strips to paint: all lanes near the track, and their marks."""
     low, high = track.points_m.min(axis=0) - _SIGHT_M, track.points_m.max(axis=0) + _SIGHT_M
     paved: list[Strip] = []
     marks: list[Strip] = []
     for lane in lanes:
         places = places_of(lane)
+        # Indices of the points within the track's bounding box and 80 m around it, split where they are interrupted.
         in_sight = np.flatnonzero(((places >= low) & (places <= high)).all(axis=1))
         for run in np.split(in_sight, np.flatnonzero(np.diff(in_sight) > 1) + 1):
             if len(run) < 2:
                 continue
             part = lane[run[0] : run[-1] + 1]
             paved.append(Strip(places[run], median(point["width_m"] for point in part) + 2.0 * _SHOULDER_M))
+            # A lane is either in a junction, which has no marks, or not; its ends belong to the lanes before and after.
             if not part[len(part) // 2]["in_junction"]:
                 marks += _marks_beside(part, places[run])
     return GroundPlan(tuple(paved), tuple(marks))
 
 
 def _marks_beside(lane: Sequence[SurveyedPoint], places: NDArray[np.float64]) -> list[Strip]:
+    """Return the marks on both sides of a lane; ``places`` are x and y of its points, ``(n, 2)``."""
+    # (n, 2): unit vectors to the left; (n, 1): half the lane's width. A mark is half a width to either side.
     headings = np.array([point["heading_rad"] for point in lane])
     left = np.stack([-np.sin(headings), np.cos(headings)], axis=1)
     half_m = 0.5 * np.array([point["width_m"] for point in lane])[:, None]
     length_m = SPACING_M * len(lane)
-    kinds: tuple[Paint, Paint] = (
-        mode(point["left_mark"] for point in lane),
-        mode(point["right_mark"] for point in lane),
-    )
-    return [
-        strip
-        for side, kind in zip((1.0, -1.0), kinds, strict=True)
-        for strip in mark_strips(places + side * half_m * left, kind, length_m)
-    ]
+    left_kind: Paint = mode(point["left_mark"] for point in lane)
+    right_kind: Paint = mode(point["right_mark"] for point in lane)
+    left_marks = mark_strips(places + half_m * left, left_kind, length_m)
+    return left_marks + mark_strips(places - half_m * left, right_kind, length_m)

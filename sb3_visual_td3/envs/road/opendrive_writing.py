@@ -1,4 +1,7 @@
-"""Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read."""
+"""Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read.
+
+Element and attribute names are those of the standard: ASAM OpenDRIVE 1.4, format specification rev. H.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from sb3_visual_td3.envs.road.maps import LiteMap
 from sb3_visual_td3.envs.road.network import Junction, Neighbour, Paint, Road, RoadNetwork
 from sb3_visual_td3.envs.road.shapes import joints
 
+# CARLA's client requires a geographic reference. This one puts the origin of the map at latitude and longitude 0.
 _GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 _MARK_WIDTH_M = 0.2
 
 
 def to_opendrive(scene: LiteMap) -> str:
-    """Return the roads of ``scene`` as an OpenDRIVE 1.4 document; the same map gives the same text.
+    """Return the roads of a map as an OpenDRIVE 1.4 document; the same map gives the same text.
 
-    Coordinates are the map's own; CARLA's client turns y over when it reads them.
+    OpenDRIVE's axes are right-handed, as ours are. CARLA's client negates y when it reads them.
 
-    :raises ValueError: if the map was not built from roads.
+    :param scene: a named map.
+    :return: the XML document.
+    :raises ValueError: if the map was not built from roads, because it was read from a file.
     """
     if scene.network is None:
         raise ValueError(f"map {scene.name!r}: expected one that was built from roads; export a named map")
@@ -35,6 +41,7 @@ def to_opendrive(scene: LiteMap) -> str:
 
 
 def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> None:
+    """Add a road: its links, its reference line as geometries, a flat profile, and its lanes."""
     junction = -1 if road.junction is None else road.junction
     element = _add(root, "road", name=f"road {road.id}", length=road.length_m, id=road.id, junction=junction)
     link = _add(element, "link")
@@ -82,6 +89,7 @@ def _add_lane(side: ElementTree.Element, lane: int, road: Road, width_m: float) 
 
 
 def _lane_beyond(neighbour: Neighbour, lane: int) -> int:
+    """Return the number of the lane that continues ``lane`` on a neighbouring road."""
     return lane if neighbour.lane is None else neighbour.lane
 
 
@@ -93,28 +101,31 @@ def _add_mark(lane: ElementTree.Element, kind: Paint) -> None:
 
 def _add_junction(root: ElementTree.Element, junction: Junction) -> None:
     element = _add(root, "junction", id=junction.id, name=f"junction {junction.id}")
-    for number, way in enumerate(junction.connections):
+    for number, path in enumerate(junction.connections):
         connection = _add(
             element,
             "connection",
             id=number,
-            incomingRoad=way.incoming_road,
-            connectingRoad=way.connecting_road,
+            incomingRoad=path.incoming_road,
+            connectingRoad=path.connecting_road,
             contactPoint="start",
         )
-        _add(connection, "laneLink", **{"from": way.incoming_lane, "to": -1})
+        # A connecting road has the single lane -1. ``from`` is a keyword of Python, hence the dictionary.
+        _add(connection, "laneLink", **{"from": path.incoming_lane, "to": -1})
 
 
 def _bounds_m(network: RoadNetwork) -> tuple[float, float, float, float]:
-    """Return north, south, east and west of the reference lines' joints."""
+    """Return the northern, southern, eastern and western limits of the reference lines' joints."""
     poses = [pose for road in network.roads for pose in joints(road.start, road.pieces)]
     x, y = [pose.x_m for pose in poses], [pose.y_m for pose in poses]
     return max(y), min(y), max(x), min(x)
 
 
 def _add(parent: ElementTree.Element, tag: str, **attributes: str | float) -> ElementTree.Element:
+    """Append an element and return it."""
     return ElementTree.SubElement(parent, tag, {name: _text(value) for name, value in attributes.items()})
 
 
 def _text(value: str | float) -> str:
+    # repr() of a float is the shortest text that reads back as the same float: nothing is lost in the file.
     return value if isinstance(value, str) else repr(value)

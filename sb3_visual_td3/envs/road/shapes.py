@@ -1,4 +1,8 @@
-"""The shapes of roads: sequences of lines and arcs, and random closed loops of them."""
+"""The shapes of roads: sequences of lines and arcs, and random closed loops of them.
+
+Lines and arcs are the geometries that OpenDRIVE shares with real road design. A lane beside an arc is an arc again, so
+all lanes of a road are exact.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class Pose(NamedTuple):
-    """A place and a direction; headings are counter-clockwise from x."""
+    """A place and a direction; the heading is counter-clockwise from x."""
 
     x_m: float
     y_m: float
@@ -19,8 +23,8 @@ class Pose(NamedTuple):
 
     def beside(self, left_m: float) -> Pose:
         """Return the pose ``left_m`` to the left of this one, facing the same way."""
-        x = self.x_m - left_m * math.sin(self.heading_rad)
-        return Pose(x, self.y_m + left_m * math.cos(self.heading_rad), self.heading_rad)
+        x_m = self.x_m - left_m * math.sin(self.heading_rad)
+        return Pose(x_m, self.y_m + left_m * math.cos(self.heading_rad), self.heading_rad)
 
     def reversed(self) -> Pose:
         """Return the same place, facing the other way."""
@@ -28,28 +32,40 @@ class Pose(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A line (curvature 0) or an arc."""
+    """A line (curvature 0) or a circular arc."""
 
     length_m: float
     curvature_per_m: float
     """Positive where it bends to the left."""
 
     def from_pose(self, start: Pose, along_m: float) -> Pose:
-        """Return the pose after ``along_m`` on this piece, if it begins at ``start``."""
-        half_turn = 0.5 * self.curvature_per_m * along_m
-        chord_m = along_m * float(np.sinc(half_turn / math.pi))
-        towards = start.heading_rad + half_turn
+        """Return the pose that is reached on this piece.
+
+        :param start: the pose at which the piece begins.
+        :param along_m: distance along the piece.
+        :return: the pose there; its heading is not wrapped.
+        """
+        # An arc that turns by t = curvature * along has the radius along / t. Its chord is 2 radius sin(t / 2)
+        # = along * sin(t / 2) / (t / 2) long and points in the mean direction, heading + t / 2. NumPy's sinc(x) is
+        # sin(pi x) / (pi x), which is 1 for a line: the same formula serves both.
+        half_turn_rad = 0.5 * self.curvature_per_m * along_m
+        chord_m = along_m * float(np.sinc(half_turn_rad / math.pi))
+        direction_rad = start.heading_rad + half_turn_rad
         return Pose(
-            start.x_m + chord_m * math.cos(towards),
-            start.y_m + chord_m * math.sin(towards),
-            start.heading_rad + 2.0 * half_turn,
+            start.x_m + chord_m * math.cos(direction_rad),
+            start.y_m + chord_m * math.sin(direction_rad),
+            start.heading_rad + 2.0 * half_turn_rad,
         )
 
     def beside(self, left_m: float) -> Piece:
         """Return the piece that runs parallel to this one, ``left_m`` to its left.
 
+        :param left_m: distance to the left; negative to the right.
+        :return: a line or an arc with the same centre.
         :raises ValueError: if the parallel lies at or beyond the arc's centre.
         """
+        # The centre is 1 / curvature to the left. The parallel's radius is 1 / curvature - left, in relation to the old
+        # one 1 - curvature * left; the length changes by the same factor, because the angle stays.
         stretch = 1.0 - self.curvature_per_m * left_m
         if stretch <= 0.0:
             raise ValueError(
@@ -60,12 +76,17 @@ class Piece(NamedTuple):
 
 
 def total_length_m(pieces: Sequence[Piece]) -> float:
-    """Return the length of the pieces one after another."""
+    """Return the sum of the pieces' lengths."""
     return math.fsum(piece.length_m for piece in pieces)
 
 
 def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
-    """Return where each piece begins and, last, where the last one ends: ``len(pieces) + 1`` poses."""
+    """Return the pose at which each piece begins, and the one at which the last piece ends.
+
+    :param start: the pose at which the first piece begins.
+    :param pieces: joined end to end.
+    :return: ``len(pieces) + 1`` poses.
+    """
     poses = [start]
     for piece in pieces:
         poses.append(piece.from_pose(poses[-1], piece.length_m))
@@ -73,47 +94,60 @@ def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
 
 
 def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x, y and heading ``(n, 3)`` at ``along_m``, metres from ``start``; headings are not wrapped."""
+    """Return the pose at many distances along the pieces, as ``Piece.from_pose`` does for one.
+
+    :param start: the pose at which the first piece begins.
+    :param pieces: joined end to end.
+    :param along_m: ``(n,)``: distances from the start.
+    :return: ``(n, 3)``: x, y and heading, which is not wrapped.
+    """
+    # (n,): the piece of each distance, then the pose at which that piece begins and the distance along it.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
     index = np.clip(np.searchsorted(begins_m, along_m, side="right") - 1, 0, len(pieces) - 1)
     first = np.array(joints(start, pieces)[:-1])[index]
     curvature = np.array([piece.curvature_per_m for piece in pieces])[index]
     rest_m = along_m - begins_m[index]
-    half_turn = 0.5 * curvature * rest_m
-    chord_m = rest_m * np.sinc(half_turn / np.pi)
-    towards = first[:, 2] + half_turn
-    x = first[:, 0] + chord_m * np.cos(towards)
-    y = first[:, 1] + chord_m * np.sin(towards)
-    return np.stack([x, y, first[:, 2] + 2.0 * half_turn], axis=1)
+    half_turn_rad = 0.5 * curvature * rest_m
+    chord_m = rest_m * np.sinc(half_turn_rad / np.pi)
+    direction_rad = first[:, 2] + half_turn_rad
+    x_m = first[:, 0] + chord_m * np.cos(direction_rad)
+    y_m = first[:, 1] + chord_m * np.sin(direction_rad)
+    return np.stack([x_m, y_m, first[:, 2] + 2.0 * half_turn_rad], axis=1)
 
 
 MIN_LENGTH_M, MAX_LENGTH_M = 450.0, 800.0
 MIN_GAP_M = 30.0
-"""Two stretches of the road that are no neighbours keep at least so far apart."""
+"""Smallest distance between stretches of the road that are not neighbours, so that the camera sees one road at a
+time."""
 MAX_SHARPEST_RADIUS_M = 23.0
-"""A road whose sharpest bend is gentler than this is too easy to be kept."""
+"""Every loop has a bend at least this sharp; without one it would be too easy."""
 _MAX_RADIUS_M = 60.0
 _MIN_LINE_M = 3.0
+"""Smallest length of the line between two arcs."""
 _N_CORNERS = (8, 13)
+"""Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
-"""All bends together; a loop without bends to the other side turns by 2 pi."""
+"""Smallest sum of all turns, regardless of direction. A loop that bends to one side only turns by 2 pi."""
 _CHECK_SPACING_M = 2.0
 
 
 class LoopShape(NamedTuple):
-    """A closed line of pieces in driving order; the first piece is a line, and the longest of them."""
+    """A closed sequence of pieces in driving order; the first piece is the longest line."""
 
     start: Pose
     pieces: tuple[Piece, ...]
 
 
 def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]) -> LoopShape:
-    """Return the polygon with an arc at each corner, beginning on the edge from corner 0 to corner 1.
+    """Replace each corner of a polygon by an arc.
 
-    :param corners_m: ``(n, 2)``, in driving order, no three in a row on one line.
+    :param corners_m: ``(n, 2)``, in driving order, no three consecutive ones on one line.
     :param radii_m: ``(n,)``, of the arc at each corner.
+    :return: the pieces, beginning with the line from corner 0 to corner 1.
     :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between them.
     """
+    # Everything is (n,) per corner, or per edge that begins at that corner. An arc of radius r that turns by t touches
+    # both edges r tan(|t| / 2) away from the corner; what is left of an edge is a line.
     edges = np.roll(corners_m, -1, axis=0) - corners_m
     headings = np.arctan2(edges[:, 1], edges[:, 0])
     turns = _turns_rad(headings)
@@ -134,15 +168,18 @@ def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]
 def random_loop(
     rng: np.random.Generator, *, is_clockwise: bool, min_radius_m: float, min_straight_m: float = 0.0
 ) -> LoopShape:
-    """Return a closed road with bends to both sides, 450 to 800 m long, that keeps 30 m from itself.
+    """Draw a closed road with bends to both sides, 450 to 800 m long, that keeps 30 m distance from itself.
 
-    :param is_clockwise: drive it so that right turns prevail.
-    :param min_radius_m: of the sharpest bend, below 22 m.
-    :param min_straight_m: length that the longest line has at least.
+    :param rng: determines the loop.
+    :param is_clockwise: True for a loop with more right turns than left turns.
+    :param min_radius_m: smallest radius of a bend, below 22 m.
+    :param min_straight_m: smallest length of the longest line.
+    :return: the loop.
     :raises ValueError: if ``min_radius_m`` is 22 m or more.
     """
     if not min_radius_m < MAX_SHARPEST_RADIUS_M - 1.0:
         raise ValueError(f"min_radius_m={min_radius_m:g}: expected less than 22; allow sharper bends")
+    # Rejection sampling: draw until a loop meets all conditions.
     while True:
         shape = _attempt(rng, is_clockwise, min_radius_m)
         if shape is not None and shape.pieces[0].length_m >= min_straight_m and keeps_apart(shape):
@@ -150,25 +187,31 @@ def random_loop(
 
 
 def keeps_apart(shape: LoopShape) -> bool:
-    """Return whether stretches that are no neighbours lie ``MIN_GAP_M`` apart."""
+    """Return whether stretches of the loop that are not neighbours are at least ``MIN_GAP_M`` apart."""
     length_m = total_length_m(shape.pieces)
     along_m = np.arange(0.0, length_m, _CHECK_SPACING_M)
     points = sample(shape.start, shape.pieces, along_m)[:, :2]
+    # (n, n) for every pair of points: their distance in the plane, and along the loop, the shorter way round.
     gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
     apart_m = np.abs(along_m[:, None] - along_m[None])
     apart_m = np.minimum(apart_m, length_m - apart_m)
+    # Points are neighbours up to twice the length of a U-turn of diameter MIN_GAP_M, which is pi / 2 * MIN_GAP_M.
     return bool(gaps[apart_m > np.pi * MIN_GAP_M].min() >= MIN_GAP_M)
 
 
 def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) -> LoopShape | None:
+    """Draw one loop; return None if it has too little room for its arcs, turns too little, or has a wrong length."""
     corners = _random_corners(rng, is_clockwise)
     n = len(corners)
     edges = np.roll(corners, -1, axis=0) - corners
     lengths = np.linalg.norm(edges, axis=1)
     turns = _turns_rad(np.arctan2(edges[:, 1], edges[:, 0]))
+    # (n,): an arc may take half of the shorter one of its two edges, less half of the shortest line. The tangent
+    # r tan(|t| / 2) of that length gives the largest radius.
     room_m = 0.5 * np.minimum(lengths, np.roll(lengths, 1)) - 0.5 * _MIN_LINE_M
     largest_m = np.minimum(room_m / np.abs(np.tan(0.5 * turns)), _MAX_RADIUS_M)
     radii = min_radius_m + rng.uniform(0.0, 1.0, n) * (largest_m - min_radius_m)
+    # One corner is made sharp in any case.
     sharp = int(rng.integers(n))
     radii[sharp] = min(radii[sharp], rng.uniform(min_radius_m, MAX_SHARPEST_RADIUS_M))
     is_winding = np.abs(turns).sum() >= _MIN_TURNING_RAD
@@ -176,14 +219,16 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
         return None
     lines_m = lengths - radii * np.abs(np.tan(0.5 * turns))
     lines_m -= np.roll(radii * np.abs(np.tan(0.5 * turns)), -1)
+    # Renumbered so that the longest line comes first: crossings are built in its middle.
     first = -int(np.argmax(lines_m))
     shape = rounded_polygon(np.roll(corners, first, axis=0), np.roll(radii, first))
     return shape if MIN_LENGTH_M <= total_length_m(shape.pieces) <= MAX_LENGTH_M else None
 
 
 def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.float64]:
-    """Return corners seen from the origin in turn, so that the edges between them cannot cross."""
+    """Draw the corners of a polygon around the origin, ``(n, 2)``, with a perimeter of 450 to 800 m."""
     n = int(rng.integers(*_N_CORNERS))
+    # Their directions from the origin are in order (each stays in its own sector), so the edges cannot cross.
     angles = 2.0 * np.pi * (np.arange(n) + rng.uniform(-0.25, 0.25, n)) / n
     radii = rng.uniform(0.45, 1.0, n)
     corners = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
@@ -193,6 +238,6 @@ def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.
 
 
 def _turns_rad(headings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much the direction changes at each corner, ``(n,)`` in [-pi, pi)."""
+    """Return the change of direction at each corner, ``(n,)`` in [-pi, pi); ``headings`` are those of the edges."""
     turns = headings - np.roll(headings, 1)
     return np.asarray((turns + np.pi) % (2.0 * np.pi) - np.pi)

@@ -1,4 +1,7 @@
-"""The route: one closed lane, given by its centre line."""
+"""The route: one closed lane, given by the points of its centre line.
+
+All worlds use it to tell where a vehicle is on its lane.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from sb3_visual_td3.envs.road.network import LANE_WIDTH_M, Road, RoadNetwork
 from sb3_visual_td3.envs.road.shapes import sample, total_length_m
 
 RIGHT_LINE_M = -0.5 * LANE_WIDTH_M
-"""Offset of the outer line on the right from the lane's centre; the dashed line lies opposite."""
+"""Offset of the road's outer line on the right from the lane's centre, for a road with one lane each way."""
 LEFT_LINE_M = 1.5 * LANE_WIDTH_M
-"""Offset of the outer line on the left, beyond the oncoming lane, where the road has two lanes."""
+"""Offset of the outer line on the left, beyond the oncoming lane, for a road with one lane each way."""
 TWO_LANE_MARKS = (
     LaneMark(RIGHT_LINE_M, "solid"),
     LaneMark(0.5 * (LEFT_LINE_M + RIGHT_LINE_M), "broken"),
@@ -28,29 +31,31 @@ _SPACING_M = 0.5
 
 
 class LanePosition(NamedTuple):
-    """A place with respect to the lane."""
+    """A place relative to the lane."""
 
     nearest: int
     """Index of the closest point of the centre line."""
     along_m: float
-    """Metres along the lane from its first point, about [0, length)."""
+    """Distance along the lane from its first point. It is close to [0, length), because the nearest point may be a
+    little behind or ahead of the place."""
     lateral_offset_m: float
-    """From the lane's centre, positive to the left."""
+    """Distance from the lane's centre, positive to the left."""
     heading_rad: float
-    """Direction of the lane here."""
+    """Direction of the lane at this place."""
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The centre line as evenly spaced points, in driving order.
+    """The centre line of a closed lane as evenly spaced points, in driving order.
 
-    :param points_m: ``(n, 2) float64``, x and y.
+    :param points_m: ``(n, 2) float64``: x and y; the last point is followed by the first one.
     :param lane_width_m: width of the lane.
     :param left_line_m: offset of the road's outer line on the left, beyond all other lanes; positive.
     :param right_line_m: offset of the road's outer line on the right; negative.
-    :param marks: every mark of the road, from right to left, as it is outside of junctions.
-    :param oncoming_lane_m: offset of the middle of the nearest oncoming lane; ``None``: there is none.
-    :param in_junction: ``(n,) bool``, where the lane leads through a junction and has no marks; ``None``: nowhere.
+    :param marks: all marks of the road outside of junctions, from right to left.
+    :param oncoming_lane_m: offset of the middle of the nearest oncoming lane; ``None`` on a one-way road.
+    :param in_junction: ``(n,) bool``: True where the lane leads through a junction and has no marks; ``None`` if it
+        leads through none.
     """
 
     points_m: NDArray[np.float64]
@@ -63,57 +68,79 @@ class Track:
 
     @cached_property
     def spacing_m(self) -> float:
-        """Distance between neighbouring points."""
+        """Return the distance between neighbouring points."""
         return self.length_m / len(self.points_m)
 
     @cached_property
     def length_m(self) -> float:
-        """Length of one lap."""
+        """Return the length of one lap."""
         return float(np.linalg.norm(np.roll(self.points_m, -1, axis=0) - self.points_m, axis=1).sum())
 
     @cached_property
     def headings_rad(self) -> NDArray[np.float64]:
-        """Direction of travel at each point, ``(n,)``, in [-pi, pi]."""
+        """Return the direction of travel at each point, ``(n,)``, in [-pi, pi], by central differences."""
         ahead = np.roll(self.points_m, -1, axis=0) - np.roll(self.points_m, 1, axis=0)
         return np.arctan2(ahead[:, 1], ahead[:, 0])
 
     @cached_property
     def curvatures_per_m(self) -> NDArray[np.float64]:
-        """Signed curvature at each point, ``(n,)``, positive where the road bends to the left."""
+        """Return the signed curvature at each point, ``(n,)``, positive where the road bends to the left."""
+        # d(heading) / d(length) by central differences: the neighbours' headings are two spacings apart.
         turn = np.roll(self.headings_rad, -1) - np.roll(self.headings_rad, 1)
         return _wrap(turn) / (2.0 * self.spacing_m)
 
     @cached_property
     def _rows(self) -> list[tuple[float, float, float, float]]:
-        # Plain floats: indexing numpy scalars one by one would cost more than the rest of a step.
+        """Return x, y, heading and curvature of each point as plain floats."""
+        # Reading NumPy scalars one by one would take longer than the rest of a step.
         columns = (self.points_m[:, 0], self.points_m[:, 1], self.headings_rad, self.curvatures_per_m)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def offset_line_m(self, offset_m: float) -> NDArray[np.float64]:
-        """Return the line ``offset_m`` to the left of the lane's centre, ``(n, 2)``."""
+        """Return the line ``offset_m`` to the left of the lane's centre, ``(n, 2)``, one point beside each point."""
         left = np.stack([-np.sin(self.headings_rad), np.cos(self.headings_rad)], axis=1)
         return self.points_m + offset_m * left
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
-        """Return x and y in metres and the lane's direction in radians, beside the point ``index``."""
+        """Return a pose beside a point of the lane.
+
+        :param index: of the point.
+        :param lateral_offset_m: distance from the lane's centre, positive to the left.
+        :return: x and y in metres and the lane's direction in radians.
+        """
         x, y, heading, _ = self._rows[index]
         return x - lateral_offset_m * math.sin(heading), y + lateral_offset_m * math.cos(heading), heading
 
     def locate(self, x_m: float, y_m: float, near: int) -> LanePosition:
-        """Return where a place lies on the lane, walking from the point ``near`` to the closest one."""
+        """Return the position of a place relative to the lane.
+
+        :param x_m: of the place.
+        :param y_m: of the place.
+        :param near: index of a point close by, such as the closest point one step ago.
+        :return: the position.
+        """
+        # Walk from ``near`` as long as the points come closer. From step to step that is a few points, and it cannot
+        # jump to another stretch of the road, as a search over all points could.
         rows, n = self._rows, len(self._rows)
         index, best = near, self._distance2(x_m, y_m, near)
         for direction in (1, -1):
             while (closer := self._distance2(x_m, y_m, (index + direction) % n)) < best:
                 index, best = (index + direction) % n, closer
         x, y, heading, curvature = rows[index]
+        # The place in the frame of the nearest point. Between points the lane counts as straight, up to half a spacing
+        # of 0.5 m; its heading there follows from the curvature.
         dx, dy = x_m - x, y_m - y
         ahead = dx * math.cos(heading) + dy * math.sin(heading)
         left = dy * math.cos(heading) - dx * math.sin(heading)
         return LanePosition(index, index * self.spacing_m + ahead, left, heading + curvature * ahead)
 
     def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre so many metres beyond the point ``nearest``."""
+        """Return x and y of the lane's centre at given distances beyond a point, rounded to whole points.
+
+        :param nearest: index of the point.
+        :param ahead_m: distances along the lane.
+        :return: (x, y) for each distance.
+        """
         indices = [(nearest + round(metres / self.spacing_m)) % len(self.points_m) for metres in ahead_m]
         return [self.pose_at(index, 0.0)[:2] for index in indices]
 
@@ -126,13 +153,14 @@ class Track:
         distance_m: float,
         has_collided: bool,
     ) -> VehicleState:
-        """Return what the task is told of a vehicle on this lane.
+        """Return the state of a vehicle on this lane, as a world reports it to the task.
 
         :param pose: x and y in metres and yaw in radians.
-        :param speed_mps: its speed.
-        :param lane: where that is on the lane.
-        :param distance_m: metres along the lane since the reset.
-        :param has_collided: whether it has touched another since.
+        :param speed_mps: of the vehicle.
+        :param lane: the position of the vehicle on the lane.
+        :param distance_m: distance along the lane since the reset.
+        :param has_collided: True after the vehicle has touched another one since the reset.
+        :return: the state.
         """
         is_marked = self.in_junction is None or not self.in_junction[lane.nearest]
         return VehicleState(
@@ -150,18 +178,21 @@ class Track:
         )
 
     def _distance2(self, x_m: float, y_m: float, index: int) -> float:
+        """Return the squared distance of a place from a point."""
         x, y, _, _ = self._rows[index]
         return (x_m - x) * (x_m - x) + (y_m - y) * (y_m - y)
 
 
 def route_track(network: RoadNetwork) -> Track:
-    """Return the lane of the network's route."""
+    """Return the lane that a network's route follows, with a point every 0.5 m."""
     offset_m = network.centre_m(network.route_lane)
     roads = [network.road(number) for number in network.route]
     first = roads[0]
+    # The lane is parallel to the reference lines, so it consists of lines and arcs as well, and is sampled exactly.
     pieces = [piece.beside(offset_m) for road in roads for piece in road.pieces]
     n = round(total_length_m(pieces) / _SPACING_M)
     along_m: NDArray[np.float64] = np.arange(n, dtype=np.float64) * (total_length_m(pieces) / n)
+    # (n_roads,): where along the lane each road ends, and from it (n,): the road of each point.
     ends_m = np.cumsum([total_length_m([piece.beside(offset_m) for piece in road.pieces]) for road in roads])
     road_of_point = np.minimum(np.searchsorted(ends_m, along_m, side="right"), len(roads) - 1)
     inside = np.array([road.junction is not None for road in roads])[road_of_point]
@@ -170,6 +201,7 @@ def route_track(network: RoadNetwork) -> Track:
         lane_width_m=network.lane_width_m,
         left_line_m=network.border_m(first.n_left) - offset_m,
         right_line_m=network.border_m(-first.n_right) - offset_m,
+        # All roads of a route have the same lanes and marks, apart from those in junctions.
         marks=_marks_of(first, network),
         oncoming_lane_m=network.centre_m(1) - offset_m if first.n_left else None,
         in_junction=inside if inside.any() else None,
@@ -177,6 +209,7 @@ def route_track(network: RoadNetwork) -> Track:
 
 
 def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
+    """Return the marks of a road, from right to left, as offsets from the route's lane."""
     marks = []
     for border in range(-road.n_right, road.n_left + 1):
         paint = road.mark(border)
@@ -186,4 +219,5 @@ def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
 
 
 def _wrap(angle_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return angles in [-pi, pi)."""
     return (angle_rad + np.pi) % (2.0 * np.pi) - np.pi

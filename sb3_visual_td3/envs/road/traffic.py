@@ -1,4 +1,8 @@
-"""Other cars on the road: they follow the car ahead (intelligent driver model) and keep to their lane."""
+"""Other cars on the road: they keep to their lane and their distance (intelligent driver model).
+
+All worlds share this model: the embedded world moves the cars by it, the CARLA backend and the emulator place theirs by
+it, so that a policy meets the same traffic everywhere.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +23,23 @@ from sb3_visual_td3.envs.road.track import Track
 
 @dataclass(frozen=True)
 class IdmSettings:
-    """A calm driver in a town.
+    """Parameters of the intelligent driver model: a calm driver in a town.
 
     :raises ValueError: if a value is not positive.
     """
 
     time_gap_s: float = 1.5
     min_gap_m: float = 2.0
-    """From bumper to bumper, at standstill."""
+    """Distance from bumper to bumper at standstill."""
     acceleration_mps2: float = 1.5
     braking_mps2: float = 2.0
-    """What the driver finds comfortable."""
+    """Comfortable deceleration, which the model plans with."""
     max_braking_mps2: float = 8.0
-    """What the brakes can do; the model alone asks for any amount where a car cuts in."""
+    """Strongest deceleration. The model itself has no limit when a car cuts in."""
 
     @cached_property
     def comfort_mps2(self) -> float:
-        """The model's 2 sqrt(a b)."""
+        """Return the model's 2 sqrt(a b), the denominator of its desired gap."""
         return 2.0 * math.sqrt(self.acceleration_mps2 * self.braking_mps2)
 
     def __post_init__(self) -> None:
@@ -46,39 +50,44 @@ class IdmSettings:
 def idm_acceleration_mps2(
     speed_mps: float, desired_mps: float, gap_m: float, approach_mps: float, settings: IdmSettings
 ) -> float:
-    """Return the acceleration of a driver who keeps lane and distance.
+    """Return the acceleration of a driver who follows the car ahead.
 
     Source: Treiber, Hennecke, Helbing 2000, "Congested traffic states in empirical observations and microscopic
     simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap
-    s* = s0 + T v + v dv / (2 sqrt(a b)), whose s1 is 0 here and which never falls below s0.
+    s* = s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
 
     :param speed_mps: own speed v, >= 0.
     :param desired_mps: speed v0 on an empty road, > 0.
-    :param gap_m: metres s from the own bumper to the one ahead; ``inf`` on an empty road.
-    :param approach_mps: own speed less the leader's, dv.
+    :param gap_m: distance s from the own front bumper to the rear bumper ahead; ``inf`` on an empty road.
+    :param approach_mps: own speed minus the speed of the car ahead, dv.
     :param settings: T, s0, a and b.
-    :return: at least ``-settings.max_braking_mps2``, which is what no gap at all gives.
+    :return: the acceleration, at least ``-settings.max_braking_mps2``.
     """
     if gap_m <= 0.0:
         return -settings.max_braking_mps2
-    # Called for every car at every step: plain products and comparisons, which are the fastest here.
+    # Called for each car at each step: products and comparisons are faster than ** and max().
     following_m = speed_mps * (settings.time_gap_s + approach_mps / settings.comfort_mps2)
-    near = (settings.min_gap_m + (following_m if following_m > 0.0 else 0.0)) / gap_m
+    near = (settings.min_gap_m + (following_m if following_m > 0.0 else 0.0)) / gap_m  # s* / s
     free = speed_mps / desired_mps
-    free *= free
-    acceleration = settings.acceleration_mps2 * (1.0 - free * free - near * near)
-    return acceleration if acceleration > -settings.max_braking_mps2 else -settings.max_braking_mps2
+    free *= free  # (v / v0)^2
+    acceleration_mps2 = settings.acceleration_mps2 * (1.0 - free * free - near * near)
+    if acceleration_mps2 < -settings.max_braking_mps2:
+        return -settings.max_braking_mps2
+    return acceleration_mps2
 
 
 class LaneLine:
-    """A closed line, driven in the order of its points.
+    """The centre line of a lane as evenly spaced points, in its own driving direction.
 
-    :param points_m: ``(n, 2) float64``, x and y: one beside each point of the track.
-    :param is_oncoming: whether it is driven against the order of the track's points.
+    :param points_m: ``(n, 2) float64``: x and y beside each point of the track, in the track's order.
+    :param is_oncoming: True if the lane is driven against the order of the track's points.
     """
 
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:
-        points_m = points_m[::-1] if is_oncoming else points_m
+        if is_oncoming:
+            points_m = points_m[::-1]
+        # (n + 1,): distance along the closed line at each point, and at the end. A parallel of an evenly spaced line is
+        # unevenly spaced in bends, so it is sampled again at even distances: (n, 2).
         steps = np.roll(points_m, -1, axis=0) - points_m
         lengths = np.linalg.norm(steps, axis=1)
         starts = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -87,30 +96,37 @@ class LaneLine:
         closed = np.vstack([points_m, points_m[:1]])
         even = np.arange(len(points_m)) * self._spacing_m
         points = np.stack([np.interp(even, starts, closed[:, axis]) for axis in (0, 1)], axis=1)
+        # (n, 2): from each point to the next one; (n,): direction of that stretch; (n,): turn to the following stretch.
         ahead = np.roll(points, -1, axis=0) - points
         headings = np.arctan2(ahead[:, 1], ahead[:, 0])
         turns = (np.roll(headings, -1) - headings + np.pi) % (2.0 * np.pi) - np.pi
         columns = (points[:, 0], points[:, 1], ahead[:, 0], ahead[:, 1], headings, turns)
         self._rows: list[tuple[float, ...]] = list(map(tuple, np.stack(columns, axis=1).tolist()))
+        # Distances along this line, in the order of the track's points, also if the line runs the other way.
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the metres along this line beside the track's point of this index."""
+        """Return the distance along this line beside the track's point ``index``."""
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
-        """Return x and y in metres and the direction in radians, ``along_m`` metres from the first point."""
+        """Return the pose at a distance along the line.
+
+        :param along_m: distance from the first point; any number of laps.
+        :return: x and y in metres and the direction in radians.
+        """
         place = along_m % self.length_m / self._spacing_m
         whole = int(place)
         part = place - whole
         x, y, dx, dy, heading, turn = self._rows[whole % len(self._rows)]
-        # Half a point back, because a heading belongs to the middle of its stretch.
+        # A heading belongs to the middle of its stretch, hence part - 0.5: the direction is continuous from stretch to
+        # stretch.
         return x + part * dx, y + part * dy, heading + (part - 0.5) * turn
 
 
 @lru_cache(maxsize=64)
 def lane_lines(track: Track) -> tuple[LaneLine, ...]:
-    """Return the own lane and the nearest oncoming one, if any, each in its own driving direction."""
+    """Return the route's lane and the nearest oncoming lane, if there is one; cached for each track."""
     own = LaneLine(track.points_m, is_oncoming=False)
     if track.oncoming_lane_m is None:
         return (own,)
@@ -119,20 +135,21 @@ def lane_lines(track: Track) -> tuple[LaneLine, ...]:
 
 MAX_CARS = 20
 N_PAINTS = 6
+"""Number of colours of the cars."""
 
 
 @dataclass(frozen=True)
 class TrafficSettings:
-    """How many cars there are and how they drive.
+    """Number, size and behaviour of the other cars.
 
-    :raises ValueError: if a value is outside the range that its check names.
+    :raises ValueError: if a value is out of range.
     """
 
     n_cars: int = 0
     min_desired_mps: float = 5.0
     max_desired_mps: float = 8.0
     clear_m: float = 20.0
-    """So far before and behind the ego vehicle no car begins, measured between centres along either lane."""
+    """No car starts within this distance ahead of or behind the ego vehicle, between centres, along either lane."""
     length_m: float = 4.4
     width_m: float = 1.8
     idm: IdmSettings = field(default_factory=IdmSettings)
@@ -151,35 +168,39 @@ class Car:
     """One of the other cars."""
 
     lane: int
-    """0 drives beside or before the ego vehicle, 1 comes towards it."""
+    """0 is the ego vehicle's lane, 1 the oncoming lane."""
     along_m: float
     speed_mps: float
     desired_mps: float
     paint: int
-    """Which of ``N_PAINTS`` colours it has."""
+    """Number of its colour, 0 to ``N_PAINTS - 1``."""
 
 
 class Ego(NamedTuple):
-    """What the others see of the ego vehicle."""
+    """The ego vehicle as the other cars see it."""
 
     nearest: int
-    """Index of the closest point of the road."""
+    """Index of the closest point of the track."""
     lateral_offset_m: float
     speed_along_mps: float
-    """Its speed in the direction of the own lane."""
+    """Speed in the direction of the track; negative against it."""
 
 
 class Traffic:
-    """The cars of one episode at a time; those of a lane are kept in driving order, for none overtakes.
+    """The cars of one episode at a time.
 
-    :param settings: how many cars there are and how they drive.
+    Cars never overtake, so the list of a lane's cars stays in driving order.
+
+    :param settings: number, size and behaviour of the cars.
     :param ego_body: outer size of the ego vehicle.
     """
 
     def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
         self.settings = settings
         self._ego_body = ego_body
+        # Distance of the centres at which the bumpers of a car and the ego vehicle touch.
         self._clearance_m = 0.5 * (settings.length_m + ego_body.length_m)
+        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch.
         reach_m = 0.5 * (math.hypot(*ego_body[:2]) + math.hypot(settings.length_m, settings.width_m))
         self._reach2_m2 = reach_m * reach_m
         self.cars: list[Car] = []
@@ -187,12 +208,17 @@ class Traffic:
         self.paints: list[int] = []
 
     def reset(self, track: Track, nearest: int, scene_seed: int) -> None:
-        """Spread the cars over both lanes, none near the ego vehicle, which is at the point ``nearest``.
+        """Place the cars at random on both lanes, none near the ego vehicle.
 
-        :raises ValueError: if the road is too short for so many cars.
+        :param track: the ego vehicle's lane.
+        :param nearest: index of the track's point closest to the ego vehicle.
+        :param scene_seed: the same seed gives the same cars.
+        :raises ValueError: if the road is too short for this number of cars.
         """
         self._enter(track)
         rng = np.random.default_rng([scene_seed, 1])
+        # Half of the cars drive on the oncoming lane, if there is one; chance decides about an odd car. It is drawn in
+        # any case, so that all maps use the random stream alike.
         n_oncoming = (self.settings.n_cars + int(rng.integers(2))) // 2 * (len(self._lines) - 1)
         n_in_lane = (self.settings.n_cars - n_oncoming, n_oncoming)
         self._lanes = [
@@ -201,30 +227,39 @@ class Traffic:
         self._gather()
 
     def advance(self, dt_s: float, *egos: Ego) -> None:
-        """Let every car drive for ``dt_s`` seconds.
+        """Move all cars.
 
-        :param dt_s: in seconds.
+        :param dt_s: for how many seconds.
         :param egos: the vehicles, one or more, that others drive on the same road.
         """
+        # All accelerations of a lane are computed before its first car moves. With several ego vehicles a car takes the
+        # strongest braking that any of them asks for.
         for lane, (line, cars) in enumerate(zip(self._lines, self._lanes, strict=True)):
-            wanted = self._wanted(lane, line, cars, egos[0])
+            accelerations = self._accelerations(lane, line, cars, egos[0])
             for ego in egos[1:]:
-                wanted = list(map(min, wanted, self._wanted(lane, line, cars, ego)))
-            for car, acceleration in zip(cars, wanted, strict=True):
-                speed = car.speed_mps + acceleration * dt_s
-                speed = speed if speed > 0.0 else 0.0
-                car.along_m = (car.along_m + 0.5 * (car.speed_mps + speed) * dt_s) % line.length_m
-                car.speed_mps = speed
+                accelerations = list(map(min, accelerations, self._accelerations(lane, line, cars, ego)))
+            for car, acceleration in zip(cars, accelerations, strict=True):
+                speed_mps = car.speed_mps + acceleration * dt_s
+                speed_mps = speed_mps if speed_mps > 0.0 else 0.0  # cars do not reverse
+                # The mean of both speeds: exact under constant acceleration.
+                car.along_m = (car.along_m + 0.5 * (car.speed_mps + speed_mps) * dt_s) % line.length_m
+                car.speed_mps = speed_mps
         self._place_boxes()
 
     def remove(self, number: int) -> None:
-        """Take a car off the road: the others' numbers in ``cars``, ``boxes`` and ``paints`` move up."""
+        """Remove a car; the indices of the following ones in ``cars``, ``boxes`` and ``paints`` decrease by one."""
         gone = self.cars[number]
         self._lanes = [[car for car in cars if car is not gone] for cars in self._lanes]
         self._gather()
 
     def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
-        """Return whether the ego vehicle, standing here, touches a car."""
+        """Return whether the ego vehicle touches a car.
+
+        :param x_m: of the ego vehicle.
+        :param y_m: of the ego vehicle.
+        :param yaw_rad: of the ego vehicle.
+        :return: True if it does.
+        """
         for box in self.boxes:
             dx, dy = box.x_m - x_m, box.y_m - y_m
             if dx * dx + dy * dy <= self._reach2_m2:
@@ -234,29 +269,37 @@ class Traffic:
         return False
 
     def get_state(self) -> list[list[Any]]:
-        """Return every car as a list of plain values."""
+        """Return the fields of each car as a list of plain values."""
         return [list(astuple(car)) for car in self.cars]
 
     def set_state(self, track: Track, state: list[list[Any]]) -> None:
-        """Put every car of ``get_state`` back on ``track``."""
+        """Restore the cars that ``get_state`` returned, on ``track``."""
         self._enter(track)
         cars = [Car(*values) for values in state]
         self._lanes = [[car for car in cars if car.lane == lane] for lane in range(len(self._lines))]
         self._gather()
 
     def _enter(self, track: Track) -> None:
-        self._lines = lane_lines(track) if self.settings.n_cars else ()
+        """Prepare the lanes of a track."""
+        self._lines: tuple[LaneLine, ...] = ()
+        if self.settings.n_cars:
+            self._lines = lane_lines(track)
         self._lane_offsets_m = (0.0, track.oncoming_lane_m or 0.0)
+        # A lane is blocked where half the ego vehicle and half a lane overlap.
         self._blocking_m = 0.5 * (track.lane_width_m + self._ego_body.width_m)
 
     def _gather(self) -> None:
+        """Update the public lists from the cars of each lane."""
         self.cars = [car for cars in self._lanes for car in cars]
         self.paints = [car.paint for car in self.cars]
         self._place_boxes()
 
     def _spread(self, lane: int, n_cars: int, ego_along_m: float, rng: np.random.Generator) -> list[Car]:
+        """Return new cars for one lane, in driving order, beginning behind the ego vehicle's clear zone ahead."""
         if not n_cars:
             return []
+        # The lap without the clear zone is divided into equal slots. Each car gets a random place in its own slot, with
+        # half the needed distance left at either end: neighbours cannot be too close.
         settings, lap_m = self.settings, self._lines[lane].length_m
         slot_m = (lap_m - 2.0 * settings.clear_m) / n_cars
         needed_m = settings.length_m + settings.idm.min_gap_m
@@ -269,31 +312,34 @@ class Traffic:
         for number in range(n_cars):
             within_m = number * slot_m + 0.5 * needed_m + float(rng.uniform(0.0, slot_m - needed_m))
             along_m = (ego_along_m + settings.clear_m + within_m) % lap_m
-            desired = float(rng.uniform(settings.min_desired_mps, settings.max_desired_mps))
-            cars.append(Car(lane, along_m, 0.5 * desired, desired, int(rng.integers(N_PAINTS))))
+            desired_mps = float(rng.uniform(settings.min_desired_mps, settings.max_desired_mps))
+            cars.append(Car(lane, along_m, 0.5 * desired_mps, desired_mps, int(rng.integers(N_PAINTS))))
         return cars
 
-    def _wanted(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
+    def _accelerations(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
+        """Return the acceleration of each car of a lane, in m/s^2, if ``ego`` is the only vehicle of others."""
+        # Where the ego vehicle is in this lane, it is a car like the others. Seen from the oncoming lane it reverses.
         is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
         ego_along_m = line.along_at(ego.nearest) if is_blocked else None
-        return self._accelerations(line, cars, ego_along_m, -ego.speed_along_mps if lane else ego.speed_along_mps)
+        ego_mps = -ego.speed_along_mps if lane else ego.speed_along_mps
 
-    def _accelerations(self, line: LaneLine, cars: list[Car], ego_along_m: float | None, ego_mps: float) -> list[float]:
-        """Return what each car of a lane asks for: it follows the next car, or the ego vehicle where that is nearer."""
         lap_m, length_m, idm = line.length_m, self.settings.length_m, self.settings.idm
-        wanted = []
+        accelerations = []
         for car, leader in zip(cars, cars[1:] + cars[:1], strict=True):
-            gap_m = (leader.along_m - car.along_m) % lap_m - length_m if leader is not car else math.inf
+            gap_m = math.inf  # for a single car, which has no car ahead
+            if leader is not car:
+                gap_m = (leader.along_m - car.along_m) % lap_m - length_m
             leader_mps = leader.speed_mps
             if ego_along_m is not None:
                 to_ego_m = (ego_along_m - car.along_m) % lap_m - self._clearance_m
                 if to_ego_m < gap_m:
                     gap_m, leader_mps = to_ego_m, ego_mps
             approach_mps = car.speed_mps - leader_mps
-            wanted.append(idm_acceleration_mps2(car.speed_mps, car.desired_mps, gap_m, approach_mps, idm))
-        return wanted
+            accelerations.append(idm_acceleration_mps2(car.speed_mps, car.desired_mps, gap_m, approach_mps, idm))
+        return accelerations
 
     def _place_boxes(self) -> None:
+        """Update ``boxes`` from the cars' distances along their lanes."""
         length_m, width_m = self.settings.length_m, self.settings.width_m
         self.boxes = []
         for line, cars in zip(self._lines, self._lanes, strict=True):

@@ -101,5 +101,5 @@ def test_an_unknown_map_is_refused_with_the_names_that_there_are():
 
 
 def test_a_path_is_read_as_an_opendrive_file():
-    with pytest.raises(ValueError, match=r"nowhere.xodr.*there is none"):
+    with pytest.raises(ValueError, match=r"nowhere.xodr.*no such file exists"):
         load_map("nowhere.xodr")
