@@ -1,7 +1,11 @@
 """The network connection between the learner and one environment, which carries every step.
 
-It is a ``multiprocessing`` connection as in ``SubprocVecEnv``, stretched to another machine. Steps do not use Ray's own
-calls, because each call costs about a millisecond of processor time on both sides, whatever it carries.
+It is a ``multiprocessing`` connection as in ``SubprocVecEnv``, but over TCP, so that the other side may be on another
+machine. Steps do not use Ray's own calls, because each call takes about a millisecond of processor time on both sides,
+whatever it carries.
+
+Values are pickled, and unpickling executes code. Therefore a listener accepts a single client, and only if that client
+first sends a secret key, which travels by Ray.
 """
 
 from __future__ import annotations
@@ -21,10 +25,13 @@ import numpy as np
 _ACCEPT_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 3.0
 _KEY_TIMEOUT_S = 1.0
+"""How long a client may take to send its key. The learner sends it at once; others must not block the listener."""
 _KEY_BYTES = 32
 _SEPARATE_MESSAGE_BYTES = 64 * 2**10
 """Arrays of this size and above are sent on their own, without being copied into the pickled message."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""TCP's keepalive: after 10 s of silence probe every 5 s; the connection is broken after 4 unanswered probes, 30 s in
+all. The system's default is two hours."""
 
 
 class ConnectionLostError(ConnectionError):
@@ -42,23 +49,28 @@ class Address(NamedTuple):
 class Connection:
     """Carry Python values to and from one other process, in order.
 
-    Large arrays are neither copied into a message nor out of it: they are written from, and read to, their own memory.
+    A value is sent as one message with everything but its large arrays, followed by one message per large array. These
+    arrays are neither copied into a message nor out of it: they are written from, and read into, their own memory
+    (pickle protocol 5 with out-of-band buffers, PEP 574).
 
     :param sock: a connected socket, which belongs to this object from now on
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
+        # Without TCP_NODELAY the system would hold back a small message, such as an action, until the previous one is
+        # acknowledged, which takes up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A machine that loses its power closes no connection; without keepalive packets we would wait for ever.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):
+            if hasattr(socket, name):  # macOS and Windows lack some of them
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        # multiprocessing's Connection frames the messages; it works on any file descriptor, a socket's included.
         self._connection = mp_connection.Connection(sock.detach())
 
     def fileno(self) -> int:
-        """Return the file descriptor, for those who wait on several connections."""
+        """Return the file descriptor, with which several connections can be waited on."""
         return self._connection.fileno()
 
     def send(self, value: Any) -> None:
@@ -70,6 +82,7 @@ class Connection:
         large: list[memoryview] = []
 
         def belongs_into_message(buffer: pickle.PickleBuffer) -> bool:
+            # pickle calls this for each array: True copies it into the message, False leaves it to us.
             raw = buffer.raw()
             if raw.nbytes >= _SEPARATE_MESSAGE_BYTES:
                 large.append(raw)
@@ -78,7 +91,8 @@ class Connection:
         try:
             packed = pickle.dumps(value, 5, buffer_callback=belongs_into_message)
         except (pickle.PicklingError, AttributeError, TypeError):
-            # Local classes and lambdas: only cloudpickle serialises them by value, but it is slower.
+            # Local classes and lambdas: only cloudpickle serialises them by value, but it is slower. The first attempt
+            # may have collected some of the arrays already.
             large.clear()
             packed = cloudpickle.dumps(value, 5, buffer_callback=belongs_into_message)
         try:
@@ -96,6 +110,7 @@ class Connection:
         """
         try:
             sizes, packed = pickle.loads(self._connection.recv_bytes())
+            # Memory of our own for each large array: unpickled arrays use it directly, and are writeable.
             buffers = [np.empty(size, np.uint8) for size in sizes]
             for buffer in buffers:
                 self._connection.recv_bytes_into(buffer)
@@ -104,9 +119,10 @@ class Connection:
         return pickle.loads(packed, buffers=buffers)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
-        """Say whether :meth:`receive` would return, or raise, without waiting.
+        """Return whether :meth:`receive` would return, or raise, without waiting.
 
         :param timeout_s: how long to wait for that, in seconds
+        :return: True if it would
         """
         return bool(wait_for_messages([self], timeout_s))
 
@@ -132,7 +148,7 @@ class ActorConnection(Connection):
         try:
             super().__init__(connect(address))
         except OSError:
-            actor.close_listener.remote()
+            actor.close_listener.remote()  # otherwise its port would stay open
             raise
         self.service: Any = actor.serve.remote()
         """Ray's reference to the end of the service: None, or the exception of the environment."""
@@ -152,7 +168,7 @@ class ActorConnection(Connection):
 
 
 class Listener:
-    """Accept one connection, of a client that knows the key, and then stop listening.
+    """Accept one connection from a client that knows the key, and then stop listening.
 
     :param host: an address of this machine
     :raises OSError: if this machine does not have that address
@@ -173,6 +189,7 @@ class Listener:
             self._socket.settimeout(_ACCEPT_TIMEOUT_S)
             while True:
                 sock, _ = self._socket.accept()
+                # compare_digest takes the same time wherever the keys differ, so that nothing of the key leaks.
                 if hmac.compare_digest(_read_key(sock), self.address.key):
                     return Connection(sock)
                 sock.close()
@@ -188,7 +205,7 @@ class Listener:
 
 
 def connect(address: Address) -> socket.socket:
-    """Connect to a listener and send its key; the listener need not be accepting yet.
+    """Connect to a listener and send its key. The listener need not accept yet: the system queues the connection.
 
     :param address: of the listener
     :return: the socket for a :class:`Connection`
@@ -211,11 +228,14 @@ def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) ->
 
 
 def _read_key(sock: socket.socket) -> bytes:
-    """Read the key of a client that has connected; a client that is too slow gets no further."""
+    """Return the key that a client sends; shorter than expected if the client is too slow or closes the connection."""
     sock.settimeout(_KEY_TIMEOUT_S)
     received = b""
     try:
-        while len(received) < _KEY_BYTES and (more := sock.recv(_KEY_BYTES - len(received))):
+        while len(received) < _KEY_BYTES:
+            more = sock.recv(_KEY_BYTES - len(received))
+            if not more:
+                break
             received += more
     except OSError:
         return b""

@@ -1,4 +1,7 @@
-"""The process beside the simulator: one environment in an actor that Ray starts."""
+"""The process beside the simulator: one environment in an actor, which is a process that Ray starts.
+
+Everything in this file runs there, except what ``env_slot`` and ``ray_session`` import from it.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ class SearchPaths(NamedTuple):
     @classmethod
     def of_this_process(cls) -> SearchPaths:
         """Return the folder and the paths of the calling process."""
+        # "" in sys.path means the working folder of whichever process reads it, so it is written out.
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
@@ -34,21 +38,21 @@ class SearchPaths(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a step, without the observation, which travels unpickled."""
+    """The result of a step without its observation, which is sent beside it."""
 
     reward: float
     done: bool
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
-    """The info of the reset that followed; None where the episode goes on."""
+    """The info of the reset that followed; None if the episode continues."""
 
 
 class EnvActor:
     """Hold one environment, step it, and reset it when its episode ends.
 
-    The learner steps it over a connection (:meth:`listen`, :meth:`serve`) or, where it cannot connect, by Ray's calls
-    (:meth:`step`). The latter return observations as they are, because Ray hands arrays over without a copy. All other
-    results are pickled, because arrays that Ray hands over are read-only.
+    The learner steps it over a connection (:meth:`listen`, :meth:`serve`) or, if it cannot connect, by Ray's calls
+    (:meth:`step`). Ray passes arrays without a copy, but read-only. Therefore its calls return observations as they
+    are, because the learner copies them into a batch anyway, and everything else pickled.
 
     :param make_env: a pickled function that makes the environment
     :param paths: the learner's search paths
@@ -62,7 +66,8 @@ class EnvActor:
 
     @property
     def env(self) -> gym.Env[Any, Any]:
-        """The environment, made when it is first used: an error in making it is then raised at the learner."""
+        """Return the environment, which is made when it is first used."""
+        # Not in __init__: Ray reports an exception there as the death of the actor, one in a call as what it is.
         if self._env is None:
             self._paths.apply()
             make_env = cloudpickle.loads(self._make_env)
@@ -72,7 +77,7 @@ class EnvActor:
         return self._env
 
     def where(self) -> tuple[str, int]:
-        """Return Ray's id of the machine, and the id of this process."""
+        """Return Ray's id of the machine and the id of this process."""
         import ray
 
         return ray.get_runtime_context().get_node_id(), os.getpid()
@@ -84,13 +89,15 @@ class EnvActor:
         :param options: of gymnasium's ``reset``; empty means not given
         :return: the first observation, and the pickled info
         """
-        observation, info = self.env.reset(seed=seed, **({"options": options} if options else {}))
+        # Some environments do not accept ``options``; SubprocVecEnv leaves it out in the same way.
+        keywords: dict[str, Any] = {"options": options} if options else {}
+        observation, info = self.env.reset(seed=seed, **keywords)
         return observation, pack(info)
 
     def step(self, action: bytes) -> tuple[Any, bytes]:
-        """Make a step that was asked for by Ray's call.
+        """Make a step on request of a Ray call.
 
-        :param action: pickled, since Ray takes three times as long for an array, which would be read-only too
+        :param action: pickled, because an array would take Ray three times as long and would be read-only
         :return: the observation, and the pickled :class:`Outcome`
         """
         observation, outcome = self._step(pickle.loads(action))
@@ -114,7 +121,10 @@ class EnvActor:
             self._listener.close()
 
     def serve(self) -> None:
-        """Make steps over the connection until the learner sends None or is gone."""
+        """Make steps over the connection until the learner sends None or is gone.
+
+        An exception of the environment ends it too: Ray passes it to the learner as the result of this call.
+        """
         assert self._listener is not None, "call listen first"
         with suppress(ConnectionLostError):
             connection = self._listener.accept()
@@ -125,11 +135,12 @@ class EnvActor:
                 connection.close()
 
     def _step(self, action: Any) -> tuple[Any, Outcome]:
-        """Make a step, and begin the next episode if it was the last one."""
+        """Make a step, and begin the next episode after the last step, as SB3's vectorised environments do."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated
         if done:
+            # SB3 finds the last observation of the episode here, because the next episode's first one takes its place.
             info["terminal_observation"] = observation
             observation, reset_info = self.env.reset()
         return observation, Outcome(cast(float, reward), done, info, reset_info)
@@ -153,6 +164,9 @@ class EnvActor:
 
 
 Env = gym.Env[Any, Any]
+
+
+# The requests. They do what SubprocVecEnv's worker process does for the same methods of VecEnv.
 
 
 def _spaces(env: Env) -> tuple[Any, Any]:
@@ -191,5 +205,5 @@ environment first."""
 
 
 def pack(value: Any) -> bytes:
-    """Pickle a value; what the other process cannot import is pickled by value."""
+    """Pickle a value for another process; classes and functions that it cannot import are pickled by value."""
     return bytes(cloudpickle.dumps(value))

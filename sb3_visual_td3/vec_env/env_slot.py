@@ -1,4 +1,8 @@
-"""One environment of the vector, seen from the learner: its actor, its connection, and the request that is pending."""
+"""One environment of the vector as the learner sees it: its actor, its connection, and its pending request.
+
+A slot outlives its actor. If the actor dies (its process, its machine, or the network), the slot starts another one and
+answers the pending step with an invalid transition, so that the learner never waits for a dead process.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,20 @@ from sb3_visual_td3.vec_env.ray_session import need_ray
 CHECK_INTERVAL_S = 1.0
 """How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
+"""An environment that dies more often without making a step in between will not recover: the error is raised."""
 INVALID = "invalid_transition"
 FAILURE = "simulator_failure"
 LATE = "is_late"
-"""Keys of ``info``, the same that our environments use: the step was not made, why not, and whether it was late."""
+"""Keys of ``info``, the same that our environments use: INVALID if the step was not made, FAILURE for the reason, LATE
+if the answer did not come in time."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0
 """How long Ray may take to report the death of an actor whose connection broke."""
 _LISTEN_TIMEOUT_S = 10.0
+"""How long an actor may take to start listening for a connection."""
 _RESTART_PAUSE_S = 0.2
+"""Before the n-th restart in a row the slot waits ``0.2 * 2**n`` seconds, if n is 2 or more."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
@@ -38,18 +46,18 @@ class EnvLostError(RuntimeError):
 
 
 class Pending(Enum):
-    """What an environment was asked for and has not answered yet."""
+    """The kind of the request that an environment has not answered yet."""
 
     NOTHING = auto()
     STEP = auto()
     RESET = auto()
-    """A reset that the learner asked for."""
+    """A reset that the learner requested."""
     RESTART = auto()
-    """A reset that we asked for, because the environment died during an episode."""
+    """A reset that the slot requested, because the environment died during an episode."""
 
 
 class Reply(NamedTuple):
-    """What the learner is given as the result of a step."""
+    """The result of a step for the learner."""
 
     observation: Any
     reward: float
@@ -58,7 +66,7 @@ class Reply(NamedTuple):
 
 
 def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Reply:
-    """Describe the step in which an environment died: it truncates the episode.
+    """Return the result of a step in which the environment died. It truncates the episode.
 
     :param first_observation: of the next episode
     :param last_observation: the last one before the death
@@ -68,23 +76,23 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
     info = {
         INVALID: True,
         FAILURE: reason,
-        "TimeLimit.truncated": True,
+        "TimeLimit.truncated": True,  # the value of the last state is not 0: SB3 bootstraps it
         "terminal_observation": _copy(last_observation),
     }
     return Reply(first_observation, 0.0, True, info)
 
 
 def late_step(last_observation: Any) -> Reply:
-    """Describe the step of an environment that has not answered before the deadline.
+    """Return the result of a step that the environment has not finished before the deadline.
 
-    :param last_observation: the last one that it has sent
+    :param last_observation: the last one that the environment sent
     :return: an invalid step with reward 0; the episode goes on
     """
     return Reply(last_observation, 0.0, False, {INVALID: True, LATE: True, "TimeLimit.truncated": False})
 
 
 def _copy(observation: Any) -> Any:
-    """Copy an observation into writeable arrays."""
+    """Return a copy of an observation in writeable arrays."""
     if isinstance(observation, Mapping):
         return {key: np.array(value) for key, value in observation.items()}
     if isinstance(observation, tuple):
@@ -104,9 +112,13 @@ class ActorOptions:
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments for Ray."""
-        # max_restarts=0: Ray would restart a dead actor silently, and the learner would take two episodes for one.
-        known: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": 0}
-        known["scheduling_strategy"] = "SPREAD" if self.spread else "DEFAULT"
+        known: dict[str, Any] = {
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            # Ray would restart a dead actor silently, and the learner would take two episodes for one.
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD" if self.spread else "DEFAULT",
+        }
         if self.resources:
             known["resources"] = dict(self.resources)
         if self.runtime_env is not None:
@@ -128,6 +140,7 @@ class EnvSlot:
 
     def __init__(self, index: int, make_env: bytes, options: ActorOptions, patience_s: float) -> None:
         self._ray = need_ray()
+        # The errors with which Ray reports that an actor is gone. All others come from the environment.
         errors = self._ray.exceptions
         self._dead: tuple[type[Exception], ...] = (
             errors.RayActorError,
@@ -142,7 +155,8 @@ class EnvSlot:
         """Ray's reference to the pending answer; for a step over the connection, to the end of the actor's service."""
         self.connection: ActorConnection | None = None
         self._is_unreachable = False
-        self.give_up_reason = self._silence = f"no answer in patience_s={patience_s:g} s"
+        self._silence = f"no answer in patience_s={patience_s:g} s"
+        self.give_up_reason = self._silence
         self._gives_up_at = 0.0
         self.reply: Reply | None = None
         self.reset_info: dict[str, Any] = {}
@@ -152,12 +166,13 @@ class EnvSlot:
         self._actor_class = self._ray.remote(EnvActor).options(**options.keywords())
         self._make_env = make_env
         self._patience_s = patience_s
+        # What a new actor needs to replace a dead one: attributes set so far, and the last reset.
         self._attributes: dict[str, Any] = {}
         self._last_observation: Any = None
         self._reset_with: tuple[int | None, dict[str, Any]] = (None, {})
         self._seed: int | None = None
-        self._is_behind = False
-        self._n_deaths = 0
+        self._is_behind = False  # True while it still makes a step whose result the learner no longer waits for
+        self._n_deaths = 0  # since the last step that was made
         self._death_reason = ""
         self._actor = self._start()
 
@@ -166,38 +181,38 @@ class EnvSlot:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can be asked for a step: no request is pending, and no reply waits to be taken."""
+        """Return whether a step can be requested: no request is pending, and no reply waits to be taken."""
         return self.pending is Pending.NOTHING and self.reply is None
 
     @property
     def needs_connection(self) -> bool:
-        """Whether a connection should be opened before the next step. Unreachable actors are tried once."""
+        """Return whether a connection should be opened before the next step. Unreachable actors are tried once."""
         return self.is_free and self.connection is None and not self._is_unreachable
 
     def begin_connection(self) -> Any:
-        """Have the actor listen for a connection.
+        """Make the actor listen for a connection.
 
         :return: Ray's reference to the address, for :meth:`open_connection`
         """
         return self._actor.listen.remote()
 
     def open_connection(self, address_ref: Any) -> None:
-        """Open a connection for the steps. If the actor has died, the next step will find out.
+        """Open a connection for the steps. If the actor has died, the next step detects it.
 
         :param address_ref: of :meth:`begin_connection`
-        :raises OSError: if the actor's machine cannot be reached, or cannot listen; then it is not tried again
+        :raises OSError: if the actor's machine cannot be reached or cannot listen; it is not tried again
         """
-        self._is_unreachable = True
+        self._is_unreachable = True  # stays so if an OSError leaves this method
         try:
             self.connection = ActorConnection(self._actor, self._ray.get(address_ref, timeout=_LISTEN_TIMEOUT_S))
         except self._ray.exceptions.RayTaskError as error:
             raise OSError(str(getattr(error, "cause", error))) from error
         except self._ray.exceptions.RayError:
-            pass
+            pass  # the actor is dead or hangs: the step goes by Ray's call, whose result says so
         self._is_unreachable = False
 
     def _leave_connection(self) -> None:
-        """Have the actor return to Ray's calls; the answer to a pending step is still read from the connection."""
+        """Make the actor return to Ray's calls; the answer to a pending step is still read from the connection."""
         if self.connection is not None:
             self.connection.leave()
             if self.pending is not Pending.STEP:
@@ -211,7 +226,7 @@ class EnvSlot:
     def ask_step(self, action: Any) -> None:
         """Send an action, unless the environment is late or being restarted."""
         if not self.is_free:
-            return
+            return  # the action is dropped: the environment still makes an earlier step
         if self.connection is None:
             self._ask(Pending.STEP, self._actor.step.remote(pickle.dumps(action, pickle.HIGHEST_PROTOCOL)))
             return
@@ -222,8 +237,9 @@ class EnvSlot:
             self._lose_connection()
 
     def _lose_connection(self) -> None:
-        """Drop a broken connection. The actor died or the environment raised an error: Ray is about to say which."""
+        """Drop a broken connection. Either the actor died or the environment raised an error: Ray will report which."""
         self._drop_connection()
+        # Ray reports a dead process at once, a dead machine only after missing heartbeats.
         death_notice_by = time.monotonic() + _DEATH_NOTICE_TIMEOUT_S
         if death_notice_by < self._gives_up_at:
             self._gives_up_at, self.give_up_reason = death_notice_by, _CONNECTION_BROKE
@@ -232,24 +248,28 @@ class EnvSlot:
         """Begin an episode; the actor finishes a pending step first, and its answer is dropped."""
         if seed is not None:
             self._seed = seed
-        self._reset_with, self.reply, self._is_behind = (seed, options), None, False
-        self._drop_connection()
+        self._reset_with = (seed, options)
+        self.reply = None
+        self._is_behind = False
+        self._drop_connection()  # a reset is a Ray call, which the actor answers only without a connection
         self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Pending, answer_ref: Any) -> None:
-        self.pending, self.answer_ref, self.give_up_reason = what, answer_ref, self._silence
+        self.pending = what
+        self.answer_ref = answer_ref
+        self.give_up_reason = self._silence
         self._gives_up_at = time.monotonic() + self._patience_s
 
     @property
     def patience_left_s(self) -> float:
-        """How long to go on waiting for the pending answer, in seconds."""
+        """Return how long to wait for the pending answer before giving up, in seconds."""
         return max(0.0, self._gives_up_at - time.monotonic())
 
     def collect(self) -> None:
         """Fetch an answer that has arrived. An actor that has died is restarted, and its answer stays pending.
 
         :raises EnvLostError: if it dies repeatedly
-        :raises Exception: whatever the environment has raised
+        :raises Exception: what the environment has raised
         """
         if self.connection is not None and self.connection.poll():
             self._collect_from_connection(self.connection)
@@ -258,7 +278,7 @@ class EnvSlot:
             answer = self._fetch(self.answer_ref)
         except self._dead as death:
             self.restart(_first_line(death))
-        except Exception:
+        except Exception:  # of the environment: the request is over, and the actor has left the connection
             self.pending, self.answer_ref = Pending.NOTHING, None
             self._drop_connection()
             raise
@@ -274,7 +294,7 @@ class EnvSlot:
         except Exception:  # the answer cannot be unpickled here
             self.pending, self.answer_ref = Pending.NOTHING, None
             raise
-        except BaseException:  # Ctrl-C, perhaps within a message: the rest of it would be read as the next one
+        except BaseException:  # Ctrl-C, possibly in the middle of a message: its rest would be read as the next message
             self._drop_connection()
             raise
         self.has_answered = True
@@ -296,6 +316,7 @@ class EnvSlot:
             return
         self.reset_info = cloudpickle.loads(packed)
         if self.pending is Pending.RESTART:
+            # The first observation of the next episode, with the end of the one that the death interrupted.
             self._answered(lost_step(observation, self._last_observation, self._death_reason))
         else:
             self._answered(Reply(observation, 0.0, False, {}))
@@ -303,21 +324,26 @@ class EnvSlot:
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
         reward, done, info, reset_info = outcome
         self._n_deaths = 0
-        if self._is_behind:  # this answers an older action than the one that the learner has chosen since
+        if self._is_behind:
+            # The learner has chosen another action since: it would store this result with the wrong action.
             info |= {INVALID: True, LATE: True}
         if reset_info is not None:
             self.reset_info = reset_info
         self._answered(Reply(observation, reward, done, info))
 
     def _answered(self, reply: Reply) -> None:
-        self.reply, self._last_observation = reply, reply.observation
-        self.pending, self.answer_ref, self._is_behind = Pending.NOTHING, None, False
+        self.reply = reply
+        self._last_observation = reply.observation
+        self.pending = Pending.NOTHING
+        self.answer_ref = None
+        self._is_behind = False
 
     def take(self) -> Reply:
-        """Return the reply and forget it; without one, return an invalid step (the environment is late)."""
+        """Return the reply and clear it; without a reply the environment is late, and the result is an invalid step."""
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
+        # A restarting environment is not behind: what it answers is the end of the interrupted episode, for any action.
         self._is_behind = self.pending is Pending.STEP
         self.n_late += 1
         return late_step(self._last_observation)
@@ -335,11 +361,13 @@ class EnvSlot:
             )
         _LOG.warning("restarting environment %d: %s", self.index, reason)
         if self._n_deaths > 1:
-            time.sleep(_RESTART_PAUSE_S * 2.0**self._n_deaths)
+            time.sleep(_RESTART_PAUSE_S * 2.0**self._n_deaths)  # a machine that is short of memory needs time
         self.kill()
         self.n_rebuilds += 1
         self._death_reason = reason
-        self._actor, self._is_unreachable = self._start(), False
+        self._actor = self._start()
+        self._is_unreachable = False  # Ray may have chosen another machine
+        # An actor handles its calls in the order in which they are made: attributes first, then the reset.
         for name, value in self._attributes.items():
             self._actor.call.remote("set_attr", pack((name, value)))
         if self.pending is Pending.RESET:
@@ -348,7 +376,7 @@ class EnvSlot:
             self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
     def extend_patience(self, reason: str) -> None:
-        """Wait once more as long for an environment that was restarted and does not answer; the others go on."""
+        """Wait as long again for an environment that was restarted and does not answer; the others continue."""
         _LOG.warning("environment %d is still missing: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
 
@@ -360,7 +388,7 @@ class EnvSlot:
 
     @property
     def is_restarting(self) -> bool:
-        """Whether it has made no step since its last restart."""
+        """Return whether it has made no step since its last restart."""
         return self._n_deaths > 0
 
     def begin_call(self, request: str, *arguments: Any) -> Any:
@@ -396,8 +424,8 @@ class EnvSlot:
     def _drain_connection(self, answer_ref: Any) -> None:
         """Read the answer to a pending step from a connection that has been left.
 
-        The answer may be larger than the system's socket buffers. Then the actor is blocked in sending it, and does not
-        get to the next call until we have read it.
+        An answer that is larger than the system's socket buffers blocks the actor until we have read it, and the actor
+        cannot answer the next call before.
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
@@ -411,13 +439,14 @@ class EnvSlot:
         except self._ray.exceptions.GetTimeoutError as error:
             raise EnvLostError(f"environment {self.index}: {self._silence}") from error
         except self._ray.exceptions.RayTaskError as error:
+            # Ray wraps the environment's exception. The learner should see the original, as with SubprocVecEnv.
             cause = getattr(error, "cause", None)
             raise (cause if isinstance(cause, Exception) else error) from error
         self.has_answered = True
         return answer
 
     def begin_close(self) -> Any:
-        """Have the actor close its environment.
+        """Make the actor close its environment.
 
         :return: Ray's reference to wait for before :meth:`kill`
         """
@@ -427,14 +456,14 @@ class EnvSlot:
     def kill(self) -> None:
         """End the actor's process and the processes that it has started."""
         self._drop_connection()
-        # The handle is dropped now: if it outlived this Ray, its destructor would end the actor that has the same
-        # number in the next Ray of this process.
+        # The handle is dropped now. If it outlived this Ray session, its destructor would kill the actor that has the
+        # same id in the next session of this process.
         actor, self._actor, self.answer_ref = self._actor, None, None
         self._ray.kill(actor, no_restart=True)
 
 
 def close_slots(slots: list[EnvSlot]) -> None:
-    """Close the environments, then end their actors, also those whose environment could not be closed."""
+    """Close the environments, then kill their actors, also those whose environment could not be closed."""
     closing = [slot.begin_close() for slot in slots if slot.has_answered]
     if closing:
         need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)

@@ -20,6 +20,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 MAX_TASK_RETRIES = 2
 """How often Ray restarts a task whose process or machine has died."""
 _PROBE_TIMEOUT_S = 10.0
+"""How long to wait for a server at a cluster's address."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's switch for platforms without clusters: set to 0, Ray binds the loopback address alone. If it were given the
 address 127.0.0.1 directly, Ray would replace it by the machine's external one."""
@@ -31,7 +32,7 @@ def need_ray() -> Any:
     :return: the module ``ray``
     :raises ImportError: if it is not installed; the extra is named
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics to its makers
     try:
         import ray
     except ImportError as error:
@@ -54,6 +55,7 @@ class RaySession:
     :raises ValueError: if no Ray can be joined at the address
     """
 
+    # Ray has one connection per process, so its state belongs to the class: how many sessions use it, and who made it.
     _n_open = 0
     _is_connected_by_us = False
     _is_started_by_us = False
@@ -68,7 +70,9 @@ class RaySession:
                 _start(self.ray)
             else:
                 _join(self.ray, str(address))
-            RaySession._n_open, RaySession._is_connected_by_us, RaySession._is_started_by_us = 0, True, is_own
+            RaySession._n_open = 0
+            RaySession._is_connected_by_us = True
+            RaySession._is_started_by_us = is_own
         elif RaySession._n_open == 0:  # the user has called ray.init()
             RaySession._is_connected_by_us = RaySession._is_started_by_us = False
         RaySession._n_open += 1
@@ -76,12 +80,12 @@ class RaySession:
 
     @property
     def is_started_by_us(self) -> bool:
-        """Whether this process has started this Ray, on this machine."""
+        """Return whether this process has started this Ray, on this machine."""
         return RaySession._is_started_by_us
 
     @property
     def allows_connections(self) -> bool:
-        """Whether the learner may open network connections to actors beside Ray's own.
+        """Return whether the learner may open network connections to actors beside Ray's own.
 
         It may not from outside the cluster (``ray://``), nor where Ray's own traffic is encrypted, since ours is not.
         """
@@ -100,6 +104,7 @@ class RaySession:
 
 
 def _start(ray: Any) -> None:
+    """Start Ray on this machine, invisible to other machines."""
     with bound_to_loopback():
         ray.init(
             address="local",
@@ -111,11 +116,12 @@ def _start(ray: Any) -> None:
 
 
 def _join(ray: Any, address: str) -> None:
+    """Connect to a running Ray, or raise a ValueError that says how to start one."""
     try:
         _probe(address)
         ray.init(address=address, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        first_line = str(error).strip().splitlines()[0]  # Ray's messages continue with a page of advice
         raise ValueError(
             f"address={address!r}: no Ray can be joined there ({first_line}); start one with 'ray start --head', or "
             "leave the address out to start one on this machine"
@@ -123,7 +129,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _probe(address: str) -> None:
-    """Check that a server listens at an address; Ray itself would keep trying for many minutes.
+    """Check that a server listens at an address. Ray itself would keep trying for many minutes.
 
     :param address: Ray's address; one without a port, such as ``"auto"``, is not checked
     :raises OSError: if no server listens there
@@ -135,10 +141,10 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def bound_to_loopback() -> Iterator[None]:
-    """Have a Ray that is started in this block bind the loopback address alone.
+    """Make a Ray that is started in this block bind the loopback address only.
 
-    Ray reads its switch once, when it is imported, so both the variable and what was read are set, and restored
-    afterwards (seen in Ray 2.60).
+    Ray reads its switch once, when it is imported. Therefore both the environment variable and the constant that was
+    read from it are set, and restored afterwards (Ray 2.60).
     """
     from ray._private import ray_constants
 
@@ -184,6 +190,7 @@ def run_tasks(
     session = RaySession(address)
     try:
         _check_room(session.ray, {"CPU": num_cpus, "GPU": num_gpus})
+        # max_calls=1: a process for each call, so that a training leaves no memory and no threads to the next one.
         options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": MAX_TASK_RETRIES, "max_calls": 1}
         task, paths = session.ray.remote(**options)(_call), SearchPaths.of_this_process()
         yield from _results(session.ray, [task.remote(paths, pack((function, each))) for each in arguments])
@@ -192,15 +199,20 @@ def run_tasks(
 
 
 def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
+    """Raise if the cluster can never run a call; Ray would wait for ever for more machines."""
     total = ray.cluster_resources()
     for name, amount in needs.items():
         if amount > total.get(name, 0.0):
-            raise ValueError(f"each run needs {name} {amount:g}, but the whole cluster has {total.get(name, 0):g}")
+            there = total.get(name, 0.0)
+            raise ValueError(
+                f"each run needs {name} {amount:g}, but the whole cluster has {there:g}; ask for less or add machines"
+            )
 
 
 def _results(ray: Any, tasks: list[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the index and the result of each task as it ends; cancel the remaining ones if the caller stops."""
     pending = {task: index for index, task in enumerate(tasks)}
-    tasks.clear()
+    tasks.clear()  # Ray keeps a result in memory as long as there is a reference to its task
     try:
         while pending:
             (ended,), _ = ray.wait(list(pending), num_returns=1)
@@ -218,6 +230,7 @@ def _results(ray: Any, tasks: list[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _call(paths: SearchPaths, packed: bytes) -> Any:
+    """Call a pickled function; this runs in the process of a Ray task."""
     paths.apply()
     function, arguments = cloudpickle.loads(packed)
     return function(*arguments)

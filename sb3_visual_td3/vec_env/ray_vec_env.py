@@ -29,9 +29,12 @@ from sb3_visual_td3.vec_env.ray_session import RaySession
 
 _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
+"""Long enough for a simulator that starts and loads a large map."""
 _POLL_S = 0.01
+"""Interval between polls where both connections and Ray's answers are waited for."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
+"""How long to wait for room in the cluster before a warning says what is missing."""
 
 
 class RayVecEnv(VecEnv):
@@ -58,9 +61,9 @@ class RayVecEnv(VecEnv):
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
     :param address: of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
-    :param direct: whether steps use connections to the actors. ``False``: they use Ray's calls, and large observations
-        its object store. The same happens with ``ray://`` addresses, where Ray encrypts (``RAY_USE_TLS=1``), and
-        where the actors' ports cannot be reached
+    :param direct: True if steps use connections to the actors. With False they use Ray's calls, and large observations
+        its object store. This also happens with ``ray://`` addresses, if Ray encrypts (``RAY_USE_TLS=1``), and if the
+        actors' ports cannot be reached
     :param deadline_s: how long to wait for stragglers after the actions were sent, in seconds; ``None``: no deadline
     :param patience_s: how long to wait for one answer before the environment is restarted, in seconds
     :raises ImportError: if Ray is not installed
@@ -99,15 +102,15 @@ class RayVecEnv(VecEnv):
         self._ray = self._session.ray
         self._is_direct = direct and self._session.allows_connections
         try:
-            own = self._session.is_started_by_us
-            options = ActorOptions(
-                0.0 if own else num_cpus, num_gpus, dict(resources or {}), placement == "spread", runtime_env
-            )
+            # In a Ray that we start there is no other work, so processors are not counted: more environments than
+            # processors are allowed, as with SubprocVecEnv.
+            counted_cpus = 0.0 if self._session.is_started_by_us else num_cpus
+            options = ActorOptions(counted_cpus, num_gpus, dict(resources or {}), placement == "spread", runtime_env)
             self._slots = [EnvSlot(index, pack(env_fn), options, patience_s) for index, env_fn in enumerate(env_fns)]
             self._wait_for_room(options)
             observation_space, action_space = self._call("spaces", indices=0)[0]
             super().__init__(len(env_fns), observation_space, action_space)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: actors that are left behind would block the cluster
             self.close()
             raise
 
@@ -116,6 +119,7 @@ class RayVecEnv(VecEnv):
 
         :raises ValueError: if the cluster has not enough free resources within ``patience_s``
         """
+        # An actor answers its first call once Ray has found a machine for it and its environment is made.
         waiting = [slot.begin_call("spaces") for slot in self._slots]
         _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=min(_WARN_AFTER_S, self._patience_s))
         if not missing:
@@ -126,6 +130,7 @@ class RayVecEnv(VecEnv):
             raise ValueError(f"{self._shortage(len(missing), options)}; ask for less or add machines")
 
     def _shortage(self, n_missing: int, options: ActorOptions) -> str:
+        """Return how many environments are missing, what each requests, and what the cluster has, in words."""
         needs = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
         asked = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount) or "nothing"
         total = self._ray.cluster_resources()
@@ -148,13 +153,14 @@ class RayVecEnv(VecEnv):
             return
         slots = [slot for slot in self._slots if slot.needs_connection]
         errors = []
-        # All listen before the first one is connected to, so that their waiting times overlap.
+        # All actors are asked to listen before the first connection is opened, so that their start-up times overlap.
         for slot, address_ref in [(slot, slot.begin_connection()) for slot in slots]:
             try:
                 slot.open_connection(address_ref)
             except OSError as error:
                 errors.append(error)
         if errors:
+            # One line for all: if one machine's ports are blocked, usually all are.
             _LOG.warning("steps use Ray's calls, which are slower: %s", errors[0])
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -183,26 +189,35 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait for all answers, or until the deadline has passed and at least one answer is there."""
+        """Wait for all answers, or until the deadline has passed and at least one answer has arrived.
+
+        :param deadline_s: seconds after the actions were sent; None waits for all answers
+        """
         while waiting := [slot for slot in self._slots if slot.pending is not Pending.NOTHING]:
-            left_s = math.inf if deadline_s is None else self._sent_at + deadline_s - time.monotonic()
-            is_late, others_go_on = left_s <= 0, any(slot.reply is not None for slot in self._slots)
-            if is_late and others_go_on:
+            left_s = math.inf
+            if deadline_s is not None:
+                left_s = self._sent_at + deadline_s - time.monotonic()
+            is_late = left_s <= 0
+            has_reply = any(slot.reply is not None for slot in self._slots)
+            # After the deadline the answers that have arrived meanwhile are collected without waiting. If there is none
+            # yet, the learner could only repeat all observations, so it waits for the first one.
+            if is_late and has_reply:
                 left_s = 0.0
             elif is_late:
                 left_s = math.inf
             arrived = self._arrived(waiting, left_s, 1 if is_late else len(waiting))
             self._collect(arrived)
-            self._give_up([slot for slot in waiting if slot not in arrived], others_go_on and deadline_s is not None)
-            if is_late and others_go_on:
+            silent = [slot for slot in waiting if slot not in arrived]
+            self._give_up(silent, others_continue=has_reply and deadline_s is not None)
+            if is_late and has_reply:
                 return
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
         """Wait for answers.
 
         :param waiting: the environments with a pending request
-        :param timeout_s: how long to wait at most, in seconds; the wait also ends with the first one's patience
-        :param n: how many answers to wait for; with connections the wait ends with the first one
+        :param timeout_s: how long to wait at most, in seconds; never longer than the least patient slot
+        :param n: how many answers to wait for; with connections the wait ends with the first answer
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
@@ -211,8 +226,9 @@ class RayVecEnv(VecEnv):
         if not connected:
             ready, _ = self._ray.wait(refs, num_returns=n, timeout=max(0.0, end - time.monotonic()))
             return self._slots_of(ready, waiting)
-        # There is no call that waits for connections and for Ray's answers together. If there are only connections, Ray
-        # is asked once a second whether an actor has died; else its answers are polled.
+        # No call waits for connections and for Ray's answers together. If there are only connections, Ray is asked once
+        # a second whether an actor has died, because a machine that loses its power closes no connection. Otherwise
+        # Ray's answers are polled.
         interval_s = CHECK_INTERVAL_S if len(connected) == len(waiting) else _POLL_S
         while True:
             left_s = max(0.0, end - time.monotonic())
@@ -228,31 +244,32 @@ class RayVecEnv(VecEnv):
         return [slot for slot in waiting if slot.answer_ref in found]
 
     def _collect(self, arrived: list[EnvSlot]) -> None:
-        """Collect the answers: Ray's all at once, or one by one if one of them is an error."""
+        """Collect the answers: those of Ray all at once, or one by one if one of them is an error."""
         by_ray = [slot for slot in arrived if slot.connection is None]
         try:
             answers = self._ray.get([slot.answer_ref for slot in by_ray]) if by_ray else []
         except self._ray.exceptions.RayError:
+            # ``get`` does not say whose answer is the error. Each slot handles its own.
             _all_done([slot.collect for slot in arrived])
             return
         for slot, answer in zip(by_ray, answers, strict=True):
             slot.accept(answer)
         _all_done([slot.collect for slot in arrived if slot not in by_ray])
 
-    def _give_up(self, silent: list[EnvSlot], others_go_on: bool) -> None:
+    def _give_up(self, silent: list[EnvSlot], others_continue: bool) -> None:
         """Restart the environments that have not answered for too long.
 
         :param silent: the environments without an answer
-        :param others_go_on: whether the learner can go on without them
+        :param others_continue: whether the learner can go on without them
         :raises EnvLostError: if one has been restarted already, and the learner cannot go on without it
         """
         for slot in silent:
-            if slot.patience_left_s:
+            if slot.patience_left_s > 0.0:
                 continue
             reason = slot.give_up_reason
             if not slot.is_restarting:
                 slot.restart(reason)
-            elif others_go_on:
+            elif others_continue:
                 slot.extend_patience(reason)
             else:
                 raise EnvLostError(f"environment {slot.index} was restarted and does not answer: {reason}")
@@ -304,6 +321,7 @@ class RayVecEnv(VecEnv):
         return self._call("is_wrapped", wrapper_class, indices=indices)
 
     def _call(self, request: str, *arguments: Any, indices: VecEnvIndices = None) -> list[Any]:
+        """Send a request to environments, all at once, and return their results."""
         slots = self._slots if indices is None else [self._slots[index] for index in self._get_indices(indices)]
         pending = [slot.begin_call(request, *arguments) for slot in slots]
         calls = [partial(slot.end_call, each, request, *arguments) for slot, each in zip(slots, pending, strict=True)]
@@ -311,17 +329,17 @@ class RayVecEnv(VecEnv):
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """For each environment, Ray's id of its machine and the id of its process there."""
+        """Return for each environment Ray's id of its machine and the id of its process there."""
         return [slot.where() for slot in self._slots]
 
     @property
     def n_rebuilds(self) -> int:
-        """How often an environment has been restarted so far."""
+        """Return how often an environment has been restarted so far."""
         return sum(slot.n_rebuilds for slot in self._slots)
 
     @property
     def n_late_steps(self) -> int:
-        """How many steps were late so far, see ``deadline_s``."""
+        """Return how many steps were late so far, see ``deadline_s``."""
         return sum(slot.n_late for slot in self._slots)
 
 
@@ -331,7 +349,9 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 
 
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make all calls even if one fails, because Ray logs an error for each answer that is never fetched.
+    """Make all calls, even if one fails, and then raise the first exception.
+
+    Ray would log an error for each answer that is never fetched.
 
     :param calls: functions without arguments
     :return: their results
@@ -349,7 +369,7 @@ def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def _stacked(observations: Sequence[Any], space: spaces.Space[Any]) -> VecEnvObs:
-    """Stack the observations of all environments into new arrays ``(n_envs, ...)``, as the space is structured."""
+    """Stack the observations of all environments into new arrays ``(n_envs, ...)``, in the structure of the space."""
     if isinstance(space, spaces.Dict):
         return {key: np.stack([each[key] for each in observations]) for key in space.spaces}
     if isinstance(space, spaces.Tuple):
