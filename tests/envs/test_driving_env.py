@@ -83,14 +83,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
-def test_gymnasium_finds_nothing_to_complain_of(kwargs):
+def test_gymnasiums_checker_passes(kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_gymnasium_env(made(render_mode="rgb_array", **kwargs).unwrapped)
 
 
 @pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
-def test_stable_baselines3_finds_nothing_to_complain_of(kwargs):
+def test_stable_baselines3s_checker_passes(kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_sb3_env(made(**kwargs))
@@ -110,7 +110,7 @@ def test_registration_loads_neither_a_world_nor_the_image_library():
     assert answer.stdout.strip() == "False"
 
 
-def test_the_spaces_are_those_of_the_contract():
+def test_the_default_spaces_are_a_grey_stack_and_two_controls():
     env = made()
     assert env.observation_space == gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
     assert env.action_space == gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -118,7 +118,7 @@ def test_the_spaces_are_those_of_the_contract():
     assert isinstance(env.unwrapped, DrivingEnv)
 
 
-def test_an_environment_is_driven_in_a_process_of_its_own():
+def test_an_environment_runs_in_a_subprocess():
     vec_env = SubprocVecEnv([make_for_worker])
     try:
         vec_env.seed(3)
@@ -135,7 +135,7 @@ def test_an_environment_is_driven_in_a_process_of_its_own():
     assert infos[0]["distance_m"] == info["distance_m"]
 
 
-def test_a_pickled_environment_goes_on_as_the_first(env):
+def test_a_pickled_environment_continues_like_the_original(env):
     env.reset(seed=5)
     twin = pickle.loads(pickle.dumps(env))
     for action in random_actions(5):
@@ -171,7 +171,7 @@ def test_two_environments_share_no_random_state():
     assert_same(alone, trace)
 
 
-def test_reset_without_a_seed_goes_on_with_the_own_stream():
+def test_reset_without_a_seed_continues_the_random_stream():
     one, two = LiteDrivingEnv(), LiteDrivingEnv()
     starts = [[env.reset(seed=1)[1], env.reset()[1], env.reset()[1]] for env in (one, two)]
     assert starts[0] == starts[1]
@@ -210,7 +210,7 @@ def test_frames_move_from_the_newest_place_to_the_oldest(env):
         before = after
 
 
-def test_no_episode_sees_the_one_before(env):
+def test_the_stack_never_crosses_an_episode(env):
     env.reset(seed=0)
     for _ in range(3):
         env.step(AHEAD)
@@ -234,7 +234,7 @@ def test_arrays_returned_earlier_never_change_and_may_be_written_to(env):
 
 
 @pytest.mark.parametrize(("frame_stack", "image_size"), [(1, 84), (2, 64), (4, 96)])
-def test_depth_and_size_of_the_stack_are_as_asked(frame_stack, image_size):
+def test_depth_and_size_of_the_stack_are_as_requested(frame_stack, image_size):
     env = LiteDrivingEnv(frame_stack=frame_stack, image_size=image_size, maps=["train_0"])
     observation, _ = env.reset(seed=0)
     assert observation.shape == env.observation_space.shape == (frame_stack, image_size, image_size)
@@ -244,7 +244,7 @@ def test_depth_and_size_of_the_stack_are_as_asked(frame_stack, image_size):
 # Rewards, infos and ends
 
 
-def test_every_step_carries_the_whole_info(env):
+def test_every_step_has_the_complete_info(env):
     _, info = env.reset(seed=0)
     assert {name: type(value) for name, value in info.items()} == {
         name: kind for name, kind in STEP_INFO.items() if name != "reward_terms"
@@ -265,7 +265,7 @@ def test_every_step_carries_the_whole_info(env):
             env.reset()
 
 
-def test_the_time_limit_is_gymnasiums_and_can_be_chosen_when_the_environment_is_made():
+def test_gymnasium_applies_the_time_limit_that_make_was_given():
     env = made(maps=["train_0"], max_episode_steps=7)
     env.reset(seed=0)
     steps = [env.step(AHEAD) for _ in range(7)]
@@ -284,7 +284,7 @@ def test_full_lock_leaves_the_road_and_counts_as_a_collision(env):
         assert math.copysign(1.0, episode.last_info["lateral_offset_m"]) == -steer, "steering right leaves it right"
 
 
-def test_actions_beyond_the_box_are_clipped():
+def test_actions_outside_the_box_are_clipped():
     traces = []
     for factor in (1.0, 5.0):
         env = LiteDrivingEnv(maps=["train_0"])
@@ -296,7 +296,7 @@ def test_actions_beyond_the_box_are_clipped():
 @pytest.mark.parametrize(
     "action", [[math.nan, 0.0], [0.0, math.inf], [0.0], [0.0, 0.0, 0.0], 0.0, [[0.0, 0.0]]], ids=str
 )
-def test_an_action_that_is_none_is_refused(env, action):
+def test_an_invalid_action_is_refused(env, action):
     env.reset(seed=0)
     with pytest.raises(ValueError, match="two finite numbers"):
         env.step(np.array(action, np.float32))
@@ -350,7 +350,7 @@ def test_one_map_may_be_named_alone():
 # Pictures for people
 
 
-def test_render_draws_a_large_picture_and_leaves_the_episode_alone():
+def test_render_draws_a_large_picture_and_does_not_change_the_episode():
     plain, drawn = LiteDrivingEnv(maps=["train_0"]), LiteDrivingEnv(maps=["train_0"], render_mode="rgb_array")
     plain.reset(seed=2), drawn.reset(seed=2)
     for action in random_actions(5):
@@ -372,7 +372,7 @@ def test_frames_per_second_follow_the_length_of_a_step():
     assert LiteDrivingEnv.metadata["render_fps"] == 10
 
 
-def test_the_chase_view_shows_the_own_car_and_is_another_picture():
+def test_the_chase_view_shows_the_own_car():
     pictures = []
     for view in ("front", "chase"):
         env = LiteDrivingEnv(maps=["train_0"], render_mode="rgb_array", render_view=view)
@@ -383,7 +383,7 @@ def test_the_chase_view_shows_the_own_car_and_is_another_picture():
     assert (blue > red + 60).mean() > 0.3, "the own car is blue"
 
 
-def test_a_window_shows_every_step_and_leaves_the_episode_alone(monkeypatch):
+def test_a_window_shows_every_step_and_does_not_change_the_episode(monkeypatch):
     pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     plain = LiteDrivingEnv(maps=["train_0"])

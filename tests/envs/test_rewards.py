@@ -105,7 +105,7 @@ def test_weighted_terms_carry_the_weights_of_the_table_under_its_names():
         lambda: rewards.safety_term(False, -1, RewardWeights()),
     ],
 )
-def test_a_term_refuses_what_has_no_meaning(call):
+def test_a_term_refuses_meaningless_arguments(call):
     with pytest.raises(ValueError, match="expected"):
         call()
 

@@ -67,7 +67,7 @@ def test_turning_by_more_than_a_right_angle_is_the_wrong_way_and_no_collision(he
     assert task.n_collisions == 0
 
 
-def test_fifty_idle_steps_in_a_row_are_an_accident_where_that_is_asked_for():
+def test_fifty_idle_steps_in_a_row_are_an_accident_if_requested():
     task = begun_task(idle_ending="terminated")
     idle, moving = STEADY._replace(speed_mps=0.49), STEADY._replace(speed_mps=0.5)
     outcomes = [task.advance(state, 0.0, 0.0) for state in [idle] * 49 + [moving] + [idle] * 49]
@@ -115,14 +115,14 @@ def test_success_asks_for_half_the_target_speed_over_the_whole_episode(distance_
     assert task.info("map")["is_success"] is is_success
 
 
-def test_an_accident_is_no_success_however_fast_the_drive_was():
+def test_an_accident_is_never_a_success():
     task = begun_task()
     outcome = task.advance(STEADY._replace(lateral_offset_m=-3.0, distance_m=0.8), 0.0, 0.0)
     assert outcome.terminated
     assert task.info("map")["is_success"] is False
 
 
-def test_reset_clears_the_books():
+def test_reset_clears_the_counters():
     task = begun_task()
     task.advance(STEADY._replace(lateral_offset_m=-3.0), 1.0, 1.0)
     task.reset(STEADY)
@@ -141,7 +141,7 @@ def test_reset_clears_the_books():
         {"success_speed_fraction": 1.5},
     ],
 )
-def test_settings_refuse_what_has_no_meaning(settings):
+def test_settings_refuse_meaningless_values(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         TaskSettings(**settings)
 
@@ -180,7 +180,7 @@ def test_a_wheel_crosses_not_a_bumper():
     assert crossed_at(begun_task(), 0.35, heading_rad=math.pi / 6) == [["broken"]]
 
 
-def test_marks_that_begin_beneath_the_car_have_not_been_crossed():
+def test_marks_that_begin_beneath_the_car_do_not_count():
     task = begun_task()
     across = STEADY._replace(lateral_offset_m=1.2)
     task.advance(across._replace(marks=()), 0.0, 0.0)
@@ -192,14 +192,14 @@ def test_marks_that_begin_beneath_the_car_have_not_been_crossed():
 # What ends an episode, and how it pays
 
 
-def test_a_collision_is_an_accident_and_named_before_all_else():
+def test_a_collision_takes_precedence_over_other_endings():
     task = begun_task()
     outcome = task.advance(STEADY._replace(has_collided=True, lateral_offset_m=-9.0), 0.0, 0.0)
     assert (outcome.terminated, task.termination, task.n_collisions) == (True, "collision", 1)
     assert outcome.reward_terms["safety"] <= -10.0
 
 
-def test_idling_may_be_cut_short_without_a_penalty():
+def test_idling_may_be_truncated_without_a_penalty():
     task = begun_task(max_idle_steps=2)
     idle = STEADY._replace(speed_mps=0.0)
     assert not task.advance(idle, 0.0, 0.0).truncated

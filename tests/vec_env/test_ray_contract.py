@@ -226,7 +226,7 @@ def test_no_environments_are_refused():
         RayVecEnv([])
 
 
-def test_what_no_machine_has_is_said(ray_runs):
+def test_a_request_beyond_the_cluster_is_refused(ray_runs):
     with pytest.raises(ValueError, match=r"1 of 1 environments could not be placed.*GPU 64.*GPU 0"):
         RayVecEnv([CountEnv], num_gpus=64, patience_s=1)
 

@@ -19,7 +19,7 @@ def test_the_cluster_file_fits_rays_schema():
         validate_config(prepare_config({**CLUSTER, "idle_minutes": 5}))
 
 
-def test_the_workers_give_what_the_documented_environments_ask_for():
+def test_the_workers_have_what_the_documented_environments_request():
     start = CLUSTER["worker_start_ray_commands"][-1]
     assert "--num-gpus=2" in start
     assert """--resources='{"carla":4}'""" in start

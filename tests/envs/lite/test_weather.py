@@ -14,7 +14,7 @@ def frames_of(seed=2, n_steps=3, **kwargs):
     return frames + [env.step(AHEAD)[0][-1].astype(float) for _ in range(n_steps)]
 
 
-def test_a_clear_day_is_no_weather_at_all():
+def test_a_clear_day_has_no_filter():
     assert choose_sky("clear", 5) is None
     for plain, spelled_out in zip(frames_of(), frames_of(weather="clear", noise_std=0.0, blur=0.0), strict=True):
         np.testing.assert_array_equal(plain, spelled_out)
@@ -77,7 +77,7 @@ def test_weather_changes_neither_the_start_nor_the_drive():
     assert all(info == infos[0] for info in infos)
 
 
-def test_noise_has_the_asked_spread_and_blur_softens():
+def test_noise_has_the_requested_spread_and_blur_softens():
     clear, noisy, soft = frames_of()[0], frames_of(noise_std=6.0)[0], frames_of(blur=1.5)[0]
     difference = noisy - clear
     assert difference.std() == pytest.approx(6.0, rel=0.05)

@@ -46,7 +46,7 @@ def test_driving_against_the_lane_counts_backwards():
     assert world.step(AHEAD, 10).distance_m < -3.0
 
 
-def test_steering_right_moves_the_view_to_the_right_and_the_car_off_to_the_right():
+def test_steering_right_turns_the_view_and_the_car_to_the_right():
     world, _ = placed()
     before = world.camera_frame()[30:42].astype(float)
     state = world.step(Control(1.0, 0.5, 0.0), 5)
@@ -84,7 +84,7 @@ def test_the_picture_depends_on_where_the_car_is_in_its_lane():
     assert views[0] + 10 < views[1]
 
 
-def test_a_picture_for_people_is_coloured_and_of_the_asked_size():
+def test_a_picture_for_people_has_colour_and_the_requested_size():
     world, _ = placed()
     picture = world.picture(120, 160)
     assert picture.shape == (120, 160, 3)
@@ -102,7 +102,7 @@ def test_a_picture_for_people_is_coloured_and_of_the_asked_size():
         {"tick_s": True},
     ],
 )
-def test_a_world_refuses_what_it_cannot_be(arguments):
+def test_a_world_refuses_invalid_settings(arguments):
     with pytest.raises(ValueError, match="expected"):
         LiteWorld(**arguments)
 

@@ -21,7 +21,7 @@ def digest(scene) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def test_the_maps_are_those_that_runs_name():
+def test_the_names_of_the_maps_stay_the_same():
     assert MAP_GROUPS["train"] == tuple(f"train_{i}" for i in range(8))
     assert MAP_GROUPS["held_out"] == ("held_out_0", "held_out_1")
     assert MAP_GROUPS["junction"] == ("junction_0", "junction_1")
@@ -95,7 +95,7 @@ def test_a_map_is_built_once():
     assert load_map("train_0") is load_map("train_0")
 
 
-def test_an_unknown_map_is_refused_with_the_names_that_there_are():
+def test_an_unknown_map_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match=r"held_out_0.*xodr"):
         load_map("town_7")
 

@@ -30,7 +30,7 @@ def lane_end(network, road, lane, end):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_lane_goes_on_smoothly_where_its_road_is_linked(name):
+def test_every_lane_continues_smoothly_on_the_linked_road(name):
     network = NETWORKS[name]
     n_checked = 0
     for road in network.roads:
@@ -58,7 +58,7 @@ def test_the_route_is_closed_and_keeps_the_rightmost_lane(name):
     assert len([road for road in roads if road.junction is None]) >= 3, "CARLA's client needs three"
 
 
-def test_a_ring_is_the_loop_it_was_cut_from():
+def test_the_roads_of_a_ring_join_to_the_loop():
     network = NETWORKS["four lanes"]
     assert sum(road.length_m for road in network.roads) == pytest.approx(total_length_m(SQUARE.pieces))
     assert [piece for road in network.roads for piece in road.pieces] == list(SQUARE.pieces)

@@ -8,9 +8,93 @@ import pytest
 from sb3_visual_td3.envs.backend import Control, Start
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.road import opendrive_reading
-from sb3_visual_td3.envs.road.maps import load_map
-from sb3_visual_td3.envs.road.opendrive_reading import load_opendrive
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, load_opendrive
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+
+NAMES = [name for group in MAP_GROUPS.values() for name in group]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_export_passes(name):
+    check_opendrive(to_opendrive(load_map(name)), "a.xodr")
+
+
+def without(path):
+    def change(root):
+        parent = root if "/" not in path else root.find(path.rsplit("/", 1)[0])
+        parent.remove(parent.find(path.rsplit("/", 1)[-1]))
+
+    return change
+
+
+def with_value(path, name, value):
+    return lambda root: root.find(path).set(name, value)
+
+
+def without_roads(root):
+    for road in root.findall("road"):
+        root.remove(road)
+
+
+FAULTS = {
+    "no header": (without("header"), "header"),
+    "another major version": (with_value("header", "revMajor", "2"), "revMajor='1'"),
+    "no roads": (without_roads, "no <road>"),
+    "a second road of the same number": (with_value("road[2]", "id", "0"), "same one"),
+    "a negative length": (with_value("road", "length", "-5"), "road 0.*length='-5'"),
+    "no length": (with_value("road", "length", ""), "road 0.*length=''"),
+    "a length that is no number": (with_value("road", "length", "nan"), "length='nan'"),
+    "an infinite length": (with_value("road", "length", "inf"), "length='inf'"),
+    "no plan view": (without("road/planView"), "planView"),
+    "an empty plan view": (lambda root: root.find("road/planView").clear(), "planView"),
+    "a negative piece": (with_value("road/planView/geometry", "length", "-1"), "length='-1'"),
+    "a piece nowhere": (with_value("road/planView/geometry", "x", "nan"), "x='nan'"),
+    "a piece without a shape": (lambda root: root.find("road/planView/geometry").remove(
+        root.find("road/planView/geometry")[0]), "0 shapes"),
+    "a bend that is no number": (with_value(".//arc", "curvature", "sharp"), "curvature='sharp'"),
+    "no lanes": (without("road/lanes"), "laneSection"),
+    "no lane section": (without("road/lanes/laneSection"), "laneSection"),
+    "no middle": (without("road/lanes/laneSection/center"), "centre lane"),
+    "a lane of no number": (with_value("road/lanes/laneSection/right/lane", "id", "x"), "id='x'"),
+    "a lane of no width": (with_value("road/lanes/laneSection/right/lane/width", "a", "wide"), "a='wide'"),
+    "a link to nowhere": (with_value("road/link/successor", "elementId", "77"), "link to road '77'"),
+    "a junction of nowhere": (with_value("junction/connection", "incomingRoad", "77"), "incomingRoad='77'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_an_error_in_a_map_is_named(name):
+    change, message = FAULTS[name]
+    root = ElementTree.fromstring(to_opendrive(load_map("junction_0")).encode())
+    change(root)
+    with pytest.raises(ValueError, match=rf"a\.xodr.*{message}.*expected.*; "):
+        check_opendrive(ElementTree.tostring(root, encoding="unicode"), "a.xodr")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "broken XML"),
+        ("<OpenDRIVE><header", "broken XML"),
+        ("not a map at all", "broken XML"),
+        ("<html/>", "<html>"),
+        ("<OpenDRIVE/>", "header"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><OpenDRIVE/>', "document type"),
+    ],
+)
+def test_a_text_that_is_not_a_map_is_refused(text, message):
+    with pytest.raises(ValueError, match=rf"a\.xodr: got .*{message}"):
+        check_opendrive(text, "a.xodr")
+
+
+def test_half_a_document_is_refused():
+    text = to_opendrive(load_map("train_0"))
+    with pytest.raises(ValueError, match="broken XML"):
+        check_opendrive(text[: len(text) // 2], "a.xodr")
+
+
+# Files, which CARLA's client reads
 
 carla = pytest.mark.carla
 needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
@@ -108,7 +192,7 @@ def test_a_file_read_twice_gives_the_same_bytes(file_of):
 
 @carla
 @needs_carla
-def test_a_road_that_ends_nowhere_is_no_route(file_of):
+def test_roads_without_a_loop_are_refused(file_of):
     def cut(root):
         for road in root.findall("road"):
             if road.get("id") != "1":
@@ -122,7 +206,7 @@ def test_a_road_that_ends_nowhere_is_no_route(file_of):
 
 @carla
 @needs_carla
-def test_a_map_that_kills_the_client_is_a_clear_error(file_of):
+def test_a_map_that_crashes_the_client_is_a_clear_error(file_of):
     def orphan(root):  # passes the check: nothing says that a road needs lanes on this side
         lanes = root.find("road/lanes/laneSection")
         lanes.remove(lanes.find("right"))
@@ -146,7 +230,7 @@ def test_without_the_client_the_extra_is_named(file_of, monkeypatch):
         load_opendrive(file_of("train_0"))
 
 
-def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
+def test_a_missing_or_binary_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file exists"):
         load_opendrive(tmp_path / "a.xodr")
     (tmp_path / "b.xodr").write_bytes(b"\xff\xfe\x00")
@@ -154,7 +238,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
         load_opendrive(tmp_path / "b.xodr")
 
 
-def test_a_client_that_takes_for_ever_is_given_up(file_of, monkeypatch):
+def test_a_client_that_takes_too_long_is_stopped(file_of, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(opendrive_reading, "_TIME_LIMIT_S", 0.001)
     with pytest.raises(ValueError, match="did not read it in"):

@@ -76,7 +76,7 @@ def gaps_m(traffic, lane):
 
 
 @pytest.mark.parametrize("n_cars", [0, 1, 2, 7, 20])
-def test_as_many_cars_as_asked_for_in_both_directions_and_none_near_the_ego(n_cars):
+def test_the_requested_cars_start_in_both_directions_and_not_near_the_ego(n_cars):
     for seed in range(20):
         traffic = driven(n_cars, seed, 0.0)
         lanes = [car.lane for car in traffic.cars]
@@ -172,7 +172,7 @@ def test_a_collision_is_terminated_counted_and_costs_ten():
     assert info["reward_terms"]["safety"] <= -10.0
 
 
-def test_no_cars_draw_nothing_from_the_random_stream():
+def test_zero_cars_leave_the_random_stream_unchanged():
     with_none, with_some = LiteDrivingEnv(n_cars=0), LiteDrivingEnv(n_cars=3)
     infos = [env.reset(seed=4)[1] for env in (with_none, with_some)]
     assert infos[0] == infos[1], "the first start is drawn before the traffic"

@@ -8,7 +8,7 @@ from sb3_visual_td3.envs.carla.spawning import check_spawn
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 
 
-def test_the_embedded_world_takes_them():
+def test_the_embedded_world_accepts_numpy_numbers_and_whole_floats():
     usual = {
         "frame_stack": 2.0,
         "frame_skip": np.int64(2),
@@ -35,7 +35,7 @@ def test_the_embedded_world_takes_them():
         ("target_speed_mps", True),
     ],
 )
-def test_what_is_no_such_number_is_refused_by_name(setting, value):
+def test_an_invalid_number_is_refused_by_name(setting, value):
     with pytest.raises(ValueError, match=f"{setting}=.*: expected a"):
         LiteDrivingEnv(**{setting: value})
 
@@ -51,7 +51,7 @@ def test_what_is_no_such_number_is_refused_by_name(setting, value):
         ((2000,), (2000,)),
     ],
 )
-def test_a_port_may_be_text_and_is_one_port(port, ports):
+def test_a_port_may_be_text_or_a_list(port, ports):
     settings = ServerSettings(port=port, timeout_s=5, patience_s=60)
     assert settings.ports == ports
     assert all(type(each) is int for each in settings.ports)
@@ -59,12 +59,12 @@ def test_a_port_may_be_text_and_is_one_port(port, ports):
 
 
 @pytest.mark.parametrize("port", ["", "2,000", "http", True, 0, 70_000, [], [2000, "x"], 2000.5])
-def test_what_is_no_port_is_refused(port):
+def test_an_invalid_port_is_refused(port):
     with pytest.raises(ValueError, match="port="):
         ServerSettings(port=port)
 
 
-def test_a_camera_and_a_spawn_point_take_them_too():
+def test_a_camera_and_a_spawn_point_accept_them_too():
     camera = CameraMount(image_size=np.int64(64), width=128.0, fov_deg=90, position_m=[1, 0, np.float32(2)])
     assert (camera.image_size, camera.width, camera.fov_deg, camera.position_m) == (64, 128, 90.0, (1.0, 0.0, 2.0))
     assert (check_spawn("3"), check_spawn(np.int64(3)), check_spawn("route")) == (3, 3, "route")

@@ -1,4 +1,4 @@
-"""Saving an environment in the midst of an episode and going on."""
+"""Saving an environment in the middle of an episode and restoring it."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def trace(env, first, last):
 
 @pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
 @pytest.mark.parametrize("n_before", [0, 13, 70])
-def test_a_fresh_environment_goes_on_to_the_byte(kwargs, n_before):
+def test_a_restored_environment_continues_byte_for_byte(kwargs, n_before):
     env = LiteDrivingEnv(**kwargs)
     env.reset(seed=11)
     list(trace(env, 0, n_before))
@@ -77,7 +77,7 @@ def test_a_state_is_plain_data_and_keeps_its_own_copy():
 @pytest.mark.parametrize(
     "change", [{"format": 99}, {"frames": np.zeros((1, 84, 84), np.uint8)}, {"frames": np.zeros((4, 64, 64), np.uint8)}]
 )
-def test_a_state_of_something_else_is_refused(change):
+def test_a_state_of_another_format_or_shape_is_refused(change):
     env = LiteDrivingEnv()
     env.reset(seed=0)
     with pytest.raises(ValueError, match="make the env with the settings of the saved one"):
