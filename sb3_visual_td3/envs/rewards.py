@@ -1,7 +1,7 @@
 """The terms of the reward: pure functions, one for each name in ``common.tags.REWARD_TERMS``.
 
-Each function returns its term before weighting; ``weigh`` applies the weights. ``task.DrivingTask`` calls them once a
-step.
+Each function returns its term before weighting, except ``safety_term``. ``task.DrivingTask`` calls them once per step
+and applies the weights. A new term needs a name in ``REWARD_TERMS``, a function and a weight here, and a line there.
 """
 
 from __future__ import annotations
@@ -156,28 +156,6 @@ def safety_term(is_accident: bool, n_lane_invasions: int, weights: RewardWeights
         raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more")
     # Subtracted from 0.0, because a clean step would otherwise have the reward -0.0.
     return 0.0 - weights.accident * is_accident - weights.lane_invasion * n_lane_invasions
-
-
-def weigh(
-    progress: float, smoothness: float, lane_centring: float, efficiency: float, safety: float, weights: RewardWeights
-) -> dict[str, float]:
-    """Return the weighted terms by name; their sum, in this order, is the reward of the step.
-
-    :param progress: result of ``progress_term``.
-    :param smoothness: result of ``smoothness_term``.
-    :param lane_centring: result of ``lane_centring_term``.
-    :param efficiency: result of ``efficiency_term``.
-    :param safety: result of ``safety_term``, which is weighted already.
-    :param weights: the weights of the other terms.
-    :return: a float for each name in ``REWARD_TERMS``, in that order.
-    """
-    return {
-        "progress": weights.progress * progress,
-        "smoothness": weights.smoothness * smoothness,
-        "lane_centring": weights.lane_centring * lane_centring,
-        "efficiency": weights.efficiency * efficiency,
-        "safety": safety,
-    }
 
 
 def _check_target(target_speed_mps: float) -> None:

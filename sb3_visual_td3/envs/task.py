@@ -233,17 +233,21 @@ class DrivingTask:
         return crossed
 
     def _reward_terms(self, state: VehicleState, steer: float, pedal: float, is_accident: bool) -> dict[str, float]:
-        """Return the weighted and scaled terms of the step from ``self._state`` to ``state``."""
+        """Return the weighted and scaled terms of the step from ``self._state`` to ``state``.
+
+        Their names and their order are those of ``common.tags.REWARD_TERMS``; their sum in this order is the reward.
+        """
         target_mps, step_s, weights = self.settings.target_speed_mps, self.settings.step_s, self.settings.weights
         gate = rewards.speed_gate(state.speed_mps, target_mps)
-        old_steer, old_pedal = self._action
-        terms = rewards.weigh(
-            progress=rewards.progress_term(state.distance_m - self._state.distance_m, step_s, target_mps),
-            smoothness=rewards.smoothness_term(steer - old_steer, pedal - old_pedal, gate),
-            lane_centring=rewards.lane_centring_term(state.lateral_offset_m, state.lane_width_m, gate),
-            efficiency=rewards.efficiency_term(state.speed_mps, target_mps),
-            safety=rewards.safety_term(is_accident, len(self.marks_crossed), weights),
-            weights=weights,
-        )
+        distance_m, offset_m = state.distance_m - self._state.distance_m, state.lateral_offset_m
+        steer_change, pedal_change = steer - self._action[0], pedal - self._action[1]
+        n_crossed = len(self.marks_crossed)
+        terms = {
+            "progress": weights.progress * rewards.progress_term(distance_m, step_s, target_mps),
+            "smoothness": weights.smoothness * rewards.smoothness_term(steer_change, pedal_change, gate),
+            "lane_centring": weights.lane_centring * rewards.lane_centring_term(offset_m, state.lane_width_m, gate),
+            "efficiency": weights.efficiency * rewards.efficiency_term(state.speed_mps, target_mps),
+            "safety": rewards.safety_term(is_accident, n_crossed, weights),
+        }
         scale = self.settings.reward_scale
         return {name: scale * term for name, term in terms.items()}

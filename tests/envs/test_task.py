@@ -2,8 +2,9 @@ import math
 
 import pytest
 
+from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.backend import BodySize, LaneMark, VehicleState
-from sb3_visual_td3.envs.rewards import REWARD_SETS
+from sb3_visual_td3.envs.rewards import REWARD_SETS, RewardWeights
 from sb3_visual_td3.envs.task import DrivingTask, TaskSettings, wheel_reach_m
 
 BODY = BodySize(length_m=4.4, width_m=1.8, wheelbase_m=2.9)
@@ -224,9 +225,25 @@ def test_the_scale_multiplies_every_term():
     assert other.reward_terms == pytest.approx({name: 0.1 * term for name, term in one.reward_terms.items()})
 
 
-def test_the_named_weights_are_those_of_the_two_runs():
-    heavy = REWARD_SETS["progress_heavy"]
-    task = begun_task(weights=heavy)
-    terms = task.advance(STEADY._replace(distance_m=0.8), 0.0, 0.0).reward_terms
-    assert terms == {"progress": 0.95, "smoothness": 0.025, "lane_centring": 0.0, "efficiency": 0.025, "safety": 0.0}
-    assert (heavy.accident, REWARD_SETS["balanced"].accident) == (10.0, 10.0)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("balanced", {"progress": 0.6, "smoothness": 0.2, "lane_centring": 0.1, "efficiency": 0.1, "safety": 0.0}),
+        ("progress_heavy", {"progress": 0.95, "smoothness": 0.025, "lane_centring": 0.0, "efficiency": 0.025}),
+    ],
+)
+def test_a_perfect_step_earns_the_weights_of_the_named_set(name, expected):
+    weights = REWARD_SETS[name]
+    terms = begun_task(weights=weights).advance(STEADY._replace(distance_m=0.8), 0.0, 0.0).reward_terms
+    assert {term: terms[term] for term in expected} == pytest.approx(expected)
+    assert math.copysign(1.0, terms["safety"]) == 1.0, "a clean step must not read as -0.0"
+    assert weights.accident == 10.0
+
+
+def test_the_terms_have_the_names_of_the_table_in_its_order():
+    assert tuple(begun_task().advance(STEADY, 0.0, 0.0).reward_terms) == REWARD_TERMS
+
+
+def test_an_accident_costs_its_weight():
+    task = begun_task(weights=RewardWeights(accident=7.0))
+    assert task.advance(STEADY._replace(has_collided=True), 0.0, 0.0).reward_terms["safety"] == -7.0

@@ -78,8 +78,9 @@ def complete(seed: int = 0) -> Values:
     rng = np.random.default_rng(seed + 1)
     steps, _ = run[tags.Q1_VALUE]
     x = np.linspace(0, 1, steps.size)
-    for i, (term, sign) in enumerate(zip(tags.REWARD_TERMS, (1, -1, 1, 1, -1), strict=True)):
-        run[tags.REWARD_TERM[term]] = (steps, sign * (6 - i) / 10 * (0.5 + x))
+    for i, term in enumerate(tags.REWARD_TERMS):
+        sign = -1 if term in {"smoothness", "safety"} else 1
+        run[tags.REWARD_TERM[term]] = (steps, sign * max(6 - i, 1) / 10 * (0.5 + x))
     for group in GROUP_NAMES:
         run[tags.GRADIENT_NORM_CLIPPED[group]] = (steps, np.minimum(run[tags.GRADIENT_NORM[group]][1], 10))
         run[tags.UPDATE_RATIO[group]] = (steps, 1e-3 * np.exp(-x) * rng.uniform(0.8, 1.2, steps.size))
