@@ -60,13 +60,7 @@ def test_a_complete_run_has_every_plot_with_every_line() -> None:
     assert set(ids(analysis)) == {panel.id for panel in PANELS} | {"alerts", "reward_terms"}
     for panel in PANELS:
         assert len(figure(analysis, panel.id)["data"]) == len(panel.lines)
-    assert [line["name"] for line in figure(analysis, "reward_terms")["data"]] == [
-        "progress",
-        "smoothness",
-        "lane_centring",
-        "efficiency",
-        "safety",
-    ]
+    assert [line["name"] for line in figure(analysis, "reward_terms")["data"]] == list(tags.REWARD_TERMS)
 
 
 def test_the_plots_mark_thresholds_alerts_and_the_onset_of_the_cause() -> None:
