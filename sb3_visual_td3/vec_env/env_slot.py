@@ -86,7 +86,7 @@ def late_step(last_observation: Any) -> Reply:
     """Return the result of a step that the environment has not finished before the deadline.
 
     :param last_observation: the last one that the environment sent
-    :return: an invalid step with reward 0; the episode goes on
+    :return: an invalid step with reward 0; the episode continues
     """
     return Reply(last_observation, 0.0, False, {INVALID: True, LATE: True, "TimeLimit.truncated": False})
 

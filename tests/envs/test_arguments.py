@@ -1,4 +1,4 @@
-"""Settings of the environments take numbers as users have them, and keep plain ones."""
+"""Settings of the environments accept numbers in any notation and store plain ones."""
 
 import numpy as np
 import pytest

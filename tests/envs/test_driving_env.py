@@ -406,7 +406,7 @@ def test_a_window_without_pygame_names_the_extra(monkeypatch):
         LiteDrivingEnv(render_mode="human")
 
 
-def test_a_map_file_that_is_not_there_is_refused_when_the_environment_is_made(tmp_path):
+def test_a_missing_map_file_is_refused_when_the_environment_is_made(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         made(maps=str(tmp_path / "town.xodr"))
 

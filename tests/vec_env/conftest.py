@@ -1,11 +1,11 @@
-"""One Ray for all tests of a file: it takes seconds to start."""
+"""Fixtures: one Ray for all tests of a file, because it takes seconds to start."""
 
 import pytest
 
 
 @pytest.fixture(scope="module")
 def ray_runs():
-    """Ray, started as RayVecEnv starts it."""
+    """Start Ray as RayVecEnv starts it."""
     pytest.importorskip("ray")
     from sb3_visual_td3.vec_env.ray_session import RaySession
 

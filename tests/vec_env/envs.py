@@ -47,7 +47,7 @@ class SpaceEnv(gym.Env):
         return np.ones((n_rows, n_columns))
 
     def add_to(self, array):
-        array += 1  # of whoever has called
+        array += 1  # writes into the caller's array
         return array
 
 

@@ -114,7 +114,7 @@ def test_many_messages_keep_their_order(ends):
     assert [theirs.receive()[0] for _ in range(200)] == list(range(200))
 
 
-def test_a_connection_whose_other_end_is_closed_is_lost(ends):
+def test_a_connection_closed_by_the_other_side_is_lost(ends):
     ours, theirs = ends
     assert not ours.poll()
     theirs.close()
@@ -183,7 +183,7 @@ def test_a_client_without_the_key_is_refused_and_the_learner_accepted(said, clea
     assert ours.receive() == "welcome"
 
 
-def test_each_listener_has_a_key_of_its_own(cleanup):
+def test_each_listener_has_its_own_key(cleanup):
     listeners = [Listener(LOOPBACK) for _ in range(2)]
     assert len({listener.address.key for listener in listeners}) == 2
     assert {len(listener.address.key) for listener in listeners} == {32}

@@ -24,14 +24,14 @@ def make_drive(port):
 
 
 def emulators(port):
-    """The processes that serve from this port on."""
+    """Return the processes that serve on this port and the following ones."""
     psutil = pytest.importorskip("psutil")
     words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     found = [line for line in words if "sb3_visual_td3.envs.carla_emulator" in line and "watchdog.py" not in str(line)]
     return [line for line in found if line[-1].isdecimal() and port <= int(line[-1]) < port + 100]
 
 
-def test_an_actor_that_dies_takes_its_simulator_along_and_the_next_starts_another(make_vec):
+def test_a_dead_actors_simulator_ends_and_the_next_actor_starts_its_own(make_vec):
     port = 23_400
     env = make_vec([partial(make_drive, port)] * 2)
     model = VisualTD3("CnnPolicy", env, buffer_size=400, learning_starts=20, batch_size=8, train_freq=4, seed=0)

@@ -1,4 +1,4 @@
-"""Two Ray nodes on one machine, of which one is killed; and whose Ray is ended by whom."""
+"""Two Ray nodes on one machine, one of which is killed; and which process shuts Ray down."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ NODE = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": 100 * 
 
 @pytest.fixture
 def cluster():
-    """The learner's node has no room for environments; two others have it."""
+    """Start a cluster whose learner node has no room for environments, while two others have."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -111,13 +111,13 @@ def test_without_room_elsewhere_a_deadline_lets_the_others_go_on(cluster):
         env.close()
 
 
-def test_a_cluster_that_is_not_there_is_named():
+def test_an_unreachable_cluster_is_named():
     with pytest.raises(ValueError, match=r"address='127.0.0.1:1': no Ray can be joined there"):
         RayVecEnv([CountEnv], address="127.0.0.1:1")
     assert not pytest.importorskip("ray").is_initialized()
 
 
-def test_ray_ends_with_the_last_that_needs_it_and_the_users_ray_does_not():
+def test_our_ray_ends_with_the_last_session_and_the_users_ray_stays():
     ray = pytest.importorskip("ray")
     first, second = RayVecEnv([CountEnv]), RayVecEnv([CountEnv])
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
@@ -136,7 +136,7 @@ def test_ray_ends_with_the_last_that_needs_it_and_the_users_ray_does_not():
         ray.shutdown()
 
 
-def test_all_ports_are_of_this_machine_alone():
+def test_all_ports_are_bound_to_the_loopback_address():
     code = (
         "import os, numpy as np\n"
         "from sb3_visual_td3.vec_env import RayVecEnv\n"

@@ -100,14 +100,14 @@ class CloseFileEnv(CountEnv):
 
 
 def make_deaf():
-    """An environment on a machine whose address, as Ray has it, is not its own."""
+    """Make an environment on a machine that does not have the address that Ray knows for it."""
     import ray
 
     ray.util.get_node_ip_address = lambda: "192.0.2.1"
     return CountEnv()
 
 
-def test_a_connection_is_open_for_steps_alone(make_vec):
+def test_a_connection_is_used_for_steps_only(make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     assert connections(env) == [None, None]
@@ -155,7 +155,7 @@ def test_an_environment_whose_connection_breaks_is_restarted(moment, make_vec):
     assert env.step(ZERO)[0][:, 0].tolist() == [1, 3]
 
 
-def test_a_silent_machine_is_given_up_when_ray_reports_its_death(make_vec):
+def test_a_silent_machine_is_replaced_when_ray_reports_its_death(make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
@@ -243,7 +243,7 @@ def test_unreachable_actors_are_tried_once(make_vec, monkeypatch):
 
 
 @pytest.mark.parametrize("goes_on_with", ["reset", "step"])
-def test_a_learner_that_is_interrupted_within_an_answer_can_go_on(goes_on_with, make_vec):
+def test_a_learner_interrupted_in_the_middle_of_an_answer_can_continue(goes_on_with, make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
@@ -277,7 +277,7 @@ def test_a_call_during_a_large_answer_reads_that_answer_first(make_vec):
     assert (env.step(ZERO[:1])[0] == 2).all()
 
 
-def test_a_call_reads_a_large_late_answer_which_stays_late(make_vec):
+def test_a_call_reads_a_large_late_answer_and_the_step_stays_late(make_vec):
     env = make_vec([LargeEnv, LargeEnv], deadline_s=1.0, patience_s=30.0)
     env.reset()
     env.set_attr("slow_s", 3.0, indices=1)

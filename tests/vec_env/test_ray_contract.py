@@ -32,7 +32,7 @@ def leaves(observations):
 
 
 def same(left, right):
-    """Whether two answers are equal to the last bit, kinds of numbers included."""
+    """Return whether two answers are equal bit for bit, types of numbers included."""
     if isinstance(left, dict):
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
     if isinstance(left, tuple | list):
@@ -43,7 +43,7 @@ def same(left, right):
 
 
 @pytest.mark.parametrize(("name", "direct"), [*((name, True) for name in SPACES), ("tuple", False), ("dict", False)])
-def test_every_space_gives_what_subproc_gives_bit_for_bit(name, direct, make_vec):
+def test_every_space_equals_subproc_vec_env_bit_for_bit(name, direct, make_vec):
     space = SPACES[name]
     ours = make_vec([partial(SpaceEnv, space) for _ in range(2)], direct=direct)
     stock = SubprocVecEnv([partial(SpaceEnv, space) for _ in range(2)])
@@ -69,7 +69,7 @@ def test_every_space_gives_what_subproc_gives_bit_for_bit(name, direct, make_vec
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_a_drive_is_the_one_of_subproc_bit_for_bit(direct, make_vec):
+def test_a_drive_equals_that_of_subproc_vec_env_bit_for_bit(direct, make_vec):
     ours, stock = make_vec([make_drive, make_drive], direct=direct), SubprocVecEnv([make_drive, make_drive])
     ours.seed(3)
     stock.seed(3)
@@ -120,7 +120,7 @@ def test_what_is_handed_over_can_be_written_to_on_both_sides(make_vec):
     info["log"] += 1
 
 
-def test_the_last_observation_of_an_episode_is_told_and_who_ended_it(make_vec):
+def test_the_info_has_the_last_observation_and_the_kind_of_ending(make_vec):
     env = make_vec([partial(CountEnv, 3), partial(CountEnv, 4, truncates=True)])
     env.reset()
     for n in (1, 2, 3, 4):
@@ -152,7 +152,7 @@ def test_a_wrapper_is_recognised(make_vec):
     assert env.env_is_wrapped(Monitor, indices=1) == [True]
 
 
-def test_a_step_is_under_way_until_it_is_asked_for_and_a_reset_gives_it_up(make_vec):
+def test_a_step_is_pending_until_step_wait_and_a_reset_drops_it(make_vec):
     env = make_vec([CountEnv])
     env.reset()
     env.step_async(np.zeros((1, 1), np.float32))
@@ -160,7 +160,7 @@ def test_a_step_is_under_way_until_it_is_asked_for_and_a_reset_gives_it_up(make_
     assert env.step(np.zeros((1, 1), np.float32))[0][0][0] == 1
 
 
-def test_observations_are_kept_apart(make_vec):
+def test_returned_observations_share_no_memory(make_vec):
     env = make_vec([CountEnv])
     first = env.reset()
     env.step(np.zeros((1, 1), np.float32))
@@ -174,7 +174,7 @@ def test_the_way_to_render_is_the_environments(render_mode, make_vec):
     assert env.metadata == {"render_modes": ["human", "rgb_array"] if render_mode else []}
 
 
-def test_an_environment_without_pictures_says_so(make_vec):
+def test_an_environment_without_a_render_mode_warns(make_vec):
     env = make_vec([partial(SpaceEnv, BOX, None)])
     with pytest.warns(UserWarning, match="render_mode=None"):
         assert env.get_images() == [None]
@@ -194,7 +194,7 @@ def test_what_an_environment_raises_is_raised_here(direct, make_vec):
     assert env.n_rebuilds == 0
 
 
-def test_an_environment_that_is_made_here_alone_can_be_sent(make_vec):
+def test_a_local_environment_class_can_be_sent(make_vec):
     class LocalEnv(CountEnv):
         pass
 
@@ -216,7 +216,7 @@ def test_an_environment_that_is_made_here_alone_can_be_sent(make_vec):
         ({"deadline_s": 5, "patience_s": 2}, "deadline_s=5"),
     ],
 )
-def test_a_mistake_is_named(kwargs, text):
+def test_an_invalid_argument_is_named(kwargs, text):
     with pytest.raises(ValueError, match=text):
         RayVecEnv([CountEnv], **kwargs)
 
@@ -231,7 +231,7 @@ def test_a_request_beyond_the_cluster_is_refused(ray_runs):
         RayVecEnv([CountEnv], num_gpus=64, patience_s=1)
 
 
-def test_closing_twice_is_closing_once(make_vec):
+def test_closing_twice_changes_nothing(make_vec):
     env = make_vec([CountEnv])
     env.close()
     env.close()

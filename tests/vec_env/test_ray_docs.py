@@ -1,4 +1,4 @@
-"""The cluster file of docs/ray.md is one that `ray up` takes, as far as it can be told without machines."""
+"""`ray up` accepts the cluster file of docs/ray.md, as far as that can be tested without machines."""
 
 from pathlib import Path
 

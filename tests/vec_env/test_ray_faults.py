@@ -1,4 +1,4 @@
-"""Environments that die, hang or dawdle: what the learner is told, and that the others go on."""
+"""Environments that die, hang or are late: what the learner receives, and that the others continue."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def kill(env, index):
 
 
 def assert_died(answer, index, n_before):
-    """The environment's episode is truncated by a step that was not made; the other's goes on."""
+    """Assert that one episode is truncated by an invalid step, and that the other one continues."""
     observations, rewards, dones, infos = answer
     assert observations[index][0] == 0
     assert rewards[index] == 0.0
@@ -43,7 +43,7 @@ def assert_died(answer, index, n_before):
 
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("moment", ["between steps", "within a step"])
-def test_an_environment_that_dies_is_made_again_and_its_episode_truncated(moment, direct, make_vec, caplog):
+def test_a_dead_environment_is_restarted_and_its_episode_truncated(moment, direct, make_vec, caplog):
     env = make_vec([CountEnv, CountEnv], direct=direct)
     env.seed(3)
     env.reset()
@@ -73,7 +73,7 @@ def test_an_environment_that_dies_is_made_again_and_its_episode_truncated(moment
     assert not any("invalid_transition" in info for info in infos)
 
 
-def test_an_environment_made_again_does_not_drive_its_first_episodes_anew(make_vec):
+def test_a_restarted_environment_does_not_repeat_its_first_episodes(make_vec):
     env = make_vec([CountEnv])
     env.seed(3)
     env.reset()
@@ -104,7 +104,7 @@ def test_an_environment_that_dies_while_it_is_reset_is_reset_with_the_same_seed(
     assert not env.step(ZERO)[2].any()
 
 
-def test_an_environment_that_always_dies_is_given_up(make_vec, monkeypatch):
+def test_an_environment_that_always_dies_raises(make_vec, monkeypatch):
     monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot.MAX_DEATHS_IN_A_ROW", 1)
     env = make_vec([CountEnv])
     env.reset()
@@ -114,7 +114,7 @@ def test_an_environment_that_always_dies_is_given_up(make_vec, monkeypatch):
         env.step(ZERO[:1])
 
 
-def test_an_environment_that_hangs_is_made_again(make_vec):
+def test_an_environment_that_hangs_is_restarted(make_vec):
     env = make_vec([CountEnv, CountEnv])
     env.reset()
     env.step(ZERO)
@@ -134,13 +134,13 @@ def test_an_environment_that_hangs_is_made_again(make_vec):
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_nobody_waits_for_a_straggler_beyond_the_deadline(direct, make_vec, tmp_path):
+def test_the_learner_waits_for_stragglers_until_the_deadline_only(direct, make_vec, tmp_path):
     env = make_vec([CountEnv, CountEnv], direct=direct, deadline_s=0.5)
     env.reset()
     env.step(ZERO)
     env.set_attr("ends_with", str(tmp_path / "now"), indices=0)
     for n_late in range(1, 4):
-        # Whoever waited for the straggler would wait for ever.
+        # A learner that waited for the straggler would wait for ever.
         observations, rewards, dones, infos = env.step(ZERO + 0.5)
         assert not dones.any()
         assert "invalid_transition" not in infos[1]
@@ -211,7 +211,7 @@ def test_training_goes_on_and_nothing_false_is_stored(overlap, make_vec):
 
 
 @pytest.mark.parametrize("buffer_class", [None, ValidReplayBuffer])
-def test_of_a_straggler_nothing_is_stored_with_another_action_than_its_own(buffer_class, make_vec):
+def test_a_late_answer_is_never_stored_with_another_action(buffer_class, make_vec):
     env = make_vec([CountEnv, CountEnv], deadline_s=0.03)
     settings = {"buffer_size": 600, "learning_starts": 1_000, "seed": 0, "replay_buffer_class": buffer_class}
     model = (VisualTD3 if buffer_class is None else TD3)("MlpPolicy", env, **settings)
@@ -230,7 +230,7 @@ def test_of_a_straggler_nothing_is_stored_with_another_action_than_its_own(buffe
     assert np.array_equal(actions.astype(np.float32), rewards.astype(np.float32))  # CountEnv's reward is its action
 
 
-def test_every_answer_is_fetched_also_where_one_is_an_error():
+def test_every_answer_is_fetched_even_if_one_is_an_error():
     called = []
 
     def call(index):
@@ -245,7 +245,7 @@ def test_every_answer_is_fetched_also_where_one_is_an_error():
     assert _all_done([partial(call, 0), partial(call, 3)]) == [0, 3]
 
 
-def test_frames_are_stacked_anew_after_a_death(make_vec):
+def test_the_stack_starts_again_after_a_death(make_vec):
     env = VecFrameStack(make_vec([CountEnv, CountEnv]), n_stack=2)
     env.reset()
     for _ in range(3):

@@ -16,7 +16,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", NO_RAY + code], capture_output=True, text=True, check=False)
 
 
-def test_without_ray_imports_work_and_use_names_the_extra():
+def test_without_ray_imports_work_and_the_error_names_the_extra():
     result = run_python(
         "import sb3_visual_td3\n"
         "from sb3_visual_td3.vec_env import RayVecEnv\n"

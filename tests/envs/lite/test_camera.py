@@ -15,7 +15,7 @@ MARK, LAND = 250, 50
 
 
 def painted_scene(paint) -> LiteMap:
-    """A dark plain of 120 x 120 m about the origin, onto which ``paint(x_m, y_m)`` puts light."""
+    """Return a dark plain of 120 x 120 m around the origin, onto which ``paint(x_m, y_m)`` puts light."""
     metres = (np.arange(1200) + 0.5) * TEXEL_M - 60.0
     x, y = np.meshgrid(metres, metres)
     raster = np.where(paint(x, y), MARK, LAND).astype(np.uint8)
@@ -28,7 +28,7 @@ def painted_scene(paint) -> LiteMap:
 
 
 def naive_ground(scene: LiteMap, x_m, y_m, yaw_rad, n_samples=16) -> np.ndarray:
-    """The same picture ray by ray, many rays per pixel, from the finest level."""
+    """Draw the same picture ray by ray, many rays per pixel, from the finest level."""
     sub = (np.arange(SIDE * n_samples) + 0.5) / n_samples
     right, down = np.meshgrid(sub - SIDE / 2, sub[: HORIZON * n_samples])
     forward = CAMERA_AHEAD_M + CAMERA_HEIGHT_M * FOCAL / down
@@ -43,7 +43,7 @@ def naive_ground(scene: LiteMap, x_m, y_m, yaw_rad, n_samples=16) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pose", [(0.0, 0.0, 0.0), (-20.0, 3.0, 0.3), (10.0, -15.0, 2.4), (5.0, 5.0, -1.2)])
-def test_ground_is_that_of_a_naive_ray_caster(pose):
+def test_the_ground_equals_that_of_a_naive_ray_caster(pose):
     scene = painted_scene(lambda x, y: (np.sin(x / 3.0) + np.sin(y / 4.0)) > 0.3)
     frame = Camera(SIDE, SIDE).draw(scene, *pose).astype(float)[HORIZON:]
     naive = naive_ground(scene, *pose)
@@ -121,7 +121,7 @@ def test_the_mask_of_the_road_covers_what_lies_before_the_car():
     assert (mask[-1, -1], mask[HORIZON + 10, -1]) == (255, 0)
 
 
-def test_each_frame_is_an_array_of_its_own():
+def test_each_frame_is_a_new_array():
     scene, camera = load_map("train_0"), Camera(SIDE, SIDE)
     first = camera.draw(scene, 0.0, 0.0, 0.0)
     kept = first.copy()

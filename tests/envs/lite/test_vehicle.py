@@ -85,6 +85,6 @@ def test_coasting_straight_stays_straight():
 
 @pytest.mark.parametrize("setting", ["wheelbase_m", "drag_per_s", "max_wheel_rad", "steering_lag_s"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, "fast"])
-def test_settings_refuse_what_is_not_positive(setting, value):
+def test_settings_refuse_values_that_are_not_positive(setting, value):
     with pytest.raises(ValueError, match=setting):
         VehicleSettings(**{setting: value})

@@ -48,7 +48,7 @@ def test_night_is_dark_but_for_the_road_before_the_car():
         assert night[70:, :6].mean() < 0.6 * day[70:, :6].mean()
 
 
-def test_rain_falls_differently_in_every_frame_and_dulls_the_view():
+def test_rain_differs_in_every_frame_and_dims_the_view():
     dry, wet = frames_of(), frames_of(weather="rain")
     assert np.mean([frame.std() for frame in wet]) < 0.85 * np.mean([frame.std() for frame in dry])
     sky = [frame[:30] for frame in wet]

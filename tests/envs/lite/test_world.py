@@ -30,7 +30,7 @@ def test_a_reset_puts_the_car_where_the_start_says():
 
 
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.999])
-def test_distance_is_what_the_car_has_rolled_on_a_short_stretch(position):
+def test_distance_is_what_the_car_has_driven_on_a_short_stretch(position):
     world, _ = placed(position=position)
     before = world.reset(Start("train_0", position, 0.0, 0.0, 8.0))
     rolled = 0.0

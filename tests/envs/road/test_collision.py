@@ -46,7 +46,7 @@ def corners_of(box, grow):
 
 
 def naive_overlap(one, two, grow):
-    """A corner of one lies in the other, or two edges cross."""
+    """Return whether a corner of one lies in the other, or two edges cross."""
 
     def inside(point, polygon):
         edges = np.roll(polygon, -1, axis=0) - polygon

@@ -13,7 +13,7 @@ BRIGHT = 140
 
 
 def greys(ground, points_m, level=0):
-    """The grey of the texel under each point."""
+    """Return the grey of the texel under each point."""
     texels = (np.c_[points_m, np.ones(len(points_m))] @ ground.from_world(level).T)[:, :2].round().astype(int)
     raster = ground.levels[level]
     return raster[texels[:, 1], texels[:, 0]].astype(int)
@@ -78,7 +78,7 @@ def test_the_corners_of_a_junction_are_rounded():
 
 
 @pytest.mark.parametrize(("kind", "n_strips"), [("none", 0), ("solid", 1), ("broken", 10)])
-def test_a_mark_is_painted_as_its_kind_says(kind, n_strips):
+def test_a_solid_mark_is_one_strip_and_a_broken_one_has_dashes(kind, n_strips):
     line = np.stack([np.arange(0.0, 60.5, 0.5), np.zeros(121)], axis=1)
     strips = mark_strips(line, kind, 60.0)
     assert len(strips) == n_strips
@@ -86,7 +86,7 @@ def test_a_mark_is_painted_as_its_kind_says(kind, n_strips):
         assert [(strip.line_m[0, 0], strip.line_m[-1, 0]) for strip in strips[:2]] == [(1.5, 4.5), (7.5, 10.5)]
 
 
-def test_a_strip_is_as_wide_as_it_says():
+def test_a_strip_has_its_width():
     line = np.array([(0.0, 0.0), (20.0, 0.0)])
     ground = build_ground(GroundPlan((Strip(line, 8.0),), (Strip(line, 0.2),)), np.random.default_rng(1))
     assert is_paved(ground, [(10.0, 3.5), (10.0, -3.5)]).all()

@@ -24,7 +24,7 @@ NETWORKS = networks()
 
 
 def lane_end(network, road, lane, end):
-    """Where a lane of a road begins or ends, and which way its traffic drives there."""
+    """Return the pose at an end of a lane, in the direction of its traffic."""
     pose = (road.start if end == "start" else road.end).beside(network.centre_m(lane))
     return pose if lane < 0 else pose.reversed()
 
@@ -103,7 +103,7 @@ def test_a_junction_leads_from_every_arm_to_every_other(name, n_arms):
         assert way.length_m == pytest.approx(20.0) or way.length_m == pytest.approx(5.0 * math.pi)
 
 
-def test_a_line_too_short_for_a_crossing_has_none():
+def test_a_short_line_gets_no_crossing():
     small = rounded_polygon(np.array([(0.0, 0.0), (70.0, 0.0), (70.0, 70.0), (0.0, 70.0)]), np.full(4, 20.0))
     assert crossed_network(small, sides=(1,)) is None
 

@@ -25,7 +25,7 @@ def document(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_document_has_what_the_standard_asks_for(name):
+def test_a_document_has_what_the_standard_requires(name):
     root = document(name)
     header = root.find("header")
     assert (root.tag, header.get("revMajor"), header.get("revMinor")) == ("OpenDRIVE", "1", "4")
@@ -83,7 +83,7 @@ def test_a_map_without_roads_cannot_be_exported():
 
 @functools.cache
 def read_back(name):
-    """What CARLA's client says: near the points of the route, in every lane, and going round the route."""
+    """Return what CARLA's client reports near the points of the route, in every lane, and along the route."""
     scene = load_map(name)
     network = scene.network
     lanes = [

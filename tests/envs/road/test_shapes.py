@@ -35,7 +35,7 @@ def test_a_piece_ends_where_the_circle_says(piece, end):
     assert piece.from_pose(ORIGIN, piece.length_m) == pytest.approx(end, abs=1e-12)
 
 
-def test_a_piece_begins_where_and_as_it_is_put():
+def test_a_piece_begins_at_its_start_pose():
     start = Pose(3.0, -2.0, math.pi / 2)
     assert Piece(4.0, 0.0).from_pose(start, 4.0) == pytest.approx((3.0, 2.0, math.pi / 2))
     assert Piece(QUARTER, 0.1).from_pose(start, QUARTER) == pytest.approx((-7.0, 8.0, math.pi))
@@ -106,7 +106,7 @@ def test_a_square_is_rounded_by_quarter_circles():
     assert_closed(shape, 1)
 
 
-def test_a_corner_of_the_other_hand_bends_the_other_way():
+def test_a_corner_to_the_other_side_bends_the_other_way():
     notched = np.array([(0.0, 0.0), (60.0, 0.0), (60.0, 60.0), (30.0, 30.0), (0.0, 60.0)])
     arcs = rounded_polygon(notched, np.full(5, 5.0)).pieces[1::2]
     assert [math.copysign(1.0, arc.curvature_per_m) for arc in arcs] == [1.0, 1.0, -1.0, 1.0, 1.0]
@@ -121,7 +121,7 @@ def test_arcs_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("is_clockwise", [False, True])
-def test_a_random_loop_is_closed_smooth_and_as_asked(seed, is_clockwise):
+def test_a_random_loop_is_closed_smooth_and_meets_its_conditions(seed, is_clockwise):
     rng = np.random.default_rng(seed)
     shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=17.0, min_straight_m=30.0)
     assert_closed(shape, -1 if is_clockwise else 1)
@@ -136,7 +136,7 @@ def test_a_random_loop_is_closed_smooth_and_as_asked(seed, is_clockwise):
     assert turned >= 3.2 * math.pi, "a loop without S-bends would turn by 2 pi"
 
 
-def test_a_loop_that_cannot_be_found_is_refused():
+def test_impossible_conditions_on_a_loop_are_refused():
     with pytest.raises(ValueError, match="min_radius_m=22"):
         random_loop(np.random.default_rng(0), is_clockwise=False, min_radius_m=22.0)
 

@@ -15,7 +15,7 @@ SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.
 
 @pytest.fixture(scope="module")
 def circle():
-    """A lane of 50 m radius, driven counter-clockwise."""
+    """Return a lane of 50 m radius, driven counter-clockwise."""
     angle = np.linspace(0.0, 2.0 * np.pi, 600, endpoint=False)
     return Track(50.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 

@@ -23,7 +23,7 @@ BODY = BodySize(4.4, 1.8, 2.9)
 IDM = IdmSettings()
 TRACK = load_map("train_0").track
 AWAY = Ego(0, 30.0, 0.0)
-"""An ego vehicle that stands in nobody's lane."""
+"""An ego vehicle that is in none of the lanes."""
 
 
 # The model: a = 1.5, b = 2, T = 1.5, s0 = 2, so 2 sqrt(a b) = 2 sqrt 3
@@ -32,8 +32,8 @@ AWAY = Ego(0, 30.0, 0.0)
 @pytest.mark.parametrize(
     ("speed", "desired", "gap", "approach", "expected"),
     [
-        (0.0, 8.0, math.inf, 0.0, 1.5),  # nobody ahead, at rest
-        (8.0, 8.0, math.inf, 0.0, 0.0),  # nobody ahead, at the wished speed
+        (0.0, 8.0, math.inf, 0.0, 1.5),  # no car ahead, at rest
+        (8.0, 8.0, math.inf, 0.0, 0.0),  # no car ahead, at the desired speed
         (4.0, 8.0, math.inf, 0.0, 1.5 * (1 - 1 / 16)),
         (0.0, 8.0, 2.0, 0.0, 0.0),  # standing in a queue
         (0.0, 8.0, 4.0, 0.0, 1.5 * (1 - 0.25)),
@@ -44,7 +44,7 @@ AWAY = Ego(0, 30.0, 0.0)
         (8.0, 8.0, -1.0, 0.0, -8.0),
     ],
 )
-def test_acceleration_is_that_of_the_formula(speed, desired, gap, approach, expected):
+def test_acceleration_equals_hand_computed_values(speed, desired, gap, approach, expected):
     assert idm_acceleration_mps2(speed, desired, gap, approach, IDM) == pytest.approx(expected)
 
 
