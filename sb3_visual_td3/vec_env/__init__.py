@@ -9,9 +9,10 @@ __all__ = ["RayVecEnv"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import RayVecEnv when it is asked for: a process with one environment needs ``env_actor`` and no torch.
+    """Import RayVecEnv at its first use.
 
-    Stable-Baselines3 imports torch, which takes two seconds and 300 MB for each actor.
+    An actor imports ``env_actor`` only. RayVecEnv would import Stable-Baselines3 and with it torch, which takes two
+    seconds and 300 MB for each actor.
     """
     if name != "RayVecEnv":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -168,7 +168,7 @@ def test_a_silent_machine_is_replaced_when_ray_reports_its_death(make_vec):
     assert time.monotonic() - begin < 60.0
 
 
-def test_without_a_death_notice_a_broken_connection_is_given_up_early(make_vec, monkeypatch, tmp_path):
+def test_without_a_death_notice_a_broken_connection_times_out_early(make_vec, monkeypatch, tmp_path):
     monkeypatch.setattr("sb3_visual_td3.vec_env.env_slot._DEATH_NOTICE_TIMEOUT_S", 0.5)
     env = make_vec([CountEnv, CountEnv])
     env.reset()

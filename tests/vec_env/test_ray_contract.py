@@ -111,7 +111,7 @@ def test_attributes_and_methods_are_reached_through_wrappers(wrapper, make_vec):
     assert env.get_attr("steps_made") == [0, 0, 0]
 
 
-def test_what_is_handed_over_can_be_written_to_on_both_sides(make_vec):
+def test_actions_and_observations_are_writeable_on_both_sides(make_vec):
     env = make_vec([CountEnv, partial(SpaceEnv, CountEnv().observation_space, None)])
     assert env.env_method("add_to", np.zeros(200_000), indices=1)[0].sum() == 200_000
     env.env_method("add_to", np.zeros(3), indices=1)[0][:] = 7
@@ -168,7 +168,7 @@ def test_returned_observations_share_no_memory(make_vec):
 
 
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
-def test_the_way_to_render_is_the_environments(render_mode, make_vec):
+def test_the_render_mode_is_that_of_the_environments(render_mode, make_vec):
     env = make_vec([partial(SpaceEnv, BOX, render_mode)])
     assert env.render_mode == render_mode
     assert env.metadata == {"render_modes": ["human", "rgb_array"] if render_mode else []}
@@ -181,7 +181,7 @@ def test_an_environment_without_a_render_mode_warns(make_vec):
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_what_an_environment_raises_is_raised_here(direct, make_vec):
+def test_an_exception_of_an_environment_is_raised_at_the_learner(direct, make_vec):
     with pytest.raises(ValueError, match=r"^there is no such town$"):
         make_vec([BrokenEnv])
     env = make_vec([CountEnv, CountEnv], direct=direct)

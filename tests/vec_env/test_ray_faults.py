@@ -161,7 +161,7 @@ def test_the_learner_waits_for_stragglers_until_the_deadline_only(direct, make_v
     assert env.n_late_steps == 3
 
 
-def test_with_a_deadline_the_others_go_on_while_one_is_made_again(make_vec):
+def test_with_a_deadline_the_others_continue_while_one_is_restarted(make_vec):
     env = make_vec([CountEnv, CountEnv], deadline_s=0.05)
     env.reset()
     for _ in range(3):
@@ -182,7 +182,7 @@ def test_with_a_deadline_the_others_go_on_while_one_is_made_again(make_vec):
     assert last[0][1][0] == 3 + n_others + 1
 
 
-def test_the_wait_is_for_one_answer_at_least(make_vec):
+def test_the_learner_waits_for_at_least_one_answer(make_vec):
     env = make_vec([CountEnv, CountEnv], deadline_s=0.05)
     env.reset()
     env.set_attr("slow_s", 0.5)
@@ -191,7 +191,7 @@ def test_the_wait_is_for_one_answer_at_least(make_vec):
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-def test_training_goes_on_and_nothing_false_is_stored(overlap, make_vec):
+def test_training_continues_and_no_invalid_step_is_stored(overlap, make_vec):
     env = make_vec([make_drive, make_drive])
     model = VisualTD3(
         "CnnPolicy", env, buffer_size=400, learning_starts=20, batch_size=8, train_freq=4, seed=0, overlap=overlap

@@ -51,7 +51,7 @@ def test_the_nearer_car_hides_the_farther_whatever_their_order(order):
     assert (np.abs(both - alone) > 60).any(), "beside it the other is seen"
 
 
-def test_what_is_behind_or_far_away_is_not_seen():
+def test_cars_behind_or_far_away_are_not_drawn():
     assert not touched(painted([(-8.0, 0.0, 0.0, RED), (200.0, 0.0, 0.0, RED), (10.0, 60.0, 0.0, RED)])).any()
 
 

@@ -133,7 +133,7 @@ def test_a_car_stops_behind_an_ego_vehicle_that_blocks_its_lane():
 
 
 @pytest.mark.parametrize(("lane_width_m", "is_blocked"), [(3.5, False), (6.0, True)])
-def test_what_blocks_a_lane_follows_from_its_width(lane_width_m, is_blocked):
+def test_the_lane_width_decides_what_blocks_a_lane(lane_width_m, is_blocked):
     track = replace(TRACK, lane_width_m=lane_width_m)
     traffic = Traffic(TrafficSettings(n_cars=4), BODY)
     traffic.reset(track, 100, 5)
