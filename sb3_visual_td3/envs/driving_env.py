@@ -173,14 +173,17 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._window.close()
 
     def _show(self) -> None:
+        """Update the window, if there is one."""
         if self._window is not None:
             self._window.show(self._picture(), self.metadata["render_fps"])
 
     def _picture(self) -> NDArray[np.uint8]:
+        """Return a new picture for people, with speed, reward terms and controls."""
         picture = self._backend.picture(PICTURE_HEIGHT, PICTURE_WIDTH, self.render_view)
         return draw_hud(picture, self._task.info(self._map_name), self._reward_terms, self._control)
 
     def _draw_start(self) -> Start:
+        """Draw the start of an episode from the environment's random stream."""
         rng = self.np_random
         # The order of these draws is part of the results: another order would give other episodes for the same seed.
         start = Start(
@@ -197,6 +200,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return start
 
     def _observation(self) -> Observation:
+        """Return the current observation as new arrays."""
         # Grey: (stack, height, width). Colour: (stack, 3, height, width), flattened to (stack * 3, height, width).
         camera = np.empty((self.frame_stack, *self._frames[0].shape), np.uint8)
         for number, frame in enumerate(self._frames):
@@ -210,6 +214,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     @staticmethod
     def _read_action(action: NDArray[np.float32]) -> tuple[float, float]:
+        """Return steer and pedal of an action, clipped to [-1, 1]."""
         # In float64, because the task computes in Python floats; float32 would round differently on the way.
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (2,) or not all(map(math.isfinite, values.tolist())):

@@ -44,6 +44,7 @@ def draw_hud(
 
 
 def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -> None:
+    """Draw a row for each reward term: name, value and a bar."""
     left = picture.shape[1] - 240
     picture[: len(reward_terms) * _LINE_PX + 8, left - 10 :] //= 2
     for row, (name, value) in enumerate(reward_terms.items(), start=1):
@@ -53,6 +54,7 @@ def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -
 
 
 def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
+    """Draw a bar for the steering and one for the pedals."""
     middle, bottom = picture.shape[1] // 2, picture.shape[0] - 40
     picture[bottom - 8 : bottom + 32, middle - 150 : middle + 70] //= 2
     _write(picture, "steer", (middle - 140, bottom + 8))
@@ -63,6 +65,7 @@ def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
 
 
 def _colour_of_sign(value: float) -> tuple[int, int, int]:
+    """Return green for gains and throttle, red for costs and brake."""
     return _GREEN if value >= 0 else _RED
 
 

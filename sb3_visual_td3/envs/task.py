@@ -182,12 +182,14 @@ class DrivingTask:
         self.marks_crossed = list(saved["marks_crossed"])
 
     def _is_success(self) -> bool:
+        """Return whether the episode is a success, if it ends now."""
         # Distance along the lane, not survival: a policy that creeps until the time limit has not succeeded.
         mean_speed_mps = self._state.distance_m / (self.n_steps * self.settings.step_s)
         needed_mps = self.settings.success_speed_fraction * self.settings.target_speed_mps
         return self.termination == "" and mean_speed_mps >= needed_mps
 
     def _judge_end(self, state: VehicleState) -> Termination:
+        """Return why the episode ends at ``state``; "" if it continues."""
         # Several may hold at once, as when a collision pushes the vehicle off the road: the first in this order counts.
         if state.has_collided:
             return "collision"
@@ -216,6 +218,7 @@ class DrivingTask:
         return [overhang_m > self.settings.mark_half_width_m for overhang_m in self._overhangs_m(state)]
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
+        """Return the kinds of the marks that were crossed in the step to ``state``."""
         # Other marks begin here, as after a junction: the vehicle has not crossed those that are beneath it.
         if state.marks != self._state.marks:
             self._is_across = self._are_across(state)

@@ -177,6 +177,7 @@ class EnvSlot:
         self._actor = self._start()
 
     def _start(self) -> Any:
+        """Ask Ray for a new actor; it starts in the background."""
         return self._actor_class.remote(self._make_env, SearchPaths.of_this_process())
 
     @property
@@ -219,6 +220,7 @@ class EnvSlot:
                 self._drop_connection()
 
     def _drop_connection(self) -> None:
+        """Close the connection, if there is one."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
@@ -255,6 +257,7 @@ class EnvSlot:
         self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Pending, answer_ref: Any) -> None:
+        """Note a request as pending, and restart the time after which it is given up."""
         self.pending = what
         self.answer_ref = answer_ref
         self.give_up_reason = self._silence
@@ -286,6 +289,7 @@ class EnvSlot:
             self.accept(answer)
 
     def _collect_from_connection(self, connection: ActorConnection) -> None:
+        """Read the answer to a step from the connection; a broken connection leaves it pending."""
         try:
             observation, outcome = connection.receive()
         except ConnectionLostError:
@@ -322,6 +326,7 @@ class EnvSlot:
             self._answered(Reply(observation, 0.0, False, {}))
 
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
+        """Take the result of a step."""
         reward, done, info, reset_info = outcome
         self._n_deaths = 0
         if self._is_behind:
@@ -332,6 +337,7 @@ class EnvSlot:
         self._answered(Reply(observation, reward, done, info))
 
     def _answered(self, reply: Reply) -> None:
+        """Store the reply to the pending request."""
         self.reply = reply
         self._last_observation = reply.observation
         self.pending = Pending.NOTHING
@@ -434,6 +440,7 @@ class EnvSlot:
                 return
 
     def _fetch(self, answer_ref: Any) -> Any:
+        """Return an answer of Ray, or raise what the environment has raised."""
         try:
             answer = self._ray.get(answer_ref, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:

@@ -157,6 +157,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
+        """Return the strips of the bands, with their rows and their homographies."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]

@@ -201,6 +201,7 @@ class _CarPainter:
             self._draw_lights(length_m / 2, width_m, _HEAD_LIGHT)
 
     def _draw_lights(self, along_m: float, width_m: float, colour: Colour) -> None:
+        """Draw two lights, 0.55 to 0.75 m high, at one end of the body."""
         for side in (-1.0, 1.0):
             outer_m, inner_m = 0.46 * width_m * side, 0.26 * width_m * side
             outline = ((outer_m, 0.55), (inner_m, 0.55), (inner_m, 0.75), (outer_m, 0.75))
@@ -266,6 +267,7 @@ class _CarPainter:
             self._fill_pixels(pixels, colour, shade * self._gain, self._veil)
 
     def _fill_pixels(self, pixels: list[tuple[int, int]], colour: Colour, gain: float, veil: float) -> None:
+        """Fill a polygon in fixed-point pixels with ``gain * colour + veil``, in grey or in colour."""
         red, green, blue = colour
         if self._frame.ndim == 3:
             value: Any = (red * gain + veil, green * gain + veil, blue * gain + veil)

@@ -57,12 +57,14 @@ class RestorableDrivingEnv(DrivingEnv):
                 f"a state of format {state.get('format')!r} with frames {frames.shape}: expected format "
                 f"{STATE_FORMAT} with frames {expected}; make the env with the settings of the saved one"
             )
+        # The world first: the task takes the vehicle's state from it.
         self._backend.set_state(state["world"])
         self._task.set_state(state["task"], self._backend.state)
         self.np_random.bit_generator.state = state["random"]
         self._map_name = state["map_name"]
         self._control = Control(*state["control"])
         self._reward_terms = dict(state["reward_terms"])
+        # Copies: the caller's array may change later, and the deque holds frames by reference.
         self._frames.extend(frame.copy() for frame in frames)
         return self._observation()
 

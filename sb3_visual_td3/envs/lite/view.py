@@ -139,6 +139,7 @@ class View:
             weather.draw_rain(frame, tick)
 
     def _add_blur_and_noise(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
+        """Return the frame as a sensor with these defects would deliver it."""
         if self._settings.blur:
             frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), self._settings.blur), dtype=np.uint8)
         if self._settings.noise_std:
@@ -151,12 +152,14 @@ class View:
 
 
 def _draw_in_colour(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
+    """Return ground and sky in colour, ``(height, width, 3) uint8``, RGB."""
     grey = camera.draw(scene, *pose)
     return tint(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)
 
 
 @lru_cache(maxsize=4)
 def _picture_camera(height: int, width: int, view: PictureView) -> Camera:
+    """Return a camera for pictures of this size; cached, because its geometry takes time to compute."""
     if view == "front":
         return Camera(height, width, PICTURE_BANDS)
     return Camera(height, width, PICTURE_BANDS, ahead_m=CHASE_AHEAD_M, height_m=CHASE_HEIGHT_M)

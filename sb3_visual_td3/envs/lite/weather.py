@@ -140,6 +140,7 @@ class WeatherFilter:
         veil[horizon:] = sky.haze_grey * (1.0 - clear)
         self._gain = np.clip(gain * _GAIN_UNIT, 0, 255).astype(np.uint8)
         self._veil = veil.astype(np.uint8)
+        # A picture of twice the side has twice as many streaks, each twice as long: the rain looks equally dense.
         self._n_streaks = round(sky.streaks * math.sqrt(shape[0] * shape[1]))
 
     def apply(self, frame: NDArray[np.uint8]) -> None:
@@ -148,6 +149,7 @@ class WeatherFilter:
         if frame.ndim == 3:
             gain = np.asarray(cv2.merge([gain] * 3), np.uint8)
             veil = np.asarray(cv2.merge([veil] * 3), np.uint8)
+        # Saturating arithmetic in uint8: no conversion to float and back.
         cv2.multiply(frame, gain, dst=frame, scale=1.0 / _GAIN_UNIT)
         cv2.add(frame, veil, dst=frame)
 

@@ -101,6 +101,7 @@ class LiteWorld:
         """
         self._enter(start.map_name, start.scene_seed)
         track = self._map.track
+        # The point of the route at this fraction of its length, and the pose beside it.
         index = int(start.position * len(track.points_m)) % len(track.points_m)
         x, y, heading = track.pose_at(index, start.lateral_offset_m)
         self._motion = Motion(x, y, heading + start.heading_error_rad, start.speed_mps, 0.0)
@@ -124,6 +125,7 @@ class LiteWorld:
             return self.state
         n_left = n_ticks
         while n_left and not self._has_collided:
+            # As many ticks as fit into the interval, at least one.
             n_next = min(n_left, max(1, int(_TRAFFIC_INTERVAL_S / self._tick_s)))
             self._drive(control, n_next)
             self._advance_traffic(n_next)
@@ -198,11 +200,13 @@ class LiteWorld:
         )
 
     def _enter(self, map_name: str, scene_seed: int) -> None:
+        """Load a map and prepare the view of an episode on it."""
         self._map: LiteMap = load_map(map_name)
         self._scene_seed = scene_seed
         self._view.reset(self._map, scene_seed)
 
     def _drive(self, control: Control, n_ticks: int) -> None:
+        """Advance the car and its position on the lane."""
         track = self._map.track
         for _ in range(n_ticks):
             self._motion = advance(self._motion, control, self._tick_s, self._vehicle)
@@ -214,6 +218,7 @@ class LiteWorld:
         self._lane = lane
 
     def _advance_traffic(self, n_ticks: int) -> None:
+        """Advance the other cars, and test for a collision with the own car."""
         motion, lane = self._motion, self._lane
         # The other cars follow the own car by its speed along the lane, not by its speedometer.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)

@@ -200,6 +200,7 @@ def _mark(marking: Any) -> str:
 
 
 def _key(waypoint: Any) -> Key:
+    """Return the numbers that identify the waypoint's lane."""
     return waypoint.road_id, waypoint.section_id, waypoint.lane_id
 
 

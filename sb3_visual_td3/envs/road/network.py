@@ -223,6 +223,7 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
     """
     roads = _roads_along(shape.start, shape.pieces, n_left, n_right)
     ids = [road.id for road in roads]
+    # All roads of the ring run in the same direction: each begins at the end of the one before.
     linked = [
         road._replace(
             predecessor=Neighbour("road", ids[i - 1], "end"),
@@ -267,6 +268,8 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
         if road.id != ids[-1]:
             successor = Neighbour("road", road.id + 1, "start")
         linked.append(road._replace(predecessor=predecessor, successor=successor))
+    # Two arms are the ends of the ring, the others the side roads. A gate faces the middle; a road that begins at the
+    # crossing leads away from it, so its start is turned around.
     arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
     arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
     # The first arm enters and the second one leaves: the first connecting road is the one that closes the route.
@@ -277,6 +280,7 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
 
 def _roads_along(start: Pose, pieces: Sequence[Piece], n_left: int, n_right: int) -> list[Road]:
     """Cut a line into roads of about the same length, at joints between its pieces."""
+    # A cut is the joint nearest to each quarter of the length.
     ends_m = np.cumsum([piece.length_m for piece in pieces])
     targets_m = total_length_m(pieces) * np.arange(1, N_ROADS) / N_ROADS
     cuts = [0, *(int(np.argmin(np.abs(ends_m - target))) + 1 for target in targets_m), len(pieces)]

@@ -142,6 +142,7 @@ def _number(element: ElementTree.Element, name: str, place: str) -> float:
 
 
 def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
+    """Return the error for a defect at a place of a map: what is there, what was expected, what to do."""
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 

@@ -51,8 +51,9 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
             if neighbour.contact is not None:
                 entry.set("contactPoint", neighbour.contact)
     _add(_add(element, "type", s=0.0, type="town"), "speed", max=50, unit="km/h")
+    # Each geometry gives its place by itself: s along the road, and the pose at which it begins.
     plan_view, along_m = _add(element, "planView"), 0.0
-    for piece, pose in zip(road.pieces, joints(road.start, road.pieces), strict=False):
+    for piece, pose in zip(road.pieces, joints(road.start, road.pieces), strict=False):  # the last joint is the end
         place = {"s": along_m, "x": pose.x_m, "y": pose.y_m, "hdg": pose.heading_rad, "length": piece.length_m}
         geometry = _add(plan_view, "geometry", **place)
         if piece.curvature_per_m:
@@ -66,6 +67,7 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
 
 
 def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None:
+    """Add the only lane section of a road; OpenDRIVE lists its lanes from left to right."""
     section = _add(_add(element, "lanes"), "laneSection", s=0.0)
     if road.n_left:
         left = _add(section, "left")
@@ -79,7 +81,9 @@ def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None
 
 
 def _add_lane(side: ElementTree.Element, lane: int, road: Road, width_m: float) -> None:
+    """Add a lane with its links, its constant width and the mark on its far side."""
     element = _add(side, "lane", id=lane, type="driving", level="false")
+    # A road that ends at a junction has no lane link there: the junction's connections say where its lanes lead.
     link = _add(element, "link")
     for name, neighbour in (("predecessor", road.predecessor), ("successor", road.successor)):
         if neighbour is not None and neighbour.kind == "road":
@@ -94,12 +98,15 @@ def _lane_beyond(neighbour: Neighbour, lane: int) -> int:
 
 
 def _add_mark(lane: ElementTree.Element, kind: Paint) -> None:
+    """Add the road mark of a lane."""
+    # OpenDRIVE forbids lane changes across a solid mark.
     change = "none" if kind == "solid" else "both"
     mark = _add(lane, "roadMark", sOffset=0.0, type=kind, weight="standard", color="standard", laneChange=change)
     mark.set("width", _text(_MARK_WIDTH_M if kind != "none" else 0.0))
 
 
 def _add_junction(root: ElementTree.Element, junction: Junction) -> None:
+    """Add a junction with its connections."""
     element = _add(root, "junction", id=junction.id, name=f"junction {junction.id}")
     for number, path in enumerate(junction.connections):
         connection = _add(
@@ -127,5 +134,6 @@ def _add(parent: ElementTree.Element, tag: str, **attributes: str | float) -> El
 
 
 def _text(value: str | float) -> str:
+    """Return the text of an attribute."""
     # repr() of a float is the shortest text that reads back as the same float: nothing is lost in the file.
     return value if isinstance(value, str) else repr(value)
