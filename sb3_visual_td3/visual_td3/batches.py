@@ -1,4 +1,7 @@
-"""From a replay buffer's sample to the batch of an update: random shifts, conversion of images, discounts."""
+"""From a replay buffer's sample to the batch of an update: random shifts, conversion of images, discounts.
+
+The same batch serves the critics' and the actor's update, so images are shifted and converted once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
     All channels of one image (a frame stack) move together. Draws from torch's global generator.
 
     :param images: ``(batch, channels, height, width)``, any dtype
-    :param pad: largest shift in pixels, either way and in both directions; 0 returns the images unchanged
+    :param pad: largest shift in pixels, up or down and left or right; 0 returns the images unchanged
     :return: a tensor of the same shape and dtype
 
     Source: Kostrikov et al. 2020 (DrQ); Yarats et al. 2021 (DrQ-v2) use the same shift of 4 pixels.
@@ -31,28 +34,30 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
 
 
 def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tensor:
-    """Shift image ``i`` so that its pixel ``(y, x)`` shows what stood at ``(y + rows[i], x + columns[i])``.
+    """Shift image ``i`` so that its pixel ``(y, x)`` shows what was at ``(y + rows[i], x + columns[i])``.
 
     :param images: ``(batch, channels, height, width)``
-    :param rows: ``(batch,)`` whole pixels, positive moves the picture up
-    :param columns: ``(batch,)`` whole pixels, positive moves the picture to the left
+    :param rows: ``(batch,)`` pixels; a positive number moves the picture up
+    :param columns: ``(batch,)`` pixels; a positive number moves the picture to the left
     :return: a tensor of the same shape and dtype; beyond the edge the edge is repeated
     """
     if images.device.type == "cpu":
         return _windows(images, rows, columns)
     batch, _, height, width = images.shape
+    # Where each output pixel comes from: (batch, height) rows and (batch, width) columns, clamped to the edge.
     y = (th.arange(height, device=images.device) + rows[:, None]).clamp_(0, height - 1)
     x = (th.arange(width, device=images.device) + columns[:, None]).clamp_(0, width - 1)
     index = th.arange(batch, device=images.device)[:, None, None]
-    # Indexing the pixels of a channel-last view moves whole frame stacks at once: one gather, not one per channel.
+    # Indexing the pixels of a channels-last view moves whole frame stacks: one gather instead of one per channel.
     shifted = images.permute(0, 2, 3, 1)[index, y[:, :, None], x[:, None, :]]
     return shifted.permute(0, 3, 1, 2)
 
 
 def _windows(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tensor:
-    """Cut the same pictures out of padded ones, row by row of memory: on a CPU six times faster than by pixels."""
+    """Do the same on a CPU by cutting windows out of padded images, six times faster than pixel by pixel."""
     pad = int(max(rows.abs().max(), columns.abs().max()))
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge")
+    # A view (batch, channels, 2 * pad + 1, 2 * pad + 1, height, width) of all windows; one of each image is copied.
     windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
     chosen = windows.transpose(0, 2, 3, 1, 4, 5)[np.arange(len(images)), rows.numpy() + pad, columns.numpy() + pad]
     return th.from_numpy(chosen)
@@ -62,7 +67,7 @@ Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 
 
 class Prepared(NamedTuple):
-    """Observations that a features extractor takes as they are."""
+    """Observations that were converted for all networks: features extractors take them without preprocessing."""
 
     observations: Observations
 
@@ -70,9 +75,9 @@ class Prepared(NamedTuple):
 class Batch(NamedTuple):
     """Transitions as the losses need them.
 
-    Images are ``(batch, channels, height, width)``, as they were replayed where they are not prepared; actions
-    ``(batch, action_dim)`` in [-1, 1]; dones, rewards and discounts ``(batch, 1)``, where a discount that is the same
-    for all may be a number. ``replayed`` are the observations as the replay buffer gave them, for who watches.
+    Images are ``(batch, channels, height, width)``, actions ``(batch, action_dim)`` in [-1, 1], dones and rewards
+    ``(batch, 1)``. ``discounts`` are ``(batch, 1)`` for n-step returns and one number otherwise. ``replayed`` are the
+    observations as the replay buffer gave them, for observers of the updates.
     """
 
     observations: Observations | Prepared
@@ -85,11 +90,11 @@ class Batch(NamedTuple):
 
 
 def augmented(observations: Observations, pad: int, pictures: Mapping[str, spaces.Box]) -> Observations:
-    """Shift pictures randomly; what is no picture stays as it is.
+    """Shift pictures randomly; other parts of the observation stay as they are.
 
     :param observations: one tensor, or one for each key
     :param pad: largest shift in pixels; 0 is off
-    :param pictures: the pictures among them, by key
+    :param pictures: the spaces of the pictures among them, by key
     :return: observations of the same shape
     """
     if pad == 0:
@@ -114,19 +119,24 @@ def batch_of(
     pictures: Mapping[str, spaces.Box],
     prepare: Callable[[Observations], Prepared] | None,
 ) -> Batch:
-    """Make of what a replay buffer gave what an update takes.
+    """Make the batch of an update from a sample of a replay buffer.
 
     :param data: the sample
-    :param gamma: discount where the buffer gives none
+    :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of pictures, in pixels
-    :param pictures: the pictures among the observations, by key
-    :param prepare: what converts the observations for all networks; None leaves that to each of them
+    :param pictures: the spaces of the pictures among the observations, by key
+    :param prepare: converts the observations for all networks; None leaves that to each of them
     :return: the batch
     """
-    shown = [augmented(observations, pad, pictures) for observations in (data.observations, data.next_observations)]
-    observations, next_observations = shown if prepare is None else map(prepare, shown)
+    shifted, next_shifted = (augmented(each, pad, pictures) for each in (data.observations, data.next_observations))
+    observations: Observations | Prepared = shifted
+    next_observations: Observations | Prepared = next_shifted
+    actions = data.actions
+    if prepare is not None:
+        observations, next_observations = prepare(shifted), prepare(next_shifted)
+        # The buffer keeps the environment's dtype, and autocast cannot combine float16 with bfloat16. Without
+        # ``prepare`` the update is Stable-Baselines3's, which draws its smoothing noise in that dtype.
+        actions = actions.float()
+    # For n-step replay, the discount is gamma**n_steps (when no early termination)
     discounts = gamma if data.discounts is None else data.discounts
-    # The buffer keeps the environment's dtype, and autocast does not join float16 with bfloat16. Without ``prepare``
-    # the update is Stable-Baselines3's, which draws its smoothing noise in that dtype.
-    actions = data.actions if prepare is None else data.actions.float()
     return Batch(observations, actions, next_observations, data.dones, data.rewards, discounts, data.observations)

@@ -30,17 +30,17 @@ from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK, VisualActor, Visu
 
 
 def check_action_space(space: spaces.Space[Any]) -> None:
-    """Refuse actions that cannot be scaled to [-1, 1] and back; what Stable-Baselines3 refuses itself is left to it.
+    """Refuse actions that cannot be scaled to [-1, 1] and back. Stable-Baselines3 refuses spaces other than a Box.
 
-    :param space: of one action
-    :raises InvalidSettingError: if the actions are whole numbers, or the range of one is empty or infinite
+    :param space: the action space
+    :raises InvalidSettingError: if the actions are integers, or the range of one is empty or infinite
     """
     if not isinstance(space, spaces.Box):
         return
     if not np.issubdtype(space.dtype, np.floating):
         raise InvalidSettingError(
-            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers, such as float32, "
-            "which TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
+            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers such as float32, as "
+            "TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         widths = space.high - space.low
@@ -51,8 +51,8 @@ def check_action_space(space: spaces.Space[Any]) -> None:
         name = f"action[{', '.join(str(int(number)) for number in index)}]"
         if low >= high:
             raise InvalidSettingError(
-                f"{name} has the bounds low={low} and high={high}, which leave it nothing to choose: expected "
-                "low < high. Leave it out of the action space, and have the environment set it"
+                f"{name} has the bounds low={low} and high={high}, which leave nothing to choose: expected "
+                "low < high. Leave it out of the action space, and set it in the environment"
             )
         raise InvalidSettingError(
             f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
@@ -61,10 +61,10 @@ def check_action_space(space: spaces.Space[Any]) -> None:
 
 
 def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
-    """Refuse what no encoder here can read.
+    """Refuse images that no encoder of this package can read.
 
-    :param space: what the policy is shown
-    :param normalizer: the VecNormalize around the environment, if any
+    :param space: the observation space of the policy
+    :param normalizer: the VecNormalize around the environment; None for none
     :raises InvalidSettingError: for stacks with an axis of their own, and for pixels that VecNormalize scales
     """
     for key, part in parts_of(space).items():
@@ -84,11 +84,11 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 
 
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
-    """:return: the keys of the pictures that VecNormalize scales
+    """Return the keys of the pictures that VecNormalize scales.
 
-    Around a Dict, VecNormalize replaces the space of each picture that it scales by a Box within its own limits, in the
-    very Dict that the environment below holds. So the space says no more that there was a picture, and what the
-    environment's observations are made of is asked.
+    For a Dict, VecNormalize replaces the space of each scaled picture by a Box within its own limits, in the same Dict
+    object that the environment below holds. So the space no longer tells that there was a picture, and the dtype of the
+    environment's observations has to be looked up.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)
@@ -101,20 +101,20 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
 
 
 def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """:return: whether a space is what VecNormalize puts in the place of a picture's"""
+    """Tell whether a space is what VecNormalize replaces a picture's space by."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
     return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
 
 
 def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
-    """:return: whether the environment gives bytes under this key, as far as it can be found out; else True"""
+    """Tell whether the environment's observations under this key are bytes; True if that is unknown."""
     env = normalizer.unwrapped
-    # DummyVecEnv made room for observations before VecNormalize changed the space that both of them hold.
-    room = getattr(env, "buf_obs", None)
-    if isinstance(room, dict) and key in room:
-        return bool(room[key].dtype == np.uint8)
-    try:  # environments in other processes have spaces of their own
+    # DummyVecEnv allocated arrays for observations before VecNormalize changed the space that both of them hold.
+    arrays = getattr(env, "buf_obs", None)
+    if isinstance(arrays, dict) and key in arrays:
+        return bool(arrays[key].dtype == np.uint8)
+    try:  # environments in other processes have their own space objects
         space = parts_of(env.get_attr("observation_space", 0)[0]).get(key)
     except (AttributeError, NotImplementedError):  # a user's VecEnv without this method
         return True
@@ -122,13 +122,13 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 
 
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
-    """Refuse a VecNormalize whose observations are not those that the policy sees.
+    """Refuse a VecNormalize whose observations have another shape than those that the policy sees.
 
-    Replay holds observations as they were before they were scaled, and scales them when they are sampled: both are
-    VecNormalize's, of its own shape.
+    The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize does both, in the
+    shape that observations have inside it.
 
-    :param space: what the policy is shown
-    :param normalizer: the VecNormalize around the environment, if any
+    :param space: the observation space of the policy
+    :param normalizer: the VecNormalize around the environment; None for none
     :raises InvalidSettingError: if observations are scaled and then stacked or transposed
     """
     if normalizer is None or not normalizer.norm_obs:
@@ -168,25 +168,34 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "pre_tanh_penalty": (None, 0, 0.0),
     "precision": (None, "fp32"),
 }
-"""Arguments whose work VisualTD3 does inside its own networks, with the values that leave these as they are."""
+"""Arguments that need our own networks, with the values that turn them off."""
 
 
 def is_stock(policy_class: type) -> bool:
-    """Tell whether a policy class, which may be the user's own, has Stable-Baselines3's interface and not ours."""
+    """Tell whether a policy class, which may be the user's, inherits from Stable-Baselines3's and not from ours.
+
+    A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 requires no
+    more of it than TD3 does, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy` has all of
+    VisualTD3, and must keep what its updates rely on.
+
+    :param policy_class: the policy class
+    :return: True for a class with Stable-Baselines3's interface only
+    """
     return not issubclass(policy_class, VisualTD3Policy)
 
 
 def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse what a policy of Stable-Baselines3's kind cannot do, before it is built.
+    """Refuse arguments that a stock policy class cannot fulfil, before it is built.
 
-    :param policy_class: the class, after Stable-Baselines3's own have been replaced by ours
-    :param arguments: the model's, by name
-    :raises ValueError: if an argument needs a policy of our kind; it names the class to inherit from
+    :param policy_class: the class, after Stable-Baselines3's own classes have been replaced by ours
+    :param arguments: the model's arguments by name
+    :raises ValueError: if an argument needs one of our policy classes; the message names the class to inherit from
     """
     if not is_stock(policy_class):
         return
     for name, stock in _STOCK_VALUES.items():
         value = arguments.get(name)
+        # By type too, because 0 == False and 0 == 0.0.
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
@@ -197,11 +206,11 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
 
 
 def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:
-    """Refuse what the policy would not know; what a policy of the user's own takes is its own affair.
+    """Refuse unknown ``policy_kwargs``; a user's policy class may accept any.
 
-    :param policy_class: the policy that is about to be built
+    :param policy_class: the policy class that is about to be built
     :param keywords: the keys of its ``policy_kwargs``
-    :raises ValueError: if one of our policies has no such parameter
+    :raises ValueError: if the class is one of ours and has no such parameter
     """
     if policy_class not in OURS_FOR_STOCK.values():
         return
@@ -213,11 +222,11 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
 
 
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
-    """Refuse networks and optimizers that the updates cannot train, when a policy has been built.
+    """Refuse networks and optimizers that the updates cannot train, after a policy has been built.
 
-    :param policy: any policy for TD3
+    :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
-    :raises ValueError: if a network has no optimizer, or a policy of our kind has networks of another kind
+    :raises ValueError: if a network has no optimizer, or if a subclass of our policies has networks of another class
     """
     name = type(policy).__name__
     for network in NETWORKS:

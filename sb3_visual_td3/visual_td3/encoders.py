@@ -1,4 +1,4 @@
-"""From pixels to features: the convolution stack and the trunk behind it."""
+"""Encoders, from pixels to features: stacks of convolutions, and the trunk between them and the heads."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EncoderArch = str | type[BaseFeaturesExtractor]
 class Convolutions(BaseFeaturesExtractor):
     """A stack of convolutions without a dense layer, for use with a trunk.
 
-    Weights are kept channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
+    Weights are channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image`` of any dtype and
-        bounds, and ``(height, width, channels)`` too, which Stable-Baselines3 does not transpose then
+    :param observation_space: Box ``(channels, height, width)`` uint8. With ``normalized_image`` any dtype and bounds,
+        and also ``(height, width, channels)``, which Stable-Baselines3 does not transpose then
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
-    :param offset: added to the pixels, which come in within [0, 1]
-    :param normalized_image: whether the images come in already scaled (no dtype and bounds checks then)
-    :raises ValueError: if the space holds no images, or images too small for the layers
+    :param offset: number added to the pixels, which are within [0, 1]
+    :param normalized_image: True if the images are scaled already (their dtype and bounds are not checked then)
+    :raises ValueError: if the space holds no images, or if they are too small for the layers
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Convolutions(BaseFeaturesExtractor):
         modules: list[nn.Module] = []
         for n_filters, kernel, stride in layers:
             modules += [nn.Conv2d(n_channels, n_filters, kernel, stride), nn.ReLU()]
-            n_channels, height, width = n_filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            n_channels = n_filters
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if min(height, width) < 1:
                 _, *size = _channels_first(observation_space.shape, channels_last)
                 raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}")
@@ -54,7 +55,7 @@ class Convolutions(BaseFeaturesExtractor):
         self.cnn = nn.Sequential(*modules, nn.Flatten()).to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images"""
+        """Return ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images."""
         if self.channels_last:
             observations = observations.permute(0, 3, 1, 2)
         images = observations + self.offset if self.offset else observations
@@ -63,17 +64,19 @@ class Convolutions(BaseFeaturesExtractor):
 
 
 def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
-    return (shape[2], *shape[:2]) if channels_last else shape
+    if channels_last:
+        return (shape[2], *shape[:2])
+    return shape
 
 
 class ChannelsLastNatureCNN(NatureCNN):
     """Stable-Baselines3's NatureCNN for scaled images ``(height, width, channels)``.
 
-    Stable-Baselines3 transposes uint8 images alone; of others its NatureCNN takes the height for channels.
+    Stable-Baselines3 transposes only uint8 images. For others its NatureCNN would take the height as channels.
 
     :param observation_space: Box ``(height, width, channels)``
-    :param features_dim: width of the dense layer behind the convolutions
-    :param normalized_image: whether the images come in already scaled, as they do here
+    :param features_dim: width of the dense layer after the convolutions
+    :param normalized_image: True if the images are scaled already, as they are here
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512, normalized_image: bool = True) -> None:
@@ -83,12 +86,12 @@ class ChannelsLastNatureCNN(NatureCNN):
         self._observation_space = observation_space
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, features_dim)`` features of ``(batch, height, width, channels)`` images"""
+        """Return ``(batch, features_dim)`` features of ``(batch, height, width, channels)`` images."""
         return super().forward(observations.permute(0, 3, 1, 2))
 
 
 class NatureConvolutions(Convolutions):
-    """The three convolutions of NatureCNN; images of 36 x 36 pixels at least.
+    """The three convolutions of NatureCNN, for images of at least 36 x 36 pixels.
 
     Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
     """
@@ -99,7 +102,7 @@ class NatureConvolutions(Convolutions):
 
 
 class DrqConvolutions(Convolutions):
-    """DrQ-v2's four convolutions of 3 x 3, the first of stride 2; finer than NatureCNN's, and slower.
+    """DrQ-v2's four convolutions of 3 x 3, the first with stride 2. They see finer detail and are slower.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
     """
@@ -110,11 +113,11 @@ class DrqConvolutions(Convolutions):
 
 
 class CombinedEncoder(CombinedExtractor):
-    """Stable-Baselines3's CombinedExtractor with an encoder of choice for its images; vectors are passed on.
+    """Stable-Baselines3's CombinedExtractor with a chosen encoder for its images; vectors pass through.
 
-    :param observation_space: Dict of channel-first images and of vectors
-    :param image_encoder: what each image goes through
-    :param normalized_image: whether the images come in already scaled
+    :param observation_space: Dict of channels-first images and of vectors
+    :param image_encoder: class of each image's encoder
+    :param normalized_image: True if the images are scaled already
     :raises ValueError: if the images are too small for the encoder
     """
 
@@ -139,10 +142,7 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """:return: the encoder of one entry; NatureCNN in the entry's own layout
-
-    :raises ValueError: if the image is too small for it
-    """
+    """Return the encoder of one entry of a Dict; NatureCNN in the layout of that entry."""
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:
@@ -152,7 +152,7 @@ def _encoder_of(
 
 
 class Trunk(nn.Sequential):
-    """Linear -> LayerNorm -> Tanh: keeps features in (-1, 1) whatever the encoder does.
+    """Linear -> LayerNorm -> Tanh: keep features within (-1, 1), whatever the encoder outputs.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
     """
@@ -162,10 +162,10 @@ class Trunk(nn.Sequential):
 
 
 def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> type[BaseFeaturesExtractor]:
-    """Find the encoder class of a name.
+    """Return the features extractor class for an ``encoder_arch``.
 
-    :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class of your own
-    :param trunk_dim: width of the trunk; with one, ``"nature"`` is its convolutions alone, without one it is
+    :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
+    :param trunk_dim: width of the trunk. With a trunk ``"nature"`` is the convolutions only; with None it is
         Stable-Baselines3's NatureCNN with its dense layer of 512
     :return: the class
     :raises ValueError: if the name is unknown

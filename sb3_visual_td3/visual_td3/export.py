@@ -17,16 +17,16 @@ from sb3_visual_td3.visual_td3.policies import VisualActor
 
 
 class ExportableActor(nn.Module):
-    """What ``model.predict`` does with a batch of observations, as one torch module; see :func:`exportable_actor`.
+    """Do what ``model.predict`` does with a batch of observations, as one torch module; see :func:`exportable_actor`.
 
     Call it with one tensor for each part of the observation, in the order of :attr:`input_names`: images
-    ``(batch, channels, height, width)`` uint8 as the policy saw them (channels first), vectors ``(batch, size)``
+    ``(batch, channels, height, width)`` uint8 as the policy sees them (channels first), vectors ``(batch, size)``
     float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the environment's actions.
 
-    :param actor: the network, which is used as it is
-    :param observation_space: what the policy sees
-    :param action_space: the environment's actions
-    :param normalizer: what scales observations before the policy sees them; None where nothing does
+    :param actor: the network, which is used without a copy
+    :param observation_space: the policy's observation space
+    :param action_space: the environment's action space
+    :param normalizer: the VecNormalize that scales observations before the policy sees them; None for none
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class ExportableActor(nn.Module):
             self._scales[key] = names
 
     def forward(self, *observations: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, *action_shape)`` actions in the environment's range"""
+        """Return ``(batch, *action_shape)`` actions in the environment's range."""
         parts = {key: self._scaled(key, part) for key, part in zip(self.input_names, observations, strict=True)}
         scaled: th.Tensor = self.actor(parts if self._is_dict else parts[self.input_names[0]])
         scaled = scaled.reshape(-1, *self._action_shape)
-        # The policy's actions are within [-1, 1]; Stable-Baselines3's predict() scales them likewise.
+        # The policy's actions are within [-1, 1]; Stable-Baselines3's predict() scales them in the same way.
         actions: th.Tensor = self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)
         return actions
 
     def _scaled(self, key: str, part: th.Tensor) -> th.Tensor:
-        """:return: a part of the observation as VecNormalize hands it to the policy"""
+        """Return a part of the observation as VecNormalize passes it to the policy."""
         if key not in self._scales:
             return part
         mean, std = (getattr(self, name) for name in self._scales[key])
@@ -90,19 +90,18 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
         torch.onnx.export(actor, (torch.zeros(1, 4, 84, 84, dtype=torch.uint8),), "actor.onnx", dynamo=False)
 
     :param model: a VisualTD3, or Stable-Baselines3's TD3 or DDPG
-    :param normalizer: what scaled observations in training; None takes the VecNormalize of the model's environment
+    :param normalizer: the VecNormalize that scaled observations in training; None takes that of the model's environment
     :return: the module
     :raises ValueError: if the model has no deterministic actor for a Box of actions
     """
     actor = getattr(model, "actor", None)
     if not isinstance(actor, nn.Module) or not getattr(actor, "squash_output", False) or hasattr(actor, "log_std"):
         raise ValueError(
-            f"{type(model).__name__} has no actor that gives one action for an observation: expected VisualTD3, TD3 or "
-            "DDPG"
+            f"{type(model).__name__} has no deterministic actor for continuous actions: expected VisualTD3, TD3 or DDPG"
         )
     assert isinstance(model.action_space, spaces.Box)
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
-    # The actor's optimizer hangs on it as an attribute, and is not part of what acts.
+    # The optimizer is an attribute of the actor. Copying it would also copy Adam's moments.
     optimizer = vars(actor).pop("optimizer", None)
     try:
         alone = copy.deepcopy(actor)

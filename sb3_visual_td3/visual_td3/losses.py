@@ -1,5 +1,7 @@
 """The losses of critics and actor, and the range of values that the rewards seen so far allow.
 
+They are pure functions of tensors; :class:`TargetRange` alone has a state. ``VisualTD3.train`` puts them together.
+
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """
 
@@ -16,12 +18,12 @@ CriticLoss = Literal["mse", "huber"]
 
 
 def smoothed_actions(actions: th.Tensor, noise: th.Tensor, noise_clip: float) -> th.Tensor:
-    """Target policy smoothing.
+    """Add clipped noise to the target policy's actions (target policy smoothing).
 
     :param actions: ``(batch, action_dim)`` actions of the target policy in [-1, 1]
     :param noise: ``(batch, action_dim)`` unclipped noise
     :param noise_clip: limit of |noise|
-    :return: ``(batch, action_dim)`` in [-1, 1]
+    :return: ``(batch, action_dim)`` actions in [-1, 1]
     """
     return (actions + noise.clamp(-noise_clip, noise_clip)).clamp(-1, 1)
 
@@ -29,11 +31,11 @@ def smoothed_actions(actions: th.Tensor, noise: th.Tensor, noise_clip: float) ->
 def td_target(
     rewards: th.Tensor, dones: th.Tensor, discounts: th.Tensor | float, next_q_values: th.Tensor
 ) -> th.Tensor:
-    """Bootstrap from the smallest of the critics.
+    """Return the targets, which bootstrap from the smallest critic (clipped double Q-learning).
 
-    :param rewards: ``(batch, 1)``, n-step sums where n > 1
+    :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param dones: ``(batch, 1)``, 1 where the episode terminated (not where it was truncated)
-    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed
+    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
     :param next_q_values: ``(batch, n_critics)``
     :return: ``(batch, 1)``
     """
@@ -44,11 +46,11 @@ def td_target(
 def critic_losses(
     q_values: Sequence[th.Tensor], target_q_values: th.Tensor, kind: CriticLoss = "mse"
 ) -> list[th.Tensor]:
-    """Each critic's distance from the target.
+    """Return the loss of each critic.
 
     :param q_values: one ``(batch, 1)`` tensor per critic
     :param target_q_values: ``(batch, 1)``
-    :param kind: squared error, or Huber's with delta 1 (MR.Q, Fujimoto et al. 2025)
+    :param kind: ``"mse"`` for the squared error, ``"huber"`` for Huber's loss with delta 1 (MR.Q, Fujimoto et al. 2025)
     :return: one scalar per critic
     """
     distance = F.mse_loss if kind == "mse" else F.smooth_l1_loss
@@ -56,20 +58,22 @@ def critic_losses(
 
 
 def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") -> th.Tensor:
-    """What the policy is worth, negated.
+    """Return the negated value of the policy.
 
-    :param q_values: one ``(batch, 1)`` tensor per critic, of Q(s, pi(s)), each on the critic's own features
-    :param objective: the first critic (TD3), the smallest (DrQ-v2) or the mean (MR.Q)
+    :param q_values: one ``(batch, 1)`` tensor of Q(s, pi(s)) per critic, each on the critic's own features
+    :param objective: ``"q1"`` for the first critic (TD3), ``"min"`` (DrQ-v2) or ``"mean"`` (MR.Q)
     :return: a scalar
     """
     if objective == "q1":
         return -q_values[0].mean()
-    stacked = th.cat(list(q_values), dim=1)
-    return -(stacked.min(dim=1).values if objective == "min" else stacked.mean(dim=1)).mean()
+    stacked = th.cat(list(q_values), dim=1)  # (batch, n_critics)
+    if objective == "min":
+        return -stacked.min(dim=1).values.mean()
+    return -stacked.mean(dim=1).mean()
 
 
 def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
-    """Mean squared activation before the policy's tanh; large ones are where its gradient dies.
+    """Return the mean squared activation before the policy's tanh, whose gradient vanishes for large activations.
 
     :param pre_tanh: ``(batch, action_dim)``
     :return: a scalar >= 0
@@ -80,15 +84,16 @@ def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
 
 
 def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th.Tensor, th.Tensor]:
-    """The smallest and the largest value that rewards like these can add up to.
+    """Return the smallest and the largest return that rewards like these allow.
 
-    A value v = r + discount * v never leaves r / (1 - discount), and an episode may end at any step, so 0 always
-    lies within. A limit that the dtype cannot hold is the dtype's largest number.
+    If every step brings the reward r, the return is the fixed point v = r + discount * v, which is r / (1 - discount):
+    no sequence of rewards between two extremes leaves the range of their fixed points. An episode may end at any step,
+    so 0 always lies within. A limit that the dtype cannot hold becomes the dtype's largest number.
 
-    :param rewards: ``(batch, 1)``, n-step sums where n > 1
-    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed, below 1 (from 1 on nothing
-        limits a value, and what is returned means nothing)
-    :return: lower and upper limit of any value, scalars
+    :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
+    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps, below 1 (with 1
+        there is no limit, and the result is meaningless)
+    :return: lower and upper limit of any return, scalars
     """
     largest = th.finfo(rewards.dtype).max
     values = (rewards / (1.0 - discounts)).clamp(-largest, largest)
@@ -96,10 +101,11 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
 
 
 class TargetRange:
-    """Keeps targets within what the rewards sampled so far can add up to, or within a fixed limit.
+    """Clamp targets to the returns that the rewards sampled so far allow, or to a fixed limit.
 
-    The range only grows, so that one dull batch does not narrow it. Undiscounted returns (a discount of 1) have no
-    range that follows from the rewards: targets are then left as they are.
+    An overestimated target would otherwise feed the next one, without a bound. The range only grows, so that a batch
+    with small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
+    rewards: their targets are not clamped.
 
     :param limit: True follows the rewards; a number allows +- that number; False allows everything
     """
@@ -110,15 +116,15 @@ class TargetRange:
         self.upper = th.zeros(())
 
     def get_state(self) -> dict[str, Any]:
-        """:return: the range so far, as plain numbers"""
+        """Return the range so far, as plain numbers."""
         return {"lower": float(self.lower), "upper": float(self.upper)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a range, as returned by :meth:`get_state`."""
+        """Restore a range that :meth:`get_state` returned."""
         self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """:return: plain numbers: a model saved on a GPU must load where there is none"""
+        """Return plain numbers, because a model saved on a GPU must load on a machine without one."""
         return {"limit": self.limit, **self.get_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -129,8 +135,8 @@ class TargetRange:
         """Widen the range by a batch's rewards, and clamp the batch's targets to it.
 
         :param targets: ``(batch, 1)``
-        :param rewards: ``(batch, 1)``, n-step sums where n > 1
-        :param discounts: ``(batch, 1)`` or a number: gamma to the power of the steps summed
+        :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
+        :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
         :return: ``(batch, 1)``
         """
         if self.limit is False:
@@ -142,13 +148,14 @@ class TargetRange:
                 return targets
             self._widen(*possible_range(rewards, discounts))
             return targets.clamp(self.lower, self.upper)
-        # Decided on the device: to ask for the number would make a GPU wait in every update.
+        # n-step discounts are a tensor. The decision is made on the device, because reading a number from it would make
+        # a GPU wait in every update.
         has_limit = (discounts < 1.0).all()
         lower, upper = possible_range(rewards, discounts)
         self._widen(th.where(has_limit, lower, 0.0), th.where(has_limit, upper, 0.0))
         return th.where(has_limit, targets.clamp(self.lower, self.upper), targets)
 
     def _widen(self, lower: th.Tensor, upper: th.Tensor) -> None:
-        """Take in the limits of one batch; a NaN among its rewards says nothing of what is possible."""
+        """Extend the range by the limits of one batch; fmin and fmax ignore a NaN among its rewards."""
         self.lower = th.fmin(self.lower.to(lower.device), lower)
         self.upper = th.fmax(self.upper.to(upper.device), upper)

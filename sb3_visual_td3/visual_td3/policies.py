@@ -1,4 +1,8 @@
-"""TD3's policy with named parameter groups, trunks, and an encoder that the critic alone may train."""
+"""Policies: TD3's actor and critics with trunks, LayerNorm heads, and an encoder that only the critic trains.
+
+They split the forward pass in two: ``encode`` turns observations into features, ``act`` and ``score`` work on features.
+So the critic can score an action on features of its own, and a shared encoder runs once.
+"""
 
 from __future__ import annotations
 
@@ -37,18 +41,22 @@ from sb3_visual_td3.visual_td3.precision import encode_prepared
 Encoder = Literal["separate", "shared"]
 _ENCODER = "features_extractor."
 _CRITIC_OF = {"actor": "critic", "actor_target": "critic_target"}
-"""Whose encoder each actor looks through where it is shared."""
+"""The critic whose encoder each actor uses if the encoder is shared."""
 
 
 def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Prepared) -> th.Tensor:
-    """:return: ``(batch, features)`` of the network's features extractor"""
+    """Return ``(batch, features)`` of the network's features extractor."""
     if not isinstance(observations, Prepared):
         return network.extract_features(observations, network.features_extractor)
     return encode_prepared(network.features_extractor, observations.observations)
 
 
 def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
-    """:return: ``(batch, outputs)``; under autocast the last layer is in float32, for its output is what is compared"""
+    """Return the output ``(batch, outputs)`` of a head.
+
+    Under autocast the last layer computes in float32. Its output is an action or a Q-value, whose small differences the
+    losses are made of, and bfloat16 has only about three significant digits.
+    """
     assert isinstance(layers, nn.Sequential)
     if not th.is_autocast_enabled(features.device.type):
         outputs: th.Tensor = layers(features)
@@ -62,13 +70,18 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
 class VisualActor(Actor):
     """Stable-Baselines3's actor, with an optional trunk, LayerNorm heads and a borrowed encoder.
 
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
-    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
-    :param borrows_encoder: whether the features extractor belongs to the critic. It is a submodule all the same, so
-        that the actor is whole when it is traced, exported or saved; but it is in none of this module's
-        ``parameters()``, and no gradient flows into it from here
-
-    The other parameters are those of :class:`stable_baselines3.td3.policies.Actor`.
+    :param observation_space: as in :class:`stable_baselines3.td3.policies.Actor`, whose order the parameters keep
+    :param action_space: the action space
+    :param net_arch: widths of the hidden layers of the head
+    :param features_extractor: the encoder
+    :param features_dim: number of features that the encoder returns
+    :param activation_fn: activation of the hidden layers
+    :param normalize_images: True divides pixels by 255
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the head; None for no trunk
+    :param layer_norm: True puts a LayerNorm after each dense layer of the head
+    :param borrows_encoder: True if the features extractor belongs to the critic. It is still a submodule, so that the
+        actor is complete when it is traced, exported or saved. But it is not among this module's ``parameters()``, and
+        no gradient flows into it from here
     """
 
     def __init__(
@@ -107,9 +120,15 @@ class VisualActor(Actor):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name the actor's own weights, which ``parameters()`` returns: without those of an encoder that it borrows.
+        """Name the actor's own weights, which ``parameters()`` returns, without those of a borrowed encoder.
 
-        With ``remove_duplicate=False`` they are named too: torch.export asks so for all that the module uses.
+        ``remove_duplicate=False`` includes the borrowed ones, because torch.export uses it to find all weights that the
+        module needs.
+
+        :param prefix: as in ``nn.Module``
+        :param recurse: as in ``nn.Module``
+        :param remove_duplicate: as in ``nn.Module``
+        :return: names and weights
         """
         borrowed: set[int] = set()
         if self.borrows_encoder and remove_duplicate:
@@ -120,26 +139,26 @@ class VisualActor(Actor):
                 yield name, parameter
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
-        """:return: ``(batch, features)`` of the encoder; without a gradient where it is the critic's"""
+        """Return ``(batch, features)`` of the encoder, without a gradient if it is the critic's."""
         with th.set_grad_enabled(th.is_grad_enabled() and not self.borrows_encoder):
             return features_of(self, observations)
 
     def pre_tanh(self, features: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, action_dim)`` activations before the squashing tanh"""
+        """Return ``(batch, action_dim)`` activations before the squashing tanh."""
         return head(self.mu[:-1], self.trunk(features))
 
     def act(self, features: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features"""
+        """Return ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features."""
         return th.tanh(self.pre_tanh(features))
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """:return: ``(batch, action_dim)`` actions in [-1, 1]"""
+        """Return ``(batch, action_dim)`` actions in [-1, 1]."""
         return self.act(self.encode(obs))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(
-            features_dim=self.encoder_dim,  # Stable-Baselines3 has the width in front of the heads there
+            features_dim=self.encoder_dim,  # Stable-Baselines3's entry is the input width of the head, after the trunk
             trunk_dim=self.features_dim if isinstance(self.trunk, Trunk) else None,
             layer_norm=self.layer_norm,
             borrows_encoder=self.borrows_encoder,
@@ -150,10 +169,17 @@ class VisualActor(Actor):
 class VisualCritic(ContinuousCritic):
     """Stable-Baselines3's critics, with an optional trunk and LayerNorm heads.
 
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk in front of the heads; None for none
-    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
-
-    The other parameters are those of :class:`stable_baselines3.common.policies.ContinuousCritic`.
+    :param observation_space: as in :class:`stable_baselines3.common.policies.ContinuousCritic`
+    :param action_space: the action space
+    :param net_arch: widths of the hidden layers of each head
+    :param features_extractor: the encoder
+    :param features_dim: number of features that the encoder returns
+    :param activation_fn: activation of the hidden layers
+    :param normalize_images: True divides pixels by 255
+    :param n_critics: number of heads
+    :param share_features_extractor: True if the actor's loss trains the encoder, as in Stable-Baselines3
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the heads; None for no trunk
+    :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
 
     def __init__(
@@ -190,44 +216,47 @@ class VisualCritic(ContinuousCritic):
         self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
-        """:return: ``(batch, features)`` of the critic's own encoder"""
-        # Stable-Baselines3's own sharing trains the encoder from the actor's loss alone.
+        """Return ``(batch, features)`` of the critic's own encoder."""
+        # With share_features_extractor, Stable-Baselines3 trains the encoder by the actor's loss only.
         with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
             return features_of(self, observations)
 
     def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
-        """Judge actions.
+        """Return the Q-values of actions.
 
         :param features: ``(batch, features)`` from :meth:`encode` of this critic, never of an actor
         :param actions: ``(batch, action_dim)`` in [-1, 1]
-        :param first_only: whether to ask the first critic only
+        :param first_only: True evaluates only the first critic
         :return: one ``(batch, 1)`` tensor per critic
         """
         q_input = th.cat([self.trunk(features), actions], dim=1)
         return tuple(head(q_network, q_input) for q_network in self.q_networks[: 1 if first_only else None])
 
     def forward(self, obs: PyTorchObs | Prepared, actions: th.Tensor) -> tuple[th.Tensor, ...]:
-        """:return: one ``(batch, 1)`` tensor of Q(s, a) per critic"""
+        """Return one ``(batch, 1)`` tensor of Q(s, a) per critic."""
         return self.score(self.encode(obs), actions)
 
     def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """:return: ``(batch, 1)`` Q1(s, a), with no gradient into the encoder"""
+        """Return ``(batch, 1)`` Q1(s, a), without a gradient into the encoder."""
         with th.no_grad():
             features = self.encode(obs)
         return self.score(features, actions, first_only=True)[0]
 
 
 class VisualTD3Policy(TD3Policy):
-    """TD3's policy for vectors, and the base of the two for pixels.
+    """TD3's policy for vectors, and the base class of the two policies for pixels.
 
-    :param encoder: ``"separate"``: actor and critic own one encoder each; ``"shared"``: ONE encoder, trained by
-        the critic's loss only, which the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
+    :param observation_space: the observation space
+    :param action_space: the action space
+    :param lr_schedule: the learning rate over training
+    :param args: the other arguments of :class:`stable_baselines3.td3.policies.TD3Policy`
+    :param encoder: ``"separate"``: actor and critic each have an encoder. ``"shared"``: one encoder, trained by the
+        critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for none
-    :param layer_norm: whether a LayerNorm follows each dense layer of the heads
-    :raises ValueError: if a value is none of these, or ``"shared"`` is asked for where there is no encoder
-
-    The other parameters are those of :class:`stable_baselines3.td3.policies.TD3Policy`.
+    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
+    :param layer_norm: True puts a LayerNorm after each dense layer of the heads
+    :param kwargs: the same as ``args``, by name
+    :raises ValueError: if a value is not one of these, or if ``"shared"`` is requested and there is no encoder
     """
 
     actor: VisualActor
@@ -268,13 +297,18 @@ class VisualTD3Policy(TD3Policy):
 
     @property
     def pictures(self) -> dict[str, spaces.Box]:
-        """The pictures that the policy sees, by key: what is a picture to the encoders is one to all else."""
-        is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # it reads no pictures, scaled or not
+        """The spaces of the pictures that the policy sees, by key.
+
+        Random shifts and the camera's health measures use it too, so that they agree with the encoders on what a
+        picture is.
+        """
+        is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # reads numbers, not pictures
         return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
-        """:return: a features extractor of the policy's class
+        """Build a features extractor.
 
+        :return: the features extractor
         :raises ValueError: if the pictures are too small for it
         """
         try:
@@ -285,14 +319,14 @@ class VisualTD3Policy(TD3Policy):
             sizes = ", ".join(f"{key} {picture.shape}" for key, picture in self.pictures.items())
             raise ValueError(
                 f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN's convolutions "
-                "need 36 x 36 pixels, encoder_arch='drq' takes 15 x 15. Have larger ones rendered, or resize them "
-                "(gymnasium.wrappers.ResizeObservation); an entry that is no picture needs a space with other bounds "
-                "than 0 and 255, or with one axis"
+                "need 36 x 36 pixels, encoder_arch='drq' takes 15 x 15. Render larger ones, or resize them "
+                "(gymnasium.wrappers.ResizeObservation). An entry that is not a picture needs a space with other "
+                "bounds than 0 and 255, or with one axis"
             ) from error
 
     @property
     def encoder_is_shared(self) -> bool:
-        """Whether one encoder serves actor and critic and the critic alone trains it."""
+        """Whether actor and critic share one encoder, which only the critic's loss trains."""
         return self.encoder == "shared"
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -303,8 +337,9 @@ class VisualTD3Policy(TD3Policy):
         group_optimizers(self)
 
     def _build_with_one_encoder(self, lr_schedule: Schedule) -> None:
+        # As TD3Policy._build, but the critic comes first: it owns the encoder that the actor is given.
         if self.share_features_extractor:
-            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: drop the latter")
+            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: remove the latter")
         self.critic = self.make_critic()
         if not any(True for _ in self.critic.features_extractor.parameters()):
             raise ValueError("encoder='shared' needs an encoder: this policy's features extractor has no parameters")
@@ -319,11 +354,17 @@ class VisualTD3Policy(TD3Policy):
                 lr=lr_schedule(1),  # type: ignore[call-arg]
                 **self.optimizer_kwargs,
             )
+        # Target networks should always be in eval mode
         self.actor_target.set_training_mode(False)
         self.critic_target.set_training_mode(False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the weights as they have always been saved: those of a shared encoder once, as the critic's."""
+        """Return the weights; those of a shared encoder once, as the critic's, which is how models are saved.
+
+        :param args: as in ``nn.Module``
+        :param kwargs: as in ``nn.Module``
+        :return: weights by name
+        """
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
         for key in list(state) if self.encoder_is_shared else ():
@@ -332,7 +373,13 @@ class VisualTD3Policy(TD3Policy):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take weights from :meth:`state_dict`; the parameters and what is returned are those of ``nn.Module``."""
+        """Load weights from :meth:`state_dict`; those of a shared encoder are the actor's too.
+
+        :param state_dict: weights by name
+        :param strict: as in ``nn.Module``
+        :param assign: as in ``nn.Module``
+        :return: as in ``nn.Module``
+        """
         state = dict(state_dict)
         for actor, critic in _CRITIC_OF.items() if self.encoder_is_shared else ():
             for key in [key for key in state if key.startswith(f"{critic}.{_ENCODER}")]:
@@ -340,22 +387,23 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def set_training_mode(self, mode: bool) -> None:
-        """Put the networks into training or evaluation mode, unless they are in it.
+        """Put the networks into training or evaluation mode, unless they are in that mode.
 
-        Every ``predict`` asks for evaluation mode. To visit all the modules for nothing takes about as long as a
-        convolution on one image.
+        Every ``predict`` sets evaluation mode, and visiting all modules takes as long as a convolution on one image.
+
+        :param mode: True for training mode
         """
         if not self.training == self.actor.training == self.critic.training == mode:
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """:return: an actor on an encoder of its own, or on the critic's where one is given"""
+        """Build an actor, with its own encoder or with the critic's if one is given."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
         kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
-        """:return: the critics on an encoder of their own, or on the one given"""
+        """Build the critics, with their own encoder or with the one given."""
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         return VisualCritic(**kwargs, trunk_dim=self.trunk_dim, layer_norm=self.layer_norm).to(self.device)
 
@@ -371,13 +419,14 @@ class VisualTD3Policy(TD3Policy):
 
 
 def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what the features extractor needs to know of pictures that come in scaled.
+    """Choose a features extractor that reads pictures that the environment has scaled (``normalize_images=False``).
 
-    Stable-Baselines3 tells its own two extractors itself, and transposes no picture but uint8.
+    Stable-Baselines3 passes ``normalized_image`` to its own two extractors itself. It transposes only uint8 pictures,
+    so for others with channels last an extractor is needed that does it.
 
-    :param space: of the observations
+    :param space: the observation space
     :param kwargs: the policy's arguments
-    :return: the arguments that take the place of those
+    :return: the arguments that replace those
     """
     extractor = kwargs.get("features_extractor_class", FlattenExtractor)
     own = kwargs.get("features_extractor_kwargs") or {}
@@ -394,7 +443,7 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
 
 
 class VisualCnnPolicy(VisualTD3Policy):
-    """:class:`VisualTD3Policy` for images: Stable-Baselines3's NatureCNN unless told otherwise."""
+    """:class:`VisualTD3Policy` for images; its default encoder is Stable-Baselines3's NatureCNN."""
 
     def __init__(self, *args: Any, encoder_arch: EncoderArch | None = None, **kwargs: Any) -> None:
         if encoder_arch is None and "features_extractor_class" not in kwargs:
@@ -403,7 +452,7 @@ class VisualCnnPolicy(VisualTD3Policy):
 
 
 class VisualMultiInputPolicy(VisualTD3Policy):
-    """:class:`VisualTD3Policy` for Dict observations: Stable-Baselines3's CombinedExtractor unless told otherwise."""
+    """:class:`VisualTD3Policy` for Dict observations; its default is Stable-Baselines3's CombinedExtractor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("encoder_arch") is None:
@@ -418,4 +467,4 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     CnnPolicy: VisualCnnPolicy,
     MultiInputPolicy: VisualMultiInputPolicy,
 }
-"""Our policy for each of Stable-Baselines3's; with nothing else asked for, the networks are the same."""
+"""Our policy class for each of Stable-Baselines3's; without further arguments, the networks are the same."""

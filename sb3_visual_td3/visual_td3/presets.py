@@ -1,4 +1,8 @@
-"""Presets: what an argument left at None means, and where each value in force comes from."""
+"""Presets: the value of an argument that is None, and the origin of each value in force.
+
+``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
+``PRESETS`` has its source beside it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ PresetName = Literal["visual", "td3"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What VisualTD3 adds to TD3. The defaults are stock TD3: everything off.
+    """Settings that VisualTD3 adds to TD3. The defaults are stock TD3: everything off.
 
     The fields are arguments of :class:`~sb3_visual_td3.VisualTD3`, which documents them.
     """
@@ -38,9 +42,9 @@ class Settings:
     policy_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """:raises ValueError: if a value is out of its range"""
+        """Refuse values that are out of range."""
         for name in ("random_shift", "pre_tanh_penalty", "target_q_clamp"):
-            _settled(name, getattr(self, name))
+            _parse(name, getattr(self, name))
         for name, known in (
             ("actor_objective", ActorObjective),
             ("critic_loss", CriticLoss),
@@ -48,21 +52,14 @@ class Settings:
             ("precision", Precision),
         ):
             value = getattr(self, name)
-            _expect(value, name, f"one of {', '.join(map(repr, get_args(known)))}", value in get_args(known))
+            if value not in get_args(known):
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(known)))}")
         if self.noise_schedule is not None:
             parse_schedule(self.noise_schedule, "noise_schedule")
 
 
-def _expect(value: object, name: str, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
-
-
-def _settled(name: str, value: Any) -> Any:
-    """Return a setting as Python's own number, where it is one.
-
-    :raises ValueError: if it has to be a number of some range, and is not
-    """
+def _parse(name: str, value: Any) -> Any:
+    """Return a setting as Python's own number, if it is one of the settings that are numbers."""
     if name == "random_shift":
         return to_integer(name, value, 0, "an integer >= 0 (pixels)")
     if name == "pre_tanh_penalty":
@@ -83,14 +80,15 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
         "td3": Settings(),
         "visual": Settings(
-            max_grad_norm=10.0,  # a guess above the norms of healthy runs: it should hardly ever act
+            max_grad_norm=10.0,  # a guess above the norms of healthy runs, so that it hardly ever clips
             random_shift=4,  # DrQ-v2
             actor_objective="min",  # DrQ-v2
-            # Measured (benchmarks/visual_preset.py, 5,000 steps): 185-400 m with 2e-2, farther in each of five seeds
-            # with this; without any a seed drove 500 m with 79 % of its actions saturated. MR.Q has 1e-5.
+            # Measured (benchmarks/visual_preset.py, 5,000 steps): 185-400 m driven with 2e-2, and farther with 5e-3 in
+            # each of five seeds. Without a penalty, one seed drove 500 m with 79 % of its actions saturated. MR.Q uses
+            # 1e-5.
             pre_tanh_penalty=5e-3,
-            target_q_clamp=True,  # the limits are the rewards' own: TargetRange; TD7 clamps to the targets seen so far
-            noise_schedule="lin_0.5_0.1",  # a guess: much at first, little when the policy is good
+            target_q_clamp=True,  # limits from the rewards (TargetRange); TD7 clamps to the targets seen so far
+            noise_schedule="lin_0.5_0.1",  # a guess: much at first, little once the policy is good
             precision="auto",  # measured: benchmarks/update_speed.py
             policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
         ),
@@ -99,12 +97,12 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
 
 
 def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
-    """:return: ``"visual"`` where there are images to see, else ``"td3"``"""
+    """Return ``"visual"`` if the observations contain images, and ``"td3"`` otherwise."""
     return "visual" if pictures_in(observation_space) else "td3"
 
 
 class Resolved(NamedTuple):
-    """A value in force and where it comes from: ``"argument"``, or the name of a preset."""
+    """A value in force and its origin: ``"argument"``, or the name of a preset."""
 
     value: Any
     origin: str
@@ -130,32 +128,37 @@ def resolve(
     arguments: Mapping[str, Any],
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Resolved]:
-    """Decide what is in force: an explicit argument wins, None means the preset's value.
+    """Decide which values are in force: an explicit argument wins, None means the preset's value.
 
     ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
-    :param default: what None means
-    :param arguments: by the names of :class:`Settings`; others are not looked at
-    :param given: where the policy's keywords among the arguments are those of a saved model, whose weights fit no
-        others: what the user had given of them. Presets add none then
+    :param default: the preset that None stands for
+    :param arguments: arguments by the names of :class:`Settings`; other names are ignored
+    :param given: the policy's keywords that the user gave when a loaded model was made. ``arguments`` then holds those
+        in force, to which the preset adds none, because the saved weights fit no others. None for a new model
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """
     if preset is not None and preset not in tuple(PRESETS):
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
-    resolved = {"preset": Resolved(preset or default, "observation space" if preset is None else "argument")}
-    preset = preset or default
-    chosen = PRESETS[preset]
+    if preset is None:
+        resolved = {"preset": Resolved(default, "observation space")}
+        preset = default
+    else:
+        resolved = {"preset": Resolved(preset, "argument")}
     for name in (f.name for f in fields(Settings) if f.name != "policy_kwargs"):
         value = arguments.get(name)
-        preset_value = getattr(chosen, name)
+        if value is not None:
+            resolved[name] = Resolved(_parse(name, value), "argument")
+            continue
+        preset_value = getattr(PRESETS[preset], name)
         # A preset's value that is also stock TD3's is credited to TD3.
         origin = "td3" if preset_value == getattr(PRESETS["td3"], name) else preset
-        given_value = Resolved(None if value is None else _settled(name, value), "argument")
-        resolved[name] = Resolved(preset_value, origin) if value is None else given_value
+        resolved[name] = Resolved(preset_value, origin)
     if resolved["grad_clip"].value == "adaptive" and arguments.get("max_grad_norm") is None:
-        resolved["max_grad_norm"] = Resolved(ADAPTIVE_FACTOR, "grad_clip")  # a preset's norm is no ratio
+        # Adaptive clipping takes a ratio, and the preset's value is a norm.
+        resolved["max_grad_norm"] = Resolved(ADAPTIVE_FACTOR, "grad_clip")
     resolved.update(_resolved_policy_kwargs(preset, arguments.get("policy_kwargs") or {}, given))
     return resolved
 
@@ -163,12 +166,12 @@ def resolve(
 def _resolved_policy_kwargs(
     preset: PresetName, in_force: Mapping[str, Any], given: Mapping[str, Any] | None
 ) -> dict[str, Resolved]:
-    """:return: one entry for each keyword of the policy; for the parameters see :func:`resolve`"""
+    """Return one entry for each keyword of the policy; the parameters are those of :func:`resolve`."""
     chosen = PRESETS[preset].policy_kwargs
     if given is None:
         given = dict(in_force)
         if "trunk_dim" in chosen and "features_dim" in (given.get("features_extractor_kwargs") or {}):
-            # Stable-Baselines3's way to ask for a width, which NatureCNN's dense layer then has instead of a trunk.
+            # In Stable-Baselines3 this sets the width of NatureCNN's dense layer, which takes the place of the trunk.
             given.setdefault("trunk_dim", None)
         in_force = {**chosen, **given}
     resolved = {}
@@ -181,9 +184,11 @@ def _resolved_policy_kwargs(
 
 
 def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
-    """:return: the settings in force, checked
+    """Return the settings in force.
 
-    :raises ValueError: if a value is out of its range
+    :param resolved: what :func:`resolve` returned
+    :return: the settings
+    :raises ValueError: if a value is out of range
     """
     prefix = "policy_kwargs."
     policy_kwargs = {k.removeprefix(prefix): r.value for k, r in resolved.items() if k.startswith(prefix)}

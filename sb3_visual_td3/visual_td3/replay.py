@@ -1,4 +1,8 @@
-"""Which replay buffer a model gets, where Stable-Baselines3's own choice falls short."""
+"""Choosing a model's replay buffer, and checking one that is loaded or set.
+
+Stable-Baselines3 chooses a buffer by ``n_steps`` and the observation space. It has no n-step buffer for Dict
+observations, and stores every frame as often as it appears in a stack.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +27,31 @@ from sb3_visual_td3.visual_td3.requested import frame_stack_before
 
 @contextmanager
 def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[None]:
-    """Choose the replay buffer and tell it what it must know; to set a model up within.
+    """Choose the replay buffer's class and arguments; a model is set up within this context.
 
-    :param model: the model that is being set up; it gets the buffer's class and arguments, if it was given no class
+    :param model: the model that is being set up; its attributes are changed if no class was given
     :param preset: the preset in force
     """
     buffer_size, n_step_kwargs = model.buffer_size, {"n_steps": model.n_steps, "gamma": model.gamma}
-    told: dict[str, int | float] = {}
+    derived: dict[str, int | float] = {}
     default = _default_class(model, preset)
     if model.replay_buffer_class is None and default in {FrameReplayBuffer, NStepDictReplayBuffer}:
         model.replay_buffer_class = default
-        told = n_step_kwargs
+        derived = n_step_kwargs
     if model.replay_buffer_class is not None and issubclass(model.replay_buffer_class, FrameReplayBuffer):
-        told = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or frame_stack_before(model) or 1}
-        # It is saved in any case; learn() would mark the last transition of an unfinished episode as done.
+        derived = {**n_step_kwargs, "frame_stack": found_frame_stack(model) or frame_stack_before(model) or 1}
+        # Memory is saved in any case. With the flag, learn() would mark the last transition of an unfinished episode as
+        # done.
         model.optimize_memory_usage = False
-        if buffer_size == 1:  # as rl-zoo loads a model to watch it, on however many environments
+        if buffer_size == 1:  # rl-zoo loads a model like this to watch it, in any number of environments
             model.buffer_size = model.n_envs
-    model.replay_buffer_kwargs = {**told, **model.replay_buffer_kwargs}
+    # What the user gave for the buffer alone wins.
+    model.replay_buffer_kwargs = {**derived, **model.replay_buffer_kwargs}
     try:
         with warnings.catch_warnings():
             if model.replay_buffer_kwargs.get("n_steps") == model.n_steps:
-                # It takes every class that is set (by us, or by an earlier save) for one that is not told of n_steps.
+                # Stable-Baselines3 warns for every class that is set, here or by an earlier save. But this one was
+                # given n_steps above.
                 warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
             yield
     finally:
@@ -52,7 +59,7 @@ def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[Non
 
 
 def _default_class(model: OffPolicyAlgorithm, preset: PresetName) -> type[ReplayBuffer]:
-    """:return: the buffer of a model that was given no class"""
+    """Return the class for a model that was given none."""
     if preset == "visual" and holds_frames(model.observation_space):
         return FrameReplayBuffer
     if isinstance(model.observation_space, spaces.Dict):
@@ -61,11 +68,11 @@ def _default_class(model: OffPolicyAlgorithm, preset: PresetName) -> type[Replay
 
 
 def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
-    """Find out how many frames an observation holds; never from the number of channels.
+    """Find how many frames an observation holds, without guessing from the number of channels.
 
-    :param model: a model, with an environment or without
-    :return: the depth of the outermost VecFrameStack, or else what all environments' attribute ``frame_stack`` says;
-        None where nothing says it, or it divides no image's channels
+    :param model: a model, with or without an environment
+    :return: the depth of the outermost VecFrameStack, or the attribute ``frame_stack`` of all environments; None if
+        neither is there, or if it divides the channels of no image
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -74,27 +81,34 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     if depth is None and env is not None:
         depth = _attribute(env)
     cameras = pictures_in(model.observation_space).values()
-    return depth if depth is not None and any(camera.shape[0] % depth == 0 for camera in cameras) else None
+    if depth is None or not any(camera.shape[0] % depth == 0 for camera in cameras):
+        return None
+    return depth
 
 
 def _attribute(env: VecEnv) -> int | None:
+    """Return the attribute ``frame_stack`` if all environments have the same; None otherwise."""
     try:
-        # Asked first: a process that is asked for what it has not dies of it.
-        said = set(env.get_attr("frame_stack")) if env.has_attr("frame_stack") else set()
+        # A SubprocVecEnv's worker dies of an AttributeError, so get_attr must not be the first question.
+        if not env.has_attr("frame_stack"):
+            return None
+        depths = set(env.get_attr("frame_stack"))
     except (NotImplementedError, TypeError):  # a user's VecEnv without these methods, or an unhashable attribute
         return None
+    if len(depths) != 1:
+        return None
     try:
-        return to_integer("frame_stack", said.pop(), 1) if len(said) == 1 else None
-    except ValueError:  # the attribute means something else there
+        return to_integer("frame_stack", depths.pop(), 1)
+    except ValueError:  # the attribute has another meaning in that environment
         return None
 
 
 def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
-    """Refuse a replay buffer of other observations, actions or another number of environments.
+    """Refuse a replay buffer with other observations, actions or another number of environments.
 
-    :param buffer: loaded, or set by the user
-    :param model: that is to fill it, and to learn from it
-    :raises ValueError: if it does not fit; the message has both shapes
+    :param buffer: a buffer that was loaded, or set by the user
+    :param model: the model that will fill it and learn from it
+    :raises ValueError: if the buffer does not fit; the message has both shapes
     """
     if buffer.n_envs != model.n_envs:
         raise ValueError(
@@ -122,13 +136,13 @@ def _shown(layout: dict[str, tuple[Any, str]]) -> str:
 
 
 def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolicyAlgorithm) -> ReplayBuffer:
-    """Have a loaded replay buffer do what the model's own does.
+    """Give a loaded replay buffer the n_steps and gamma of the model's own buffer.
 
-    :param buffer: loaded; its transitions are single steps, whatever it summed before
-    :param reference: the model's, as it was set up; None where it has none any more
-    :param model: that is to learn from it
-    :return: the same buffer, with the n_steps and gamma in force
-    :raises ValueError: if it does not fit, or sums no rewards and the model needs sums
+    :param buffer: the loaded buffer; it stores single steps, whatever it summed before
+    :param reference: the buffer of the model as it was set up; None if it has none
+    :param model: the model that will learn from the buffer
+    :return: the same buffer
+    :raises ValueError: if the buffer does not fit, or if it has no n-step returns and the model needs them
     """
     check_fits(buffer, model)
     source = model.replay_buffer_kwargs if reference is None else vars(reference)
@@ -137,14 +151,14 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
         vars(buffer).update(n_steps=n_steps, gamma=source.get("gamma", model.gamma))
     elif n_steps > 1:
         raise ValueError(
-            f"the file holds a {type(buffer).__name__}, which sums no rewards: expected a replay buffer for "
+            f"the file holds a {type(buffer).__name__}, which has no n-step returns: expected a replay buffer for "
             f"n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer"
         )
     return buffer
 
 
 def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:
-    """Say what the buffer is and where that comes from.
+    """Describe the replay buffer and where the choice comes from.
 
     :param model: a model that is set up
     :param preset: the preset in force
@@ -153,14 +167,14 @@ def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, 
         ``"argument"``
     """
     buffer, default = model.replay_buffer, _default_class(model, preset)
-    origin: str = "n_steps" if model.n_steps > 1 else "td3"
-    if default is FrameReplayBuffer:
+    origin: str = "td3"
+    if model.replay_buffer_class is not default:
+        origin = "argument"
+    elif default is FrameReplayBuffer:
         origin = preset
-    described = {
-        "replay_buffer_class": Resolved(
-            type(buffer).__name__, origin if model.replay_buffer_class is default else "argument"
-        )
-    }
+    elif model.n_steps > 1:
+        origin = "n_steps"
+    described = {"replay_buffer_class": Resolved(type(buffer).__name__, origin)}
     if isinstance(buffer, FrameReplayBuffer):
         found = found_frame_stack(model)
         origin = "environment" if found == buffer.frame_stack else "argument"

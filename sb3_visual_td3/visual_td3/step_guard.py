@@ -1,13 +1,13 @@
-"""Keeps weights from an update that would spoil them: the loss is looked at before the optimizer steps.
+"""StepGuard: the loss and its gradient are checked before the optimizer steps.
 
-One step with a NaN in the gradient leaves NaN in every weight, and the training goes on with it, silently. The loss and
-the gradients of vectors (biases, LayerNorms) are looked at: what is not finite anywhere on the way back from a loss is
-not finite in the biases before it.
+One step with a NaN in the gradient leaves NaN in every weight, and training silently continues with it. The loss and
+the gradients of vectors (biases, LayerNorms) are checked. That is enough, because a non-finite number anywhere in the
+backward pass reaches the biases of the layers before it.
 
-A CPU knows these numbers at once. A GPU would have to be waited for in every update, so there a fused optimizer is told
-on the device itself to leave the weights alone (its ``found_inf``, which gradient scalers use), and whether it did is
-asked once after all the updates of a training, where choosing the next action waits for the device in any case. An
-optimizer that cannot be told so is waited for.
+On a CPU the numbers are known at once. On a GPU, reading them would mean waiting for the device in every update. There
+a fused optimizer decides on the device itself whether it leaves the weights alone (by its ``found_inf``, which is meant
+for gradient scalers). Whether it did is read once after all the updates of a training, when choosing the next action
+waits for the device anyway. For an optimizer that is not fused, the guard waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sb3_visual_td3.common.types import NetworkUpdate
 
 
 class _Watched(NamedTuple):
-    """A number that is finite where an update is, still on its device, and the update."""
+    """A number on the device that is finite if and only if the update is, and the update that it belongs to."""
 
     number: th.Tensor
     update: NetworkUpdate
@@ -30,11 +30,11 @@ class _Watched(NamedTuple):
 
 
 class StepGuard:
-    """Steps optimizers, but not where the loss or its gradient is not finite.
+    """Step optimizers, except if the loss or its gradient is not finite.
 
-    :param device: where the networks are
-    :param is_stock: whether updates are Stable-Baselines3's, which refuses nothing: then a CPU leaves out a step only
-        where a callback sees to what is not finite and ends the training or goes back
+    :param device: the device of the networks
+    :param is_stock: True for Stable-Baselines3's updates, which are never refused. A CPU then skips a step only if a
+        callback handles non-finite numbers, by ending the training or rolling it back
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -43,7 +43,11 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def looks_at(self, is_judged: bool) -> bool:
-        """:return: whether updates are looked at, given whether a callback sees to what is not finite"""
+        """Tell whether updates are checked.
+
+        :param is_judged: True if a callback handles non-finite numbers
+        :return: True if :meth:`step` is to be used instead of the optimizer's own
+        """
         return not self._is_stock or (is_judged and self._is_at_hand)
 
     def step(
@@ -54,17 +58,18 @@ class StepGuard:
         n_steps: int,
         is_judged: bool,
     ) -> None:
-        """Step, if the update is finite.
+        """Step the optimizer if the update is finite.
 
-        :param optimizer: of the network, whose gradients are ready
+        :param optimizer: the network's optimizer; the gradients are ready
         :param trained: the weights that have gradients
-        :param update: what is being made
+        :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
-        :param is_judged: whether a callback sees to what is not finite: the step is then left out without an error
-        :raises ValueError: if the update is not finite, it is known by now, and no callback sees to it
+        :param is_judged: True if a callback handles non-finite numbers; a step is then skipped without an error
+        :raises ValueError: if the update is known not to be finite and no callback handles that
         """
         number = _number_of(update.values["loss"], trained)
-        if not self._is_at_hand and _can_leave_out(optimizer):
+        if not self._is_at_hand and _can_skip(optimizer):
+            # Fused optimizers step only if this tensor is 0; torch.amp.GradScaler sets it in the same way.
             optimizer.found_inf = (~number.isfinite()).float()  # type: ignore[attr-defined]
             try:
                 optimizer.step()
@@ -78,7 +83,7 @@ class StepGuard:
             raise ValueError(_message(update, n_steps))
 
     def raise_if_refused(self) -> None:
-        """Ask a GPU whether all the updates since the last call were finite.
+        """Read from a GPU whether all updates since the last call were finite.
 
         :raises ValueError: if one was not
         """
@@ -91,23 +96,28 @@ class StepGuard:
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """:return: a scalar that is finite where the loss and the gradients of the vectors are"""
+    """Return a scalar that is finite if and only if the loss and the gradients of the vectors are."""
     gradients = [weight.grad for weight in trained if weight.grad is not None]
-    vectors = [gradient for gradient in gradients if gradient.dim() == 1] or sorted(gradients, key=th.Tensor.numel)[:1]
-    if not vectors:
+    if not gradients:
         return loss
-    # Largest magnitudes, not norms: the squares of a finite gradient may overflow.
+    vectors = [gradient for gradient in gradients if gradient.dim() == 1]
+    if not vectors:  # a network without biases
+        vectors = [min(gradients, key=th.Tensor.numel)]
+    # The largest magnitudes, not norms, because the squares of a finite gradient may overflow.
     largest = th._foreach_norm(vectors, math.inf)
     return th.stack([loss, *largest]).sum()
 
 
-def _can_leave_out(optimizer: th.optim.Optimizer) -> bool:
+def _can_skip(optimizer: th.optim.Optimizer) -> bool:
+    """Tell whether an optimizer can skip a step on the device, by ``found_inf``."""
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def _message(update: NetworkUpdate, n_steps: int) -> str:
     loss = float(update.values["loss"])
-    what = f"loss is {loss}" if not math.isfinite(loss) else f"loss is {loss:.4g} but its gradient is not finite"
+    what = f"loss is {loss}"
+    if math.isfinite(loss):
+        what = f"loss is {loss:.4g} but its gradient is not finite"
     return (
         f"the {update.network}'s {what} at update {update.n_updates:,}, environment step {n_steps:,}: its weights were "
         f"left as they were. {_cause(update)} Add ExplosionAlertCallback (with on_critical='rollback' and a "
@@ -116,11 +126,10 @@ def _message(update: NetworkUpdate, n_steps: int) -> str:
 
 
 def _cause(update: NetworkUpdate) -> str:
-    """:return: in a sentence or two, where to look: what the environment gave comes first"""
-    given = {
-        **{f"observations{key}": part for key, part in _parts(update.observations)},
-        **({"rewards": update.values["rewards"]} if "rewards" in update.values else {}),
-    }
+    """Return a sentence or two on where to look; numbers from the environment come first."""
+    given = {f"observations{key}": part for key, part in _parts(update.observations)}
+    if "rewards" in update.values:
+        given["rewards"] = update.values["rewards"]
     sizes = {name: part.detach().abs().max().item() for name, part in given.items() if part.numel()}
     for name, size in sizes.items():
         if not math.isfinite(size):
@@ -129,8 +138,8 @@ def _cause(update: NetworkUpdate) -> str:
         return "The targets are not finite though these rewards are: see the next observations, in the environment."
     if not sizes:
         return "See whether observations and rewards are finite and of the order of 1."
-    told = ", ".join(f"of the {name} {size:.4g}" for name, size in sizes.items())
-    return f"The largest magnitudes in the batch: {told}. They should be of the order of 1, pixels up to 255."
+    magnitudes = ", ".join(f"of the {name} {size:.4g}" for name, size in sizes.items())
+    return f"The largest magnitudes in the batch: {magnitudes}. They should be of the order of 1, pixels up to 255."
 
 
 def _parts(observations: th.Tensor | Mapping[str, th.Tensor] | None) -> Iterator[tuple[str, th.Tensor]]:

@@ -215,7 +215,7 @@ class VisualTD3(TD3):
         if _init_setup_model:
             self._setup_model()
         else:
-            # load() goes on from here: it may be given any of these attributes, and no others.
+            # load() continues from here. It accepts these attributes as arguments, and no others.
             self._names_before_load = frozenset(vars(self))
 
     # ---- set-up
