@@ -1,4 +1,7 @@
-"""What the camera does from step to step: contrast of the newest frames and their change."""
+"""CameraMonitor: contrast and change of the camera's frames from step to step.
+
+A covered lens has no contrast, and a frozen camera no change; neither shows in rewards or losses for a long time.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,26 @@ from sb3_visual_td3.common.types import Points
 
 
 def frame_std(frames: th.Tensor) -> th.Tensor:
-    """Standard deviation of the pixels within a channel of a frame, averaged over channels and frames.
+    """Return the standard deviation of the pixels within a frame, averaged over channels and frames.
 
-    Within a frame, not over all of them: a lens that is covered may still become lighter and darker.
+    It is taken within each frame, because the frames of a covered lens may still differ in brightness.
 
     :param frames: ``(batch, channels, height, width)`` uint8
-    :return: a scalar >= 0 in grey levels; 0 where every frame is of one colour
+    :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour
     """
     return frames.flatten(start_dim=2).float().std(dim=2, correction=0).mean()
 
 
 def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
-    """Mean absolute difference between frames and those before them.
+    """Return the mean absolute difference between frames and those one step earlier.
 
-    Stacks are compared as a whole, so that their depth need not be known: each frame with its successor.
+    Stacks are compared as a whole, which compares each frame with its successor. Their depth need not be known.
 
     :param frames: ``(batch, channels, height, width)`` uint8
     :param previous: the same number of frames, one step earlier
-    :return: a scalar in [0, 255] grey levels; exactly 0 where no pixel changed
+    :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """
-    # Neither order of subtraction fits into the pixels' own type; the larger minus the smaller does.
+    # Bytes are unsigned, so the smaller is subtracted from the larger.
     difference = th.maximum(frames, previous) - th.minimum(frames, previous)
     return difference.float().mean()
 
@@ -45,21 +48,21 @@ Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 
 class CameraMonitor:
-    """Takes standard deviation and change of the frames that the environment gives.
+    """Measure standard deviation and change of the frames that the environment returns.
 
-    The change is taken at every step, the deviation at one in ``sample_freq``. The step to the first frame of an
-    episode counts: a frozen camera is frozen across resets, a car that stands still is not.
+    The change is measured at every step, the deviation at one step in ``sample_freq``. The change to the first frame of
+    an episode counts too: a frozen camera stays frozen across resets, while a car that stands still is moved.
 
-    :param sample_freq: how many steps lie between two points
-    :param pictures: the pictures among the observations, by key, as
-        :func:`~sb3_visual_td3.common.pictures.pictures_in` finds them; None takes every uint8 array
-        ``(n_envs, channels, height, width)`` for one
+    :param sample_freq: number of steps between two points
+    :param pictures: the spaces of the pictures among the observations by key, from
+        :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats every uint8 array
+        ``(n_envs, channels, height, width)`` as a picture
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
     def __init__(self, sample_freq: int = 10, pictures: Mapping[str, spaces.Box] | None = None) -> None:
         if sample_freq < 1:
-            raise ValueError(f"sample_freq={sample_freq}: expected a number of steps >= 1")
+            raise ValueError(f"sample_freq={sample_freq}: expected an integer >= 1")
         self.sample_freq = sample_freq
         self._grey_levels = None if pictures is None else _grey_levels(pictures)
         self._previous: list[Images] = []
@@ -69,13 +72,13 @@ class CameraMonitor:
         self._unread: dict[str, list[float]] = {}
 
     def see(self, observations: Observed, n_updates: int) -> None:
-        """Take one step of the environments.
+        """Add one step of the environments.
 
-        :param observations: what they gave, ``(n_envs, channels, height, width)`` or a dict with such images; what is
-            no picture is not looked at
+        :param observations: the observations, ``(n_envs, channels, height, width)`` or a dict that contains such
+            images; other parts are ignored
         :param n_updates: updates made so far, for the points
         """
-        # An environment may write its next frame into the array that it gave.
+        # Copied, because an environment may write its next frame into the same array.
         self._unseen.append([image.copy() for image in self._images_in(observations)])
         if len(self._changes) + len(self._unseen) >= self.sample_freq:
             self._take_changes()
@@ -85,18 +88,18 @@ class CameraMonitor:
             self._changes.clear()
 
     def _images_in(self, observations: Observed) -> list[Images]:
-        """:return: the pictures as ``(n, channels, height, width)`` in grey levels"""
+        """Return the pictures as ``(n, channels, height, width)`` in grey levels."""
         if self._grey_levels is None:
             return images_in(observations)
         by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
         return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
     def _take_changes(self) -> None:
-        """Compare the frames that came since the last time: many in a row cost less than one by one."""
+        """Compare the frames that are waiting; comparing many in a row costs less than one at each step."""
         for images in self._unseen:
             if [image.shape for image in images] == [image.shape for image in self._previous] and images:
                 pairs = zip(images, self._previous, strict=True)
-                # Several cameras: the one that moves least, for it alone may have frozen.
+                # With several cameras the one that changes least counts, because a single one may have frozen.
                 self._changes.append(min(float(frame_change(_tensor(new), _tensor(old))) for new, old in pairs))
             self._previous = images
         self._unseen.clear()
@@ -106,20 +109,17 @@ class CameraMonitor:
         self._unread.setdefault(tag, []).append(value)
 
     def read(self) -> dict[str, float]:
-        """Hand over the means since the last call.
-
-        :return: by tag; empty without images
-        """
+        """Return the means since the last call, by tag; empty without images."""
         unread, self._unread = self._unread, {}
         return {tag: sum(values) / len(values) for tag, values in unread.items()}
 
     def read_points(self) -> Points:
-        """Hand over the single points since the last call, for a live window."""
+        """Return the single points since the last call, for the live rules."""
         points, self._points = self._points, {}
         return points
 
     def get_state(self) -> dict[str, Any]:
-        """:return: the last frames, and what has not been read, as plain data"""
+        """Return the last frames and everything that has not been read, as plain data."""
         self._take_changes()
         return {
             "previous": list(self._previous),
@@ -129,7 +129,7 @@ class CameraMonitor:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called."""
+        """Continue from where ``get_state`` was called."""
         self._unseen.clear()
         self._previous = [np.array(image) for image in state["previous"]]
         self._changes = list(state["changes"])
@@ -138,13 +138,16 @@ class CameraMonitor:
 
 
 def images_in(observations: Observed) -> list[Images]:
-    """:return: the ``(n, channels, height, width)`` uint8 arrays among the observations"""
+    """Return the ``(n, channels, height, width)`` uint8 arrays among the observations."""
     values = list(observations.values()) if isinstance(observations, Mapping) else [observations]
     return [value for value in values if value.ndim == 4 and value.dtype == np.uint8]
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """:return: by key what makes grey levels of a picture, channels first; a picture without finite bounds has none"""
+    """Return functions that convert pictures to grey levels, channels first, by key.
+
+    A picture without finite bounds has no grey levels and is left out.
+    """
     found: dict[str, Callable[[Images], Images]] = {}
     for key, picture in pictures.items():
         if is_picture(picture):

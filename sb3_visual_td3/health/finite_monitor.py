@@ -1,4 +1,4 @@
-"""Looks whether updates are finite, at every one of them, for the price of a few numbers."""
+"""FiniteMonitor: check every update for non-finite numbers, at the cost of a few numbers each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOSS: Mapping[Network, str] = {"actor": tags.ACTOR_LOSS, "critic": tags.CRITIC_
 
 
 class NotFinite(NamedTuple):
-    """The first number that is none: a logged name, its value, and the update that it was seen in."""
+    """The first non-finite number: a logged name, the value, and the update in which it was seen."""
 
     tag: str
     value: float
@@ -24,18 +24,18 @@ class NotFinite(NamedTuple):
 
 
 class FiniteMonitor:
-    """Takes a few numbers of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+    """Observe a few numbers of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    They are the loss, where the algorithm shows it, and the norm of the gradients of each group's biases: what is not
-    finite anywhere on the way back from a loss is not finite in the biases before it. Nothing leaves the device before
-    :meth:`first`.
+    They are the loss, if the algorithm shows it, and the norm of the gradients of each group's biases. A non-finite
+    number anywhere in the backward pass reaches the biases of the layers before it, so these are enough. Nothing is
+    transferred from the device before :meth:`first`.
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Take the numbers."""
+        """Keep the update's numbers on the device."""
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():
@@ -43,13 +43,13 @@ class FiniteMonitor:
                 self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, quantities.gradient_norm(some)))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Nothing new."""
+        """Do nothing."""
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Nothing new."""
+        """Do nothing."""
 
     def first(self) -> NotFinite | None:
-        """:return: the first number since the last call that is not finite, in one transfer; None if all are"""
+        """Return the first non-finite number since the last call, in one transfer; None if all are finite."""
         seen, self._seen = self._seen, []
         if not seen:
             return None
@@ -61,6 +61,9 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """:return: the vectors (biases) among the weights that have a gradient; without any, the smallest weight"""
+    """Return the vectors (biases) that have a gradient; if there is none, the smallest weight that has one."""
     moved = [weight for weight in weights if weight.grad is not None]
-    return [weight for weight in moved if weight.dim() == 1] or sorted(moved, key=th.Tensor.numel)[:1]
+    vectors = [weight for weight in moved if weight.dim() == 1]
+    if vectors or not moved:
+        return vectors
+    return [min(moved, key=th.Tensor.numel)]

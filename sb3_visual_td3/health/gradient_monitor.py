@@ -1,4 +1,8 @@
-"""Accumulates what an update shows on the device, and hands it over in one transfer."""
+"""GradientMonitor: accumulate measures of the updates on the device, and return them in one transfer.
+
+It is the observer behind GradientNormCallback and the live rules. What is measured is computed in
+:mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +17,30 @@ from sb3_visual_td3.health import quantities
 from sb3_visual_td3.health.network_probe import NetworkProbe
 
 LARGEST_LOGGED = th.finfo(th.float32).max
-"""Event files hold 32-bit floats."""
+"""The largest number that an event file can hold: its values are 32-bit floats."""
 
 MOST_UNFOLDED = 100
-"""Batches of rewards that may wait until their extremes are taken."""
+"""Number of batches of rewards that may wait until their extremes are taken, which costs less for many at once."""
 
 
 class GradientMonitor:
-    """Watches a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+    """Measure a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    Norms, losses and values are taken from one update in ``sample_freq``, rewards from every one. Between two
-    reads all of it stays on the device.
+    Norms, losses and values are taken from one update in ``sample_freq``, rewards from every update. Between two reads
+    everything stays on the device, so that a GPU need not be waited for.
 
-    :param sample_freq: how many updates lie between two that are measured, >= 1
-    :param norms_only: whether to leave out everything but the gradient norms before clipping
-    :param keep_points: whether to keep what single updates showed as well, until :meth:`read_points`
+    :param sample_freq: number of updates between two that are measured, >= 1
+    :param keep_points: True also keeps the values of single updates, until :meth:`read_points`
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
-    def __init__(self, sample_freq: int = 10, norms_only: bool = False, keep_points: bool = False) -> None:
+    def __init__(self, sample_freq: int = 10, keep_points: bool = False) -> None:
         if sample_freq < 1:
-            raise ValueError(f"sample_freq={sample_freq}: expected a number of updates >= 1")
+            raise ValueError(f"sample_freq={sample_freq}: expected an integer >= 1")
         self.sample_freq = sample_freq
-        self.norms_only = norms_only
         self.keep_points = keep_points
         self.probe: NetworkProbe | None = None
-        """Measures the networks themselves, where a callback has given one."""
+        """Measures the networks themselves; a callback sets it."""
         self._points: list[tuple[str, int, th.Tensor]] = []
         self._extremes_since_point: dict[str, th.Tensor] = {}
         self._sampled_now = 0
@@ -55,44 +57,45 @@ class GradientMonitor:
     def _start_window(self) -> None:
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._maxima: dict[str, th.Tensor] = {}
         self._extremes: dict[str, th.Tensor] = {}
         self.n_updates = 0
         """Critic updates seen since the last read."""
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Take the norms before clipping, and the rewards of every critic update."""
+        """Measure the norms before clipping, and keep the rewards of every critic update."""
         if update.network == "critic":
             self.n_updates += 1
-            if not self.norms_only and "rewards" in update.values:
+            if "rewards" in update.values:
                 self._unfolded.append((update.values["rewards"], update.values["discounts"]))
                 if len(self._unfolded) >= MOST_UNFOLDED:
                     self._fold_rewards()
         last = self._last_sampled.get(update.network)
+        # The number of updates goes back after a rollback.
         if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
             self._last_sampled[update.network] = self._sampled_now = update.n_updates
             self._seen_by_optimizer = update.seen_by_optimizer
             for group, parameters in update.groups.items():
-                if quantities.is_frozen(parameters):  # it has no gradient, which is another thing than one of norm 0
+                if quantities.is_frozen(parameters):  # no gradient, which is not the same as a norm of 0
                     continue
                 norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM[group], norm)
-                self._maxima[group] = _fold(th.maximum, self._maxima.get(group), norm)
-                if not self.norms_only and not update.seen_by_optimizer:
+                if not update.seen_by_optimizer:
                     self._before_clipping[group] = quantities.gradients_of(parameters), norm
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Take the norms that the optimizer will see."""
-        if self.norms_only or not self._is_sampled(update):
+        """Measure the norms that the optimizer will see, and copy the weights before the step."""
+        if not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
             if quantities.is_frozen(parameters):
                 continue
             if not update.seen_by_optimizer:
-                # Not by the norms: adaptive clipping may change one small unit, which a group's norm does not show.
+                # The gradients are compared, not their norms: adaptive clipping may change one small unit, which does
+                # not show in the norm of the group.
                 gradients, norm = self._before_clipping.pop(group)
                 was_clipped = quantities.were_changed(gradients, parameters)
-                # On a CPU it is known at once when the norm is still the one before.
+                # On a CPU it is known at once that the norm is unchanged. On a GPU computing it again is faster than
+                # waiting.
                 if was_clipped.device.type != "cpu" or was_clipped:
                     norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM_CLIPPED[group], norm)
@@ -100,8 +103,8 @@ class GradientMonitor:
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Take the size of the step and the values that the update was made of."""
-        if self.norms_only or not self._is_sampled(update):
+        """Measure the size of the step and the tensors of the update."""
+        if not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():
             if group not in self._weights:
@@ -123,7 +126,7 @@ class GradientMonitor:
             self._add(tags.CRITIC_LOSS, values["loss"])
         for tag, loss in zip((tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS), values.get("losses", ()), strict=False):
             self._add(tag, loss)
-        # float64: the sum over a batch overflows where its mean does not.
+        # float64, because the sum over a batch may overflow when its mean does not.
         q_means = values["q_values"].mean(dim=0, dtype=th.float64) if "q_values" in values else ()
         for tag, q_value in zip((tags.Q1_VALUE, tags.Q2_VALUE), q_means, strict=False):
             self._add(tag, q_value)
@@ -146,7 +149,7 @@ class GradientMonitor:
             policy_q = values["policy_q"].mean(dtype=th.float64)
             self._add(tags.POLICY_Q_VALUE, policy_q)
             if self._last_q1 is not None:
-                # Over a whole window the gap is the difference of the means: see read().
+                # A single point only; over a whole window the gap is the difference of the means, see read().
                 self._keep(tags.Q_GAP, policy_q - self._last_q1)
         if "actions" in values:
             self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
@@ -159,7 +162,7 @@ class GradientMonitor:
             return
         probed = self.probe.targets_moved()
         if tags.TARGET_DISTANCE["critic"] not in self._sums:
-            # These take a pass over all the weights and one through the encoder: once in a window is enough.
+            # These take a pass over all weights and a pass through the encoder, so they are measured once per window.
             probed.update(self.probe.distances())
             if update.observations is not None:
                 probed.update(self.probe.dormancy(update.observations))
@@ -167,7 +170,7 @@ class GradientMonitor:
             self._add(tag, value)
 
     def _fold_rewards(self) -> None:
-        """Take the extremes of the rewards since the last time: of many at once, for each call has its price."""
+        """Take the extremes of the waiting rewards; doing so for many batches at once saves calls."""
         if not self._unfolded:
             return
         rewards = th.cat([reward for reward, _ in self._unfolded])
@@ -191,11 +194,11 @@ class GradientMonitor:
             self._points.append((tag, self._sampled_now, value.detach().double()))
 
     def read_points(self) -> Points:
-        """Hand over what single updates showed since the last call, in one transfer.
+        """Return the values of single updates since the last call, in one transfer.
 
-        Independent of :meth:`read`: neither takes anything away from the other.
+        It is independent of :meth:`read`.
 
-        :return: by tag, (update, value); empty without ``keep_points``
+        :return: pairs (update, value) by tag; empty without ``keep_points``
         """
         if not self._points:
             return {}
@@ -207,10 +210,10 @@ class GradientMonitor:
         return points
 
     def read(self) -> dict[str, float]:
-        """Hand over the window and start the next.
+        """Return the measures of the window and start the next one.
 
-        :return: by tag the means over the sampled updates, the smallest and the largest reward, and the bound on
-            |Q| over the whole run, where there is one; empty where nothing was updated since the last read
+        :return: by tag the means over the sampled updates, the smallest and the largest reward, and the bound on |Q|
+            over the whole run, if there is one; empty if there was no update since the last read
         """
         if not self._sums:
             return {}
@@ -227,19 +230,10 @@ class GradientMonitor:
         found = {tag: value for tag, value in _transfer(tensors).items() if exists(tag, value)}
         return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
-    def read_largest_norms(self) -> dict[str, float]:
-        """Hand over each group's largest norm of the window, and start the next.
-
-        :return: by group name
-        """
-        maxima = self._maxima
-        self._start_window()
-        return _transfer(maxima)
-
     def get_state(self) -> dict[str, Any]:
-        """Show the window so far, and what is kept over the whole run; to be called between two updates.
+        """Return the window so far and what is kept over the whole run; to be called between two updates.
 
-        :return: plain data: numbers with the type of tensor that they are
+        :return: plain data: numbers, each with the dtype of its tensor
         """
         self._fold_rewards()
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
@@ -252,7 +246,6 @@ class GradientMonitor:
             "n_updates": self.n_updates,
             "counts": dict(self._counts),
             "sums": _numbers(self._sums),
-            "maxima": _numbers(self._maxima),
             "extremes": _numbers(self._extremes),
             "value_bound": _numbers(bound),
             "points": [[tag, n, values[str(number)]] for number, (tag, n, _) in enumerate(self._points)],
@@ -264,10 +257,10 @@ class GradientMonitor:
         }
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Go on with the window of another monitor, to the bit.
+        """Continue the window of another monitor, bit for bit.
 
-        :param state: of ``get_state``
-        :param device: where the model is, whose updates are folded into what is restored here
+        :param state: what :meth:`get_state` returned
+        :param device: the device of the model that is observed
         """
         self._start_window()
         self._unfolded.clear()
@@ -275,11 +268,10 @@ class GradientMonitor:
         self.n_updates = state["n_updates"]
         self._counts = dict(state["counts"])
         self._sums = _scalar_tensors(state["sums"], device)
-        self._maxima = _scalar_tensors(state["maxima"], device)
         self._extremes = _scalar_tensors(state["extremes"], device)
         bound = _scalar_tensors(state["value_bound"], device)
         self._value_bound = bound.get(tags.Q_BOUND)
-        self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # older states have none
+        self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # states of earlier versions have none
         self._points = [
             (tag, n_updates, th.tensor(value, dtype=th.float64, device=device))
             for tag, n_updates, value in state["points"]
@@ -298,13 +290,13 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """:return: whether a value is there to be logged: an infinite bound or ratio is one that does not exist"""
+    """Tell whether a value can be logged; an infinite bound or ratio means that there is none."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 
 def _as_many(discounts: th.Tensor, rewards: th.Tensor) -> th.Tensor:
-    """:return: one discount for each reward, where the rewards are"""
-    if discounts.device != rewards.device:  # a number of Python's, which costs no transfer
+    """Return one discount for each reward, on the device of the rewards."""
+    if discounts.device != rewards.device:  # made from a Python number, so reading it needs no transfer
         return th.full_like(rewards, float(discounts))
     return discounts.expand_as(rewards)
 
@@ -316,14 +308,14 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
 
 
 def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
-    """:return: by name the number, which a Python float holds exactly, and the type of the tensor"""
+    """Return scalars by name as numbers, which a Python float holds exactly, each with the dtype of its tensor."""
     return {
         name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
     }
 
 
 def _scalar_tensors(numbers: Mapping[str, Any], device: th.device | str) -> dict[str, th.Tensor]:
-    """:return: the tensors again"""
+    """Return the tensors that :func:`_numbers` was given."""
     return {
         name: th.tensor(number, dtype=getattr(th, dtype), device=device) for name, (number, dtype) in numbers.items()
     }

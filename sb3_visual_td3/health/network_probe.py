@@ -1,4 +1,4 @@
-"""Measures of the networks on one batch: saturation of the actions, dormant units, distance of the targets."""
+"""NetworkProbe: measures of the networks themselves, such as dormant units and the distance of the targets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.health import quantities
 
 TAU = 0.025
-"""A unit counts as dormant at or below this part of its layer's mean activity. The paper shows counts for several
-thresholds up to 0.1; this one is between them and 0."""
+"""A unit is dormant if its activity is at most this fraction of its layer's mean activity. The paper shows results for
+several thresholds up to 0.1; this one is among the small ones."""
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid)
 
 
 def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.Tensor:
-    """Fraction of tau-dormant units, over all layers together.
+    """Return the fraction of tau-dormant units, over all layers together.
 
-    The score of unit i of a layer with H units is ``s_i = E|h_i| / (1/H sum_k E|h_k|)``; it is tau-dormant where
-    ``s_i <= tau``. A unit of a convolution is a channel, whose expectation is over positions as well. In a layer
-    that is silent altogether, every unit is dormant.
+    The score of unit i of a layer with H units is ``s_i = E|h_i| / (1/H sum_k E|h_k|)``, and the unit is tau-dormant if
+    ``s_i <= tau``. A unit of a convolution is a channel; the expectation is over positions too. In a layer without any
+    activity, every unit is dormant.
 
     :param activations: one tensor per layer, ``(batch, units)`` or ``(batch, channels, height, width)``, after the
         non-linearity
@@ -42,7 +42,8 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
     n_dormant, n_units = th.zeros((), device=activations[0].device), 0
     for layer in activations:
         activity = layer.detach().float().abs().transpose(0, 1).flatten(start_dim=1).mean(dim=1)
-        # s_i <= tau without the division, which a silent layer would make 0/0.
+        # (units,): the mean over the batch and, for convolutions, over positions.
+        # s_i <= tau is compared without the division, which would be 0/0 in a layer without activity.
         n_dormant = n_dormant + (activity <= tau * activity.mean()).sum()
         n_units += activity.numel()
     return n_dormant / n_units
@@ -50,17 +51,17 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
 
 @th.no_grad()
 def activations_of(module: nn.Module, forward: Callable[[], object]) -> list[th.Tensor]:
-    """Run a forward pass and keep what the module's non-linearities give.
+    """Run a forward pass and return the outputs of the module's non-linearities.
 
-    Nothing else is left behind: no gradient, no moved statistic of a normalisation, no random number drawn.
+    It leaves no trace: no gradient, no updated statistics of a normalisation layer, no random number drawn.
 
-    :param module: the module to watch
-    :param forward: runs it
-    :return: one tensor for each of its activation modules, in the order of their calls
+    :param module: the module to observe
+    :param forward: runs the module
+    :return: one tensor for each activation module, in the order of their calls
     """
     seen: list[th.Tensor] = []
     layers = [layer for layer in module.modules() if isinstance(layer, ACTIVATIONS)]
-    # Cloned: a layer further on may write into its input in place.
+    # Cloned, because a later layer may write into its input in place.
     handles = [layer.register_forward_hook(lambda _l, _i, output: seen.append(output.clone())) for layer in layers]
     try:
         with _evaluating(module):
@@ -84,31 +85,31 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 SMALL = 1_024
-"""Weights of this many numbers and fewer stand for a network when the question is whether it moved."""
+"""Largest weight tensors that are compared to find out whether a network moved."""
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 
 
 class NetworkProbe:
-    """Measures networks between updates; it changes none of them and draws no random number.
+    """Measure networks between updates, without changing them and without drawing random numbers.
 
-    :param model: a Stable-Baselines3 algorithm with ``actor`` and ``critic``; targets may be missing
-    :param n_images: how many observations of a batch the encoder is probed with, >= 1
+    :param model: a Stable-Baselines3 algorithm with ``actor`` and ``critic``; target networks may be missing
+    :param n_images: number of observations of a batch that the encoder is run on, >= 1
     """
 
     def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:
-        # Networks are looked up afresh each time: loading may replace them.
+        # Networks are looked up each time, because loading may replace them.
         self._model = weakref.ref(model)
         self._n_images = n_images
         self._small_before: dict[Network, th.Tensor] = {}
 
     def targets_moved(self) -> dict[str, th.Tensor]:
-        """Say of each target network whether it is another than at the call before.
+        """Tell whether each target network has moved since the call before.
 
-        Every weight moves together, so a look at the small ones is enough; one that moved by a rounding error is seen.
-        The copies of frozen weights have nothing to follow and are not looked at.
+        All weights of a target move together, so the small ones are enough; even the smallest change is seen. Copies of
+        frozen weights never move and are left out.
 
-        :return: 0 or 1 by tag; from the second call on, where the network is trained
+        :return: 0 or 1 by tag, from the second call on, for networks that are trained
         """
         moved = {}
         for network in NETWORKS:
@@ -126,7 +127,7 @@ class NetworkProbe:
         return moved
 
     def distances(self) -> dict[str, th.Tensor]:
-        """:return: by tag, the L2 distance of each network from its target copy"""
+        """Return the L2 distance of each network from its target copy, by tag."""
         found = {}
         for network in NETWORKS:
             online, target = getattr(self._model(), network, None), getattr(self._model(), f"{network}_target", None)
@@ -135,10 +136,10 @@ class NetworkProbe:
         return found
 
     def dormancy(self, observations: Observations) -> dict[str, th.Tensor]:
-        """Probe the critic's encoder.
+        """Measure the dormant units of the critic's encoder.
 
         :param observations: a batch as the replay buffer gave it
-        :return: by tag, the dormant fraction; empty where the encoder has no non-linearity
+        :return: the dormant fraction by tag; empty if the encoder has no non-linearity
         """
         critic = getattr(self._model(), "critic", None)
         if not isinstance(critic, BaseModel):
@@ -149,14 +150,14 @@ class NetworkProbe:
         return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)} if activations else {}
 
     def get_state(self) -> dict[str, Any]:
-        """:return: what the target networks looked like at the last call, as plain data"""
+        """Return the small weights of the target networks at the last call, as plain data."""
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Go on from where ``get_state`` was called.
+        """Continue from where ``get_state`` was called.
 
-        :param state: as returned there
-        :param device: where the networks are
+        :param state: what ``get_state`` returned
+        :param device: the device of the networks
         """
         self._small_before = {
             name: th.from_numpy(np.array(state[name])).to(device) for name in NETWORKS if name in state
@@ -164,13 +165,13 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """:return: the weights of ``SMALL`` numbers at most (biases, output layers), or the smallest there is"""
+    """Return the weights with at most ``SMALL`` numbers (biases, output layers), or the smallest weight."""
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
 
 
 def _copies_of_trained(online: object, target: nn.Module) -> list[th.Tensor]:
-    """:return: the weights of a target copy whose originals are trained"""
+    """Return the weights of a target copy whose originals are trained."""
     copies = _weights(target)
     originals = list(online.parameters()) if isinstance(online, nn.Module) else []
     if len(originals) != len(copies):

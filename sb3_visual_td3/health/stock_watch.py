@@ -1,4 +1,8 @@
-"""Watching stock algorithms from outside: their parameter groups, their optimizers' steps and their activations."""
+"""StockWatch: show observers the updates of stock algorithms, by hooks on their optimizers and layers.
+
+VisualTD3 calls its observers itself. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ do not, so
+their updates are seen from outside.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,24 @@ Groups = dict[str, list[th.Tensor]]
 
 
 def stepped_groups(actor: nn.Module, critic: nn.Module) -> dict[Network, Groups]:
-    """Sort the weights that each optimizer moves: the features extractor is cnn, the rest is mlp.
+    """Sort the weights that each optimizer moves into groups.
 
-    An encoder that Stable-Baselines3 shares (``share_features_extractor``) is trained by the actor's loss alone, so
-    it is the actor's, though TD3 lists it in the critic's optimizer too, where it never has a gradient.
+    An encoder that Stable-Baselines3 shares (``share_features_extractor``) is trained by the actor's loss only, so it
+    belongs to the actor. TD3 also lists it in the critic's optimizer, where it never has a gradient.
 
-    :param actor: with its ``optimizer``
-    :param critic: with its ``optimizer``
-    :return: by network, by group name; a group without weights is absent
+    :param actor: the actor, with its ``optimizer``
+    :param critic: the critic, with its ``optimizer``
+    :return: weights by network and group name; a group without weights is absent
     """
     return {name: _groups(name, module, actor) for name, module in zip(NETWORKS, (actor, critic), strict=True)}
 
 
 def encoder_is_shared(actor: nn.Module, critic: nn.Module) -> bool | None:
-    """:return: whether actor and critic have one encoder; None where there is none to have"""
-    encoders = [_encoder(module) for module in (actor, critic)]
-    return None if not encoders[0] or not encoders[1] else encoders[0][0] is encoders[1][0]
+    """Tell whether actor and critic share one encoder; None if there is no encoder."""
+    of_actor, of_critic = _encoder(actor), _encoder(critic)
+    if not of_actor or not of_critic:
+        return None
+    return of_actor[0] is of_critic[0]
 
 
 def _groups(name: Network, module: nn.Module, actor: nn.Module) -> Groups:
@@ -58,14 +64,14 @@ Observations = th.Tensor | Mapping[str, th.Tensor]
 
 
 class ForwardTaps:
-    """Keeps the last Q-values and pre-tanh actions that a gradient can flow from, detached.
+    """Keep the last Q-values and pre-tanh actions from which a gradient can flow, detached.
 
-    Forward passes without a gradient (acting, targets) leave nothing. What is kept is a reference: nothing is
-    copied, computed or moved.
+    Forward passes without a gradient (acting, targets) are ignored. References are kept: nothing is copied, computed or
+    moved.
 
     :param actor: an actor of Stable-Baselines3 or sb3-contrib
     :param critic: a critic with ``q_networks``
-    :param is_joint: whether the critic sees the next observations in the same batch, behind the others (CrossQ)
+    :param is_joint: True if the critic gets the next observations in the same batch, after the others (CrossQ)
     """
 
     def __init__(self, actor: nn.Module, critic: nn.Module, is_joint: bool) -> None:
@@ -73,7 +79,7 @@ class ForwardTaps:
         self._q_values: dict[int, th.Tensor] = {}
         self._pre_tanh: th.Tensor | None = None
         self.observations: Observations | None = None
-        """Of the critic's last batch."""
+        """The observations of the critic's last batch."""
         self._handles = [_last_linear(actor).register_forward_hook(self._keep_pre_tanh)]
         self._handles.append(critic.register_forward_pre_hook(self._keep_observations, with_kwargs=True))
         q_networks = critic.q_networks
@@ -82,26 +88,28 @@ class ForwardTaps:
             self._handles.append(q_network.register_forward_hook(self._keeping_q_values(index)))
 
     def remove(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
     def critic_values(self) -> dict[str, th.Tensor]:
-        """Hand over the Q-values of the pairs that the critic's loss was made of, and forget them.
+        """Return the Q-values in the critic's loss, and drop them.
 
-        :return: ``q_values`` (batch, n_critics), means over quantiles; empty where none were caught
+        :return: ``q_values`` (batch, n_critics), means over quantiles; empty if there are none
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
             return {}
         q_values = th.stack([caught[index].mean(dim=1) for index in sorted(caught)], dim=1)
-        return {"q_values": q_values[: len(q_values) // 2] if self._is_joint else q_values}
+        if self._is_joint:  # the second half are next observations, of which CrossQ makes the target
+            q_values = q_values[: len(q_values) // 2]
+        return {"q_values": q_values}
 
     def actor_values(self) -> dict[str, th.Tensor]:
-        """Hand over what the actor's loss was made of, and forget it.
+        """Return the tensors in the actor's loss, and drop them.
 
-        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); of a
+        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
             policy with a distribution, those of its mean
         """
         values = {}
@@ -114,7 +122,7 @@ class ForwardTaps:
         return values
 
     def _keep_pre_tanh(self, _module: nn.Module, _inputs: object, output: th.Tensor) -> None:
-        if th.is_grad_enabled():  # not whether the output has a gradient: a frozen actor's has none
+        if th.is_grad_enabled():  # output.requires_grad would leave out a frozen actor
             self._pre_tanh = output.detach()
 
     def _keep_observations(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -130,29 +138,31 @@ class ForwardTaps:
 
 
 def _last_linear(actor: nn.Module) -> nn.Module:
-    """:return: the layer whose output the tanh squashes"""
+    """Return the layer whose output the tanh squashes."""
     mu = actor.mu
     assert isinstance(mu, nn.Module)
-    # TD3's head ends in its tanh; SAC's distribution applies it. A limit on gSDE's mean belongs to the mean.
-    return mu[-2] if isinstance(mu, nn.Sequential) and isinstance(mu[-1], nn.Tanh) else mu
+    # TD3's head ends with its tanh; in SAC the distribution applies it. gSDE's limit on the mean is part of the mean.
+    if isinstance(mu, nn.Sequential) and isinstance(mu[-1], nn.Tanh):
+        return mu[-2]
+    return mu
 
 
 class StockWatch:
-    """Shows observers the updates of TD3, SAC, DDPG, TQC and CrossQ as VisualTD3 shows its own.
+    """Show observers the updates of TD3, SAC, DDPG, TQC and CrossQ as VisualTD3 shows its own.
 
     It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Gradients are seen when the optimizer sees them:
-    ``seen_by_optimizer`` is set, and ``after_clipping`` follows ``after_backward`` at once. To be seen are
-    ``q_values`` of the critics, ``policy_q``, ``actions`` and ``pre_tanh`` of the actor, and the observations; losses,
-    targets, rewards and discounts stay inside the algorithm's ``train()``.
+    ``seen_by_optimizer`` is set, and ``after_clipping`` follows directly after ``after_backward``. Observers get the
+    critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``, and the observations. Losses,
+    targets, rewards and discounts are local to the algorithm's ``train()`` and cannot be seen.
 
-    :param model: the algorithm; no network of it is copied or changed
-    :raises ValueError: if it has no actor and critic that Stable-Baselines3's optimizers step
+    :param model: the algorithm; its networks are neither copied nor changed
+    :raises ValueError: if it has no actor and critic with an optimizer each
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self.observers: list[UpdateObserver] = []
         self.n_updates = 0
-        """Updates of the critics: some algorithms count theirs only after the last of a series."""
+        """Updates of the critics; some algorithms count their own only after the last of a series."""
         self._model = model
         self._handles: list[Any] = []
         self._taps: ForwardTaps | None = None
@@ -161,15 +171,16 @@ class StockWatch:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the hooks sit on the optimizers that the model has now."""
+        """Whether the hooks are on the model's current optimizers."""
         return bool(self._watched) and all(a is b for a, b in zip(self._watched, self._optimizers(), strict=True))
 
     def attach(self) -> None:
-        """Put the hooks where they belong. Loading or a rollback may have replaced the networks: call it again then.
+        """Add the hooks to the model's networks and optimizers.
 
-        Calling it where nothing was replaced changes nothing; no update is ever shown twice.
+        Call it again after loading or a rollback, which may replace the networks. If nothing was replaced, it does
+        nothing; no update is ever shown twice.
 
-        :raises ValueError: if the model has no actor and critic that Stable-Baselines3's optimizers step
+        :raises ValueError: if the model has no actor and critic with an optimizer each
         """
         if self.is_attached:
             return
@@ -183,7 +194,7 @@ class StockWatch:
         self._watched = self._optimizers()
 
     def detach(self) -> None:
-        """Take every hook away; the observers stay for the next :meth:`attach`."""
+        """Remove every hook; the observers stay for the next :meth:`attach`."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -200,17 +211,17 @@ class StockWatch:
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Whether actor and critic have one encoder; None where there is none."""
+        """Whether actor and critic share one encoder; None if there is no encoder."""
         return encoder_is_shared(*self._networks())
 
     @property
     def groups(self) -> Groups:
-        """The named parameter groups of both networks."""
+        """The weights of both networks by group name."""
         return {name: weights for groups in self._groups.values() for name, weights in groups.items()}
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate in force, by group."""
+        """The learning rate in force by group name."""
         optimizers: dict[Network, th.optim.Optimizer] = dict(zip(("actor", "critic"), self._optimizers(), strict=True))
         return {
             name: float(optimizers[network].param_groups[0]["lr"])
@@ -219,10 +230,7 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Say what the algorithm was given.
-
-        :return: its plain settings, each with the algorithm's name as where it comes from
-        """
+        """Return the algorithm's plain settings, each with the algorithm's name as its origin."""
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {
@@ -277,9 +285,9 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
     """Show observers every update of a stock algorithm from now on.
 
     :param model: the algorithm
-    :param observers: who watches
-    :return: the handle: ``detach()`` ends it, ``attach()`` takes it to networks that have been replaced
-    :raises ValueError: if the algorithm cannot be watched
+    :param observers: the observers
+    :return: the handle: ``detach()`` ends it, and ``attach()`` moves it to networks that have been replaced
+    :raises ValueError: if the algorithm has no actor and critic with an optimizer each
     """
     watch = StockWatch(model)
     watch.observers.extend(observers)

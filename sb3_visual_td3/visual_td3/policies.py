@@ -339,7 +339,7 @@ class VisualTD3Policy(TD3Policy):
     def _build_with_one_encoder(self, lr_schedule: Schedule) -> None:
         # As TD3Policy._build, but the critic comes first: it owns the encoder that the actor is given.
         if self.share_features_extractor:
-            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: remove the latter")
+            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: drop the latter")
         self.critic = self.make_critic()
         if not any(True for _ in self.critic.features_extractor.parameters()):
             raise ValueError("encoder='shared' needs an encoder: this policy's features extractor has no parameters")

@@ -151,18 +151,6 @@ def test_a_window_starts_anew_after_each_read(make_model):
     assert monitor.n_updates == 0
 
 
-def test_the_largest_norms_of_a_window_are_its_maxima(make_model):
-    model = make_model()
-    monitor, naive = GradientMonitor(sample_freq=1, norms_only=True), NaiveMonitor()
-    model.observers += [monitor, naive]
-    model.learn(40)
-    largest = monitor.read_largest_norms()
-    for group, norm in largest.items():
-        assert norm == pytest.approx(max(norms[group] for _, norms in naive.norms if group in norms), rel=1e-4)
-    assert set(largest) == set(model.groups)
-    assert monitor.read_largest_norms() == {}
-
-
 def test_a_sampling_rate_below_one_is_refused():
     with pytest.raises(ValueError, match="sample_freq"):
         GradientMonitor(sample_freq=0)

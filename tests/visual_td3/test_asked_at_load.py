@@ -280,7 +280,7 @@ def test_a_replay_file_of_other_n_steps_and_gamma_does_as_the_model_says(make_mo
 
 def test_a_replay_file_without_sums_is_refused_where_sums_are_needed(make_model, replay_file):
     path = replay_file(preset="td3")
-    with pytest.raises(ValueError, match=r"holds a ReplayBuffer, which sums no rewards.*n_steps=3"):
+    with pytest.raises(ValueError, match=r"holds a ReplayBuffer, which has no n-step returns.*n_steps=3"):
         make_model(n_steps=3).load_replay_buffer(path)
 
 
