@@ -3,6 +3,7 @@
 import gc
 import os
 import secrets
+from multiprocessing import get_context
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # Processes that a test starts use one thread, too: pytest-xdist has given the other core to another worker.
@@ -18,6 +19,8 @@ from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv
 
 th.set_num_threads(1)
+# SubprocVecEnv has its workers forked by a server. Where that has imported these, no worker imports torch anew.
+get_context("forkserver").set_forkserver_preload(["stable_baselines3", "sb3_visual_td3"])
 
 _left_out = []
 
