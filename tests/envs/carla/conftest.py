@@ -10,7 +10,7 @@ EMULATOR = f"{sys.executable} -m sb3_visual_td3.envs.carla_emulator --port {{por
 
 @pytest.fixture
 def emulator():
-    """A running emulator on a port of its own."""
+    """Run an emulator on its own port."""
     from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
 
     with EmulatorProcess("train_0") as process:
@@ -19,7 +19,7 @@ def emulator():
 
 @pytest.fixture
 def make_env(emulator):
-    """Make CarlaDriving-v0 on the emulator; closed when the test is over."""
+    """Return a function that creates CarlaDriving-v0 on the emulator and closes it after the test."""
     made = []
 
     def make(**kwargs):

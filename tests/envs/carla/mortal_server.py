@@ -1,8 +1,9 @@
-"""An emulator that dies and comes back on its port, as a process of its own: ``python mortal_server.py LIFE...``.
+"""Run an emulator that dies and comes back on its port: ``python mortal_server.py LIFE...``.
 
-Each LIFE is ``KIND:N``: a server that ends, without a word, at its Nth call (``die``), that answers nothing from its
-Nth call on and ends after half a second (``hang``), or that closes (``close``) or resets (``reset``) its first N
-connections without an answer. The last one lives on. The port is printed first, how each life ended as it ends.
+Each LIFE is ``KIND:N``: a server that exits at its Nth call without answering (``die``), that answers nothing from its
+Nth call on and exits after half a second (``hang``), or that closes (``close``) or resets (``reset``) its first N
+connections without an answer. After the last LIFE a normal server runs. The port is printed first, and the end of each
+life as it happens.
 """
 
 import ctypes
@@ -29,12 +30,12 @@ def hang_up(port, n, resets):
 
 
 def end_with_parent():
-    """Have the system kill this process when its parent is killed, a test that was interrupted among them."""
+    """Ask the system to kill this process when its parent ends, for example with an interrupted test."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def live(port, kind, n):
-    """End the process as the life ends."""
+    """Live one life, and end the process with it."""
     end_with_parent()
     if kind in {"close", "reset"}:
         hang_up(port, n, kind == "reset")
@@ -58,8 +59,8 @@ def live(port, kind, n):
 
 def main(lives):
     end_with_parent()
-    cv2.setNumThreads(1)  # a fork would wait for threads that it has not
-    ports = EmulatorServer(EmulatorSettings(port=0))  # two that are free; and the map is ready for all lives
+    cv2.setNumThreads(1)  # a forked child would wait for threads that exist only in its parent
+    ports = EmulatorServer(EmulatorSettings(port=0))  # finds two free ports, and loads the map for all lives
     ports.close()
     print(ports.port, flush=True)
     for life in (*lives, "live:0"):

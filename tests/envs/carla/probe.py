@@ -1,4 +1,4 @@
-"""Asks CARLA's client about a map, as a process of its own: on a malformed map the client ends the process.
+"""Ask CARLA's client about a map, in a separate process: on a malformed map the client crashes.
 
 Reads ``{"text", "places": [[x, y]...], "lanes": [[road, lane, s]...], "step_m", "n_steps", "route": [road...]}`` as
 JSON and prints what the client says, y turned back to OpenDRIVE's.

@@ -26,7 +26,7 @@ AHEAD = np.array([0.0, 0.5], np.float32)
 
 
 def drive(env, n_steps, action=AHEAD):
-    """Step until something ends, and return the last answer."""
+    """Step until the episode ends, and return the last result."""
     for _ in range(n_steps):
         answer = env.step(action)
         if answer[2] or answer[3]:
@@ -220,7 +220,7 @@ def test_own_simulator_is_restarted_and_ends_with_the_environment():
     env.reset()
     first = control.status()["frame"]
     env.reset()
-    env.reset()  # the third episode of this server: it is started anew
+    env.reset()  # the third episode of this server: it is restarted
     assert control.status()["frame"] <= first + 5
     assert "invalid_transition" not in drive(env, 5)[4]
     env.close()

@@ -1,4 +1,4 @@
-"""Servers that die while the environment connects to them: each is waited for until it is back.
+"""Servers that die while the environment connects: the environment waits until the server is back.
 
 The drives are processes of their own, because CARLA's client ends the process on some faults.
 """
@@ -94,7 +94,7 @@ def test_other_protocol_is_refused_at_once():
 
 
 def test_simulator_killed_during_its_start_is_restarted(tmp_path):
-    """Twice before it listens, once the moment it does."""
+    """Kill it twice before it listens, and once as soon as it does."""
     starts, pid, emulator = tmp_path / "starts", tmp_path / "pid", EMULATOR.format(port="$1")
     script = tmp_path / "start.sh"
     script.write_text(

@@ -19,7 +19,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
-    """A folder for temporary files that every user can write to, like /tmp."""
+    """Create a folder for temporary files that every user can write to, like /tmp."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -29,7 +29,7 @@ def shared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def precious(tmp_path):
-    """A file of the user that must not change."""
+    """Create a file of the user that must not change."""
     file = tmp_path / "precious.txt"
     file.write_text("my thesis")
     yield file

@@ -1,4 +1,4 @@
-"""Training and evaluation on one CARLA server, by turns."""
+"""Training and evaluation that share one CARLA server."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_en
     model.learn(100, callback=evaluation)
     assert evaluation.eval_env.num_envs == 1
     assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [40, 80, 100]
-    # After the baselines, and after the evaluations at 40 and 80, one step each could not be made.
+    # One step is invalid after the baselines, and one after each of the evaluations at 40 and 80.
     assert model.replay_buffer.size() == 97
     assert emulator.control.status()["map"] in {"train_0", "held_out_0"}
     env.close()
@@ -55,7 +55,7 @@ def test_evaluation_starts_its_own_server_when_the_shared_one_dies(tmp_path):
     assert any(done[0] for done in dones)
     assert other.get_attr("server_address") != [address]
     assert not other.step(np.array([[0.0, 0.5]], np.float32))[2][0]
-    env.reset()  # the training's own comes back as well
+    env.reset()  # the training's own server comes back as well
     assert env.get_attr("server_address") == [address]
     env.close()
     other.close()

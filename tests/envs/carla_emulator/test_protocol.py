@@ -38,7 +38,7 @@ def test_results_are_wrapped_as_the_client_expects():
 
 
 def test_floats_are_sent_in_double_precision():
-    """In single precision a fixed step of 0.05 s would come back as 0.05000000075, and a script would set that."""
+    """Single precision would return a fixed step of 0.05 s as 0.05000000075, and a script would set that."""
     assert protocol.packed(0.05) == b"\xcb" + struct.pack(">d", 0.05)
 
 

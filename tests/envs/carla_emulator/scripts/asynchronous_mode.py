@@ -1,4 +1,4 @@
-"""The default of a fresh server: it runs by itself, and the client waits for ticks, as the tutorials' agents do."""
+"""Drive in asynchronous mode, the default of a new server: it ticks by itself, and the client waits for ticks."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ IM_WIDTH, IM_HEIGHT = 160, 120
 
 
 class CarEnv:
-    """As the well-known tutorial on reinforcement learning in CARLA writes it."""
+    """An environment as in the well-known tutorial on reinforcement learning in CARLA."""
 
     front_camera = None
 

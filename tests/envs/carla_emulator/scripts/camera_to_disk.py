@@ -1,4 +1,4 @@
-"""An RGB and a depth camera whose images go to the disk, as the documentation's first cameras do."""
+"""Save the images of an RGB and a depth camera to disk, as in the first camera example of CARLA's documentation."""
 
 import argparse
 import glob

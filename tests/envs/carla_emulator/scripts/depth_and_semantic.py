@@ -1,4 +1,4 @@
-"""Depth in metres and semantic tags of a car that stands a known distance ahead."""
+"""Measure the depth and the semantic tags of a car at a known distance."""
 
 import argparse
 import queue

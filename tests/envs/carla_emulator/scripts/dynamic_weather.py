@@ -1,4 +1,4 @@
-"""CARLA's dynamic_weather.py in short: the sun goes down, it rains, and the camera sees it."""
+"""Change the weather as CARLA's dynamic_weather.py does: the sun sets, it rains, and the camera sees it."""
 
 import argparse
 import queue

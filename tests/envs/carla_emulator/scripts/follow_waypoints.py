@@ -1,4 +1,4 @@
-"""A driver of ten lines that keeps its lane by the map's waypoints."""
+"""Keep the lane with a driver of ten lines that follows the map's waypoints."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""The first steps of CARLA's documentation: a client, a town, the weather, an actor."""
+"""Follow the first steps of CARLA's documentation: a client, a town, the weather, an actor."""
 
 import argparse
 import random

@@ -1,4 +1,4 @@
-"""Collision, lane invasion, GNSS and IMU, each with its callback, on a car that drives into another one."""
+"""Listen to collision, lane invasion, GNSS and IMU sensors on a car that drives into another one."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ import carla
 
 
 def reading_at(frame, heard):
-    """Measurements arrive after the tick that they belong to, on a busy machine some ticks later."""
+    """Wait for measurements, which arrive after their tick, on a busy machine some ticks later."""
     while (reading := heard.get(timeout=60.0)).frame < frame:
         pass
     return reading

@@ -1,4 +1,4 @@
-"""Changing the map, reloading it, and destroying everything there is by one batch."""
+"""Change the map, reload it, and destroy all actors with one batch."""
 
 import argparse
 import contextlib
@@ -56,7 +56,7 @@ def main():
     for sensor in sensors:
         sensor.stop()
     batch = [carla.command.DestroyActor(actor) for actor in [*sensors, *world.get_actors().filter("vehicle.*")]]
-    responses = client.apply_batch_sync(batch, False)  # with True and Python's sensors the client locks itself out
+    responses = client.apply_batch_sync(batch, False)  # True would deadlock while Python sensors listen
     world.tick()
     assert not any(response.error for response in responses), [response.error for response in responses]
     assert len(responses) == 4 + 11

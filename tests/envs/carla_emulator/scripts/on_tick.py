@@ -1,4 +1,4 @@
-"""world.on_tick with snapshots, in synchronous and in asynchronous mode."""
+"""Use world.on_tick with snapshots, in synchronous and in asynchronous mode."""
 
 import argparse
 import queue

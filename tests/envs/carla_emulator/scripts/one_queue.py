@@ -1,4 +1,4 @@
-"""Synchronous mode with several sensors, each with a queue, as in PythonAPI's sensor_synchronization.py."""
+"""Synchronise several sensors through one queue, as in PythonAPI's sensor_synchronization.py."""
 
 import argparse
 from queue import Empty, Queue

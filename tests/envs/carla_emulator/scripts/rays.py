@@ -1,4 +1,4 @@
-"""Lidar, radar and obstacle detector around a car that stands 12 m ahead, and then drives away."""
+"""Measure a car 12 m ahead, which then drives away, with lidar, radar and obstacle detector."""
 
 import argparse
 import queue

@@ -1,4 +1,4 @@
-"""As CARLA's generate_traffic.py spawns its vehicles and walkers: by batches; then as it destroys them."""
+"""Spawn and destroy vehicles and walkers in batches, as CARLA's generate_traffic.py does."""
 
 import argparse
 import random
@@ -46,7 +46,7 @@ def main():
                 blueprint.set_attribute("driver_id", driver_id)
             blueprint.set_attribute("role_name", "autopilot")
             batch.append(SpawnActor(blueprint, transform).then(SetSimulatePhysics(FutureActor, True)))
-        batch.append(SpawnActor(blueprint, spawn_points[0]))  # the place is taken by now
+        batch.append(SpawnActor(blueprint, spawn_points[0]))  # this spawn point is occupied by now
         responses = client.apply_batch_sync(batch, True)
         errors = [response.error for response in responses if response.error]
         assert errors == ["Spawn failed because of collision at spawn position"], errors

@@ -1,4 +1,4 @@
-"""Cameras that save to disk: one that looks down from above, and one on a vehicle, at a sensor_tick."""
+"""Save images of a camera that looks down from above, and of one on a vehicle with a sensor_tick."""
 
 import argparse
 import tempfile

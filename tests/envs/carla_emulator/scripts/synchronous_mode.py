@@ -1,4 +1,4 @@
-"""CARLA's synchronous_mode.py without its window: several sensors, one queue each, matched by frame."""
+"""Run CARLA's synchronous_mode.py without its window: several sensors, one queue each, matched by frame."""
 
 import argparse
 import queue

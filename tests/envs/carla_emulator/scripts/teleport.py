@@ -1,4 +1,4 @@
-"""Actors that are put somewhere: physics off, target velocities, impulses, children of a moving parent."""
+"""Teleport actors: physics off, target velocities, impulses, children of a moving parent."""
 
 import argparse
 import math

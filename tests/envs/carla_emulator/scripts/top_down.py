@@ -1,4 +1,4 @@
-"""The spectator above a car, and a camera there that is fixed to nothing."""
+"""Place the spectator and an unattached camera above a car."""
 
 import argparse
 import queue

@@ -1,4 +1,4 @@
-"""One client ticks and drives; another, a process of its own, looks on and reads a sensor of its own."""
+"""Use two clients: one ticks and drives; the other, in its own process, observes through its own sensor."""
 
 import argparse
 import queue
@@ -9,7 +9,7 @@ import carla
 
 
 def look_on(client):
-    """The second client: it finds the first one's car and follows it with a camera."""
+    """Find the first client's car and follow it with a camera, as the second client."""
     world = client.get_world()
     world.wait_for_tick()
     vehicles = world.get_actors().filter("vehicle.*")
