@@ -272,7 +272,9 @@ class Vehicle(Actor):
             before, velocity_before = self.motion, self.velocity
             self.transform = self.transform._replace(z=0.0)
             self._drive_by_pedals(dt_s)
-            signed_mps = -self.motion.speed_mps if self._is_reversing else self.motion.speed_mps
+            signed_mps = self.motion.speed_mps
+            if self._is_reversing:
+                signed_mps = -signed_mps
             self.velocity = velocity_along(self.pose, signed_mps)
             x, y, z = ((now - then) / dt_s for now, then in zip(self.velocity, velocity_before, strict=True))
             self.acceleration = (x, y, z)

@@ -307,7 +307,9 @@ class WorldCalls:
 
     def on_load_new_episode(self, name: str, reset_settings: bool = True, *_: Any) -> Any:
         """Load a map and start a new episode on it; an empty name reloads the current map."""
-        map_name = find_map(name) if name else self._sim.map_name
+        map_name = self._sim.map_name
+        if name:
+            map_name = find_map(name)
         self._sim.load(map_name, reset_settings=reset_settings)
         return VOID
 
@@ -339,7 +341,9 @@ class WorldCalls:
         :param search_m: its length in metres.
         """
         length = math.hypot(*direction)
-        down = -direction[2] / length if length else 0.0  # metres down per metre along the ray
+        down = 0.0  # metres down per metre along the ray
+        if length:
+            down = -direction[2] / length
         if down <= 0.0 or not 0.0 <= location[2] / down <= search_m:
             return [False, [[0.0, 0.0, 0.0], 0]]
         point = [a + b / length * location[2] / down for a, b in zip(location, direction, strict=True)]
@@ -521,9 +525,13 @@ class Calls:
         """Execute a spawn command ``[description, transform, optional parent, attachment, socket, do_after]``."""
         description, transform, optional_parent, *rest = fields
         # Without a parent the client sends uninitialised bytes as the kind of attachment; it is ignored anyway.
-        parent_id = optional_parent[1] if optional_parent[0] else None
+        parent_id = None
+        if optional_parent[0]:
+            parent_id = optional_parent[1]
         actor = self._sim.spawn(description, Transform.from_message(transform), parent_id)
-        follow_ups = rest[-1] if rest and isinstance(rest[-1], list) else []
+        follow_ups = []
+        if rest and isinstance(rest[-1], list):
+            follow_ups = rest[-1]
         for [[index, following]] in follow_ups:
             # carla.command.FutureActor stands in the field of the actor id: put the new actor there.
             self._command(index, [actor.id, *following[1:]])

@@ -319,9 +319,10 @@ def _lite_image(
     """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
     picture = tint(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
-    weather = None if sky is None else camera.weather_filter(sky)
     # The filter dims the ground before the cars are painted, which are dimmed one by one; rain falls over all of it.
-    if weather is not None:
+    weather: WeatherFilter | None = None
+    if sky is not None:
+        weather = camera.weather_filter(sky)
         weather.apply(picture)
     if cars:
         paint_cars(picture, [car.box for car in cars], [car.paint for car in cars], pose, camera.lens, sky)

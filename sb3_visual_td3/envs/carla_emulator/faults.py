@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
 FOREVER_S = 1e9
-_DEFAULT_SLOW_S = 0.2
 _MAX_COUNT = 1_000_000_000
 # A server that hangs or dies from the start could never be connected to.
 _NEED_A_TICK = ("hang", "die")
 _TAKE_SECONDS = ("hang", "slow")
 _TAKE_NO_AMOUNT = ("die", "wrong-version")
+_DEFAULT_AMOUNTS = {"hang": FOREVER_S, "slow": 0.2, "drop-frames": 1, "truncate-images": 1, "refuse-spawns": 1}
 # Any version other than 0.9.16: clients are expected to refuse it.
 _WRONG_VERSION = "0.9.13"
 _PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>every:)?(?P<tick>\d{1,9}))?")
@@ -56,16 +56,21 @@ def parse_fault(text: str) -> Fault:
     :raises ValueError: if it has another form, the kind is unknown, or the amount or tick does not suit the kind.
     """
     found = _PATTERN.fullmatch(text)
-    kind = found["kind"] if found else ""
-    tick = int(found["tick"] or 0) if found else 0
-    if found is None or kind not in KINDS or (found["tick"] and tick < 1) or (kind in _NEED_A_TICK and not tick):
-        raise ValueError(
-            f"fault {text!r}: expected KIND@TICK, KIND@every:N or KIND=AMOUNT@TICK with TICK and N at least 1, "
-            f"KIND one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need a tick"
-        )
-    amount = float(found["amount"]) if found["amount"] else None
-    check_fault(kind, amount)
-    return Fault(kind, tick, found["every"] is not None, amount)
+    if found is not None and found["kind"] in KINDS:
+        kind, tick, amount = found["kind"], 0, None
+        if found["tick"]:
+            tick = int(found["tick"])
+        if found["amount"]:
+            amount = float(found["amount"])
+        # Tick 0 stands for "from the start", which must be written without a tick.
+        is_tick_valid = tick >= 1 or not (found["tick"] or kind in _NEED_A_TICK)
+        if is_tick_valid:
+            check_fault(kind, amount)
+            return Fault(kind, tick, found["every"] is not None, amount)
+    raise ValueError(
+        f"fault {text!r}: expected KIND@TICK, KIND@every:N or KIND=AMOUNT@TICK with TICK and N at least 1, "
+        f"KIND one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need a tick"
+    )
 
 
 def check_fault(kind: object, amount: object = None) -> None:
@@ -112,19 +117,21 @@ class ActiveFaults:
         :raises ValueError: if the kind is unknown, or the amount does not suit it.
         """
         check_fault(kind, amount)
+        if amount is None:
+            amount = _DEFAULT_AMOUNTS.get(kind, 0.0)
         match kind:
             case "die":
                 os._exit(1)
             case "hang":
-                self.hang_s = FOREVER_S if amount is None else amount
+                self.hang_s = amount
             case "slow":
-                self.slow_s = _DEFAULT_SLOW_S if amount is None else amount
+                self.slow_s = amount
             case "drop-frames":
-                self.images_to_drop = 1 if amount is None else int(amount)
+                self.images_to_drop = int(amount)
             case "truncate-images":
-                self.images_to_truncate = 1 if amount is None else int(amount)
+                self.images_to_truncate = int(amount)
             case "refuse-spawns":
-                self.spawns_to_refuse = 1 if amount is None else int(amount)
+                self.spawns_to_refuse = int(amount)
             case "wrong-version":
                 self.version = _WRONG_VERSION
 

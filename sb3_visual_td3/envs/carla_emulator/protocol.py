@@ -111,7 +111,10 @@ class CallReader:
 def shortened(thing: object) -> str:
     """Return a description of anything in one short ASCII line, however large or deeply nested it is."""
     try:
-        text = f"{type(thing).__name__}: {thing}" if isinstance(thing, Exception) else _REPR.repr(thing)
+        if isinstance(thing, Exception):
+            text = f"{type(thing).__name__}: {thing}"
+        else:
+            text = _REPR.repr(thing)
     except Exception:  # must not fail: it is called while another error is being reported
         text = type(thing).__name__
     return text[:160].encode("ascii", "backslashreplace").decode()

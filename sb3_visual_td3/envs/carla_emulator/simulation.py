@@ -282,16 +282,20 @@ class Simulation:
         type_id = check_description(description)
         if self.active_faults.refuses_spawn():
             raise CallError(_SPAWN_COLLISION)
-        parent = None if parent_id is None else self.actor(parent_id)
-        if parent is not None and _attachment_depth(parent) >= _MAX_ATTACHMENT_DEPTH:
-            raise CallError(f"Spawn failed: more than {_MAX_ATTACHMENT_DEPTH} actors would be attached in a chain")
+        parent = None
+        if parent_id is not None:
+            parent = self.actor(parent_id)
+            if _attachment_depth(parent) >= _MAX_ATTACHMENT_DEPTH:
+                raise CallError(f"Spawn failed: more than {_MAX_ATTACHMENT_DEPTH} actors would be attached in a chain")
         if type_id.startswith("vehicle."):
             return self._spawn_vehicle(description, transform, parent)
         actor_id = next(self._ids)
         if type_id.startswith("walker."):
             return self._add(Walker(actor_id, description, transform, parent))
-        # Lane invasions have no stream: CARLA's client detects them itself.
-        stream_id = None if sensor_number_of(type_id) is None else WORLD_STREAM + actor_id
+        # A lane invasion sensor has no stream: CARLA's client detects lane invasions itself.
+        stream_id = None
+        if sensor_number_of(type_id) is not None:
+            stream_id = WORLD_STREAM + actor_id
         return self._add(Actor(actor_id, description, transform, parent, stream_id, self._stream_port, self.seconds))
 
     def _spawn_vehicle(self, description: list[Any], transform: Transform, parent: Actor | None = None) -> Vehicle:
@@ -328,8 +332,12 @@ class Simulation:
 
     def actor_message(self, actor: Actor) -> list[Any]:
         """Return the msgpack form of an actor: id, parent id, description, bounding box, tags, stream token."""
-        token = b"" if actor.stream_id is None else stream_token(actor.stream_id, actor.stream_port)
-        parent_id = 0 if actor.parent is None else actor.parent.id
+        token = b""
+        if actor.stream_id is not None:
+            token = stream_token(actor.stream_id, actor.stream_port)
+        parent_id = 0
+        if actor.parent is not None:
+            parent_id = actor.parent.id
         return [actor.id, parent_id, actor.description, actor.bounding_box(), actor.semantic_tags, token]
 
     def tick(self) -> int:
