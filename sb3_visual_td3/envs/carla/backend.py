@@ -192,7 +192,7 @@ class CarlaBackend:
         :raises SimulatorLostError: if the simulator fails.
         """
         connection, ego = self._connected()
-        ego.control(control)
+        ego.control(control)  # once: CARLA repeats a control until the next one
         self._pose = None
         n_left = n_ticks
         while n_left and not self._has_collided:
@@ -201,6 +201,7 @@ class CarlaBackend:
             if self._cars.n_cars:
                 n_next = min(n_left, max(1, int(_TRAFFIC_STEP_S / self.tick_s)))
             self._move_other_cars(n_next)
+            # The camera renders every tick, but only the image of the last one is read.
             for _ in range(n_next):
                 frame = connection.tick_alone()
             reading = ego.read(frame)

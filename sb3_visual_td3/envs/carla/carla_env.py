@@ -218,10 +218,11 @@ class CarlaDrivingEnv(DrivingEnv):
             except SimulatorLostError as failure:
                 pause_s = next(pauses, None)
                 n_refusals += self._is_refusal(failure)
+                # Give up if patience has run out, a live server keeps refusing, or there never was a server.
                 if pause_s is None or n_refusals >= _MAX_REFUSALS or self._is_hopeless(failure):
                     self._backend.lose(restart=True)
                     raise SimulatorUnusableError(self._final_message(failure)) from failure
-                self._note(failure, "reset", restart=True)
+                self._record_failure(failure, "reset", restart=True)
                 time.sleep(pause_s)
                 if stream is not None:
                     self.np_random.bit_generator.state = stream
@@ -255,15 +256,16 @@ class CarlaDrivingEnv(DrivingEnv):
         :raises ValueError: if ``action`` does not have the shape ``(2,)`` or is not finite.
         :raises gymnasium.error.ResetNeeded: before the first reset, and after a step in which the simulator failed.
         """
+        # The connection was lost between two steps: in render(), or because another environment took the server.
         if self._is_driving and not self._backend.is_connected:
-            return self._cut_short(self._failure_reason or "another environment took over this server")
+            return self._invalid_step(self._failure_reason or "another environment took over this server")
         if not self._is_driving:
             raise gym.error.ResetNeeded("no episode is running: call reset() first, and after a truncated step")
         try:
             return super().step(action)
         except SimulatorLostError as failure:
-            self._note(failure, "step", restart=False)
-            return self._cut_short(str(failure))
+            self._record_failure(failure, "step", restart=False)
+            return self._invalid_step(str(failure))
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the picture for people. If the simulator fails, return its last picture and end the episode next step.
@@ -273,11 +275,11 @@ class CarlaDrivingEnv(DrivingEnv):
         try:
             return super().render()
         except SimulatorLostError as failure:
-            self._note(failure, "render", restart=False)
+            self._record_failure(failure, "render", restart=False)
             self._failure_reason = str(failure)
             return super().render()
 
-    def _cut_short(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def _invalid_step(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return the result of a step that the simulator did not make, which ends the episode.
 
         :param reason: why it was not made, for the info.
@@ -292,7 +294,7 @@ class CarlaDrivingEnv(DrivingEnv):
         }
         return self._observation(), 0.0, False, True, info
 
-    def _note(self, failure: SimulatorLostError, where: str, *, restart: bool) -> None:
+    def _record_failure(self, failure: SimulatorLostError, where: str, *, restart: bool) -> None:
         self.n_simulator_failures += 1
         _LOG.warning("CARLA failed in %s() (failure %d): %s", where, self.n_simulator_failures, failure)
         self._backend.lose(restart=restart)

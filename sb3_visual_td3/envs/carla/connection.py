@@ -6,7 +6,7 @@ Much here works around the behaviour of CARLA 0.9.16's client:
 * A client whose server has died never reconnects, and ``get_world()`` answers from a cache. After a failure a
   :class:`Connection` is thrown away and a new one is made.
 * A client does not survive a fork: every call of the child times out.
-* ``load_world`` returns to asynchronous mode, unless it is told otherwise.
+* ``load_world`` resets the world to asynchronous mode by default.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Connection:
     def _first_tick(self) -> int:
         """Advance the world by one tick, or by more if the client misses the first ones.
 
-        A new client subscribes to ticks asynchronously. If it misses the tick that it asked for, ``world.tick()`` waits
+        A new client subscribes to ticks asynchronously. If it misses the tick that it requested, ``world.tick()`` waits
         for it until the timeout. Short timeouts first keep connecting fast.
         """
         for timeout_s in _FIRST_TICK_TIMEOUTS_S:

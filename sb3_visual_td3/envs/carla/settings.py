@@ -69,7 +69,7 @@ class ServerSettings:
         numbers = [to_integer("port", port, 1, expected) for port in self.ports]
         object.__setattr__(self, "port", tuple(check_count("port", port, 1, _MAX_PORT) for port in numbers))
         if self.command is not None:
-            launch_command(self.command, self.ports[0])
+            launch_command(self.command, self.ports[0])  # raises if the command is malformed
             if self.host not in {"127.0.0.1", "localhost"}:
                 raise ValueError(f"host={self.host!r} with a command: expected this machine; start it there by hand")
         elif self.restart_every is not None:
@@ -91,7 +91,7 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class CameraMount:
-    """The policy's camera: its position, the size of its image, and what the policy gets of it.
+    """The policy's camera: its position, the size of its image, and the format of the policy's frames.
 
     :raises ValueError: if a value is out of range.
     """

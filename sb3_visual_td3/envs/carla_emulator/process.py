@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, for tests and notebooks: start it, inject faults, and stop it.
+"""The emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
 
 A thread beside the client would not do: the client holds Python's global interpreter lock while it waits for the
 server.

@@ -78,7 +78,9 @@ class Console:
             self._n_suppressed += 1
             return
         self._n_allowed -= 1.0
-        suffix = f" ({self._n_suppressed} lines before this one were left out)" if self._n_suppressed else ""
+        suffix = ""
+        if self._n_suppressed:
+            suffix = f" ({self._n_suppressed} lines before this one were left out)"
         self._n_suppressed = 0
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop serving
             print(f"carla-emulator: {line}{suffix}", file=sys.stderr, flush=True)
