@@ -66,7 +66,9 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
 def _plain(value: float) -> str:
     """Return a number with three significant digits, without an exponent."""
     rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+    if abs(rounded) >= 100:
+        return f"{rounded:,.0f}"
+    return f"{rounded:g}"
 
 
 def _cells(rows: Rows) -> Iterable[str]:
@@ -86,14 +88,20 @@ def _counted(rows: Rows, key: str) -> str:
 
 def _median(rows: Rows, key: str) -> str:
     values = [row[key] for row in rows if row[key] is not None]
-    return f"{statistics.median(values):,.4g}" if values else "-"
+    if not values:
+        return "-"
+    return f"{statistics.median(values):,.4g}"
 
 
 def _norm(rows: Rows, group: str, statistic: str) -> str:
     found = [row["norms"][group][statistic] for row in rows if row["norms"].get(group)]
-    return f"{statistics.median(found):,.3g}" if found else ""
+    if not found:  # a shared encoder belongs to the critic: the actor has no norm of its own
+        return ""
+    return f"{statistics.median(found):,.3g}"
 
 
 def _mean_and_max(rows: Rows, group: str) -> str:
     mean = _norm(rows, group, "mean")
-    return f"{mean} / {_norm(rows, group, 'max')}" if mean else "-"
+    if not mean:
+        return "-"
+    return f"{mean} / {_norm(rows, group, 'max')}"

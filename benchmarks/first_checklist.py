@@ -83,7 +83,7 @@ def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, 
 
 
 def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the checks of section 10.2, and their results."""
+    """Yield the checks of section 10.2, and their results."""
     metrics = report["metrics"]
     updates = metrics[tags.TOTAL_ITERATIONS]["last"]
     yield ("Re-run 5K step test", f"{report['run']['n_steps']:,} steps, {updates:,.0f} updates")
@@ -99,16 +99,18 @@ def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str,
 
 
 def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Return each criterion of section 10.3: its list, its requirement, and what the run shows."""
+    """Yield each criterion of section 10.3: its list, its requirement, and what the run shows."""
     for criterion in report["criteria"]:
-        if criterion["source"].startswith("first run"):
+        if criterion["source"].startswith("first CARLA run"):
             value = criterion["value"]
             found = criterion["status"].replace("_", " ")
             threshold = criterion["threshold"]
             if value is not None:
-                found += f": {value:,.4g}" + ("" if threshold is None else f" (threshold {threshold:,.4g})")
-            title = criterion["title"].replace("|", r"\|")  # in a table a line is a border
-            yield criterion["source"].removeprefix("first run, "), title, found
+                found += f": {value:,.4g}"
+                if threshold is not None:
+                    found += f" (threshold {threshold:,.4g})"
+            title = criterion["title"].replace("|", r"\|")  # a bar would end the table's cell
+            yield criterion["source"].removeprefix("first CARLA run, "), title, found
 
 
 def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:

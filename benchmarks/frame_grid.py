@@ -43,10 +43,13 @@ def index_of(place: str, track: Track) -> int:
     """Return the lane's point from which such a place is visible."""
     if place == "junction":
         return int(np.flatnonzero(track.in_junction)[0] - round(10.0 / track.spacing_m)) % len(track.points_m)
+    # The mean curvature of the 30 m ahead of each point; the track is a loop.
     window = round(30.0 / track.spacing_m)
     bends = np.abs(track.curvatures_per_m)
     ahead = np.convolve(np.concatenate([bends, bends[:window]]), np.ones(window), "valid")[: len(bends)]
-    return int(ahead.argmin() if place == "straight" else ahead.argmax())
+    if place == "straight":
+        return int(ahead.argmin())
+    return int(ahead.argmax())
 
 
 def frame_of(scene: Scene, grayscale: bool) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -71,9 +74,12 @@ def frame_of(scene: Scene, grayscale: bool) -> np.ndarray[Any, np.dtype[np.uint8
     env.set_state(state)
     observation, *_ = env.step(np.zeros(2, np.float32))
     assert isinstance(observation, np.ndarray)
-    picture = observation.transpose(1, 2, 0)[..., ::-1] if not grayscale else observation[0]
-    large = cv2.resize(np.ascontiguousarray(picture), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
-    colour = cv2.cvtColor(large, cv2.COLOR_GRAY2BGR) if grayscale else large
+    if grayscale:
+        picture = cv2.cvtColor(observation[0], cv2.COLOR_GRAY2BGR)
+    else:
+        picture = observation.transpose(1, 2, 0)[..., ::-1]  # RGB (3, h, w) to BGR (h, w, 3)
+    # Nearest neighbour: the reader should see the pixels that the policy sees.
+    colour = cv2.resize(np.ascontiguousarray(picture), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
     cv2.rectangle(colour, (0, 0), (12 + 9 * len(scene.title), 22), (0, 0, 0), cv2.FILLED)
     cv2.putText(colour, scene.title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(colour, dtype=np.uint8)
