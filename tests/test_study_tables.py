@@ -121,7 +121,13 @@ def test_the_checklist_answers_every_box() -> None:
         "metrics": dict.fromkeys(names, metric),
         "run": {"n_steps": 5_000, "n_points": 7, "manifest": {"hyperparams": hyperparams}},
         "criteria": [
-            {"title": "|Q1 - Q2|", "status": "pass", "value": 0.5, "threshold": 5.0, "source": "first CARLA run, GO list"},
+            {
+                "title": "|Q1 - Q2|",
+                "status": "pass",
+                "value": 0.5,
+                "threshold": 5.0,
+                "source": "first CARLA run, GO list",
+            },
             {"title": "ours", "status": "pass", "value": 0.5, "threshold": 5.0, "source": "ours"},
         ],
     }
