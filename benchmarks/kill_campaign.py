@@ -184,6 +184,8 @@ class Times:
 def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
     """Run without interruption.
 
+    :param folder: the folder of the run
+    :param variant: kind of vectorized environment, and whether event files lie elsewhere
     :return: its durations
     """
     folder.mkdir()
@@ -206,6 +208,11 @@ def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
 def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> dict[str, Any]:
     """Interrupt a run.
 
+    :param run: the running process
+    :param folder: the folder of the run
+    :param kind: one of ``KILLS``
+    :param times: the durations of the undisturbed run
+    :param rng: draws the moment
     :return: what was done, when, and how the run ended
     """
     number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
@@ -338,6 +345,11 @@ def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
     """Run one chain.
 
+    :param folder: where the chain's folder is created
+    :param alone: the folder of the undisturbed run
+    :param variant: kind of vectorized environment, and whether event files lie elsewhere
+    :param times: the durations of the undisturbed run
+    :param seed: the seed of the moments of interruption
     :return: what happened to its runs, and the differences from the undisturbed run
     """
     rng, folder = random.Random(seed), folder / f"chain_{seed}"

@@ -189,6 +189,10 @@ def _distance_to_box(
 
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 
+    :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
+    :param transform: where the rays start.
+    :param thing: the vehicle or walker.
+    :param grow_m: by how much the box is enlarged on every side.
     :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside it.
     """
     box = thing.box
