@@ -1,0 +1,282 @@
+"""Is the verdict right on runs of other people, of whose tags and rewards it knows nothing?
+
+Reads public runs that were labelled by hand: TensorBoard files of SB3, CleanRL and people's own code, of TD3, SAC,
+DDPG, PPO, A2C and TRPO. A folder --runs with `labels.tsv` (columns `run` and `label`) and one folder per run is
+needed; the runs themselves are not part of this repository. The labels:
+
+- H: healthy, the policy learned; F: failed;
+- A: ambiguous, any verdict is right; S: too short to say; M: several runs in one folder; U: nothing readable.
+
+Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds.
+With --stress, every healthy and failed run is also judged after changes that should not matter (a point in two left
+out, returns times 100, some noise) and after some that may (the last tenth or fifth cut off), and the table of
+changed verdicts is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis.return_curve import episode_spread
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
+from sb3_visual_td3.diagnosis.two_questions import Answers, ask
+from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.report.discovery import RunFiles, find_runs
+from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
+
+RUNS = Path(__file__).parents[2] / "shared" / "foreign"
+RESULTS = Path(__file__).parent / "results" / "foreign_runs.csv"
+COLUMNS = (
+    "run",
+    "label",
+    "verdict",
+    "stable",
+    "learning",
+    "state",
+    "peak_step",
+    "last_step",
+    "gain_in_spreads",
+    "part_of_gain_lost",
+    "kind",
+    "checks",
+    "signs",
+)
+UNREADABLE = "unreadable"
+LABELS = "HFASMU"
+VERDICTS = (*(verdict.value for verdict in Verdict), UNREADABLE)
+
+
+class Judged(NamedTuple):
+    """A run and its answers; None where nothing in it could be read."""
+
+    run: str
+    label: str
+    answers: Answers | None
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return UNREADABLE if self.answers is None else self.answers.verdict.value
+
+
+def labelled(folder: Path) -> dict[str, str]:
+    """Return the label of every run."""
+    with (folder / "labels.tsv").open(newline="", encoding="utf-8") as file:
+        return {row["run"]: row["label"] for row in csv.DictReader(file, delimiter="\t")}
+
+
+def read(folder: Path, label: str) -> SeriesSet | None:
+    """Read what one labelled run logged; None where nothing is readable.
+
+    Folders below that of the run hold its single values at the end (hparams); what the run itself logged goes first.
+    Of several runs in one folder the last one is taken.
+    """
+    series: dict[str, Series] = {}
+    for found in find_runs(folder):
+        part = RunFiles(found.path, found.files[-1:]) if label == "M" else found
+        try:
+            data = read_run(part.path, part.files).series
+        except UnreadableRunError:
+            continue
+        for name in data.names():
+            series.setdefault(name, data[name])
+    return SeriesSet(series) if series else None
+
+
+def judge_all(folder: Path) -> Iterator[tuple[Judged, SeriesSet | None]]:
+    """Judge every labelled run."""
+    for run, label in labelled(folder).items():
+        data = read(folder / run, label)
+        yield Judged(run, label, None if data is None else ask(data)), data
+
+
+def row_of(judged: Judged) -> dict[str, object]:
+    """Return the line of the results for one run."""
+    row: dict[str, object] = {"run": judged.run, "label": judged.label, "verdict": judged.verdict}
+    if judged.answers is None:
+        return row
+    kind, stability, learning = judged.answers
+    row |= {
+        "stable": stability.answer,
+        "learning": learning.answer,
+        "kind": kind.family.value,
+        "checks": len(stability.checks),
+        "signs": " ".join(sign.id for sign in stability.signs),
+    }
+    curve = learning.curve
+    if curve is not None:
+        row |= {
+            "state": curve.state.value,
+            "peak_step": curve.peak_step,
+            "last_step": curve.last_step,
+            "gain_in_spreads": f"{curve.gain:.2f}",
+            "part_of_gain_lost": f"{curve.lost:.2f}",
+        }
+    return row
+
+
+def line_of(judged: Judged) -> str:
+    """Return the line that is printed for one run."""
+    head = f"{judged.label} {judged.run:<12} {judged.verdict:<12}"
+    if judged.answers is None:
+        return head
+    _, stability, learning = judged.answers
+    state = learning.curve.state.value if learning.curve else "no return logged"
+    told = "; ".join([*(sign.told for sign in stability.signs), *learning.reasons])
+    return f"{head} stable {stability.answer:<7} learning {learning.answer:<7} {state}: {told}"
+
+
+def confusion(judged: list[Judged]) -> str:
+    """Return the table of labels against verdicts, in markdown."""
+    counts = Counter((one.label, one.verdict) for one in judged)
+    lines = [f"| label | {' | '.join(VERDICTS)} |", "| --- |" + " --- |" * len(VERDICTS)]
+    for label in LABELS:
+        cells = " | ".join(str(counts[label, verdict]) for verdict in VERDICTS)
+        lines.append(f"| {label} | {cells} |")
+    return "\n".join(lines)
+
+
+# ---- Changes that should not matter
+
+Change = Callable[[SeriesSet, np.random.Generator], SeriesSet]
+
+
+def _of_returns(change: Callable[[Series, int, np.random.Generator], Series]) -> Change:
+    """Make a change of all return series of a run out of a change of one.
+
+    :param change: is given the series, the episodes behind one of its points, and a source of chance.
+    """
+
+    def changed(data: SeriesSet, rng: np.random.Generator) -> SeriesSet:
+        series = dict(data.series)
+        for tag in find_returns(data.names()):
+            series[tag.name] = change(series[tag.name], tag.averaged_over, rng)
+        return SeriesSet(series)
+
+    return changed
+
+
+def _of_all(change: Callable[[Series, np.random.Generator], Series]) -> Change:
+    return lambda data, rng: SeriesSet({name: change(series, rng) for name, series in data.series.items()})
+
+
+def _thinned(part: float) -> Change:
+    return _of_all(lambda series, rng: series.where(rng.random(len(series)) < part))
+
+
+def _cut(part: float) -> Change:
+    """Cut the whole run off: every series at that part of its own steps."""
+
+    def cut(series: Series, _rng: np.random.Generator) -> Series:
+        if len(series) == 0:
+            return series
+        return series.up_to(int(series.steps[0]) + int(part * float(series.offsets[-1])))
+
+    return _of_all(cut)
+
+
+def _times(factor: float) -> Change:
+    """Scale the reward: returns, Q values and losses with it, the critic's loss with its square."""
+
+    def scaled(series: Series, _rng: np.random.Generator) -> Series:
+        name = series.name.lower()
+        power = 0
+        if find_returns([series.name]) or "actor_loss" in name or "policy" in name or "q1" in name or "q2" in name:
+            power = 1
+        if ("critic" in name or "qf" in name or "value_loss" in name) and "loss" in name:
+            power = 2
+        if "ent_coef" in name and "loss" not in name:
+            power = 1
+        return Series(series.name, series.steps, series.values * factor**power)
+
+    return _of_all(scaled)
+
+
+def _shifted(times: float) -> Change:
+    """Add a constant to all returns: that many times their largest magnitude."""
+
+    def shifted(series: Series, _averaged_over: int, _rng: np.random.Generator) -> Series:
+        return Series(series.name, series.steps, series.values + times * series.abs_max())
+
+    return _of_returns(shifted)
+
+
+def _noisy(times: float) -> Change:
+    """Add normal noise to every return: that many times the noise of its points."""
+
+    def noisy(series: Series, _averaged_over: int, rng: np.random.Generator) -> Series:
+        if len(series.finite) < 2:
+            return series
+        noise = times * episode_spread(series.finite.values)
+        return Series(series.name, series.steps, series.values + rng.normal(0.0, noise, len(series)))
+
+    return _of_returns(noisy)
+
+
+CHANGES: Mapping[str, Change] = {
+    "half of the points": _thinned(0.5),
+    "a tenth of the points": _thinned(0.1),
+    "cut at 90 %": _cut(0.9),
+    "cut at 80 %": _cut(0.8),
+    "cut at 50 %": _cut(0.5),
+    "rewards times 100": _times(100.0),
+    "rewards times 0.01": _times(0.01),
+    "returns + their largest": _shifted(1.0),
+    "returns - their largest": _shifted(-1.0),
+    "returns + 10 times their largest": _shifted(10.0),
+    "noise doubled": _noisy(np.sqrt(3.0)),
+}
+REPEATS = 5
+"""Changes that depend on chance are made this often; each time counts as a fraction of a run."""
+
+
+def stress(runs: list[tuple[Judged, SeriesSet]]) -> str:
+    """Return the table of what the verdicts of healthy and failed runs become after each change, in markdown."""
+    columns = [(label, verdict.value) for label in "HF" for verdict in Verdict]
+    lines = [
+        "| change | " + " | ".join(f"{label} {verdict}" for label, verdict in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for name, change in CHANGES.items():
+        counts: Counter[tuple[str, str]] = Counter()
+        for judged, data in runs:
+            for seed in range(REPEATS):
+                changed = change(data, np.random.default_rng(seed))
+                counts[judged.label, ask(changed).verdict.value] += 1
+        lines.append(f"| {name} | " + " | ".join(f"{counts[column] / REPEATS:g}" for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Judge the labelled runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder with labels.tsv (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
+    parser.add_argument("--stress", action="store_true", help="also judge the runs after changes")
+    options = parser.parse_args()
+    if not (options.runs / "labels.tsv").is_file():
+        parser.error(f"{options.runs}: expected a folder with labels.tsv; the labelled runs are not in this repository")
+    found = sorted(judge_all(options.runs), key=lambda pair: (LABELS.index(pair[0].label), pair[0].run))
+    judged = [one for one, _ in found]
+    for one in judged:
+        print(line_of(one))
+    print(f"\n{confusion(judged)}")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with options.output.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row_of(one) for one in judged)
+    if options.stress:
+        print(f"\n{stress([(one, data) for one, data in found if one.label in 'HF' and data is not None])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,438 @@
+"""Answers "is it stable?" in the run's own scale, from the tags that its kind of algorithm logs anyway.
+
+A Q value of 2,000 is right where episodes return 5,000, and a runaway where they return 100. Everything here is
+therefore held against the returns that the same run logged, or against the early part of the same series. No check
+needs a tag that only our own callbacks write.
+
+One sign alone rarely proves that a training is unstable. A sign is *clear* where it does; two signs of different
+kinds that agree count as clear as well. A single unclear sign makes the answer "unknown".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import Answer
+from sb3_visual_td3.diagnosis.run_kind import Family, RunKind
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import (
+    find_actor_losses,
+    find_critic_losses,
+    find_lengths,
+    find_q_values,
+    find_returns,
+    words_of,
+)
+
+HORIZON = 100.0
+"""Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
+one; event files do not tell it."""
+LONGEST_STRETCH = 10.0
+"""How much more than an episode's return Q may be where episodes are cut at a time limit of a few steps."""
+ENTROPY_BONUS = 10.0
+"""Nats of entropy per step that SAC's Q may contain: SAC aims at one nat per dimension of the action."""
+NORMALISED_Q = 50.0
+"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not held against them."""
+
+Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
+"""Q over what the returns allow. Of the public runs that learned, the largest measured 0.35; a diverged one 2.4 to
+3.6. The last one is a failure even of a run whose return rises."""
+ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
+"""Root of the critic's loss over the scale of returns. Runs that learned stay below 0.013 over any twentieth of the
+run, diverged ones reach 0.09 to 0.15; beyond 1 the critic errs by more than a whole episode is worth."""
+SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
+"""Growth of the standard deviation of the policy's actions. It is limited by nothing but the loss."""
+ENTROPY_LEFT = 0.05
+"""Part of its first entropy below which a policy hardly explores."""
+EXPLAINED_NOTED = 0.05
+"""A value function that explains a smaller part of the variance of returns is no better than a constant."""
+KL_NOTED = 1.0
+"""Typical approximate KL per update; PPO aims at 0.01 to 0.05. Beyond 1 an update replaces the policy."""
+KL_STOPPED = 1e-7
+MIN_POINTS = 10
+"""Fewer points of a tag are not judged, non-finite values aside."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One sign that a training is not stable.
+
+    :param id: the name of the check.
+    :param is_clear: whether the sign proves it alone.
+    :param tag: the series that shows it.
+    :param step: where it is worst.
+    :param told: the sign in words, with its figures.
+    :param is_failure: whether the sign speaks against a run that learns; else it only supports other signs.
+    """
+
+    id: str
+    is_clear: bool
+    tag: str
+    step: int | None
+    value: float
+    threshold: float
+    told: str
+    is_failure: bool = True
+
+
+class NotMade(NamedTuple):
+    """A check that the logged tags do not allow.
+
+    :param missing: what it would need, in words.
+    """
+
+    missing: str
+
+
+Found = Sign | NotMade | None
+"""What a check returns; None where all is well."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The answer to "is it stable?".
+
+    :param checks: ids of the checks that the logged tags allowed.
+    :param signs: what speaks against stability, the clear signs first.
+    """
+
+    answer: Answer
+    checks: tuple[str, ...]
+    signs: tuple[Sign, ...]
+
+
+def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown") -> Stability:
+    """Answer "is it stable?" for one run.
+
+    :param learning: whether the return says that the run learns; some signs count only where it does not.
+    """
+    checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
+        ("finite_losses", finite_losses),
+        ("learning_rate", learning_rate),
+    ]
+    if kind.family is Family.OFF_POLICY or kind.family is Family.VALUE_BASED:
+        checks += [("q_within_returns", q_within_returns), ("critic_error", critic_error)]
+    if kind.family is Family.ON_POLICY:
+        checks += [
+            ("policy_spread", policy_spread),
+            ("policy_entropy", policy_entropy),
+            ("explained_variance", explained_variance),
+            ("policy_steps", policy_steps),
+        ]
+    made: list[str] = []
+    signs: list[Sign] = []
+    for identifier, check in checks:
+        found = check(data, kind, learning)
+        if isinstance(found, NotMade):
+            continue
+        made.append(identifier)
+        if found is not None:
+            signs.append(found)
+    signs.sort(key=lambda sign: not sign.is_clear)
+    if not made and learning != "yes":
+        return Stability("unknown", (), ())
+    # Where nothing but a return is logged, and it rises and holds its level, no critic can have run away.
+    return Stability(_answer(signs, learning), tuple(made), tuple(signs))
+
+
+def _answer(signs: Sequence[Sign], learning: Answer) -> Answer:
+    if any(sign.is_clear for sign in signs):
+        return "no"
+    if learning == "yes":
+        # A run whose return rises contradicts what weak signs seem to say.
+        return "unknown" if len(signs) >= 2 or any(sign.is_failure for sign in signs) else "yes"
+    if len(signs) >= 2:
+        return "no"
+    return "unknown" if signs else "yes"
+
+
+# ---- Every kind
+
+_LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy", "alpha", "coef", "std", "norm", "grad"}
+
+
+def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
+    """Look for losses, Q values and the like that end as NaN or infinity.
+
+    Weights that are NaN stay NaN. A loss that is finite again later on was the mean of nothing, so only the end
+    counts. ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
+    """
+    names = [name for name in data.names() if set(words_of(name)) & _LOSS_WORDS and "explained" not in words_of(name)]
+    if not names:
+        return NotMade("a loss")
+    for name in names:
+        series = data[name]
+        is_bad = ~np.isfinite(series.values)
+        # Of points at the same step the order is not known: one finite value is enough.
+        at_end = series.steps == series.steps[-1]
+        if is_bad[at_end].all():
+            good = np.flatnonzero(~is_bad)
+            first_bad = int(good[-1]) + 1 if good.size else 0
+            step = int(series.steps[first_bad])
+            return Sign(
+                "non_finite", True, name, step, float(series.values[-1]), 0.0, f"{name} is not finite from {step:,} on"
+            )
+    return None
+
+
+def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
+    """Look for a learning rate that is 0 for most of the run. A schedule may reach 0 at the end."""
+    names = [name for name in data.names() if {"learning", "rate"} <= set(words_of(name)) or "lr" in words_of(name)]
+    rates = [data[name].finite for name in names if len(data[name].finite) >= 3]
+    if not rates:
+        return NotMade("a learning rate")
+    for series in rates:
+        part = float(np.mean(series.values == 0.0))
+        if part > 0.5:
+            told = f"{series.name} is 0 in {part:.0%} of the points: nothing is learned"
+            return Sign("frozen_by_learning_rate", True, series.name, int(series.steps[0]), 0.0, 0.0, told)
+    return None
+
+
+# ---- Critics of off-policy algorithms
+
+
+class ReturnScale(NamedTuple):
+    """What the returns of a run allow.
+
+    :param largest: the 99 % quantile of |return|.
+    :param allowed_q: how large the mean |Q| may be.
+    """
+
+    largest: float
+    allowed_q: float
+
+
+def return_scale(data: SeriesSet) -> ReturnScale | None:
+    """Return how large Q may be, given the returns and lengths that the run logged; None without returns.
+
+    Q at a state is a discounted part of the return of an episode through it, so |Q| stays within the largest |return|
+    unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon of the discount are an
+    exception: SB3 continues their value beyond the cut, up to ``horizon / length`` times.
+    """
+    values = [np.abs(data[tag.name].finite.values) for tag in find_returns(data.names())]
+    returns = np.concatenate(values) if values else np.empty(0)
+    if returns.size < MIN_POINTS:
+        return None
+    largest = float(np.quantile(returns, 0.99))
+    length_tag = find_lengths(data.names())
+    stretch = 1.0
+    if length_tag is not None:
+        length = data[length_tag].median()
+        if length > 0:
+            stretch = min(max(1.0, HORIZON / length), LONGEST_STRETCH)
+    return ReturnScale(largest, max(largest * stretch, NORMALISED_Q))
+
+
+def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
+    """Hold Q, or minus the actor's loss, against what the returns allow, with an allowance for SAC's entropy.
+
+    Means over a twentieth of the run count, not single points.
+    """
+    scale = return_scale(data)
+    q = q_series(data, kind)
+    if scale is None or q is None or len(q) < MIN_POINTS:
+        return NotMade("returns" if scale is None else "Q values or the actor's loss")
+    allowed = scale.allowed_q + HORIZON * ENTROPY_BONUS * entropy_coefficient(data, q)
+    ratio, step = _worst_window(q, np.abs(q.values) / allowed)
+    if ratio < Q_NOTED:
+        return None
+    is_clear = ratio >= Q_HOPELESS or (ratio >= Q_CLEAR and learning != "yes")
+    told = (
+        f"{q.name} reaches {rounded(ratio)} times what the returns allow (largest |return| {rounded(scale.largest)}), "
+        f"near step {step:,}"
+    )
+    return Sign("q_beyond_returns", is_clear, q.name, step, ratio, Q_CLEAR if is_clear else Q_NOTED, told)
+
+
+def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
+    """Hold the root of the critic's loss against the scale of the returns.
+
+    A temporal-difference error of a tenth of a whole episode's return, on average over the replay buffer, is no
+    estimate of a value. The first tenth of the run is left out: an untrained critic is wrong. Where rewards were
+    normalised, Q and not the return gives the scale.
+    """
+    scale = return_scale(data)
+    loss = critic_loss(data)
+    if scale is None or loss is None or len(loss) < MIN_POINTS:
+        return NotMade("returns" if scale is None else "the critic's loss")
+    unit = scale.largest
+    q = q_series(data, kind)
+    if q is not None and len(q):
+        size = float(np.quantile(np.abs(q.values), 0.95))
+        if unit < size <= NORMALISED_Q:
+            unit = size
+    if unit <= 0.0:
+        return NotMade("returns other than 0")
+    later = Series(loss.name, loss.steps[len(loss) // 10 :], loss.values[len(loss) // 10 :])
+    error, step = _worst_window(later, np.sqrt(np.maximum(later.values, 0.0)) / unit)
+    if error < ERROR_NOTED:
+        return None
+    is_clear = error >= ERROR_CLEAR and learning != "yes"
+    told = (
+        f"the critic's error, root of {loss.name}, reaches {rounded(error)} of the largest |return| "
+        f"({rounded(unit)}) near step {step:,}"
+    )
+    return Sign("critic_error", is_clear, loss.name, step, error, ERROR_CLEAR if is_clear else ERROR_NOTED, told)
+
+
+def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
+    """Return the Q values: those of the policy's actions where logged, of replayed pairs, or minus the actor's loss.
+
+    SAC's actor loss is ``alpha log pi - Q``; the difference to Q is within the allowance for the entropy.
+    """
+    q_values = find_q_values(data.names())
+    if q_values:
+        return data[q_values[0]].finite
+    losses = find_actor_losses(data.names())
+    if kind.family is not Family.OFF_POLICY or not losses:
+        return None
+    loss = data[losses[0]].finite
+    return Series(loss.name, loss.steps, -loss.values)
+
+
+def critic_loss(data: SeriesSet) -> Series | None:
+    """Return the critic's loss; of several, the first by name."""
+    losses = find_critic_losses(data.names())
+    return data[losses[0]].finite if losses else None
+
+
+def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
+    """Return SAC's entropy coefficient at the steps of another series; 0 where none is logged."""
+    names = [name for name in data.names() if "loss" not in words_of(name)]
+    names = [name for name in names if {"ent", "coef"} <= set(words_of(name)) or "alpha" in words_of(name)]
+    names = [name for name in names if "log" not in words_of(name) and len(data[name].finite)]
+    if not names:
+        return 0.0
+    series = data[min(names)].finite
+    return np.interp(at.steps.astype(np.float64), series.steps.astype(np.float64), np.maximum(series.values, 0.0))
+
+
+# ---- Policies of on-policy algorithms
+
+
+def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
+    """Look for a standard deviation of the actions that grows to a multiple of its first level.
+
+    The entropy bonus, or a loss that cannot find a better mean, then drives the policy towards pure noise: the
+    actions are cut off at the ends of their range. A deviation that shrinks is how a policy settles.
+    """
+    series = _named(data, {"std"}, must_not=_RETURN_OR_OTHER)
+    if series is None:
+        return NotMade("the standard deviation of the actions")
+    first, late = _ends(series)
+    if first <= 0.0:
+        return NotMade("a standard deviation above 0")
+    growth = late / first
+    if growth < SPREAD_NOTED:
+        return None
+    is_clear = growth >= SPREAD_CLEAR and learning != "yes"
+    told = f"{series.name} grows from {rounded(first)} to {rounded(late)}: the actions turn into noise"
+    last = int(series.steps[-1])
+    return Sign("action_noise_explodes", is_clear, series.name, last, growth, SPREAD_NOTED, told)
+
+
+def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
+    """Look for a discrete policy that has stopped exploring: its entropy falls to a twentieth of the first.
+
+    This speaks against a run only together with another sign: a solved task needs no exploration either. The
+    entropy of a continuous policy passes through 0 on its way down; its standard deviation is judged instead.
+    """
+    if _named(data, {"std"}, must_not=_RETURN_OR_OTHER) is not None:
+        return NotMade("the entropy of a discrete policy")
+    series = _named(data, {"entropy"}, must_not={"coef", "target"})
+    if series is None:
+        return NotMade("the policy's entropy")
+    values = np.abs(series.values)
+    # A policy begins with uniform actions; an average over the first tenth would miss a fast collapse.
+    first = float(values[0])
+    late = _ends(Series(series.name, series.steps, values))[1]
+    if first <= 0.0 or late > ENTROPY_LEFT * first:
+        return None
+    told = f"the entropy ({series.name}) falls from {rounded(first)} to {rounded(late)}: the policy no longer explores"
+    return Sign(
+        "entropy_collapse",
+        False,
+        series.name,
+        int(series.steps[-1]),
+        late / first,
+        ENTROPY_LEFT,
+        told,
+        is_failure=False,
+    )
+
+
+def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
+    """Look for a value function that explains nothing, by the median over the later half.
+
+    NaN stands where all returns of a rollout are equal, and says nothing.
+    """
+    series = _named(data, {"explained", "variance"})
+    if series is None:
+        return NotMade("the explained variance")
+    median = float(np.median(series.values[len(series) // 2 :]))
+    whole = float(np.median(series.values))
+    value = min(median, whole)
+    if value >= EXPLAINED_NOTED:
+        return None
+    told = f"{series.name} is {rounded(value)} as a rule: the value function is no better than a constant"
+    is_failure = learning != "yes"
+    return Sign(
+        "value_explains_nothing",
+        False,
+        series.name,
+        int(series.steps[-1]),
+        value,
+        EXPLAINED_NOTED,
+        told,
+        is_failure=is_failure,
+    )
+
+
+def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
+    """Look for updates that replace the policy, or that do not move it at all, by the KL between old and new."""
+    series = _named(data, {"approx", "kl"}, must_not={"old"}) or _named(data, {"kl", "divergence"})
+    if series is None:
+        return NotMade("the approximate KL")
+    median = float(np.median(series.values))
+    last = int(series.steps[-1])
+    if median > KL_NOTED:
+        told = f"{series.name} is {rounded(median)} as a rule: each update replaces the policy"
+        return Sign("updates_too_large", False, series.name, last, median, KL_NOTED, told)
+    if abs(median) < KL_STOPPED:
+        told = f"{series.name} is {rounded(median)} as a rule: the updates do not change the policy"
+        return Sign("policy_stopped_updating", False, series.name, last, median, KL_STOPPED, told)
+    return None
+
+
+_RETURN_OR_OTHER = {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
+
+
+def _named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
+    """Return the finite points of the first tag whose name has all these words, if it has enough points."""
+    for name in data.names():
+        known = set(words_of(name))
+        if words <= known and not known & set(must_not) and len(data[name].finite) >= MIN_POINTS:
+            return data[name].finite
+    return None
+
+
+def _ends(series: Series) -> tuple[float, float]:
+    """Return the median of the first and of the last tenth of the points, of three at least."""
+    window = max(3, len(series) // 10)
+    return float(np.median(series.values[:window])), float(np.median(series.values[-window:]))
+
+
+def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
+    """Return the largest median over a twentieth of the points, and the step at its end."""
+    window = max(3, ratios.size // 20)
+    stride = max(1, window // 4)
+    begins = [*range(0, max(ratios.size - window, 0), stride), max(ratios.size - window, 0)]
+    medians = [float(np.median(ratios[begin : begin + window])) for begin in begins]
+    worst = int(np.argmax(medians))
+    return medians[worst], int(series.steps[min(begins[worst] + window, ratios.size) - 1])

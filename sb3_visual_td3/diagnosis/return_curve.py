@@ -1,0 +1,536 @@
+"""Answers "is it learning?" from the curve of returns that a run logged, whoever wrote the training code.
+
+The functions here read named series and nothing else. They judge the shape of one curve (:func:`judge_curve`) and
+combine the curves of one run (:func:`judge_learning`).
+
+No scale of rewards appears anywhere: a curve is measured in units of its own noise. Two kinds of noise matter, and
+a curve has to rise above both before it counts as learning.
+
+- *The spread of single episodes* says whether a change matters. The gain is divided by the standard deviation of one
+  episode's return (Cohen's d). A curve of means over many episodes looks smooth, so that any drift stands out from
+  its noise; the averaging is therefore undone first, see :func:`episode_spread`.
+- *The wander of the curve* says whether a change is more than chance. Returns are correlated in time: the policy
+  drifts, and a moving mean repeats its episodes. Tests that assume independent points (a t-test, Mann-Kendall on all
+  points) call such a drift significant. The wander is measured between medians of blocks instead, see
+  :func:`block_wander`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import (
+    ROLLOUT_WINDOW,
+    STANDARD_PREFIXES,
+    ReturnTag,
+    find_lengths,
+    find_returns,
+    is_standard,
+)
+
+Answer = Literal["yes", "no", "unknown"]
+
+# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.89
+# at 1.75 and 0.76 at 1. Between the two the curve does not say.
+CLEAR_GAIN, SURE_GAIN = 1.75, 3.5
+"""A gain of this many episode spreads is learning; the second is for a curve of fewer than ten points."""
+NO_GAIN = 1.0
+"""A gain of fewer is none worth the name, however significant it is."""
+LARGE_PART, LEAST_GAIN = 0.75, 0.5
+"""A gain of three quarters of the larger of both levels (the mean quadruples, or a cost falls to a quarter) is
+learning from half an episode spread on. This alone depends on where the zero of the reward lies."""
+SMALL_PART = 1 / 3
+"""A gain below this part of the larger level is small."""
+WANDER, SURE_WANDER = 3.0, 5.0
+"""How many standard errors of the block levels a change must exceed, and where less else speaks for it."""
+LARGE_FALL = 0.5
+"""A run that ends with less than half of what it had gained has collapsed."""
+NOTED_FALL = 0.3
+"""A run that has lost this part of its gain has not kept what it learned: neither a clear yes nor a clear no."""
+
+MIN_POINTS = 5
+"""Fewer points are no curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
+MIN_POINTS_FOR_NO = 10
+MIN_EPISODES_FOR_NO = 100
+MIN_STEPS_FOR_NO = 10_000
+"""A flat curve says "not learning" only where the run had the time to learn; earlier it says "too early"."""
+N_BLOCKS = 20
+LONGEST_GAP = 0.2
+"""A curve with a hole of this part of its span may be improving where it was not seen: it never says yes."""
+
+SHORT_EPISODE = 3.0
+"""Episodes of fewer steps leave no room for a policy; one that learned to end them at once gains by that alone."""
+LONG_EPISODE = 1000.0
+"""Steps of an episode where no length is logged: the time limit of most benchmark tasks."""
+EPISODE_AXIS_SPACING = 100
+"""Regularly spaced training episodes at most this far apart are counted in episodes, not in environment steps."""
+
+
+class CurveState(Enum):
+    """The shape of a return curve."""
+
+    IMPROVING = "improving"
+    PLATEAU = "plateau after improving"
+    FLAT = "flat"
+    DECLINING = "declining"
+    COLLAPSED = "collapsed after learning"
+    TOO_SHORT = "too short to say"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class ReturnCurve:
+    """One return curve, judged.
+
+    :param tag: the name of the series.
+    :param start: level of the first points.
+    :param late: level of the last tenth.
+    :param peak: best level over a tenth of the points, reached near ``peak_step``.
+    :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
+    :param lost: part of the gain at the peak that is lost at the end, 0 where the end is the peak.
+    :param reasons: what decided, in words.
+    """
+
+    tag: str
+    state: CurveState
+    learning: Answer
+    n_points: int
+    start: float = math.nan
+    late: float = math.nan
+    peak: float = math.nan
+    peak_step: int | None = None
+    last_step: int | None = None
+    gain: float = math.nan
+    lost: float = 0.0
+    still_rising: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The answer to "is it learning?".
+
+    :param curve: the curve that speaks for the run; None where no return is logged.
+    :param curves: all curves that were judged, evaluation first.
+    """
+
+    answer: Answer
+    curve: ReturnCurve | None
+    curves: tuple[ReturnCurve, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+# ---- Noise
+
+
+def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between: float | None = None) -> float:
+    """Estimate the standard deviation of one episode's return from the differences of neighbouring points.
+
+    Neighbours share the policy, so their difference holds the noise and hardly any of the trend. For normal noise the
+    68 % quantile of the absolute difference is sqrt(2) standard deviations. Unlike the standard deviation it survives
+    single outliers, and unlike the median it survives a curve half of whose points are equal.
+
+    A moving mean over ``W`` episodes that moved on by ``k`` episodes exchanges ``k`` of its terms: its difference has
+    the variance ``2 k sigma^2 / W^2``. Separate means (``k >= W``) have ``2 sigma^2 / W``.
+
+    :param values: ``(n,)``, finite, ``n >= 2``.
+    :param averaged_over: episodes behind one point, ``W``.
+    :param episodes_between: episodes between two points, ``k``; None: ``W``.
+    """
+    steps = np.abs(np.diff(values))
+    of_points = float(np.quantile(steps, 0.6827)) / math.sqrt(2.0)
+    if of_points == 0.0:
+        of_points = math.sqrt(float(np.mean(steps**2)) / 2.0)
+    exchanged = averaged_over if episodes_between is None else min(max(episodes_between, 1.0), averaged_over)
+    return of_points * averaged_over / math.sqrt(exchanged)
+
+
+def block_wander(values: FloatArray) -> float:
+    """Estimate how much the level of the curve wanders from block to block.
+
+    Second differences of the block medians cancel a steady trend; the median over the blocks cancels single jumps.
+    What is left contains all correlation that reaches across a block, with no model of it.
+
+    :param values: ``(n,)``, finite, ``n >= 5``.
+    """
+    n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
+    levels = np.array([np.median(part) for part in np.array_split(values, n_blocks)])
+    bends = levels[:-2] - 2.0 * levels[1:-1] + levels[2:]
+    return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
+
+
+def is_still_rising(values: FloatArray) -> bool:
+    """Return whether the last third of a curve rises to the best level so far.
+
+    Mann-Kendall on up to ten block medians, one-sided at 5 %; and the level of the last tenth is not below any
+    earlier one, since a curve that comes back to where it once was is not learning something new.
+    """
+    window = max(2, values.size // 10)
+    split = -(-2 * values.size // 3)
+    last = values[split:]
+    if last.size < 3 or split < window:
+        return False
+    levels = np.array([np.median(part) for part in np.array_split(last, min(10, last.size))])
+    i, j = np.triu_indices(levels.size, k=1)
+    score = float(np.sign(levels[j] - levels[i]).sum())
+    n = levels.size
+    if score <= 1.645 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18.0):
+        return False
+    before, _ = _peak(np.zeros(split), values[:split], window)
+    return float(np.median(values[-window:])) >= before
+
+
+# ---- One curve
+
+
+def judge_curve(
+    series: Series,
+    averaged_over: int = 1,
+    *,
+    lengths: Series | None = None,
+    on_steps: bool = True,
+    is_complete: bool = True,
+) -> ReturnCurve:
+    """Judge the shape of one return curve against its own noise.
+
+    :param series: returns by step, in any scale; points that are not finite are left out.
+    :param averaged_over: episodes behind one point.
+    :param lengths: episode lengths in environment steps; they tell how many episodes lie between two points.
+    :param on_steps: whether the x-axis counts environment steps; else it counts episodes.
+    :param is_complete: whether the series reaches from the begin to the end of the run; a part never says yes.
+    """
+    finite = _without_repeats(series.finite)
+    n = len(finite)
+    if n < MIN_POINTS:
+        last_step = int(finite.steps[-1]) if n else None
+        told = f"{series.name}: {n} points are too few for a curve"
+        return ReturnCurve(series.name, CurveState.TOO_SHORT, "unknown", n, last_step=last_step, reasons=(told,))
+    largest = float(np.abs(finite.values).max())
+    # Squares of the largest doubles overflow. No answer depends on the scale.
+    unit = largest if largest > 1e150 else 1.0
+    values = finite.values / unit
+    experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
+    noise = _Noise(episode_spread(values, averaged_over, experience.episodes_between), block_wander(values), n)
+    window = max(2, n // 10)
+    start = float(np.median(values[: _n_first(n)]))
+    late = float(np.median(values[-window:]))
+    peak, peak_step = _peak(finite.steps.astype(np.float64), values, window)
+    curve = ReturnCurve(
+        series.name,
+        CurveState.UNCLEAR,
+        "unknown",
+        n,
+        start=start * unit,
+        late=late * unit,
+        peak=peak * unit,
+        peak_step=peak_step,
+        last_step=int(finite.steps[-1]),
+        lost=(peak - late) / (peak - start) if peak > start else 0.0,
+        still_rising=is_still_rising(values),
+    )
+    if float(np.ptp(values)) == 0.0:
+        return _constant(curve, averaged_over, experience)
+    curve = replace(curve, gain=(late - start) / noise.spread)
+    if noise.is_learning(start, peak) and curve.lost >= NOTED_FALL and peak - late >= noise.spread:
+        return _fallen(curve, noise, experience, (start, late, peak))
+    if noise.is_learning(start, late):
+        return _risen(curve, finite, is_complete=is_complete)
+    return _not_risen(curve, noise, experience, (start, late, peak))
+
+
+def _fallen(
+    curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
+) -> ReturnCurve:
+    """Judge a curve that has lost a part of what it had gained."""
+    start, late, peak = levels
+    told = (
+        f"{curve.tag}: rose from {rounded(curve.start)} to {rounded(curve.peak)} near step {curve.peak_step:,} and "
+        f"ends at {rounded(curve.late)}: {min(curve.lost, 1.0):.0%} of the gain is lost"
+    )
+    is_clear = curve.lost >= LARGE_FALL and (noise.stands_out(peak - late) or not noise.is_learning(start, late))
+    answer: Answer = "no" if is_clear and experience.is_enough_for_no(curve.n_points) else "unknown"
+    return replace(curve, state=CurveState.COLLAPSED, learning=answer, reasons=(told,))
+
+
+def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCurve:
+    """Judge a curve that ends above where it began, by more than its noise."""
+    curve = replace(
+        curve,
+        state=CurveState.IMPROVING if curve.still_rising else CurveState.PLATEAU,
+        reasons=(_gain_in_words(curve),),
+    )
+    doubts = []
+    if len(series) < MIN_POINTS_FOR_NO and not (curve.gain >= SURE_GAIN and _last_beat_first_half(series.values)):
+        doubts.append(f"{len(series)} points with this noise are too few to be sure")
+    if not is_complete or _has_hole(series):
+        doubts.append(f"{curve.tag} covers only a part of the run")
+    return replace(curve, learning="unknown" if doubts else "yes", reasons=(*curve.reasons, *doubts))
+
+
+def _not_risen(
+    curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
+) -> ReturnCurve:
+    """Judge a curve whose end does not clearly lie above its begin."""
+    start, late, peak = levels
+    curve = replace(curve, reasons=(_gain_in_words(curve),))
+    if not experience.is_enough_for_no(curve.n_points):
+        told = "the run is too short to call that a failure"
+        return replace(curve, state=CurveState.TOO_SHORT, reasons=(*curve.reasons, told))
+    if not noise.is_no_gain(start, late) or noise.is_large_rise(start, peak):
+        return curve
+    is_decline = late < start and noise.stands_out(start - late)
+    curve = replace(curve, state=CurveState.DECLINING if is_decline else CurveState.FLAT)
+    if curve.still_rising:
+        return replace(curve, reasons=(*curve.reasons, "the last third rises to the best level so far"))
+    return replace(curve, learning="no")
+
+
+def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
+    """Judge a curve whose points are all equal: a policy that does one thing, or a logger that is stale."""
+    told = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
+    # A mean over the last hundred training episodes is never constant while episodes end.
+    if averaged_over >= ROLLOUT_WINDOW:
+        told += ": no episode seems to end, or the logger is stale"
+        return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(told,))
+    if experience.is_enough_for_no(curve.n_points):
+        return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(told,))
+    return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(told,))
+
+
+def _gain_in_words(curve: ReturnCurve) -> str:
+    return (
+        f"{curve.tag}: from {rounded(curve.start)} to {rounded(curve.late)}, a gain of {curve.gain:.1f} times the "
+        "spread of single episodes"
+    )
+
+
+class _Noise(NamedTuple):
+    """What a change of levels is held against.
+
+    :param spread: standard deviation of one episode.
+    :param wander: standard deviation of the level of a block.
+    """
+
+    spread: float
+    wander: float
+    n: int
+
+    def stands_out(self, change: float, times: float = WANDER) -> bool:
+        """Return whether a change exceeds the wander; fewer than ten points do not show how much they wander."""
+        return self.n < MIN_POINTS_FOR_NO or change > times * math.sqrt(2.0) * self.wander
+
+    def is_learning(self, start: float, level: float) -> bool:
+        """Return whether the rise from the start to a level is learning: it matters, and it is no chance.
+
+        It matters where single episodes show it. Where returns vary widely by nature (a crash after one step, or
+        none at all), it also matters that the mean becomes a multiple; that it is no chance must then be surer.
+        """
+        gain = level - start
+        if gain >= CLEAR_GAIN * self.spread:
+            return self.stands_out(gain)
+        if self.n < MIN_POINTS_FOR_NO or gain < LEAST_GAIN * self.spread:
+            return False
+        return self.is_large_rise(start, level, SURE_WANDER)
+
+    def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
+        """Return whether the level becomes a multiple, beyond the wander of the curve."""
+        gain = level - start
+        return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
+
+    def is_no_gain(self, start: float, level: float) -> bool:
+        """Return whether nothing was learned: the gain is chance, or small against the spread and the level."""
+        gain = level - start
+        if gain >= NO_GAIN * self.spread:
+            return False
+        is_small = gain < SMALL_PART * max(abs(start), abs(level))
+        return is_small or not self.stands_out(gain)
+
+
+def _n_first(n: int) -> int:
+    """Return how many points tell the level of the begin: a twentieth, before fast learners have learned."""
+    at_least = 1 + int(n >= 20) + int(n >= 40)
+    return max(at_least, n // 20)
+
+
+def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, int]:
+    """Return the best median over a window of points, and the step in its middle.
+
+    The windows move by a quarter of their width: a dense curve costs no more than forty medians.
+    """
+    stride = max(1, window // 4)
+    begins = [*range(0, values.size - window, stride), values.size - window]
+    levels = [float(np.median(values[begin : begin + window])) for begin in begins]
+    best = int(np.argmax(levels))
+    return levels[best], int(np.median(steps[begins[best] : begins[best] + window]))
+
+
+def _last_beat_first_half(values: FloatArray) -> bool:
+    """Return whether both of the last two points beat the whole first half.
+
+    Five to nine points are too few to estimate noise from. By chance, two given points are the best of five in one
+    of ten curves; the size of the gain is asked for besides.
+    """
+    return bool(values[-2:].min() > values[: values.size // 2].max())
+
+
+def _has_hole(series: Series) -> bool:
+    """Return whether a part of the curve is missing: a pause of a fifth of the span that is unlike the others."""
+    if len(series) < MIN_POINTS_FOR_NO:
+        return False
+    pauses = np.diff(series.offsets)
+    longest = float(pauses.max())
+    return longest > LONGEST_GAP * float(pauses.sum()) and longest > 5.0 * float(np.quantile(pauses, 0.9))
+
+
+def _without_repeats(series: Series) -> Series:
+    """Drop points that repeat the one before in step and value, as where a file is read twice."""
+    if len(series) == 0:
+        return series
+    is_new = (series.steps[1:] != series.steps[:-1]) | (series.values[1:] != series.values[:-1])
+    return series.where(np.append(True, is_new))
+
+
+class _Experience(NamedTuple):
+    """How much a curve has seen, as far as it can be known; what is not known counts as enough.
+
+    :param episodes_between: episodes between two points; None where it is not known.
+    """
+
+    episodes_between: float | None
+    n_episodes: float
+    n_steps: float
+
+    def is_enough_for_no(self, n_points: int) -> bool:
+        """Return whether a policy that learns would have shown it by now."""
+        return (
+            n_points >= MIN_POINTS_FOR_NO
+            and self.n_episodes >= MIN_EPISODES_FOR_NO
+            and self.n_steps >= MIN_STEPS_FOR_NO
+        )
+
+
+def _experience(series: Series, averaged_over: int, lengths: Series | None, *, on_steps: bool) -> _Experience:
+    span = max(float(series.steps[-1]), float(series.offsets[-1]))
+    spacing = float(np.median(np.diff(series.offsets)))
+    length = lengths.median() if lengths is not None else math.nan
+    is_known = math.isfinite(length) and length > 0.0
+    if not on_steps:
+        return _Experience(max(spacing, 1.0), span, span * length if is_known else math.inf)
+    if is_known:
+        return _Experience(spacing / length, span / length, span)
+    if averaged_over == 1:
+        # A point is one episode at least, and there may be more between two points.
+        return _Experience(None, max(float(len(series)), span / LONG_EPISODE), span)
+    return _Experience(None, math.inf, span)
+
+
+# ---- One run
+
+
+def judge_learning(data: SeriesSet) -> Learning:
+    """Answer "is it learning?" for one run.
+
+    The best evaluation curve and the best training curve are judged. One yes is enough if nothing speaks against it;
+    a yes and a no contradict each other, and the answer is unknown.
+    """
+    names = data.names()
+    length_tag = find_lengths(names)
+    lengths = data[length_tag] if length_tag is not None else None
+    begin, end = _span_of_run(data)
+    curves = []
+    for tag in _to_judge(find_returns(names), data):
+        series = data[tag.name]
+        on_steps = not counts_episodes(tag, series)
+        is_complete = True
+        if is_standard(tag.name) and begin is not None and end is not None and len(series.finite):
+            is_complete = not series.ends_before(end) and not _begins_late(series.finite, begin, end)
+        curves.append(
+            judge_curve(series, tag.averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
+        )
+    if not curves:
+        return Learning("unknown", None, (), ("no return of episodes is logged",))
+    answer, speaks = _combined(curves)
+    reasons = [reason for curve in curves for reason in curve.reasons]
+    if answer == "yes" and lengths is not None and _ends_at_once(lengths):
+        answer = "unknown"
+        late = rounded(lengths.finite.tail(0.1).median())
+        reasons.append(f"{lengths.name}: episodes now end after {late} steps: the return may rise by that alone")
+    return Learning(answer, speaks, tuple(curves), tuple(reasons))
+
+
+def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
+    """Choose the best evaluation tag and the best training tag: by rank, then by number of points."""
+    chosen = []
+    for source in ("evaluation", "training"):
+        tags = [tag for tag in found if tag.source == source]
+        if tags:
+            chosen.append(min(tags, key=lambda tag: (tag.rank, -len(data[tag.name].finite), tag.name)))
+    return chosen
+
+
+def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
+    """Combine the curves of a run, and return the one that speaks for it."""
+    answers = {curve.learning for curve in curves}
+    # Where no curve decides, a fall is worth more than a level, and many points are worth more than few.
+    speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
+    if {"yes", "no"} <= answers:
+        return "unknown", speaks
+    if "yes" in answers and speaks.state is not CurveState.COLLAPSED:
+        return "yes", next(curve for curve in curves if curve.learning == "yes")
+    # What one curve calls flat another one may see rise: a matter of time.
+    if "no" in answers and not any(curve.still_rising and curve.learning == "unknown" for curve in curves):
+        return "no", next(curve for curve in curves if curve.learning == "no")
+    return "unknown", speaks
+
+
+def counts_episodes(tag: ReturnTag, series: Series) -> bool:
+    """Return whether the x-axis of a return counts episodes.
+
+    Training episodes end at irregular environment steps. Where their points stand at regular and narrow intervals,
+    every episode has one, or every so many. Points may be missing: two in five intervals have to be the smallest one.
+    """
+    if is_standard(tag.name) and series.name != "train/episode_reward":
+        return False
+    pauses = np.diff(series.finite.offsets)
+    if pauses.size == 0 or series.name == "train/episode_reward":
+        return True
+    spacing = float(pauses.min())
+    is_regular = spacing > 0.0 and float(np.mean(pauses == spacing)) >= 0.4
+    return tag.source == "training" and is_regular and spacing <= EPISODE_AXIS_SPACING
+
+
+def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
+    """Return the first and the last environment step that SB3's tags have."""
+    shared = [data[name] for name in data.names() if name.startswith(STANDARD_PREFIXES) and not _by_episode(name)]
+    if not shared:
+        return None, None
+    return min(int(series.steps[0]) for series in shared), max(int(series.steps[-1]) for series in shared)
+
+
+def _by_episode(name: str) -> bool:
+    return name.startswith("train/episode_") or name.endswith("_per_episode") or name in {"train/success"}
+
+
+def _begins_late(series: Series, begin: int, end: int) -> bool:
+    """Return whether a series misses the begin of its run: a fifth of the run, and more than its own pauses."""
+    pauses = np.diff(series.offsets)
+    longest = float(pauses.max(initial=0.0))
+    return int(series.steps[0]) - begin > max(LONGEST_GAP * (end - begin), 2.0 * longest)
+
+
+def _ends_at_once(lengths: Series) -> bool:
+    """Return whether episodes have shrunk to less than half of their first length, and to almost nothing."""
+    finite = lengths.finite
+    if len(finite) < MIN_POINTS:
+        return False
+    late = float(np.median(finite.values[-max(2, len(finite) // 10) :]))
+    first = float(np.median(finite.values[: _n_first(len(finite))]))
+    return late < SHORT_EPISODE and late < 0.5 * first

@@ -1,0 +1,102 @@
+"""Recognises from the logged tags what kind of algorithm a run trained, since not every check fits every kind.
+
+A PPO run logs no Q values, and a missing gradient norm of an actor's encoder says nothing against it. What cannot
+apply to a kind of run is "not applicable" to it, not "unknown". Only names are read, never values: a tag is evidence
+however the run went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_losses, find_q_values, words_of
+
+
+class Family(Enum):
+    """What an algorithm learns from, as far as it decides which checks apply."""
+
+    OFF_POLICY = "off-policy actor-critic"
+    ON_POLICY = "on-policy"
+    VALUE_BASED = "value-based"
+    UNKNOWN = "unknown"
+
+
+class RunKind(NamedTuple):
+    """The kind of algorithm behind a run.
+
+    :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
+    :param evidence: the tags that decided.
+    :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.
+    """
+
+    family: Family
+    algorithms: str = ""
+    evidence: tuple[str, ...] = ()
+    has_entropy_bonus: bool = False
+
+
+class _Mark(NamedTuple):
+    """A set of words that gives a kind away when a tag's name contains all of them."""
+
+    words: frozenset[str]
+    family: Family
+    algorithms: str
+    has_entropy_bonus: bool = False
+
+
+def _marks(family: Family, algorithms: str, *names: str, has_entropy_bonus: bool = False) -> list[_Mark]:
+    return [_Mark(frozenset(name.split()), family, algorithms, has_entropy_bonus) for name in names]
+
+
+# The order is the order of trust: the first mark that any tag bears decides. What only one kind of algorithm can log
+# comes first; names that several kinds share come last.
+_MARKS: Sequence[_Mark] = [
+    *_marks(Family.ON_POLICY, "TRPO", "line search", "kl divergence loss"),
+    *_marks(Family.ON_POLICY, "PPO", "clip fraction", "clipfrac", "clip frac", "clip range", "approx kl", "approxkl"),
+    # SB3's A2C logs policy_loss, value_loss and entropy_loss; CleanRL and own codes say "entropy".
+    *_marks(Family.ON_POLICY, "A2C or PPO", "explained variance", "policy gradient loss"),
+    *_marks(Family.OFF_POLICY, "SAC or TQC", "ent coef", "log alpha", "alpha loss", has_entropy_bonus=True),
+    *_marks(Family.OFF_POLICY, "SAC or TQC", "losses alpha", "entropy temperature", has_entropy_bonus=True),
+    *_marks(Family.VALUE_BASED, "DQN", "exploration rate", "td loss", "epsilon"),
+]
+
+
+def recognise(names: Iterable[str]) -> RunKind:
+    """Return the kind of a run.
+
+    :param names: its tags: those of SB3 and sb3-contrib, of CleanRL, of this package, or of anybody's own code.
+    """
+    # The clip fraction of a gradient's norm is not that of PPO's probability ratio.
+    words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}
+    for mark in _MARKS:
+        evidence = tuple(sorted(name for name, known in words.items() if mark.words <= known))
+        if evidence:
+            return RunKind(mark.family, mark.algorithms, evidence, mark.has_entropy_bonus)
+    return _by_losses(words)
+
+
+def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
+    """Tell the kind by which losses go together, where no name gives it away.
+
+    "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; own codes of A2C and PPO use the
+    same words, but they log an entropy beside them, or a "value" loss, and no Q.
+    """
+    actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
+    value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]
+    entropy = [name for name, known in words.items() if "entropy" in known]
+    q_losses = [name for name in critic if "critic" not in words[name]]
+    twins = [name for name in q_values if words[name] & {"q1", "q2", "qf1", "qf2"}]
+    if actor and value and (entropy or not critic):
+        return RunKind(Family.ON_POLICY, "A2C or PPO", tuple(sorted([*actor, *value, *entropy])))
+    if actor and (q_values or q_losses):
+        return RunKind(Family.OFF_POLICY, "TD3, DDPG or SAC", tuple(sorted([*actor, *critic, *q_values])))
+    if "train/actor_loss" in words and "train/critic_loss" in words:
+        return RunKind(Family.OFF_POLICY, "TD3 or DDPG", ("train/actor_loss", "train/critic_loss"))
+    if len(twins) >= 2:
+        # Twin critics belong to TD3 and SAC. Without a loss, nothing tells whether entropy is in the values.
+        return RunKind(Family.OFF_POLICY, "TD3 or SAC", tuple(twins))
+    if q_values and not actor:
+        return RunKind(Family.VALUE_BASED, "DQN", q_values)
+    return RunKind(Family.UNKNOWN)

@@ -1,0 +1,184 @@
+"""Finds, by their names, the tags of any program that hold returns, lengths, losses and Q values.
+
+SB3, CleanRL and every own code call the same quantity by other names. Names are compared word by word; case,
+separators and folders do not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+ROLLOUT_WINDOW = 100
+"""SB3 averages ``rollout/ep_rew_mean`` over the last 100 episodes (``stats_window_size``)."""
+EVALUATION_EPISODES = 5
+"""SB3's EvalCallback plays five episodes unless told otherwise; event files do not say how many were played."""
+
+EPISODE_WORDS = frozenset(
+    ["episode", "episodes", "episodic", "ep", "eps", "epi", "epoch", "rollout", "traj", "trajectory"]
+)
+EVALUATION_WORDS = frozenset(["eval", "evaluation", "evaluate", "test", "testing", "valid", "validation"])
+
+
+def words_of(name: str) -> list[str]:
+    """Split a tag into lower-case words: at slashes, underscores, spaces, and where case changes.
+
+    ``Episode/Reward`` gives ``["episode", "reward"]``, ``charts/episodicReturn`` gives
+    ``["charts", "episodic", "return"]``.
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+
+
+# ---- Returns
+
+
+class ReturnTag(NamedTuple):
+    """A tag that holds returns.
+
+    :param source: "evaluation" where the policy is tried without exploration, else "training".
+    :param rank: smaller is better evidence.
+    :param averaged_over: episodes behind one point, as far as the name says.
+    """
+
+    name: str
+    source: Literal["evaluation", "training"]
+    rank: int
+    averaged_over: int
+
+
+_RETURN_WORDS = {"return", "returns", "reward", "rewards", "rew", "rews", "ret", "score", "scores"}
+_REWARD_WORDS = {"reward", "rewards", "rew", "rews"}
+_AVERAGE_WORDS = {"mean", "avg", "average", "averaged", "running", "moving", "smoothed", "ma", "median"}
+_SINCE_BEGIN_WORDS = {"cumulative", "cum", "accumulated"}
+_TOTAL_WORDS = {"total", "sum"}
+# "info", "(t)" and "x" are what own codes call an axis; the others say nothing about the quantity.
+_PLAIN_WORDS = {"info", "t", "x", "r", "per", "last", "agent", "train", "training", "env", "environment", "all"}
+_UNDERSTOOD = (
+    _RETURN_WORDS | EPISODE_WORDS | EVALUATION_WORDS | _AVERAGE_WORDS | _SINCE_BEGIN_WORDS | _TOTAL_WORDS | _PLAIN_WORDS
+)
+# What lies in such folders is a part of a reward, or not a reward of the environment.
+_OTHER_FOLDERS = {
+    "custom",
+    "term",
+    "terms",
+    "component",
+    "components",
+    "loss",
+    "losses",
+    "buffer",
+    "normalized",
+    "step",
+}
+
+
+def return_tag(name: str) -> ReturnTag | None:
+    """Read a tag's name; None where it does not name the return of an episode.
+
+    Case, separators and folders do not matter: ``Episode/Reward``, ``charts/episodic_return``, ``ep_r`` and
+    ``avg_reward`` are returns. Behind the last slash every word has to be understood, so that ``reward_step``,
+    ``reward_normalized``, ``train/reward_max`` and the terms of a reward, such as ``Reward/speed``, are not.
+    """
+    folder, _, leaf = name.rpartition("/")
+    words = words_of(leaf)
+    folders = set(words_of(folder))
+    known = folders | set(words)
+    named = known & _RETURN_WORDS
+    is_understood = all(word in _UNDERSTOOD or word.isdigit() for word in words)
+    if not is_understood or folders & _OTHER_FOLDERS or not (named or words == ["ep", "r"]):
+        return None
+    is_mean = bool(known & _AVERAGE_WORDS)
+    of_episode = bool(known & (EPISODE_WORDS | _TOTAL_WORDS))
+    source: Literal["evaluation", "training"] = "training"
+    averaged_over = ROLLOUT_WINDOW if is_mean else 1
+    if known & EVALUATION_WORDS:
+        source, rank = "evaluation", 0
+        averaged_over = EVALUATION_EPISODES if is_mean else 1
+    elif "rollout" in known and is_mean:
+        rank = 1
+    elif known & _SINCE_BEGIN_WORDS and not of_episode:
+        # Often the mean since the run began, which hides what happens now.
+        rank = 5
+    elif is_mean:
+        rank = 3
+    elif named <= _REWARD_WORDS and not of_episode:
+        # A bare "reward" may be that of a step: it speaks only where nothing better is logged.
+        rank = 4
+    else:
+        rank = 2
+    return ReturnTag(name, source, rank, averaged_over)
+
+
+def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
+    """Return the tags that hold returns, the best evidence first."""
+    found = [tag for tag in map(return_tag, names) if tag is not None]
+    return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))
+
+
+# ---- Episodes
+
+
+def find_lengths(names: Iterable[str]) -> str | None:
+    """Return the tag that holds the length of episodes in steps, training before evaluation; None if there is none."""
+    best: tuple[int, str] | None = None
+    for name in names:
+        known = set(words_of(name))
+        # A length in seconds says nothing of steps.
+        if not known & {"len", "length", "lengths"} or known & {"s", "sec", "seconds", "std", "min", "max", "time"}:
+            continue
+        if not known & EPISODE_WORDS:
+            continue
+        rank = 1 if known & EVALUATION_WORDS else 0
+        best = min(best or (rank, name), (rank, name))
+    return best[1] if best else None
+
+
+def find_success(names: Iterable[str]) -> str | None:
+    """Return the tag that holds a success rate, evaluation before training; None if there is none."""
+    found = []
+    for name in names:
+        known = set(words_of(name))
+        # TRPO logs train/is_line_search_success, which is about the optimizer.
+        if known & {"success", "successes", "solved"} and not known & {"line", "search", "std", "threshold"}:
+            found.append((not known & EVALUATION_WORDS, name))
+    return min(found)[1] if found else None
+
+
+# ---- Critics and policies
+
+_Q_WORDS = frozenset(["q", "q1", "q2", "qf", "qf1", "qf2", "qvalue", "qvalues"])
+# A gap between two Q values, or a bound on them, is no Q value.
+_NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm", "lr", "grad", "diff", "difference"])
+
+
+def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags that hold Q values, those of the policy's own actions before those of replayed pairs."""
+    found = [name for name in names if _Q_WORDS & set(words_of(name)) and not _NOT_Q & set(words_of(name))]
+    return tuple(sorted(found, key=lambda name: ("policy" not in words_of(name), name)))
+
+
+def find_actor_losses(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags that hold the loss of a policy."""
+    return tuple(sorted(name for name in names if _is_loss_of(name, {"actor", "policy", "pi"})))
+
+
+def find_critic_losses(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags that hold the loss of a critic, which is a squared error of Q."""
+    return tuple(sorted(name for name in names if _is_loss_of(name, _Q_WORDS | {"critic"})))
+
+
+def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
+    words = set(words_of(name))
+    return "loss" in words and bool(words & set(networks))
+
+
+# ---- Whose names they are
+
+STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
+"""Prefixes of what SB3's logger writes; all of it shares one axis of environment steps."""
+
+
+def is_standard(name: str) -> bool:
+    """Return whether SB3 writes this name, on its one axis of environment steps."""
+    return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

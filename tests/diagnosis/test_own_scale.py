@@ -1,0 +1,235 @@
+"""Stability is judged in the run's own scale: against its returns, and against its own begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability, q_series, return_scale
+from sb3_visual_td3.diagnosis.return_curve import Answer
+from sb3_visual_td3.diagnosis.run_kind import recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.two_questions import ask, verdict_of
+from sb3_visual_td3.diagnosis.verdict import Verdict
+
+N = 100
+STEPS = np.arange(1, N + 1) * 1_000
+RISE = np.linspace(-100.0, 300.0, N)
+
+
+def run(**values: object) -> SeriesSet:
+    """A run with these tags; ``__`` stands for the slash, a number for a constant series."""
+    return SeriesSet.of(
+        Series(name.replace("__", "/"), STEPS, np.broadcast_to(np.asarray(value, dtype=float), N))
+        for name, value in values.items()
+    )
+
+
+TD3 = {
+    "rollout__ep_rew_mean": RISE,
+    "rollout__ep_len_mean": 500.0,
+    "train__actor_loss": np.linspace(0.0, -60.0, N),
+    "train__critic_loss": 1.0,
+    "train__learning_rate": 1e-3,
+}
+SAC = {**TD3, "train__ent_coef": 0.01}
+PPO = {
+    "rollout__ep_rew_mean": RISE,
+    "train__approx_kl": 0.01,
+    "train__clip_fraction": 0.1,
+    "train__explained_variance": 0.8,
+    "train__std": np.linspace(1.0, 0.3, N),
+    "train__value_loss": 5.0,
+    "train__learning_rate": 3e-4,
+}
+
+
+def judged(base: Mapping[str, object], learning: Answer = "unknown", **changes: object) -> Stability:
+    data = run(**{**base, **changes})
+    return judge_stability(data, recognise(data.names()), learning)
+
+
+def signs(stability: Stability) -> list[str]:
+    return [sign.id for sign in stability.signs]
+
+
+@pytest.mark.parametrize("base", [TD3, SAC, PPO])
+@pytest.mark.parametrize("learning", ["yes", "no", "unknown"])
+def test_a_calm_run_is_stable(base: Mapping[str, object], learning: Answer) -> None:
+    stability = judged(base, learning)
+    assert (stability.answer, stability.signs) == ("yes", ())
+    assert len(stability.checks) >= 4
+
+
+# ---- Every kind
+
+
+def test_a_loss_that_ends_as_nan_is_a_clear_sign_and_the_step_is_named() -> None:
+    broken = np.where(np.arange(N) < 60, 1.0, np.nan)
+    stability = judged(TD3, "yes", train__critic_loss=broken)
+    assert (stability.answer, stability.signs[0].id, stability.signs[0].step) == ("no", "non_finite", 61_000)
+
+
+def test_a_loss_that_is_finite_again_had_no_data() -> None:
+    gap = np.where(np.arange(N) == 60, np.nan, 1.0)
+    assert judged(TD3, train__critic_loss=gap).answer == "yes"
+
+
+def test_an_explained_variance_of_nan_says_nothing() -> None:
+    values = np.where(np.arange(N) % 2 == 1, np.nan, 0.8)
+    assert judged(PPO, train__explained_variance=values).answer == "yes"
+
+
+def test_a_learning_rate_of_zero_is_a_clear_sign_and_a_schedule_that_ends_at_zero_is_none() -> None:
+    assert signs(judged(TD3, train__learning_rate=0.0)) == ["frozen_by_learning_rate"]
+    assert judged(TD3, train__learning_rate=np.linspace(1e-3, 0.0, N)).answer == "yes"
+
+
+def test_a_run_that_logs_nothing_but_a_return_is_stable_as_far_as_the_return_says_so() -> None:
+    assert judged({"ep_r": RISE}, "yes").answer == "yes"
+    assert judged({"ep_r": RISE}, "unknown").answer == "unknown"
+
+
+# ---- Q and the critic
+
+
+@pytest.mark.parametrize("scale", [1.0, 1_000.0])
+def test_q_values_of_the_size_of_the_returns_are_right_in_any_scale(scale: float) -> None:
+    changes = {
+        "rollout__ep_rew_mean": RISE * scale,
+        "train__actor_loss": -RISE * scale,
+        "train__critic_loss": scale**2,
+    }
+    assert judged(TD3, **changes).answer == "yes"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1_000.0])
+def test_q_values_of_many_times_the_returns_are_a_clear_sign(scale: float) -> None:
+    changes = {
+        "rollout__ep_rew_mean": RISE * scale,
+        "train__actor_loss": np.linspace(0.0, -3_000.0, N) * scale,
+        "train__critic_loss": scale**2,
+    }
+    stability = judged(TD3, **changes)
+    assert (stability.answer, signs(stability)) == ("no", ["q_beyond_returns"])
+    assert stability.signs[0].is_clear
+    assert stability.signs[0].value == pytest.approx(9.8, rel=0.1)
+
+
+def test_single_q_values_beyond_the_returns_are_no_sign() -> None:
+    spikes = np.where(np.arange(N) % 20 == 0, -1e6, -60.0)
+    assert judged(TD3, train__actor_loss=spikes).answer == "yes"
+
+
+def test_sacs_q_may_exceed_negative_returns_by_the_entropy_bonus() -> None:
+    changes = {"rollout__ep_rew_mean": -90.0, "train__actor_loss": -200.0}
+    assert signs(judged(SAC, **changes, train__ent_coef=0.2)) == []
+    assert signs(judged(SAC, **changes, train__ent_coef=0.002)) == ["q_beyond_returns"]
+
+
+def test_episodes_that_a_time_limit_cuts_early_allow_larger_q_values() -> None:
+    short = return_scale(run(rollout__ep_rew_mean=-500.0, rollout__ep_len_mean=20.0))
+    long = return_scale(run(rollout__ep_rew_mean=-500.0, rollout__ep_len_mean=2_000.0))
+    assert short is not None
+    assert long is not None
+    assert (short.allowed_q, long.allowed_q) == (2_500.0, 500.0)
+
+
+def test_a_critic_that_errs_by_a_tenth_of_the_return_is_a_sign_and_two_signs_are_a_no() -> None:
+    error = {"train__critic_loss": 900.0}
+    assert judged(TD3, **error).answer == "unknown"
+    both = judged(TD3, **error, train__actor_loss=np.linspace(0.0, -700.0, N))
+    assert (both.answer, signs(both)) == ("no", ["q_beyond_returns", "critic_error"])
+    # Where the return rises all the same, nobody can be sure.
+    assert judged(TD3, "yes", **error, train__actor_loss=np.linspace(0.0, -700.0, N)).answer == "unknown"
+
+
+def test_the_critics_error_of_normalised_rewards_is_held_against_q() -> None:
+    """Returns of hundredths, rewards divided by their deviation: Q is of order 10."""
+    changes = {"rollout__ep_rew_mean": RISE * 1e-4, "train__actor_loss": -20.0, "train__critic_loss": 0.05}
+    assert judged(TD3, **changes).answer == "yes"
+
+
+def test_q_values_are_those_of_the_tag_before_minus_the_actors_loss() -> None:
+    data = run(losses__qf1_values=5.0, losses__actor_loss=-7.0, losses__qf1_loss=1.0)
+    found = q_series(data, recognise(data.names()))
+    assert found is not None
+    assert found.values[0] == 5.0
+    data = run(train__actor_loss=-7.0, train__critic_loss=1.0)
+    found = q_series(data, recognise(data.names()))
+    assert found is not None
+    assert found.values[0] == 7.0
+
+
+def test_without_returns_q_is_not_judged() -> None:
+    stability = judged({"train__actor_loss": -1e9, "train__critic_loss": 1e9})
+    assert "q_within_returns" not in stability.checks
+
+
+# ---- On-policy
+
+
+def test_action_noise_that_explodes_is_a_sign_and_clear_where_nothing_is_learned() -> None:
+    exploding = np.geomspace(0.5, 6.7, N)
+    assert judged(PPO, "no", train__std=exploding).answer == "no"
+    assert judged(PPO, "yes", train__std=exploding).answer == "unknown"
+
+
+def test_action_noise_that_shrinks_is_how_a_policy_settles() -> None:
+    assert (
+        judged(PPO, train__std=np.geomspace(1.0, 0.015, N), train__entropy_loss=np.linspace(-1.4, 2.7, N)).answer
+        == "yes"
+    )
+
+
+A2C = {
+    "rollout__ep_rew_mean": RISE,
+    "train__policy_loss": 0.0,
+    "train__value_loss": 1.0,
+    "train__entropy_loss": -1.0,
+    "train__explained_variance": 0.5,
+}
+
+
+def test_a_discrete_policy_that_no_longer_explores_counts_only_beside_another_sign() -> None:
+    collapsed = {"train__entropy_loss": -4.0 * np.exp(-np.linspace(0.0, 8.0, N))}
+    assert judged(A2C, **collapsed).answer == "unknown"
+    assert judged(A2C, "yes", **collapsed).answer == "yes"
+    useless = judged(A2C, **collapsed, train__explained_variance=0.0)
+    assert (useless.answer, signs(useless)) == ("no", ["entropy_collapse", "value_explains_nothing"])
+
+
+def test_updates_that_replace_the_policy_and_updates_that_do_nothing_are_signs() -> None:
+    assert signs(judged(PPO, train__approx_kl=3.0)) == ["updates_too_large"]
+    assert signs(judged(PPO, train__approx_kl=1e-9)) == ["policy_stopped_updating"]
+    # Of public runs that learned, one stays at 0.17 and reaches 6.5.
+    assert judged(PPO, "yes", train__approx_kl=np.where(np.arange(N) == 50, 6.5, 0.17)).answer == "yes"
+
+
+# ---- Both questions
+
+
+@pytest.mark.parametrize(
+    ("stable", "learning", "expected"),
+    [
+        ("yes", "yes", Verdict.GO),
+        ("no", "yes", Verdict.NO_GO),
+        ("yes", "no", Verdict.NO_GO),
+        ("no", "unknown", Verdict.NO_GO),
+        ("unknown", "yes", Verdict.INSUFFICIENT),
+        ("yes", "unknown", Verdict.INSUFFICIENT),
+        ("unknown", "unknown", Verdict.INSUFFICIENT),
+    ],
+)
+def test_one_verdict_comes_of_both_answers(stable: Answer, learning: Answer, expected: Verdict) -> None:
+    assert verdict_of(stable, learning) is expected
+
+
+def test_a_run_of_sb3_that_learns_is_go_and_one_that_diverges_is_no_go() -> None:
+    # A hundred episodes lie behind each point, of which 250 are played between two of them.
+    changes = {"rollout__ep_len_mean": 4.0, "train__critic_loss": 1.0}
+    assert ask(run(**{**TD3, **changes})).verdict is Verdict.GO
+    assert ask(run(**{**TD3, "train__actor_loss": np.linspace(0.0, -1e6, N)})).verdict is Verdict.NO_GO
+    assert ask(run()).verdict is Verdict.INSUFFICIENT

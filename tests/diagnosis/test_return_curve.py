@@ -1,0 +1,322 @@
+"""Return curves are judged against their own noise, whatever the scale of the reward."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sb3_visual_td3.diagnosis.return_curve import (
+    CurveState,
+    block_wander,
+    counts_episodes,
+    episode_spread,
+    is_still_rising,
+    judge_curve,
+    judge_learning,
+)
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import return_tag
+
+SEEDS = range(5)
+
+
+def series(values: object, name: str = "rollout/ep_rew_mean", every: int = 1_000, first: int = 1) -> Series:
+    values = np.asarray(values, dtype=float)
+    return Series(name, np.arange(first, values.size + first) * every, values)
+
+
+def noise(n: int, seed: int = 0, sigma: float = 1.0) -> FloatArray:
+    return np.random.default_rng(seed).normal(0.0, sigma, n)
+
+
+def rising(n: int = 200, seed: int = 0) -> FloatArray:
+    """From -5 to 5 with episodes of standard deviation 1."""
+    return np.linspace(-5.0, 5.0, n) + noise(n, seed)
+
+
+def learned_early(n: int = 200, seed: int = 0) -> FloatArray:
+    return 10.0 * (1.0 - np.exp(-np.linspace(0.0, 20.0, n))) + noise(n, seed)
+
+
+def fallen(n: int = 200, seed: int = 0) -> FloatArray:
+    return np.interp(np.arange(n), [0, n // 3, n // 2, n - 1], [0.0, 10.0, 10.0, 0.0]) + noise(n, seed)
+
+
+def moving_mean(values: FloatArray, window: int, every: int) -> FloatArray:
+    """The mean of the last episodes, as SB3 logs it after every so many episodes."""
+    ends = range(every, values.size + 1, every)
+    return np.array([values[max(0, end - window) : end].mean() for end in ends])
+
+
+# ---- Noise
+
+
+@pytest.mark.parametrize(("window", "every"), [(1, 1), (100, 4), (100, 25), (100, 100), (100, 300), (5, 5)])
+def test_the_spread_of_single_episodes_is_found_behind_an_average(window: int, every: int) -> None:
+    episodes = noise(20_000, sigma=3.0)
+    points = moving_mean(episodes, window, every)[window // every + 1 :]
+    assert episode_spread(points, window, every) == pytest.approx(3.0, rel=0.25)
+
+
+def test_the_spread_is_not_that_of_a_trend_nor_of_single_outliers() -> None:
+    values = np.linspace(0.0, 100.0, 1_000) + noise(1_000)
+    values[::50] += 1e6
+    assert episode_spread(values) == pytest.approx(1.0, rel=0.2)
+
+
+def test_half_of_the_points_may_be_equal() -> None:
+    values = np.where(np.arange(1_000) < 600, noise(1_000), 250.0)
+    assert 0.1 < episode_spread(values) < 2.0
+
+
+def test_the_wander_of_a_drifting_policy_is_larger_than_that_of_a_steady_one() -> None:
+    steady, drifting = noise(2_000), np.cumsum(noise(2_000, seed=1))
+    assert block_wander(steady) == pytest.approx(np.sqrt(np.pi / 2) / 10.0, rel=0.6)
+    assert block_wander(drifting) > 20.0 * block_wander(steady)
+    assert block_wander(np.linspace(0.0, 7.0, 2_000)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_curve_that_comes_back_to_where_it_was_is_not_rising() -> None:
+    down_and_up = np.concatenate([np.linspace(0.0, -10.0, 60), np.linspace(-10.0, -1.0, 60)])
+    assert not is_still_rising(down_and_up)
+    assert is_still_rising(np.linspace(0.0, 10.0, 120))
+    assert not is_still_rising(np.zeros(120))
+
+
+# ---- States
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_curve_that_rises_to_the_end_is_improving(seed: int) -> None:
+    curve = judge_curve(series(rising(seed=seed)))
+    assert (curve.state, curve.learning) == (CurveState.IMPROVING, "yes")
+    assert curve.lost == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_curve_that_rose_and_stays_is_a_plateau(seed: int) -> None:
+    curve = judge_curve(series(learned_early(seed=seed)))
+    assert curve.learning == "yes"
+    assert curve.state in {CurveState.PLATEAU, CurveState.IMPROVING}
+    assert curve.late == pytest.approx(10.0, abs=1.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_noise_around_one_level_is_flat(seed: int) -> None:
+    curve = judge_curve(series(noise(200, seed)))
+    assert (curve.state, curve.learning) == (CurveState.FLAT, "no")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_curve_that_only_falls_is_declining(seed: int) -> None:
+    curve = judge_curve(series(-rising(seed=seed)))
+    assert (curve.state, curve.learning) == (CurveState.DECLINING, "no")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_curve_that_loses_what_it_gained_has_collapsed_and_the_peak_is_named(seed: int) -> None:
+    curve = judge_curve(series(fallen(seed=seed)))
+    assert (curve.state, curve.learning) == (CurveState.COLLAPSED, "no")
+    assert curve.peak_step is not None
+    assert 50_000 <= curve.peak_step <= 110_000
+    assert curve.lost > 0.8
+    assert f"{curve.peak_step:,}" in curve.reasons[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_loss_of_two_fifths_of_the_gain_is_told_and_is_neither_yes_nor_no(seed: int) -> None:
+    values = np.interp(np.arange(200), [0, 80, 110, 199], [0.0, 20.0, 20.0, 12.0]) + noise(200, seed)
+    curve = judge_curve(series(values))
+    assert (curve.state, curve.learning) == (CurveState.COLLAPSED, "unknown")
+    assert curve.lost == pytest.approx(0.4, abs=0.1)
+
+
+def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_learning() -> None:
+    """Twenty thousand episodes make a gain of half a standard deviation certain; it is no learning all the same."""
+    values = np.repeat([10.0, 10.5], [4_000, 16_000]) + noise(20_000)
+    assert judge_curve(series(values, "ep_r", 10)).learning == "no"
+    averaged = moving_mean(values, 100, 100)
+    assert judge_curve(series(averaged, every=1_000), 100).learning == "no"
+
+
+def test_a_mean_that_becomes_a_multiple_is_learning_even_where_single_episodes_hardly_tell() -> None:
+    """Returns that are either 0 or large, such as a goal that is reached in 5 %, then in 60 % of the episodes."""
+    rng = np.random.default_rng(0)
+    reached = rng.random(20_000) < np.linspace(0.05, 0.6, 20_000)
+    curve = judge_curve(series(moving_mean(np.where(reached, 100.0, 0.0), 100, 100)), 100)
+    assert curve.gain < 1.75
+    assert curve.learning == "yes"
+
+
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_fewer_than_five_points_are_too_short(n: int) -> None:
+    curve = judge_curve(series(np.arange(n)))
+    assert (curve.state, curve.learning) == (CurveState.TOO_SHORT, "unknown")
+    assert math.isnan(curve.gain)
+
+
+def test_five_evaluations_can_say_yes_and_never_no() -> None:
+    assert judge_curve(series([-120.0, -100.0, 280.0, 290.0, 285.0]), 1).learning == "yes"
+    assert judge_curve(series([-120.0, -100.0, 20.0, -90.0, 40.0]), 1).learning == "unknown"
+    assert judge_curve(series([3.0, -1.0, 2.0, 0.0, 1.0]), 1).learning == "unknown"
+
+
+def test_a_flat_curve_of_a_short_run_is_too_short_and_not_a_failure() -> None:
+    curve = judge_curve(series(noise(35), "episode_return", every=1), on_steps=False)
+    assert (curve.state, curve.learning) == (CurveState.TOO_SHORT, "unknown")
+    # The same points, each of them the mean of twenty episodes: enough to say.
+    assert judge_curve(series(noise(35), "episode_return", every=20), on_steps=False).learning == "no"
+
+
+def test_what_was_flat_and_now_rises_to_a_new_level_needs_more_time() -> None:
+    values = np.concatenate([np.zeros(140), np.linspace(0.0, 0.6, 60)]) + noise(200, sigma=0.05)
+    curve = judge_curve(series(moving_mean(values, 1, 1)), 100, lengths=series(np.full(200, 250.0)))
+    assert curve.learning == "unknown"
+    assert curve.still_rising
+
+
+def test_a_constant_curve_is_flat_and_a_constant_mean_of_training_episodes_is_stale() -> None:
+    assert judge_curve(series(np.full(50, 7.0)), 5).learning == "no"
+    stale = judge_curve(series(np.full(1_593, 31.31)), 100)
+    assert stale.learning == "unknown"
+    assert "stale" in stale.reasons[0]
+
+
+# ---- What must not matter
+
+
+CURVES = {"rising": rising(), "early": learned_early(), "flat": noise(200), "fallen": fallen(), "falling": -rising()}
+
+
+@given(
+    kind=st.sampled_from(sorted(CURVES)),
+    scale=st.sampled_from([1e-300, 1e-6, 0.01, 100.0, 1e6, 1e300]),
+    every=st.sampled_from([1, 7, 1_000, 10**12]),
+    first=st.sampled_from([1, 10**9]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_answer_does_not_depend_on_the_scale_of_the_reward_or_where_the_steps_begin(
+    kind: str, scale: float, every: int, first: int
+) -> None:
+    expected = judge_curve(series(CURVES[kind], every=10**6))
+    steps = np.arange(first, first + 200) * every + 10**7
+    found = judge_curve(Series("rollout/ep_rew_mean", steps, CURVES[kind] * scale))
+    assert (found.state, found.learning) == (expected.state, expected.learning)
+    assert found.gain == pytest.approx(expected.gain, rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [-1e4, -100.0, 100.0, 1e4])
+@pytest.mark.parametrize("kind", sorted(CURVES))
+def test_a_constant_added_to_all_returns_never_turns_yes_into_no_or_no_into_yes(kind: str, shift: float) -> None:
+    answers = {judge_curve(series(CURVES[kind])).learning, judge_curve(series(CURVES[kind] + shift)).learning}
+    assert answers != {"yes", "no"}
+
+
+@given(kind=st.sampled_from(["flat", "fallen", "falling"]), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_points_that_are_removed_never_turn_no_into_yes(kind: str, data: st.DataObject) -> None:
+    """By chance, in blocks, or at either end; how long the run was is known from its other tags."""
+    whole = series(CURVES[kind])
+    run = SeriesSet.of([whole, series(np.full(200, 100.0), "time/fps")])
+    assert judge_learning(run).answer == "no"
+    mask = np.ones(200, bool)
+    for _ in range(data.draw(st.integers(1, 3))):
+        how = data.draw(st.sampled_from(["thin", "block", "begin", "end"]))
+        at, size = data.draw(st.integers(0, 199)), data.draw(st.integers(1, 150))
+        if how == "thin":
+            mask &= np.random.default_rng(at).random(200) < size / 150
+        elif how == "block":
+            mask[at : at + size] = False
+        elif how == "begin":
+            mask[:size] = False
+        else:
+            mask[200 - size :] = False
+    assert judge_learning(SeriesSet.of([whole.where(mask), run["time/fps"]])).answer != "yes"
+
+
+@pytest.mark.parametrize("kind", sorted(CURVES))
+def test_nan_points_and_points_written_twice_change_nothing(kind: str) -> None:
+    values = CURVES[kind]
+    expected = judge_curve(series(values))
+    steps = np.arange(1, 201) * 1_000
+    doubled = Series("rollout/ep_rew_mean", np.repeat(steps, 2), np.repeat(values, 2))
+    assert judge_curve(doubled) == expected
+    with_nan = Series("rollout/ep_rew_mean", np.append(steps, [500, 2_500]), np.append(values, [np.nan, np.inf]))
+    assert judge_curve(with_nan) == expected
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60))
+@example([0.0] * 30)
+@example([1.7e308, -1.7e308] * 15)
+@settings(max_examples=150, deadline=None)
+def test_any_values_are_judged_without_an_error(values: list[float]) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        curve = judge_curve(series(values, "ep_r"))
+    assert curve.learning in {"yes", "no", "unknown"}
+
+
+def test_a_hundred_thousand_points_are_judged_like_a_hundred() -> None:
+    assert judge_curve(series(rising(100_000), "ep_r")).learning == "yes"
+    assert judge_curve(series(noise(100_000), "ep_r")).learning == "no"
+
+
+# ---- The x-axis
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "expected"),
+    [
+        ("Episode/Reward", np.arange(400), True),
+        ("Reward/info", np.arange(20, 760, 20), True),
+        ("ep_r", np.arange(0, 5_000_000, 2_000), False),
+        ("episode_reward", np.cumsum(np.random.default_rng(0).integers(50, 300, 400)), False),
+        ("rollout/ep_rew_mean", np.arange(400), False),
+        ("train/episode_reward", np.arange(400), True),
+        ("eval/return", np.arange(0, 400, 10), False),
+    ],
+)
+def test_an_axis_of_episodes_is_told_from_one_of_steps(name: str, steps: FloatArray, expected: bool) -> None:
+    tag = return_tag(name)
+    assert tag is not None
+    assert counts_episodes(tag, Series(name, steps, np.zeros(steps.size))) is expected
+
+
+# ---- One run
+
+
+def test_a_yes_and_a_no_contradict_each_other() -> None:
+    run = SeriesSet.of([series(rising()), series(noise(200), "eval/mean_reward")])
+    assert judge_learning(run).answer == "unknown"
+
+
+def test_the_evaluation_that_fell_is_not_outvoted_by_training() -> None:
+    evaluated = np.repeat([0.0, 50.0, 30.0], [8, 8, 8]) + noise(24)
+    run = SeriesSet.of([series(learned_early(), "ep_r"), series(evaluated, "eval/mean_reward", every=8_000)])
+    learning = judge_learning(run)
+    assert [curve.learning for curve in learning.curves] == ["unknown", "yes"]
+    assert learning.answer == "unknown"
+    assert learning.curve is not None
+    assert learning.curve.state is CurveState.COLLAPSED
+
+
+def test_without_a_return_nothing_is_said_about_learning() -> None:
+    learning = judge_learning(SeriesSet.of([series(rising(), "train/actor_loss"), series(rising(), "reward_step")]))
+    assert (learning.answer, learning.curve) == ("unknown", None)
+
+
+def test_a_return_that_breaks_off_long_before_the_run_says_no_yes() -> None:
+    run = SeriesSet.of([series(rising()), series(np.zeros(400), "train/actor_loss")])
+    learning = judge_learning(run)
+    assert learning.answer == "unknown"
+    assert any("only a part" in reason for reason in learning.reasons)
+
+
+def test_a_return_that_rises_because_episodes_end_at_once_is_doubted() -> None:
+    values = series(np.linspace(-65.0, -5.0, 200) + noise(200))
+    run = SeriesSet.of([values, series(np.linspace(8.0, 1.4, 200), "rollout/ep_len_mean", every=1_000)])
+    assert judge_learning(SeriesSet.of([values])).answer == "yes"
+    assert judge_learning(run).answer == "unknown"

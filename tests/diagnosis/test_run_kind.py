@@ -1,0 +1,66 @@
+"""The kind of a run is recognised from its tags, and the evidence is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
+
+SB3 = ["rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("names", "family", "algorithms"),
+    [
+        (["train/actor_loss", "train/critic_loss"], Family.OFF_POLICY, "TD3 or DDPG"),
+        (["train/actor_loss", "train/critic_loss", "train/ent_coef"], Family.OFF_POLICY, "SAC or TQC"),
+        (["train/approx_kl", "train/clip_fraction", "train/value_loss"], Family.ON_POLICY, "PPO"),
+        (["train/policy_loss", "train/value_loss", "train/entropy_loss"], Family.ON_POLICY, "A2C or PPO"),
+        (["train/kl_divergence_loss", "train/is_line_search_success"], Family.ON_POLICY, "TRPO"),
+        (["train/loss", "rollout/exploration_rate"], Family.VALUE_BASED, "DQN"),
+    ],
+)
+def test_the_algorithms_of_sb3_are_recognised(names: list[str], family: Family, algorithms: str) -> None:
+    kind = recognise([*SB3, *names])
+    assert (kind.family, kind.algorithms) == (family, algorithms)
+    assert set(kind.evidence) <= set(names)
+    assert kind.evidence
+
+
+@pytest.mark.parametrize(
+    ("names", "family"),
+    [
+        (["losses/qf1_loss", "losses/qf1_values", "losses/actor_loss", "losses/alpha"], Family.OFF_POLICY),
+        (["losses/qf1_loss", "losses/qf1_values", "losses/actor_loss"], Family.OFF_POLICY),
+        (["losses/clipfrac", "losses/approx_kl", "losses/value_loss"], Family.ON_POLICY),
+        (["losses/td_loss", "losses/q_values"], Family.VALUE_BASED),
+    ],
+)
+def test_the_algorithms_of_cleanrl_are_recognised(names: list[str], family: Family) -> None:
+    assert recognise(["charts/SPS", "charts/episodic_return", *names]).family is family
+
+
+def test_twin_q_values_of_own_code_belong_to_an_off_policy_algorithm() -> None:
+    assert recognise(["Episode/Reward", "QValues/Q1", "QValues/Q2"]).family is Family.OFF_POLICY
+
+
+def test_own_code_that_logs_an_actor_and_a_critic_may_be_either() -> None:
+    assert recognise(["actor_loss", "critic_loss"]).family is Family.UNKNOWN
+    assert recognise(["actor_loss", "value_loss", "entropy"]).family is Family.ON_POLICY
+
+
+def test_only_sac_and_tqc_have_an_entropy_bonus() -> None:
+    assert recognise(["train/ent_coef"]).has_entropy_bonus
+    assert not recognise(["train/actor_loss", "train/critic_loss"]).has_entropy_bonus
+
+
+def test_our_own_tags_are_those_of_td3() -> None:
+    kind = recognise(tags.TAGS)
+    assert kind.family is Family.OFF_POLICY
+    assert not kind.has_entropy_bonus
+
+
+@pytest.mark.parametrize("names", [[], ["ep_r"], ["time/fps", "custom/anything"]])
+def test_what_no_tag_tells_is_unknown(names: list[str]) -> None:
+    assert recognise(names) == RunKind(Family.UNKNOWN)

@@ -1,0 +1,135 @@
+"""Tags of other programs are found by what they are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.tag_search import (
+    find_actor_losses,
+    find_critic_losses,
+    find_lengths,
+    find_q_values,
+    find_returns,
+    find_success,
+    is_standard,
+    return_tag,
+    words_of,
+)
+
+
+def test_words_are_split_at_separators_and_where_the_case_changes() -> None:
+    assert words_of("Average Episodic Reward/(t)") == ["average", "episodic", "reward", "t"]
+    assert words_of("charts/episodicReturn_100") == ["charts", "episodic", "return", "100"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "averaged_over"),
+    [
+        ("rollout/ep_rew_mean", "training", 100),
+        ("eval/mean_reward", "evaluation", 5),
+        ("evaluation/Average Returns", "evaluation", 5),
+        ("Test/return", "evaluation", 1),
+        ("charts/episodic_return", "training", 1),
+        ("train/episode_reward", "training", 1),
+        ("Episode/Reward", "training", 1),
+        ("Reward/info", "training", 1),
+        ("ep_r", "training", 1),
+        ("EpRet", "training", 1),
+        ("train_ep_reward", "training", 1),
+        ("avg_reward", "training", 100),
+        ("ray/tune/episode_reward_mean", "training", 100),
+        ("Mean Reward (100 episodes)", "training", 100),
+        ("return", "training", 1),
+        ("reward", "training", 1),
+    ],
+)
+def test_returns_are_found_under_the_names_of_other_programs(name: str, source: str, averaged_over: int) -> None:
+    found = return_tag(name)
+    assert found is not None
+    assert (found.source, found.averaged_over) == (source, averaged_over)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reward_step",
+        "rewards/step",
+        "step/reward",
+        "normalized_reward",
+        "reward_norm",
+        "normalized/reward",
+        "train/reward_max",
+        "progress/current_reward",
+        "reward/progress",
+        "Reward/speed",
+        "custom/reward_dist",
+        "eval/std_reward",
+        "best_avg_return",
+        "final_avg_return",
+        "agent/reward_is_normalized",
+        "eval/random_reward",
+        "losses/value",
+        "eval/mean_ep_length",
+    ],
+)
+def test_steps_terms_extremes_and_normalised_rewards_are_no_returns(name: str) -> None:
+    assert return_tag(name) is None
+
+
+def test_of_our_own_tags_only_the_two_returns_are_returns() -> None:
+    assert {tag.name for tag in find_returns(tags.TAGS)} == {tags.EPISODE_REWARD, tags.EVAL_REWARD}
+
+
+def test_the_better_evidence_comes_first() -> None:
+    names = [
+        "reward",
+        "Cumulative Reward/info",
+        "avg_reward",
+        "episode_reward",
+        "rollout/ep_rew_mean",
+        "eval/mean_reward",
+    ]
+    assert [tag.name for tag in find_returns(names)] == [
+        "eval/mean_reward",
+        "rollout/ep_rew_mean",
+        "episode_reward",
+        "avg_reward",
+        "reward",
+        "Cumulative Reward/info",
+    ]
+
+
+def test_a_length_in_seconds_is_no_length_in_steps() -> None:
+    assert find_lengths(["Episode Length (s)/info", "loss"]) is None
+    assert find_lengths(["eval/mean_ep_length", "rollout/ep_len_mean"]) == "rollout/ep_len_mean"
+    assert find_lengths(["Episode/Length"]) == "Episode/Length"
+
+
+def test_the_success_of_a_line_search_is_no_success_of_the_policy() -> None:
+    assert find_success(["train/is_line_search_success"]) is None
+    assert find_success(["rollout/success_rate", "eval/success_rate"]) == "eval/success_rate"
+
+
+def test_q_values_and_losses_are_told_apart() -> None:
+    names = [
+        "losses/qf1_values",
+        "losses/qf1_loss",
+        "losses/actor_loss",
+        "train/q_gap",
+        "QValues/Q1",
+        "train/value_loss",
+    ]
+    assert find_q_values(names) == ("QValues/Q1", "losses/qf1_values")
+    assert find_critic_losses(names) == ("losses/qf1_loss",)
+    assert find_actor_losses(names) == ("losses/actor_loss",)
+    assert find_q_values([tags.Q1_VALUE, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.TARGET_Q_MEAN]) == (
+        tags.POLICY_Q_VALUE,
+        tags.Q1_VALUE,
+    )
+
+
+def test_names_on_the_one_axis_of_sb3_are_known() -> None:
+    assert is_standard("rollout/ep_rew_mean")
+    assert is_standard("charts/episodic_return")
+    assert not is_standard("ep_r")

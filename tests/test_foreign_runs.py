@@ -1,0 +1,111 @@
+"""The benchmark on public runs: its table, its lines, and its changes; and its figures where the runs are there."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from pathlib import Path
+
+import foreign_runs
+import numpy as np
+import pytest
+from foreign_runs import CHANGES, RUNS, Judged, confusion, line_of, row_of, stress
+from torch.utils.tensorboard import SummaryWriter
+
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.two_questions import ask
+
+LEARNED = 10.0 * (1.0 - np.exp(-np.linspace(0.0, 20.0, 200)))
+
+
+def a_run(values: object, name: str = "ep_r") -> SeriesSet:
+    values = np.asarray(values, dtype=float)
+    noise = np.random.default_rng(0).normal(0.0, 1.0, values.size)
+    return SeriesSet.of([Series(name, np.arange(1, values.size + 1) * 1_000, values + noise)])
+
+
+@pytest.fixture(name="folder")
+def a_folder_of_labelled_runs(tmp_path: Path) -> Path:
+    """Three runs as people leave them: one that learns, one that does not, one without a scalar."""
+    (tmp_path / "labels.tsv").write_text("run\tlabel\ngood\tH\nbad\tF\nempty\tU\n", encoding="utf-8")
+    for run, values in (("good", LEARNED), ("bad", np.zeros(200))):
+        with SummaryWriter(str(tmp_path / run)) as writer:
+            for step, value in zip(range(0, 200_000, 1_000), a_run(values)["ep_r"].values, strict=True):
+                writer.add_scalar("ep_r", value, step)
+    with SummaryWriter(str(tmp_path / "empty")) as writer:
+        writer.add_text("note", "nothing to see")
+    return tmp_path
+
+
+def test_labelled_runs_are_judged_and_the_results_hold_no_data_of_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.csv"
+    monkeypatch.setattr(sys, "argv", ["foreign_runs.py", "--runs", str(folder), "--output", str(results)])
+    foreign_runs.main()
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert {run: row["verdict"] for run, row in rows.items()} == {
+        "good": "GO",
+        "bad": "NO-GO",
+        "empty": "unreadable",
+    }
+    assert rows["bad"]["state"] == "flat"
+    printed = capsys.readouterr().out
+    assert "| H | 1 | 0 | 0 | 0 |" in printed
+    assert "| F | 0 | 1 | 0 | 0 |" in printed
+
+
+def test_a_folder_without_labels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["foreign_runs.py", "--runs", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        foreign_runs.main()
+    assert "labels.tsv" in capsys.readouterr().err
+
+
+def test_a_line_tells_the_answers_and_why() -> None:
+    line = line_of(Judged("good", "H", ask(a_run(LEARNED))))
+    assert line.startswith("H good         GO")
+    assert "learning yes" in line
+    assert "ep_r: from" in line
+    assert row_of(Judged("empty", "U", None)) == {"run": "empty", "label": "U", "verdict": "unreadable"}
+
+
+def test_runs_are_counted_by_label_and_verdict() -> None:
+    table = confusion([Judged("a", "H", ask(a_run(LEARNED))), Judged("b", "U", None)])
+    assert "| label | GO | NO-GO | INSUFFICIENT | unreadable |" in table
+    assert "| U | 0 | 0 | 0 | 1 |" in table
+
+
+def test_scaled_rewards_scale_returns_and_losses_and_leave_the_rest() -> None:
+    data = SeriesSet.of([Series(name, np.arange(3), np.ones(3)) for name in ("ep_r", "train/critic_loss", "time/fps")])
+    changed = CHANGES["rewards times 100"](data, np.random.default_rng(0))
+    values = {name: changed[name].values[0] for name in data.names()}
+    assert values == {"ep_r": 100.0, "train/critic_loss": 10_000.0, "time/fps": 1.0}
+
+
+def test_a_run_that_is_cut_ends_earlier_and_a_thinned_one_has_fewer_points() -> None:
+    data = a_run(LEARNED)
+    assert CHANGES["cut at 90 %"](data, np.random.default_rng(0))["ep_r"].steps[-1] == 180_000
+    assert 70 < len(CHANGES["half of the points"](data, np.random.default_rng(0))["ep_r"]) < 130
+
+
+def test_the_table_of_changes_has_a_line_for_each() -> None:
+    data = a_run(LEARNED)
+    table = stress([(Judged("good", "H", ask(data)), data)])
+    assert len(table.splitlines()) == 2 + len(CHANGES)
+    assert "| rewards times 100 | 1 | 0 | 0 | 0 | 0 | 0 |" in table
+
+
+@pytest.mark.skipif(not RUNS.is_dir(), reason="the labelled runs are not part of the repository")
+def test_the_labelled_runs_are_told_apart() -> None:
+    counts = Counter((judged.label, judged.verdict) for judged, _ in foreign_runs.judge_all(RUNS))
+    assert counts["H", "GO"] >= 17
+    assert counts["H", "NO-GO"] == 0
+    assert counts["F", "NO-GO"] >= 10
+    assert counts["F", "GO"] == 0
+    assert counts["S", "GO"] == 0
+    assert counts["U", "unreadable"] == 1
