@@ -178,7 +178,7 @@ def _cut(part: float) -> Change:
     def cut(series: Series, _rng: np.random.Generator) -> Series:
         if len(series) == 0:
             return series
-        return series.up_to(int(series.steps[0]) + int(part * float(series.offsets[-1])))
+        return series.where(series.offsets <= part * series.offsets[-1])
 
     return _of_all(cut)
 

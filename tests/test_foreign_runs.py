@@ -89,7 +89,7 @@ def test_scaled_rewards_scale_returns_and_losses_and_leave_the_rest() -> None:
 
 def test_a_run_that_is_cut_ends_earlier_and_a_thinned_one_has_fewer_points() -> None:
     data = a_run(LEARNED)
-    assert CHANGES["cut at 90 %"](data, np.random.default_rng(0))["ep_r"].steps[-1] == 180_000
+    assert CHANGES["cut at 90 %"](data, np.random.default_rng(0))["ep_r"].steps[-1] <= 180_100
     assert 70 < len(CHANGES["half of the points"](data, np.random.default_rng(0))["ep_r"]) < 130
 
 

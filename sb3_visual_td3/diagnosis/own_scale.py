@@ -47,7 +47,7 @@ ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
 run, diverged ones reach 0.09 to 0.15; beyond 1 the critic errs by more than a whole episode is worth."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
 """Growth of the standard deviation of the policy's actions. It is limited by nothing but the loss."""
-ENTROPY_LEFT = 0.05
+ENTROPY_LEFT = 0.1
 """Part of its first entropy below which a policy hardly explores."""
 EXPLAINED_NOTED = 0.05
 """A value function that explains a smaller part of the variance of returns is no better than a constant."""
@@ -338,7 +338,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
 
 
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for a discrete policy that has stopped exploring: its entropy falls to a twentieth of the first.
+    """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first.
 
     This speaks against a run only together with another sign: a solved task needs no exploration either. The
     entropy of a continuous policy passes through 0 on its way down; its standard deviation is judged instead.

@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import (
@@ -59,7 +60,7 @@ NOTED_FALL = 0.3
 MIN_POINTS = 5
 """Fewer points are no curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
 MIN_POINTS_FOR_NO = 10
-MIN_EPISODES_FOR_NO = 100
+MIN_EPISODES_FOR_NO = 50
 MIN_STEPS_FOR_NO = 10_000
 """A flat curve says "not learning" only where the run had the time to learn; earlier it says "too early"."""
 N_BLOCKS = 20
@@ -270,6 +271,8 @@ def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCu
     doubts = []
     if len(series) < MIN_POINTS_FOR_NO and not (curve.gain >= SURE_GAIN and _last_beat_first_half(series.values)):
         doubts.append(f"{len(series)} points with this noise are too few to be sure")
+    if curve.lost >= NOTED_FALL:
+        doubts.append(f"{curve.lost:.0%} of the gain at step {curve.peak_step:,} is lost, or was noise")
     if not is_complete or _has_hole(series):
         doubts.append(f"{curve.tag} covers only a part of the run")
     return replace(curve, learning="unknown" if doubts else "yes", reasons=(*curve.reasons, *doubts))
@@ -450,7 +453,7 @@ def judge_learning(data: SeriesSet) -> Learning:
         series = data[tag.name]
         on_steps = not counts_episodes(tag, series)
         is_complete = True
-        if is_standard(tag.name) and begin is not None and end is not None and len(series.finite):
+        if is_standard(tag.name) and on_steps and begin is not None and end is not None and len(series.finite):
             is_complete = not series.ends_before(end) and not _begins_late(series.finite, begin, end)
         curves.append(
             judge_curve(series, tag.averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
@@ -470,9 +473,9 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
     """Choose the best evaluation tag and the best training tag: by rank, then by number of points."""
     chosen = []
     for source in ("evaluation", "training"):
-        tags = [tag for tag in found if tag.source == source]
-        if tags:
-            chosen.append(min(tags, key=lambda tag: (tag.rank, -len(data[tag.name].finite), tag.name)))
+        of_source = [tag for tag in found if tag.source == source]
+        if of_source:
+            chosen.append(min(of_source, key=lambda tag: (tag.rank, -len(data[tag.name].finite), tag.name)))
     return chosen
 
 
@@ -497,10 +500,10 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
     Training episodes end at irregular environment steps. Where their points stand at regular and narrow intervals,
     every episode has one, or every so many. Points may be missing: two in five intervals have to be the smallest one.
     """
-    if is_standard(tag.name) and series.name != "train/episode_reward":
-        return False
+    if is_standard(tag.name):
+        return _by_episode(tag.name)
     pauses = np.diff(series.finite.offsets)
-    if pauses.size == 0 or series.name == "train/episode_reward":
+    if pauses.size == 0:
         return True
     spacing = float(pauses.min())
     is_regular = spacing > 0.0 and float(np.mean(pauses == spacing)) >= 0.4
@@ -516,7 +519,8 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 
 
 def _by_episode(name: str) -> bool:
-    return name.startswith("train/episode_") or name.endswith("_per_episode") or name in {"train/success"}
+    """Return whether this is one of our own tags that have a point per episode, counted in episodes."""
+    return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
 def _begins_late(series: Series, begin: int, end: int) -> bool:

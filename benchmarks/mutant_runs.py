@@ -1,0 +1,271 @@
+"""Is the verdict right on stock algorithms with one setting wrong, given nothing but the tags that SB3 writes?
+
+Trains stock SB3 TD3, SAC and PPO on Pendulum-v1, each as it should be and with one setting wrong by up to three orders
+of magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event
+files of each training are then judged as any other run's would be.
+
+Whether a mutant failed is not decided by its setting but by its policy: evaluated on 20 seeds that it was not trained
+on, a mean return above -300 is healthy (a random policy earns -1,200, a solved task -150), below -800 is failed, and
+what lies between is not counted. A mutant that learns all the same is healthy.
+
+Trainings with an even number were looked at while thresholds were chosen; those with an odd number are the
+examination. A training takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv
+and are not made again; --judge judges the event files that are still in --logs again, without training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import result_rows
+import torch as th
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
+
+from sb3_visual_td3.diagnosis.two_questions import ask
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
+
+RESULTS = Path(__file__).parent / "results" / "mutant_runs.csv"
+LOGS = Path("logs") / "mutant_runs"
+COLUMNS = (
+    "number",
+    "algorithm",
+    "fault",
+    "seed",
+    "examined",
+    "label",
+    "verdict",
+    "stable",
+    "learning",
+    "state",
+    "signs",
+)
+HEALTHY, FAILED = -300.0, -800.0
+"""Mean returns of Pendulum-v1: 200 steps, each of which costs 0 to 16."""
+EVALUATED_SEED = 10_000
+N_EVALUATED = 20
+
+
+class Mutant(NamedTuple):
+    """A training with one setting wrong.
+
+    :param fault: the setting and its value; "none" for a training as it should be.
+    :param settings: arguments of the algorithm that differ.
+    :param reward_scale: what every reward is multiplied by.
+    """
+
+    number: int
+    algorithm: str
+    fault: str
+    seed: int
+    settings: Mapping[str, Any] = {}
+    reward_scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """A name for the folder of its logs."""
+        return f"{self.number:03d}_{self.algorithm}_{self.fault.replace('=', '_')}_{self.seed}"
+
+
+# The settings that learn Pendulum: those of rl-zoo, with smaller networks, and for PPO its four environments as one.
+SMALL = {"net_arch": [64, 64]}
+BASE: Mapping[str, Mapping[str, Any]] = {
+    "TD3": {
+        "learning_rate": 1e-3,
+        "gamma": 0.98,
+        "learning_starts": 1_000,
+        "buffer_size": 20_000,
+        "batch_size": 128,
+        "policy_kwargs": SMALL,
+    },
+    "SAC": {
+        "learning_rate": 1e-3,
+        "gamma": 0.98,
+        "learning_starts": 1_000,
+        "buffer_size": 20_000,
+        "batch_size": 128,
+        "policy_kwargs": SMALL,
+    },
+    "PPO": {
+        "learning_rate": 1e-3,
+        "gamma": 0.9,
+        "n_steps": 1_024,
+        "batch_size": 64,
+        "use_sde": True,
+        "sde_sample_freq": 4,
+    },
+}
+STEPS = {"TD3": 15_000, "SAC": 15_000, "PPO": 80_000}
+"""75 episodes off-policy; the report calls no run of fewer than 50 episodes a failure for not learning."""
+CLASSES: Mapping[str, type[BaseAlgorithm]] = {"TD3": TD3, "SAC": SAC, "PPO": PPO}
+
+OFF_POLICY_FAULTS: Mapping[str, Mapping[str, Any]] = {
+    "learning_rate=0": {"learning_rate": 0.0},
+    "learning_rate=1e-6": {"learning_rate": 1e-6},
+    "learning_rate=0.03": {"learning_rate": 0.03},
+    "learning_rate=1": {"learning_rate": 1.0},
+    "gamma=0": {"gamma": 0.0},
+    "gamma=1": {"gamma": 1.0},
+    "tau=0": {"tau": 0.0},
+    "tau=1": {"tau": 1.0},
+    "batch_size=2": {"batch_size": 2},
+    "learning_starts=14000": {"learning_starts": 14_000},
+    "train_freq=500": {"train_freq": 500, "gradient_steps": 1},
+    "buffer_size=200": {"buffer_size": 200},
+}
+FAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "TD3": OFF_POLICY_FAULTS,
+    "SAC": {**OFF_POLICY_FAULTS, "ent_coef=10": {"ent_coef": 10.0}, "ent_coef=1000": {"ent_coef": 1_000.0}},
+    "PPO": {
+        "learning_rate=0": {"learning_rate": 0.0},
+        "learning_rate=1e-6": {"learning_rate": 1e-6},
+        "learning_rate=0.1": {"learning_rate": 0.1},
+        "gamma=0": {"gamma": 0.0},
+        "gamma=0.9999": {"gamma": 0.9999, "gae_lambda": 1.0},
+        "ent_coef=1": {"ent_coef": 1.0},
+        "ent_coef=10": {"ent_coef": 10.0},
+        "clip_range=1e-5": {"clip_range": 1e-5},
+        "n_epochs=200": {"n_epochs": 200},
+        "batch_size=2": {"n_steps": 64, "batch_size": 2, "n_epochs": 1},
+    },
+}
+SCALES = {"reward*1000": 1_000.0, "reward*0.001": 0.001}
+
+
+def grid() -> list[Mutant]:
+    """Return all trainings: of every algorithm four as they should be, and each fault with two seeds."""
+    found: list[Mutant] = []
+
+    def add(algorithm: str, fault: str, settings: Mapping[str, Any], scale: float, n_seeds: int) -> None:
+        for _ in range(n_seeds):
+            # Consecutive numbers are seeds of the same fault: one is looked at, the other is the examination.
+            found.append(Mutant(len(found), algorithm, fault, len(found), settings, scale))
+
+    for algorithm in CLASSES:
+        add(algorithm, "none", {}, 1.0, 4)
+        for fault, settings in FAULTS[algorithm].items():
+            add(algorithm, fault, settings, 1.0, 2)
+        for fault, scale in SCALES.items():
+            add(algorithm, fault, {}, scale, 2)
+    return found
+
+
+def environment(scale: float) -> gym.Env[Any, Any]:
+    """Return Pendulum-v1 with scaled rewards; the scaled return is what a user would log."""
+    env = gym.make("Pendulum-v1")
+    if scale != 1.0:
+        env = gym.wrappers.TransformReward(env, lambda reward: scale * float(reward))
+    return Monitor(env)
+
+
+def train(mutant: Mutant, folder: Path) -> float:
+    """Train a mutant, with SB3's own logging and its EvalCallback.
+
+    :return: the mean return of its policy on seeds of its own, in unscaled rewards.
+    """
+    env = environment(mutant.reward_scale)
+    settings = {**BASE[mutant.algorithm], **mutant.settings}
+    if mutant.algorithm == "TD3":
+        settings["action_noise"] = NormalActionNoise(np.zeros(1), 0.2 * np.ones(1))
+    model = CLASSES[mutant.algorithm](
+        "MlpPolicy", env, seed=mutant.seed, device="cpu", tensorboard_log=str(folder), **settings
+    )
+    steps = STEPS[mutant.algorithm]
+    evaluation = EvalCallback(environment(mutant.reward_scale), eval_freq=steps // 16, verbose=0)
+    model.learn(steps, callback=evaluation, log_interval=1 if mutant.algorithm == "PPO" else 4, tb_log_name="run")
+    examined = environment(1.0)
+    examined.reset(seed=EVALUATED_SEED)
+    mean, _ = evaluate_policy(model, examined, n_eval_episodes=N_EVALUATED)
+    assert isinstance(mean, float)
+    return mean
+
+
+def label_of(mean_return: float) -> str:
+    """Return whether a policy with that return is healthy, failed, or between."""
+    if mean_return > HEALTHY:
+        return "healthy"
+    # A policy that acts NaN has no return: it failed.
+    return "between" if mean_return >= FAILED else "failed"
+
+
+def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
+    """Judge the event files of a mutant, and return its row of the results."""
+    (run,) = find_runs(folder)
+    kind, stability, learning = answers = ask(read_run(run.path, run.files).series)
+    del kind
+    return {
+        "number": mutant.number,
+        "algorithm": mutant.algorithm,
+        "fault": mutant.fault,
+        "seed": mutant.seed,
+        "examined": mean_return,
+        "label": label_of(mean_return),
+        "verdict": answers.verdict.value,
+        "stable": stability.answer,
+        "learning": learning.answer,
+        "state": learning.curve.state.value if learning.curve else "",
+        "signs": " ".join(sign.id for sign in stability.signs),
+    }
+
+
+def confusion(rows: list[result_rows.Row]) -> str:
+    """Return the tables of labels against verdicts, for either half of the trainings, in markdown."""
+    verdicts = ("GO", "NO-GO", "INSUFFICIENT")
+    lines = [f"| half | label | {' | '.join(verdicts)} |", "| --- | --- |" + " --- |" * len(verdicts)]
+    halves: Mapping[str, Callable[[int], bool]] = {
+        "looked at": lambda number: number % 2 == 0,
+        "examination": lambda number: number % 2 == 1,
+    }
+    for half, belongs in halves.items():
+        counts = Counter((row["label"], row["verdict"]) for row in rows if belongs(int(row["number"])))
+        for label in ("healthy", "failed", "between"):
+            lines.append(f"| {half} | {label} | " + " | ".join(str(counts[label, one]) for one in verdicts) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing, judge it, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
+    parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the event files (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", type=int, help="numbers of the trainings to make (default: all)")
+    parser.add_argument("--judge", action="store_true", help="train nothing; judge the event files in --logs again")
+    options = parser.parse_args()
+    th.set_num_threads(1)
+    rows = {int(row["number"]): row for row in result_rows.read(options.output)}
+    for mutant in grid():
+        folder = options.logs / mutant.name
+        known = rows.get(mutant.number)
+        if known is None:
+            if options.judge or (options.only is not None and mutant.number not in options.only):
+                continue
+            try:
+                mean_return = train(mutant, folder)
+            except ValueError as error:
+                # SB3 refuses to go on with actions that are NaN, as it does in PPO's distribution.
+                print(f"{mutant.name}: {str(error).splitlines()[0]}")
+                mean_return = float("nan")
+        elif options.judge and folder.is_dir():
+            mean_return = float(known["examined"])
+        else:
+            continue
+        rows[mutant.number] = judge(mutant, folder, mean_return)
+        row = rows[mutant.number]
+        print(mutant.name, *(row[column] for column in COLUMNS[4:]), flush=True)
+        result_rows.write([rows[number] for number in sorted(rows)], options.output, COLUMNS)
+    print(confusion(list(rows.values())))
+
+
+if __name__ == "__main__":
+    main()

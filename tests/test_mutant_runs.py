@@ -1,0 +1,54 @@
+"""The grid of wrong settings: what is trained, and how a training is labelled."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium as gym
+import pytest
+from mutant_runs import BASE, CLASSES, confusion, environment, grid, label_of
+
+
+def test_the_grid_has_enough_of_either_kind_in_both_halves() -> None:
+    mutants = grid()
+    assert [mutant.number for mutant in mutants] == list(range(len(mutants)))
+    assert len({mutant.name for mutant in mutants}) == len(mutants)
+    for half in (0, 1):
+        of_half = [mutant for mutant in mutants if mutant.number % 2 == half]
+        assert sum(mutant.fault == "none" for mutant in of_half) == 6
+        assert sum(mutant.fault != "none" for mutant in of_half) >= 40
+    assert {mutant.algorithm for mutant in mutants} == set(CLASSES) == set(BASE)
+
+
+def test_both_halves_have_the_same_faults() -> None:
+    mutants = grid()
+    faults = [{(one.algorithm, one.fault) for one in mutants if one.number % 2 == half} for half in (0, 1)]
+    assert faults[0] == faults[1]
+
+
+@pytest.mark.parametrize(
+    ("mean_return", "label"),
+    [(-150.0, "healthy"), (-500.0, "between"), (-1_200.0, "failed"), (math.nan, "failed"), (-800.0, "between")],
+)
+def test_the_policy_decides_and_not_its_setting(mean_return: float, label: str) -> None:
+    assert label_of(mean_return) == label
+
+
+def test_scaled_rewards_are_those_that_a_user_would_log() -> None:
+    scaled, plain = environment(1_000.0), environment(1.0)
+    for env in (scaled, plain):
+        env.reset(seed=1)
+    action = plain.action_space.low
+    assert scaled.step(action)[1] == pytest.approx(1_000.0 * float(plain.step(action)[1]))
+    assert isinstance(plain, gym.Env)
+
+
+def test_the_table_counts_both_halves() -> None:
+    rows = [
+        {"number": 0, "label": "healthy", "verdict": "GO"},
+        {"number": 1, "label": "failed", "verdict": "NO-GO"},
+        {"number": 3, "label": "failed", "verdict": "INSUFFICIENT"},
+    ]
+    table = confusion(rows)
+    assert "| looked at | healthy | 1 | 0 | 0 |" in table
+    assert "| examination | failed | 0 | 1 | 1 |" in table
