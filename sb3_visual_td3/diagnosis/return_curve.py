@@ -219,8 +219,11 @@ def judge_curve(
     unit = largest if largest > 1e150 else 1.0
     values = finite.values / unit
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
-    noise = _Noise(episode_spread(values, averaged_over, experience.episodes_between), block_wander(values), n)
     window = max(2, n // 10)
+    spread = episode_spread(values, averaged_over, experience.episodes_between)
+    # The standard error of the difference of two medians; pi / 2 is the price of a median beside a mean.
+    error = spread * math.sqrt(math.pi / 2.0 * (1.0 / _n_first(n) + 1.0 / window) / averaged_over)
+    noise = _Noise(spread, block_wander(values), error, n)
     start = float(np.median(values[: _n_first(n)]))
     late = float(np.median(values[-window:]))
     peak, peak_step = _peak(finite.steps.astype(np.float64), values, window)
@@ -320,15 +323,21 @@ class _Noise(NamedTuple):
 
     :param spread: standard deviation of one episode.
     :param wander: standard deviation of the level of a block.
+    :param error: standard error of a difference of levels, if the points were independent.
     """
 
     spread: float
     wander: float
+    error: float
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change exceeds the wander; fewer than ten points do not show how much they wander."""
-        return self.n < MIN_POINTS_FOR_NO or change > times * math.sqrt(2.0) * self.wander
+        """Return whether a change is no chance: it exceeds the wander and the error of the levels.
+
+        Fewer than ten points do not show how much they wander.
+        """
+        wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
+        return change > times * max(wander, self.error)
 
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from the start to a level is learning: it matters, and it is no chance.
@@ -385,12 +394,15 @@ def _last_beat_first_half(values: FloatArray) -> bool:
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing: a pause of a fifth of the span that is unlike the others."""
-    if len(series) < MIN_POINTS_FOR_NO:
-        return False
+    """Return whether a part of the curve is missing: a pause of a fifth of the span that is unlike the others.
+
+    Fewer than ten points have pauses of that size anyway; they miss a part where one pause is half of the span.
+    """
     pauses = np.diff(series.offsets)
-    longest = float(pauses.max())
-    return longest > LONGEST_GAP * float(pauses.sum()) and longest > 5.0 * float(np.quantile(pauses, 0.9))
+    longest, span = float(pauses.max()), float(pauses.sum())
+    if len(series) < MIN_POINTS_FOR_NO:
+        return longest > 0.5 * span
+    return longest > LONGEST_GAP * span and longest > 5.0 * float(np.median(pauses))
 
 
 def _without_repeats(series: Series) -> Series:
@@ -454,7 +466,7 @@ def judge_learning(data: SeriesSet) -> Learning:
         on_steps = not counts_episodes(tag, series)
         is_complete = True
         if is_standard(tag.name) and on_steps and begin is not None and end is not None and len(series.finite):
-            is_complete = not series.ends_before(end) and not _begins_late(series.finite, begin, end)
+            is_complete = _covers(series.finite, begin, end)
         curves.append(
             judge_curve(series, tag.averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
         )
@@ -523,11 +535,14 @@ def _by_episode(name: str) -> bool:
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
-def _begins_late(series: Series, begin: int, end: int) -> bool:
-    """Return whether a series misses the begin of its run: a fifth of the run, and more than its own pauses."""
-    pauses = np.diff(series.offsets)
-    longest = float(pauses.max(initial=0.0))
-    return int(series.steps[0]) - begin > max(LONGEST_GAP * (end - begin), 2.0 * longest)
+def _covers(series: Series, begin: int, end: int) -> bool:
+    """Return whether a series reaches from the begin to the end of its run.
+
+    It may miss a fifth of the run at either end, or as much as its own longest pause.
+    """
+    longest = float(np.diff(series.offsets).max(initial=0.0))
+    allowed = max(LONGEST_GAP * (end - begin), longest)
+    return int(series.steps[0]) - begin <= allowed and end - int(series.steps[-1]) <= allowed
 
 
 def _ends_at_once(lengths: Series) -> bool:
