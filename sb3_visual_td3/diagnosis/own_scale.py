@@ -65,7 +65,9 @@ class Sign:
     :param id: the name of the check.
     :param is_clear: whether the sign proves it alone.
     :param tag: the series that shows it.
-    :param step: where it is worst.
+    :param step: where it is worst; None where the whole run shows it.
+    :param value: the figure that was compared.
+    :param threshold: what the figure was compared with.
     :param told: the sign in words, with its figures.
     :param is_failure: whether the sign speaks against a run that learns; else it only supports other signs.
     """
@@ -97,6 +99,7 @@ Found = Sign | NotMade | None
 class Stability:
     """The answer to "is it stable?".
 
+    :param answer: what the signs come to.
     :param checks: ids of the checks that the logged tags allowed.
     :param signs: what speaks against stability, the clear signs first.
     """

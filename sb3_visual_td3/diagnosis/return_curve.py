@@ -1,4 +1,4 @@
-"""Answers "is it learning?" from the curve of returns that a run logged, whoever wrote the training code.
+"""Answers "is it learning?" from the curve of returns that a run logged, of any training code.
 
 The functions here read named series and nothing else. They judge the shape of one curve (:func:`judge_curve`) and
 combine the curves of one run (:func:`judge_learning`).
@@ -44,7 +44,7 @@ Answer = Literal["yes", "no", "unknown"]
 CLEAR_GAIN, SURE_GAIN = 1.75, 3.5
 """A gain of this many episode spreads is learning; the second is for a curve of fewer than ten points."""
 NO_GAIN = 1.0
-"""A gain of fewer is none worth the name, however significant it is."""
+"""A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
 """A gain of three quarters of the larger of both levels (the mean quadruples, or a cost falls to a quarter) is
 learning from half an episode spread on. This alone depends on where the zero of the reward lies."""
@@ -92,11 +92,17 @@ class ReturnCurve:
     """One return curve, judged.
 
     :param tag: the name of the series.
+    :param state: the shape of the curve.
+    :param learning: what the curve alone says of learning.
+    :param n_points: finite points of the series.
     :param start: level of the first points.
     :param late: level of the last tenth.
-    :param peak: best level over a tenth of the points, reached near ``peak_step``.
+    :param peak: best level over a tenth of the points.
+    :param peak_step: the step near which that level was reached; None where the curve is too short.
+    :param last_step: the step of the last point; None where there is no point.
     :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
     :param lost: part of the gain at the peak that is lost at the end, 0 where the end is the peak.
+    :param still_rising: whether the last third rises to the best level so far.
     :param reasons: what decided, in words.
     """
 
@@ -119,8 +125,10 @@ class ReturnCurve:
 class Learning:
     """The answer to "is it learning?".
 
+    :param answer: what all curves together say.
     :param curve: the curve that speaks for the run; None where no return is logged.
     :param curves: all curves that were judged, evaluation first.
+    :param reasons: what decided, in words.
     """
 
     answer: Answer
@@ -324,6 +332,7 @@ class _Noise(NamedTuple):
     :param spread: standard deviation of one episode.
     :param wander: standard deviation of the level of a block.
     :param error: standard error of a difference of levels, if the points were independent.
+    :param n: points of the curve.
     """
 
     spread: float
@@ -417,6 +426,8 @@ class _Experience(NamedTuple):
     """How much a curve has seen, as far as it can be known; what is not known counts as enough.
 
     :param episodes_between: episodes between two points; None where it is not known.
+    :param n_episodes: episodes of the run.
+    :param n_steps: environment steps of the run.
     """
 
     episodes_between: float | None

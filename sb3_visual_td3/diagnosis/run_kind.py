@@ -26,6 +26,7 @@ class Family(Enum):
 class RunKind(NamedTuple):
     """The kind of algorithm behind a run.
 
+    :param family: what the algorithm learns from.
     :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
     :param evidence: the tags that decided.
     :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.
@@ -66,7 +67,7 @@ _MARKS: Sequence[_Mark] = [
 def recognise(names: Iterable[str]) -> RunKind:
     """Return the kind of a run.
 
-    :param names: its tags: those of SB3 and sb3-contrib, of CleanRL, of this package, or of anybody's own code.
+    :param names: its tags: those of SB3 and sb3-contrib, of CleanRL, of this package, or of any other code.
     """
     # The clip fraction of a gradient's norm is not that of PPO's probability ratio.
     words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}

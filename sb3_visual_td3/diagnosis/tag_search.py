@@ -37,6 +37,7 @@ def words_of(name: str) -> list[str]:
 class ReturnTag(NamedTuple):
     """A tag that holds returns.
 
+    :param name: the tag.
     :param source: "evaluation" where the policy is tried without exploration, else "training".
     :param rank: smaller is better evidence.
     :param averaged_over: episodes behind one point, as far as the name says.

@@ -15,6 +15,8 @@ class Answers(NamedTuple):
     """What a run answers.
 
     :param kind: the kind of algorithm, which decides what can be asked.
+    :param stability: the answer to "is it stable?", with its signs.
+    :param learning: the answer to "is it learning?", with the curves behind it.
     """
 
     kind: RunKind
@@ -23,12 +25,12 @@ class Answers(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """What both answers come to."""
+        """The verdict that follows from both answers."""
         return verdict_of(self.stability.answer, self.learning.answer)
 
 
 def ask(data: SeriesSet) -> Answers:
-    """Ask a run both questions.
+    """Return what a run answers to both questions.
 
     :param data: everything that the run logged, under the names that its own code uses.
     """

@@ -142,7 +142,7 @@ def test_a_critic_that_errs_by_a_tenth_of_the_return_is_a_sign_and_two_signs_are
     assert judged(TD3, **error).answer == "unknown"
     both = judged(TD3, **error, train__actor_loss=np.linspace(0.0, -700.0, N))
     assert (both.answer, signs(both)) == ("no", ["q_beyond_returns", "critic_error"])
-    # Where the return rises all the same, nobody can be sure.
+    # A return that rises contradicts both signs: the answer is open.
     assert judged(TD3, "yes", **error, train__actor_loss=np.linspace(0.0, -700.0, N)).answer == "unknown"
 
 
