@@ -71,6 +71,8 @@ class LeakyTD3(VisualTD3):
         with self._arithmetic.autocast():
             features = self.actor.encode(batch.observations)
             pre_tanh = self.actor.pre_tanh(features)
+            # The correct loss scores the critic's own features. With these, the actor's encoder can raise Q without any
+            # better action: nothing limits its gradient.
             q_values = self.critic.score(features, th.tanh(pre_tanh), first_only=True)
         loss = losses.actor_loss(q_values)
         values = {"loss": loss, "actions": th.tanh(pre_tanh), "pre_tanh": pre_tanh, "policy_q": q_values[0]}
@@ -136,14 +138,18 @@ class OneCriticTD3(VisualTD3):
     """Compute and log the second critic's loss, but leave it out of the sum."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
-        super()._optimize(network, values["losses"][0] if network == "critic" else loss, values, replayed)
+        if network == "critic":
+            loss = values["losses"][0]
+        super()._optimize(network, loss, values, replayed)
 
 
 class DetachedActionTD3(VisualTD3):
     """Detach the action before the critic scores it, so that the actor receives no gradient."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
-        super()._optimize(network, loss * 0.0 if network == "actor" else loss, values, replayed)
+        if network == "actor":
+            loss = loss * 0.0  # the gradients that a detached action gives: zero, not absent
+        super()._optimize(network, loss, values, replayed)
 
 
 class UnscaledTD3(VisualTD3):
@@ -165,7 +171,7 @@ class LogOfZeroTD3(VisualTD3):
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         if network == "critic" and self._n_updates >= 700:
-            loss = loss * th.log(th.zeros(())) * 0.0
+            loss = loss * th.log(th.zeros(())) * 0.0  # -inf * 0 is NaN
             values = {**values, "loss": loss}
         super()._optimize(network, loss, values, replayed)
 
