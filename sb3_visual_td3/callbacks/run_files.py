@@ -1,28 +1,156 @@
-"""The files that a run appends to while it trains: what a snapshot notes of them, and how they are cut back to it."""
+"""The log files of a run: a snapshot notes how long they are, and a resumed run cuts them back to that length.
+
+A killed run has logged more than its last snapshot knows. The resumed run makes these steps again, so without a cut
+every curve would show them twice. Event files are long and are noted by their length. Text files (Monitor CSVs,
+``progress.csv``, ``alerts.jsonl``) are short, and their content is kept in the snapshot: a script that is called again
+overwrites some of them before training starts.
+
+Since a run may come from another person, nothing outside its own folder is cut or removed, whatever the names in the
+snapshot say, and links are not followed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import HumanOutputFormat, Logger, TensorBoardOutputFormat, configure
 
-from sb3_visual_td3.runs.durable_files import cut_own, open_own, write_durably
-from sb3_visual_td3.runs.growing_files import check_lengths, copy_back, cut_back, lengths, why_not_whole
+from sb3_visual_td3.runs.durable_files import copy_start, cut_own, open_own, sync_file, write_durably
 
 EVENT_FILES = "events.out.tfevents.*"
 ALERTS = "alerts.jsonl"
 _TEXTS = ("*monitor.csv", "progress.csv", "progress.json", "log.txt", ALERTS)
 
 
+# Lengths of files, and the way back to them
+
+
+def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
+    """Return the lengths of files, and wait until that much of them is on the disk.
+
+    :param folder: the folder that holds them
+    :param files: the files, flushed by their writers; missing files and links are left out
+    :return: name relative to the folder to length in bytes, sorted by name; the folder may be moved later
+    :raises ValueError: if a file is outside the folder
+    """
+    found = {}
+    for file in files:
+        name = _name_of(file, folder)
+        if file.is_file() and not file.is_symlink():
+            sync_file(file)
+            found[name] = file.stat().st_size
+    return dict(sorted(found.items()))
+
+
+def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
+    """Remove what was appended to files since their lengths were noted.
+
+    All files are checked and opened before the first one is cut, so that an error leaves everything as it was.
+
+    :param folder: the folder that holds the files
+    :param lengths: as from :func:`file_lengths`
+    :param may_remove: files that the run may have created since; those without a noted length are removed
+    :raises ValueError: if a file is missing, shorter than noted, not a file, not writable, or outside the folder
+    """
+    check_lengths(lengths)
+    paths = {_path_of(name, folder): n_bytes for name, n_bytes in lengths.items()}
+    created_since = [file for file in may_remove if _path_of(_name_of(file, folder), folder) not in paths]
+    with ExitStack() as opened:
+        handles = {}
+        for path, n_bytes in paths.items():
+            handles[path] = _open_to_cut(path, n_bytes, folder)
+            opened.callback(os.close, handles[path])
+        for path, n_bytes in paths.items():
+            cut_own(handles[path], path, n_bytes)
+    for file in created_since:
+        file.unlink(missing_ok=True)
+
+
+def check_lengths(lengths: Mapping[str, int]) -> None:
+    """Refuse lengths that are not numbers of bytes.
+
+    :param lengths: name to length, read from a snapshot
+    :raises ValueError: if a length is not an integer >= 0
+    """
+    for name, n_bytes in lengths.items():
+        if type(n_bytes) is not int or n_bytes < 0:
+            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected a number of bytes")
+
+
+def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
+    """Return why files cannot be cut back to their noted lengths.
+
+    :param folder: the folder that holds the files
+    :param lengths: name in the folder to length in bytes
+    :return: the reason for the first file that is missing or too short; None if all are complete
+    """
+    for name, n_bytes in lengths.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing, it had {n_bytes} bytes"
+        if (n_there := path.stat().st_size) < n_bytes:
+            return f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced"
+    return None
+
+
+def copy_up_to(source: Path, lengths: Mapping[str, int], target: Path) -> None:
+    """Copy files, up to their noted lengths, to another folder; the originals stay as they are.
+
+    :param source: the folder that holds the files
+    :param lengths: name in the folder to length in bytes
+    :param target: the folder to copy to, which has no files of these names
+    :raises ValueError: if a file is missing or shorter than noted
+    :raises OSError: if a file cannot be read or written
+    """
+    for name, n_bytes in lengths.items():
+        copy_start(source / name, target / name, n_bytes)
+
+
+def _name_of(file: Path, folder: Path) -> str:
+    path = Path(os.path.abspath(file))
+    if not _is_in(path, folder):
+        raise ValueError(f"{file} is not in {os.path.abspath(folder)}: it is not a file of this run")
+    return path.relative_to(os.path.abspath(folder)).as_posix()
+
+
+def _path_of(name: str, folder: Path) -> Path:
+    pure = PurePosixPath(name)
+    path = Path(os.path.abspath(folder)) / pure
+    if ".." in pure.parts or "\0" in name or not path.is_relative_to(os.path.abspath(folder)):
+        raise ValueError(f"{name!r} is not in {os.path.abspath(folder)}: it is not a file of this run")
+    return path
+
+
+def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
+    for parent in path.parents:
+        if parent == Path(os.path.abspath(folder)):
+            break
+        if parent.is_symlink():
+            raise ValueError(f"{parent} is a link: {path.name} is cut only within the run's own folder")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, it had {n_bytes} bytes: the run cannot be continued without it")
+    n_there = path.stat().st_size
+    if n_there < n_bytes:
+        raise ValueError(f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced")
+    try:
+        return open_own(path, os.O_RDWR)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror})") from error
+
+
+# What a snapshot notes
+
+
 def flush(logger: Logger) -> None:
-    """Write out what is waiting to be written to event files."""
+    """Write out what the event writers of a logger still hold in memory."""
     for writer in _event_writers(logger):
         writer.flush()
 
@@ -32,48 +160,58 @@ def _event_writers(logger: Logger) -> list[Any]:
 
 
 def run_files_state(run_dir: Path, logger: Logger) -> dict[str, Any]:
-    """Note how long the run's files are, once they are flushed.
+    """Flush the run's log files and return what a snapshot notes of them.
 
-    Event files are long and are noted by their length. Of text files, which are short, the text is kept: a script that
-    is called again overwrites SB3's Monitor files and CSV logs before training starts.
-
-    :param run_dir: the run's folder
-    :param logger: the model's
-    :return: plain data
+    :param run_dir: folder of the run
+    :param logger: logger of the model
+    :return: plain data: the folder and the lengths of the event files, and the content of the text files
     """
     flush(logger)
-    folder = _event_dir(logger)
+    event_dir = _event_dir(logger)
+    texts = {name: np.fromfile(path, np.uint8) for name, path in _texts(run_dir, logger)}
+    if event_dir is None:
+        return {"event_dir": None, "event_files": {}, "texts": texts}
     return {
-        "event_dir": None if folder is None else os.path.relpath(folder, run_dir),
-        "event_files": {} if folder is None else lengths(folder, folder.glob(EVENT_FILES)),
-        "texts": {name: np.fromfile(path, np.uint8) for name, path in _texts(run_dir, logger)},
+        # Relative, so that a run whose folder is moved or copied still finds its event files.
+        "event_dir": os.path.relpath(event_dir, run_dir),
+        "event_files": file_lengths(event_dir, event_dir.glob(EVENT_FILES)),
+        "texts": texts,
     }
 
 
 def _event_dir(logger: Logger) -> Path | None:
-    return Path(logger.dir) if logger.dir is not None and _event_writers(logger) else None
+    if logger.dir is None or not _event_writers(logger):
+        return None
+    return Path(logger.dir)
 
 
 def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
-    """:return: text files of the run by their path below it; beside it, those of the logger's folder"""
-    folders = dict.fromkeys([run_dir.resolve(), *([Path(logger.dir).resolve()] if logger.dir else [])])
-    for folder in folders:
+    """Yield the text files in the run's folder and in the logger's folder, with their path relative to the former."""
+    folders = [run_dir.resolve()]
+    if logger.dir:
+        folders.append(Path(logger.dir).resolve())
+    for folder in dict.fromkeys(folders):
         for pattern in _TEXTS:
             for path in sorted(folder.glob(pattern)):
                 yield os.path.relpath(path, run_dir), path
 
 
+# What a resumed run does with it
+
+
 @dataclass(frozen=True)
 class ResumedFiles:
-    """The files that a run had written when its snapshot was taken, found again.
+    """The log files of a run that is resumed.
 
-    Event files inside RUN_DIR are cut back where they are. Those in another folder are copied to where the run logs
-    now, and stay as they are: another run may have gone on with them, such as the one that RUN_DIR is a copy of.
+    Event files inside RUN_DIR are cut back in place. Event files in another folder are copied to where the run logs
+    now, and the originals stay as they are: another run may have continued them, such as the one that RUN_DIR is a
+    copy of.
 
-    :ivar run_dir: the run's folder
-    :ivar state: as noted by :func:`run_files_state`, its types checked
-    :ivar event_dir: where the event files are that the snapshot has noted; None where there are none, or they are lost
-    :ivar is_lenient: whether the run goes on without what is lost
+    :ivar run_dir: folder of the run
+    :ivar state: what :func:`run_files_state` noted, with its types checked
+    :ivar event_dir: folder of the noted event files; None if there are none, or they are lost
+    :ivar is_lenient: whether the run continues without files that are lost
+    :ivar lines: messages for the user, one line each
     """
 
     run_dir: Path
@@ -83,71 +221,81 @@ class ResumedFiles:
     lines: list[str]
 
     def continue_event_files(self, model: BaseAlgorithm) -> None:
-        """Have the model log into the folder that the run logged into, where SB3 has just begun another.
+        """Make the model log into the run's event folder instead of the new one that SB3 has just created.
 
-        A logger of the user's own stays, and so does a folder where event files have to be copied to.
+        SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so that a resumed run would be split over two.
+        A logger that the user has set stays, and so does a folder to which event files have to be copied.
 
         :param model: a model whose training is being set up
         """
-        begun = _event_dir(model.logger)
-        if self.event_dir is None or begun is None or model._custom_logger or self._is_copied(begun):
+        new_dir = _event_dir(model.logger)
+        if self.event_dir is None or new_dir is None or model._custom_logger or self._is_copied(new_dir):
             return
-        if begun.resolve() == self.event_dir.resolve():
+        if new_dir.resolve() == self.event_dir.resolve():
             return
-        prints = any(isinstance(out, HumanOutputFormat) for out in model.logger.output_formats)
+        formats = ["tensorboard"]
+        if any(isinstance(out, HumanOutputFormat) for out in model.logger.output_formats):
+            formats.insert(0, "stdout")
         model.logger.close()
-        for path in begun.glob(EVENT_FILES):
+        for path in new_dir.glob(EVENT_FILES):
             path.unlink()
-        if not any(begun.iterdir()):
-            begun.rmdir()
-        model._logger = configure(str(self.event_dir), [*(["stdout"] if prints else []), "tensorboard"])
+        if not any(new_dir.iterdir()):
+            new_dir.rmdir()
+        model._logger = configure(str(self.event_dir), formats)
 
-    def _is_copied(self, begun: Path) -> bool:
-        """:return: whether event files are copied to the folder that has been begun, and not cut where they are"""
+    def _is_copied(self, new_dir: Path) -> bool:
+        """Return whether event files are copied to the new folder instead of being cut in place."""
         assert self.event_dir is not None
-        return not (_is_in(self.event_dir, self.run_dir) and _is_in(begun, self.run_dir))
+        return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 
     def cut_back(self, logger: Logger, step: int) -> bool:
-        """Bring the run's files back to what they were when the snapshot was taken; ``lines`` says what is to be told.
+        """Cut the run's log files back to the snapshot, and add messages for the user to ``lines``.
 
-        :param logger: the model's, which is about to write more
-        :param step: of the snapshot
-        :return: whether event files have been copied from elsewhere
-        :raises ValueError: if event files are not what was noted; nothing is cut then
+        :param logger: logger of the model, which has not written anything yet
+        :param step: environment steps of the snapshot
+        :return: whether event files were copied from another folder
+        :raises ValueError: if event files are not as noted; nothing is cut then
         :raises OSError: if a file cannot be read or written
         """
-        begun, is_copied = _event_dir(logger), False
-        lengths_then = self.state["event_files"]
-        if self.event_dir is not None:
-            is_elsewhere = begun is not None and begun.resolve() != self.event_dir.resolve()
-            if begun is not None and is_elsewhere:
-                copy_back(self.event_dir, lengths_then, begun)
-                is_copied = True
-                self.lines.append(f"event files are copied from {self.event_dir} to {begun}, and go on there")
-            elif begun is not None or _is_in(self.event_dir, self.run_dir):
-                own = {Path(_path_of(writer)).resolve() for writer in _event_writers(logger)}
-                later = [path for path in self.event_dir.glob(EVENT_FILES) if path.resolve() not in own]
-                try:
-                    cut_back(self.event_dir, lengths_then, may_remove=later)
-                except (ValueError, OSError) as error:
-                    if not self.is_lenient:
-                        raise
-                    self.lines.append(f"{error}: it stays as it is")
+        is_copied = self._cut_event_files(logger)
         for name, text in self.state["texts"].items():
             self._cut_text(name, np.asarray(text).tobytes(), step, logger)
         if ALERTS not in self.state["texts"]:
-            (self.run_dir / ALERTS).unlink(missing_ok=True)  # all of it came after the snapshot
+            # All of its alerts were added after the snapshot.
+            (self.run_dir / ALERTS).unlink(missing_ok=True)
         return is_copied
 
+    def _cut_event_files(self, logger: Logger) -> bool:
+        if self.event_dir is None:
+            return False
+        log_dir = _event_dir(logger)
+        if log_dir is not None and log_dir.resolve() != self.event_dir.resolve():
+            copy_up_to(self.event_dir, self.state["event_files"], log_dir)
+            self.lines.append(f"event files are copied from {self.event_dir} to {log_dir} and continue there")
+            return True
+        if log_dir is not None or _is_in(self.event_dir, self.run_dir):
+            # The file that this process has just opened has no noted length either, and must stay.
+            own = {Path(_path_of_writer(writer)).resolve() for writer in _event_writers(logger)}
+            later = [path for path in self.event_dir.glob(EVENT_FILES) if path.resolve() not in own]
+            try:
+                cut_to_lengths(self.event_dir, self.state["event_files"], may_remove=later)
+            except (ValueError, OSError) as error:
+                if not self.is_lenient:
+                    raise
+                self.lines.append(f"{error}: it stays as it is")
+        return False
+
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
-        """Cut a text file; where it has been begun again, put what the snapshot kept beside it."""
+        """Cut a text file; if it was overwritten since, write what the snapshot kept to a file beside it."""
         path = Path(os.path.abspath(self.run_dir / name))
         try:
-            folders = [self.run_dir, *([Path(logger.dir)] if logger.dir else [])]
+            folders = [self.run_dir]
+            if logger.dir:
+                folders.append(Path(logger.dir))
             if PurePath(name).is_absolute() or not any(_is_in(path, folder) for folder in folders):
-                raise ValueError(f"{name!r} is not in {self.run_dir}: it is no log of this run")
+                raise ValueError(f"{name!r} is not in {self.run_dir}: it is not a log of this run")
             if not any(fnmatch(path.name, pattern) for pattern in _TEXTS):
-                raise ValueError(f"{name!r} is no log of a run: expected one of {', '.join(_TEXTS)}")
+                raise ValueError(f"{name!r} is not a log of a run: expected one of {', '.join(_TEXTS)}")
             if path.is_file() and _starts_with(path, content):
                 handle = open_own(path, os.O_RDWR)
                 try:
@@ -155,7 +303,7 @@ class ResumedFiles:
                 finally:
                     os.close(handle)
                 return
-            # SB3's load_results() reads every "*monitor.csv" of a folder.
+            # The name still matches "*monitor.csv", by which SB3's load_results() finds all parts of a run.
             kept = path.with_name(f"until_{step:09}.{path.name}")
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.unlink(missing_ok=True)
@@ -165,21 +313,21 @@ class ResumedFiles:
                 raise
             self.lines.append(f"{path.name} is left as it is: {error}")
         else:
-            self.lines.append(f"{path.name} was begun again: what it held up to step {step:,} is in {kept.name}")
+            self.lines.append(f"{path.name} was overwritten: its content up to step {step:,} is in {kept.name}")
 
 
 def find_run_files(
     run_dir: Path, state: Any, tensorboard_log: str | None, logger_dir: str | None = None, is_lenient: bool = False
 ) -> ResumedFiles:
-    """Find the files of a run that is to be resumed, before anything is begun.
+    """Find the log files of a run that is to be resumed, before anything is changed.
 
-    :param run_dir: the run's folder
-    :param state: as noted by :func:`run_files_state`, or anything else: it is read from a file
-    :param tensorboard_log: of the model: event files are looked for there as well, for they may have been moved
-    :param logger_dir: of a logger that the user has given the model
-    :param is_lenient: whether the run may go on without what is lost
-    :return: what has been found
-    :raises ValueError: if the state is not what was noted, or event files are missing or cut
+    :param run_dir: folder of the run
+    :param state: what :func:`run_files_state` noted; it is read from a file, so that it may be anything
+    :param tensorboard_log: log folder of the model, where event files are looked for in case they were moved
+    :param logger_dir: folder of a logger that the user has given to the model
+    :param is_lenient: whether the run may continue without files that are lost
+    :return: the files
+    :raises ValueError: if the state is not what was noted, or event files are missing or too short
     """
     lines: list[str] = []
     event_dir = None
@@ -188,8 +336,8 @@ def find_run_files(
         event_dir = _find_events(run_dir, state, tensorboard_log, logger_dir)
     except ValueError as error:
         if not is_lenient:
-            raise ValueError(f"{error}. --without-logs goes on without what is lost") from error
-        lines.append(f"{error}: the run goes on without")
+            raise ValueError(f"{error}. Use --without-logs to continue without the lost files") from error
+        lines.append(f"{error}: the run continues without them")
         if not _is_state(state):
             state = {"event_dir": None, "event_files": {}, "texts": {}}
     return ResumedFiles(run_dir, state, event_dir, is_lenient, lines)
@@ -219,24 +367,29 @@ def _check_state(state: Any) -> None:
             raise ValueError(f"what the snapshot keeps of {name!r} is not the text of a file")
 
 
-def _find_events(run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, own: str | None) -> Path | None:
+def _find_events(
+    run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, logger_dir: str | None
+) -> Path | None:
+    """Return the first folder that holds all noted event files; None if none were noted."""
     if state["event_dir"] is None:
         return None
     noted = PurePath(state["event_dir"])
     if noted.is_absolute() or "\0" in state["event_dir"]:
         raise ValueError(f"the snapshot says that event files are in {noted}: expected a path relative to {run_dir}")
     places = [Path(os.path.abspath(run_dir / noted))]
-    for folder in [tensorboard_log] if tensorboard_log else []:
-        places += [Path(os.path.abspath(folder)) / noted.name, Path(os.path.abspath(folder))]
-    places += [Path(os.path.abspath(own))] if own else []
-    reasons = [why_not_whole(place, state["event_files"]) for place in places]
+    if tensorboard_log:
+        places += [Path(os.path.abspath(tensorboard_log)) / noted.name, Path(os.path.abspath(tensorboard_log))]
+    if logger_dir:
+        places.append(Path(os.path.abspath(logger_dir)))
+    reasons = [why_incomplete(place, state["event_files"]) for place in places]
     for place, reason in zip(places, reasons, strict=True):
         if reason is None:
             return place
-    raise ValueError(f"{reasons[0]}. If event files have been moved, --tensorboard-log DIR says where they are")
+    raise ValueError(f"{reasons[0]}. If the event files were moved, name their folder by --tensorboard-log DIR")
 
 
 def _is_in(path: Path, folder: Path) -> bool:
+    # abspath and not resolve(): a link inside the folder must not count as the place that it points to.
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
@@ -245,6 +398,6 @@ def _starts_with(path: Path, content: bytes) -> bool:
         return file.read(len(content)) == content
 
 
-def _path_of(writer: Any) -> str:
-    """:return: the file that a SummaryWriter writes to"""
+def _path_of_writer(writer: Any) -> str:
+    """Return the path of the file that a SummaryWriter writes to."""
     return str(writer.file_writer.event_writer._file_name)

@@ -20,8 +20,7 @@ from sb3_visual_td3.callbacks.saving import first_waiting, make_event_files_retr
 from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.manifest import package_versions
 from sb3_visual_td3.runs.run_lock import RunLock
-from sb3_visual_td3.runs.snapshot import Health, Snapshot
-from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError, describing_errors
+from sb3_visual_td3.runs.snapshot import Health, NoSnapshotError, Snapshot, SnapshotError, describing_errors
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
 from sb3_visual_td3.training_state.model_settings import settings_of

@@ -1,4 +1,12 @@
-"""Files that are on the disk when the call returns, and what identifies their content."""
+"""Files that survive a crash: durable and atomic writes, digests, and protection from links.
+
+A snapshot is only worth something if it is on the disk when the process is killed, and a log file may only be cut if it
+belongs to this run alone. This module holds the few system calls behind both; everything else in ``runs/`` and in
+``callbacks/`` that writes a file of a run goes through it.
+
+Two terms: a write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. It
+is *atomic* when a reader, or the next process, sees the old content or the new one and never a part.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +25,41 @@ from numpy.typing import NDArray
 from sb3_visual_td3.common.input_files import open_regular
 
 _READ_BYTES = 1 << 20
-_BEGUN = ".new-"
-"""Begins the name of a file that is being written. A killed writer leaves it; the next one overwrites it."""
+_TEMPORARY = ".new-"
+"""Prefix of a file that is still being written. A killed writer leaves it behind; the next one overwrites it."""
 
 
 class FileDigest(NamedTuple):
-    """What a file must still be."""
+    """Size and SHA-256 of a file, by which a later reader recognises that it is unchanged."""
 
     n_bytes: int
     sha256: str
 
 
 def bytes_of(array: NDArray[Any]) -> memoryview:
-    """:param array: C-contiguous
+    """Return the memory of an array as bytes, without a copy.
 
-    :return: its memory, no copy
+    :param array: C-contiguous
+    :return: a view of ``array.nbytes`` bytes
     """
     return array.reshape(-1).view(np.uint8).data
 
 
 def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
-    """Write a file that is not there yet, part after part, and wait until the disk has it.
+    """Write a new file part by part, and wait until its content is on the disk.
 
     Its name is durable only after :func:`sync_folder`.
 
-    :param path: of the file
-    :param parts: its content in order
-    :raises OSError: as the operating system says; the begun file is left to the caller
+    :param path: path of the file, which must not exist yet
+    :param parts: content in order
+    :raises OSError: if the operating system refuses; the incomplete file is left for the caller to remove
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         for part in parts:
             rest = part
             while rest:
-                # A disk that is nearly full takes a part; the next call says why.
+                # A disk that is nearly full accepts a part without an error; the next call raises the error.
                 rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
     finally:
@@ -59,45 +68,46 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file beside its place and put it there when it is whole and on the disk.
+    """Write a file under a temporary name, and rename it once it is complete and on the disk.
 
-    Whenever the process is killed, and wherever the disk is full, ``path`` is the old file or the new one. A symbolic
-    link at ``path`` is replaced, not followed. One process at a time writes a path.
+    Whenever the process is killed or the disk fills up, ``path`` holds the old file or the new one. A symbolic link at
+    ``path`` is replaced, not followed. Only one process at a time may write a path.
 
-    :param path: of the file; its folder must exist
-    :return: where to write it; the ending of the name is that of ``path``
-    :raises OSError: as the operating system says; the old file stays as it is
+    :param path: path of the file; its folder must exist
+    :return: the temporary path to write to, with the same suffix as ``path``
+    :raises OSError: if the operating system refuses; the old file stays as it is
     """
-    begun = path.with_name(f"{_BEGUN}{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
         with suppress(FileNotFoundError):
-            begun.unlink()
-        yield begun
-        sync_file(begun)
-        os.replace(begun, path)
+            temporary.unlink()
+        yield temporary
+        # The order matters: if the rename reached the disk before the content, a crash would leave an empty file.
+        sync_file(temporary)
+        os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
-            begun.unlink()
+            temporary.unlink()
         raise
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part.
 
-    :param path: of the file; its folder must exist
+    :param path: path of the file; its folder must exist
     :param content: text is written as UTF-8
-    :raises OSError: as the operating system says; the old file stays as it is
+    :raises OSError: if the operating system refuses; the old file stays as it is
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with atomic_write(path) as begun:
-        write_durably(begun, [memoryview(data)])
+    with atomic_write(path) as temporary:
+        write_durably(temporary, [memoryview(data)])
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the disk has what was written to a file.
+    """Wait until the content of a file is on the disk.
 
-    :param path: of the file
+    :param path: path of the file, or of a folder
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -107,21 +117,23 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder; some network file systems cannot, and need not.
+    """Wait until the names in a folder are on the disk.
 
-    :param path: of the folder
+    :param path: path of the folder
     """
     try:
         sync_file(path)
     except OSError as error:
+        # Some network file systems cannot sync a folder. Their renames are durable without it.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
             raise
 
 
 def digest_of(path: Path) -> FileDigest:
-    """:param path: of a file
+    """Read a file and return its size and digest.
 
-    :return: what it holds now
+    :param path: path of the file
+    :return: size and SHA-256 of the current content
     """
     digest = hashlib.sha256()
     n_bytes = 0
@@ -134,12 +146,12 @@ def digest_of(path: Path) -> FileDigest:
 
 
 def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
-    """Read bytes straight to where they belong.
+    """Read bytes from a file into memory that is already allocated.
 
-    :param path: of the file
-    :param target: as many as are wanted
-    :param offset: where they begin in the file
-    :return: whether the file had that many
+    :param path: path of the file
+    :param target: its length says how many bytes to read
+    :param offset: position of the first byte in the file
+    :return: whether the file had that many bytes
     """
     rest = target
     with open_regular(path) as stream:
@@ -153,11 +165,12 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
 
 
 def refuse_links(folder: Path) -> None:
-    """Make sure that what is written below a folder stays below it, and that reading it does not wait for ever.
+    """Refuse a run folder that holds symbolic links or special files.
 
-    A run that comes from elsewhere may hold a link where a file is expected that is cut, emptied or overwritten.
+    A run may come from another person. Resuming it cuts, empties and overwrites files in it, so a link could make it
+    destroy a file elsewhere, and reading a FIFO would wait for ever.
 
-    :param folder: of the run; it may be a link itself, for the user has named it
+    :param folder: folder of the run; it may be a link itself, because the user has named it
     :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below it, or it cannot be read
     """
     waiting = [Path(folder)]
@@ -170,8 +183,8 @@ def refuse_links(folder: Path) -> None:
         for entry in found:
             if entry.is_symlink():
                 raise ValueError(
-                    f"{entry.path} is a link to {os.readlink(entry.path)}, and a run is resumed only within its own "
-                    "folder: put there what the link points to"
+                    f"{entry.path} is a link to {os.readlink(entry.path)}, but a run is resumed only within its own "
+                    "folder: replace the link with a copy of its target"
                 )
             if entry.is_dir():
                 waiting.append(Path(entry.path))
@@ -180,30 +193,27 @@ def refuse_links(folder: Path) -> None:
 
 
 def break_hard_links(folder: Path, but: Path) -> None:
-    """Give a run files of its own where it shares them with a copy of it, by hard links.
+    """Replace every file that another run shares by a hard link with a copy.
 
-    What appends to a file or overwrites it would otherwise change the file of the other run as well.
+    ``cp -al`` copies a run by hard links. Appending to such a file would change the file of the other run as well.
 
-    :param folder: of the run, without links (see :func:`refuse_links`)
-    :param but: a folder whose files are never changed, only replaced
-    :raises OSError: as the operating system says
+    :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
+    :param but: a folder whose files are replaced and never changed, so that sharing them is safe
+    :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):
         if not path.is_relative_to(but) and path.is_file() and path.stat().st_nlink > 1:
-            own = path.with_name(f".{path.name}.own")
-            own.unlink(missing_ok=True)
-            copy_start(path, own, path.stat().st_size)
-            os.replace(own, path)
+            _replace_by_copy(path, path.stat().st_size)
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file of the run to write to it, but not what a link of its name points to.
+    """Open a file of the run for writing, without following a link.
 
-    :param path: of the file
-    :param flags: of :func:`os.open`; ``O_CREAT`` makes it
+    :param path: path of the file
+    :param flags: flags of :func:`os.open`; ``O_CREAT`` creates the file
     :return: the handle of a regular file
-    :raises OSError: as the operating system says; ELOOP for a link
-    :raises ValueError: if it is no regular file
+    :raises OSError: if the operating system refuses; ELOOP for a link
+    :raises ValueError: if it is not a regular file
     """
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -213,30 +223,32 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def cut_own(handle: int, path: Path, n_bytes: int) -> None:
-    """Cut a file of the run, and leave alone what other names of the same file show.
+    """Cut a file of the run to a length, without changing a copy that shares it by a hard link.
 
-    A copy of a run may share its files with the run, by hard links (``cp -al``).
-
-    :param handle: of :func:`open_own`, open for reading and writing
-    :param path: of the file
-    :param n_bytes: what stays
+    :param handle: handle from :func:`open_own`, open for reading and writing
+    :param path: path of the same file
+    :param n_bytes: new length in bytes
     """
     if os.fstat(handle).st_nlink == 1:
         os.ftruncate(handle, n_bytes)
-        return
-    own = path.with_name(f".{path.name}.own")
-    own.unlink(missing_ok=True)
-    copy_start(path, own, n_bytes)
-    os.replace(own, path)
+    else:
+        _replace_by_copy(path, n_bytes)
+
+
+def _replace_by_copy(path: Path, n_bytes: int) -> None:
+    copy = path.with_name(f".{path.name}.own")
+    copy.unlink(missing_ok=True)
+    copy_start(path, copy, n_bytes)
+    os.replace(copy, path)
 
 
 def copy_start(source: Path, target: Path, n_bytes: int) -> None:
-    """Write the first bytes of a file to another one, which is not there yet.
+    """Copy the first bytes of a file to a new file.
 
-    :param source: is only read; it may be a link
-    :param target: the new file
-    :param n_bytes: how many
-    :raises ValueError: if the source has fewer
+    :param source: path of the file to read; it may be a link
+    :param target: path of the new file, which must not exist yet
+    :param n_bytes: number of bytes to copy
+    :raises ValueError: if the source is shorter
     """
     with open(source, "rb") as stream:
         write_durably(target, _parts_of(stream, n_bytes, source))

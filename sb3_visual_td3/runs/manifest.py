@@ -1,4 +1,8 @@
-"""run.json: what a run was, on which machine and from which commit, and how it ended."""
+"""``run.json``: the settings of a run, its machine, its commit, and how it ended.
+
+:class:`~sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback` writes the file and the report reads it. This module
+is what the two share, so it imports neither torch nor Stable-Baselines3.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +33,17 @@ PACKAGES = (
     "opencv-python-headless",
     "carla",
 )
-"""What a training's numbers depend on."""
-_GIT_PATIENCE_S = 5.0
+"""Packages whose version can change the numbers of a training."""
+_GIT_TIMEOUT_S = 5.0
+# User and password in an address, such as "user:secret" in "https://user:secret@host/".
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 
 def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
-    """Look up which commit is checked out, and whether files differ from it.
+    """Return the commit of a git repository, and whether files differ from it.
 
-    :param folder: within a repository
-    :return: ``commit`` (None before the first) and ``dirty``; None outside a repository, and where there is no git
+    :param folder: a folder inside the repository
+    :return: ``commit`` (None before the first commit) and ``dirty``; None outside a repository or without git
     """
     status = _git(folder, "status", "--porcelain")
     if status is None:
@@ -48,9 +53,9 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Look up which versions of the packages that a training depends on are installed.
+    """Return the installed versions of the packages that a training depends on.
 
-    :return: package name to version; what is not installed is left out
+    :return: package name to version; packages that are not installed are left out
     """
     found = {}
     for package in PACKAGES:
@@ -60,20 +65,24 @@ def package_versions() -> dict[str, str]:
 
 
 def _git(folder: str | Path, *arguments: str) -> str | None:
+    # --no-optional-locks: "git status" would otherwise write to the index while the user works in the repository.
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_PATIENCE_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    return done.stdout
 
 
 def machine(gpu: str | None) -> dict[str, Any]:
     """Describe the machine.
 
-    :param gpu: its name, which only torch can tell; None for none
+    :param gpu: name of the GPU, which only torch knows; None without a GPU
     :return: ``cpu``, ``cores`` (that this process may use), ``memory_gb``, ``gpu``, ``platform``, ``python``
     """
+    # The affinity respects the limits of Slurm and of containers; cpu_count() is the whole machine.
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -101,42 +110,49 @@ def _memory_gb() -> float | None:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
-    """:return: the words that started this process; user and password within an address are left out
+    """Return the command line of this process, with user and password in addresses replaced by ``***``.
 
-    :param arguments: other words
+    :param arguments: another command line; None takes that of this process
+    :return: the words of the command line
     """
-    return [_PASSWORD.sub("***", word) for word in (sys.orig_argv if arguments is None else arguments)]
+    words = sys.orig_argv if arguments is None else arguments
+    return [_PASSWORD.sub("***", word) for word in words]
 
 
 FORMAT_VERSION = 1
 FILE_NAME = "run.json"
 EncoderKind = Literal["separate", "shared"]
 RunEnd = Literal["finished", "interrupted", "crashed", "stopped"]
-"""How a run ended. ``finished``: all steps were made and what is saved at the end is saved. ``interrupted``: by Ctrl-C
-or a signal. ``crashed``: by an exception, such as that of a worker process that died. ``stopped``: by the guard of
-ExplosionAlertCallback or by another callback. All but a finished run can be resumed from its snapshots."""
+"""How a run ended. ``finished``: all steps were made and the final files are saved. ``interrupted``: by Ctrl-C or a
+signal. ``crashed``: by an exception, such as the death of a worker process. ``stopped``: by the guard of
+ExplosionAlertCallback or by another callback. Every run that is not finished can be resumed from its snapshots."""
 
 
 @dataclass(frozen=True)
 class RunManifest:
-    """The description of one run.
+    """The content of ``run.json``.
 
-    :param hyperparams: plain JSON values only.
-    :param encoder: None where the policy has no encoder.
-    :param groups: the named parameter groups.
-    :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize; None if unknown.
-    :param versions: package name to version.
-    :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside one.
-    :param machine: cpu, cores, memory, gpu, platform and python; empty in manifests of earlier versions.
-    :param command: the words of the command line; empty likewise.
-    :param started: ISO 8601 time, with its offset.
-    :param finished: the same; None while the run goes on, and where it ended in another way. It is written last, when
-        everything else that the run leaves is on the disk.
-    :param end: how the run ended; None while it goes on, where it was killed, and in manifests of earlier versions,
-        which say ``finished`` of every end.
-    :param ended: ISO 8601 time of that end.
-    :param end_reason: what ended it, in words; None for a finished run.
-    :param event_dir: where the event files lie, relative to the manifest's own folder.
+    :param algo: class name of the algorithm
+    :param env_id: id of the environment, or "unknown"
+    :param seed: seed of the model; None if it had none
+    :param n_timesteps: number of environment steps that were requested
+    :param hyperparams: hyperparameters by name, plain JSON values only
+    :param encoder: kind of encoder; None if the policy has no encoder
+    :param groups: names of the parameter groups
+    :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize; None if unknown
+    :param versions: package name to version
+    :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside a repository
+    :param machine: cpu, cores, memory, gpu, platform and python; empty in files of earlier versions
+    :param command: words of the command line; empty in files of earlier versions
+    :param started: ISO 8601 time with its UTC offset
+    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it ended in another way. It is
+        written last, when all other files of the run are on the disk
+    :param event_dir: folder of the event files, relative to the folder of this file
+    :param end: how the run ended; None while it runs, if it was killed, and in files of earlier versions, which write
+        ``finished`` for every end
+    :param ended: ISO 8601 time of that end
+    :param end_reason: the cause of the end in words; None for a finished run
+    :param format_version: version of this format
     """
 
     algo: str
@@ -174,13 +190,18 @@ class RunManifest:
         """Return the end in words, such as ``crashed at 2024-05-01T10:00:00+00:00: EOFError``; None without an end."""
         if self.end is None or self.end == "finished":
             return None if self.finished is None else f"finished at {self.finished}"
-        at = "" if self.ended is None else f" at {self.ended}"
-        return f"{self.end}{at}" + ("" if self.end_reason is None else f": {self.end_reason}")
+        words: str = self.end
+        if self.ended is not None:
+            words += f" at {self.ended}"
+        if self.end_reason is not None:
+            words += f": {self.end_reason}"
+        return words
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest; a reader sees the old file or the new one, never a part.
+        """Write the file; a reader sees the old file or the new one, never a part.
 
-        :raises ValueError: if ``hyperparams`` holds what JSON cannot say (NaN and infinities included).
+        :param path: path of the file
+        :raises ValueError: if ``hyperparams`` holds a value that JSON does not have, such as NaN or an infinity
         """
         path = Path(path)
         try:
@@ -193,21 +214,24 @@ class RunManifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunManifest:
-        """Read a manifest; the type of every value is checked here, and nowhere else.
+        """Read and check a file. Users of the manifest rely on the types and do not check them again.
 
-        :raises ValueError: if it is not a JSON object, is too large or too deep, of an unknown format_version, or has
-            an unknown or missing key or a value of the wrong type; the message names the file and the key.
-        :raises OSError: if it is not a regular file or cannot be read.
+        :param path: path of the file
+        :return: its content
+        :raises ValueError: if it is not a JSON object, is too large or too deep, has an unknown format_version, an
+            unknown or missing key, or a value of the wrong type; the message names the file and the key
+        :raises OSError: if it is not a regular file or cannot be read
         """
         return cls.of(read_mapping(Path(path)), str(path))
 
     @classmethod
     def of(cls, content: Mapping[str, Any], name: str) -> RunManifest:
-        """Return the manifest that a file holds.
+        """Check the content of a file and return the manifest.
 
-        :param content: plain values by key, as they were read.
-        :param name: of the file, for the message.
-        :raises ValueError: as :meth:`read`.
+        :param content: plain values by key, as they were read
+        :param name: name of the file, for error messages
+        :return: the manifest
+        :raises ValueError: as :meth:`read`
         """
         _check(content, name)
         return cls(**content)
@@ -239,7 +263,7 @@ _TEXTS_INSIDE = ("groups", "command", "versions")
 
 
 def _check(content: Mapping[str, Any], name: str) -> None:
-    """Refuse what is not the content of a run.json of this version."""
+    """Refuse content that is not a ``run.json`` of this version."""
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}"

@@ -1,11 +1,14 @@
-"""Arrays in a snapshot store: cut into chunks, each stored once under its digest."""
+"""The large arrays of all snapshots of a run: cut into chunks, each stored once under its digest.
+
+Two snapshots of one run share most of their replay buffer. Since a chunk is named by the SHA-256 of its content, the
+second snapshot finds the unchanged chunks on the disk and writes only what is new, as git does with its objects.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-import re
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,32 +19,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.runs.durable_files import bytes_of, read_fully, sync_folder, write_durably
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import SnapshotError, is_digest
 
 CHUNK_BYTES = 512 << 10
-"""What is new in a buffer is written as whole chunks, up to two of them half old: with 512 KiB, 5 % of a 40 MB buffer
-cost 6 to 8 %. Smaller ones would be more files than they save bytes: each is synced, 0.3 ms on a fast disk, some ms on
-a slow one."""
+"""Size of a chunk. New transitions are written as whole chunks, so that the first and the last one hold old data as
+well: with 512 KiB, a new 5 % of a 40 MB buffer costs 6 to 8 % of it. Smaller chunks would save bytes and cost time,
+because each file is synced: 0.3 ms on a fast disk, several ms on a slow one."""
 LARGE_CHUNK_BYTES = 4 << 20
 LARGE_ARRAY_BYTES = 1 << 30
-"""From here the larger chunks do: 7 GB are 1,750 files instead of 14,000. An array that grows past it is written whole
-once more."""
+"""Size from which an array gets large chunks, so that 7 GB are 1,750 files instead of 14,000. An array that grows past
+this size is written completely once more."""
 
 
 def chunk_bytes_for(n_bytes: int) -> int:
-    """:param n_bytes: of an array
+    """Return the chunk size for an array.
 
-    :return: of each of its chunks but the last; every kind of number fits a whole number of times
+    :param n_bytes: size of the array in bytes
+    :return: size of each chunk but the last in bytes; a multiple of every item size
     """
     return LARGE_CHUNK_BYTES if n_bytes >= LARGE_ARRAY_BYTES else CHUNK_BYTES
 
 
 def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
-    """Cut an array's numbers, in C order.
+    """Yield the content of an array in C order, one chunk at a time.
 
-    :param array: any layout: one that is C-contiguous is not copied, of another one chunk at a time
-    :param chunk_bytes: a multiple of the size of its numbers
-    :return: as many bytes each, the last one fewer
+    :param array: in any memory layout; a C-contiguous array is not copied, another one is copied chunk by chunk
+    :param chunk_bytes: size of a chunk in bytes, a multiple of the item size
+    :return: that many bytes each; the last chunk may be shorter
     """
     n_numbers = chunk_bytes // array.itemsize
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
@@ -50,13 +54,13 @@ def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
 
 
 class ChunkedArray:
-    """A large array of a snapshot, not read yet: a :class:`~sb3_visual_td3.common.saved_state.StoredArray`.
+    """A large array of a snapshot that is still on disk, a :class:`~sb3_visual_td3.common.saved_state.StoredArray`.
 
-    :param shape: of the array
-    :param dtype: of its numbers
-    :param chunk_bytes: of each chunk but the last
-    :param chunks: their names in the store
-    :param store: where they are
+    :param shape: shape of the array
+    :param dtype: dtype of the array
+    :param chunk_bytes: size of each chunk but the last in bytes
+    :param chunks: digests of the chunks, in order
+    :param store: the store that holds them
     """
 
     def __init__(
@@ -75,15 +79,15 @@ class ChunkedArray:
 
     @property
     def nbytes(self) -> int:
-        """As numpy has it."""
+        """Return the size of the array in bytes, as NumPy's attribute of that name."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read_into(self, target: NDArray[Any]) -> None:
-        """Read it to where it belongs; every byte is checked.
+        """Read the array into memory that is already allocated, and check every byte.
 
-        :param target: C-contiguous, of the same shape and dtype; partly overwritten after an error
+        :param target: C-contiguous, of the same shape and dtype; after an error it is partly overwritten
         :raises SnapshotError: if a chunk is missing or damaged
-        :raises ValueError: if the target is of another kind
+        :raises ValueError: if the target has another shape, dtype or layout, or is read-only
         """
         if target.shape != self.shape or target.dtype != self.dtype or not target.flags.c_contiguous:
             raise ValueError(
@@ -96,9 +100,9 @@ class ChunkedArray:
             self._store.read_into(digest, part)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """:return: the array, read"""
+        """Read the array into a new NumPy array."""
         if copy is False:
-            raise ValueError("a stored array has to be read: there is no way without a copy")
+            raise ValueError("an array on disk cannot be used without a copy in memory")
         array = np.empty(self.shape, self.dtype)
         self.read_into(array)
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -107,30 +111,24 @@ class ChunkedArray:
         return f"ChunkedArray({self.shape}, {self.dtype}, {len(self._chunks)} chunks)"
 
 
-_DIGEST = re.compile("[0-9a-f]{64}")
-_BEGUN = ".new-"
+_TEMPORARY = ".new-"
 _FOLDERS = "[0-9a-f][0-9a-f]"
 
 
-def is_digest(name: object) -> bool:
-    """:return: whether this can be a chunk's name: nothing else ever becomes a part of a path"""
-    return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
-
-
 class StoredChunk(NamedTuple):
-    """A chunk's name, and how many bytes it took to have it on disk: 0 if it was there."""
+    """The name of a chunk, and the number of bytes written for it: 0 if it was already there."""
 
     digest: str
     n_bytes_written: int
 
 
 class ObjectStore:
-    """Chunks at ``<folder>/ab/abcdef...``. One process at a time writes.
+    """Stores chunks at ``<folder>/ab/abcdef...``, named by their SHA-256. Only one process at a time may write.
 
-    A file that is there with the right name and length is read once before it is trusted: one that the disk has
-    damaged must not become part of the next snapshot.
+    An existing file with the right name and size is read once before it is trusted. Otherwise, a chunk that the disk
+    has damaged would become part of every later snapshot.
 
-    :param folder: made when the first chunk is stored
+    :param folder: folder of the chunks, created with the first chunk
     """
 
     def __init__(self, folder: Path) -> None:
@@ -140,16 +138,16 @@ class ObjectStore:
         self._to_sync: set[Path] = set()
 
     def path(self, digest: str) -> Path:
-        """:return: where a chunk is, or would be"""
+        """Return the path that a chunk has, or would have."""
         assert is_digest(digest)
         return self.folder / digest[:2] / digest
 
     def put(self, data: memoryview) -> StoredChunk:
-        """Have these bytes on disk.
+        """Store a chunk, unless it is already there.
 
-        :param data: not empty
-        :return: their name
-        :raises OSError: if they cannot be written
+        :param data: the content, not empty
+        :return: the name of the chunk
+        :raises OSError: if it cannot be written
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
@@ -160,19 +158,21 @@ class ObjectStore:
         if n_there == len(data) and (digest in self._known_good or self._is_good(digest, len(data))):
             return StoredChunk(digest, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        begun = self.folder / f"{_BEGUN}{digest}"
-        if os.path.lexists(begun):  # see begin()
-            begun = begun.with_name(f"{begun.name}~{os.getpid()}-{time.monotonic_ns()}")
-        write_durably(begun, [data])
+        temporary = self.folder / f"{_TEMPORARY}{digest}"
+        # A temporary file of a killed writer that begin() could not remove must not block this chunk for ever.
+        if os.path.lexists(temporary):
+            temporary = temporary.with_name(f"{temporary.name}~{os.getpid()}-{time.monotonic_ns()}")
+        write_durably(temporary, [data])
+        # Noted before the rename: take_back() must also find a chunk whose rename was interrupted.
         if n_there < 0:
             self._added.append(digest)
-        os.replace(begun, path)
+        os.replace(temporary, path)
         self._to_sync.add(path.parent)
         self._known_good.add(digest)
         return StoredChunk(digest, len(data))
 
     def sync(self) -> None:
-        """Wait until the disk has the names of what was put."""
+        """Wait until the names of all stored chunks are on the disk."""
         if self._to_sync:
             for folder in sorted(self._to_sync):
                 sync_folder(folder)
@@ -180,11 +180,11 @@ class ObjectStore:
             self._to_sync.clear()
 
     def read_into(self, digest: str, target: memoryview) -> None:
-        """Read a chunk and check it.
+        """Read a chunk and check its digest.
 
-        :param digest: its name
-        :param target: of its length; undefined after an error
-        :raises SnapshotError: if it is missing, damaged or cannot be read
+        :param digest: name of the chunk
+        :param target: memory of the chunk's size; its content is undefined after an error
+        :raises SnapshotError: if the chunk is missing, damaged or cannot be read
         """
         path = self.path(digest)
         name = f"{self.folder.name}/{digest[:2]}/{digest}"
@@ -203,40 +203,42 @@ class ObjectStore:
         self._known_good.add(digest)
 
     def begin(self) -> None:
-        """Remove what a killed writer left, and forget what was added before.
+        """Prepare for a new snapshot: remove temporary files of a killed writer and forget what was added before.
 
-        :raises SnapshotError: if a folder of the store is a link: nothing elsewhere is written or removed
+        :raises SnapshotError: if a folder of the store is a link, since nothing outside may be written or removed
         """
         self._added.clear()
         for folder in (self.folder, *self.folder.glob(_FOLDERS)):
             if folder.is_symlink():
-                raise SnapshotError(f"{folder} is a link: put there what it points to")
-        # A killed writer may not have come to sync names that are used again now.
+                raise SnapshotError(f"{folder} is a link: replace it with a copy of its target")
+        # A killed writer may have stored chunks without syncing their names. This snapshot may use these chunks again.
         self._to_sync = set(self.folder.glob(_FOLDERS))
-        for begun in self.folder.glob(f"{_BEGUN}*"):
-            with suppress(OSError):  # what cannot be removed must not keep snapshots from being taken
-                begun.unlink()
+        for temporary in self.folder.glob(f"{_TEMPORARY}*"):
+            # A file that cannot be removed must not prevent snapshots.
+            with suppress(OSError):
+                temporary.unlink()
 
     def take_back(self, in_use: Container[str]) -> None:
-        """Remove what was added since :meth:`begin`, as far as the operating system lets us.
+        """Remove the chunks that were added since :meth:`begin`, as far as the operating system permits.
 
-        :param in_use: names that stay
+        :param in_use: digests of the chunks to keep
         """
         for digest in self._added:
-            with suppress(OSError):
-                self._remove([] if digest in in_use else [digest])
+            if digest not in in_use:
+                with suppress(OSError):
+                    self._remove([digest])
         with suppress(OSError, SnapshotError):
             self.begin()
 
     def keep_only(self, in_use: Container[str]) -> None:
-        """Remove every other chunk.
+        """Remove every chunk that no snapshot uses.
 
-        :param in_use: names that stay
+        :param in_use: digests of the chunks to keep
         """
         self._remove(digest for digest in list(self) if digest not in in_use)
 
     def __iter__(self) -> Iterator[str]:
-        """:return: the names of the chunks that are there"""
+        """Yield the digest of every chunk in the store."""
         for path in self.folder.glob(f"{_FOLDERS}/*"):
             if is_digest(path.name):
                 yield path.name

@@ -1,4 +1,4 @@
-"""One process per run: a lock that the kernel releases when its holder dies, however it dies."""
+"""A lock that keeps two processes from training the same run."""
 
 from __future__ import annotations
 
@@ -11,33 +11,30 @@ from types import TracebackType
 from sb3_visual_td3.runs.durable_files import open_own
 
 _LOCK_BYTES = 20
-"""A process id and a line feed have no more."""
+"""Largest size of a lock file: a process id and a line feed."""
 _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
+"""Errors of file systems that have no locks."""
 
 
 class RunLock:
-    """A run's lock; the file stays, holding the process id of whoever had it last.
+    """An exclusive lock on a run, which the kernel releases when its holder dies, even by SIGKILL.
 
-    Where the file system knows no locks, everybody gets it.
+    The file stays and holds the process id of the last holder. On a file system without locks, every process gets it.
 
-    :param path: of the lock's file, in the run's folder
+    :param path: path of the lock file, in the run's folder
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._handle: int | None = None
 
-    @property
-    def is_held(self) -> bool:
-        """Whether this object holds it."""
-        return self._handle is not None
-
     def acquire(self) -> None:
-        """Get the lock, or nothing if this object has it.
+        """Get the lock; without effect if this object already has it.
 
-        Another object of this process gives it up: in a notebook it belongs to a training that was interrupted.
+        Another lock object of this process gives the lock up: in a notebook, it belongs to a training that was
+        interrupted.
 
-        :raises ValueError: if the run is being trained, or what is there is not a lock: a link, or another file
+        :raises ValueError: if another process trains the run, or the file is a link or not a lock
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:
@@ -56,7 +53,7 @@ class RunLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let it go, if this object has it."""
+        """Give the lock up, if this object has it."""
         handle, self._handle = self._handle, None
         _held.discard(self)
         if handle is not None:
@@ -72,13 +69,14 @@ class RunLock:
         self.release()
 
     def _open(self) -> int:
-        """:return: the handle of a file that only this name shows, and that holds no more than a process id"""
+        """Open the lock file, after making sure that nothing else would be overwritten."""
         try:
             handle = open_own(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise ValueError(f"{self.path} is a link, and a lock is not: remove it") from error
+            raise ValueError(f"{self.path} is a link, but a lock is a plain file: remove it") from error
+        # acquire() empties the file, so it must be a lock and must not be reachable under another name.
         found = os.fstat(handle)
         if found.st_nlink != 1 or found.st_size > _LOCK_BYTES:
             os.close(handle)
@@ -86,6 +84,7 @@ class RunLock:
         return handle
 
     def _lock(self, handle: int) -> None:
+        # flock and not a file that says "locked": such a file would survive a killed process and block the run.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -93,7 +92,7 @@ class RunLock:
                 return
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise
-            holder = os.pread(handle, 20, 0).decode(errors="replace").strip()
+            holder = os.pread(handle, _LOCK_BYTES, 0).decode(errors="replace").strip()
             raise ValueError(
                 f"{self.path}: this run is being trained by process {holder or '(unknown)'}; "
                 "wait until it ends, or stop it"
@@ -103,10 +102,10 @@ class RunLock:
 _held: set[RunLock] = set()
 
 
-def _let_go_in_child() -> None:
-    # A forked worker that outlives its parent would keep the run locked: the lock lasts as long as any copy is open.
+def _release_in_child() -> None:
+    # The lock lasts as long as any process has the file open. A forked worker that outlives its parent would keep it.
     for lock in list(_held):
         lock.release()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_release_in_child)

@@ -1,4 +1,16 @@
-"""One snapshot: the record of its files and digests, whether the run was healthy, and reading and writing it."""
+"""The format of one snapshot: errors, the state as JSON and arrays, the health of the training, and ``snapshot.json``.
+
+This is the lowest of three layers. :mod:`~sb3_visual_td3.runs.object_store` keeps large arrays in chunks, and
+:mod:`~sb3_visual_td3.runs.snapshot_store` keeps the folders of a run's snapshots. Nothing here touches large files.
+
+A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`). :func:`split` separates it into
+JSON and arrays, and :func:`join` puts it together again. A snapshot is data and never code: unlike a pickle, a file
+from another person cannot execute anything.
+
+In the JSON, an object with one key that starts with ``$`` is a marker: ``{"$array": 3}`` stands for the fourth array,
+``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict of the state that has
+such a key itself is written as ``{"$dict": {...}}``, so that no state can be mistaken for a marker.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,18 +31,184 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.common.saved_state import AnyArray
-from sb3_visual_td3.runs.durable_files import FileDigest, bytes_of, digest_of, read_fully, sync_folder, write_durably
-from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, is_digest
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
-from sb3_visual_td3.runs.state_tree import ARRAY_KINDS, join
+from sb3_visual_td3.runs.durable_files import FileDigest, sync_folder, write_durably
+
+
+class SnapshotError(ValueError):
+    """A snapshot could not be written, or what is on the disk is not a complete snapshot."""
+
+
+class NoSnapshotError(SnapshotError):
+    """The run has no snapshot at all."""
+
+
+@contextmanager
+def describing_errors(what: str) -> Iterator[None]:
+    """Turn every error about the content of a snapshot into one line.
+
+    The digests prove that a snapshot is unchanged, not that this version wrote it: a state with other types or other
+    names fails wherever it is used first, with any exception.
+
+    :param what: start of the line
+    :raises SnapshotError: instead of any other error
+    """
+    try:
+        yield
+    except (ValueError, MemoryError, OSError) as error:
+        raise SnapshotError(f"{what}: {error or type(error).__name__}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise SnapshotError(
+            f"{what}: its state is not one that this version wrote ({type(error).__name__}: {reason})"
+        ) from error
+
+
+# The state as JSON and arrays
+
+MAX_DEPTH = 100
+"""Deepest nesting. A state that is deeper holds itself, or is more than a JSON reader accepts."""
+ARRAY_KINDS = "biuf"
+"""NumPy's letters for bool, int, unsigned int and float: the dtypes that a snapshot accepts."""
+_MARKER = "$"
+_ALLOWED = (
+    "a state holds None, booleans, numbers, strings, NumPy arrays of numbers, and lists and dicts (with string keys) "
+    "of these; save what the object is made from instead"
+)
+
+TreePath = tuple[str, ...]
+
+
+class NamedArray(NamedTuple):
+    """An array and its place in the state, such as ``replay_buffer.actions``."""
+
+    path: str
+    array: NDArray[Any]
+
+
+class SplitTree(NamedTuple):
+    """A state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are the arrays beside it."""
+
+    plain: dict[str, Any]
+    arrays: list[NamedArray]
+
+
+def split(state: Mapping[str, Any]) -> SplitTree:
+    """Separate a state into JSON and arrays, without copying the arrays.
+
+    :param state: as :class:`~sb3_visual_td3.common.types.HasState` returns it; tuples become lists, and NumPy scalars
+        become Python numbers
+    :return: the two parts
+    :raises ValueError: if there is anything else in the state; the message names its place
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the state is a {type(state).__name__}: expected a dict with string keys")
+    arrays: list[NamedArray] = []
+    return SplitTree(_plain_dict(state, (), arrays), arrays)
+
+
+def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
+    """Put a state together again.
+
+    :param plain: the JSON part from :func:`split`, after a round trip through a file
+    :param arrays: the arrays in the order of :func:`split`
+    :return: the state
+    :raises ValueError: if ``plain`` has a marker that :func:`split` never writes
+    """
+    if isinstance(plain, list):
+        return [join(value, arrays) for value in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if not any(key.startswith(_MARKER) for key in plain):
+        return {key: join(value, arrays) for key, value in plain.items()}
+    if len(plain) == 1:
+        ((marker, content),) = plain.items()
+        if marker == "$array" and type(content) is int and 0 <= content < len(arrays):
+            return arrays[content]
+        if marker == "$dict" and isinstance(content, dict):
+            return {key: join(value, arrays) for key, value in content.items()}
+        if marker in _FROM_TEXT and isinstance(content, str):
+            return _FROM_TEXT[marker](content)
+    raise ValueError(f"a marker with the keys {', '.join(plain)} is unknown")
+
+
+def _plain(value: Any, path: TreePath, arrays: list[NamedArray]) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"{'.'.join(path[:5])}... is nested more than {MAX_DEPTH} deep: does it hold itself?")
+    if isinstance(value, np.ndarray):
+        return _marked_array(value, path, arrays)
+    if isinstance(value, Mapping):
+        return _plain_dict(value, path, arrays)
+    if isinstance(value, list | tuple):
+        return [_plain(part, (*path, str(index)), arrays) for index, part in enumerate(value)]
+    return _plain_scalar(value, path)
+
+
+def _plain_scalar(value: Any, path: TreePath) -> Any:
+    if isinstance(value, np.generic) and value.dtype.kind in ARRAY_KINDS and value.dtype.itemsize <= 8:
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    # int(), float() and str.__str__ turn instances of subclasses, such as IntEnum, into plain values.
+    if isinstance(value, int):
+        # Other JSON readers round longer integers, and Python itself refuses to print more than 4,300 digits.
+        if -(2**63) <= value < 2**63:
+            return int(value)
+        return {"$int": hex(value)}
+    if isinstance(value, float):
+        # JSON has no NaN and no infinity. The bits also preserve the payload and the sign of a NaN.
+        if math.isfinite(value):
+            return float(value)
+        return {"$float": struct.pack(">d", value).hex()}
+    if isinstance(value, str):
+        return str.__str__(value)
+    name = getattr(value, "__name__", "")
+    raise ValueError(f"{'.'.join(path)} is a {type(value).__name__}{name and ' '}{name}: {_ALLOWED}")
+
+
+def _plain_dict(value: Mapping[Any, Any], path: TreePath, arrays: list[NamedArray]) -> dict[str, Any]:
+    for key in value:
+        if not isinstance(key, str):
+            place = ".".join(path) or "the state"
+            raise ValueError(f"{place} has the key {key!r} ({type(key).__name__}): {_ALLOWED}")
+    plain = {str.__str__(key): _plain(part, (*path, key), arrays) for key, part in value.items()}
+    if any(key.startswith(_MARKER) for key in plain):
+        return {"$dict": plain}
+    return plain
+
+
+def _marked_array(value: NDArray[Any], path: TreePath, arrays: list[NamedArray]) -> dict[str, int]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{'.'.join(path)} is a masked array: {_ALLOWED}")
+    if value.dtype.kind not in ARRAY_KINDS:
+        raise ValueError(f"{'.'.join(path)} is an array of {value.dtype}: {_ALLOWED}")
+    arrays.append(NamedArray(".".join(path), np.asarray(value)))
+    return {"$array": len(arrays) - 1}
+
+
+def _float_from_bits(bits: str) -> float:
+    try:
+        number: float = struct.unpack(">d", bytes.fromhex(bits))[0]
+    except struct.error as error:
+        raise ValueError(f"{bits!r} are not the bits of a float") from error
+    return number
+
+
+def _int_from_hex(digits: str) -> int:
+    return int(digits, 16)
+
+
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": _float_from_bits}
+
+
+# The health of the training, and which snapshots it spares
 
 
 class Health(NamedTuple):
-    """What is known of the training in a snapshot.
+    """The health of the training in a snapshot, as far as it is known.
 
-    :ivar is_healthy: no critical alert lasted, and none that began later had begun to show by then
-    :ivar n_updates: gradient updates made
-    :ivar n_in_doubt: how many updates an alert that begins later may reach back
+    :ivar is_healthy: no critical alert was active, and no alert that began later reaches back to this snapshot
+    :ivar n_updates: number of gradient updates made
+    :ivar n_in_doubt: number of updates by which a later alert can reach back
     """
 
     is_healthy: bool
@@ -37,33 +217,37 @@ class Health(NamedTuple):
 
     @classmethod
     def from_record(cls, read: Mapping[str, Any] | None) -> Health | None:
-        """:return: what a record says; None where it was not judged
+        """Return the health that a record holds.
 
-        :raises ValueError: if it is something else
+        :param read: value of the record's key ``health``
+        :return: the health; None if the training was not judged
+        :raises ValueError: if it is anything else
         """
         if read is None:
             return None
         health = cls(**read)
         if type(health.is_healthy) is not bool or any(type(n) is not int or n < 0 for n in health[1:]):
-            raise ValueError(f"{dict(read)} is no health")
+            raise ValueError(f"{dict(read)} is not a health")
         return health
 
 
-def word_for(health: Health | None) -> str:
-    """:return: for a list of snapshots"""
+def health_label(health: Health | None) -> str:
+    """Return the word for a health in a list of snapshots: "healthy", "unhealthy" or "not judged"."""
     if health is None:
         return "not judged"
     return "healthy" if health.is_healthy else "unhealthy"
 
 
 def to_spare(healths: Sequence[Health | None]) -> set[int]:
-    """Choose the snapshots that stay, however old, so that there is always a healthy one to go back to.
+    """Choose the snapshots to keep, whatever their age, so that a rollback always finds a healthy one.
 
-    They are the newest healthy one beyond doubt, the one that will be so next, and the newest healthy one of all where
-    a later one is unhealthy.
+    An alert may begin up to ``n_in_doubt`` updates after the trouble that it reports. A snapshot is therefore certain
+    to be healthy only once that many updates have passed without an alert. Three snapshots are kept: the newest one
+    that is certain to be healthy; the one that becomes certain next; and, if an unhealthy one followed it, the newest
+    healthy one of all.
 
-    :param healths: of all snapshots, oldest first; None where it was not judged
-    :return: their places
+    :param healths: health of all snapshots, oldest first; None for those that were not judged
+    :return: indices of the snapshots to keep
     """
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
     if not healthy:
@@ -72,12 +256,18 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
+    spared = set(settled[-1:])
+    # Later than the settled one: the one with the fewest updates settles first.
     waiting = [(-health.n_updates, place) for place, health in healthy if place > max(settled, default=-1)]
+    if waiting:
+        spared.add(max(waiting)[1])
     last_healthy, _ = healthy[-1]
-    spared = {*settled[-1:], *([max(waiting)[1]] if waiting else [])}
-    is_followed = any(health is not None for health in healths[last_healthy + 1 :])
-    return spared | {last_healthy} if is_followed else spared
+    if any(health is not None for health in healths[last_healthy + 1 :]):
+        spared.add(last_healthy)
+    return spared
 
+
+# snapshot.json: what a snapshot consists of
 
 FORMAT = "sb3_visual_td3 snapshot"
 FORMAT_VERSION = 1
@@ -85,17 +275,23 @@ RECORD_NAME = "snapshot.json"
 SMALL_ARRAYS_NAME = "arrays.bin"
 MAX_CHUNK_BYTES = 64 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def is_file_name(name: object) -> bool:
-    """:return: whether it names a file in the snapshot's own folder, and can name no other"""
+    """Return whether a name can only mean a file in the snapshot's own folder, and not the record itself."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and name != RECORD_NAME
 
 
-class ArrayRecord(NamedTuple):
-    """Where an array is: in the snapshot's file of small arrays from ``offset`` on, or else in chunks.
+def is_digest(name: object) -> bool:
+    """Return whether a value can be the name of a chunk; no other value ever becomes part of a path."""
+    return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
 
-    ``path`` is its place in the state, for whoever reads the file.
+
+class ArrayRecord(NamedTuple):
+    """The place of an array: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
+
+    ``path`` is its place in the state, which only a human reader of the file needs.
     """
 
     path: str
@@ -107,28 +303,28 @@ class ArrayRecord(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Of its numbers."""
+        """Return the size of the array in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def n_bytes_of_chunks(self) -> Iterator[tuple[str, int]]:
-        """:return: each chunk and its length"""
+        """Yield the name and the size of each chunk."""
         for index, chunk in enumerate(self.chunks):
             yield chunk, min(self.chunk_bytes, self.n_bytes - index * self.chunk_bytes)
 
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """The content of snapshot.json.
+    """The content of ``snapshot.json``.
 
     :param step: environment steps
-    :param serial: one more than that of any snapshot that was there: what is newest does not hang on clocks, nor on
-        steps, which a run that went back to an older snapshot counts again
-    :param created: ISO 8601 time, with its offset
+    :param serial: one more than that of any snapshot that existed. It decides which snapshot is the newest: clocks can
+        be wrong, and a run that was resumed from an older snapshot counts the same steps again
+    :param created: ISO 8601 time with its UTC offset
     :param versions: package name to version
-    :param state: the tree without its arrays, see :mod:`~sb3_visual_td3.runs.state_tree`
-    :param arrays: in the tree's order
-    :param files: every other file in the folder
-    :param health: of the training, as far as it is known by now; None where it was not judged
+    :param state: the state without its arrays, as from :func:`split`
+    :param arrays: places of the arrays, in the order of :func:`split`
+    :param files: size and digest of every other file in the folder
+    :param health: health of the training, as far as it is known by now; None if it was not judged
     """
 
     step: int
@@ -142,16 +338,16 @@ class SnapshotRecord:
 
     @property
     def chunks(self) -> dict[str, int]:
-        """Every chunk's name, and its length."""
+        """Return the name and the size of every chunk, each once."""
         return dict(chunk for array in self.arrays for chunk in array.n_bytes_of_chunks())
 
     @property
     def n_bytes(self) -> int:
-        """Of all files and chunks, this record left out."""
+        """Return the size of all files and chunks in bytes, without this record."""
         return sum(self.chunks.values()) + sum(file.n_bytes for file in self.files.values())
 
     def to_bytes(self) -> bytes:
-        """:return: the file's content, with its own digest as the last key"""
+        """Return the content of the file, with its own digest as the last key."""
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -168,16 +364,18 @@ class SnapshotRecord:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> SnapshotRecord:
-        """Read the file's content; nothing in it is believed before it is checked.
+        """Parse the content of the file; nothing in it is trusted before it is checked.
 
-        :raises ValueError: with a reason that goes on after the file's name: "is damaged (...)"
+        :param content: bytes of the file
+        :return: the record
+        :raises ValueError: with a reason that continues after the name of the file: "is damaged (...)"
         """
         try:
             read = json.loads(content.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is damaged (not JSON: {error})") from error
         if not isinstance(read, dict) or read.get("format") != FORMAT:
-            raise ValueError("is no snapshot's record but some other JSON")
+            raise ValueError("is not the record of a snapshot but some other JSON")
         if read.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"has format_version {read.get('format_version')!r}; this version reads {FORMAT_VERSION}")
         digest = read.pop("sha256", None)
@@ -186,24 +384,25 @@ class SnapshotRecord:
                 raise ValueError("digest differs")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is damaged ({error})") from error
+        # A correct digest only means that someone wrote the file completely. The types are checked as well.
         try:
             return cls._checked(read)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"is no record that this version wrote ({type(error).__name__}: {error})") from error
+            raise ValueError(f"is not a record that this version wrote ({type(error).__name__}: {error})") from error
 
     @classmethod
     def _checked(cls, read: dict[str, Any]) -> SnapshotRecord:
         files: dict[str, FileDigest] = {}
         for name, file in read["files"].items():
             if not is_file_name(name) or not is_digest(file["sha256"]):
-                raise ValueError(f"{name!r} is no file's name, or its digest is none")
+                raise ValueError(f"{name!r} is not the name of a file, or its digest is not a digest")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
             raise ValueError(f"{SMALL_ARRAYS_NAME} is not listed")
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("state, created or versions is of another type")
+            raise ValueError("state, created or versions has the wrong type")
         return cls(
             step=_count(read["step"]),
             serial=_count(read["serial"]),
@@ -212,22 +411,24 @@ class SnapshotRecord:
             state=read["state"],
             arrays=arrays,
             files=files,
-            health=Health.from_record(read.get("health")),  # older records have none
+            # Snapshots of earlier versions have no health.
+            health=Health.from_record(read.get("health")),
         )
 
 
 def _encode(content: Mapping[str, Any]) -> bytes:
-    # Surrogates are kept as they are: as \u escapes, two neighbours would come back as one letter.
+    # Surrogates are written as they are: as \u escapes, two neighbouring ones would be read back as one character.
     return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
 def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
+    """Return the place of an array, after making sure that it lies within its file or has the right chunks."""
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
         path=str(read["path"]),
@@ -241,29 +442,63 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         raise ValueError(f"{array.path} is an array of {dtype}")
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
-            raise ValueError(f"{array.path} is not where it is said to be")
+            raise ValueError(f"{array.path} does not lie where the record says")
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES
         or array.chunk_bytes % dtype.itemsize
-        or len(array.chunks) != -(-array.n_bytes // array.chunk_bytes)
+        or len(array.chunks) != -(-array.n_bytes // array.chunk_bytes)  # rounded up
         or not all(is_digest(chunk) for chunk in array.chunks)
     ):
-        raise ValueError(f"{array.path} is not in chunks as it is said to be")
+        raise ValueError(f"{array.path} is not in chunks as the record says")
     return array
+
+
+def read_record(folder: Path) -> SnapshotRecord:
+    """Read which parts a snapshot consists of; the parts themselves are not checked.
+
+    :param folder: folder of the snapshot
+    :return: its record
+    :raises SnapshotError: if the record is missing, damaged, foreign or cannot be read
+    """
+    try:
+        with open_regular(folder / RECORD_NAME) as stream:
+            return SnapshotRecord.from_bytes(stream.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise SnapshotError(f"it is not a snapshot: {RECORD_NAME} is missing") from None
+    except OSError as error:
+        raise SnapshotError(f"{RECORD_NAME} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise SnapshotError(f"{RECORD_NAME} {error}") from error
+
+
+def rewrite_record(folder: Path, record: SnapshotRecord) -> None:
+    """Replace the record of a snapshot atomically.
+
+    :param folder: folder of the snapshot
+    :param record: the new record
+    :raises OSError: if the operating system refuses; the old record stays
+    """
+    temporary = folder / f".{RECORD_NAME}"
+    temporary.unlink(missing_ok=True)
+    write_durably(temporary, [memoryview(record.to_bytes())])
+    os.replace(temporary, folder / RECORD_NAME)
+    sync_folder(folder)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that was whole when it was loaded.
+    """A snapshot that was complete when it was loaded.
 
     :param path: its folder
     :param step: environment steps
-    :param created: ISO 8601 time, with its offset
+    :param created: ISO 8601 time with its UTC offset
     :param versions: package name to version, as saved
-    :param state: the tree as saved; small arrays as ndarrays, large ones as
+    :param state: the state as saved; small arrays as ndarrays, large ones as
         :class:`~sb3_visual_td3.common.saved_state.StoredArray`
-    :param skipped: why newer ones were passed over, one line each
-    :param health: of the training, as far as it was known when the snapshot was loaded; None where it was not judged
+    :param skipped: why newer snapshots were skipped, one line each
+    :param file_names: names of the files that the caller of ``save`` wrote
+    :param health: health of the training, as far as it was known when the snapshot was loaded; None if it was not
+        judged
     """
 
     path: Path
@@ -276,107 +511,12 @@ class Snapshot:
     health: Health | None = None
 
     def file(self, name: str) -> Path:
-        """:param name: as given to ``save``
+        """Return the path of a file in the snapshot.
 
-        :return: where the file is
-        :raises ValueError: if there is none of that name
+        :param name: name as given to ``save``
+        :return: its path
+        :raises ValueError: if there is no file of that name
         """
         if name not in self.file_names:
             raise ValueError(f"{self.path}: no file {name!r}; there are {', '.join(self.file_names) or 'none'}")
         return self.path / name
-
-
-def read_record(folder: Path) -> SnapshotRecord:
-    """Read what a snapshot consists of; its parts are not looked at.
-
-    :param folder: of the snapshot
-    :return: its record
-    :raises SnapshotError: if it is missing, damaged, foreign or cannot be read
-    """
-    try:
-        with open_regular(folder / RECORD_NAME) as stream:
-            return SnapshotRecord.from_bytes(stream.read())
-    except (FileNotFoundError, NotADirectoryError):
-        raise SnapshotError(f"it is no snapshot: {RECORD_NAME} is missing") from None
-    except OSError as error:
-        raise SnapshotError(f"{RECORD_NAME} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise SnapshotError(f"{RECORD_NAME} {error}") from error
-
-
-def rewrite_record(folder: Path, record: SnapshotRecord) -> None:
-    """Put a record in the place of the one that is there; a reader sees the one or the other.
-
-    :param folder: of the snapshot
-    :param record: what is known of it now
-    :raises OSError: as the operating system says; the old record stays
-    """
-    begun = folder / f".{RECORD_NAME}"
-    begun.unlink(missing_ok=True)
-    write_durably(begun, [memoryview(record.to_bytes())])
-    os.replace(begun, folder / RECORD_NAME)
-    sync_folder(folder)
-
-
-def load_snapshot(
-    folder: Path, record: SnapshotRecord, objects: ObjectStore, with_large_arrays: bool = True
-) -> Snapshot:
-    """Check every file and every chunk, then read all but the large arrays.
-
-    :param folder: of the snapshot
-    :param record: its record
-    :param objects: where its chunks are
-    :param with_large_arrays: whether the large arrays will be read: if not, they are not checked
-    :return: the snapshot
-    :raises SnapshotError: if a part is missing, damaged or cannot be read; the message names the part
-    """
-    _check_files(folder, record)
-    if with_large_arrays:
-        _check_chunks(record, objects)
-    try:
-        arrays = [_array(array, folder, objects) for array in record.arrays]
-        state = join(record.state, arrays)
-    except OSError as error:
-        raise SnapshotError(f"{SMALL_ARRAYS_NAME} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SnapshotError(f"{RECORD_NAME} is no record that this version wrote ({error})") from error
-    return Snapshot(
-        path=folder,
-        step=record.step,
-        created=record.created,
-        versions=record.versions,
-        state=state,
-        file_names=tuple(name for name in record.files if name != SMALL_ARRAYS_NAME),
-        health=record.health,
-    )
-
-
-def _check_files(folder: Path, record: SnapshotRecord) -> None:
-    for name, expected in record.files.items():
-        try:
-            found = digest_of(folder / name)
-        except FileNotFoundError:
-            raise SnapshotError(f"{name} is missing") from None
-        except OSError as error:
-            raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
-        if found.n_bytes != expected.n_bytes:
-            raise SnapshotError(f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes})")
-        if found != expected:
-            raise SnapshotError(f"{name} is damaged (digest differs)")
-
-
-def _check_chunks(record: SnapshotRecord, objects: ObjectStore) -> None:
-    chunks = record.chunks
-    buffer = memoryview(bytearray(max(chunks.values(), default=0)))
-    for digest, n_bytes in chunks.items():
-        objects.read_into(digest, buffer[:n_bytes])
-
-
-def _array(array: ArrayRecord, folder: Path, objects: ObjectStore) -> AnyArray:
-    dtype = np.dtype(array.dtype)
-    if array.offset is None:
-        return ChunkedArray(array.shape, dtype, array.chunk_bytes, array.chunks, objects)
-    read: NDArray[Any] = np.empty(array.shape, dtype)
-    if not read_fully(folder / SMALL_ARRAYS_NAME, bytes_of(read), array.offset):
-        raise SnapshotError(f"{SMALL_ARRAYS_NAME} is damaged (it ends within {array.path})")
-    return read

@@ -1,18 +1,21 @@
-"""The snapshots of a run: their folders, which ones to keep, and the newest good one.
-
-A snapshot is made in ``.new-step_000012000`` and takes its name with one rename. The one that
-it replaces steps aside to ``.old-step_000012000`` for that moment, and counts while the name is free. ``.gone-...`` is
-being removed.
+"""The snapshots of a run on disk: saving, loading, which ones to keep, and recovery after a killed process.
 
 On disk::
 
-    <folder>/step_000012000/snapshot.json   the state as plain data, and the digest of everything
+    <folder>/step_000012000/snapshot.json   the state as JSON, and the digest of everything else
                             arrays.bin      the small arrays, one after another
                             model.zip       and whatever else the caller writes
-    <folder>/objects/ab/abcdef...           large arrays in chunks, which snapshots share
+    <folder>/objects/ab/abcdef...           the large arrays in chunks, which snapshots share
 
-A chunk is durable before the record that names it, the record before the folder has its name, and that before
-anything older is removed. One process at a time saves (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
+A process may be killed at any instruction, so the order of writes is what makes a snapshot complete or absent: a chunk
+is durable before the record that names it, the record before the folder gets its name, and the folder before anything
+older is removed.
+
+A snapshot is written in ``.new-step_000012000`` and gets its name by one rename. A snapshot of the same step that it
+replaces is renamed to ``.old-step_000012000`` for that moment; if the process is killed then, the old one still counts
+and the next process renames it back. A folder ``.gone-...`` is being removed.
+
+Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
 """
 
 from __future__ import annotations
@@ -30,32 +33,47 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sb3_visual_td3.runs.durable_files import FileDigest, digest_of, sync_file, sync_folder, write_durably
-from sb3_visual_td3.runs.object_store import ObjectStore, chunk_bytes_for, cut
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.common.saved_state import AnyArray
+from sb3_visual_td3.runs.durable_files import (
+    FileDigest,
+    bytes_of,
+    digest_of,
+    read_fully,
+    sync_file,
+    sync_folder,
+    write_durably,
+)
+from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, chunk_bytes_for, cut
 from sb3_visual_td3.runs.snapshot import (
     RECORD_NAME,
     SMALL_ARRAYS_NAME,
     ArrayRecord,
     Health,
+    NamedArray,
+    NoSnapshotError,
     Snapshot,
+    SnapshotError,
     SnapshotRecord,
+    SplitTree,
     is_file_name,
-    load_snapshot,
+    join,
     read_record,
     rewrite_record,
+    split,
     to_spare,
 )
-from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
-from sb3_visual_td3.runs.state_tree import NamedArray, SplitTree, split
 
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
 _NUMBER = "~"
-"""Stands before a number at the end of such a name, where the name itself is taken by what cannot be removed."""
+"""Separates a number from such a name, where the name itself is taken by a folder that cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):
-    """A folder that should be a snapshot: with its record, or the reason why there is none."""
+    """A folder that should be a snapshot, with its record, or with the reason why it cannot be read."""
 
     step: int
     path: Path
@@ -64,14 +82,15 @@ class FoundSnapshot(NamedTuple):
 
 
 def folder_name(step: int) -> str:
-    """:return: of a snapshot"""
+    """Return the name of the folder of a snapshot, such as ``step_000012000``."""
     return f"step_{step:09d}"
 
 
 def find_snapshots(folder: Path) -> list[FoundSnapshot]:
-    """:param folder: of all snapshots
+    """Find the snapshots in a folder; only their records are read.
 
-    :return: what is there, by step; only the records are read
+    :param folder: folder of all snapshots
+    :return: the snapshots, by step
     :raises SnapshotError: if the folder cannot be read
     """
     try:
@@ -82,54 +101,57 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
         raise SnapshotError(f"{folder} cannot be read ({error.strerror})") from error
     found = []
     for name in names:
-        bare = name.removeprefix(_OLD).partition(_NUMBER)[0] if name.startswith(_OLD) else name
+        # An old snapshot counts as long as no new one has taken its name.
+        bare = name
+        if name.startswith(_OLD):
+            bare = name.removeprefix(_OLD).partition(_NUMBER)[0]
         match = _NAME.fullmatch(bare)
         step = int(match[1]) if match is not None else -1
         if bare == folder_name(step) and (name == bare or bare not in names):
-            found.append(_look_at(step, folder / name))
+            found.append(_inspect(step, folder / name))
     return sorted(found, key=lambda snapshot: snapshot.step)
 
 
 def begin_folder(folder: Path, step: int) -> Path:
-    """Finish or undo what a killed writer had begun, and begin a snapshot.
+    """Clean up after a killed writer, and create the temporary folder of a new snapshot.
 
-    :param folder: of all snapshots, which is made if need be
-    :param step: of the new one
+    :param folder: folder of all snapshots, created if necessary
+    :param step: environment steps of the new snapshot
     :return: an empty folder for its files
-    :raises OSError: as the operating system says
+    :raises OSError: if the operating system refuses
     """
     folder.mkdir(parents=True, exist_ok=True)
     sync_folder(folder.parent)
     tidy(folder)
-    begun = _free_name(folder / f"{_NEW}{folder_name(step)}")
-    begun.mkdir()
-    return begun
+    temporary = _free_name(folder / f"{_NEW}{folder_name(step)}")
+    temporary.mkdir()
+    return temporary
 
 
-def publish(begun: Path) -> Path:
-    """Give a finished folder its name: at no moment is there neither it nor the one it replaces.
+def publish(temporary: Path) -> Path:
+    """Give a complete snapshot its name; at every moment either it or the one that it replaces can be found.
 
-    :param begun: from :func:`begin_folder`, synced
-    :return: its path from now on
-    :raises OSError: as the operating system says; :func:`tidy` brings the replaced one back then
+    :param temporary: folder from :func:`begin_folder`, synced
+    :return: its new path
+    :raises OSError: if the operating system refuses; :func:`tidy` then brings the replaced snapshot back
     """
-    folder, name = begun.parent, begun.name.removeprefix(_NEW).partition(_NUMBER)[0]
+    folder, name = temporary.parent, temporary.name.removeprefix(_NEW).partition(_NUMBER)[0]
     final = folder / name
     if final.exists():
         os.rename(final, _free_name(folder / f"{_OLD}{name}"))
-    os.rename(begun, final)
+    os.rename(temporary, final)
     sync_folder(folder)
     return final
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed writer left, and bring back what it had put aside.
+    """Remove the temporary folders of a killed writer, and bring back a snapshot that it was about to replace.
 
-    What cannot be removed is left and told: it may belong to another user, or a network file system holds it open. It
-    must not keep later snapshots from being taken.
+    A folder that cannot be removed is left with a warning: it may belong to another user, or a network file system
+    holds it open. It must not prevent later snapshots.
 
-    :param folder: of all snapshots
-    :raises OSError: if what was put aside can neither be brought back nor removed
+    :param folder: folder of all snapshots
+    :raises OSError: if a replaced snapshot can be neither brought back nor removed
     """
     for path in [*folder.glob(f"{_NEW}step_*"), *folder.glob(f"{_GONE}step_*")]:
         _discard_or_leave(path)
@@ -142,16 +164,23 @@ def tidy(folder: Path) -> None:
 
 
 def tidy_if_possible(folder: Path) -> None:
-    """Do the same after an error, whose cause matters more than one met here; the next save tries again."""
+    """Clean up after an error, and ignore further errors.
+
+    The first error explains more than one that follows from it, and the next save cleans up again.
+
+    :param folder: folder of all snapshots
+    """
     with suppress(OSError):
         tidy(folder)
 
 
 def remove(snapshot: Path) -> None:
-    """Remove a snapshot: it is gone at once, its bytes a little later.
+    """Remove a snapshot.
+
+    It is renamed first, so that a process that is killed meanwhile does not leave half of a snapshot.
 
     :param snapshot: its folder
-    :raises OSError: as the operating system says
+    :raises OSError: if the operating system refuses
     """
     gone = _free_name(snapshot.with_name(f"{_GONE}{snapshot.name.removeprefix(_OLD).partition(_NUMBER)[0]}"))
     os.rename(snapshot, gone)
@@ -159,30 +188,32 @@ def remove(snapshot: Path) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """:return: the path, numbered where something stands there that could not be removed"""
+    """Return the path, with a number if a folder that could not be removed still has the name."""
+    if not os.path.lexists(path):
+        return path
     names = (path.with_name(f"{path.name}{_NUMBER}{number}") for number in range(2, 1_000_000))
-    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _discard_or_leave(path: Path) -> None:
     try:
         _discard(path)
     except OSError as error:
-        warnings.warn(f"{path} cannot be removed ({error}): it is left there, remove it by hand", stacklevel=2)
+        warnings.warn(f"{path} cannot be removed ({error}): remove it by hand", stacklevel=2)
 
 
 def _discard(path: Path) -> None:
-    # What a user put there under such a name may be a file or a link.
+    # A user may have put a file or a link there under such a name.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()
 
 
-def _look_at(step: int, path: Path) -> FoundSnapshot:
+def _inspect(step: int, path: Path) -> FoundSnapshot:
     try:
         if path.is_symlink():
-            raise SnapshotError("it is a link: another run's snapshot may stand behind it")
+            raise SnapshotError("it is a link, possibly to a snapshot of another run")
         record = read_record(path)
         if record.step != step:
             raise SnapshotError(f"snapshot.json is of step {record.step}")
@@ -195,7 +226,7 @@ FileWriter = Callable[[Path], None]
 
 
 class SavedSnapshot(NamedTuple):
-    """What a save did: ``n_bytes_written`` are new on disk, ``n_bytes_total`` is what the snapshot consists of."""
+    """The result of a save: ``n_bytes_written`` are new on disk, ``n_bytes_total`` is the size of the snapshot."""
 
     path: Path
     step: int
@@ -205,7 +236,7 @@ class SavedSnapshot(NamedTuple):
 
 
 class ListedSnapshot(NamedTuple):
-    """A snapshot that is there; nobody has checked its parts."""
+    """A snapshot in a list; its parts have not been checked."""
 
     step: int
     path: Path
@@ -214,9 +245,9 @@ class ListedSnapshot(NamedTuple):
 
 
 class SnapshotStore:
-    """The snapshots in one folder.
+    """Saves and loads the snapshots in one folder.
 
-    :param folder: made by the first ``save``
+    :param folder: folder of all snapshots, created by the first ``save``
     """
 
     def __init__(self, folder: Path) -> None:
@@ -233,31 +264,33 @@ class SnapshotStore:
         versions: Mapping[str, str] | None = None,
         health: Health | None = None,
     ) -> SavedSnapshot:
-        """Put a state aside, then remove what is no longer needed.
+        """Save a state, then remove older snapshots.
 
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
-        :param files: name to what writes that file at the path it is called with
-        :param keep: how many snapshots stay, this one included, beside those of ``snapshot_health.to_spare``
-        :param versions: package name to version, to be told by ``Snapshot.versions``
-        :param health: of the training; None where nobody judges
+        :param files: for each file name, the function that writes the file at the path it is called with
+        :param keep: number of snapshots to keep, this one included, beside those of
+            :func:`~sb3_visual_td3.runs.snapshot.to_spare`
+        :param versions: package name to version, stored with the snapshot
+        :param health: health of the training; None if it is not judged
         :return: what was written
-        :raises ValueError: if the arguments are wrong, before anything is written; the message names the place
-        :raises SnapshotError: if it cannot be written; what was begun is removed and earlier snapshots stay as they are
+        :raises ValueError: if an argument is wrong, before anything is written; the message names its place
+        :raises SnapshotError: if it cannot be written; the temporary files are removed and earlier snapshots stay
         """
         began, step = time.perf_counter(), int(step)
         _check_arguments(step, files, keep)
         tree = split(state)
         try:
             self._objects.begin()
-            begun = begin_folder(self.folder, step)
-            record, n_bytes_written = self._write(begun, step, tree, files, versions or {}, health)
-            path = publish(begun)
+            temporary = begin_folder(self.folder, step)
+            record, n_bytes_written = self._write(temporary, step, tree, files, versions or {}, health)
+            path = publish(temporary)
         except BaseException as error:
             self._take_back()
             if isinstance(error, OSError | SnapshotError):
-                raise SnapshotError(self._what_failed(step, tree, error)) from error
+                raise SnapshotError(self._failure_message(step, tree, error)) from error
             raise
+        # The new snapshot is safe by now: an error while removing old ones is only a warning.
         try:
             self._prune(keep)
         except (OSError, SnapshotError) as error:
@@ -266,7 +299,7 @@ class SnapshotStore:
         return SavedSnapshot(path, step, n_bytes_written, n_bytes_total, time.perf_counter() - began)
 
     def all(self) -> list[ListedSnapshot]:
-        """:return: what is there, oldest first, unchecked; what can be no snapshot is left out"""
+        """Return all snapshots with a readable record, oldest first; their parts are not checked."""
         return [
             ListedSnapshot(found.step, found.path, found.record.created, found.record.health)
             for found in _oldest_first(find_snapshots(self.folder))
@@ -274,11 +307,11 @@ class SnapshotStore:
         ]
 
     def newest(self) -> Snapshot:
-        """Load the one saved last among those that are good; every byte of it is checked.
+        """Load the newest good snapshot; every byte of it is checked.
 
-        :return: that snapshot; ``skipped`` says what was wrong with newer ones
-        :raises NoSnapshotError: if there is none
-        :raises SnapshotError: if none is good; the message says why
+        :return: the snapshot; ``skipped`` says what was wrong with newer ones
+        :raises NoSnapshotError: if there are no snapshots
+        :raises SnapshotError: if all snapshots are damaged; the message says why
         """
         found = find_snapshots(self.folder)
         skipped: list[str] = []
@@ -288,7 +321,7 @@ class SnapshotStore:
             except SnapshotError as error:
                 skipped.append(str(error))
                 continue
-            # Without a record nobody knows which was saved later; a greater step is the best guess.
+            # Without a record it is unknown which one was saved later. The larger step is the best guess.
             unknown = [other.reason for other in found if other.record is None and other.step > candidate.step]
             return replace(snapshot, skipped=unknown + skipped)
         if not found:
@@ -297,11 +330,11 @@ class SnapshotStore:
         raise SnapshotError(f"{self.folder}: no snapshot is good: {'; '.join(reasons)}")
 
     def load(self, step: int) -> Snapshot:
-        """Load one; every byte of it is checked.
+        """Load the snapshot of a step; every byte of it is checked.
 
-        :param step: as saved
-        :return: that snapshot
-        :raises NoSnapshotError: if there is none of this step
+        :param step: environment steps, as saved
+        :return: the snapshot
+        :raises NoSnapshotError: if there is no snapshot of this step
         :raises SnapshotError: if it is damaged
         """
         found = {candidate.step: candidate for candidate in find_snapshots(self.folder)}
@@ -314,10 +347,12 @@ class SnapshotStore:
             raise SnapshotError(f"{self.folder}: {error}") from error
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
-        """Load the one saved last among those that are healthy, but for its large arrays, which are not checked.
+        """Load the newest healthy snapshot, for a rollback.
 
-        :param n_updates: gradient updates that it has made at most
-        :return: that snapshot; None if there is none, or none that is good
+        Its large arrays are not checked, because a rollback keeps the replay buffer.
+
+        :param n_updates: largest accepted number of gradient updates
+        :return: the snapshot; None if no healthy snapshot is undamaged
         """
         for candidate in reversed(_oldest_first(find_snapshots(self.folder))):
             health = _health_of(candidate)
@@ -327,14 +362,16 @@ class SnapshotStore:
         return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Note of snapshots that were taken for healthy that they are not.
+        """Mark snapshots as unhealthy that were taken after the trouble began.
 
-        :param n_updates: those that have made more gradient updates
-        :raises OSError: as the operating system says; those that it has not come to stay as they are
+        :param n_updates: snapshots with more gradient updates than this are marked
+        :raises OSError: if the operating system refuses; the remaining snapshots stay as they are
         """
         for found in find_snapshots(self.folder):
             health = _health_of(found)
-            if found.record is not None and health is not None and health.is_healthy and health.n_updates > n_updates:
+            if found.record is None or health is None:
+                continue
+            if health.is_healthy and health.n_updates > n_updates:
                 rewrite_record(found.path, replace(found.record, health=health._replace(is_healthy=False)))
 
     def _load(self, found: FoundSnapshot, with_large_arrays: bool = True) -> Snapshot:
@@ -348,18 +385,19 @@ class SnapshotStore:
 
     def _write(
         self,
-        begun: Path,
+        temporary: Path,
         step: int,
         tree: SplitTree,
         files: Mapping[str, FileWriter],
         versions: Mapping[str, str],
         health: Health | None,
     ) -> tuple[SnapshotRecord, int]:
+        # Chunks first, the record last: whatever the record names is then on the disk.
         arrays, small, n_bytes_written = self._put_arrays(tree.arrays)
         self._objects.sync()
-        write_durably(begun / SMALL_ARRAYS_NAME, _content(small))
-        digests = {SMALL_ARRAYS_NAME: digest_of(begun / SMALL_ARRAYS_NAME)}
-        digests.update({name: _written_by(write, begun / name) for name, write in files.items()})
+        write_durably(temporary / SMALL_ARRAYS_NAME, _content(small))
+        digests = {SMALL_ARRAYS_NAME: digest_of(temporary / SMALL_ARRAYS_NAME)}
+        digests.update({name: _written_by(write, temporary / name) for name, write in files.items()})
         serials = [found.record.serial for found in find_snapshots(self.folder) if found.record is not None]
         record_to_write = SnapshotRecord(
             step=step,
@@ -372,13 +410,17 @@ class SnapshotStore:
             health=health,
         )
         content = memoryview(record_to_write.to_bytes())
-        write_durably(begun / RECORD_NAME, [content])
-        sync_folder(begun)
+        write_durably(temporary / RECORD_NAME, [content])
+        sync_folder(temporary)
         n_bytes_written += sum(digest.n_bytes for digest in digests.values()) + len(content)
         return record_to_write, n_bytes_written
 
     def _put_arrays(self, named: Sequence[NamedArray]) -> tuple[list[ArrayRecord], list[NamedArray], int]:
-        """:return: where each array is, those that are not in chunks, and how many bytes were written"""
+        """Store the large arrays as chunks.
+
+        :param named: all arrays of the state
+        :return: the place of each array; the small arrays, which go into one file; and the number of bytes written
+        """
         arrays: list[ArrayRecord] = []
         small: list[NamedArray] = []
         n_bytes_small = n_bytes_written = 0
@@ -406,8 +448,9 @@ class SnapshotStore:
         for old in known[:n_older]:
             if old not in spared:
                 remove(old.path)
-        # What cannot be read goes when it would have gone by its step. A newer one may be good after all (it may only
-        # be locked away, or belong to a newer version), and nobody knows which chunks it needs: all stay.
+        # A snapshot that cannot be read is removed when its step is older than all that are kept. A newer one may still
+        # be good: its file may be unreadable for the moment, or from a newer version. Since it is unknown which chunks
+        # it needs, no chunk is removed while it is there.
         first_kept = min(snapshot.step for snapshot in kept)
         unknown = [other for other in found if other.record is None and (other.path / RECORD_NAME).exists()]
         for old in unknown:
@@ -420,22 +463,24 @@ class SnapshotStore:
         return found.record is None or found.record.serial in self._serials_of_damaged
 
     def _take_back(self) -> None:
-        # Without a list of what is there nothing can be removed.
+        # Without a list of the snapshots, nothing can be removed safely.
         with suppress(SnapshotError):
             tidy_if_possible(self.folder)
             self._objects.take_back(_chunks_of(find_snapshots(self.folder)))
 
-    def _what_failed(self, step: int, tree: SplitTree, error: Exception) -> str:
+    def _failure_message(self, step: int, tree: SplitTree, error: Exception) -> str:
         reason = str(error)
         last = "no earlier snapshot can be read"
         with suppress(OSError, SnapshotError):
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 needed = sum(array.nbytes for _, array in tree.arrays)
                 free = shutil.disk_usage(self.folder).free
-                reason += f"; it needs up to {needed / 1e6:.1f} MB beside its files, {free / 1e6:.1f} MB are free"
+                reason += f"; it needs up to {needed / 1e6:.1f} MB beside its files, and {free / 1e6:.1f} MB are free"
             found = _oldest_first(find_snapshots(self.folder))
             good = [snapshot.step for snapshot in found if not self._is_damaged(snapshot)]
-            last = f"the last good snapshot is step {good[-1]}" if good else "there is no earlier snapshot"
+            last = "there is no earlier snapshot"
+            if good:
+                last = f"the last good snapshot is step {good[-1]}"
         return f"{self.folder / folder_name(step)}: the snapshot could not be written: {reason}; {last}"
 
 
@@ -445,8 +490,8 @@ def _check_arguments(step: int, files: Mapping[str, FileWriter], keep: int) -> N
     for name in files:
         if not is_file_name(name) or name == SMALL_ARRAYS_NAME:
             raise ValueError(
-                f"files has the name {name!r}: expected one of letters, digits, '_', '.', '-' and spaces, "
-                f"without a folder, other than {RECORD_NAME} and {SMALL_ARRAYS_NAME}"
+                f"files has the name {name!r}: expected letters, digits, '_', '.', '-' and spaces, without a "
+                f"folder, and not {RECORD_NAME} or {SMALL_ARRAYS_NAME}"
             )
 
 
@@ -461,10 +506,10 @@ def _written_by(write: FileWriter, path: Path) -> FileDigest:
     except OSError:
         raise
     except Exception as error:
-        # torch says RuntimeError where the disk is full.
+        # torch raises a RuntimeError when the disk is full.
         raise SnapshotError(f"{path.name}: {type(error).__name__}: {error}") from error
     if not path.is_file():
-        raise SnapshotError(f"{path.name}: what was to write it wrote no file of this name")
+        raise SnapshotError(f"{path.name}: its writer did not create a file of this name")
     sync_file(path)
     return digest_of(path)
 
@@ -475,8 +520,75 @@ def _oldest_first(found: Sequence[FoundSnapshot]) -> list[FoundSnapshot]:
 
 
 def _health_of(found: FoundSnapshot) -> Health | None:
-    return None if found.record is None else found.record.health
+    if found.record is None:
+        return None
+    return found.record.health
 
 
 def _chunks_of(found: Sequence[FoundSnapshot]) -> set[str]:
     return {chunk for snapshot in found if snapshot.record is not None for chunk in snapshot.record.chunks}
+
+
+def load_snapshot(
+    folder: Path, record: SnapshotRecord, objects: ObjectStore, with_large_arrays: bool = True
+) -> Snapshot:
+    """Check every file and every chunk of a snapshot, then read all but the large arrays.
+
+    :param folder: folder of the snapshot
+    :param record: its record
+    :param objects: the store of its chunks
+    :param with_large_arrays: whether the large arrays will be read; otherwise they are not checked
+    :return: the snapshot
+    :raises SnapshotError: if a part is missing, damaged or cannot be read; the message names the part
+    """
+    _check_files(folder, record)
+    if with_large_arrays:
+        _check_chunks(record, objects)
+    try:
+        arrays = [_array(array, folder, objects) for array in record.arrays]
+        state = join(record.state, arrays)
+    except OSError as error:
+        raise SnapshotError(f"{SMALL_ARRAYS_NAME} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SnapshotError(f"{RECORD_NAME} is not a record that this version wrote ({error})") from error
+    return Snapshot(
+        path=folder,
+        step=record.step,
+        created=record.created,
+        versions=record.versions,
+        state=state,
+        file_names=tuple(name for name in record.files if name != SMALL_ARRAYS_NAME),
+        health=record.health,
+    )
+
+
+def _check_files(folder: Path, record: SnapshotRecord) -> None:
+    for name, expected in record.files.items():
+        try:
+            found = digest_of(folder / name)
+        except FileNotFoundError:
+            raise SnapshotError(f"{name} is missing") from None
+        except OSError as error:
+            raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
+        if found.n_bytes != expected.n_bytes:
+            raise SnapshotError(f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes})")
+        if found != expected:
+            raise SnapshotError(f"{name} is damaged (digest differs)")
+
+
+def _check_chunks(record: SnapshotRecord, objects: ObjectStore) -> None:
+    # One buffer for all chunks: a replay buffer of several GB is checked without allocating it.
+    chunks = record.chunks
+    buffer = memoryview(bytearray(max(chunks.values(), default=0)))
+    for digest, n_bytes in chunks.items():
+        objects.read_into(digest, buffer[:n_bytes])
+
+
+def _array(array: ArrayRecord, folder: Path, objects: ObjectStore) -> AnyArray:
+    dtype = np.dtype(array.dtype)
+    if array.offset is None:
+        return ChunkedArray(array.shape, dtype, array.chunk_bytes, array.chunks, objects)
+    read: NDArray[Any] = np.empty(array.shape, dtype)
+    if not read_fully(folder / SMALL_ARRAYS_NAME, bytes_of(read), array.offset):
+        raise SnapshotError(f"{SMALL_ARRAYS_NAME} is damaged (it ends within {array.path})")
+    return read

@@ -23,8 +23,7 @@ from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.run_lock import RunLock
-from sb3_visual_td3.runs.snapshot import word_for
-from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
+from sb3_visual_td3.runs.snapshot import NoSnapshotError, SnapshotError, health_label
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
     Permission,
@@ -105,7 +104,7 @@ def _finishing_time(run_dir: Path) -> str | None:
 
 def _list_snapshots(run_dir: Path) -> int:
     for each in _store(run_dir).all():
-        print(f"step {each.step:>12,}  {each.created}  {word_for(each.health):<10}  {each.path}")
+        print(f"step {each.step:>12,}  {each.created}  {health_label(each.health):<10}  {each.path}")
     return 0
 
 

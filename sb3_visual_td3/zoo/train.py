@@ -13,7 +13,7 @@ from rl_zoo3 import train as zoo_train
 
 from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, EXIT_RESUMABLE, TrainingInterrupted
 from sb3_visual_td3.common.errors import CODE_FAULTS, report_bug
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import SnapshotError
 from sb3_visual_td3.zoo.flags import (
     ALGO,
     DEFAULT_ENV,

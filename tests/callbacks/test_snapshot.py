@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from sb3_visual_td3 import SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks import snapshot as snapshot_module
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.image_env import ImageEnv
 from tests.killed_runs import assert_same_scalars, episodes_in, scalars_of_run
@@ -259,7 +259,7 @@ def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
     script(tmp_path / "killed")
     assert len(episodes_in(tmp_path / "whole")) >= 4
     assert sorted(episodes_in(tmp_path / "whole")) == sorted(episodes_in(tmp_path / "killed"))
-    assert "0.monitor.csv was begun again" in capsys.readouterr().out
+    assert "0.monitor.csv was overwritten" in capsys.readouterr().out
     assert (tmp_path / "killed" / "until_000000180.progress.csv").is_file()
     assert_same_scalars(tmp_path / "whole", tmp_path / "killed", at_least=5)
 

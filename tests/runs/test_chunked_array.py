@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.saved_state import StoredArray, fill
 from sb3_visual_td3.runs.object_store import ChunkedArray, ObjectStore, chunk_bytes_for, cut
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import SnapshotError
 
 
 def stored(array: NDArray[np.float32], folder: Path, chunk_bytes: int = 16) -> ChunkedArray:

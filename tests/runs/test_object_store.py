@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sb3_visual_td3.runs.object_store import ObjectStore
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import SnapshotError
 
 
 def put(store: ObjectStore, data: bytes) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from sb3_visual_td3.runs.run_lock import RunLock
 
 
 def held_by_child(path: Path) -> int:
-    """:return: the process id of a child that holds the lock until it is killed"""
+    """Return the process id of a child that holds the lock until it is killed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -30,7 +30,17 @@ def held_by_child(path: Path) -> int:
     return child
 
 
-def test_a_second_process_is_told_who_trains_the_run(tmp_path: Path) -> None:
+def is_locked(path: Path) -> bool:
+    """Return whether a lock file is locked, by asking the kernel."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_a_second_process_is_refused_and_learns_which_process_trains_the_run(tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
     child = held_by_child(path)
     try:
@@ -39,9 +49,9 @@ def test_a_second_process_is_told_who_trains_the_run(tmp_path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    # Killed as hard as can be, it holds nothing.
-    with RunLock(path) as lock:
-        assert lock.is_held
+    # A process that is killed by SIGKILL gives the lock up.
+    with RunLock(path):
+        assert is_locked(path)
         assert path.read_text() == f"{os.getpid()}\n"
 
 
@@ -52,14 +62,14 @@ def test_a_lock_is_free_again_after_release_or_an_error(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     lock.release()
-    assert not lock.is_held
+    assert not is_locked(path)
     with pytest.raises(KeyError), RunLock(path):
         raise KeyError
     with RunLock(path):
         pass
 
 
-def test_a_refused_lock_leaves_the_holders_number(tmp_path: Path) -> None:
+def test_a_refused_process_leaves_the_process_id_of_the_holder(tmp_path: Path) -> None:
     child = held_by_child(tmp_path / "lock")
     try:
         with pytest.raises(ValueError, match=f"is being trained by process {child}"):
@@ -70,14 +80,13 @@ def test_a_refused_lock_leaves_the_holders_number(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
-def test_within_a_process_the_newer_one_gets_it(tmp_path: Path) -> None:
-    """In a notebook the older one belongs to a training that was interrupted."""
+def test_within_a_process_the_newer_lock_object_gets_the_lock(tmp_path: Path) -> None:
+    """In a notebook, the older object belongs to a training that was interrupted."""
     older, newer = RunLock(tmp_path / "lock"), RunLock(tmp_path / "lock")
     older.acquire()
     newer.acquire()
-    assert newer.is_held
-    assert not older.is_held
-    older.release()
+    older.release()  # without effect: it has lost the lock
+    assert is_locked(tmp_path / "lock")
     child = os.fork()
     if child == 0:
         try:
@@ -97,17 +106,18 @@ def test_a_forked_worker_that_outlives_its_parent_does_not_keep_the_run(tmp_path
     worker = os.fork()
     if worker == 0:
         try:
-            os.write(writer, b"1" if lock.is_held else b"0")
+            os.write(writer, b"!")
             signal.pause()
         finally:
             os._exit(1)
     try:
-        assert os.read(reader, 1) == b"0"
-        assert lock.is_held
-        # What the kernel does when the parent dies.
+        assert os.read(reader, 1) == b"!"
+        assert is_locked(lock.path)
+        # This is what the kernel does when the parent dies. The worker, which is alive, must not hold the lock then.
         lock.release()
-        with RunLock(tmp_path / "lock") as next_lock:
-            assert next_lock.is_held
+        assert not is_locked(lock.path)
+        with RunLock(tmp_path / "lock"):
+            assert is_locked(lock.path)
     finally:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
@@ -116,7 +126,7 @@ def test_a_forked_worker_that_outlives_its_parent_does_not_keep_the_run(tmp_path
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
-def test_without_locks_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_run_starts_without_file_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refuse(handle: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_visual_td3.runs.snapshot import Health, to_spare, word_for
-from sb3_visual_td3.runs.snapshot_error import SnapshotError
+from sb3_visual_td3.runs.snapshot import Health, SnapshotError, health_label, to_spare
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.test_snapshot_failures import at_call, die, in_child, n_calls_of, small_and_fast, state_of, write_model
 from tests.runs.test_snapshot_store import own_chunk, rewrite_record
@@ -83,7 +82,7 @@ def save(folder: Path, step: int, health: Health | None, keep: int = 2) -> None:
 
 
 def marks_in(folder: Path) -> dict[int, str]:
-    return {listed.step: word_for(listed.health) for listed in SnapshotStore(folder).all()}
+    return {listed.step: health_label(listed.health) for listed in SnapshotStore(folder).all()}
 
 
 def test_keep_1_never_deletes_the_newest_healthy_one_while_later_ones_are_unhealthy(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from sb3_visual_td3.common.saved_state import StoredArray, fill
 from sb3_visual_td3.runs import object_store
-from sb3_visual_td3.runs.snapshot_error import NoSnapshotError, SnapshotError
+from sb3_visual_td3.runs.snapshot import NoSnapshotError, SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.state_trees import is_same, trees
 
@@ -225,7 +225,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "record changed": (lambda f: flip(f / "snapshot.json"), "snapshot.json is damaged ("),
     "record cut": (lambda f: truncate(f / "snapshot.json"), "snapshot.json is damaged (not JSON"),
     "record empty": (lambda f: (f / "snapshot.json").write_text(""), "snapshot.json is damaged (not JSON"),
-    "record missing": (lambda f: (f / "snapshot.json").unlink(), "it is no snapshot: snapshot.json is missing"),
+    "record missing": (lambda f: (f / "snapshot.json").unlink(), "it is not a snapshot: snapshot.json is missing"),
     "record unreadable": (lambda f: as_folder(f / "snapshot.json"), "snapshot.json cannot be read (Is a directory)"),
     "record binary": (lambda f: (f / "snapshot.json").write_bytes(b"\xff\x00"), "snapshot.json is damaged (not JSON"),
     "record deep": (lambda f: (f / "snapshot.json").write_text("[" * 10**5), "snapshot.json is damaged (not JSON"),
@@ -237,7 +237,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other json": (
         lambda f: (f / "snapshot.json").write_text('{"format_version": 1}'),
-        "snapshot.json is no snapshot's record but some other JSON",
+        "snapshot.json is not the record of a snapshot but some other JSON",
     ),
     "other version": (
         set_key("format_version", value=2),
@@ -249,15 +249,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
         set_key("files", "../../x", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is no record that this version wrote (ValueError: '../../x' is no file's name",
+        "snapshot.json is not a record that this version wrote (ValueError: '../../x' is not the name of a file",
     ),
     "an absolute file": (
         set_key("files", "/etc/passwd", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is no record that this version wrote (",
+        "snapshot.json is not a record that this version wrote (",
     ),
     "a chunk outside": (
         set_key("arrays", 0, "chunks", 0, value="../../../x"),
-        "snapshot.json is no record that this version wrote (",
+        "snapshot.json is not a record that this version wrote (",
     ),
     "a chunk that is a number": (set_key("arrays", 0, "chunks", 0, value=7), "no record that this version wrote ("),
     "an object array": (set_key("arrays", 1, "dtype", value="O"), "no record that this version wrote ("),

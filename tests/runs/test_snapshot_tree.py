@@ -11,7 +11,7 @@ import pytest
 import torch as th
 from hypothesis import given, settings
 
-from sb3_visual_td3.runs.state_tree import join, split
+from sb3_visual_td3.runs.snapshot import join, split
 from tests.runs.state_trees import is_same, trees
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_visual_td3.runs.growing_files import cut_back, lengths
+from sb3_visual_td3.callbacks.run_files import cut_to_lengths, file_lengths
 
 
 def append(path: Path, text: str) -> None:
@@ -20,26 +20,27 @@ def contents_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_files_go_back_to_what_they_were_and_later_ones_go(tmp_path: Path) -> None:
-    run, events = tmp_path / "run", tmp_path / "tb" / "events.1"
+def test_files_are_cut_to_their_noted_lengths_and_later_files_are_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    events = run / "tb" / "events.1"
     alerts, progress, not_yet = run / "alerts.jsonl", run / "tb" / "progress.csv", run / "eval.csv"
     append(alerts, "one\n")
     append(progress, "a,b\n")
     append(events, "record")
     files = [alerts, progress, not_yet, events]
     before = contents_of(tmp_path)
-    known = lengths(run, files, also_inside=[tmp_path / "tb"])
-    assert known == {"alerts.jsonl": 4, "tb/progress.csv": 4, events.as_posix(): 6}
-    for path in [*files, tmp_path / "tb" / "events.2", run / "model.zip"]:
+    known = file_lengths(run, files)
+    assert known == {"alerts.jsonl": 4, "tb/events.1": 6, "tb/progress.csv": 4}
+    for path in [*files, run / "tb" / "events.2", run / "model.zip"]:
         append(path, "more")
-    may_remove = [*files, tmp_path / "tb" / "events.2", run / "never_begun.csv"]
-    cut_back(run, known, may_remove, also_inside=[tmp_path / "tb"])
+    may_remove = [*files, run / "tb" / "events.2", run / "never_created.csv"]
+    cut_to_lengths(run, known, may_remove)
     assert contents_of(tmp_path) == {**before, "run/model.zip": "more"}
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-def test_whatever_was_appended_is_taken_back(
+def test_everything_that_was_appended_is_cut_off(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -48,27 +49,27 @@ def test_whatever_was_appended_is_taken_back(
             append(folder / name, "x" * n_before)
     before = contents_of(folder)
     everything = [folder / name for name in files]
-    known = lengths(folder, everything)
+    known = file_lengths(folder, everything)
     for name, (_, n_appended) in files.items():
         append(folder / name, "y" * n_appended)
-    cut_back(folder, known, everything)
+    cut_to_lengths(folder, known, everything)
     assert contents_of(folder) == before
 
 
-def test_a_moved_run_goes_by_the_same_names(tmp_path: Path) -> None:
+def test_a_run_can_be_moved(tmp_path: Path) -> None:
     append(tmp_path / "a" / "tb" / "events", "record")
-    known = lengths(tmp_path / "a", [tmp_path / "a" / "tb" / "events"])
+    known = file_lengths(tmp_path / "a", [tmp_path / "a" / "tb" / "events"])
     append(tmp_path / "a" / "tb" / "events", "more")
     (tmp_path / "a").rename(tmp_path / "b")
-    cut_back(tmp_path / "b", known)
+    cut_to_lengths(tmp_path / "b", known)
     assert contents_of(tmp_path) == {"b/tb/events": "record"}
 
 
-def test_relative_paths_are_those_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     append(Path("run/alerts.jsonl"), "one")
-    assert lengths(Path("run"), [Path("run/alerts.jsonl")]) == {"alerts.jsonl": 3}
-    assert lengths(tmp_path / "run", [Path("run/../run/alerts.jsonl")]) == {"alerts.jsonl": 3}
+    assert file_lengths(Path("run"), [Path("run/alerts.jsonl")]) == {"alerts.jsonl": 3}
+    assert file_lengths(tmp_path / "run", [Path("run/../run/alerts.jsonl")]) == {"alerts.jsonl": 3}
 
 
 def cut_short(path: Path) -> None:
@@ -88,27 +89,27 @@ def replaced_by_folder(path: Path) -> None:
         (replaced_by_folder, "b.csv is missing, it had 3 bytes"),
     ],
 )
-def test_nothing_is_touched_where_one_file_is_not_what_it_was(tmp_path: Path, damage: object, reason: str) -> None:
+def test_nothing_is_cut_if_one_file_is_damaged(tmp_path: Path, damage: object, reason: str) -> None:
     files = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
     for path in files:
         append(path, "one")
-    known = lengths(tmp_path, files)
+    known = file_lengths(tmp_path, files)
     append(files[0], "more")
     append(tmp_path / "later.csv", "more")
     damage(files[1])  # type: ignore[operator]
     before = contents_of(tmp_path)
     with pytest.raises(ValueError, match=reason):
-        cut_back(tmp_path, known, [tmp_path / "later.csv"])
+        cut_to_lengths(tmp_path, known, [tmp_path / "later.csv"])
     assert contents_of(tmp_path) == before
 
 
-def test_a_file_that_cannot_be_written_is_named_and_nothing_is_touched(
+def test_a_file_that_cannot_be_written_is_named_and_nothing_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [tmp_path / name for name in ("a.csv", "b.csv")]
     for path in files:
         append(path, "one")
-    known = lengths(tmp_path, files)
+    known = file_lengths(tmp_path, files)
     append(files[0], "more")
     real = os.open
 
@@ -119,37 +120,37 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_touched(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ValueError, match=r"b.csv cannot be written \(Permission denied\)"):
-        cut_back(tmp_path, known)
+        cut_to_lengths(tmp_path, known)
     monkeypatch.undo()
     assert contents_of(tmp_path) == {"a.csv": "onemore", "b.csv": "one"}
 
 
 @pytest.mark.parametrize("name", ["../other/x", "/etc/passwd", "a/../../other/x", "{other}/x", "x\0y", "../run2/x"])
-def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     append(tmp_path / "run" / "a", "one")
-    append(tmp_path / "other" / "x", "somebody's")
-    append(tmp_path / "run2" / "x", "somebody's")
+    append(tmp_path / "other" / "x", "another")
+    append(tmp_path / "run2" / "x", "another")
     before = contents_of(tmp_path)
-    with pytest.raises(ValueError, match="is no file of this run"):
-        cut_back(tmp_path / "run", {"a": 1, name.format(other=tmp_path / "other"): 0})
-    with pytest.raises(ValueError, match="is no file of this run"):
-        cut_back(tmp_path / "run", {"a": 1}, [tmp_path / "other" / "x"])
-    with pytest.raises(ValueError, match="is no file of this run"):
-        lengths(tmp_path / "run", [tmp_path / "other" / "x"])
+    with pytest.raises(ValueError, match="is not a file of this run"):
+        cut_to_lengths(tmp_path / "run", {"a": 1, name.format(other=tmp_path / "other"): 0})
+    with pytest.raises(ValueError, match="is not a file of this run"):
+        cut_to_lengths(tmp_path / "run", {"a": 1}, [tmp_path / "other" / "x"])
+    with pytest.raises(ValueError, match="is not a file of this run"):
+        file_lengths(tmp_path / "run", [tmp_path / "other" / "x"])
     assert contents_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("length", [-1, 1.5, True, "3", None])
-def test_a_length_that_is_none_is_refused(tmp_path: Path, length: int) -> None:
+def test_a_length_that_is_not_a_number_of_bytes_is_refused(tmp_path: Path, length: int) -> None:
     append(tmp_path / "a", "one")
     with pytest.raises(ValueError, match="'a' has the length"):
-        cut_back(tmp_path, {"a": length})
+        cut_to_lengths(tmp_path, {"a": length})
     assert contents_of(tmp_path) == {"a": "one"}
 
 
-def test_what_is_taken_down_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_noted_bytes_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(tmp_path / "a", "one")
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
-    assert lengths(tmp_path, [tmp_path / "a"]) == {"a": 3}
+    assert file_lengths(tmp_path, [tmp_path / "a"]) == {"a": 3}
     assert synced == [str(tmp_path / "a")]
