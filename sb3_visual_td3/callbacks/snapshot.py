@@ -25,9 +25,9 @@ from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
 from sb3_visual_td3.training_state.model_settings import settings_of
 from sb3_visual_td3.training_state.training import (
-    check_is_alike,
-    checked,
     go_back,
+    require_same_training,
+    require_snapshot_support,
     set_training_state,
     training_state,
 )
@@ -142,7 +142,7 @@ class SnapshotCallback(BaseCallback):
         folder = self.run_dir or run_directory(model.logger)
         if folder is None:
             raise ValueError("SnapshotCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
-        off_policy = checked(model)
+        off_policy = require_snapshot_support(model)
         self._folder = Path(folder)
         store = SnapshotStore(self._folder / SNAPSHOTS)
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ class SnapshotCallback(BaseCallback):
         :raises ValueError: if it cannot be resumed; nothing has changed then
         """
         with describing_errors(f"{snapshot.path} cannot be resumed"):
-            check_is_alike(model, snapshot.state["training"])
+            require_same_training(model, snapshot.state["training"])
             self._files = find_run_files(
                 self._folder,
                 snapshot.state["files"],

@@ -1,1 +1,1 @@
-"""What every room may use: the table of logged names, schedules and shared types."""
+"""What every package may use: logged names, interfaces, number checks, schedules, errors. It imports none of ours."""

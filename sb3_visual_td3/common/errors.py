@@ -1,4 +1,8 @@
-"""A user's mistakes and our own bugs: which is which, what is printed, and the exit codes that all commands share."""
+"""Mistakes of the user and bugs of ours: how to tell them apart, what is printed, and the exit codes of all commands.
+
+A mistake is printed as one line and ends with exit code 2. A bug is printed with its traceback and ends with exit
+code 4. The difference matters to a script that runs many trainings.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BAD_USAGE = 2
-"""Exit code of a mistake that was found before the work started."""
+"""Exit code for a mistake of the user that was found before the work started."""
 INTERNAL_ERROR = 4
-"""Exit code of a bug."""
+"""Exit code for a bug."""
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "VISUAL_TD3_DEBUG"
 CODE_FAULTS = (AttributeError, TypeError, NameError, LookupError, AssertionError)
-"""Exceptions of code that is wrong. A setting that is wrong raises a ValueError, a file that is wrong an OSError."""
+"""Exceptions that wrong code raises. A wrong setting raises a ValueError instead, and a wrong file an OSError."""
 
 
 class UsageError(ValueError):
@@ -30,27 +34,30 @@ class InvalidSettingError(AssertionError, ValueError):
 
 @contextmanager
 def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[None]:
-    """Turn assertions on a user's settings into errors that are ValueErrors as well.
+    """Turn assertions about a user's settings, which Stable-Baselines3 raises, into errors that are ValueErrors too.
 
-    :param advice: what to do about them, added to the text
-    :param about: a word; the advice is added only where the text speaks of it
-    :raises InvalidSettingError: where the body raises an AssertionError
+    :param advice: what to do, added to the message
+    :param about: a word that the message must contain for the advice to be added
+    :raises InvalidSettingError: if the body raises an AssertionError
     """
     try:
         yield
     except InvalidSettingError:
         raise
     except AssertionError as error:
-        fits = advice and about in str(error).lower()
-        raise InvalidSettingError(f"{error}. {advice}" if fits else str(error)) from error
+        message = str(error)
+        if advice and about in message.lower():
+            message = f"{message}. {advice}"
+        raise InvalidSettingError(message) from error
 
 
 def reader_is_gone() -> bool:
     """Return whether the program that reads stdout or stderr has ended, as ``head`` does.
 
-    A BrokenPipeError alone does not tell: a pipe to a worker process breaks as well, and that is worth a message.
+    A BrokenPipeError alone does not show this: a pipe to a worker process can also break, and that deserves a message.
     """
-    if not hasattr(select, "poll"):  # Windows
+    # Windows has no poll().
+    if not hasattr(select, "poll"):
         return True
     ends = select.poll()
     for handle in (1, 2):
@@ -59,12 +66,12 @@ def reader_is_gone() -> bool:
 
 
 def was_raised_on_purpose(error: BaseException) -> bool:
-    """Return whether a ``raise`` statement raised an exception, rather than an operation that failed.
+    """Return whether an exception comes from a ``raise`` statement, rather than from an operation that failed.
 
-    ``raise ValueError("expected a number")`` tells the user of a mistake; the ValueError of ``a, b = c`` is a bug.
+    ``raise ValueError("expected a number")`` reports a mistake to the user; the ValueError of ``a, b = c`` is a bug.
 
     :param error: an exception that was raised
-    :return: whether the innermost instruction of its traceback is a ``raise`` (or an ``assert``)
+    :return: whether the innermost instruction of its traceback is a ``raise`` or an ``assert``
     """
     last = error.__traceback__
     if last is None:
@@ -75,15 +82,15 @@ def was_raised_on_purpose(error: BaseException) -> bool:
 
 
 def is_debugging() -> bool:
-    """Return whether the traceback of a usage error is wanted, by ``--debug`` or ``VISUAL_TD3_DEBUG=1``."""
+    """Return whether tracebacks of usage errors are requested, by ``--debug`` or ``VISUAL_TD3_DEBUG=1``."""
     return os.environ.get(DEBUG_VARIABLE, "") not in {"", "0"}
 
 
 @contextmanager
 def debugging(is_wanted: bool) -> Iterator[None]:
-    """Ask for the tracebacks of usage errors, in this process and in those that it starts.
+    """Request tracebacks of usage errors, in this process and in its worker processes.
 
-    :param is_wanted: False leaves the environment variable as it is
+    :param is_wanted: whether to request them; False leaves the environment variable as it is
     """
     before = os.environ.get(DEBUG_VARIABLE)
     if is_wanted:
@@ -98,19 +105,19 @@ def debugging(is_wanted: bool) -> Iterator[None]:
 
 
 def show_traceback_if_debugging(error: BaseException) -> None:
-    """Print the traceback of a usage error to stderr where it is wanted.
+    """Print the traceback of a usage error to stderr, if tracebacks are requested.
 
-    :param error: the mistake
+    :param error: the usage error
     """
     if is_debugging():
         traceback.print_exception(error)
 
 
 def report_bug(command: str, error: BaseException) -> int:
-    """Print an exception that is not the user's mistake, with its traceback, to stderr.
+    """Print an exception that is not a mistake of the user to stderr, with its traceback.
 
-    :param command: our subcommand
-    :param error: what it ended with
+    :param command: name of the subcommand
+    :param error: the exception
     :return: the exit code
     """
     traceback.print_exception(error)

@@ -1,6 +1,8 @@
-"""Old import paths: modules that have moved are still found under their former names.
+"""Old import paths, so that files of earlier versions still load.
 
 Saved models, replay buffers and hyperparameter files name a class by the module that it was in when they were written.
+When a module moves, add a line to :data:`MOVED_MODULES`: an import of the old name then returns the new module with a
+FutureWarning.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ MOVED_MODULES = {
     "visual_td3.pixels": "visual_td3.precision",
     "visual_td3.target_range": "visual_td3.losses",
 }
-"""The present module for each former one, both below the package."""
+"""The new module for each old one, both without the package's name."""
 
 
 def present_class_path(path: str) -> str:
@@ -77,7 +79,7 @@ def present_class_path(path: str) -> str:
 
 
 class _MovedModuleFinder(MetaPathFinder, Loader):
-    """Import the present module where the former one is asked for, with a warning."""
+    """Imports the new module in place of the old one, with a warning."""
 
     def find_spec(
         self,
@@ -85,28 +87,29 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         path: Sequence[str] | None = None,  # noqa: ARG002 - the signature is that of the import system
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return how to import a former module; None for every other name."""
+        """Return how to import an old module; None for every other name."""
         package, _, name = fullname.partition(".")
         if package != _PACKAGE or name not in MOVED_MODULES:
             return None
         return ModuleSpec(fullname, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the present module itself, so that its classes are the same under both names."""
-        present = f"{_PACKAGE}.{MOVED_MODULES[spec.name.partition('.')[2]]}"
-        # A FutureWarning, because Python hides a DeprecationWarning from the user of rl-zoo and of ``load``.
-        warnings.warn(f"{spec.name} has moved to {present}: use the new name", FutureWarning, stacklevel=2)
-        module = importlib.import_module(present)
+        """Return the new module itself, so that its classes are identical under both names."""
+        new_name = f"{_PACKAGE}.{MOVED_MODULES[spec.name.partition('.')[2]]}"
+        # Not a DeprecationWarning: Python shows that only to the author of the importing code, here rl-zoo or SB3.
+        warnings.warn(f"{spec.name} has moved to {new_name}: use the new name", FutureWarning, stacklevel=2)
+        module = importlib.import_module(new_name)
+        # The import system overwrites __spec__ with that of the old name after this call; see exec_module().
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the present module its own spec back, which the import system has just replaced."""
+        """Give the new module its own ``__spec__`` back; its code has already been executed."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 
 
 def find_moved_modules() -> None:
-    """Have Python find moved modules under their former names; calling it again changes nothing."""
+    """Make Python find moved modules under their old names; calling it again changes nothing."""
     if not any(isinstance(finder, _MovedModuleFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModuleFinder())

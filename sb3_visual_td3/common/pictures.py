@@ -1,7 +1,8 @@
-"""What in an observation space is a picture: decided here, and asked by everything that treats pictures differently.
+"""Which parts of an observation space are pictures.
 
-Random shifts, encoders, the preset, the replay buffer and the camera's health measures all ask these functions, so
-that none of them takes a grid of lidar distances or a mask for a camera.
+Random shifts, encoders, presets, the replay buffer and the health measures of the camera treat pictures differently
+from other arrays. All of them ask the functions here, so that none of them mistakes a grid of lidar distances or a mask
+for a camera image.
 """
 
 from __future__ import annotations
@@ -13,20 +14,27 @@ import numpy as np
 from gymnasium import spaces
 
 THE_ONLY_PART = "observation"
+"""Key that stands for the whole observation where the space is not a Dict."""
 
 
 def parts_of(space: spaces.Space[Any]) -> Mapping[str, spaces.Space[Any]]:
-    """Return the parts of a Dict space by key, and any other space as the only part."""
-    return space.spaces if isinstance(space, spaces.Dict) else {THE_ONLY_PART: space}
+    """Return the parts of a Dict space by key; any other space is its own only part.
+
+    :param space: space of the observations
+    :return: spaces by key; the key of the only part is :data:`THE_ONLY_PART`
+    """
+    if isinstance(space, spaces.Dict):
+        return space.spaces
+    return {THE_ONLY_PART: space}
 
 
 def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
-    """Tell whether a space holds pictures, by the rule of Stable-Baselines3's ``is_image_space``.
+    """Return whether a space holds pictures, by the rule of Stable-Baselines3's ``is_image_space``.
 
-    :param space: of one observation, or of one entry of a Dict
-    :param is_scaled: whether pictures come in already scaled (``normalize_images=False``). Nothing but its three axes
-        tells such a picture, so every Box with three axes is one
-    :return: whether it is a Box with three axes, and of ``uint8`` within exactly [0, 255] unless ``is_scaled``
+    :param space: space of an observation, or of one entry of a Dict
+    :param is_scaled: whether pictures are already scaled (``normalize_images=False``). Only its three axes distinguish
+        such a picture from other arrays, so every Box with three axes counts as one
+    :return: True for a Box with three axes; unless ``is_scaled``, it must also be ``uint8`` with bounds 0 and 255
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
         return False
@@ -36,9 +44,9 @@ def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
 def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, spaces.Box]:
     """Return the pictures of an observation space by key.
 
-    :param space: of the observations
+    :param space: space of the observations
     :param is_scaled: as in :func:`is_picture`
-    :return: by key; the key of a space that is no Dict is :data:`THE_ONLY_PART`
+    :return: picture spaces by key; the key of a space that is not a Dict is :data:`THE_ONLY_PART`
     """
     return {
         key: part
@@ -48,5 +56,5 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
 
 
 def channels_are_last(picture: spaces.Box) -> bool:
-    """Tell whether a picture is ``(height, width, channels)``: the channels are the smallest of the three axes."""
+    """Return whether a picture is ``(height, width, channels)``, the channels being the smallest of the three axes."""
     return picture.shape[2] < min(picture.shape[:2])

@@ -1,4 +1,8 @@
-"""Schedules: a number, a callable, or a short string such as ``"lin_3e-4"`` that a yml file can hold."""
+"""Schedules of learning rates and noise: a number, a callable, or a string such as ``"lin_3e-4"`` for a YAML file.
+
+The string form is that of rl-zoo, with an optional end value. The classes here, unlike a lambda, can be pickled with a
+model and compared by a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +14,40 @@ from typing import Any, TypeAlias
 from sb3_visual_td3.common.errors import InvalidSettingError
 
 Schedule: TypeAlias = Callable[[float], float]
-"""Maps the progress remaining (1 at the start, 0 at the end of training) to a value, as in Stable-Baselines3."""
+"""Maps the remaining progress (1 at the start of training, 0 at the end) to a value, as in Stable-Baselines3."""
 
 ScheduleLike: TypeAlias = float | str | Schedule
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value throughout."""
+    """A schedule that always returns the same value."""
 
     value: float
 
     def __call__(self, progress_remaining: float) -> float:  # noqa: ARG002
-        """:return: the value"""
+        """Return the value."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A straight line from ``start`` to ``end``, where it stays: the last episode may go past the end of training."""
+    """A schedule that falls linearly from ``start`` to ``end`` and then stays there.
+
+    The last rollout may exceed the planned steps, where the remaining progress is negative.
+    """
 
     start: float
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """:return: the value at this point of the line"""
+        """Return the value at this point of the line."""
         return self.end + (self.start - self.end) * max(progress_remaining, 0.0)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from ``start`` to ``end``, where it stays.
+    """A schedule that follows half a cosine from ``start`` to ``end`` and then stays there.
 
     Source: Loshchilov and Hutter 2017 (SGDR), equation 5, without restarts.
     """
@@ -49,19 +56,19 @@ class Cosine:
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """:return: the value at this point of the curve"""
+        """Return the value at this point of the curve."""
         return self.end + (self.start - self.end) * 0.5 * (1.0 - math.cos(math.pi * max(progress_remaining, 0.0)))
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """Another schedule times a factor."""
+    """A schedule multiplied by a factor; the guard lowers learning rates with it."""
 
     schedule: Schedule
     factor: float
 
     def __call__(self, progress_remaining: float) -> float:
-        """:return: the other schedule's value times the factor"""
+        """Return the value of the other schedule times the factor."""
         return self.schedule(progress_remaining) * self.factor
 
 
@@ -73,20 +80,23 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
 
     :param value: a number >= 0, ``"lin_START"``, ``"lin_START_END"``, ``"cos_START"``, ``"cos_START_END"``, a
         number in a string, or a callable of the progress remaining
-    :param name: the argument's name, for the error
-    :return: a picklable schedule (a callable is returned as it is)
-    :raises InvalidSettingError: if the value is none of these, negative or not finite (a callable: at its start)
+    :param name: name of the argument, for the error message
+    :return: a schedule that can be pickled; a callable is returned as it is
+    :raises InvalidSettingError: if the value is anything else, negative or not finite (a callable: at its start)
     """
     if callable(value):
+        # Only its start can be checked: a callable may be undefined elsewhere until training reaches that point.
         start = value(1.0)
         if not _is_finite_and_not_negative(start):
             raise InvalidSettingError(
-                f"{name} starts at {start!r}: expected a callable whose numbers are finite and >= 0"
+                f"{name} starts at {start!r}: expected a callable that returns finite numbers >= 0"
             )
         return value
-    shape, *ends = value.split("_") if isinstance(value, str) else ("", value)
-    if isinstance(value, str) and shape not in _SHAPES:
-        shape, ends = "", [value]
+    # "lin_3e-4_1e-5" has the shape "lin" and two ends. A number, also as text, has no shape and one end.
+    shape: str = ""
+    ends: list[Any] = [value]
+    if isinstance(value, str) and value.split("_")[0] in _SHAPES:
+        shape, *ends = value.split("_")
     try:
         numbers = [float(end) for end in ends]
     except (TypeError, ValueError):
@@ -94,10 +104,12 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     well_formed = 1 <= len(numbers) <= (2 if shape else 1)
     if isinstance(value, bool) or not well_formed or not all(map(_is_finite_and_not_negative, numbers)):
         raise InvalidSettingError(
-            f"{name}={value!r} is no schedule: give a finite number >= 0, 'lin_3e-4' (to zero), 'lin_3e-4_1e-5', "
-            "'cos_3e-4', or a callable of the progress remaining"
+            f"{name}={value!r} is not a schedule: expected a finite number >= 0, 'lin_3e-4' (to zero), "
+            "'lin_3e-4_1e-5', 'cos_3e-4', or a callable of the remaining progress"
         )
-    return _SHAPES[shape](*numbers) if shape else Constant(numbers[0])
+    if shape:
+        return _SHAPES[shape](*numbers)
+    return Constant(numbers[0])
 
 
 def _is_finite_and_not_negative(value: Any) -> bool:

@@ -1,4 +1,12 @@
-"""Types that two rooms share. Importing this module costs nothing: torch is named for type checkers only."""
+"""The interfaces between the packages: what an algorithm shows, and what observers, callbacks and snapshots ask of it.
+
+Start here when you read the code. The algorithm (``visual_td3``) knows nothing of health measures or callbacks. During
+each gradient update it calls :class:`UpdateObserver` objects and hands them a :class:`NetworkUpdate`. Health monitors
+are such observers. Callbacks attach them to a model through :class:`WatchedModel`, and a guard acts on a model through
+:class:`GuardedModel`. A snapshot saves everything that implements :class:`HasState`.
+
+Importing this module is cheap: torch is imported for type checkers only.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +23,20 @@ NETWORKS: tuple[Network, ...] = ("actor", "critic")
 class NetworkUpdate(NamedTuple):
     """One gradient update of one network, as its observers see it.
 
-    ``groups`` maps a group name (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``) to its
-    parameters; ``values`` holds the update's own tensors, detached, which nobody writes to afterwards. Their keys:
+    :ivar network: the network that is updated
+    :ivar n_updates: number of this update, counted from 1 as Stable-Baselines3's ``_n_updates``
+    :ivar groups: the parameters of each group (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``), with
+        their gradients
+    :ivar values: tensors of this update, detached; nobody may change them. A key that the algorithm cannot show is
+        absent.
 
-    - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q``
-      (batch, 1), ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
-    - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim),
-      ``policy_q`` (batch, 1): Q1(s, pi(s))
-
-    A key that the algorithm does not let be seen is absent. ``observations`` are the batch's own, as the replay
-    buffer gave them, by reference; None where they are not shown. ``seen_by_optimizer`` says that the gradients
-    were first seen by the optimizer, after any clipping of the algorithm's own.
+        - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),
+          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
+        - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
+          (batch, 1), which is Q1(s, pi(s))
+    :ivar observations: the batch's observations from the replay buffer, by reference; None if they are not shown
+    :ivar seen_by_optimizer: whether the gradients are visible only when the optimizer uses them, after any clipping of
+        the algorithm's own. This is the case for stock algorithms, which are watched from outside
     """
 
     network: Network
@@ -37,86 +48,109 @@ class NetworkUpdate(NamedTuple):
 
 
 Points = Mapping[str, Sequence[tuple[int, float]]]
-"""By tag, (update, value): what was measured of single updates."""
+"""Measurements of single updates: for each logged name, a list of (number of the update, value)."""
 
 
 class UpdateObserver(Protocol):
-    """What may watch a gradient update. Each method is called once per update of each network.
+    """An object that watches gradient updates.
 
-    An observer reads; it changes no gradient, no weight and no random state.
+    Each method is called once per update of each network, in the order below. An observer only reads: it must not
+    change a gradient, a weight or a random state, so that a watched training is the same as an unwatched one.
     """
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Gradients are fresh and not yet clipped."""
+        """Read the gradients after ``loss.backward()`` and before clipping.
+
+        :param update: the update in progress
+        """
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Gradients are what the optimizer will use."""
+        """Read the gradients that the optimizer is about to use.
+
+        :param update: the update in progress
+        """
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """The optimizer has stepped; the target networks have not moved yet."""
+        """Read the weights after ``optimizer.step()``; the target networks have not moved yet.
+
+        :param update: the finished update
+        """
 
 
 @runtime_checkable
 class JudgesFiniteness(Protocol):
-    """An observer that finds what is not finite itself, and has a callback act on it: stop, or roll back."""
+    """An observer that detects NaN and infinity by itself, on behalf of a callback that stops or rolls back.
+
+    While one is attached, VisualTD3 skips an optimizer step that is not finite instead of raising an error.
+    """
 
     def first(self) -> Any:
-        """:return: the first number since the last call that is not finite; None if all are"""
+        """Return the first non-finite value since the last call; None if all values were finite."""
 
 
 @runtime_checkable
 class HasState(Protocol):
-    """What can be put aside as plain data and taken up again, in this object or in one made alike.
+    """An object whose state can be saved as plain data, and restored in the same object or in one with equal settings.
 
-    A state is a dict with string keys of None, booleans, numbers, strings, numpy arrays, and lists and dicts of these.
+    A state is a dict with string keys. Its values are None, booleans, numbers, strings, NumPy arrays of numbers, and
+    lists and dicts of these. Implement both methods on a callback, environment, replay buffer or noise of your own to
+    have SnapshotCallback save it.
     """
 
     def get_state(self) -> dict[str, Any]:
-        """:return: all that the future depends on; arrays may be views, to be written away before anything goes on"""
+        """Return everything that the object's future behaviour depends on.
+
+        :return: plain data; arrays may be views, because the caller writes them to disk before training continues
+        """
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called.
+        """Continue from a saved state.
 
-        :param state: as returned there; arrays may be :class:`~sb3_visual_td3.common.saved_state.StoredArray`
-        :raises ValueError: if it is the state of something else
+        :param state: as returned by ``get_state``; an array may be a
+            :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
+        :raises ValueError: if it is the state of an object with other settings
         """
 
 
 @runtime_checkable
 class WatchedModel(Protocol):
-    """What callbacks ask of a model beyond Stable-Baselines3's own interface."""
+    """What callbacks ask of a model beyond Stable-Baselines3's interface. VisualTD3 implements it."""
 
     observers: list[UpdateObserver]
+    """Observers of every gradient update. Append to the list to watch a model."""
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Whether the critic sees rewards scaled by VecNormalize."""
+        """Return whether the critic sees rewards scaled by VecNormalize."""
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Whether one encoder serves actor and critic; None where there is no encoder."""
+        """Return whether actor and critic use one encoder; None if there is no encoder."""
 
     @property
     def groups(self) -> Mapping[str, Sequence[th.Tensor]]:
-        """The named parameter groups."""
+        """Return the parameters of each group, by name."""
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """The learning rate in force, by group."""
+        """Return the current learning rate of each group, by name."""
 
     def describe(self) -> Mapping[str, tuple[Any, str]]:
-        """Every setting in force and where it comes from."""
+        """Return every setting in force as ``(value, source)``, by name."""
 
 
 @runtime_checkable
 class GuardedModel(Protocol):
-    """What a guard asks of a model that can do more than Stable-Baselines3's."""
+    """What the guard of ExplosionAlertCallback asks of a model. VisualTD3 implements it.
+
+    For other algorithms the guard wraps ``lr_schedule`` and restores weights and optimizers only.
+    """
 
     lr_scale: float
-    """Factor on every learning rate: schedules go on below it."""
+    """Factor on every learning rate. Schedules continue, multiplied by this factor."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Return to what had been learnt beside the weights; counters and ``lr_scale`` go on.
+        """Restore what was learnt beyond weights and optimizers; counters and ``lr_scale`` continue.
 
-        :param state: of an earlier ``get_state``
+        :param state: an earlier result of ``get_state``
         """

@@ -1,4 +1,9 @@
-"""What callbacks have counted and found so far, as plain data."""
+"""The state of the callbacks of a training: counters, best rewards, open windows and evaluation environments.
+
+Stable-Baselines3 has no state for callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists what changes
+while they work. Our callbacks, and any of the user's that has ``get_state()`` and ``set_state()``, hand over their own
+state.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 EnvState = Callable[[VecEnv], Any]
 SetEnvState = Callable[[VecEnv, Any], object]
 Key = tuple[str, int]
-"""A callback's class, and its number among those of that class."""
+"""Import path of a callback's class, and the callback's number among those of that class."""
 
 _SB3 = {
     "CallbackList": (),
@@ -49,19 +54,24 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     **{f"stable_baselines3.common.callbacks.{name}": attributes for name, attributes in _SB3.items()},
     **{f"rl_zoo3.callbacks.{name}": attributes for name, attributes in _ZOO.items()},
 }
-"""By class, what changes while a callback of Stable-Baselines3 or rl-zoo works; a subclass has its parents', too."""
+"""Attributes that change while a callback of Stable-Baselines3 or rl-zoo works, by class. A subclass also has those of
+its parents. A class that is not listed is reported to the user by :func:`unknown_callbacks`."""
 
 
 def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
-    """:return: every callback of a training once, each before those that it holds"""
+    """Return every callback of a training once, each before those that it holds.
+
+    :param root: the callback of ``learn()``, which holds the others
+    :return: all callbacks, ``root`` first
+    """
     return list(_numbered(root).values())
 
 
 def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> dict[str, Any]:
-    """Show what every callback of a training has counted and found.
+    """Read the state of every callback of a training.
 
-    :param root: the training's callback, which holds the others
-    :param env_state: shows the state of an evaluation's environments, which go on where they were; None leaves it out
+    :param root: the callback of ``learn()``, which holds the others
+    :param env_state: reads the state of an evaluation's environments; None leaves them out
     :return: plain data
     """
     records = []
@@ -88,12 +98,12 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
 def set_callbacks_state(
     root: BaseCallback, state: Mapping[str, Any], set_env_state: SetEnvState | None = None
 ) -> list[str]:
-    """Have callbacks go on as those would have that the state was taken of; to be called when training has started.
+    """Set the state of every callback; call this after training has started, which resets them.
 
-    :param root: the training's callback, which holds the others
-    :param state: of :func:`callbacks_state`
+    :param root: the callback of ``learn()``, which holds the others
+    :param state: as returned by :func:`callbacks_state`
     :param set_env_state: sets the state of an evaluation's environments; None leaves them as they are
-    :return: a line for each callback that is there and has no state, or has a state and is not there
+    :return: a message for each callback without a saved state, and for each saved state without a callback
     """
     kept: dict[Key, Mapping[str, Any]] = {
         (present_class_path(record["class"]), record["number"]): record for record in state["callbacks"]
@@ -104,29 +114,31 @@ def set_callbacks_state(
         if record is not None:
             _set_one(callback, record, set_env_state)
         elif not isinstance(callback, CallbackList | ProgressBarCallback):
-            lines.append(f"{_name(key)} was not there when the state was put aside: it starts anew")
-    uncounted = {class_path(cls) for cls in (CallbackList, ProgressBarCallback)}
-    lines += [f"{_name(key)} is not there any more: its state is left out" for key in kept if key[0] not in uncounted]
+            lines.append(f"{_name(key)} has no state in the snapshot: it starts from the beginning")
+    # learn() adds these two by itself, depending on how it is called. They are not worth a message.
+    added_by_learn = {class_path(cls) for cls in (CallbackList, ProgressBarCallback)}
+    lines += [f"{_name(key)} no longer exists: its state is ignored" for key in kept if key[0] not in added_by_learn]
     return lines
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Find callbacks that may know more than can be put aside: the user's own, without ``get_state``.
+    """Return the callbacks that may remember more than a snapshot saves: the user's own without ``get_state``.
 
-    :param root: the training's callback, which holds the others
-    :return: the names of their classes; of such callbacks ``n_calls`` and ``num_timesteps`` are put aside
+    :param root: the callback of ``learn()``, which holds the others
+    :return: names of their classes; of such callbacks, only ``n_calls`` and ``num_timesteps`` are saved
     """
-    ours = __name__.partition(".")[0]
-    strangers = [
+    our_package = __name__.partition(".")[0]
+    unknown = [
         type(callback).__qualname__
         for (path, _), callback in _numbered(root).items()
-        if path not in ATTRIBUTES and path.partition(".")[0] != ours and not isinstance(callback, HasState)
+        if path not in ATTRIBUTES and path.partition(".")[0] != our_package and not isinstance(callback, HasState)
     ]
-    return list(dict.fromkeys(strangers))
+    return list(dict.fromkeys(unknown))
 
 
 def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
-    """:return: every callback once, each before those that it holds"""
+    """Return every callback once by class and number, each before those that it holds."""
+    # Depth first, from left to right: the order in which Stable-Baselines3 calls them. The stack is reversed for that.
     seen: dict[int, BaseCallback] = {}
     waiting = [root]
     while waiting:
@@ -137,7 +149,7 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
     numbers: Counter[str] = Counter()
     numbered: dict[Key, BaseCallback] = {}
     for callback in seen.values():
-        # A subclass that only saves in another way goes on with the state of the class in whose place it is.
+        # A subclass that only saves its files in another way takes the state of the class that it replaces.
         path = class_path(getattr(callback, "state_class", type(callback)))
         numbered[path, numbers[path]] = callback
         numbers[path] += 1
@@ -145,14 +157,17 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
 
 
 def _held_by(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """Yield the callbacks that a callback holds in its attributes, in lists or dicts too."""
     for name, value in vars(callback).items():
-        if name not in {"parent", "locals", "globals"}:  # the first is above it, the others are what learn() sees
-            parts = list(value.values()) if isinstance(value, dict) else value
-            yield from (part for part in (parts if isinstance(parts, list | tuple) else [parts]) if _is_callback(part))
-
-
-def _is_callback(value: object) -> bool:
-    return isinstance(value, BaseCallback)
+        # "parent" points upwards, and "locals" and "globals" are the variables of learn().
+        if name in {"parent", "locals", "globals"}:
+            continue
+        parts = list(value.values()) if isinstance(value, dict) else value
+        if not isinstance(parts, list | tuple):
+            parts = [parts]
+        for part in parts:
+            if isinstance(part, BaseCallback):
+                yield part
 
 
 def _attributes_of(callback: BaseCallback) -> list[str]:
@@ -160,11 +175,13 @@ def _attributes_of(callback: BaseCallback) -> list[str]:
 
 
 def _state_holder(callback: BaseCallback) -> HasState | None:
-    """:return: the callback, or the function that it was made of, if that has a state"""
-    function = getattr(callback, "callback", None)
+    """Return the object that has the callback's state: the callback, or the function that it was made from."""
     if isinstance(callback, HasState):
         return callback
-    return function if isinstance(function, HasState) and not isinstance(function, BaseCallback) else None
+    function = getattr(callback, "callback", None)
+    if isinstance(function, HasState) and not isinstance(function, BaseCallback):
+        return function
+    return None
 
 
 def _eval_env(callback: BaseCallback) -> VecEnv | None:
@@ -174,7 +191,7 @@ def _eval_env(callback: BaseCallback) -> VecEnv | None:
 
 def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: SetEnvState | None) -> None:
     if not all(type(record[name]) is int and record[name] >= 0 for name in ("n_calls", "num_timesteps")):
-        raise ValueError(f"the counters of {record['class']} are not whole numbers from 0 on")
+        raise ValueError(f"the counters of {record['class']} are not integers >= 0")
     callback.n_calls, callback.num_timesteps = record["n_calls"], record["num_timesteps"]
     known = _attributes_of(callback)
     for name, value in record["attributes"].items():
@@ -192,25 +209,30 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
 
 
 def _is_alike(here: Any, there: Any) -> bool:
-    """:return: whether a value can take the place of another: a number of a number, a list of a list"""
+    """Return whether a saved value fits in place of the current one: a number for a number, a list for a list."""
+    if here is None:
+        return True
+    # bool before int: True is an int, but a saved number must not replace a flag.
     kinds = (bool, int | float | np.number, list)
-    return any(isinstance(here, kind) and isinstance(there, kind) for kind in kinds) or here is None
+    return any(isinstance(here, kind) and isinstance(there, kind) for kind in kinds)
 
 
 def _move_bar(callback: ProgressBarCallback) -> None:
-    """Move the bar to where training goes on: what was done before counts as done, not as done in no time."""
+    """Move a progress bar to the current step, without counting earlier steps into its speed."""
     bar = getattr(callback, "pbar", None)
     if bar is not None:
         n_before = callback.locals["total_timesteps"] - bar.total
+        # tqdm computes the speed from n - initial.
         bar.n = bar.initial = bar.last_print_n = max(0, callback.num_timesteps - n_before)
         bar.refresh()
 
 
 def _python_number(value: Any, _place: str) -> Any:
-    """Return a NumPy number as Python's, which is the same to the bit; any other value as it is."""
+    """Return a NumPy scalar as a Python number, which is equal to the last bit; any other value as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _name(key: Key) -> str:
     path, number = key
-    return path.rpartition(".")[2] + (f" number {number + 1}" if number else "")
+    name = path.rpartition(".")[2]
+    return f"{name} number {number + 1}" if number else name

@@ -1,7 +1,18 @@
-"""The state of the environments of a training, layer by layer, as plain data."""
+"""The state of the environments of a training: the VecEnv, its wrappers, each sub-environment and its wrappers.
+
+A sub-environment can be restored in the middle of an episode if it has ``get_state()`` and ``set_state()``, and if all
+gymnasium wrappers around it are understood: those in :data:`COUNTERS` are read attribute by attribute, and those in
+``_WITHOUT_STATE`` remember nothing. Otherwise a resumed run begins new episodes, and says so. What outlives an episode
+is restored in both cases.
+
+Sub-environments may live in worker processes, so everything goes through the VecEnv's ``get_attr``, ``env_method`` and
+``has_attr``. "Base" below is the VecEnv without its wrappers (its *layers*, see
+:mod:`~sb3_visual_td3.training_state.vec_layer_state`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +21,26 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain
-from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
-from sb3_visual_td3.training_state.space_state import describe_space, set_space_random_state, space_random_state
+from sb3_visual_td3.training_state.random_state import (
+    generator_state,
+    restored_generator,
+    set_space_random_state,
+    space_random_state,
+)
 from sb3_visual_td3.training_state.vec_layer_state import (
     describe_layer,
     layer_state,
-    layers_not_restored,
     layers_of,
     set_layer_state,
 )
 
 Names = list[str]
-"""Class names of the wrappers around one environment, the outermost first, and of the environment itself."""
+"""Class names of the wrappers around one environment, outermost first, and of the environment itself."""
 
 _TIME_LIMIT = ("_elapsed_steps",)
 COUNTERS: dict[str, tuple[str, ...]] = {
@@ -50,7 +65,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "HistoryWrapper": ("obs_history", "action_history"),
     "HistoryWrapperObsDict": ("obs_history", "action_history"),
 }
-"""What wrappers of gymnasium, Stable-Baselines3 and rl-zoo remember, by class name."""
+"""Attributes in which wrappers of gymnasium, Stable-Baselines3 and rl-zoo remember something, by class name."""
 
 _WITHOUT_STATE = frozenset(
     {
@@ -77,20 +92,23 @@ _WITHOUT_STATE = frozenset(
 
 
 def sub_env_names(base: VecEnv) -> list[Names] | None:
-    """Find the wrappers around each environment.
+    """Return the wrappers around each environment.
 
     :param base: a VecEnv without its layers
-    :return: for each environment the class names; None where the VecEnv, or a ``__str__``, does not tell
+    :return: class names for each environment; None if the VecEnv, or the ``__str__`` of a class, does not reveal them
     """
     if isinstance(base, DummyVecEnv):
         return [_names_around(env) for env in base.envs]
     try:
         names = [parse_names(text) for text in base.env_method("__str__")]
-    except (EOFError, ConnectionError):  # a worker has died: this is no property of the VecEnv
+    except (EOFError, ConnectionError):
+        # A worker has died, which says nothing about the VecEnv.
         raise
-    except Exception:  # a VecEnv of the user's may raise anything for what it does not offer
+    except Exception:
+        # A VecEnv of the user's may raise any exception for a method that it does not have.
         return None
-    return [each for each in names if each is not None] if None not in names else None
+    known = [each for each in names if each is not None]
+    return known if len(known) == len(names) else None
 
 
 def _names_around(env: gym.Env[Any, Any]) -> Names:
@@ -102,47 +120,49 @@ def _names_around(env: gym.Env[Any, Any]) -> Names:
 
 
 def parse_names(text: str) -> Names | None:
-    """Read gymnasium's ``str(env)``.
+    """Parse the ``str(env)`` of gymnasium, the only way to see the wrappers in a worker process.
 
     :param text: such as ``<Monitor<TimeLimit<CarRacing<CarRacing-v3>>>>`` or ``<Monitor<MyEnv instance>>``
-    :return: ``["Monitor", "TimeLimit", "CarRacing"]``; None where a class writes itself in another way
+    :return: ``["Monitor", "TimeLimit", "CarRacing"]``; None if a class has a ``__str__`` of its own
     """
+    # The environment is the class with an id in it ("CarRacing<CarRacing-v3>"), or the one called "instance".
     match = re.fullmatch(r"((?:<\w+(?=<))*)<(?:(\w+) instance|[\w:./-]+)>+", text)
     if match is None or text.count("<") != text.count(">"):
         return None
-    names = match[1].split("<")[1:] + ([match[2]] if match[2] else [])
+    names = match[1].split("<")[1:]
+    if match[2]:
+        names.append(match[2])
+    # A wrapper in the last place means that the environment inside it was not recognised.
     is_wrapper = not names or names[-1] in COUNTERS or names[-1] in _WITHOUT_STATE
     return None if is_wrapper else names
 
 
 def why_not_resumable(base: VecEnv, names: list[Names] | None) -> str | None:
-    """Say why environments cannot go on within an episode.
+    """Return why environments cannot continue in the middle of an episode.
 
     :param base: a VecEnv without its layers
-    :param names: of its environments, as :func:`sub_env_names` returns them
-    :return: the reason, in one line; None where they can
+    :param names: class names from :func:`sub_env_names`
+    :return: the reason in one line; None if they can continue
     """
     if names is None:
-        return f"{type(base).__name__} does not tell which wrappers stand around its environments"
-    return next(_reasons(base, names), None)
-
-
-def _reasons(base: VecEnv, names: list[Names]) -> Iterator[str]:
+        return f"{type(base).__name__} does not reveal the wrappers around its environments"
     for around in names:
         reason = _why_not(base, around)
         if reason is not None:
-            yield reason
+            return reason
+    return None
 
 
 def _why_not(base: VecEnv, names: Names) -> str | None:
     counted = [name for name in names[:-1] if name in COUNTERS]
     attributes = [attribute for name in counted for attribute in COUNTERS[name]]
     for name in counted:
+        # get_attr() finds the outermost wrapper that has the attribute and hides the others.
         if any(attributes.count(attribute) > 1 for attribute in COUNTERS[name]):
-            return f"{name} counts what another wrapper around {names[-1]} counts too: only the outer can be reached"
+            return f"two wrappers around {names[-1]} count the same as {name}: only the outer one can be read"
     missing = [attribute for attribute in attributes if not has_attr(base, attribute)]
     if missing:
-        return f"a wrapper around {names[-1]} has no {missing[0]}: its name is that of another class"
+        return f"a wrapper around {names[-1]} has no {missing[0]}: it has the name of another class"
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"
     unknown = [name for name in names[:-1] if name not in COUNTERS and name not in _WITHOUT_STATE]
@@ -150,13 +170,18 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
 
 
 def _why_not_through(wrapper: str) -> str | None:
-    """:return: why what is in this outermost unknown wrapper is out of reach; None where it hands that over itself"""
+    """Return why the state inside an unknown wrapper cannot be reached; None if the wrapper hands it over itself.
+
+    :param wrapper: class name of the outermost unknown wrapper
+    """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
-    if not classes:  # it is made in another process, which does not tell whose methods it has found
+    if not classes:
+        # It was created in a worker process. From here it is not visible which class get_state() was found in.
         return f"{wrapper} is a wrapper that this process does not know: import it here"
     if all(hasattr(cls, "get_state") and hasattr(cls, "set_state") for cls in classes):
-        return None  # the outermost that has both answers for what is in it
-    return f"{wrapper} may keep something of the episode that it cannot hand over: it has no get_state()/set_state()"
+        # The outermost wrapper with both methods is responsible for everything inside it.
+        return None
+    return f"{wrapper} may remember something of the episode: it has no get_state()/set_state()"
 
 
 def _subclasses(cls: type) -> Iterator[type]:
@@ -167,12 +192,20 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 def has_attr(base: VecEnv, name: str) -> bool:
-    """:return: whether all environments have an attribute; asked first, as a process dies of what it has not"""
+    """Return whether all environments have an attribute.
+
+    A worker process dies of an AttributeError, so this is asked before an attribute is read.
+
+    :param base: a VecEnv without its layers
+    :param name: name of the attribute
+    """
     try:
         return base.has_attr(name)
-    except (EOFError, ConnectionError):  # a worker has died: this is no property of the VecEnv
+    except (EOFError, ConnectionError):
+        # A worker has died, which says nothing about the VecEnv.
         raise
-    except Exception:  # a VecEnv of the user's may raise anything for what it does not offer
+    except Exception:
+        # A VecEnv of the user's may raise any exception for a method that it does not have.
         return False
 
 
@@ -183,26 +216,32 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
     """Read what each environment and its wrappers remember.
 
     :param base: a VecEnv without its layers
-    :param names: of its environments
-    :param owns_states: whether the environments hand over a state; without one their random generators are read, which
+    :param names: class names from :func:`sub_env_names`
+    :param owns_states: whether the environments have ``get_state()``; otherwise their random generators are read, which
         outlive an episode
     :return: plain data for each environment
-    :raises ValueError: if an environment hands over what is no plain data
+    :raises ValueError: if an environment hands over something that is not plain data
     """
-    owned = base.env_method("get_state") if owns_states else [None] * len(names)
-    generators = [None] * len(names) if owns_states or not has_attr(base, "np_random") else base.get_attr("np_random")
-    # Elsewhere the spaces are copies: an environment that samples from its own answers for it.
-    spaces: Sequence[Any] = base.get_attr("action_space") if isinstance(base, DummyVecEnv) else [None] * len(names)
+    nothing: list[Any] = [None] * len(names)
+    owned = base.env_method("get_state") if owns_states else nothing
+    generators: Sequence[Any] = nothing
+    if not owns_states and has_attr(base, "np_random"):
+        generators = base.get_attr("np_random")
+    # From a worker process, get_attr() would return a copy of the space. An environment there that samples from its own
+    # action space has to include the space in its state.
+    action_spaces: Sequence[Any] = nothing
+    if isinstance(base, DummyVecEnv):
+        action_spaces = base.get_attr("action_space")
     states = []
     counters = _counters(base, names)
     for index, around in enumerate(names):
-        generator, space = generators[index], spaces[index]
-        is_ours = isinstance(generator, np.random.Generator)
+        generator, space = generators[index], action_spaces[index]
+        is_numpy = isinstance(generator, np.random.Generator)
         states.append(
             {
                 "counters": {name: _read(base, index, name) for name in counters[index]},
                 "own": as_plain(owned[index], f"the state of {around[-1]}"),
-                "generator": generator_state(generator) if is_ours else None,
+                "generator": generator_state(generator) if is_numpy else None,
                 "action_space": None if space is None else space_random_state(space),
             }
         )
@@ -212,15 +251,15 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
 def set_sub_env_states(
     base: VecEnv, names: list[Names], states: Sequence[Mapping[str, Any]], to_be_reset: bool
 ) -> None:
-    """Go on from where :func:`sub_env_states` was called.
+    """Set what each environment and its wrappers remember.
 
     :param base: a VecEnv without its layers
-    :param names: of its environments, as they were
-    :param states: as returned there
-    :param to_be_reset: whether a reset comes next: then the environments' own states are left alone
-    :raises ValueError: if an environment's process ends over it
+    :param names: class names from :func:`sub_env_names`, equal to those of the state
+    :param states: as returned by :func:`sub_env_states`
+    :param to_be_reset: whether a reset comes next, so that the environments' own states are not needed
+    :raises ValueError: if a worker process dies of the state
     """
-    with _processes_that_live():
+    with _explaining_dead_workers():
         counters = _counters(base, names)
         for index, (around, state) in enumerate(zip(names, states, strict=True)):
             if not to_be_reset:
@@ -231,24 +270,31 @@ def set_sub_env_states(
             for name in counters[index]:
                 _write(base, index, name, _decoded(name, state["counters"][name]))
             if to_be_reset and "Monitor" in around:
-                _write(base, index, "needs_reset", True)  # it may forbid a reset within an episode
+                # With allow_early_resets=False, Monitor forbids a reset in the middle of an episode.
+                _write(base, index, "needs_reset", True)
             if state["action_space"] is not None and isinstance(base, DummyVecEnv):
                 set_space_random_state(base.get_attr("action_space", [index])[0], state["action_space"])
 
 
 def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
-    """:return: for each environment the attributes in which its wrappers count"""
+    """Return, for each environment, the attributes of its wrappers that have to be saved."""
     known = {attribute for around in names for name in around[:-1] for attribute in COUNTERS.get(name, ())}
     present = {attribute for attribute in known if has_attr(base, attribute)}
-    return [[a for name in around[:-1] for a in COUNTERS.get(name, ()) if a in present] for around in names]
+    of_each = []
+    for around in names:
+        attributes = [attribute for name in around[:-1] for attribute in COUNTERS.get(name, ())]
+        of_each.append([attribute for attribute in attributes if attribute in present])
+    return of_each
 
 
 def _read(base: VecEnv, index: int, name: str) -> Any:
     value = base.get_attr(name, [index])[0]
+    # Saved as the time that has passed, so that the pause between the two processes does not count.
     if name == _START_TIME:
         return time.time() - value
+    # Monitor has one number for every episode so far: as an array, it does not bloat the JSON.
     if isinstance(value, list):
-        return {"list": np.array(value)}  # a number for every episode
+        return {"list": np.array(value)}
     return as_plain(value, name)
 
 
@@ -265,47 +311,53 @@ def _write(base: VecEnv, index: int, name: str, value: Any) -> None:
 
 
 @contextmanager
-def _processes_that_live() -> Iterator[None]:
+def _explaining_dead_workers() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
         raise ValueError(
-            "an environment's process ended when it was given its state: what it said about it stands above"
+            "a worker process died when its environment was given its state: the worker's traceback is above"
         ) from error
 
 
 def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
-    """:return: for each environment the limit of its outermost TimeLimit; None where it has none"""
+    """Return the time limit of each environment.
+
+    :param base: a VecEnv without its layers
+    :param names: class names from :func:`sub_env_names`
+    :return: steps of the outermost TimeLimit of each environment; None for one without a limit
+    """
     is_there = has_attr(base, "_max_episode_steps")
-    limited = [is_there and any(COUNTERS.get(n) == COUNTERS["TimeLimit"] for n in around[:-1]) for around in names]
-    return [base.get_attr("_max_episode_steps", [i])[0] if has_one else None for i, has_one in enumerate(limited)]
+    limits: list[int | None] = []
+    for index, around in enumerate(names):
+        # Compared by their attributes, because rl-zoo has a TimeLimit of its own.
+        has_limit = any(COUNTERS.get(name) == COUNTERS["TimeLimit"] for name in around[:-1])
+        limits.append(base.get_attr("_max_episode_steps", [index])[0] if is_there and has_limit else None)
+    return limits
 
 
 _OF_EACH = ("wrappers", "max_episode_steps")
-"""What :func:`_description` says of each environment."""
-_ADVICE = "make the environment as it was"
+"""Keys of :func:`_description` whose value is a list with one item per environment."""
+_ADVICE = "create the environment with the same settings"
 
 
 def why_not_exact(env: VecEnv) -> str | None:
-    """Say why an environment cannot go on in the midst of its episodes.
+    """Return why an environment cannot continue in the middle of its episodes.
 
     :param env: the training environment, with its layers
-    :return: the reason, in one line, such as ``CarRacing has no get_state()/set_state()``; None where it can
+    :return: the reason in one line, such as ``CarRacing has no get_state()/set_state()``; None if it can continue
     """
     base = env.unwrapped
-    return None if _has_own_state(base) else why_not_resumable(base, sub_env_names(base))
-
-
-def not_restored(env: VecEnv) -> list[str]:
-    """:return: the classes of layers whose memory is lost in any case: they have no get_state() and set_state()"""
-    return layers_not_restored(env)
+    if _has_own_state(base):
+        return None
+    return why_not_resumable(base, sub_env_names(base))
 
 
 def env_state(env: VecEnv) -> dict[str, Any]:
-    """Read all that an environment remembers; what it cannot hand over is named in ``why_not_exact``.
+    """Read everything that an environment remembers.
 
     :param env: the training environment, with its layers
-    :return: plain data
+    :return: plain data; ``why_not_exact`` is the reason why episodes cannot be continued, or None
     """
     base = env.unwrapped
     names = sub_env_names(base)
@@ -316,9 +368,11 @@ def env_state(env: VecEnv) -> dict[str, Any]:
             own = as_plain(base.get_state(), type(base).__name__)  # type: ignore[attr-defined]
         elif names is not None:
             states = sub_env_states(base, names, owns_states=reason is None)
-    except ValueError as error:  # what it hands over is no plain data
+    except ValueError as error:
+        # The environment handed over something that is not plain data. Its episodes are lost, all else is saved.
         reason = str(error)
-        states = None if names is None else sub_env_states(base, names, owns_states=False)
+        if names is not None:
+            states = sub_env_states(base, names, owns_states=False)
     return {
         "description": _description(env, names),
         "why_not_exact": reason,
@@ -329,16 +383,16 @@ def env_state(env: VecEnv) -> dict[str, Any]:
 
 
 def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
-    """Go on from where :func:`env_state` was called: in the midst of the episodes, or with new ones.
+    """Restore an environment, in the middle of its episodes or with new ones.
 
-    New episodes begin where the environment could not hand over its state, or cannot take it here. What outlives an
+    New episodes begin if the environment could not hand over its state, or cannot take it here. What outlives an
     episode, such as VecNormalize's statistics and Monitor's totals, is restored in both cases.
 
-    :param env: an environment made alike, which has been reset
-    :param state: as returned there
-    :return: None in the midst of the episodes; else the first observation of the new ones, which the model must take
-        instead of its last: what it had seen was normalised by the statistics of a fresh environment
-    :raises ValueError: if the environment was made in another way; nothing has changed then
+    :param env: an environment with the same settings, which has been reset
+    :param state: as returned by :func:`env_state`
+    :return: None if the episodes continue. Otherwise the first observation of the new episodes, which must replace the
+        model's last observation: that one was normalised by the statistics of a new VecNormalize
+    :raises ValueError: if the environment has other settings; nothing has changed then
     """
     check_env(env, state)
     base = env.unwrapped
@@ -350,15 +404,18 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=not is_exact)
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
-    return None if is_exact else env.reset()
+    if is_exact:
+        return None
+    return env.reset()
 
 
 def evaluation_state(env: VecEnv) -> dict[str, Any]:
-    """Read what an environment remembers between its episodes: one for evaluations, which begin with a reset.
+    """Read what an evaluation environment remembers between its episodes.
 
-    It may not have been reset yet.
+    Every evaluation begins with a reset, so the state of an episode is not needed. The environment may not even have
+    been reset yet.
 
-    :param env: the environment, with its layers
+    :param env: the evaluation environment, with its layers
     :return: plain data
     """
     base = env.unwrapped
@@ -372,11 +429,11 @@ def evaluation_state(env: VecEnv) -> dict[str, Any]:
 
 
 def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
-    """Go on from where :func:`evaluation_state` was called; the environment is to be reset before it is used.
+    """Restore an evaluation environment, which has to be reset before it is used.
 
-    :param env: an environment made alike
-    :param state: as returned there
-    :raises ValueError: if the environment was made in another way; nothing has changed then
+    :param env: an environment with the same settings
+    :param state: as returned by :func:`evaluation_state`
+    :raises ValueError: if the environment has other settings; nothing has changed then
     """
     check_env(env, state)
     base = env.unwrapped
@@ -385,7 +442,8 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=True)
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
-    base._seeds = list(state["seeds"])  # of the next reset: none, if there has been one
+    # Seeds of the next reset. SB3 clears them with the reset, so they are all None after the first evaluation.
+    base._seeds = list(state["seeds"])
 
 
 def _has_own_state(base: VecEnv) -> bool:
@@ -405,18 +463,19 @@ def _description(env: VecEnv, names: list[Names] | None) -> dict[str, Any]:
 
 
 def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
-    """Refuse an environment that was made in another way.
+    """Refuse an environment with other settings than the saved one.
 
-    :param env: the environment that is to go on
-    :param state: of :func:`env_state`
-    :raises ValueError: if they differ; all differences are named
+    :param env: the environment that is to be restored
+    :param state: as returned by :func:`env_state`
+    :raises ValueError: if they differ; the message names all differences
     """
     there, here = state["description"], _description(env, sub_env_names(env.unwrapped))
     same_number = there.get("number of environments") == here["number of environments"]
     differences = []
     for name, value in here.items():
         kept = there.get(name)
-        # What is told of each environment is of another length where there are more or fewer of them: no difference.
+        # Another number of environments is one difference. It makes the lists per environment longer or shorter, which
+        # is not a difference of its own.
         is_alike = name in _OF_EACH and not same_number and _shown(kept) == _shown(value)
         if kept != value and not is_alike:
             differences.append(f"{name}: the snapshot has {_shown(kept)}, the environment here {_shown(value)}")
@@ -426,7 +485,28 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list) and value and all(each == value[0] for each in value):
-        value = value[0]  # of many environments made alike
+        # Usually all environments are the same, and one of them is enough.
+        value = value[0]
     if isinstance(value, list):
         return " of ".join(map(str, value)) or "none"
     return str(value)
+
+
+def describe_space(space: spaces.Space[Any]) -> str:
+    """Return shape, dtype and bounds of a space, such as ``Box(4, 84, 84) uint8 from 0 to 255``.
+
+    :param space: any space of gymnasium
+    """
+    if isinstance(space, spaces.Dict):
+        return f"Dict({', '.join(f'{key}: {describe_space(each)}' for key, each in space.spaces.items())})"
+    if isinstance(space, spaces.Tuple):
+        return f"Tuple({', '.join(map(describe_space, space.spaces))})"
+    if not isinstance(space, spaces.Box):
+        return repr(space)
+    low, high = space.low, space.high
+    if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
+        bounds = f"from {low.flat[0]} to {high.flat[0]}"
+    else:
+        # Bounds that differ by element do not fit into a message. Their digest tells whether they are equal.
+        bounds = f"with bounds {hashlib.sha256(low.tobytes() + high.tobytes()).hexdigest()[:12]}"
+    return f"Box{space.shape} {space.dtype} {bounds}"

@@ -1,4 +1,7 @@
-"""What a model was made with, so that a snapshot goes on in one made alike."""
+"""The arguments that a model was created with, so that a snapshot is only restored into an equal model.
+
+A state that is set into a model with another batch size or learning rate would train without an error, as another run.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 _MAY_DIFFER = frozenset(
     {
         "self",
-        "policy",  # by its class, below
-        "env",  # the environment's state checks that
+        "policy",  # compared by class in settings_of()
+        "env",  # compared by the environment's state
         "device",
         "seed",  # every generator is restored
         "tensorboard_log",
         "verbose",
-        "stats_window_size",  # of means in the log
+        "stats_window_size",  # changes means in the log only
         "_init_setup_model",
     }
 )
@@ -39,42 +42,46 @@ _NOISE_CONSTANTS: dict[type, tuple[str, ...]] = {
     NormalActionNoise: ("_mu", "_sigma"),
     OrnsteinUhlenbeckActionNoise: ("_mu", "_sigma", "_theta", "_dt", "initial_noise"),
 }
+"""Attributes of SB3's noises that do not change while they are used."""
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 
 
 def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
-    """Describe what a model was made with: the arguments of its constructor that decide about numbers.
+    """Return the arguments of a model's constructor that change numbers.
 
-    To be called before the first step: noise and the like may change while they are used.
+    Call this before the first step, because objects such as noise may change while they are used.
 
-    :param model: the model, set up
+    :param model: the model, after ``_setup_model``
     :return: plain data; classes by their import path, schedules and other objects by class and attributes
-    :raises ValueError: if an argument is a function, or holds one, or an object that cannot be described
+    :raises ValueError: if an argument is a function, holds one, or is an object that cannot be described
     """
     settings: dict[str, Any] = {
         "algorithm": class_path(type(model)),
         "policy": class_path(model.policy_class),
         "action_noise": _described_noise(model.action_noise),
     }
+    # The constructors of all parents, because a subclass may pass its arguments on as **kwargs.
     for cls in type(model).__mro__:
-        for name in inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else ():
+        if "__init__" not in vars(cls):
+            continue
+        for name in inspect.signature(vars(cls)["__init__"]).parameters:
             if name not in _MAY_DIFFER and name not in settings and name in vars(model):
                 settings[name] = _described(vars(model)[name], name)
     return settings
 
 
 def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> None:
-    """Refuse a model that was made in another way.
+    """Refuse a model with other settings than the saved one.
 
     :param recorded: as returned by :func:`settings_of`
-    :param model: the model that is to go on
-    :raises ValueError: if a setting differs; all that differ are named
+    :param model: the model that is to be restored
+    :raises ValueError: if a setting differs; the message names all that differ
     """
     # An earlier version may have named a class by a module that has moved since.
     recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
     differences = _differences(recorded, settings_of(model), "")
     if differences:
-        raise ValueError(f"{'; '.join(differences)}: make the model as it was, or start a new run")
+        raise ValueError(f"{'; '.join(differences)}: create the model with the same settings, or start a new run")
 
 
 def _differences(there: Any, here: Any, name: str) -> list[str]:
@@ -82,7 +89,9 @@ def _differences(there: Any, here: Any, name: str) -> list[str]:
         prefix = f"{name}." if name else ""
         keys = dict.fromkeys([*there, *here])
         return [line for k in keys for line in _differences(there.get(k), here.get(k), f"{prefix}{k}")]
-    return [] if there == here else [f"{name} was {_shown(there)}, is {_shown(here)}"]
+    if there == here:
+        return []
+    return [f"{name} was {_shown(there)}, is {_shown(here)}"]
 
 
 def _shown(value: Any) -> str:
@@ -92,14 +101,22 @@ def _shown(value: Any) -> str:
     return repr(value)
 
 
-def _described(value: Any, name: str) -> Any:
-    """:return: a value as plain data that says the same of every value made alike"""
-    if isinstance(value, type | Enum):
-        return class_path(value) if isinstance(value, type) else f"{class_path(type(value))}.{value.name}"
+def _described(value: Any, name: str) -> Any:  # noqa: PLR0911 - one return for each kind of value
+    """Return plain data that is equal for equal values.
+
+    :param value: a constructor argument, or a part of one
+    :param name: its name, for the error message
+    """
+    if isinstance(value, type):
+        return class_path(value)
+    if isinstance(value, Enum):
+        return f"{class_path(type(value))}.{value.name}"
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic | np.ndarray | np.dtype | th.dtype | th.device):
-        return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.dtype | th.dtype | th.device):
+        return str(value)
     if isinstance(value, Mapping):
         return {str(key): _described(each, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -108,6 +125,7 @@ def _described(value: Any, name: str) -> Any:
 
 
 def _described_object(value: Any, name: str) -> dict[str, Any]:
+    # Two functions of the same name may compute something else: code cannot be compared.
     if isinstance(value, _FUNCTIONS):
         raise ValueError(
             f"{name} is a function, which a snapshot cannot describe: use a number, 'lin_1e-4' where a string may "
@@ -123,8 +141,12 @@ def _described_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _described_noise(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """:return: its class, and of Stable-Baselines3's own what does not change while they are used"""
-    while isinstance(noise, VectorizedActionNoise):  # learn() makes it one
+    """Return the class of a noise and, for SB3's own noises, their constants.
+
+    :param noise: the model's action noise; None if it has none
+    """
+    # learn() wraps the noise when there are several environments.
+    while isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     if noise is None:
         return None

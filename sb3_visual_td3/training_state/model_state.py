@@ -1,7 +1,10 @@
-"""The state of a model as plain data: parameters, optimizers, counters, exploration noise and gSDE.
+"""The state of a model as plain data: counters, last observation, exploration noise and gSDE; and loading its weights.
 
-Stable-Baselines3 draws new ones at the start of a rollout *before* it tells the callbacks: a snapshot taken there has
-them drawn already, and a process that goes on from it must not draw them a second time.
+Weights and optimizers themselves are in SB3's own ``model.zip``, which ``model.save()`` writes.
+
+One detail of the order: at the start of a rollout, Stable-Baselines3 draws new gSDE noise *before* it calls the
+callbacks. A snapshot that is taken in ``on_rollout_start`` has these matrices already, so a resumed process must not
+draw them a second time (see :func:`set_sde_state`).
 """
 
 from __future__ import annotations
@@ -30,13 +33,14 @@ from sb3_visual_td3.training_state.plain_data import (
     as_plain,
     class_path,
     is_number,
+    observation_from,
+    observation_state,
     plain_part,
     require_alike,
 )
-from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
-from sb3_visual_td3.training_state.space_state import (
-    observation_from,
-    observation_state,
+from sb3_visual_td3.training_state.random_state import (
+    generator_state,
+    restored_generator,
     set_space_random_state,
     space_random_state,
 )
@@ -45,8 +49,8 @@ from sb3_visual_td3.training_state.space_state import (
 def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
     """Read what a noise remembers: by its own ``get_state``, or else its numbers, arrays and generators.
 
-    :param noise: the model's; None where it has none
-    :return: plain data
+    :param noise: action noise of the model; None if it has none
+    :return: plain data; None without noise
     """
     if noise is None:
         return None
@@ -62,22 +66,25 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
 
 
 def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] | None) -> None:
-    """Go on from where :func:`action_noise_state` was called.
+    """Set what a noise remembers.
 
-    :param noise: of the same class
-    :param state: as returned there
+    :param noise: action noise of the model, of the same class as the saved one
+    :param state: as returned by :func:`action_noise_state`
     :raises ValueError: if it is the state of another noise
     """
-    there, here = _name_in(state), None if noise is None else class_path(type(noise))
+    there = None if state is None else present_class_path(state["class"])
+    here = None if noise is None else class_path(type(noise))
     if there != here:
-        raise ValueError(f"action_noise: the snapshot has {there}, the model here {here}: make the model as it was")
+        raise ValueError(
+            f"action_noise: the snapshot has {there}, the model here {here}: create the model with the same settings"
+        )
     if noise is None or state is None:
         return
     if isinstance(noise, VectorizedActionNoise):
         if len(noise.noises) != len(state["noises"]):
             raise ValueError(
-                f"action_noise: the snapshot has it for {len(state['noises'])} environments, here are "
-                f"{len(noise.noises)}: make the environment as it was"
+                f"action_noise: the snapshot has {len(state['noises'])} environments, here are {len(noise.noises)}: "
+                "create the environment with the same settings"
             )
         for each, each_state in zip(noise.noises, state["noises"], strict=True):
             set_action_noise_state(each, each_state)
@@ -93,10 +100,6 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
             vars(noise)[name] = restored_generator(vars(noise).get(name), generator)
 
 
-def _name_in(state: Mapping[str, Any] | None) -> str | None:
-    return None if state is None else present_class_path(state["class"])
-
-
 def _has_state(noise: ActionNoise) -> bool:
     return hasattr(noise, "get_state") and hasattr(noise, "set_state")
 
@@ -105,7 +108,10 @@ _MATRICES = ("exploration_mat", "exploration_matrices")
 
 
 def sde_state(model: OffPolicyAlgorithm) -> dict[str, Any] | None:
-    """:return: the noise matrices as plain data; None for a model without gSDE"""
+    """Return the noise matrices of gSDE as plain data; None for a model without gSDE.
+
+    :param model: at the start of a rollout, when SB3 has drawn them
+    """
     if not model.use_sde:
         return None
     distribution = model.actor.action_dist
@@ -113,7 +119,7 @@ def sde_state(model: OffPolicyAlgorithm) -> dict[str, Any] | None:
 
 
 def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) -> None:
-    """Have the rollout that comes next begin with these matrices, and draw nothing for it.
+    """Make the next rollout begin with saved noise matrices instead of new ones.
 
     :param model: before its first rollout
     :param state: as returned by :func:`sde_state`
@@ -123,8 +129,9 @@ def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) ->
     actor: Any = model.actor
     matrices = {name: th.from_numpy(np.array(state[name])).to(model.device) for name in _MATRICES}
 
+    # SB3 calls actor.reset_noise() at the start of the rollout. This one call restores, and every later one draws.
     def restore_instead(batch_size: int = 1) -> None:  # noqa: ARG001
-        del actor.reset_noise  # the class's own method is back
+        del actor.reset_noise  # makes the method of the class visible again
         vars(actor.action_dist).update(matrices)
 
     actor.reset_noise = restore_instead
@@ -135,13 +142,14 @@ _SUFFIX = ".pth"
 
 
 def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str]) -> None:
-    """Give a model the weights, optimizers and other tensors that ``model.save`` wrote, in place.
+    """Load the weights, optimizers and other tensors that ``model.save`` wrote into an existing model.
 
-    Only the ``.pth`` entries are read, as weights; the pickled ``data`` entry is never opened.
+    Only the ``.pth`` entries are read, and only as tensors. The pickled ``data`` entry, which could execute code, is
+    never opened.
 
-    :param model: made with the same settings
-    :param zip_path: the zip file, with its suffix
-    :raises ValueError: if the file is damaged, or of another architecture: then nothing has changed
+    :param model: a model with the same settings
+    :param zip_path: path of the zip file, with its suffix
+    :raises ValueError: if the file is damaged or holds another architecture; nothing has changed then
     """
     saved = _read(zip_path)
     variables = saved.pop(_VARIABLES, None) or {}
@@ -152,9 +160,12 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
         *(line for name in modules if name in saved for line in _differences(model, name, saved[name])),
         *(line for name in names if name in variables for line in _difference_of_tensors(model, name, variables[name])),
     ]
+    # All differences are found before anything is loaded. SB3's set_parameters() alone would fail halfway.
     if differences:
-        shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise ValueError(f"{zip_path} holds another architecture: {shown}: make the model as it was")
+        shown = "; ".join(differences[:5])
+        if len(differences) > 5:
+            shown += f"; and {len(differences) - 5} more"
+        raise ValueError(f"{zip_path} holds another architecture: {shown}: create the model with the same settings")
     model.set_parameters(saved, exact_match=True)
     with th.no_grad():
         for name in names:
@@ -162,20 +173,21 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
 
 def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """:return: what each ``.pth`` entry holds, by its name without the suffix"""
+    """Return the content of each ``.pth`` entry, by its name without the suffix."""
     read = {}
     try:
         with zipfile.ZipFile(zip_path) as archive:
             for name in archive.namelist():
                 if name.endswith(_SUFFIX):
-                    # On the CPU: an optimizer counts its steps there, and the rest goes where its weights are.
+                    # To the CPU, where Adam keeps its step counters. Everything else is copied to the model's device.
                     content = io.BytesIO(archive.read(name))
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
-    # NotImplementedError: where the damage is in a header, zipfile reads of a compression or a version that it lacks.
+    # NotImplementedError: a damaged header may name a compression method or a version that zipfile does not have.
     except (zipfile.BadZipFile, zlib.error, UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{zip_path} is damaged ({' '.join(str(error).split())}): go on from another one") from error
-    if not read:  # a zip that is cut short ends in one of those in it, and reads as that one
-        raise ValueError(f"{zip_path} is damaged (it holds no weights): go on from another one")
+        raise ValueError(f"{zip_path} is damaged ({' '.join(str(error).split())}): use another snapshot") from error
+    # The .pth entries are zip files themselves. A truncated file can end with one of them, and zipfile then opens that.
+    if not read:
+        raise ValueError(f"{zip_path} is damaged (it holds no weights): use another snapshot")
     return read
 
 
@@ -189,12 +201,11 @@ def _differences(model: OffPolicyAlgorithm, name: str, saved: Mapping[str, Any])
     if isinstance(target, th.optim.Optimizer):
         return _differences_of_optimizers(name, target, saved)
     here, there = _shapes(target.state_dict()), _shapes(saved)
-    keys = list(dict.fromkeys([*here, *there]))
-    return [
-        f"{name}.{key} is {there.get(key, 'missing')} there, {here.get(key, 'missing')} here"
-        for key in keys
-        if here.get(key) != there.get(key)
-    ]
+    lines = []
+    for key in dict.fromkeys([*here, *there]):
+        if here.get(key) != there.get(key):
+            lines.append(f"{name}.{key} is {there.get(key, 'missing')} there, {here.get(key, 'missing')} here")
+    return lines
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -209,6 +220,7 @@ def _differences_of_optimizers(name: str, optimizer: th.optim.Optimizer, saved: 
     lines = []
     for index, weight in zip(indices, weights, strict=True):
         for key, value in saved["state"].get(index, {}).items():
+            # Adam's moments have the shape of their weight, its step counter has no dimensions.
             if isinstance(value, th.Tensor) and value.ndim and value.shape != weight.shape:
                 lines.append(f"{name}: {key} is {tuple(value.shape)} there, {tuple(weight.shape)} here")
     return lines
@@ -228,8 +240,8 @@ _COUNTERS = (
     "_n_updates",
     "_episode_num",
     "_current_progress_remaining",
-    "_n_calls",  # DQN and QR-DQN, as the next
-    "exploration_rate",
+    "_n_calls",  # DQN and QR-DQN only
+    "exploration_rate",  # DQN and QR-DQN only
 )
 _FRACTIONS = ("_current_progress_remaining", "exploration_rate")
 
@@ -237,12 +249,15 @@ _FRACTIONS = ("_current_progress_remaining", "exploration_rate")
 def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """Read what a model remembers beyond its weights, optimizers and replay buffer.
 
-    To be called before the logger and the replay buffer are read: a model may have something left to write there.
+    Call this before the logger and the replay buffer are read, because ``get_state()`` of a model may still write to
+    them (the overlapped training of VisualTD3 does).
 
     :param model: at the start of a rollout
     :return: plain data
     """
-    extras = as_plain(model.get_state(), type(model).__name__) if isinstance(model, HasState) else None
+    extras = None
+    if isinstance(model, HasState):
+        extras = as_plain(model.get_state(), type(model).__name__)
     own = vars(model)
     return {
         "extras": extras,
@@ -256,7 +271,7 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "action_noise": action_noise_state(model.action_noise),
         "action_space": space_random_state(model.action_space),
         "sde": sde_state(model),
-        # Neither Stable-Baselines3's file nor a rebuilt policy knows what was frozen in the meantime.
+        # A user may freeze weights after the model is created. Neither model.zip nor a new policy knows about it.
         "frozen": [name for name, weight in model.policy.named_parameters() if not weight.requires_grad],
     }
 
@@ -264,19 +279,19 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def set_model_state(
     model: OffPolicyAlgorithm, state: Mapping[str, Any], first_observation: VecEnvObs | None = None
 ) -> None:
-    """Go on from where :func:`model_state` was called.
+    """Restore a model, except for weights, optimizers and replay buffer.
 
-    :param model: made with the same settings, after ``_setup_learn`` and before its first rollout
-    :param state: as returned there
-    :param first_observation: what :func:`~sb3_visual_td3.training_state.env_state.set_env_state` returned: where new
-        episodes begin, they begin with this, and with action noise as at an episode's start
+    :param model: a model with the same settings, after ``_setup_learn`` and before its first rollout
+    :param state: as returned by :func:`model_state`
+    :param first_observation: as returned by :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it
+        is None, new episodes begin with it, and the action noise is reset as at the start of any episode
     :raises ValueError: if it is the state of another model
     """
     counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}
     infos, successes = as_given(state["ep_info_buffer"]), as_given(state["ep_success_buffer"])
     for info in infos:
         if not {"r", "l"} <= info.keys() or not all(is_number(info[key]) for key in ("r", "l")):
-            raise ValueError(f"{info!r} is not what Monitor says of an episode")
+            raise ValueError(f"{info!r} is not the record of an episode by Monitor")
     if first_observation is None:
         require_alike(observation_state(model._last_obs), state["last_obs"], "the last observation")
         require_alike(model._last_episode_starts, state["last_episode_starts"], "the starts of episodes")
@@ -293,7 +308,8 @@ def set_model_state(
         _begin_with(model, first_observation)
     set_space_random_state(model.action_space, state["action_space"])
     set_sde_state(model, state["sde"])
-    if "frozen" in state:  # older states do not say
+    # Snapshots of earlier versions have no "frozen".
+    if "frozen" in state:
         for name, weight in model.policy.named_parameters():
             weight.requires_grad_(name not in state["frozen"])
     if isinstance(model, HasState) and state["extras"] is not None:
@@ -301,18 +317,23 @@ def set_model_state(
 
 
 def _counter(name: str, value: Any) -> Any:
-    """:return: a counter, if it is one and can be its value"""
-    # What remains of training falls below 0 with the last rollout, which may be longer than what is left.
+    """Return a counter from a state, after making sure that it is one.
+
+    :param name: name of the counter
+    :param value: its value in the state
+    :raises ValueError: if there is no such counter, or it cannot have this value
+    """
+    # The remaining progress falls below 0 when the last rollout is longer than what is left of the training.
     is_too_small = is_number(value) and value < 0 and name != "_current_progress_remaining"
     if name not in _COUNTERS or not is_number(value) or is_too_small:
-        raise ValueError(f"the counter {name} is {value!r}: expected a number from 0 on")
+        raise ValueError(f"the counter {name} is {value!r}: expected a number >= 0")
     if name not in _FRACTIONS and not float(value).is_integer():
-        raise ValueError(f"the counter {name} is {value!r}: expected a whole number")
+        raise ValueError(f"the counter {name} is {value!r}: expected an integer")
     return value
 
 
 def _begin_with(model: OffPolicyAlgorithm, observation: VecEnvObs) -> None:
-    """Do what Stable-Baselines3 does when it has reset the environment."""
+    """Do what Stable-Baselines3's ``_setup_learn`` does after it has reset the environment."""
     model._last_obs = observation  # type: ignore[assignment]
     model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
     if model._vec_normalize_env is not None:

@@ -1,4 +1,8 @@
-"""Other people's values as plain data, and back; class paths."""
+"""Values of other libraries as plain data, and back; observations included.
+
+The lowest layer of ``training_state``: everything that a snapshot reads from Stable-Baselines3, gymnasium or the user's
+own code passes through :func:`as_plain`, and everything that it writes back passes through :func:`as_given`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_visual_td3.common.saved_state import StoredArray
-
-
-def class_path(cls: type) -> str:
-    """:return: where the class is found: ``package.module.Class``"""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
 
 INF = float("inf")
 
 
-def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -> Any:
-    """Rebuild nested mappings, lists and tuples as dicts and lists in which every leaf is converted.
+def class_path(cls: type) -> str:
+    """Return the import path of a class: ``package.module.Class``."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
-    :param value: a mapping with keys that ``str`` turns into text, a list, a tuple, or a leaf
-    :param convert: takes a leaf and its place, such as ``policy_kwargs.net_arch[0]``, and returns what replaces it
-    :param name: the place of the value itself
+
+def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -> Any:
+    """Rebuild nested mappings, lists and tuples as dicts and lists, and convert every leaf.
+
+    :param value: a mapping, a list, a tuple, or a leaf; keys become strings
+    :param convert: function that takes a leaf and its place, such as ``policy_kwargs.net_arch[0]``, and returns the
+        replacement
+    :param name: place of the value itself
     :return: the dict, the list or the converted leaf
     """
     if isinstance(value, Mapping):
@@ -34,20 +40,22 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
 
 
 def as_plain(value: Any, name: str) -> Any:
-    """Turn a value into a state: None, booleans, numbers, strings, arrays, and lists and dicts of these.
+    """Convert a value to plain data: None, booleans, numbers, strings, arrays, and lists and dicts of these.
 
-    NumPy's scalars become arrays without dimensions, since arithmetic tells them from Python's numbers. Arrays are
-    copied.
+    NumPy scalars become arrays without dimensions, because arithmetic with them differs from arithmetic with Python
+    numbers (``np.float32(0.1) + 1`` stays a float32). Arrays are copied.
 
-    :param value: what somebody's code hands over; tuples become lists
-    :param name: what it is called, for the error
-    :return: the state
-    :raises ValueError: if there is something else in it, or a key that is no string
+    :param value: any value from another library; tuples become lists
+    :param name: name of the value, for the error message
+    :return: the plain data
+    :raises ValueError: if there is anything else in it, or a key that is not a string
     """
     if value is None or type(value) in {bool, int, float, str} or isinstance(value, StoredArray):
         return value
+    if isinstance(value, np.str_):
+        return str(value)
     if isinstance(value, np.generic | np.ndarray) and not value.dtype.hasobject:
-        return str(value) if isinstance(value, np.str_) else np.array(value)
+        return np.array(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -62,10 +70,10 @@ def as_plain(value: Any, name: str) -> Any:
 
 
 def as_given(state: Any) -> Any:
-    """Undo :func:`as_plain`, but for tuples, which stay lists.
+    """Undo :func:`as_plain`, except for tuples, which stay lists.
 
-    :param state: a state, as it came back from where it was put aside
-    :return: the value; its arrays are copies of its own
+    :param state: plain data, as it was read from a snapshot
+    :return: the value; its arrays are copies, so that the caller may change them
     """
     if isinstance(state, Mapping):
         return {key: as_given(each) for key, each in state.items()}
@@ -74,12 +82,17 @@ def as_given(state: Any) -> Any:
     if isinstance(state, StoredArray):
         state = np.asarray(state)
     if isinstance(state, np.ndarray):
+        # Indexing an array without dimensions with () returns the NumPy scalar that it was.
         return state.copy() if state.ndim else state[()]
     return state
 
 
 def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
-    """:return: those of the values that are plain data; the others are left out"""
+    """Return those values that are plain data; the others are left out.
+
+    :param values: values by name
+    :return: the plain values by name
+    """
     kept = {}
     for name, value in values.items():
         try:
@@ -90,25 +103,75 @@ def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """:return: whether a value of a state is a finite number, of Python or NumPy; a boolean is not"""
-    is_some = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return is_some and bool(abs(value) < INF)
+    """Return whether a value of a state is a finite number of Python or NumPy; a bool does not count."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(abs(value) < INF)
 
 
 def require_alike(here: Any, there: Any, name: str) -> None:
-    """Refuse a part of a state that cannot take the place of what is here.
+    """Refuse a part of a state that does not fit in place of the current value.
 
-    :param here: arrays, in lists and dicts
-    :param there: of the state
-    :param name: what it is called, for the error
-    :raises ValueError: if it has other keys, or an array of another shape or type
+    :param here: the current arrays, in lists and dicts
+    :param there: the same part of the state
+    :param name: name of the part, for the error message
+    :raises ValueError: if it has other keys, or an array of another shape or dtype
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
-            raise ValueError(f"{name} is not made as the one here")
+            raise ValueError(f"{name} in the snapshot has other keys than here")
         for key in here:
             require_alike(here[key], there[key], f"{name}, {key}")
     elif isinstance(here, np.ndarray):
         found = np.asarray(there)
         if found.shape != here.shape or found.dtype != here.dtype:
             raise ValueError(f"{name} is {found.shape} {found.dtype}: expected {here.shape} {here.dtype}")
+
+
+def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
+    """Return an observation as plain data, with the memory layout of its arrays.
+
+    The layout matters. A transposed image is a view whose channels lie next to each other, and a convolution over such
+    a view adds up its products in another order than over a contiguous copy. The action would differ in its last bits,
+    and the resumed run would not be the same run.
+
+    :param observation: an array, or a dict or tuple of arrays; None if there is no observation yet
+    :return: plain data; None if there is no observation
+    """
+    if observation is None:
+        return None
+    if isinstance(observation, Mapping):
+        return {"keys": {key: observation_state(each) for key, each in observation.items()}}
+    if isinstance(observation, tuple):
+        return {"items": [observation_state(each) for each in observation]}
+    array = np.asarray(observation)
+    strides = [stride // array.itemsize for stride in array.strides]
+    return {"array": array.copy(), "strides": strides}
+
+
+def observation_from(state: Mapping[str, Any] | None) -> Any:
+    """Return the observation that :func:`observation_state` was given, with the same memory layout.
+
+    :param state: as returned by :func:`observation_state`
+    :return: the observation
+    """
+    if state is None:
+        return None
+    if "keys" in state:
+        return {key: observation_from(each) for key, each in state["keys"].items()}
+    if "items" in state:
+        return tuple(observation_from(each) for each in state["items"])
+    return _with_strides(np.asarray(state["array"]), state["strides"])
+
+
+def _with_strides(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
+    """Return a copy with these strides, counted in items; a contiguous copy if they leave gaps or run backwards."""
+    # Number of items from the first to the last element in memory: equal to the size if there are no gaps.
+    span = 1 + sum((size - 1) * stride for size, stride in zip(array.shape, strides, strict=True))
+    if not array.ndim or span != array.size or min(strides) < 0:
+        return np.array(array)
+    block = np.empty(span, array.dtype)
+    strides_bytes = [stride * array.itemsize for stride in strides]
+    copy: NDArray[Any] = np.lib.stride_tricks.as_strided(block, array.shape, strides_bytes)
+    copy[...] = array
+    return copy

@@ -1,4 +1,7 @@
-"""The random generators that a process shares, and those that objects own."""
+"""Random generators: those of the whole process, those that objects own, and those in gymnasium's spaces.
+
+A resumed run is the same run, bit for bit, only if every generator continues where it was.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain
 
@@ -15,11 +19,12 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def random_state() -> dict[str, Any]:
-    """Read the global generators of Python, NumPy and torch; of torch every CUDA device's, once CUDA is in use.
+    """Read the global generators of Python, NumPy and torch, and of every CUDA device once CUDA is in use.
 
     :return: plain data
     """
     version, words, gauss_next = random.getstate()
+    # Asking for the CUDA states would initialise CUDA, which costs seconds and memory where nothing uses it.
     cuda = th.cuda.get_rng_state_all() if th.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "python": {"version": version, "words": np.array(words, np.uint32), "gauss_next": gauss_next},
@@ -30,9 +35,10 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Set the global generators; the last thing to do, since building and loading may draw numbers.
+    """Set the global generators.
 
-    A CUDA device that is not here is passed over.
+    Call this last when a training is restored, since creating and loading objects may draw numbers. The states of CUDA
+    devices that do not exist here are skipped.
 
     :param state: as returned by :func:`random_state`
     """
@@ -40,18 +46,22 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     words = tuple(np.asarray(python["words"]).tolist())
     random.setstate((python["version"], words, python["gauss_next"]))
     np.random.set_state(as_given(state["numpy"]))
-    th.set_rng_state(_bytes(state["torch"]))
+    th.set_rng_state(_as_byte_tensor(state["torch"]))
     n_devices = th.cuda.device_count() if th.cuda.is_available() else 0
     for device, device_state in enumerate(state["cuda"][:n_devices]):
-        th.cuda.set_rng_state(_bytes(device_state), device)
+        th.cuda.set_rng_state(_as_byte_tensor(device_state), device)
 
 
-def _bytes(state: Any) -> th.Tensor:
+def _as_byte_tensor(state: Any) -> th.Tensor:
     return th.from_numpy(np.array(state, np.uint8))
 
 
 def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:
-    """:return: a generator's state as plain data; None for one that has not been seeded yet"""
+    """Read the state of a generator.
+
+    :param generator: the generator; None if its owner has not been seeded yet
+    :return: plain data; None if there is no generator
+    """
     if generator is None:
         return None
     state: dict[str, Any] = as_plain(dict(generator.bit_generator.state), "bit_generator.state")
@@ -61,19 +71,64 @@ def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | N
 def restored_generator(
     generator: np.random.Generator | None, state: Mapping[str, Any] | None
 ) -> np.random.Generator | None:
-    """Put a generator where another one was.
+    """Return a generator in a saved state.
 
-    :param generator: changed in place where it is of the same kind, so that all who share it see it
+    :param generator: the current generator. It is changed in place if it is of the same kind, so that all objects that
+        share it see the change
     :param state: as returned by :func:`generator_state`
-    :return: the generator, or a new one; None where there was none
+    :return: the same generator, or a new one; None if there was no generator
     :raises ValueError: if the state is of a kind that NumPy does not have
     """
     if state is None:
         return None
     kind = state["bit_generator"]
     if generator is None or type(generator.bit_generator).__name__ != kind:
+        # The kind comes from a file and selects an attribute of np.random, so it must be a known name.
         if kind not in _BIT_GENERATORS:
             raise ValueError(f"a random generator of kind {kind!r}: expected one of {', '.join(_BIT_GENERATORS)}")
         generator = np.random.Generator(getattr(np.random, kind)(0))
     generator.bit_generator.state = as_given(state)
     return generator
+
+
+def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Read the generators of a space and of its parts; generators that have not been seeded stay so.
+
+    A model samples its first ``learning_starts`` actions from its action space.
+
+    :param space: any space of gymnasium
+    :return: plain data
+    """
+    return {
+        "generator": generator_state(getattr(space, "_np_random", None)),
+        "parts": [space_random_state(part) for part in _parts(space)],
+    }
+
+
+def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -> None:
+    """Set the generators of a space and of its parts.
+
+    :param space: a space of the same structure
+    :param state: as returned by :func:`space_random_state`
+    :raises ValueError: if the space has another structure
+    """
+    parts = _parts(space)
+    if len(parts) != len(state["parts"]):
+        raise ValueError(f"a space with {len(state['parts'])} parts in the snapshot, {len(parts)} here: {space}")
+    generator = restored_generator(getattr(space, "_np_random", None), state["generator"])
+    # None is valid here: the space creates a generator when it is first sampled.
+    space._np_random = generator  # type: ignore[assignment]
+    for part, part_state in zip(parts, state["parts"], strict=True):
+        set_space_random_state(part, part_state)
+
+
+def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces.values())
+    if isinstance(space, spaces.Tuple | spaces.OneOf):
+        return list(space.spaces)
+    if isinstance(space, spaces.Sequence):
+        return [space.feature_space]
+    if isinstance(space, spaces.Graph):
+        return [part for part in (space.node_space, space.edge_space) if part is not None]
+    return []

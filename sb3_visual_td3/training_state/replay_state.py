@@ -1,4 +1,9 @@
-"""The content of a replay buffer as plain data: our own buffers', Stable-Baselines3's, and any that has a state."""
+"""The content of a replay buffer as plain data.
+
+Buffers with ``get_state()`` and ``set_state()``, as ours have, hand over their own state. For Stable-Baselines3's own
+buffers it is read here, in arrays of shape ``(buffer_size, n_envs, ...)``. The arrays in a state are views: the
+snapshot writes them to disk without a copy, since a buffer may take most of the memory.
+"""
 
 from __future__ import annotations
 
@@ -21,41 +26,41 @@ _KNOWN = {
     *(*_OBSERVATIONS, *_COLUMNS, *_SETTINGS),
     *("buffer_size", "observation_space", "obs_shape", "action_space", "action_dim", "pos", "full", "device"),
 }
-"""All that Stable-Baselines3's buffers have: what has more is not theirs."""
+"""All attributes of Stable-Baselines3's buffers. A subclass with more attributes may hold data that would be lost."""
 
 
 @runtime_checkable
 class EndsSegments(Protocol):
-    """A replay buffer that can be told that the next transition follows from none that it holds."""
+    """A replay buffer that can be cut: the next transition does not continue the last one."""
 
     def end_segment(self) -> None:
-        """Have nothing that is added from now on continue what was added last."""
+        """Treat the next transition as the start of an episode, whatever the last one was."""
 
 
 def check_replay(buffer: object) -> None:
-    """Make sure, before training, that the buffer can be put aside.
+    """Refuse, before training, a buffer that cannot be saved.
 
-    :param buffer: of the model
+    :param buffer: replay buffer of the model
     :raises ValueError: if it has no state of its own and holds more than Stable-Baselines3's buffers do
     """
     if isinstance(buffer, HasState):
         return
-    if isinstance(buffer, ReplayBuffer):
-        unknown = sorted(vars(buffer).keys() - _KNOWN)
-        reason = f"it keeps {', '.join(unknown)} beside what Stable-Baselines3's ReplayBuffer keeps" if unknown else ""
-    else:
-        reason = "it is no ReplayBuffer"
+    reason = ""
+    if not isinstance(buffer, ReplayBuffer):
+        reason = "it is not a ReplayBuffer"
+    elif unknown := sorted(vars(buffer).keys() - _KNOWN):
+        reason = f"it holds {', '.join(unknown)}, which Stable-Baselines3's ReplayBuffer does not have"
     if reason:
         raise ValueError(
-            f"SnapshotCallback cannot put {type(buffer).__name__} aside: {reason}. Give it get_state() and set_state()"
+            f"SnapshotCallback cannot save {type(buffer).__name__}: {reason}. Give it get_state() and set_state()"
         )
 
 
 def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
-    """Show what a buffer holds, without a copy.
+    """Return the content of a buffer, without a copy.
 
-    :param buffer: one that :func:`check_replay` lets pass
-    :return: plain data and views of the arrays, as far as they are in use
+    :param buffer: a buffer that :func:`check_replay` accepts
+    :return: plain data, with views of the used part of the arrays
     :raises ValueError: as :func:`check_replay`
     """
     check_replay(buffer)
@@ -64,11 +69,11 @@ def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
-    """Have a buffer go on as the one would have that the state was taken of.
+    """Replace the content of a buffer.
 
-    :param buffer: made alike; what it holds is forgotten
-    :param state: of :func:`replay_state`; arrays still on disk are read straight into their places
-    :raises ValueError: if the buffer is another one, or :func:`check_replay` does not let it pass; nothing is changed
+    :param buffer: a buffer with the same settings
+    :param state: as returned by :func:`replay_state`; arrays on disk are read straight into the buffer
+    :raises ValueError: if the buffer has other settings, or :func:`check_replay` refuses it; nothing has changed then
     """
     check_replay(buffer)
     require_same_settings(
@@ -81,12 +86,13 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 
 
 def end_segment(buffer: ReplayBuffer) -> None:
-    """Have no return run on from the transitions added last into the next ones, whose episode is another.
+    """End the newest episode in a buffer, because the next transition belongs to another one.
 
-    To be called when training goes on with environments that were reset, not restored. A last transition whose episode
-    was not over then bootstraps from its own next observation.
+    Call this when the environments were reset instead of restored. Otherwise an n-step return, or a next observation
+    that is stored only as the observation of the next row, would run on into the new episode. The last transition then
+    bootstraps from its own next observation.
 
-    :param buffer: of the model; one of the user's own is asked for ``end_segment()``, if it has that
+    :param buffer: replay buffer of the model; a buffer of the user's is cut if it has ``end_segment()``
     """
     if isinstance(buffer, EndsSegments):
         buffer.end_segment()
@@ -97,15 +103,17 @@ def end_segment(buffer: ReplayBuffer) -> None:
     if isinstance(buffer, NStepReplayBuffer):
         if buffer.handle_timeout_termination:
             buffer.timeouts[newest] = np.logical_or(buffer.timeouts[newest], np.logical_not(buffer.dones[newest]))
-        # Otherwise the buffer takes every end for a terminal one, and never clears a time-out that it did not write.
+        # As a time-out, the last transition still bootstraps. Without handle_timeout_termination, the buffer treats
+        # every end as terminal; "timeouts" is then never written, and must stay so, since nothing would clear it.
         buffer.dones[newest] = 1
     elif buffer.optimize_memory_usage:
-        # Its next observation lies where the next transition's observation will: Stable-Baselines3 does the same.
+        # Its next observation is stored where the next transition's observation will be written, so it is lost at the
+        # end of every episode. Stable-Baselines3 accepts that, and marks the transition as done.
         buffer.dones[newest] = 1
 
 
 def _arrays(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:
-    """:return: every array by name, those of Dict observations by ``name.key``"""
+    """Return every array of a buffer by name; those of Dict observations by ``name.key``."""
     arrays: dict[str, NDArray[Any]] = {}
     for name in (*_OBSERVATIONS, *_COLUMNS):
         found: Any = getattr(buffer, name, None)
@@ -125,12 +133,14 @@ def _stock_settings(buffer: ReplayBuffer) -> dict[str, Any]:
 
 def _stock_state(buffer: ReplayBuffer) -> dict[str, Any]:
     n_rows = buffer.size()
-    # Where the next observations have no array of their own, the newest one lies a row further.
-    n_observations = min(n_rows + 1, buffer.buffer_size) if buffer.optimize_memory_usage and n_rows else n_rows
-    arrays = {
-        name: array[: n_observations if name.startswith("observations") else n_rows]
-        for name, array in _arrays(buffer).items()
-    }
+    # With optimize_memory_usage, next observations have no array of their own: the newest one is in the row behind.
+    n_observations = n_rows
+    if buffer.optimize_memory_usage and n_rows:
+        n_observations = min(n_rows + 1, buffer.buffer_size)
+    arrays = {}
+    for name, array in _arrays(buffer).items():
+        n_used = n_observations if name.startswith("observations") else n_rows
+        arrays[name] = array[:n_used]
     settings = _stock_settings(buffer)
     return {"settings": settings, "pos": int(buffer.pos), "full": bool(buffer.full), "arrays": arrays}
 
@@ -141,5 +151,6 @@ def _set_stock_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     for name, array in _arrays(buffer).items():
         kept = state["arrays"][name]
         fill(array[: kept.shape[0]], kept)
-        array[kept.shape[0] : n_rows_before + 1] = 0  # and no further: pages that were never written take no memory
+        # Clear what this buffer held beyond that, and no more: pages that were never written take no memory.
+        array[kept.shape[0] : n_rows_before + 1] = 0
     buffer.pos, buffer.full = state["pos"], state["full"]

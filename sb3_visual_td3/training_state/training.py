@@ -1,4 +1,8 @@
-"""All that a training depends on as one state: model, replay, environments, callbacks, logger and random numbers."""
+"""The state of a whole training: model, replay buffer, environments, callbacks, logger and random numbers.
+
+:class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads it with :func:`training_state` and restores it with
+:func:`set_training_state`. A rollback of the guard restores what was learnt only, with :func:`go_back`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,6 @@ from sb3_visual_td3.training_state.env_state import (
     check_env,
     env_state,
     evaluation_state,
-    not_restored,
     set_env_state,
     set_evaluation_state,
     why_not_exact,
@@ -29,11 +32,15 @@ from sb3_visual_td3.training_state.model_state import load_parameters, model_sta
 from sb3_visual_td3.training_state.plain_data import as_given, plain_part
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.replay_state import check_replay, end_segment, replay_state, set_replay_state
+from sb3_visual_td3.training_state.vec_layer_state import layers_not_restored
 
 
 def logger_state(logger: Logger) -> dict[str, Any]:
-    """Read the values that wait for the next dump: numbers and strings; figures, videos and the like are left out.
+    """Read the values that are recorded and not yet dumped.
 
+    Stable-Baselines3 dumps every few episodes, so a snapshot usually falls in between. Figures and videos are left out.
+
+    :param logger: logger of the model
     :return: plain data
     """
     pending: Mapping[str, Any] = logger.name_to_value
@@ -46,50 +53,54 @@ def logger_state(logger: Logger) -> dict[str, Any]:
 
 
 def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
-    """Replace what waits for the next dump.
+    """Set the values that are recorded and not yet dumped.
 
+    :param logger: logger of the model
     :param state: as returned by :func:`logger_state`
+    :raises ValueError: if a value is neither a number nor text, or a count is not an integer
     """
     given = as_given(state["values"])
     for name, value in given.items():
         if not isinstance(value, bool | int | float | str | np.generic | np.ndarray):
             raise ValueError(f"the logged value {name} is {value!r}: expected a number or text")
     if not all(type(count) is int for count in state["counts"].values()):
-        raise ValueError(f"{state['counts']!r} does not say how often values were logged")
+        raise ValueError(f"{state['counts']!r}: expected how often each value was logged, as integers")
     excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}
     replaced: list[tuple[dict[str, Any], Mapping[str, Any]]] = [
         (logger.name_to_value, given),
         (logger.name_to_count, state["counts"]),
         (logger.name_to_excluded, excluded),
     ]
-    for target, values in replaced:  # in place: they are defaultdicts
+    # In place, because the logger's dicts are defaultdicts.
+    for target, values in replaced:
         target.clear()
         target.update(values)
 
 
-def checked(model: BaseAlgorithm) -> OffPolicyAlgorithm:
-    """Make sure, before training, that it can be put aside.
+def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
+    """Refuse, before training, a model that cannot be saved.
 
     :param model: the model to train, with its environment
     :return: the same model
-    :raises ValueError: if it is no off-policy algorithm, a setting is a function, or the replay buffer is of a kind
-        that cannot be put aside
+    :raises ValueError: if it is not an off-policy algorithm, a setting is a function, or the replay buffer is of a kind
+        that cannot be saved
     """
     if not isinstance(model, OffPolicyAlgorithm):
         raise ValueError(
-            f"{type(model).__name__} cannot be put aside: expected an off-policy algorithm, such as VisualTD3 or SAC"
+            f"{type(model).__name__} cannot be saved by SnapshotCallback: expected an off-policy algorithm, such as "
+            "VisualTD3 or SAC"
         )
     check_replay(model.replay_buffer)
     settings_of(model)
     return model
 
 
-def check_is_alike(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
-    """Refuse to go on with what was made in another way.
+def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
+    """Refuse a model or environment with other settings than the saved one.
 
-    :param model: the model that is to go on, with its environment
-    :param state: of :func:`training_state`
-    :raises ValueError: if environment or settings differ; all that differs is named
+    :param model: the model that is to be restored, with its environment
+    :param state: as returned by :func:`training_state`
+    :raises ValueError: if environment or settings differ; the message names all differences
     """
     assert model.env is not None
     check_env(model.env, state["env"])
@@ -97,16 +108,17 @@ def check_is_alike(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
 
 
 def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read all that the rest of a training depends on, but for weights and optimizers, which ``model.save()`` writes.
+    """Read everything that the rest of a training depends on, except weights and optimizers (see ``model.save()``).
 
     :param model: at the start of a rollout
     :param root: the callback of ``learn()``
-    :param settings: of ``settings_of(model)`` when training began: noise and the like change while they are used
-    :return: plain data; the replay buffer's arrays are views, to be written away before anything goes on
+    :param settings: result of ``settings_of(model)`` from before the first step, since noise changes while it is used
+    :return: plain data; the arrays of the replay buffer are views, to be written before training continues
     """
     assert model.env is not None
     assert model.replay_buffer is not None
-    of_model = model_state(model)  # first: it may have something left for logger and replay buffer
+    # First, because a model may still write to the logger and the replay buffer.
+    of_model = model_state(model)
     return {
         "settings": settings,
         "model": of_model,
@@ -122,51 +134,55 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
 def set_training_state(
     model: OffPolicyAlgorithm, root: BaseCallback, state: Mapping[str, Any], model_path: Path
 ) -> list[str]:
-    """Go on from where :func:`training_state` was called.
+    """Restore a whole training.
 
-    :param model: made alike, training being under way but for its first step
+    :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
-    :param state: as returned there
-    :param model_path: what ``model.save()`` wrote at the same time
-    :return: what is to be told: where the run is not the one that was interrupted
-    :raises ValueError: if it is the state of something else
+    :param state: as returned by :func:`training_state`
+    :param model_path: path of the file that ``model.save()`` wrote at the same time
+    :return: messages for the user about everything that is not restored exactly
+    :raises ValueError: if it is the state of another training
     :raises MemoryError: if the replay buffer does not fit into memory
     """
     assert model.env is not None
     assert model.replay_buffer is not None
     load_parameters(model, model_path)
     set_replay_state(model.replay_buffer, state["replay"])
-    told = []
+    messages = []
     first_observation = set_env_state(model.env, state["env"])
     if first_observation is not None:
         reason = state["env"]["why_not_exact"] or why_not_exact(model.env)
-        told.append(f"{reason}: a new episode begins, so this is not bit for bit the run that was interrupted")
+        messages.append(f"{reason}: a new episode begins, so this is not bit for bit the run that was interrupted")
         end_segment(model.replay_buffer)
-    told += [f"{name} has no get_state() and set_state(): it starts anew" for name in not_restored(model.env)]
+    messages += [
+        f"{name} has no get_state() and set_state(): it starts from the beginning"
+        for name in layers_not_restored(model.env)
+    ]
     set_model_state(model, state["model"], first_observation)
     set_logger_state(model.logger, state["logger"])
-    told += set_callbacks_state(root, state["callbacks"], set_evaluation_state)
+    messages += set_callbacks_state(root, state["callbacks"], set_evaluation_state)
     if type(state["n_threads"]) is not int:
-        raise ValueError(f"n_threads is {state['n_threads']!r}: expected a number")
+        raise ValueError(f"n_threads is {state['n_threads']!r}: expected an integer")
     if state["n_threads"] != th.get_num_threads():
-        told.append(
+        messages.append(
             f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "
-            f"th.set_num_threads({state['n_threads']}), or --num-threads, makes it the same run bit for bit"
+            f"for the same run bit for bit, call th.set_num_threads({state['n_threads']}) or use --num-threads"
         )
+    # Last, because everything above may draw numbers.
     set_random_state(state["random"])
-    return told
+    return messages
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Return to what had been learnt when :func:`training_state` was called, and to nothing else of that time.
+    """Restore what had been learnt, and nothing else: a rollback.
 
-    Networks, target networks and optimizers are those of then. Counters, the replay buffer, environments, random
-    states, callbacks and the log go on: training does not go back in time.
+    Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
+    callbacks and the log continue, so that the training does not go back in time.
 
     :param model: between two rollouts
-    :param state: as returned there, of this training
-    :param model_path: what ``model.save()`` wrote at the same time
-    :raises ValueError: if it is the state of something else
+    :param state: an earlier state of this training, as returned by :func:`training_state`
+    :param model_path: path of the file that ``model.save()`` wrote at the same time
+    :raises ValueError: if it is the state of another training
     """
     load_parameters(model, model_path)
     extras = state["model"]["extras"]

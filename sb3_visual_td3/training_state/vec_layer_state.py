@@ -1,4 +1,8 @@
-"""The layers around a VecEnv's environments: what they are, in words, and what they remember."""
+"""The layers (VecEnv wrappers) around the environments of a training: their settings in words, and their state.
+
+Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor remember something. A wrapper of the user's
+hands over its own state if it has ``get_state()`` and ``set_state()``.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_visual_td3.common.saved_state import fill
-from sb3_visual_td3.training_state.plain_data import as_given, as_plain
-from sb3_visual_td3.training_state.space_state import observation_from, observation_state
+from sb3_visual_td3.training_state.plain_data import as_given, as_plain, observation_from, observation_state
 
 _NORMALIZE_SETTINGS = (
     "training",
@@ -46,12 +49,17 @@ _OF_EVERY_LAYER = {
     "render_mode",
     "metadata",
 }
+"""Attributes that VecEnvWrapper itself has. A wrapper with more attributes may remember something."""
 _WITHOUT_STATE = (VecTransposeImage, VecCheckNan, VecExtractDictObs)
 _KNOWN = (VecNormalize, VecFrameStack, VecMonitor, *_WITHOUT_STATE)
 
 
 def layers_of(env: VecEnv) -> list[VecEnvWrapper]:
-    """:return: the layers around the environments, the outermost first"""
+    """Return the VecEnv wrappers around the environments, outermost first.
+
+    :param env: a VecEnv, with or without wrappers
+    :return: the wrappers
+    """
     layers = []
     while isinstance(env, VecEnvWrapper):
         layers.append(env)
@@ -60,7 +68,11 @@ def layers_of(env: VecEnv) -> list[VecEnvWrapper]:
 
 
 def describe_layer(layer: VecEnvWrapper) -> str:
-    """:return: a layer's class, and those of its settings that decide about numbers"""
+    """Return the class of a wrapper and those of its settings that change numbers.
+
+    :param layer: a VecEnv wrapper
+    :return: such as ``VecFrameStack(n_stack=4)``
+    """
     settings: dict[str, Any] = {}
     if isinstance(layer, VecNormalize):
         settings = {name: getattr(layer, name) for name in _NORMALIZE_SETTINGS}
@@ -75,23 +87,30 @@ def describe_layer(layer: VecEnvWrapper) -> str:
 
 
 def layers_not_restored(env: VecEnv) -> list[str]:
-    """:return: the classes of layers that may remember something and have no get_state() and set_state()"""
+    """Return the classes of wrappers that may remember something and have no ``get_state()`` and ``set_state()``.
+
+    :param env: a VecEnv with its wrappers
+    :return: class names, outermost first
+    """
     return [type(layer).__name__ for layer in layers_of(env) if not _is_understood(layer)]
 
 
 def _is_understood(layer: VecEnvWrapper) -> bool:
-    return type(layer) in _KNOWN or _has_state(layer) or not (set(vars(layer)) - _OF_EVERY_LAYER)
+    if type(layer) in _KNOWN or _has_state(layer):
+        return True
+    return not (set(vars(layer)) - _OF_EVERY_LAYER)
 
 
 def _has_state(layer: VecEnv) -> bool:
-    # Asked of the class: a layer hands questions on to the layers in it.
+    # The class is asked and not the object, because a VecEnvWrapper forwards unknown attributes to the inner wrappers.
     return hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")
 
 
 def layer_state(layer: VecEnv) -> Any:
-    """Read what a layer remembers: by its own ``get_state``, or as what we know about Stable-Baselines3's.
+    """Read what a wrapper remembers.
 
-    :return: plain data; None where there is nothing to remember
+    :param layer: a VecEnv wrapper
+    :return: plain data; None if the wrapper remembers nothing
     """
     if _has_state(layer):
         return as_plain(layer.get_state(), type(layer).__name__)  # type: ignore[attr-defined]
@@ -104,16 +123,17 @@ def layer_state(layer: VecEnv) -> Any:
             "episode_returns": layer.episode_returns.copy(),
             "episode_lengths": layer.episode_lengths.copy(),
             "episode_count": layer.episode_count,
+            # A time of day would count the pause between the two processes as training time.
             "elapsed_s": time.time() - layer.t_start,
         }
     return None
 
 
 def set_layer_state(layer: VecEnv, state: Any) -> None:
-    """Go on from where :func:`layer_state` was called.
+    """Set what a wrapper remembers.
 
-    :param layer: of the same class and settings
-    :param state: as returned there
+    :param layer: a wrapper of the same class and settings
+    :param state: as returned by :func:`layer_state`
     """
     if state is None:
         return
@@ -131,12 +151,14 @@ def set_layer_state(layer: VecEnv, state: Any) -> None:
 
 
 def _normalize_state(layer: VecNormalize) -> dict[str, Any]:
-    own = vars(layer)  # without norm_obs there is no obs_rms, and asking the layer would ask those in it
+    # vars() and not getattr(): with norm_obs=False there is no obs_rms, and getattr() would ask the inner wrappers.
+    own = vars(layer)
     statistics = own.get("obs_rms")
+    obs_rms: dict[str, Any] | None = None
     if isinstance(statistics, dict):
-        obs_rms: Any = {"keys": {key: _moments(each) for key, each in statistics.items()}}
-    else:
-        obs_rms = None if statistics is None else _moments(statistics)
+        obs_rms = {"keys": {key: _moments(each) for key, each in statistics.items()}}
+    elif statistics is not None:
+        obs_rms = _moments(statistics)
     return {
         "obs_rms": obs_rms,
         "ret_rms": _moments(layer.ret_rms),
@@ -181,6 +203,7 @@ def _set_stack_state(stack: StackedObservations[Any], state: Mapping[str, Any]) 
         for key, each in state["keys"].items():
             _set_stack_state(stack.sub_stacked_observations[key], each)
         return
+    # A new array, because the current one may be the model's last observation, which is restored separately.
     stacked = np.empty(stack.stacked_obs.shape, stack.stacked_obs.dtype)
     fill(stacked, state["stacked"])
-    stack.stacked_obs = stacked  # another array: the one there may be the model's last observation
+    stack.stacked_obs = stacked

@@ -383,8 +383,8 @@ def test_a_notebook_may_go_on_after_it_was_interrupted(tmp_path):
     ("make", "message"),
     [
         (lambda: vector_td3(learning_rate=lambda remaining: 1e-3), "learning_rate is a function"),
-        (lambda: PPO("MlpPolicy", DummyVecEnv([StatefulEnv]), device="cpu"), "PPO cannot be put aside"),
-        (lambda: vector_td3(replay_buffer_class=_OwnBuffer), "cannot put _OwnBuffer aside"),
+        (lambda: PPO("MlpPolicy", DummyVecEnv([StatefulEnv]), device="cpu"), "PPO cannot be saved by SnapshotCallback"),
+        (lambda: vector_td3(replay_buffer_class=_OwnBuffer), "cannot save _OwnBuffer"),
     ],
 )
 def test_what_cannot_be_put_aside_is_an_error_before_training(tmp_path, make, message):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.callbacks.run_files import copy_back, cut_back
+from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.object_store import ObjectStore
 from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import SnapshotError

@@ -284,14 +284,14 @@ def test_what_is_missing_on_either_side_is_told_and_no_error():
     fresh = Counting()
     lines = set_callbacks_state(CallbackList([fresh, EveryNTimesteps(3, Counting()), ConvertCallback(None)]), state)
     assert lines == [
-        "EveryNTimesteps was not there when the state was put aside: it starts anew",
-        "ConvertCallback was not there when the state was put aside: it starts anew",
-        "CheckpointCallback is not there any more: its state is left out",
+        "EveryNTimesteps has no state in the snapshot: it starts from the beginning",
+        "ConvertCallback has no state in the snapshot: it starts from the beginning",
+        "CheckpointCallback no longer exists: its state is ignored",
     ]
     lines = set_callbacks_state(fresh, state)
     assert lines == [
-        "Counting number 2 is not there any more: its state is left out",
-        "CheckpointCallback is not there any more: its state is left out",
+        "Counting number 2 no longer exists: its state is ignored",
+        "CheckpointCallback no longer exists: its state is ignored",
     ]
 
 

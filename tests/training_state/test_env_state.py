@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_visual_td3.training_state.env_state import env_state, not_restored, parse_names, set_env_state, why_not_exact
+from sb3_visual_td3.training_state.env_state import env_state, parse_names, set_env_state, why_not_exact
+from sb3_visual_td3.training_state.vec_layer_state import layers_not_restored
 from tests.training_state.small_envs import ForgetfulEnv, Momentum, StatefulEnv, StatefulImageEnv
 from tests.training_state.snapshots import GoOn, Snapshot, digest, through_json
 
@@ -79,11 +80,14 @@ def in_a_box(env):
         (lambda: gym.wrappers.RescaleAction(Monitor(StatefulEnv()), -2.0, 2.0), None),
         (lambda: Monitor(ForgetfulEnv()), r"ForgetfulEnv has no get_state\(\)/set_state\(\)"),
         (lambda: Monitor(gym.make("Pendulum-v1")), r"PendulumEnv has no get_state\(\)/set_state\(\)"),
-        (lambda: FrameStackObservation(StatefulEnv(), 2), "FrameStackObservation may keep something of the episode"),
-        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may keep something of the episode"),
+        (
+            lambda: FrameStackObservation(StatefulEnv(), 2),
+            "FrameStackObservation may remember something of the episode",
+        ),
+        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may remember something of the episode"),
         (
             lambda: TimeLimit(TimeLimit(StatefulEnv(), 5), 6),
-            r"\w*TimeLimit counts what another .* too",
+            r"two wrappers around .* count the same as \w*TimeLimit",
         ),
     ],
 )
@@ -145,7 +149,7 @@ class SilentVecEnv(SubprocVecEnv):
 def test_a_vecenv_that_does_not_answer_begins_new_episodes():
     env = SilentVecEnv(in_a_box(StatefulEnv()))
     env.reset()
-    assert why_not_exact(env) == "SilentVecEnv does not tell which wrappers stand around its environments"
+    assert why_not_exact(env) == "SilentVecEnv does not reveal the wrappers around its environments"
     state = through_json(env_state(env))
     assert state["why_not_exact"] == why_not_exact(env)
     assert set_env_state(env, state).shape == (1, 3)
@@ -279,14 +283,14 @@ def test_layers_of_the_users_hand_over_their_state_or_are_named():
     env.reset()
     other.reset()
     list(steps(env, 3))
-    assert not_restored(env) == []
+    assert layers_not_restored(env) == []
     set_env_state(other, through_json(env_state(env)))
     assert (other.n_steps, other.venv.venv.n_steps) == (3, 3)
     nameless = Counting(Handing(in_a_box(StatefulEnv())))
-    assert not_restored(nameless) == [], "nothing of its own so far"
+    assert layers_not_restored(nameless) == [], "nothing of its own so far"
     nameless.reset()
     list(steps(nameless, 1))
-    assert not_restored(nameless) == ["Counting"]
+    assert layers_not_restored(nameless) == ["Counting"]
 
 
 def settings(limit=6, n_envs=1, env_class=StatefulEnv, gamma=0.99, stack=None):
@@ -301,7 +305,7 @@ def settings(limit=6, n_envs=1, env_class=StatefulEnv, gamma=0.99, stack=None):
         (
             {"env_class": StatefulImageEnv},
             r"observation_space: the snapshot has Box\(3,\) float32 from -1.0 to 1.0, the environment here "
-            r"Box\(36, 36, 1\) uint8 from 0 to 255; .*: make the environment as it was",
+            r"Box\(36, 36, 1\) uint8 from 0 to 255; .*: create the environment with the same settings",
         ),
         ({"n_envs": 2}, "number of environments: the snapshot has 1, the environment here 2"),
         ({"limit": 7}, "max_episode_steps: the snapshot has 6, the environment here 7"),
@@ -338,7 +342,7 @@ class Fussy(StatefulEnv):
 def test_a_process_that_ends_over_its_state_is_an_error_and_no_hang(capfd):
     env = VEC_ENVS["elsewhere"]([Fussy])
     env.reset()
-    with pytest.raises(ValueError, match="process ended when it was given its state"):
+    with pytest.raises(ValueError, match="worker process died when its environment was given its state"):
         set_env_state(env, through_json(env_state(env)))
     assert "not mine" in capfd.readouterr().err
 

@@ -121,7 +121,7 @@ def test_a_damaged_zip_is_named_and_changes_nothing(place, tmp_path):
     damaged = content[:at] if place else bytearray()
     before = tensors_of(model)
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"model\.zip is damaged \(.*\): go on from another one"):
+    with pytest.raises(ValueError, match=r"model\.zip is damaged \(.*\): use another snapshot"):
         load_parameters(model, path)
     content[start + 200] ^= 0xFF
     path.write_bytes(content)
@@ -151,7 +151,7 @@ def test_another_architecture_is_named_and_changes_nothing(make, text, tmp_path)
     before = tensors_of(model)
     with pytest.raises(ValueError, match=text) as error:
         load_parameters(model, tmp_path / "model.zip")
-    assert str(error.value).endswith("make the model as it was")
+    assert str(error.value).endswith("create the model with the same settings")
     assert tensors_of(model) == before
 
 

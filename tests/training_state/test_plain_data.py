@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.logger import Figure, Logger
 
-from sb3_visual_td3.training_state.plain_data import as_given, as_plain
-from sb3_visual_td3.training_state.space_state import observation_from, observation_state
+from sb3_visual_td3.training_state.plain_data import as_given, as_plain, observation_from, observation_state
 from sb3_visual_td3.training_state.training import logger_state, set_logger_state
 from tests.training_state.snapshots import through_json
 
@@ -67,7 +66,7 @@ def test_an_observation_comes_back_with_its_layout(layout):
 
 
 @pytest.mark.parametrize("array", [np.arange(6)[::-1], np.arange(12)[::2], np.broadcast_to(1.0, (2, 3)), np.array(5.0)])
-def test_an_observation_with_gaps_is_laid_out_anew(array):
+def test_an_observation_with_gaps_in_memory_becomes_contiguous(array):
     back = observation_from(through_json(observation_state((array,))))
     np.testing.assert_array_equal(back[0], array)
     back[0][...] = 7

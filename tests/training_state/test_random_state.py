@@ -13,14 +13,16 @@ from stable_baselines3.common.noise import (
     VectorizedActionNoise,
 )
 
+from sb3_visual_td3.training_state.env_state import describe_space
 from sb3_visual_td3.training_state.model_state import action_noise_state, set_action_noise_state
 from sb3_visual_td3.training_state.random_state import (
     generator_state,
     random_state,
     restored_generator,
     set_random_state,
+    set_space_random_state,
+    space_random_state,
 )
-from sb3_visual_td3.training_state.space_state import describe_space, set_space_random_state, space_random_state
 from tests.training_state.snapshots import set_other_random_state, through_json
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)
@@ -184,7 +186,9 @@ def test_a_noise_whose_size_was_changed_keeps_it():
 
 def test_another_noise_is_refused():
     state = action_noise_state(VectorizedActionNoise(ornstein(), 3))
-    with pytest.raises(ValueError, match="for 3 environments, here are 2"):
+    with pytest.raises(ValueError, match="the snapshot has 3 environments, here are 2"):
         set_action_noise_state(VectorizedActionNoise(ornstein(), 2), state)
-    with pytest.raises(ValueError, match=r"VectorizedActionNoise, the model here None: make the model as it was"):
+    with pytest.raises(
+        ValueError, match=r"VectorizedActionNoise, the model here None: create the model with the same settings"
+    ):
         set_action_noise_state(None, state)

@@ -175,13 +175,13 @@ class OtherwiseSampled(ReplayBuffer):
 def test_what_would_be_lost_is_refused_before_training():
     arguments = (10, VECTOR, ACTIONS, "cpu")
     with pytest.raises(
-        ValueError, match=r"SnapshotCallback cannot put WithPriorities aside: it keeps priorities .*get_state"
+        ValueError, match=r"SnapshotCallback cannot save WithPriorities: it holds priorities .*get_state"
     ):
         check_replay(WithPriorities(*arguments))
-    with pytest.raises(ValueError, match="it is no ReplayBuffer"):
+    with pytest.raises(ValueError, match="it is not a ReplayBuffer"):
         check_replay([])
     goals = spaces.Dict(dict.fromkeys(("observation", "desired_goal", "achieved_goal"), VECTOR))
-    with pytest.raises(ValueError, match="cannot put HerReplayBuffer aside"):
+    with pytest.raises(ValueError, match="cannot save HerReplayBuffer"):
         replay_state(HerReplayBuffer(10, goals, ACTIONS, env=None))
     check_replay(OtherwiseSampled(*arguments))
     with pytest.raises(ValueError, match=r"class was '.*\.ReplayBuffer' and is '.*\.OtherwiseSampled'"):
