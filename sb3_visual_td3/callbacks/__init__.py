@@ -1,1 +1,5 @@
-"""Callbacks that watch a run, judge it while it trains, and leave its files behind."""
+"""Callbacks for ``model.learn()``: they log what is measured, raise alerts, evaluate, and save the run.
+
+They work with VisualTD3 and with stock off-policy algorithms. They know an algorithm only by the interfaces in
+:mod:`~sb3_visual_td3.common.types`.
+"""

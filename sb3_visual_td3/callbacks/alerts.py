@@ -1,4 +1,8 @@
-"""Alerts: what is said once when something goes wrong, to the console and to ``alerts.jsonl``."""
+"""Alerts: one entry on the console and in ``alerts.jsonl`` when a rule begins to fire.
+
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates them, the guard acts on them, and the
+report counts them.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,20 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 NON_FINITE = non_finite.ID
 ACTION = "action"
-"""Level of a line that tells of something done because of a rule; the others are ``warning`` and ``critical``."""
+"""Level of an entry about an action of the guard. The other levels are ``warning`` and ``critical``."""
 
 
 class Alert(NamedTuple):
-    """One activation of a rule, or what was done because of one.
+    """One activation of a rule, or an action of the guard because of one.
 
-    ``since`` is the gradient update at which it first showed; None where nothing was learnt from it.
+    :ivar step: environment steps at the time
+    :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``
+    :ivar level: ``warning``, ``critical`` or ``action``
+    :ivar value: the value that was judged; NaN if there is none
+    :ivar threshold: the threshold that it exceeds; NaN if there is none
+    :ivar meaning: one sentence for the user
+    :ivar since: gradient update at which the trouble first showed; None if no update was affected by it
+    :ivar remedy: what the user can change
     """
 
     step: int
@@ -39,16 +50,21 @@ class Alert(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What stays active as long as it lasts."""
+        """Return what identifies the alert while it is active."""
         return self.rule, self.level
 
     def line(self) -> str:
-        """:return: for the console"""
-        figure = f" is {self.value:,.4g} (threshold {self.threshold:,.4g})" if math.isfinite(self.threshold) else ""
+        """Return the line for the console."""
+        figure = ""
+        if math.isfinite(self.threshold):
+            figure = f" is {self.value:,.4g} (threshold {self.threshold:,.4g})"
         return f"{self.level.upper()} at step {self.step:,}: {self.rule}{figure}: {self.meaning}"
 
     def to_json(self) -> str:
-        """:return: one line; what is no number is null or a string, which every JSON reader takes"""
+        """Return the line for ``alerts.jsonl``.
+
+        JSON has no NaN and no infinity, so these become null and a string.
+        """
         numbers = {name: _json_number(getattr(self, name)) for name in ("value", "threshold")}
         return json.dumps({**self._asdict(), **numbers}, allow_nan=False)
 
@@ -56,24 +72,25 @@ class Alert(NamedTuple):
 def _json_number(value: float) -> float | str | None:
     if math.isfinite(value):
         return value
-    return None if math.isnan(value) else str(value)
+    if math.isnan(value):
+        return None
+    return str(value)
 
 
 def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical: float) -> list[Alert]:
-    """Judge the largest norms of a window.
+    """Compare the largest gradient norms of a window with the two thresholds.
 
-    A norm that is not finite is critical: no comparison with a threshold would say so.
-
-    :param norms: by group, before clipping
-    :param step: environment step
+    :param norms: norm before clipping by group
+    :param step: environment steps so far
     :param warning: a norm above it is a warning, unless it is critical
-    :param critical: a norm above it is critical
+    :param critical: a norm above it is critical, and so is NaN
     :return: one alert for each group above a threshold
     """
     alerts = []
     for group, norm in norms.items():
         if norm <= warning:
             continue
+        # "not <=" and not ">", because every comparison with NaN is False.
         is_critical = not norm <= critical
         alerts.append(
             Alert(
@@ -90,38 +107,69 @@ def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical
 
 
 def largest_norms(points: Points) -> dict[str, float]:
-    """:return: by group, the largest gradient norm among points; one that is no number is the largest"""
+    """Return the largest gradient norm of each group; NaN counts as the largest.
+
+    :param points: measurements of single updates
+    :return: norm by group, for the groups that were measured
+    """
     norms = {}
     for group, tag in tags.GRADIENT_NORM.items():
         values = [value for _, value in points.get(tag, ())]
-        if values:
-            norms[group] = math.nan if any(map(math.isnan, values)) else max(values)
+        if any(map(math.isnan, values)):
+            norms[group] = math.nan
+        elif values:
+            norms[group] = max(values)
     return norms
 
 
 def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
-    """:return: the update from which a group's gradient norm stays above a threshold; None if it does not"""
+    """Return the update from which a group's gradient norm stays above a threshold.
+
+    :param window: the latest measurements
+    :param group: name of the group
+    :param warning: the threshold
+    :return: number of the update; None if the norm is not above the threshold at the end
+    """
     norm = window[tags.GRADIENT_NORM[group]]
     return onset(norm, ~(norm.values <= warning))
 
 
 def alert_of(finding: Finding, step: int) -> Alert:
-    """:return: what is to be said of a rule that the last updates speak for"""
-    # Where the rule cannot tell since when, all of the window is in doubt.
-    since = finding.n_updates - WINDOW if finding.since is None else finding.since
-    shown = finding.rule, finding.level, finding.value, finding.threshold, finding.meaning
-    return Alert(step, *shown, since, finding.remedy)
+    """Return the alert for a rule that fires on the latest updates.
+
+    :param finding: result of the rule
+    :param step: environment steps so far
+    """
+    since = finding.since
+    if since is None:
+        # The rule does not know when the trouble began, so the whole window is in doubt.
+        since = finding.n_updates - WINDOW
+    return Alert(
+        step=step,
+        rule=finding.rule,
+        level=finding.level,
+        value=finding.value,
+        threshold=finding.threshold,
+        meaning=finding.meaning,
+        since=since,
+        remedy=finding.remedy,
+    )
 
 
 def append_to(path: Path, alert: Alert) -> None:
-    """Add a line to ``alerts.jsonl``; where the disk is full, that is told, and no part of the line is left."""
+    """Append an alert to ``alerts.jsonl``; a full disk is reported and does not end the training.
+
+    :param path: path of the file
+    :param alert: the alert to append
+    """
     line = (alert.to_json() + "\n").encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             n_before = file.tell()
+            # A disk that is nearly full takes part of a line. The rest of it would make the file unreadable.
             if file.write(line) != len(line):
                 file.truncate(n_before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        print(f"{path}: the alert could not be added: {error}; training goes on", file=sys.stderr)
+        print(f"{path}: the alert could not be written: {error}; training continues", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""What evaluation episodes add up to, and two drivers that know nothing."""
+"""Driving evaluation episodes and their results, with two baseline drivers that learn nothing.
+
+DrivingEvalCallback and ``visual-td3 evaluate`` both use it, so that their figures can be compared.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
 Driver = Callable[[Any], np.ndarray]
-"""Maps a batch of observations to a batch of actions ``(n_envs, action_dim)``."""
+"""Maps a batch of observations to a batch of actions of shape ``(n_envs, action_dim)``."""
 
-_TOLD = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
-"""What ``info`` must say of a drive; ``route_completion`` it may say as well."""
+_REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
+"""Keys that the environment's ``info`` must have. ``route_completion`` is optional."""
 
 
 class Drive(NamedTuple):
-    """One episode, or the mean over several."""
+    """The result of one episode, or the mean over several episodes."""
 
     reward: float
     length: float
@@ -27,41 +30,53 @@ class Drive(NamedTuple):
     lane_invasions: float
     success_rate: float
     route_completion: float = np.nan
-    """0 to 1; nan where the environment has no route."""
+    """Fraction of the route, 0 to 1; NaN if the environment has no route."""
 
 
 class _Tally:
-    """What one episode has added up to so far."""
+    """Sums of one episode in progress."""
 
     def __init__(self) -> None:
         self.reward = 0.0
         self.speeds: list[float] = []
         self.last_info: dict[str, Any] = {}
 
-    def add(self, reward: float, info: dict[str, Any]) -> None:
-        missing = [key for key in _TOLD if key not in info]
+    def _add(self, reward: float, info: dict[str, Any]) -> None:
+        missing = [key for key in _REQUIRED_INFO if key not in info]
         if missing:
             raise ValueError(
                 f"the evaluation environment's info has no {', '.join(missing)}: expected a driving environment, such "
-                "as LiteDriving-v0; others are for Stable-Baselines3's EvalCallback"
+                "as LiteDriving-v0. For other environments, use Stable-Baselines3's EvalCallback"
             )
         self.reward += reward
         self.speeds.append(info["speed_mps"])
         self.last_info = info
 
-    def note(self, reward: float, is_done: bool, info: dict[str, Any]) -> list[Drive]:
-        """:return: the episode, where this step ends it; one in which the simulator failed counts for nothing"""
-        is_made = not info.get("invalid_transition")
-        if is_made:
-            self.add(reward, info)
-        ended = [self.drive()] if is_made and is_done else []
-        if ended or not is_made:
-            self.reward, self.speeds, self.last_info = 0.0, [], {}
-        return ended
+    def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Drive | None:
+        """Add one step of the environment.
 
-    def drive(self) -> Drive:
+        :param reward: reward of the step
+        :param is_done: whether the episode has ended
+        :param info: ``info`` of the step
+        :return: the result of the episode if this step ends it, otherwise None
+        """
+        # The simulator failed to make this step. The environment begins a new episode, and this one does not count.
+        if info.get("invalid_transition"):
+            self._clear()
+            return None
+        self._add(reward, info)
+        if not is_done:
+            return None
+        drive = self._drive()
+        self._clear()
+        return drive
+
+    def _clear(self) -> None:
+        self.reward, self.speeds, self.last_info = 0.0, [], {}
+
+    def _drive(self) -> Drive:
         info = self.last_info
-        # Monitor knows the environment's own rewards, where a wrapper changes them.
+        # Monitor has the environment's own rewards, in case a wrapper changes them.
         episode = info.get("episode", {"r": self.reward, "l": len(self.speeds)})
         return Drive(
             float(episode["r"]),
@@ -84,20 +99,24 @@ def drive_episodes(
     quiet: bool = True,
     render: bool = False,
 ) -> list[Drive]:
-    """Drive some episodes, shared out evenly between the environments; one in which a simulator fails does not count.
+    """Drive a number of episodes, distributed evenly over the environments.
 
-    :param driver: what acts
-    :param env: driving environments; each starts from places of its own that the seed fixes
-    :param seed: of the environments
-    :param n_episodes: how many, >= 1; by default one in each environment
-    :param description: for the progress bar
-    :param quiet: whether to leave out the progress bar, which only a terminal sees
+    An episode in which the simulator fails does not count and is driven again.
+
+    :param driver: function that chooses the actions
+    :param env: driving environments; the seed determines the starting places of each
+    :param seed: seed of the environments
+    :param n_episodes: number of episodes, >= 1; None drives one in each environment
+    :param description: label of the progress bar
+    :param quiet: whether to hide the progress bar, which is shown on a terminal only
     :param render: whether to render each step
-    :return: the episodes, environment by environment
-    :raises ValueError: if the environments' ``info`` does not tell of a drive
+    :return: results of the episodes, environment by environment
+    :raises ValueError: if ``info`` of the environments lacks a key of a driving environment
     """
-    n_episodes = env.num_envs if n_episodes is None else n_episodes
-    n_wanted = _shared_out(n_episodes, env.num_envs)
+    if n_episodes is None:
+        n_episodes = env.num_envs
+    # Fixed shares instead of "the first n episodes to finish": those would be the short ones, which end in a crash.
+    n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
     env.seed(seed)
     observations = env.reset()
     drives: list[list[Drive]] = [[] for _ in range(env.num_envs)]
@@ -106,26 +125,26 @@ def drive_episodes(
         while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
             observations, rewards, dones, infos = env.step(driver(observations))
             for index in np.flatnonzero(driving):
-                done = tallies[index].note(float(rewards[index]), bool(dones[index]), infos[index])
-                drives[index] += done
-                bar.update(len(done))
+                drive = tallies[index].step(float(rewards[index]), bool(dones[index]), infos[index])
+                if drive is not None:
+                    drives[index].append(drive)
+                    bar.update()
             if render:
                 env.render()
     return [drive for done in drives for drive in done]
 
 
-def _shared_out(n_episodes: int, n_envs: int) -> np.ndarray:
-    """:return: how many episodes each environment drives"""
-    return np.array([(n_episodes + index) // n_envs for index in range(n_envs)])
-
-
 def mean_of(drives: Sequence[Drive]) -> Drive:
-    """:return: the mean of each number"""
+    """Return the mean of each figure over several episodes."""
     return Drive(*np.mean(drives, axis=0).tolist())
 
 
 def random_driver(env: VecEnv, seed: int) -> Driver:
-    """:return: a driver that draws every action uniformly"""
+    """Return a driver that draws every action uniformly from the action space.
+
+    :param env: environments with a Box action space
+    :param seed: seed of the actions
+    """
     assert env.action_space.shape is not None
     generator = np.random.default_rng(seed)
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
@@ -134,6 +153,9 @@ def random_driver(env: VecEnv, seed: int) -> Driver:
 
 
 def full_brake_driver(env: VecEnv) -> Driver:
-    """:return: a driver that steers straight and brakes, always"""
+    """Return a driver that always steers straight and brakes fully.
+
+    :param env: environments with the actions (steering, throttle or brake) in [-1, 1]
+    """
     brake = np.tile(np.array([0.0, -1.0], dtype=np.float32), (env.num_envs, 1))
     return lambda _: brake

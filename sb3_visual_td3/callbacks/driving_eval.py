@@ -1,4 +1,4 @@
-"""Evaluation of a driving policy on held-out maps, beside a random and a full-brake driver."""
+"""Evaluation of a driving policy on held-out maps, in comparison with a random and a full-brake driver."""
 
 from __future__ import annotations
 
@@ -26,25 +26,30 @@ _ADDRESS, _LEND, _SHARE = "server_address", "lend_server", "share_server"
 
 
 def needs_server(env: VecEnv) -> bool:
-    """:return: whether the environments drive on a server (CarlaDriving-v0), which only one can use at a time"""
+    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
+
+    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
+    """
     return env.has_attr(_ADDRESS)
 
 
 @contextmanager
 def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
-    """Have the evaluation drive where the first training environment does, whose episode is cut short for it.
+    """Let the evaluation use the server of the first training environment, whose episode is cut short.
 
-    That environment's next step ends its episode as one that the simulator failed to make (no algorithm of ours stores
-    it), and a new one begins. Where either of them needs no server nothing happens.
+    A CARLA server runs one world, and a second server per training would double the GPU memory. The next step of that
+    training environment ends its episode with ``info["invalid_transition"]``, which our buffers do not store, and a new
+    episode begins. Without a server, nothing happens.
 
-    :param training_env: is to make no step within
-    :param eval_env: one environment
+    :param training_env: the training environments, which must not be stepped meanwhile
+    :param eval_env: the evaluation environment
     """
     if training_env is eval_env or not (needs_server(eval_env) and needs_server(training_env)):
         yield
         return
     address = training_env.get_attr(_ADDRESS, [0])[0]
-    if address is None:  # it has not driven yet
+    # The training environment has not connected to a server yet.
+    if address is None:
         yield
         return
     training_env.env_method(_LEND, indices=[0])
@@ -56,38 +61,41 @@ def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
 
 
 BestBy = Literal["distance", "reward"]
-_NOTHING_TO_ACT_ON = "eval_env_kwargs has nothing to act on: give it with the id of an environment"
+_KWARGS_WITHOUT_ID = "eval_env_kwargs is only used with the id of an environment, such as eval_env='LiteDriving-v0'"
 
 
 class DrivingEvalCallback(EvalCallback):
-    """Evaluates the policy every ``eval_freq`` steps and at the end, on environments of its own.
+    """Evaluates the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
-    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. "It survived" is no
-    success, so metres and speed are logged, and beside them the metres of a random and of a full-brake driver from the
-    same places. Where it differs: ``eval_freq`` counts environment steps, not calls; there is an evaluation at the end;
-    every evaluation starts from the same places; the model that drove *farthest* is the best (``best_by``); and the
-    ``eval/`` names are written at the evaluation's own step into the event files, not through the logger.
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
+    stands still survives every episode, so distance and speed are logged, together with the distance of a random and of
+    a full-brake driver from the same starting places. The differences to EvalCallback:
 
-    :param eval_env: a driving environment, whose ``info`` tells distance, speed, collisions, lane invasions and
-        success: its id, for one environment per episode (of CarlaDriving-v0: one, on the server of the training),
-        made here; or an environment or VecEnv of your own
-    :param callback_on_new_best: called when there is a new best model
-    :param callback_after_eval: called after every evaluation
-    :param n_eval_episodes: episodes of each evaluation
-    :param eval_freq: how many environment steps lie between two evaluations
-    :param log_path: folder where ``evaluations.npz`` goes; None writes none
-    :param best_model_save_path: folder where ``best_model.zip`` goes; None keeps none
+    - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
+    - Every evaluation starts from the same places.
+    - The best model is the one that drives *farthest* (see ``best_by``).
+    - The ``eval/`` names are written to the event files at the step of the evaluation, and not through the logger.
+
+    :param eval_env: a driving environment, whose ``info`` has distance, speed, collisions, lane invasions and success.
+        Give its id to have the environments created here, one per episode (for CarlaDriving-v0: a single one, on the
+        server of the training), or give an environment or VecEnv of your own
+    :param callback_on_new_best: callback to trigger when there is a new best model
+    :param callback_after_eval: callback to trigger after every evaluation
+    :param n_eval_episodes: number of episodes of each evaluation
+    :param eval_freq: environment steps between two evaluations
+    :param log_path: folder for ``evaluations.npz``; None writes no file
+    :param best_model_save_path: folder for ``best_model.zip``; None saves no model
     :param deterministic: whether the policy acts without randomness
     :param render: whether to render each step of an evaluation
-    :param verbose: 0 keeps the console quiet
-    :param warn: whether to warn where an environment of your own is in no Monitor
-    :param eval_env_kwargs: for the environment with that id; by default LiteDriving-v0's held-out maps
-    :param seed: of the places
-    :param best_by: whether the best model is the one with the longest distance, or with the largest mean reward;
-        Stable-Baselines3's StopTrainingOnRewardThreshold, called on a new best one, wants ``"reward"``
-    :raises ValueError: if a number is below 1, ``best_by`` is neither, or ``eval_env_kwargs`` is given with an
-        environment that is there already; when training starts, if the environment's ``info`` does not tell of a
-        drive, or it is not wrapped as the one that is trained on
+    :param verbose: verbosity level; 0 prints nothing
+    :param warn: whether to warn if an environment of your own is not wrapped in a Monitor
+    :param eval_env_kwargs: arguments of the environment with that id; None selects LiteDriving-v0's held-out maps
+    :param seed: seed of the starting places
+    :param best_by: ``"distance"`` or ``"reward"``: what makes a model the best. Stable-Baselines3's
+        StopTrainingOnRewardThreshold, triggered by a new best model, needs ``"reward"``
+    :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
+        environment; when training starts, if ``info`` of the environment lacks a key, or the environment is not wrapped
+        as the training environment
     """
 
     def __init__(
@@ -116,7 +124,7 @@ class DrivingEvalCallback(EvalCallback):
             kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
             self._make_env = partial(make_vec_env, eval_env, n_eval_episodes, seed, env_kwargs=kwargs)
         elif eval_env_kwargs is not None:
-            raise ValueError(_NOTHING_TO_ACT_ON)
+            raise ValueError(_KWARGS_WITHOUT_ID)
         super().__init__(
             eval_env if self._make_env is None else self._make_env(),  # type: ignore[arg-type]
             callback_on_new_best,
@@ -140,7 +148,7 @@ class DrivingEvalCallback(EvalCallback):
 
     @property
     def eval_env_kwargs(self) -> dict[str, Any] | None:
-        """Of the environment that is made here; None for one of your own."""
+        """Return the arguments of the environment that is created here; None for an environment of your own."""
         return None if self._make_env is None else dict(self._make_env.keywords["env_kwargs"])
 
     def configure(
@@ -149,26 +157,34 @@ class DrivingEvalCallback(EvalCallback):
         n_eval_episodes: int | None = None,
         eval_env_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take, before training, what the constructor was not told; what is None stays as it is.
+        """Change arguments before training; None leaves an argument as it is.
 
-        :param eval_freq: as the constructor's
-        :param n_eval_episodes: as the constructor's
-        :param eval_env_kwargs: as the constructor's, in place of all that were there
-        :raises ValueError: as the constructor does
+        ``visual-td3 train`` applies its flags ``--eval-freq`` and ``--eval-episodes`` in this way.
+
+        :param eval_freq: as in the constructor
+        :param n_eval_episodes: as in the constructor
+        :param eval_env_kwargs: as in the constructor; replaces all earlier arguments
+        :raises ValueError: as the constructor
         """
-        eval_freq = self.eval_freq if eval_freq is None else eval_freq
-        n_eval_episodes = self.n_eval_episodes if n_eval_episodes is None else n_eval_episodes
+        if eval_freq is None:
+            eval_freq = self.eval_freq
+        if n_eval_episodes is None:
+            n_eval_episodes = self.n_eval_episodes
         _check_numbers(eval_freq, n_eval_episodes)
         kwargs = self.eval_env_kwargs if eval_env_kwargs is None else dict(eval_env_kwargs)
         if self._make_env is None and kwargs is not None:
-            raise ValueError(_NOTHING_TO_ACT_ON)
+            raise ValueError(_KWARGS_WITHOUT_ID)
         is_another = (n_eval_episodes, kwargs) != (self.n_eval_episodes, self.eval_env_kwargs)
         if self._make_env is not None and is_another:
             self._remake(n_eval_episodes, kwargs)
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
-        """Make the evaluation environments anew; ``None`` leaves their arguments as they are."""
+        """Create the evaluation environments again.
+
+        :param n_envs: number of environments
+        :param kwargs: their arguments; None leaves them as they are
+        """
         assert self._make_env is not None
         kwargs = self.eval_env_kwargs if kwargs is None else kwargs
         self._make_env = partial(make_vec_env, self._make_env.args[0], n_envs, self.seed, env_kwargs=kwargs)
@@ -177,13 +193,14 @@ class DrivingEvalCallback(EvalCallback):
 
     def _init_callback(self) -> None:
         with warnings.catch_warnings():
-            if self._make_env is not None:  # observations are normalised here, see _policy
+            # Environments created here are not wrapped: _policy() normalises their observations itself.
+            if self._make_env is not None:
                 warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
         is_monitored = is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]
         if self.warn and not is_monitored:
             warnings.warn(
-                "the evaluation environment is in no Monitor: rewards and lengths are those that its wrappers leave",
+                "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
                 stacklevel=2,
             )
 
@@ -193,10 +210,12 @@ class DrivingEvalCallback(EvalCallback):
             self.eval_env = self._make_env()
             self._is_closed = False
         if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
-            self._remake(n_envs=1)  # each of several would ask for a server of its own
+            # Each of several environments would need a server of its own.
+            self._remake(n_envs=1)
         self._writer = EventWriter(self.logger)
         self._last_evaluated = self.num_timesteps
-        self._sync_normalization()  # what cannot be done is said before training
+        # Here as well as before each evaluation, so that an error comes before training and not hours later.
+        self._sync_normalization()
         baselines = {
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
             tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
@@ -210,18 +229,18 @@ class DrivingEvalCallback(EvalCallback):
         )
 
     def _sync_normalization(self) -> None:
-        """Have an environment of the user's own scale as the training does; what is made here is not wrapped."""
+        """Copy the statistics of VecNormalize to an environment of the user's; those created here have no wrapper."""
         if self._make_env is None and self.model.get_vec_normalize_env() is not None:
             try:
                 sync_envs_normalization(self.training_env, self.eval_env)
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
-                    f"the training environment is {self.training_env}, the evaluation's {self.eval_env}: expected "
-                    "them to be wrapped alike, for VecNormalize's sake, or the id of an environment"
+                    f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
+                    "expected the same wrappers, because of VecNormalize, or the id of an environment"
                 ) from error
 
     def _policy(self) -> Driver:
-        """:return: the policy, which sees observations as in training"""
+        """Return the policy as a driver that sees observations as in training."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
         must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None
@@ -249,14 +268,14 @@ class DrivingEvalCallback(EvalCallback):
             self._is_closed = True
 
     def _call_callbacks(self) -> bool:
-        """:return: whether training can go on"""
-        goes_on = True
+        """Trigger the user's callbacks and return whether training continues."""
+        continues = True
         if self._is_new_best and self.callback_on_new_best is not None:
-            goes_on = self.callback_on_new_best.on_step()
-        return self._on_event() and goes_on
+            continues = self.callback_on_new_best.on_step()
+        return self._on_event() and continues
 
     def get_state(self) -> dict[str, Any]:
-        """:return: what Stable-Baselines3's EvalCallback does not know, whose own record is put aside beside it"""
+        """Return what EvalCallback does not have; its own attributes are saved with those of all SB3 callbacks."""
         return {
             "best_distance_m": float(self.best_distance_m),
             "last_evaluated": self._last_evaluated,
@@ -264,18 +283,18 @@ class DrivingEvalCallback(EvalCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with the record of an earlier run; to be called when training has started.
+        """Continue from a saved record; call this after training has started.
 
-        :param state: of ``get_state``
+        :param state: as returned by ``get_state``
         """
         self.best_distance_m = state["best_distance_m"]
         self._last_evaluated = state["last_evaluated"]
         self._baselines = dict(state["baselines"])
 
     def evaluate(self) -> Drive:
-        """Evaluate the policy as it is now, log it, and keep it if it is the best so far.
+        """Evaluate the current policy, log the result, and save the model if it is the best so far.
 
-        :return: the means over the episodes
+        :return: means over the episodes
         """
         self._last_evaluated = self.num_timesteps
         with server_borrowed(self.training_env, self.eval_env):
@@ -289,8 +308,10 @@ class DrivingEvalCallback(EvalCallback):
                 f"at {result.speed_mps:.1f} m/s (random {self._baselines[tags.EVAL_RANDOM_DISTANCE]:.0f} m, "
                 f"full brake {self._baselines[tags.EVAL_BRAKE_DISTANCE]:.0f} m)"
             )
-        is_farther, is_richer = result.distance_m > self.best_distance_m, result.reward > self.best_mean_reward
-        self._is_new_best = is_farther if self.best_by == "distance" else is_richer
+        if self.best_by == "distance":
+            self._is_new_best = result.distance_m > self.best_distance_m
+        else:
+            self._is_new_best = result.reward > self.best_mean_reward
         if self._is_new_best and self.best_model_save_path is not None:
             self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
         self.last_mean_reward = result.reward
@@ -311,7 +332,7 @@ class DrivingEvalCallback(EvalCallback):
         self._writer.write({**scalars, **self._baselines}, self.num_timesteps)
 
     def _keep_record(self, drives: list[Drive]) -> None:
-        """Add the episodes to ``evaluations.npz``, as Stable-Baselines3 writes it and its readers expect it."""
+        """Add the episodes to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect."""
         self._is_success_buffer = [bool(drive.success_rate) for drive in drives]
         if self.log_path is None:
             return
@@ -330,4 +351,4 @@ class DrivingEvalCallback(EvalCallback):
 
 def _check_numbers(eval_freq: int, n_eval_episodes: int) -> None:
     if eval_freq < 1 or n_eval_episodes < 1:
-        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected numbers >= 1")
+        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")

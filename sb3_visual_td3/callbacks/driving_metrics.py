@@ -1,4 +1,4 @@
-"""Logs what the vehicle does while it trains: episodes, speed, and each reward term."""
+"""Logging of what the vehicle does during training: episodes, speed, and each term of the reward."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _OF_EPISODE = {
     "route_completion": tags.EPISODE_ROUTE_COMPLETION,
     "is_success": tags.EPISODE_SUCCESS,
 }
-"""What ``info`` says of an episode when it ends."""
+"""Logged names of what ``info`` reports about an episode when it ends."""
 
 
 class DrivingMetricsCallback(BaseCallback):
-    """Logs one point per episode, and every ``log_freq`` steps the state of the drive.
+    """Logs one point per episode, and speed, rewards and reward terms every ``log_freq`` steps.
 
     It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``,
-    ``speed_kmh``, ``reward_terms``) and the Monitor wrapper's ``episode``; what an environment does not tell is not
-    logged. ``reward_terms`` maps the name of each term of the reward to what it added in this step, a number: the term
-    ``comfort`` of an environment of your own is logged as ``reward/comfort``.
+    ``speed_kmh``, ``reward_terms``) and the Monitor wrapper's ``episode``. A key that an environment does not have is
+    not logged. ``reward_terms`` maps the name of each term of the reward to the number that it added in this step. The
+    term ``comfort`` of an environment of your own is logged as ``reward/comfort``.
 
-    :param log_freq: how many environment steps lie between two points of ``progress/`` and ``reward/``
-    :param verbose: as in Stable-Baselines3
+    :param log_freq: environment steps between two points of ``progress/`` and ``reward/``
+    :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: if ``log_freq`` is below 1
     """
 
@@ -64,7 +64,7 @@ class DrivingMetricsCallback(BaseCallback):
         return True
 
     def get_state(self) -> dict[str, Any]:
-        """:return: what the episodes and the terms of the reward have added up to"""
+        """Return the sums of the current episodes and of the reward terms."""
         return {
             "n_episodes": self.n_episodes,
             "last_logged": self._last_logged,
@@ -74,10 +74,10 @@ class DrivingMetricsCallback(BaseCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on in the midst of the episodes of an earlier run; to be called when training has started.
+        """Continue in the middle of saved episodes; call this after training has started.
 
-        :param state: of ``get_state``
-        :raises ValueError: if there were more environments or fewer
+        :param state: as returned by ``get_state``
+        :raises ValueError: if the number of environments differs
         """
         fill(self._episode_steps, state["episode_steps"])
         self.n_episodes = state["n_episodes"]
@@ -110,6 +110,7 @@ class DrivingMetricsCallback(BaseCallback):
         if self._n_term_steps:
             for term, total in self._term_sums.items():
                 scalars[tags.reward_term(term)] = total / self._n_term_steps
-                self._term_sums[term] = 0.0  # a term that has been there and is not is nothing
+                # Kept at 0 and not removed: a term that does not occur any more has contributed nothing.
+                self._term_sums[term] = 0.0
             self._n_term_steps = 0
         self._writer.write(scalars, self.num_timesteps)

@@ -1,4 +1,8 @@
-"""Scalars into the run's event file, each on its own x-axis, and TensorBoard's dashboard that groups them."""
+"""Writing scalars to the run's event file, and the layout of TensorBoard's "Custom Scalars" page.
+
+Stable-Baselines3's logger writes all values together, every few episodes. Our callbacks write at their own steps, and
+some of them against episodes, so they use the event file directly.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from sb3_visual_td3.common.tags import is_known
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
 Charts = Mapping[str, Sequence[str]]
-"""By title of a chart, the names of its lines."""
+"""Titles of charts, and the logged names that each of them shows."""
 
 _CLIPPING: Charts = {
     f"{group}: norm before and after clipping": (tags.GRADIENT_NORM[group], tags.GRADIENT_NORM_CLIPPED[group])
@@ -91,16 +95,16 @@ DASHBOARD: Mapping[str, Charts] = {
         "frozen groups": tuple(tags.GROUP_FROZEN.values()),
     },
 }
-"""By title of a group, its charts: every name of the table is in one of them, some in two."""
+"""Titles of groups, and the charts of each. Every name of the table is in at least one chart."""
 
 
 def custom_scalars() -> dict[str, dict[str, list[str | list[str]]]]:
-    """Write the dashboard as TensorBoard wants it: each line as a regular expression.
+    """Return the dashboard in TensorBoard's format, with a regular expression for each line of a chart.
 
-    It matches them from the start of a name on, so that without an end ``critic_cnn_norm`` would be
-    ``critic_cnn_norm_clipped`` as well. The terms of a reward that is not ours belong to the chart of ours.
+    TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
+    also match ``critic_cnn_norm_clipped``. Reward terms of a user's environment appear in the chart of ours.
 
-    :return: for ``SummaryWriter.add_custom_scalars``
+    :return: the argument of ``SummaryWriter.add_custom_scalars``
     """
     return {
         group: {title: ["Multiline", _patterns(names)] for title, names in charts.items()}
@@ -118,12 +122,11 @@ _have_the_dashboard: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class EventWriter:
-    """Writes beside Stable-Baselines3's logger, into the same event files.
+    """Writes scalars into the event files of a logger, at steps of the caller's choice.
 
-    The logger dumps everything at once, every few episodes; a callback has a rhythm of its own. The first of our
-    callbacks that starts with an event file writes the dashboard into it.
+    The first writer of an event file also writes the dashboard into it.
 
-    :param logger: the model's logger; without a TensorBoard output nothing is written
+    :param logger: logger of the model; without a TensorBoard output, nothing is written
     """
 
     def __init__(self, logger: Logger) -> None:
@@ -135,10 +138,10 @@ class EventWriter:
                 writer.add_custom_scalars(custom_scalars())
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
-        """Add one point to each of the names.
+        """Write one point of each scalar.
 
-        :param scalars: by name; every name stands in ``common/tags.py``
-        :param step: environment step, or episode where the table says so
+        :param scalars: value by logged name; every name must be in ``common/tags.py``
+        :param step: environment steps so far, or the number of the episode if the table says so
         """
         unknown = sorted(name for name in scalars if not is_known(name))
         assert not unknown, f"not in common/tags.py: {unknown}"
@@ -149,12 +152,12 @@ class EventWriter:
 
 
 def run_directory(logger: Logger) -> Path | None:
-    """Find the folder of the run that a logger belongs to.
+    """Return the folder of the run that a logger belongs to.
 
-    :param logger: the model's logger
-    :return: the folder that holds ``tb/``, else the event files' own; None where there are no event files
+    :param logger: logger of the model
+    :return: the folder that holds ``tb/``, otherwise the folder of the event files; None without event files
     """
-    # Without a log folder Stable-Baselines3 makes up a temporary one, in which nobody would look.
+    # Without tensorboard_log, Stable-Baselines3 creates a temporary folder, where files of the run would be lost.
     if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):
         return None
     folder = Path(logger.dir)

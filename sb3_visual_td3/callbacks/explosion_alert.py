@@ -1,4 +1,8 @@
-"""Live alerts: the report's rules over a window of the last updates, thresholds of norms, and non-finite values."""
+"""Live alerts: the report's rules over a window of the latest updates, thresholds of norms, and non-finite values.
+
+The rules are those of ``diagnosis/rules``. The report gives them a whole run, and this callback a window of it, so that
+a training that fails is noticed within minutes instead of after days.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +36,13 @@ from sb3_visual_td3.health.finite_monitor import NotFinite
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
-class StandIn:
-    """Sets all weights to zero until they are put back, so that an action is finite.
+class ZeroedWeights:
+    """Sets all weights of a policy to zero until they are restored, so that its next action is finite.
 
-    Stable-Baselines3 ends a training after a step. The environment is not to be handed a NaN for it, and policies with
-    a distribution (SAC) would raise an error instead of acting.
+    Stable-Baselines3 can end a training only after a step. With NaN weights, the environment would receive a NaN for
+    that step, and policies with a distribution (SAC) would raise an error.
 
-    :param policy: the policy whose weights are not finite
+    :param policy: a policy whose weights are not finite
     """
 
     def __init__(self, policy: nn.Module) -> None:
@@ -48,8 +52,8 @@ class StandIn:
             for tensor in tensors:
                 tensor.zero_()
 
-    def put_back(self) -> None:
-        """Give the policy its own weights again; nothing more happens at the next call."""
+    def restore(self) -> None:
+        """Give the policy its own weights back; calling it again changes nothing."""
         with th.no_grad():
             for tensor, kept in self._kept:
                 tensor.copy_(kept)
@@ -57,25 +61,32 @@ class StandIn:
 
 
 class Broken(NamedTuple):
-    """Something in a step that is not finite; ``by_weights`` says that the policy's own weights are to blame."""
+    """A step with a non-finite value.
+
+    :ivar words: what is not finite, as part of a sentence
+    :ivar by_weights: whether the policy's own weights are the cause
+    """
 
     words: str
     by_weights: bool
 
 
 def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
-    """Look for NaN and infinity in what a step was made of; images are whole numbers and are not looked at.
+    """Find the first NaN or infinity in a step.
 
-    :param locals_: of ``collect_rollouts``: ``actions``, ``new_obs`` (an array, or a dict of arrays) and ``rewards``
-    :return: what is not finite: the first in the order of cause and effect; None if all is
+    Images of integers are always finite and are skipped.
+
+    :param locals_: local variables of ``collect_rollouts``: ``actions``, ``new_obs`` (an array or a dict of arrays) and
+        ``rewards``
+    :return: the first part that is not finite, in the order of cause and effect; None if all parts are finite
     """
     observations = locals_["new_obs"]
     by_key = observations if isinstance(observations, Mapping) else {"": observations}
-    parts = {
-        "the policy's action is {}: the weights are, too": locals_["actions"],
-        **{f"the observation{f' {key!r}' if key else ''} holds {{}}": part for key, part in by_key.items()},
-        "the reward is {}: every target would be": locals_["rewards"],
-    }
+    parts = {"the policy's action is {}, and so are its weights": locals_["actions"]}
+    for key, part in by_key.items():
+        name = f"the observation {key!r}" if key else "the observation"
+        parts[f"{name} holds {{}}"] = part
+    parts["the reward is {}, which would make every target non-finite"] = locals_["rewards"]
     for number, (words, part) in enumerate(parts.items()):
         if not _is_finite(part):
             return Broken(words.format(part[~np.isfinite(part)].flat[0]), by_weights=number == 0)
@@ -83,10 +94,10 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
 
 
 def replay_is_finite(replay_buffer: Any) -> bool:
-    """Look through what a replay buffer holds, which takes a moment.
+    """Return whether rewards, actions and observations in a replay buffer are finite; for a large buffer this is slow.
 
-    :param replay_buffer: any; what it does not keep as arrays is not looked at
-    :return: whether rewards, actions and observations are finite; rows that were not written yet count as well
+    :param replay_buffer: any buffer; what it does not keep as arrays is not checked
+    :return: whether all are finite, rows that have not been written yet included
     """
     names = ("rewards", "actions", "observations", "next_observations")
     return all(_is_finite(part) for name in names for part in _arrays_in(getattr(replay_buffer, name, None)))
@@ -94,7 +105,9 @@ def replay_is_finite(replay_buffer: Any) -> bool:
 
 def _arrays_in(value: Any) -> Iterator[Any]:
     parts = value.values() if isinstance(value, Mapping) else [value]
-    yield from (part for part in parts if isinstance(part, np.ndarray))
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            yield part
 
 
 def _is_finite(part: Any) -> bool:
@@ -102,36 +115,36 @@ def _is_finite(part: Any) -> bool:
 
 
 class ExplosionAlertCallback(BaseCallback):
-    """Judges the last updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
+    """Judges the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
-    Gradient norms before clipping are held against ``warning`` and ``critical``; the rules look for what needs no
-    threshold of yours: a feature leak, a dead policy, Q beyond what the rewards allow, clipping on nearly every
-    update, a learning rate that is too high, targets that never move, a reward of another scale, a frozen or constant
+    Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect what needs no
+    threshold of yours: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly every
+    update, a learning rate that is too high, targets that never move, rewards of another scale, a frozen or constant
     camera, and values that are not finite.
 
-    The event file gets a 0 or a 1 of each at every check (``alerts/``); console and ``alerts.jsonl`` get one entry when
-    an alert begins. Losses, gradients, observations or rewards that are not finite end the training, and the alert
-    says where the last healthy snapshot is; losses and the gradients of biases are looked at after every training,
-    observations and rewards at every step, all else at every check.
+    At every check, the event file gets a 0 or a 1 for each alert (``alerts/``). The console and ``alerts.jsonl`` get
+    one entry when an alert begins. Non-finite losses, gradients, observations or rewards end the training, and the
+    alert names the last healthy snapshot. Losses and the gradients of biases are checked after every training,
+    observations and rewards at every step, and everything else at every check.
 
-    A critical alert may do more than tell: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
-    (:class:`~sb3_visual_td3.callbacks.guard.Guard` says what each does). Each action is printed, is a line of level
-    ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; the window starts anew with it. A rollback
-    needs a SnapshotCallback in the same list. It also mends weights that are not finite, if they are found before an
-    action was chosen with them; observations, rewards and actions that are not finite end the training in any case,
-    since the environment or the replay buffer holds them by then.
+    A critical alert can also trigger an action: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or
+    ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, is an entry of level
+    ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; the window is emptied. A rollback needs a
+    SnapshotCallback in the same list of callbacks. It also repairs non-finite weights, if they are found before they
+    have chosen an action. Non-finite observations, rewards and actions always end the training, because the environment
+    or the replay buffer already holds them.
 
-    :param warning: norm above which a group is reported
-    :param critical: norm above which a group is reported as exploded
-    :param check_freq: how many environment steps lie between two checks
-    :param sample_freq: how many updates lie between two that are measured
-    :param run_dir: where ``alerts.jsonl`` goes; by default the folder of the event files' run
-    :param verbose: 0 keeps the console quiet
-    :param on_critical: what is done when a critical alert begins
-    :param lr_factor: what the learning rates are multiplied by, above 0 and below 1
-    :param max_actions: how often it is acted; the next critical alert ends the training
-    :raises ValueError: if an argument is out of its range; when training starts, if the model's updates cannot be
-        watched, or if there is to be a rollback and there is no SnapshotCallback
+    :param warning: gradient norm above which a group is reported
+    :param critical: gradient norm above which a group is reported as exploded
+    :param check_freq: environment steps between two checks
+    :param sample_freq: gradient updates between two measurements
+    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the event files' run
+    :param verbose: verbosity level; 0 prints nothing
+    :param on_critical: action when a critical alert begins
+    :param lr_factor: factor on the learning rates for an action, above 0 and below 1
+    :param max_actions: number of actions after which the next critical alert ends the training
+    :raises ValueError: if an argument is out of range; when training starts, if the model cannot be watched, or if a
+        rollback is requested without a SnapshotCallback
     """
 
     def __init__(
@@ -149,9 +162,9 @@ class ExplosionAlertCallback(BaseCallback):
     ) -> None:
         super().__init__(verbose)
         if not 0 < warning < critical:
-            raise ValueError(f"expected 0 < warning < critical, got warning={warning}, critical={critical}")
+            raise ValueError(f"warning={warning}, critical={critical}: expected 0 < warning < critical")
         if check_freq < 1 or sample_freq < 1:
-            raise ValueError(f"check_freq={check_freq}, sample_freq={sample_freq}: expected steps and updates >= 1")
+            raise ValueError(f"check_freq={check_freq}, sample_freq={sample_freq}: expected integers >= 1")
         self.warning = warning
         self.critical = critical
         self.check_freq = check_freq
@@ -162,29 +175,29 @@ class ExplosionAlertCallback(BaseCallback):
         self._active: set[tuple[str, str]] = set()
         self._last_checked = 0
         self._healthy_at = 0
-        """The update at which the weights were healthy beyond doubt: when training started, or after a rollback."""
+        """Number of the update at which the weights were certainly healthy: at the start, or after a rollback."""
         self._is_unwritten = False
-        """Whether the event file has yet to be told of weights that were not finite between two rollouts."""
-        self._stand_in: StandIn | None = None
+        """Whether the event file still lacks a non-finite update that was found between two rollouts."""
+        self._zeroed: ZeroedWeights | None = None
 
     @property
     def is_critical(self) -> bool:
-        """Whether a critical alert lasts."""
+        """Return whether a critical alert is active."""
         return any(level == "critical" for _, level in self._active)
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing critical lasts, as far as it is known by now."""
+        """Return whether no critical alert is active and the guard has no doubts."""
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """How many updates an alert that begins later may reach back."""
+        """Return the number of updates by which a later alert can reach back."""
         return WINDOW + self.sample_freq
 
     @property
     def has_ended_training(self) -> bool:
-        """Whether the next step is the last."""
+        """Return whether the guard has ended the training; the next step is then the last."""
         return self.guard.has_stopped
 
     def _on_training_start(self) -> None:
@@ -200,16 +213,16 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._watch.reattach()
-        self._look_at_updates()
+        self._check_updates()
         action = self.guard.carry_out(self.num_timesteps, self._watch.n_updates)
         if action is not None:
             self._healthy_at = self._watch.n_updates
             self._announce(action)
-            self._start_anew()
+            self._forget_measurements()
 
     def _on_step(self) -> bool:
-        if self._stand_in is not None:
-            self._stand_in.put_back()
+        if self._zeroed is not None:
+            self._zeroed.restore()
         self._watch.see(self.locals, self.num_timesteps)
         is_due = self.num_timesteps - self._last_checked >= self.check_freq
         broken = broken_step(self.locals)
@@ -220,13 +233,13 @@ class ExplosionAlertCallback(BaseCallback):
     def _on_training_end(self) -> None:
         found = self._watch.finite.first()
         if found is not None and not self.guard.has_stopped:
-            self._tell([self._of_update(found)])
+            self._report([self._of_update(found)])
         if self.num_timesteps > self._last_checked:
             self._check(can_act=False)
         unwatch(self.model, self._watch, "points")
 
     def get_state(self) -> dict[str, Any]:
-        """:return: the window so far, the alerts that last, and what the guard has done"""
+        """Return the window so far, the active alerts, and the state of the guard."""
         return {
             "last_checked": self._last_checked,
             "active": [list(alert) for alert in sorted(self._active)],
@@ -238,30 +251,32 @@ class ExplosionAlertCallback(BaseCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with the window of an earlier run; to be called when training has started.
+        """Continue with a saved window; call this after training has started.
 
-        :param state: of ``get_state``
+        :param state: as returned by ``get_state``
         """
         self._last_checked = state["last_checked"]
         self._active = {(rule, level) for rule, level in state["active"]}
         self.window.set_state(state["window"])
         self._watch.set_state(state["watch"])
-        if "guard" in state:  # older states have none
+        # Snapshots of earlier versions have no guard.
+        if "guard" in state:
             self.guard.set_state(state["guard"])
             self._healthy_at = state["healthy_at"]
             self._is_unwritten = state["is_unwritten"]
 
-    def _look_at_updates(self) -> None:
-        """Meet an update that is not finite before the next action is chosen."""
+    def _check_updates(self) -> None:
+        """Handle an update that is not finite before its weights choose the next action."""
         found = self._watch.finite.first()
         if found is None:
             return
         self._is_unwritten = True
         alerts = [self._of_update(found)]
-        self._tell(alerts, is_fatal=not self._can_go_back())
+        self._report(alerts, is_fatal=not self._can_go_back())
         self._act(alerts)
-        if self.guard.has_stopped:  # a training ends at a step only
-            self._stand_in = StandIn(self.model.policy)
+        # SB3 ends a training only after a step, and that step must not use non-finite weights.
+        if self.guard.has_stopped:
+            self._zeroed = ZeroedWeights(self.model.policy)
 
     def _of_update(self, found: NotFinite) -> Alert:
         return self._not_finite(f"{found.tag} is {found.value} at update {found.n_updates:,}", found.n_updates)
@@ -272,10 +287,10 @@ class ExplosionAlertCallback(BaseCallback):
         )
 
     def _check(self, broken: Broken | None = None, can_act: bool = True) -> None:
-        """Judge the last updates, tell, and act.
+        """Judge the latest updates, report what is new, and let the guard act.
 
-        :param broken: what is not finite in this step, which ends the training
-        :param can_act: whether there will be more training
+        :param broken: a non-finite value in this step, which ends the training
+        :param can_act: whether training continues afterwards
         """
         self._last_checked = self.num_timesteps
         sources = self._watch.read_points()
@@ -287,19 +302,19 @@ class ExplosionAlertCallback(BaseCallback):
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
         is_broken = can_act and any(alert.rule == NON_FINITE for alert in alerts)
         is_fatal = is_broken and (broken is not None or not self._can_go_back())
-        self._tell(alerts, is_fatal)
+        self._report(alerts, is_fatal)
         self._active = {alert.key for alert in alerts}
         if can_act:
             self._act(alerts)
         self._write(alerts, bool(largest_norms(sources[0])))
 
     def _can_go_back(self) -> bool:
-        """:return: whether other weights would make training finite again"""
+        """Return whether a rollback of the weights would make the training finite again."""
         assert isinstance(self.model, OffPolicyAlgorithm)
         return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
 
     def _judge(self, points: Points) -> list[Alert]:
-        """:return: first what is not finite, then what the rules say, the cause in front, then the thresholds"""
+        """Return the current alerts: first non-finite values, then the rules, causes first, then the thresholds."""
         step, data = self.num_timesteps, self.window.data
         found = [alert_of(finding, step) for finding in judge(data)]
         for alert in gradient_alerts(largest_norms(points), step, self.warning, self.critical):
@@ -307,24 +322,29 @@ class ExplosionAlertCallback(BaseCallback):
             found.append(alert._replace(since=norm_rises_at(data, group, self.warning)))
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
-    def _tell(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
-        """Tell what has begun, and doubt the snapshots that were taken since it had.
+    def _report(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
+        """Announce the alerts that have begun, and mark the snapshots since their beginning as unhealthy.
 
-        :param alerts: that show now
-        :param is_fatal: whether what is not finite ends the training
+        :param alerts: the current alerts
+        :param is_fatal: whether a non-finite value ends the training
         """
         begun = [alert for alert in alerts if alert.key not in self._active]
         since = [alert.since for alert in begun if alert.level == "critical" and alert.since is not None]
         if since:
+            # The trouble may have begun anywhere between two measurements, so one interval earlier is safe.
             self.guard.doubt_from(max(min(since) - self.sample_freq, self._healthy_at))
-        last_words = f"; {self.guard.last_words(self._watch.n_updates)}" if is_fatal else ""
+        final_message = ""
+        if is_fatal:
+            final_message = self.guard.end_training(self._watch.n_updates)
         for alert in begun:
-            is_the_end = is_fatal and alert.rule == NON_FINITE
-            self._announce(alert._replace(meaning=alert.meaning + last_words) if is_the_end else alert)
+            if is_fatal and alert.rule == NON_FINITE:
+                self._announce(alert._replace(meaning=f"{alert.meaning}; {final_message}"))
+            else:
+                self._announce(alert)
         self._active |= {alert.key for alert in alerts}
 
     def _act(self, alerts: Sequence[Alert]) -> None:
-        """Have the guard act on what is critical, the first of it if there are several."""
+        """Let the guard act on the first critical alert, which is the cause of the others."""
         critical = [alert for alert in alerts if alert.level == "critical"]
         if not critical:
             return
@@ -333,10 +353,10 @@ class ExplosionAlertCallback(BaseCallback):
         if action is not None:
             self._announce(action)
             if not self.guard.has_stopped:
-                self._start_anew()
+                self._forget_measurements()
 
-    def _start_anew(self) -> None:
-        """Forget what was measured before an action."""
+    def _forget_measurements(self) -> None:
+        """Forget everything that was measured before an action, which says nothing about the weights after it."""
         self._watch.read_points()
         self._watch.finite.first()
         self.window.clear()
@@ -344,8 +364,10 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _write(self, alerts: Sequence[Alert], has_norms: bool) -> None:
         levels = {alert.level for alert in alerts if ":" in alert.rule}
-        rules = {alert.rule for alert in alerts} | ({NON_FINITE} if self._is_unwritten else set())
-        self._is_unwritten = False
+        rules = {alert.rule for alert in alerts}
+        if self._is_unwritten:
+            rules.add(NON_FINITE)
+            self._is_unwritten = False
         points = {tags.alert_of_rule(rule): float(rule in rules) for rule in LIVE_RULES}
         if has_norms:
             points[tags.ALERT_WARNING] = float("warning" in levels)

@@ -1,4 +1,4 @@
-"""Logs what the updates look like: norms, losses, values, and the state of the agent."""
+"""Logging of the gradient updates: norms, losses, Q-values, and the state of the agent."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from sb3_visual_td3.health.quantities import is_frozen
 class GradientNormCallback(BaseCallback):
     """Logs gradient norms before clipping, losses, Q-values and the agent's state.
 
-    Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ are watched from outside: norms are then
-    those that the optimizer sees, after any clipping of the algorithm's own, and ``gradients/seen_by_optimizer`` is 1.
+    VisualTD3 shows its gradients before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and
+    CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any clipping
+    of the algorithm's own, and ``gradients/seen_by_optimizer`` is 1.
 
-    :param sample_freq: how many updates lie between two that are measured
-    :param log_freq: how many environment steps lie between two points in the event file
-    :param verbose: as in Stable-Baselines3
+    :param sample_freq: gradient updates between two measurements
+    :param log_freq: environment steps between two points in the event file
+    :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: if a frequency is below 1, or, when training starts, if the model cannot be watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:
         super().__init__(verbose)
         if log_freq < 1 or sample_freq < 1:
-            raise ValueError(f"log_freq={log_freq}, sample_freq={sample_freq}: expected steps and updates >= 1")
+            raise ValueError(f"log_freq={log_freq}, sample_freq={sample_freq}: expected integers >= 1")
         self.sample_freq = sample_freq
         self.log_freq = log_freq
         self._last_logged = 0
@@ -57,13 +58,13 @@ class GradientNormCallback(BaseCallback):
         unwatch(self.model, self._watch, "means")
 
     def get_state(self) -> dict[str, Any]:
-        """:return: the window so far"""
+        """Return the measurements since the last point."""
         return {"last_logged": self._last_logged, "watch": self._watch.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with the window of an earlier run; to be called when training has started.
+        """Continue from saved measurements; call this after training has started.
 
-        :param state: of ``get_state``
+        :param state: as returned by ``get_state``
         """
         self._last_logged = state["last_logged"]
         self._watch.set_state(state["watch"])
@@ -97,16 +98,23 @@ class GradientNormCallback(BaseCallback):
 
 
 def noise_std(noise: ActionNoise | None) -> float:
-    """:return: the standard deviation of the exploration noise, averaged over actions; 0 without noise"""
+    """Return the standard deviation of the exploration noise, averaged over action dimensions; 0 without noise.
+
+    :param noise: action noise of the model
+    """
     if isinstance(noise, VectorizedActionNoise):
+        # All environments have copies of one noise.
         noise = noise.noises[0]
     sigma = getattr(noise, "sigma", getattr(noise, "_sigma", 0.0))
     return float(np.mean(sigma))
 
 
 def weight_moments(parameters: Sequence[th.Tensor]) -> tuple[float, float]:
-    """:return: mean and standard deviation of all the weights together"""
-    # float64: of large weights the squares overflow, of many the sum.
+    """Return mean and standard deviation over all weights of a group together.
+
+    :param parameters: tensors of any shapes
+    """
+    # In float64, because the squares of large weights overflow in float32, and so does the sum of many.
     flat = th.cat([parameter.detach().flatten() for parameter in parameters]).double()
     mean, std = th.stack([flat.mean(), flat.std(correction=0)]).tolist()
     return mean, std

@@ -1,4 +1,7 @@
-"""The guard acts on critical alerts: it stops the training, lowers the learning rates or rolls back."""
+"""The guard, which acts on critical alerts: it stops the training, lowers the learning rates or rolls back.
+
+It belongs to :class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback`, which decides what is critical.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,32 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 
 
 def lr_scale_of(model: BaseAlgorithm) -> float:
-    """:return: the factor in force; 1 if none was set"""
+    """Return the factor on the learning rates of a model; 1 if it was never set.
+
+    :param model: any model of Stable-Baselines3's kind
+    """
     if isinstance(model, GuardedModel):
         return model.lr_scale
-    return model.lr_schedule.factor if isinstance(model.lr_schedule, Scaled) else 1.0
+    if isinstance(model.lr_schedule, Scaled):
+        return model.lr_schedule.factor
+    return 1.0
 
 
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
-    """Have every learning rate multiplied from the next training on.
+    """Multiply every learning rate by a factor, from the next training on.
 
-    Of a stock algorithm ``lr_schedule`` is wrapped, and ``learning_rate`` too: ``load()`` makes the one of the other.
+    For a stock algorithm, ``lr_schedule`` is wrapped, and ``learning_rate`` as well, because ``load()`` creates the
+    schedule from it.
 
-    :param model: any of Stable-Baselines3's kind
-    :param factor: on the rates as they were given
+    :param model: any model of Stable-Baselines3's kind
+    :param factor: factor on the rates that the user has given, replacing an earlier factor
     """
     if isinstance(model, GuardedModel):
         model.lr_scale = factor
     elif factor != lr_scale_of(model):
-        given = model.lr_schedule.schedule if isinstance(model.lr_schedule, Scaled) else model.lr_schedule
+        given = model.lr_schedule
+        if isinstance(given, Scaled):
+            given = given.schedule
         model.lr_schedule = model.learning_rate = Scaled(given, factor)
 
 
@@ -43,26 +54,26 @@ OnCritical = Literal["warn", "stop", "reduce_lr", "rollback"]
 
 
 class Guard:
-    """Does what was asked for when a critical alert begins.
+    """Acts when a critical alert begins.
 
-    - ``"warn"``: nothing.
-    - ``"stop"``: training ends.
-    - ``"reduce_lr"``: all learning rates are multiplied by ``lr_factor``, for good; schedules go on below that.
-    - ``"rollback"``: at the start of the next rollout, networks, target networks, optimizers and the range of rewards
-      seen return to the last healthy snapshot, and the learning rates are lowered as well. Steps, updates and the log
-      go on. So does the replay buffer: TD3 and its kin learn from transitions of any policy, and those of a broken one
-      show where not to go; how much of them comes in is bounded by ``max_actions``.
+    - ``"warn"``: it does nothing.
+    - ``"stop"``: it ends the training.
+    - ``"reduce_lr"``: it multiplies all learning rates by ``lr_factor``, permanently; schedules continue below that.
+    - ``"rollback"``: at the start of the next rollout, it restores networks, target networks, optimizers and the range
+      of rewards seen from the last healthy snapshot, and lowers the learning rates as well. Steps, updates and the log
+      continue. So does the replay buffer: off-policy algorithms learn from transitions of any policy, and those of a
+      broken policy show which states to avoid. ``max_actions`` limits how many such transitions come in.
 
-    After an action ``WINDOW`` updates pass until the next, for one trouble has many faces, and those that are seen
-    then are judged by what the action has made of them. A critical alert that lasts longer, or begins later, is acted
-    on again; after ``max_actions`` it ends the training.
+    After an action, the guard waits for ``WINDOW`` updates, because one problem triggers several alerts, and the later
+    ones must be judged by updates after the action. A critical alert that lasts longer, or begins later, triggers the
+    next action; after ``max_actions`` it ends the training.
 
-    Weights that are not finite cannot wait and cannot be trained on: a rollback is made at once, anything else stops.
+    Non-finite weights cannot wait and cannot be trained on: a rollback happens at once, and any other setting stops.
 
-    :param on_critical: what is to be done
-    :param lr_factor: above 0 and below 1
-    :param max_actions: how many actions one training may see
-    :raises ValueError: if an argument is out of its range
+    :param on_critical: the action
+    :param lr_factor: factor on the learning rates, above 0 and below 1
+    :param max_actions: number of actions in one training, >= 1
+    :raises ValueError: if an argument is out of range
     """
 
     def __init__(self, on_critical: OnCritical, lr_factor: float, max_actions: int) -> None:
@@ -72,36 +83,36 @@ class Guard:
         if isinstance(lr_factor, bool) or not isinstance(lr_factor, int | float) or not 0 < lr_factor < 1:
             raise ValueError(f"lr_factor={lr_factor!r}: expected a number above 0 and below 1")
         if isinstance(max_actions, bool) or not isinstance(max_actions, int) or max_actions < 1:
-            raise ValueError(f"max_actions={max_actions!r}: expected a number of actions >= 1")
+            raise ValueError(f"max_actions={max_actions!r}: expected an integer >= 1")
         self.on_critical = on_critical
         self.lr_factor = lr_factor
         self.max_actions = max_actions
         self.n_actions = 0
         self.has_stopped = False
-        """Whether training is to end."""
+        """Whether the training has to end at the next step."""
         self._quiet_until = 0
         self._doubted_until = 0
         self._target: tuple[Alert, Snapshot] | None = None
         self._snapshots: SnapshotCallback | None = None
 
     def prepare(self, callbacks: Iterable[BaseCallback]) -> None:
-        """Find what to go back to, before anything is begun.
+        """Find the SnapshotCallback, before training starts.
 
-        :param callbacks: all of the training's
-        :raises ValueError: if there is to be a rollback and nobody takes snapshots
+        :param callbacks: all callbacks of the training
+        :raises ValueError: if a rollback is requested without a SnapshotCallback
         """
         self._snapshots = next((each for each in callbacks if isinstance(each, SnapshotCallback)), None)
         if self.on_critical == "rollback" and self._snapshots is None:
             raise ValueError(
-                "ExplosionAlertCallback(on_critical='rollback') has no snapshots to go back to: add "
+                "ExplosionAlertCallback(on_critical='rollback') has no snapshots to return to: add "
                 "SnapshotCallback(run_dir=...) as the last in the list of callbacks, or use on_critical='reduce_lr'"
             )
 
     def begin(self, model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> None:
-        """Begin with a training.
+        """Start with a new training, without earlier actions.
 
-        :param model: the model
-        :param callbacks: all of the training's
+        :param model: the model to guard
+        :param callbacks: all callbacks of the training
         :raises ValueError: as :meth:`prepare`
         """
         self.prepare(callbacks)
@@ -111,36 +122,47 @@ class Guard:
         self._target = None
 
     def is_in_doubt(self, n_updates: int) -> bool:
-        """:return: whether the training is not known to be healthy, whatever the alerts of the moment say"""
+        """Return whether the training may be unhealthy although no alert is active.
+
+        :param n_updates: gradient updates made so far
+        """
         return self.has_stopped or self._target is not None or n_updates < self._doubted_until
 
     def doubt_from(self, n_updates: int) -> None:
-        """Have snapshots marked as unhealthy that were taken after so many updates: trouble had begun by then."""
+        """Mark snapshots as unhealthy that were taken after the trouble began.
+
+        :param n_updates: snapshots with more gradient updates than this are marked
+        """
         if self._snapshots is not None:
             self._snapshots.mark_unhealthy(n_updates)
 
     def doubt_for_now(self, n_updates: int) -> None:
-        """Take the training for unhealthy until a window has passed: an alert may flicker."""
+        """Treat the training as unhealthy for one window, because an alert near its threshold comes and goes.
+
+        :param n_updates: gradient updates made so far
+        """
         self._doubted_until = n_updates + WINDOW
 
-    def last_words(self, n_updates: int) -> str:
-        """End the training.
+    def end_training(self, n_updates: int) -> str:
+        """End the training because of a non-finite value.
 
-        :param n_updates: made so far
-        :return: where the last healthy snapshot is, for the message
+        :param n_updates: gradient updates made so far
+        :return: a message that names the last healthy snapshot
         """
         self.has_stopped = True
         if self._snapshots is None:
-            return "training stops; no snapshot was taken: add SnapshotCallback to the callbacks for the next time"
+            return "training stops; no snapshot was taken: next time, add SnapshotCallback to the callbacks"
         healthy = self._snapshots.newest_healthy(n_updates)
-        return f"training stops; {'no snapshot is healthy' if healthy is None else f'last healthy: {healthy.path}'}"
+        if healthy is None:
+            return "training stops; no snapshot is healthy"
+        return f"training stops; last healthy: {healthy.path}"
 
     def act_on(self, cause: Alert, n_updates: int) -> Alert | None:
-        """Do what is to be done about a critical alert; a rollback waits for :meth:`carry_out`.
+        """Act on a critical alert; a rollback is only decided here and waits for :meth:`carry_out`.
 
-        :param cause: the alert, the one to remedy first if there are several
-        :param n_updates: made so far
-        :return: what was done, to be told; None where nothing was
+        :param cause: the alert, or the first of several
+        :param n_updates: gradient updates made so far
+        :return: an alert that describes the action; None if nothing was done
         """
         if not self._is_time_for(cause, n_updates):
             return None
@@ -150,11 +172,11 @@ class Guard:
         if self.n_actions >= self.max_actions:
             return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
         if self.on_critical == "reduce_lr":
-            return self._count(cause, cause.step, n_updates, "")
+            return self._lower_rates(cause, cause.step, n_updates, "")
         assert self._snapshots is not None
         healthy = self._snapshots.newest_healthy(n_updates)
         if healthy is None:
-            return self._stop(cause, ": there is no healthy snapshot to go back to")
+            return self._stop(cause, ": there is no healthy snapshot to return to")
         self._target = cause, healthy
         return None
 
@@ -164,11 +186,11 @@ class Guard:
         return n_updates >= self._quiet_until or cause.rule == NON_FINITE
 
     def carry_out(self, step: int, n_updates: int) -> Alert | None:
-        """Go back, if that was decided; to be called between two rollouts.
+        """Roll back, if that was decided; call this between two rollouts, when no batch is in use.
 
         :param step: environment steps so far
-        :param n_updates: updates so far
-        :return: what was done, to be told; None where nothing was
+        :param n_updates: gradient updates made so far
+        :return: an alert that describes the action; None if nothing was done
         """
         if self._target is None:
             return None
@@ -176,10 +198,10 @@ class Guard:
         assert self._snapshots is not None
         self._snapshots.go_back_to(healthy)
         self._doubted_until = 0
-        return self._count(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
+        return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 
     def get_state(self) -> dict[str, Any]:
-        """:return: what has been done so far; to be called between two rollouts"""
+        """Return what has been done so far; call this between two rollouts, when no rollback is waiting."""
         return {
             "n_actions": self.n_actions,
             "quiet_until": self._quiet_until,
@@ -188,13 +210,16 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called, with the learning rates of then."""
+        """Continue from a saved state, with its factor on the learning rates.
+
+        :param state: as returned by ``get_state``
+        """
         self.n_actions = state["n_actions"]
         self._quiet_until = state["quiet_until"]
         self._doubted_until = state["doubted_until"]
         set_lr_scale(self._model, state["lr_scale"])
 
-    def _count(self, cause: Alert, step: int, n_updates: int, done: str) -> Alert:
+    def _lower_rates(self, cause: Alert, step: int, n_updates: int, done: str) -> Alert:
         self.n_actions += 1
         self._quiet_until = n_updates + WINDOW
         scale = lr_scale_of(self._model) * self.lr_factor

@@ -1,4 +1,8 @@
-"""Writes run.json: what a run was, for whoever reads its event files."""
+"""Writing ``run.json``: the settings of a run and how it ended, for the report and for later readers.
+
+Event files alone do not say which algorithm, seed, commit or machine they come from. The format is in
+:mod:`~sb3_visual_td3.runs.manifest`.
+"""
 
 from __future__ import annotations
 
@@ -46,25 +50,26 @@ _STOCK_HYPERPARAMS = (
 
 
 class RunRecorderCallback(BaseCallback):
-    """Writes ``run.json`` when training starts, and again with how and when it ended.
+    """Writes ``run.json`` when training starts, and again when it ends.
 
-    ``end`` is ``"finished"`` where all steps were made, ``"stopped"`` where a callback ended the training before, and
-    ``"interrupted"`` or ``"crashed"`` where Ctrl-C, a signal or another exception did; the last two are written when
-    the process exits, or by ``visual-td3 train``, which sees the exception. Only a finished run has ``finished``.
+    ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
+    ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. Stable-Baselines3 does not
+    inform callbacks of exceptions, so the last two are written when the process exits, or by ``visual-td3 train``,
+    which catches the exception. Only a finished run has the key ``finished``.
 
-    :param run_dir: where it goes; by default the folder of the event files' run
-    :param verbose: as in Stable-Baselines3
+    :param run_dir: folder of the file; None takes the folder of the event files' run
+    :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
     """
 
     records_the_end = True
-    """Whether the end of training is the end of the run. ``visual-td3 train`` has the model to save after it."""
+    """Whether the run ends with the training. ``visual-td3 train`` sets it to False, since it then saves the model."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.run_dir = run_dir
         self.end: RunEnd | None = None
-        """How the training that ran last came to its end; None where it has not, or by an exception."""
+        """How the latest training ended; None if it has not ended, or ended by an exception."""
         self.end_reason: str | None = None
 
     def _on_training_start(self) -> None:
@@ -86,7 +91,8 @@ class RunRecorderCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        if not hasattr(self, "_manifest"):  # rl-zoo ends training that never started, where an environment failed
+        # When an environment cannot be created, rl-zoo calls this for a training that never started.
+        if not hasattr(self, "_manifest"):
             return
         self.end, self.end_reason = self._how_training_ended()
         if self.records_the_end:
@@ -106,11 +112,11 @@ class RunRecorderCallback(BaseCallback):
         return "finished", None
 
     def record_end(self, end: RunEnd, reason: str | None = None) -> None:
-        """Write into ``run.json`` how the run ended; without effect where training has not started.
+        """Write to ``run.json`` how the run ended; without effect if training has not started.
 
-        :param end: how
+        :param end: how it ended
         :param reason: what ended it, in words; None for a finished run
-        :raises OSError: if it cannot be written; ``run.json`` stays as it was
+        :raises OSError: if the file cannot be written; it then stays as it was
         """
         if not hasattr(self, "_manifest"):
             return
@@ -121,9 +127,11 @@ class RunRecorderCallback(BaseCallback):
         ended.write(self._folder / FILE_NAME)
 
     def _record_at_exit(self) -> None:
-        """Write how the run ended where an exception left ``learn()``: Stable-Baselines3 tells callbacks nothing."""
-        if os.getpid() != self._pid:  # a forked child exits, and the training goes on in its parent
+        """Write how the run ended when an exception has left ``learn()`` and the process exits."""
+        # A forked child exits, while the training continues in its parent.
+        if os.getpid() != self._pid:
             return
+        # Python stores an uncaught exception here before it runs the exit handlers.
         error = getattr(sys, "last_value", None)
         try:
             if isinstance(error, KeyboardInterrupt):
@@ -135,13 +143,13 @@ class RunRecorderCallback(BaseCallback):
             print(f"run.json: how the run ended could not be written: {problem}", file=sys.stderr)
 
     def get_state(self) -> dict[str, Any]:
-        """:return: when the run started"""
+        """Return the time at which the run started."""
         return {"started": self._manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Have ``run.json`` tell of the first start; to be called when training has started again.
+        """Write the first start of a resumed run to ``run.json``; call this after training has started again.
 
-        :param state: of ``get_state``
+        :param state: as returned by ``get_state``
         """
         self._manifest = dataclasses.replace(self._manifest, started=state["started"])
         self._manifest.write(self._folder / FILE_NAME)
@@ -195,6 +203,7 @@ def _json_leaf(value: Any, _place: str) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
+        # NaN fails this comparison too.
         return value if abs(value) < float("inf") else repr(value)
     # An Enum whose value is text, such as the unit of a TrainFreq.
     text = getattr(value, "value", None)

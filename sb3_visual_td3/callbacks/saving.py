@@ -1,8 +1,8 @@
-"""What callbacks save while a training runs: whole files, and a full disk does not end the training.
+"""Files that callbacks write during training: atomically, and without ending the training when the disk is full.
 
-Stable-Baselines3 writes models, evaluations and checkpoints to their place and raises where the disk is full. That
-ends a training of days, and leaves a cut file where a good one was. Here each file is written beside its place and
-renamed; what cannot be written is told once, and the old file stays.
+Stable-Baselines3 writes models, evaluations and checkpoints straight to their final path and raises an error when the
+disk is full. That ends a training of days, and leaves a truncated file in place of a good one. Here, each file is
+written under a temporary name and renamed. A file that cannot be written is reported once, and the old one stays.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.runs.durable_files import atomic_write
 
 _MAX_WAITING_BYTES = 64 << 20
+"""Most bytes that one log file keeps in memory while the disk is full. What is logged beyond that is dropped."""
 
 
 class Saver:
-    """Writes whole files, and tells once of each file that cannot be written."""
+    """Writes files atomically, and reports each file that cannot be written once."""
 
     def __init__(self) -> None:
         self._failed: set[Path] = set()
 
     def save(self, path: str | os.PathLike[str], write: Callable[[Path], object]) -> bool:
-        """Write a file beside its place and put it there.
+        """Write a file atomically.
 
-        :param path: of the file, with its ending
-        :param write: writes to the path that it is called with
-        :return: whether the file is there; where it is not, the old one stays as it was
+        :param path: final path of the file, with its suffix
+        :param write: function that writes the file at the path it is called with
+        :return: whether the file was written; if not, the old file stays as it was
         """
         place = Path(path)
         try:
-            with atomic_write(place) as begun:
-                write(begun)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+            with atomic_write(place) as temporary:
+                write(temporary)
+        except (OSError, RuntimeError) as error:
+            # torch raises a RuntimeError when the disk is full.
             if place not in self._failed:
-                print(f"{place} could not be written: {error}; training goes on", file=sys.stderr)
+                print(f"{place} could not be written: {error}; training continues", file=sys.stderr)
             self._failed.add(place)
             return False
         self._failed.discard(place)
@@ -55,16 +57,20 @@ class Saver:
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write what ``np.savez`` writes."""
+    """Write arrays to exactly this path; ``np.savez`` alone would append ``.npz`` to it.
+
+    :param path: path of the file
+    :param arrays: arrays by name
+    """
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
 
 class AtomicCheckpointCallback(CheckpointCallback):
-    """Stable-Baselines3's CheckpointCallback, whose files are whole; a full disk does not end the training."""
+    """Stable-Baselines3's CheckpointCallback with atomic files; a full disk does not end the training."""
 
     state_class: ClassVar[type] = CheckpointCallback
-    """The class by whose name a snapshot keeps what it has counted."""
+    """The class under whose name a snapshot saves the counters, so that either class can resume the other."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -78,15 +84,15 @@ class AtomicCheckpointCallback(CheckpointCallback):
             saver.save(self._checkpoint_path("replay_buffer_", "pkl"), self.model.save_replay_buffer)
         normalizer = self.model.get_vec_normalize_env()
         if self.save_vecnormalize and normalizer is not None:
-            saver.save(self._checkpoint_path("vecnormalize_", "pkl"), lambda begun: normalizer.save(str(begun)))
+            saver.save(self._checkpoint_path("vecnormalize_", "pkl"), lambda temporary: normalizer.save(str(temporary)))
         return True
 
 
 class AtomicEvalCallback(EvalCallback):
-    """Stable-Baselines3's EvalCallback, whose files are whole, and which a full disk does not end.
+    """Stable-Baselines3's EvalCallback with atomic files; a full disk does not end the training.
 
-    The evaluation itself is Stable-Baselines3's. It writes its record into memory and saves no model; both are written
-    here afterwards.
+    The evaluation itself is Stable-Baselines3's. During it, the record goes to memory and no model is saved. Both files
+    are written afterwards.
     """
 
     state_class: ClassVar[type] = EvalCallback
@@ -97,28 +103,30 @@ class AtomicEvalCallback(EvalCallback):
             return True
         best_before, on_new_best = self.best_mean_reward, self.callback_on_new_best
         log_path, best_path, record = self.log_path, self.best_model_save_path, BytesIO()
-        # np.savez takes a file object where it takes a path.
+        # EvalCallback passes log_path on to np.savez, which accepts a file object as well as a path.
         self.log_path = None if log_path is None else record  # type: ignore[assignment]
         self.best_model_save_path = self.callback_on_new_best = None
         try:
-            goes_on = super()._on_step()
+            continues = super()._on_step()
         finally:
             self.log_path, self.best_model_save_path, self.callback_on_new_best = log_path, best_path, on_new_best
         saver = self._saver = self._saver or Saver()
         if log_path is not None:
-            saver.save(f"{log_path}.npz", lambda begun: begun.write_bytes(record.getvalue()))
+            saver.save(f"{log_path}.npz", lambda temporary: temporary.write_bytes(record.getvalue()))
         if self.best_mean_reward > best_before:
             if best_path is not None:
                 saver.save(os.path.join(best_path, "best_model.zip"), self.model.save)
             if on_new_best is not None:
-                goes_on = on_new_best.on_step() and goes_on
-        return goes_on
+                continues = on_new_best.on_step() and continues
+        return continues
 
 
 def with_atomic_files(callback: BaseCallback) -> BaseCallback:
-    """Take one of the callbacks above for Stable-Baselines3's own; another callback, a subclass too, stays as it is.
+    """Replace a CheckpointCallback or EvalCallback by its atomic version.
 
-    :param callback: not begun yet
+    Other callbacks, subclasses of these two included, are returned as they are: they may write files of their own.
+
+    :param callback: a callback whose training has not started
     :return: a callback that does the same
     """
     kinds: dict[type, type[BaseCallback]] = {
@@ -140,10 +148,10 @@ _open_files: weakref.WeakSet[RetryingFile] = weakref.WeakSet()
 
 
 class RetryingFile:
-    """A file that is appended to. What a full disk does not take waits in memory, and is written with what comes next.
+    """A log file that keeps in memory what a full disk does not take, and retries with each write.
 
-    :param path: of the file
-    :param what: what to call it when something is told
+    :param path: path of the file, which is appended to
+    :param what: name of the file in messages, such as "the event file"
     """
 
     def __init__(self, path: str, what: str) -> None:
@@ -151,30 +159,31 @@ class RetryingFile:
         self._what = what
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._waiting = bytearray()
-        self._has_told = False
-        self._lock = threading.Lock()  # tensorboard writes in a thread of its own
+        self._has_reported = False
+        # tensorboard writes in a thread of its own.
+        self._lock = threading.Lock()
         _open_files.add(self)
 
     @property
     def path(self) -> str:
-        """Of the file."""
+        """Return the path of the file."""
         return self._path
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is not in the file yet."""
+        """Return whether something is not in the file yet."""
         return bool(self._waiting)
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed."""
+        """Return whether the file is closed."""
         return self._handle < 0
 
     def write(self, content: bytes | str) -> int:
-        """Append to the file, now or later.
+        """Append to the file, now or when the disk has space again.
 
         :param content: text is written as UTF-8
-        :return: its length
+        :return: length of the content
         """
         data = content.encode() if isinstance(content, str) else content
         with self._lock:
@@ -184,7 +193,7 @@ class RetryingFile:
         return len(content)
 
     def flush(self) -> None:
-        """Write what waits, as far as the disk takes it."""
+        """Write what is in memory, as far as the disk takes it."""
         if self.closed:
             return
         try:
@@ -193,16 +202,16 @@ class RetryingFile:
                     n_written = os.write(self._handle, self._waiting)
                     del self._waiting[:n_written]
         except OSError as error:
-            if not self._has_told:
+            if not self._has_reported:
                 print(
                     f"{self._what} {self._path} could not be written: {error}; what is logged waits in memory and "
-                    "training goes on",
+                    "training continues",
                     file=sys.stderr,
                 )
-            self._has_told = True
+            self._has_reported = True
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what is in memory, and close the file."""
         if self._handle < 0:
             return
         self.flush()
@@ -214,7 +223,7 @@ class RetryingFile:
 
 
 def first_waiting() -> RetryingFile | None:
-    """:return: a file of this process that lacks something, although it was tried again just now; None if none does"""
+    """Return a log file that is still incomplete after another attempt to write it; None if all are complete."""
     for file in list(_open_files):
         file.flush()
         if file.is_waiting:
@@ -223,12 +232,13 @@ def first_waiting() -> RetryingFile | None:
 
 
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
-    """Have event files wait where the disk is full: tensorboard's writer raises, and never writes again.
+    """Replace the files of TensorBoard's writers by files that retry.
 
-    The file that it writes to is a private attribute of tensorboard (seen in 2.20, torch 2.9): it has no way to give
-    one. Where the attribute is not there, the writer stays as it is.
+    On a full disk, TensorBoard's writer thread ends with an error and never writes again. It offers no way to give it a
+    file, so a private attribute is replaced (tensorboard 2.20, torch 2.9). If another version does not have that
+    attribute, its writer stays as it is.
 
-    :param logger: the model's
+    :param logger: logger of the model
     :return: the files
     """
     files = []
@@ -249,9 +259,9 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Have the Monitor of an environment wait where the disk is full; it raises within a step otherwise.
+    """Replace the file of an environment's Monitor by a file that retries; Monitor itself raises inside a step.
 
-    :param env: in a Monitor or not
+    :param env: an environment, with or without a Monitor
     :return: the same environment
     """
     layer: Any = env

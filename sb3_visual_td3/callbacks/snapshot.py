@@ -1,4 +1,8 @@
-"""Puts a whole training aside while it runs, and takes it up again after the process was killed."""
+"""Snapshots of a whole training, from which a killed run is resumed.
+
+This callback decides when to save and what to resume. The state comes from ``training_state``, the files on disk from
+:mod:`~sb3_visual_td3.runs.snapshot_store`, and the log files from :mod:`~sb3_visual_td3.callbacks.run_files`.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,9 @@ from sb3_visual_td3.training_state.training import (
 )
 
 SNAPSHOTS = "snapshots"
-"""Name of the folder in RUN_DIR."""
+"""Name of the snapshots' folder in RUN_DIR."""
 MODEL = "model.zip"
-"""Name of Stable-Baselines3's own file of the model in a snapshot, for ``load()``."""
+"""Name of Stable-Baselines3's own model file in a snapshot, which ``load()`` accepts."""
 
 
 @runtime_checkable
@@ -44,65 +48,65 @@ class HealthJudge(Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing critical lasts."""
+        """Return whether no critical alert is active."""
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """How many updates an alert that begins later may reach back."""
+        """Return the number of updates by which a later alert can reach back."""
 
     @property
     def has_ended_training(self) -> bool:
-        """Whether the next step is the last."""
+        """Return whether the callback has ended the training; the next step is then the last."""
 
 
 class SnapshotCallback(BaseCallback):
-    """Puts the training aside every ``save_freq`` steps, so that a killed run continues as if nothing had happened.
+    """Saves the whole training every ``save_freq`` steps, so that a killed run continues as if nothing had happened.
 
-    A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (as Stable-Baselines3's own ``model.zip``, for
-    ``load()`` as well), the replay buffer, VecNormalize, every random state, counters, what callbacks have gathered,
-    and the environment where it can hand over its state (``get_state()`` and ``set_state()``, as LiteDriving-v0 has).
-    The run is then the one that was never killed, bit for bit; another environment begins a new episode, and that is
-    said. Snapshots are data, never code; each is complete or not there, and writes only what is new.
+    A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (in Stable-Baselines3's own ``model.zip``, which
+    ``load()`` accepts as well), the replay buffer, VecNormalize, every random state, counters, the state of all
+    callbacks, and the environment if it can hand over its state (``get_state()`` and ``set_state()``, as LiteDriving-v0
+    has). The resumed run is then the run that was never killed, bit for bit. Another environment begins a new episode,
+    and a message says so. A snapshot is data and never code, is complete or absent, and only writes what is new.
 
-    It is the last in the list of callbacks, so that the others have seen a step before it is put aside. A first
-    snapshot is taken before the first step, and a last one when all steps are made: a finished script that is called
-    again has the model of the end and trains nothing. If one after the first cannot be written (a full disk), that is
-    said, the last good one stays and training goes on.
+    Put this callback last in the list, so that the others have seen a step before it is saved. The first snapshot is
+    taken before the first step, and the last one when all steps are made: a finished script that is called again then
+    has the final model and trains nothing. If a later snapshot cannot be written (a full disk), a message says so, the
+    last good one stays, and training continues.
 
-    A signal in ``signals`` ends the training in order: the step and the rollout are finished, a snapshot is taken, and
-    the process exits with code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, as in a
-    long evaluation, the process exits without a new snapshot. A second signal ends it at once. Workers of a
-    SubprocVecEnv ignore these signals meanwhile. The handlers that were there come back when training ends. Python
-    handles signals in the main thread alone: training in another thread is not ended in this way.
+    A signal in ``signals`` ends the training: the step and the rollout are completed, a snapshot is taken, and the
+    process exits with code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, for example
+    during a long evaluation, the process exits without a new snapshot. A second signal ends it at once. Workers of a
+    SubprocVecEnv ignore these signals meanwhile. When training ends, the earlier signal handlers are restored. Python
+    handles signals only in the main thread, so training in another thread is not ended in this way.
 
-    With an ExplosionAlertCallback in the list, a snapshot is healthy unless a critical alert lasted when it was taken
-    (or less than a window of updates before), or had begun to show by then; ``visual-td3 resume RUN_DIR --list`` says
-    so. Beside the last ``keep`` snapshots stay the newest healthy one that no later alert can reach back to, and the
-    one that will be so next, where they are none of them.
+    With an ExplosionAlertCallback in the list, each snapshot is healthy or not: it is unhealthy if a critical alert was
+    active when it was taken (or less than a window of updates before), or had begun to show by then.
+    ``visual-td3 resume RUN_DIR --list`` shows it. In addition to the last ``keep`` snapshots, the newest healthy one
+    that no later alert can reach back to is kept, and the one that will be so next.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
-    ``resume=True``, everything else as the first time::
+    ``resume=True``, and everything else as the first time::
 
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 
-    :param save_freq: environment steps between two snapshots; one is taken between two rollouts
-    :param run_dir: the run's folder; by default that of its event files
-    :param keep: how many snapshots to keep; the replay data that they share is there once
-    :param resume: whether to go on from the newest good snapshot in ``run_dir``; where there is none, training starts
-    :param verbose: 0 tells about mistakes only, 1 what is resumed, 2 each snapshot
-    :param signals: names of the signals that end the training in order, such as ``["SIGTERM", "SIGUSR1"]``. None
-        stands for none in a script and for these two under ``visual-td3 train`` and ``resume``
-    :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or there is to be resumed
-        without a ``run_dir``; before training starts, if the model or its replay buffer cannot be put aside, if the
-        snapshots there are another run's, or if the model is not made as the one in the snapshot was
+    :param save_freq: environment steps between two snapshots; a snapshot is taken between two rollouts
+    :param run_dir: folder of the run; None takes the folder of its event files
+    :param keep: number of snapshots to keep; they share their replay data on the disk
+    :param resume: whether to continue from the newest good snapshot in ``run_dir``; without one, training starts
+    :param verbose: 0 prints errors only, 1 also what is resumed, 2 also each snapshot
+    :param signals: names of the signals that end the training, such as ``["SIGTERM", "SIGUSR1"]``. None means no signal
+        in a script, and these two under ``visual-td3 train`` and ``resume``
+    :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
+        ``run_dir``; before training starts, if the model or its replay buffer cannot be saved, if the snapshots in the
+        folder belong to another run, or if the model has other settings than the one in the snapshot
     """
 
     experiment: Mapping[str, Any] | None = None
-    """How the run was started, as plain data: told by whoever can start it again."""
+    """How the run was started, as plain data. ``visual-td3 train`` sets it, so that ``resume`` can start it again."""
     must_resume: bool = False
-    """Whether it is a mistake if there is nothing to resume."""
+    """Whether it is an error if there is nothing to resume."""
     without_logs: bool = False
-    """Whether a run whose log files are lost, cut or cannot be written is resumed without them."""
+    """Whether to resume a run although its log files are lost, cut or cannot be written."""
 
     def __init__(
         self,
@@ -115,9 +119,9 @@ class SnapshotCallback(BaseCallback):
     ) -> None:
         super().__init__(verbose)
         if save_freq < 1 or keep < 1:
-            raise ValueError(f"save_freq={save_freq}, keep={keep}: expected numbers >= 1")
+            raise ValueError(f"save_freq={save_freq}, keep={keep}: expected integers >= 1")
         if resume and run_dir is None:
-            raise ValueError("SnapshotCallback(resume=True) has no run_dir: give the folder of the run to go on with")
+            raise ValueError("SnapshotCallback(resume=True) has no run_dir: give the folder of the run to resume")
         self.save_freq = save_freq
         self.run_dir = run_dir
         self.keep = keep
@@ -133,10 +137,10 @@ class SnapshotCallback(BaseCallback):
         self._judges: list[HealthJudge] = []
 
     def prepare(self, model: BaseAlgorithm) -> None:
-        """Find out, before anything is begun, whether the training can be put aside, and what there is to resume.
+        """Check, before training starts, whether the training can be saved, and find what to resume.
 
         :param model: the model to train
-        :raises ValueError: as the class says
+        :raises ValueError: as described for the class
         """
         self.release()
         folder = self.run_dir or run_directory(model.logger)
@@ -148,6 +152,7 @@ class SnapshotCallback(BaseCallback):
         store.folder.mkdir(parents=True, exist_ok=True)
         if self.resume:
             refuse_links(self._folder)
+        # From here on, no other process can train this run.
         self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
         self._lock.acquire()
         self._snapshot = self._find(store)
@@ -157,8 +162,10 @@ class SnapshotCallback(BaseCallback):
         self._store = store
 
     def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:
-        """Refuse a snapshot that another run has left, or that this version has not written.
+        """Refuse a snapshot that belongs to another run, or that this version did not write.
 
+        :param snapshot: the snapshot to resume
+        :param model: the model to train
         :raises ValueError: if it cannot be resumed; nothing has changed then
         """
         with describing_errors(f"{snapshot.path} cannot be resumed"):
@@ -172,7 +179,7 @@ class SnapshotCallback(BaseCallback):
             )
 
     def _find(self, store: SnapshotStore) -> Snapshot | None:
-        """:return: what to resume, if anything"""
+        """Return the snapshot to resume; None if training starts from the beginning."""
         if self.resume:
             try:
                 return store.newest()
@@ -183,7 +190,7 @@ class SnapshotCallback(BaseCallback):
         there = store.all()
         if there:
             raise ValueError(
-                f"{store.folder} holds snapshots of another run, up to step {there[-1].step:,}: go on with it by "
+                f"{store.folder} holds snapshots of another run, up to step {there[-1].step:,}: continue that run with "
                 "SnapshotCallback(resume=True) or 'visual-td3 resume', or give another run_dir"
             )
         return None
@@ -197,84 +204,92 @@ class SnapshotCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
-        vars(root).pop("on_training_end", None)  # of a training before, which an exception ended
-        everyone = callbacks_in(root)
-        later = [type(callback).__name__ for callback in everyone[everyone.index(self) + 1 :]]
+        # An earlier training that an exception ended has left its replacement of the method (see below).
+        vars(root).pop("on_training_end", None)
+        all_callbacks = callbacks_in(root)
+        later = [type(callback).__name__ for callback in all_callbacks[all_callbacks.index(self) + 1 :]]
         if set(later) - {"ProgressBarCallback"}:
             raise ValueError(
                 f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, so that "
-                "the others have seen a step before it is put aside"
+                "the others have seen a step before it is saved"
             )
         self._root = root
-        self._judges = [callback for callback in everyone if isinstance(callback, HealthJudge)]
+        self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
         for name in unknown_callbacks(root):
-            self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts anew")
+            self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts from the beginning")
         self._last_saved = None
         if self._snapshot is not None:
-            has_moved = self._go_on_from(self._snapshot)
-            # Where event files have moved, the next snapshot says so, and is taken before the first step.
+            has_moved = self._resume(self._snapshot)
+            # If event files were copied to a new folder, a snapshot before the first step notes the new folder.
             self._last_saved = self._snapshot.step - (self.save_freq if has_moved else 0)
         self._snapshot = self._files = None
         self._last_failed = 0
-        # Stable-Baselines3 tells callbacks of the end in the order of the list, and this one is the last in it. The
-        # last snapshot has to be taken before the others have ended, as every other one is.
+        # At the end, Stable-Baselines3 calls on_training_end() in the order of the list, and this callback is the last.
+        # But the last snapshot must be taken before the other callbacks end, as all snapshots are. So the method of the
+        # root callback is replaced for this training.
         self._end_all = root.on_training_end
         root.on_training_end = self._on_end_of_all  # type: ignore[method-assign]
         self._signals = EndingSignals(self.signals or (), self.model, self._end_late)
-        evaluated_on = [getattr(callback, "eval_env", None) for callback in everyone]
+        evaluated_on = [getattr(callback, "eval_env", None) for callback in all_callbacks]
         envs = [self.training_env, *(env for env in evaluated_on if isinstance(env, VecEnv))]
         self._signals.install(envs)
 
-    def _go_on_from(self, snapshot: Snapshot) -> bool:
-        """:return: whether the run logs to another folder from now on"""
+    def _resume(self, snapshot: Snapshot) -> bool:
+        """Restore the training, and return whether its event files were copied to another folder.
+
+        :param snapshot: the snapshot to resume
+        """
         assert self._files is not None
         for line in snapshot.skipped:
-            self._say(f"passed over {line}")
+            self._say(f"skipped {line}")
         state = snapshot.state
         total = self.locals["total_timesteps"]
         with describing_errors(f"{snapshot.path} cannot be resumed"):
             was_total = int(state["training"]["model"]["counters"]["_total_timesteps"])
         if total != was_total:
             raise SnapshotError(
-                f"the run in {self._folder} was to have {was_total:,} steps, this one is to have {total:,}: call "
-                "learn() as the first time, for schedules depend on it"
+                f"the run in {self._folder} was started with {was_total:,} steps, and this call with {total:,}: call "
+                "learn() as the first time, because schedules depend on the number of steps"
             )
         assert isinstance(self.model, OffPolicyAlgorithm)
         with describing_errors(f"{snapshot.path} cannot be resumed"):
-            told = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
+            messages = set_training_state(self.model, self._root, state["training"], snapshot.file(MODEL))
             has_moved = self._files.cut_back(self.logger, snapshot.step)
-        told += self._files.lines
+        messages += self._files.lines
         if self.verbose and snapshot.step >= total:
             print(f"{self._folder} is finished: all {total:,} steps were made, nothing is trained")
         elif self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
-        for line in [*_changed_versions(snapshot.versions), *told]:
+        for line in [*_changed_versions(snapshot.versions), *messages]:
             self._say(line)
         return has_moved
 
     def _on_rollout_start(self) -> None:
         if self._signals is not None and self._signals.received is not None:
             self._end_on_signal(self._signals.received)
+        # The guard ends the training because its weights are in trouble: nobody should resume from a snapshot of them.
         if self._judge_has_ended_training():
-            return  # there is nothing left to go on with
+            return
+        # The very first snapshot may raise: if it cannot be written now, a later one probably cannot either.
         if self._last_saved is None:
             self.save()
         elif self.model.num_timesteps - max(self._last_saved, self._last_failed) >= self.save_freq:
-            self._save_or_go_on()
+            self._save_or_continue()
 
     def _judge_has_ended_training(self) -> bool:
         return any(judge.has_ended_training for judge in self._judges)
 
-    def _save_or_go_on(self) -> None:
+    def _save_or_continue(self) -> None:
         try:
             self.save()
         except SnapshotError as error:
             self._last_failed = self.model.num_timesteps
-            print(f"snapshot: {error}; training goes on", file=sys.stderr)
+            print(f"snapshot: {error}; training continues", file=sys.stderr)
 
     def _end_on_signal(self, signal_name: str) -> None:
         """Take a snapshot and end the process.
 
+        :param signal_name: name of the received signal
         :raises TrainingInterrupted: always
         """
         assert self._signals is not None
@@ -282,17 +297,23 @@ class SnapshotCallback(BaseCallback):
         if self.model.num_timesteps != self._last_saved and not self._judge_has_ended_training():
             try:
                 self.save()
-            except (SnapshotError, EOFError, ConnectionError) as error:  # the last two: a worker has died
-                print(f"snapshot: none was taken of step {self.model.num_timesteps:,}: {error!r}", file=sys.stderr)
+            except (SnapshotError, EOFError, ConnectionError) as error:
+                # EOFError and ConnectionError: a worker process has died.
+                print(f"snapshot: step {self.model.num_timesteps:,} was not saved: {error!r}", file=sys.stderr)
         self._end_late(signal_name)
         raise TrainingInterrupted(signal_name)
 
     def _end_late(self, signal_name: str) -> None:
-        """Say where the training goes on, and end what has to be ended before the process exits."""
-        at = "before the first snapshot" if self._last_saved is None else f"from step {self._last_saved:,}"
+        """Print where the training will continue, and end what has to end before the process exits.
+
+        :param signal_name: name of the received signal
+        """
+        start = "from the beginning"
+        if self._last_saved is not None:
+            start = f"from step {self._last_saved:,}"
         print(
             f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {EXIT_RESUMABLE}. "
-            f"Resumed, it goes on {at}: {self._folder}",
+            f"When it is resumed, it continues {start}: {self._folder}",
             file=sys.stderr,
             flush=True,
         )
@@ -312,23 +333,24 @@ class SnapshotCallback(BaseCallback):
         del self._root.on_training_end
         is_complete = self.model.num_timesteps >= self.locals["total_timesteps"]
         if is_complete and not self._judge_has_ended_training() and self._last_saved != self.model.num_timesteps:
-            self._save_or_go_on()
+            self._save_or_continue()
         self._end_all()
 
     def _on_training_end(self) -> None:
         self.release()
 
     def save(self) -> None:
-        """Put the training aside now; to be called between two rollouts, as ``on_rollout_start`` is.
+        """Take a snapshot now; call this between two rollouts, as in ``on_rollout_start``.
 
-        :raises SnapshotError: if it cannot be written; what was there stays
+        :raises SnapshotError: if it cannot be written; earlier snapshots stay
         """
         assert self._store is not None
         model = self.model
         assert isinstance(model, OffPolicyAlgorithm)
         waiting = first_waiting()
-        if waiting is not None:  # a run that goes on from here would lack what waits
-            raise SnapshotError(f"{waiting.path} lacks what has been logged, for it cannot be written")
+        # The snapshot would note the length of an incomplete log file, and the resumed run would lack what is missing.
+        if waiting is not None:
+            raise SnapshotError(f"{waiting.path} is incomplete, because it cannot be written")
         state = {
             "experiment": self.experiment,
             "training": training_state(model, self._root, self._settings),
@@ -345,10 +367,10 @@ class SnapshotCallback(BaseCallback):
             )
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
-        """Find what there is to go back to.
+        """Return the newest healthy snapshot, for a rollback.
 
-        :param n_updates: gradient updates that it has made at most
-        :return: the last healthy snapshot; None if there is none
+        :param n_updates: largest accepted number of gradient updates
+        :return: the snapshot; None if there is no healthy one
         """
         assert self._store is not None
         try:
@@ -357,7 +379,10 @@ class SnapshotCallback(BaseCallback):
             return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Take back that snapshots are healthy, if they have made more gradient updates than this."""
+        """Mark snapshots as unhealthy that were taken after the trouble began.
+
+        :param n_updates: snapshots with more gradient updates than this are marked
+        """
         assert self._store is not None
         try:
             self._store.mark_unhealthy(n_updates)
@@ -365,9 +390,9 @@ class SnapshotCallback(BaseCallback):
             print(f"snapshot: {self._folder / SNAPSHOTS}: unhealthy ones could not be marked: {error}", file=sys.stderr)
 
     def go_back_to(self, snapshot: Snapshot) -> None:
-        """Return to what had been learnt by then; all else goes on.
+        """Restore what had been learnt by a snapshot; everything else continues.
 
-        :param snapshot: of :meth:`newest_healthy`
+        :param snapshot: result of :meth:`newest_healthy`
         """
         assert isinstance(self.model, OffPolicyAlgorithm)
         go_back(self.model, snapshot.state["training"], snapshot.file(MODEL))
@@ -383,18 +408,24 @@ class SnapshotCallback(BaseCallback):
         )
 
     def get_state(self) -> dict[str, Any]:
-        """:return: nothing: what it knows is where the snapshots are"""
+        """Return an empty state, because everything that this callback knows is in the snapshots' folder."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to take up."""
+        """Do nothing; see :meth:`get_state`.
+
+        :param state: an empty state
+        """
 
     def _say(self, line: str) -> None:
         if self.verbose:
             print(f"snapshot: {line}")
 
     def release(self) -> None:
-        """Let the run and the signals go; for whoever sees the exception that ended the training."""
+        """Release the lock of the run and restore the signal handlers.
+
+        Call it after an exception has left ``learn()``, if the process continues.
+        """
         if self._signals is not None:
             self._signals.restore()
         if self._lock is not None:
@@ -403,10 +434,10 @@ class SnapshotCallback(BaseCallback):
 
 
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
-    """Compare what is installed with what a snapshot says; snapshots of earlier versions say nothing.
+    """Return a message if a package has another version than in a snapshot, which may change the numbers.
 
-    :param then: package name to version
-    :return: one line where a package has changed, which may change the numbers; none otherwise
+    :param then: package name to version; empty in snapshots of earlier versions
+    :return: at most one line
     """
     now = package_versions()
     changed = [

@@ -1,4 +1,9 @@
-"""What is measured of a training: once, for all callbacks that look at it."""
+"""The measurements of one training, made once and shared by all callbacks that read them.
+
+GradientNormCallback logs means, and ExplosionAlertCallback judges single updates. Both need the same gradient norms. A
+:class:`HealthWatch` attaches the monitors of ``health/`` to the model once, and :func:`watch` hands the same one to
+every callback with the same ``sample_freq``.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +31,30 @@ Reader = Literal["means", "points"]
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
-    """:return: the pictures that a policy sees, by key, of stock policies too"""
-    is_flat = issubclass(model.policy.features_extractor_class, FlattenExtractor)  # it reads no pictures
+    """Return the picture spaces that a policy sees by key, for stock policies as well.
+
+    :param model: any off-policy algorithm
+    """
+    # MlpPolicy flattens its observations, so that a Box with three axes is not a picture there.
+    is_flat = issubclass(model.policy.features_extractor_class, FlattenExtractor)
     return pictures_in(model.observation_space, is_scaled=not model.policy.normalize_images and not is_flat)
 
 
 class HealthWatch:
-    """The monitors of one training: its updates, its networks, its camera and its rewards.
+    """The monitors of one training: of its updates, networks, camera and rewards.
 
-    Somebody may read means over what was measured since the last time, somebody else the single points; what nobody
-    reads is not kept.
+    There are two kinds of readers: of means over the measurements since the last read, and of the single measurements.
+    What no reader needs is not kept.
 
-    :param model: any off-policy algorithm of Stable-Baselines3's kind; VisualTD3 shows its updates itself
-    :param sample_freq: how many updates, or steps, lie between two that are measured
+    :param model: any off-policy algorithm; VisualTD3 shows its updates itself, others are watched from outside
+    :param sample_freq: updates, or environment steps, between two measurements
     :raises ValueError: if the model's updates cannot be watched
     """
 
     def __init__(self, model: BaseAlgorithm, sample_freq: int) -> None:
         if not isinstance(model, OffPolicyAlgorithm):
             raise ValueError(
-                f"{type(model).__name__} offers no updates to watch: expected VisualTD3, Stable-Baselines3's TD3, SAC "
+                f"{type(model).__name__} cannot be watched: expected VisualTD3, Stable-Baselines3's TD3, SAC "
                 "or DDPG, or sb3-contrib's TQC or CrossQ"
             )
         self._model = model
@@ -61,40 +70,51 @@ class HealthWatch:
 
     @property
     def n_updates(self) -> int:
-        """Gradient updates of the critics so far."""
-        return self.model.n_updates if isinstance(self.model, StockWatch) else self._model._n_updates
+        """Return the number of gradient updates of the critics so far."""
+        if isinstance(self.model, StockWatch):
+            return self.model.n_updates
+        return self._model._n_updates
 
     def set_readers(self, *readers: Reader) -> None:
-        """Say who reads from now on: what nobody reads is not measured."""
+        """Set the readers; what no reader needs is not measured.
+
+        :param readers: kinds of readers
+        """
         self.readers = list(readers)
-        self.monitor.keep_points = "points" in readers
-        if ("points" in readers) != (self.finite in self.model.observers):
-            (self.model.observers.append if "points" in readers else self.model.observers.remove)(self.finite)
+        reads_points = "points" in readers
+        self.monitor.keep_points = reads_points
+        # The search for non-finite values in every update is only worth its time if a reader acts on them.
+        is_attached = self.finite in self.model.observers
+        if reads_points and not is_attached:
+            self.model.observers.append(self.finite)
+        elif is_attached and not reads_points:
+            self.model.observers.remove(self.finite)
 
     def reattach(self) -> None:
-        """Follow the model to networks that have replaced others; without such, nothing changes."""
+        """Watch the model's current networks, in case others have replaced them, as ``set_parameters`` may do."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
 
     def see(self, locals_: Mapping[str, Any], num_timesteps: int) -> None:
-        """Take a step of the environments, which several callbacks may show.
+        """Measure a step of the environments.
 
-        :param locals_: of Stable-Baselines3's ``collect_rollouts``
-        :param num_timesteps: how many steps there have been
+        :param locals_: local variables of Stable-Baselines3's ``collect_rollouts``
+        :param num_timesteps: environment steps so far
         """
+        # Each callback that shares this watch calls it, and only the first call counts.
         if num_timesteps != self._last_seen:
             self._last_seen = num_timesteps
             self._camera.see(locals_["new_obs"], self.n_updates)
             self._rewards.see(locals_["rewards"], self.n_updates)
 
     def read(self) -> dict[str, float]:
-        """:return: by tag, means since the last call"""
+        """Return means over the measurements since the last call, by logged name."""
         if "points" not in self.readers:
             self._discard_points()
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """:return: what single updates and steps showed since the last call, by source"""
+        """Return the single measurements since the last call: of updates and rewards, of the camera, of settings."""
         if "means" not in self.readers:
             self.monitor.read()
             self._camera.read()
@@ -105,7 +125,7 @@ class HealthWatch:
             state[tags.GROUP_FROZEN[group]] = [(self.n_updates, float(is_frozen(parameters)))]
         if self.model.encoder_is_shared is not None:
             state[tags.ENCODER_IS_SHARED] = [(self.n_updates, float(self.model.encoder_is_shared))]
-        # The rewards that arrive stand for those that are replayed, where both are there.
+        # Both have the largest and smallest reward. The rewards that arrive now take precedence over the replayed ones.
         return [{**self.monitor.read_points(), **self._rewards.read_points()}, self._camera.read_points(), state]
 
     def _discard_points(self) -> None:
@@ -114,7 +134,7 @@ class HealthWatch:
         self._camera.read_points()
 
     def get_state(self) -> dict[str, Any]:
-        """:return: what has been measured and not yet read"""
+        """Return the measurements that have not been read yet."""
         return {
             "monitor": self.monitor.get_state(),
             "camera": self._camera.get_state(),
@@ -123,16 +143,20 @@ class HealthWatch:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from where ``get_state`` was called."""
+        """Continue from saved measurements.
+
+        :param state: as returned by ``get_state``
+        """
         self.monitor.set_state(state["monitor"], self._model.device)
         self._camera.set_state(state["camera"])
         self._rewards.set_state(state["rewards"])
         self._last_seen = state["last_seen"]
-        if isinstance(self.model, StockWatch):  # it began to count when the model's counters were not set yet
+        # A StockWatch counts updates itself. It began before the model's counter was restored.
+        if isinstance(self.model, StockWatch):
             self.model.n_updates = self._model._n_updates
 
     def detach(self) -> None:
-        """Watch no more."""
+        """Detach all monitors from the model."""
         for observer in (self.monitor, self.finite):
             if observer in self.model.observers:
                 self.model.observers.remove(observer)
@@ -144,16 +168,16 @@ _watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = wea
 
 
 def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch:
-    """Begin to watch a model, or look on where it is being watched.
+    """Return the watch of a model, created if necessary, with one more reader.
 
     :param model: any off-policy algorithm
-    :param sample_freq: how many updates lie between two that are measured
-    :param reader: what is to be read
-    :return: the model's watch of that rhythm
+    :param sample_freq: gradient updates between two measurements
+    :param reader: kind of the new reader
+    :return: the watch, shared by all readers with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # A reader that comes twice belongs to a training that was interrupted: it starts anew.
+    # Each reader stops at the end of training. One that is still there belongs to a training that an exception ended.
     if sample_freq in of_model and reader in of_model[sample_freq].readers:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:
@@ -164,7 +188,12 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
 
 
 def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
-    """Read no more; the last reader ends the watch."""
+    """Remove a reader; without readers the watch is detached.
+
+    :param model: the watched model
+    :param found: its watch, from :func:`watch`
+    :param reader: kind of the reader to remove
+    """
     found.set_readers(*(other for other in found.readers if other != reader))
     of_model = _watches.get(model, {})
     if not found.readers:

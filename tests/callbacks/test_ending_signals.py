@@ -62,7 +62,7 @@ def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_pat
     assert steps_in(tmp_path) == [20, 33]
     manifest = RunManifest.read(tmp_path / "run.json")
     assert (manifest.end, manifest.end_reason) == ("interrupted", f"by {signal.Signals(number).name}")
-    assert "Resumed, it goes on from step 33" in capsys.readouterr().err
+    assert "When it is resumed, it continues from step 33" in capsys.readouterr().err
     resumed = td3()
     resumed.learn(60, callback=SnapshotCallback(20, tmp_path, resume=True))
     whole = td3()
@@ -91,7 +91,7 @@ def test_what_takes_too_long_is_left_without_a_new_snapshot(tmp_path, monkeypatc
         td3().learn(60, callback=callbacks)
     assert handlers() == before
     assert steps_in(tmp_path) == [0, 20]
-    assert "Resumed, it goes on from step 20" in capsys.readouterr().err
+    assert "When it is resumed, it continues from step 20" in capsys.readouterr().err
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
@@ -177,7 +177,7 @@ def test_no_snapshot_is_taken_of_environments_whose_workers_have_died(tmp_path):
     status = ended(in_child(lambda: _code_of(train), log_path), within_s=60)
     assert os.waitstatus_to_exitcode(status) == 75, log_path.read_text()
     assert steps_in(tmp_path) == [0, 20]
-    assert "none was taken of step 34" in log_path.read_text()
+    assert "step 34 was not saved" in log_path.read_text()
 
 
 def test_workers_that_ignore_signals_do_not_keep_a_script_from_ending(tmp_path):

@@ -124,7 +124,7 @@ def snapshots_in(folder):
         ({"lr_factor": True}, "lr_factor=True: expected"),
         ({"lr_factor": math.nan}, "lr_factor=nan: expected"),
         ({"lr_factor": "0.5"}, "lr_factor='0.5': expected"),
-        ({"max_actions": 0}, "max_actions=0: expected a number of actions >= 1"),
+        ({"max_actions": 0}, "max_actions=0: expected an integer >= 1"),
         ({"max_actions": 2.5}, "max_actions=2.5: expected"),
     ],
 )
@@ -330,7 +330,7 @@ def test_without_a_healthy_snapshot_it_stops_and_says_so(tmp_path):
 
     trained(model, tmp_path, [Unhealthy(), Breaks(ONSET, blow_up), guard("rollback")])
     (action,) = actions_in(tmp_path)
-    assert action["meaning"].startswith("training stops: there is no healthy snapshot to go back to. ")
+    assert action["meaning"].startswith("training stops: there is no healthy snapshot to return to. ")
     assert model.num_timesteps == action["step"] < 320
 
 
@@ -528,7 +528,10 @@ def test_rewards_that_are_not_finite_stop_whatever_was_asked_for(tmp_path):
     assert np.isfinite(model.replay_buffer.rewards).all(), "it is not stored"
     (alert,) = alerts_in(tmp_path)
     path = tmp_path / "snapshots" / "step_000000100"
-    assert alert["meaning"] == f"the reward is nan: every target would be; training stops; last healthy: {path}"
+    assert (
+        alert["meaning"]
+        == f"the reward is nan, which would make every target non-finite; training stops; last healthy: {path}"
+    )
 
 
 def test_rewards_in_the_replay_buffer_that_are_not_finite_stop_too(tmp_path):

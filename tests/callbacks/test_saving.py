@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_written_is_told_once_and_the_old_one_stays(tmp_pa
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["best_model.zip"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert "best_model.zip could not be written: [Errno 28] No space left on device; training goes on" in line
+    assert "best_model.zip could not be written: [Errno 28] No space left on device; training continues" in line
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, disk, capsys):
@@ -162,7 +162,7 @@ def test_a_full_disk_ends_no_training_and_cuts_no_good_file(tmp_path, monkeypatc
     assert n_steps[0] == 40
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(set(said))
-    assert all("No space left on device; training goes on" in line for line in said)
+    assert all("No space left on device; training continues" in line for line in said)
     assert len(said) >= 1
     for path in tmp_path.glob("*.zip"):
         TD3.load(path, device="cpu")

@@ -272,7 +272,7 @@ def test_the_newest_good_one_is_taken_where_the_last_is_damaged(tmp_path, capsys
     resumed = vector_td3()
     resumed.learn(50, callback=SnapshotCallback(20, tmp_path, resume=True))
     said = capsys.readouterr().out
-    assert "passed over step_000000040: model.zip is damaged" in said
+    assert "skipped step_000000040: model.zip is damaged" in said
     assert "resumed at step 20 of 50" in said
     whole = vector_td3()
     whole.learn(50)
@@ -302,7 +302,7 @@ def test_a_full_disk_stops_no_training_and_costs_no_snapshot(tmp_path, monkeypat
     assert len(lines) == 1
     assert "No space left on device" in lines[0]
     assert "the last good snapshot is step 20" in lines[0]
-    assert "training goes on" in lines[0]
+    assert "training continues" in lines[0]
     assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [80, 90]
     resumed = vector_td3()
     resumed.learn(90, callback=SnapshotCallback(20, tmp_path, resume=True, verbose=0))
@@ -352,7 +352,7 @@ def test_what_was_made_otherwise_is_refused_and_nothing_is_lost(tmp_path, again,
 
 def test_another_length_is_refused(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
-    with pytest.raises(ValueError, match="was to have 50 steps, this one is to have 80"):
+    with pytest.raises(ValueError, match="was started with 50 steps, and this call with 80"):
         _learn_again(tmp_path, vector_td3(), total=80)
 
 
