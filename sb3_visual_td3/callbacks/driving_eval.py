@@ -122,6 +122,7 @@ class DrivingEvalCallback(EvalCallback):
         self._make_env: partial[VecEnv] | None = None
         if isinstance(eval_env, str):
             kwargs = {"maps": "held_out"} if eval_env_kwargs is None else dict(eval_env_kwargs)
+            # One environment per episode, so that all episodes run at the same time through one batched policy.
             self._make_env = partial(make_vec_env, eval_env, n_eval_episodes, seed, env_kwargs=kwargs)
         elif eval_env_kwargs is not None:
             raise ValueError(_KWARGS_WITHOUT_ID)
@@ -213,6 +214,7 @@ class DrivingEvalCallback(EvalCallback):
             # Each of several environments would need a server of its own.
             self._remake(n_envs=1)
         self._writer = EventWriter(self.logger)
+        # learn() may be called a second time, and counts on from the first.
         self._last_evaluated = self.num_timesteps
         # Here as well as before each evaluation, so that an error comes before training and not hours later.
         self._sync_normalization()
@@ -220,6 +222,7 @@ class DrivingEvalCallback(EvalCallback):
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
             tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
         }
+        # The baselines do not learn and start from the same places each time, so they are driven once.
         with server_borrowed(self.training_env, self.eval_env):
             self._baselines = {tag: mean_of(self._drive(*driver)).distance_m for tag, driver in baselines.items()}
 
@@ -260,6 +263,7 @@ class DrivingEvalCallback(EvalCallback):
         return self._call_callbacks()
 
     def _on_training_end(self) -> None:
+        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
         if self._last_evaluated != self.num_timesteps:
             self.evaluate()
             self._call_callbacks()

@@ -60,6 +60,7 @@ class DrivingMetricsCallback(BaseCallback):
                 self._log_episode(info)
         if self.num_timesteps - self._last_logged >= self.log_freq:
             self._log_progress(infos[0])
+        # After logging, so that the last step of an episode still shows its full length.
         self._episode_steps[self.locals["dones"]] = 0
         return True
 
@@ -102,10 +103,12 @@ class DrivingMetricsCallback(BaseCallback):
         scalars = {tags.PROGRESS_EPISODE_STEPS: float(self._episode_steps[0])}
         if isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None:
             buffer = self.model.replay_buffer
+            # SB3 counts rows, each with one transition per environment.
             scalars[tags.PROGRESS_BUFFER_SIZE] = float(buffer.size() * buffer.n_envs)
         if "speed_kmh" in info:
             scalars[tags.PROGRESS_SPEED] = info["speed_kmh"]
         if "reward_terms" in info:
+            # The sum of the terms and not locals["rewards"], which VecNormalize may have scaled.
             scalars[tags.PROGRESS_REWARD] = sum(info["reward_terms"].values())
         if self._n_term_steps:
             for term, total in self._term_sums.items():

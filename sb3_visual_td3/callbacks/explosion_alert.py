@@ -213,7 +213,9 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._watch.reattach()
+        # SB3 trains between two rollouts. Here the new weights have not chosen an action yet.
         self._check_updates()
+        # A rollback that was decided during the last rollout happens now, before the next action.
         action = self.guard.carry_out(self.num_timesteps, self._watch.n_updates)
         if action is not None:
             self._healthy_at = self._watch.n_updates
@@ -221,9 +223,11 @@ class ExplosionAlertCallback(BaseCallback):
             self._forget_measurements()
 
     def _on_step(self) -> bool:
+        # The step is made, so the saved model gets the weights that training has led to, for the user to examine.
         if self._zeroed is not None:
             self._zeroed.restore()
         self._watch.see(self.locals, self.num_timesteps)
+        # NaN in a step is checked at every step: one step later it is in the replay buffer for good.
         is_due = self.num_timesteps - self._last_checked >= self.check_freq
         broken = broken_step(self.locals)
         if is_due or broken is not None or self._is_unwritten:
@@ -231,6 +235,7 @@ class ExplosionAlertCallback(BaseCallback):
         return not self.guard.has_stopped
 
     def _on_training_end(self) -> None:
+        # The updates after the last rollout have not been checked yet.
         found = self._watch.finite.first()
         if found is not None and not self.guard.has_stopped:
             self._report([self._of_update(found)])
@@ -293,12 +298,16 @@ class ExplosionAlertCallback(BaseCallback):
         :param can_act: whether training continues afterwards
         """
         self._last_checked = self.num_timesteps
+        # The first source holds the gradient updates, the others camera and settings.
         sources = self._watch.read_points()
         for points in sources:
             self.window.append(points)
         alerts = self._judge(sources[0])
+        # The value in this step says more than the rule's, which sees only logged values: it replaces that alert.
         if broken is not None:
-            alert = self._not_finite(broken.words, self._watch.n_updates if broken.by_weights else None)
+            # A non-finite observation or reward has not affected any update yet.
+            since = self._watch.n_updates if broken.by_weights else None
+            alert = self._not_finite(broken.words, since)
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
         is_broken = can_act and any(alert.rule == NON_FINITE for alert in alerts)
         is_fatal = is_broken and (broken is not None or not self._can_go_back())
@@ -310,6 +319,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _can_go_back(self) -> bool:
         """Return whether a rollback of the weights would make the training finite again."""
+        # With a NaN in the replay buffer, the restored weights would break again at the next sample of it.
         assert isinstance(self.model, OffPolicyAlgorithm)
         return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
 
@@ -320,6 +330,7 @@ class ExplosionAlertCallback(BaseCallback):
         for alert in gradient_alerts(largest_norms(points), step, self.warning, self.critical):
             group = alert.rule.partition(":")[2]
             found.append(alert._replace(since=norm_rises_at(data, group, self.warning)))
+        # Stable: the rules stay in the order in which they explain each other.
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
     def _report(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
@@ -363,6 +374,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._active.clear()
 
     def _write(self, alerts: Sequence[Alert], has_norms: bool) -> None:
+        # Only alerts of the norm thresholds have a group in their name ("gradient_explosion:critic_cnn").
         levels = {alert.level for alert in alerts if ":" in alert.rule}
         rules = {alert.rule for alert in alerts}
         if self._is_unwritten:

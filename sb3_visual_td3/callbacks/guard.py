@@ -90,6 +90,7 @@ class Guard:
         self.n_actions = 0
         self.has_stopped = False
         """Whether the training has to end at the next step."""
+        # Numbers of updates: no action before the first, and no snapshot is healthy before the second.
         self._quiet_until = 0
         self._doubted_until = 0
         self._target: tuple[Alert, Snapshot] | None = None
@@ -169,6 +170,7 @@ class Guard:
         if self.on_critical == "stop":
             self.n_actions += 1
             return self._stop(cause, "")
+        # Without a limit, a training that cannot be cured would be rolled back for ever.
         if self.n_actions >= self.max_actions:
             return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
         if self.on_critical == "reduce_lr":
@@ -197,6 +199,7 @@ class Guard:
         (cause, healthy), self._target = self._target, None
         assert self._snapshots is not None
         self._snapshots.go_back_to(healthy)
+        # The restored weights are healthy, so the next snapshot may be marked as such.
         self._doubted_until = 0
         return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 
@@ -222,6 +225,7 @@ class Guard:
     def _lower_rates(self, cause: Alert, step: int, n_updates: int, done: str) -> Alert:
         self.n_actions += 1
         self._quiet_until = n_updates + WINDOW
+        # A rollback at the same rates would meet the same problem again, so every action lowers them.
         scale = lr_scale_of(self._model) * self.lr_factor
         set_lr_scale(self._model, scale)
         words = (

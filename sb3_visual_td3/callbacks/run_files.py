@@ -389,7 +389,6 @@ def _find_events(
 
 
 def _is_in(path: Path, folder: Path) -> bool:
-    # abspath and not resolve(): a link inside the folder must not count as the place that it points to.
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 

@@ -82,6 +82,7 @@ class RunRecorderCallback(BaseCallback):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest = self._describe_run()
         self.end = self.end_reason = None
+        # Written now, because a run that is killed should have a run.json, and the report also reads running ones.
         self._manifest.write(self._folder / FILE_NAME)
         self._pid = os.getpid()
         atexit.unregister(self._record_at_exit)
@@ -99,6 +100,7 @@ class RunRecorderCallback(BaseCallback):
             self.record_end(self.end, self.end_reason)
 
     def _how_training_ended(self) -> tuple[RunEnd, str | None]:
+        # SB3 does not say why learn() returned. Callbacks that end a training say so by has_ended_training.
         n_steps, n_wanted = self.model.num_timesteps, self.locals["total_timesteps"]
         stoppers = [
             type(each).__name__
@@ -137,7 +139,9 @@ class RunRecorderCallback(BaseCallback):
             if isinstance(error, KeyboardInterrupt):
                 self.record_end("interrupted", "by Ctrl-C")
             else:
-                words = "an exception left learn()" if error is None else f"{type(error).__name__}: {error}"
+                words = "an exception left learn()"
+                if error is not None:
+                    words = f"{type(error).__name__}: {error}"
                 self.record_end("crashed", words)
         except OSError as problem:
             print(f"run.json: how the run ended could not be written: {problem}", file=sys.stderr)
@@ -167,6 +171,13 @@ class RunRecorderCallback(BaseCallback):
             groups = tuple(model.groups)
             is_normalized = model.reward_is_normalized
         hyperparams = {name: _named_fields(value) for name, value in hyperparams.items()}
+        gpu = None
+        if model.device.type == "cuda":
+            gpu = th.cuda.get_device_name(model.device)
+        event_dir = None
+        if self.logger.dir is not None:
+            # Relative, so that a run whose folder is moved or copied still names its event files.
+            event_dir = os.path.relpath(self.logger.dir, self._folder)
         return RunManifest(
             algo=type(model).__name__,
             env_id=_env_id(self.training_env.get_attr("spec")[0]),
@@ -178,10 +189,10 @@ class RunRecorderCallback(BaseCallback):
             reward_is_normalized=is_normalized,
             versions=package_versions(),
             git=git_state(),
-            machine=machine(th.cuda.get_device_name(model.device) if model.device.type == "cuda" else None),
+            machine=machine(gpu),
             command=tuple(command_line()),
             started=_now(),
-            event_dir=None if self.logger.dir is None else os.path.relpath(self.logger.dir, self._folder),
+            event_dir=event_dir,
         )
 
 
@@ -199,7 +210,7 @@ def _named_fields(value: Any) -> Any:
 
 
 def _json_leaf(value: Any, _place: str) -> Any:
-    """Return a value that JSON can hold; anything else becomes its repr."""
+    """Return a value as JSON can hold it; any other value becomes its ``repr``."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -101,6 +101,7 @@ class AtomicEvalCallback(EvalCallback):
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
             return True
+        # The parent class saves files and calls callback_on_new_best only if these attributes are set.
         best_before, on_new_best = self.best_mean_reward, self.callback_on_new_best
         log_path, best_path, record = self.log_path, self.best_model_save_path, BytesIO()
         # EvalCallback passes log_path on to np.savez, which accepts a file object as well as a path.
@@ -136,6 +137,7 @@ def with_atomic_files(callback: BaseCallback) -> BaseCallback:
     kind = kinds.get(type(callback))
     if kind is None:
         return callback
+    # Without __init__: the attributes are copied, and child callbacks get the new object as their parent.
     made = kind.__new__(kind)
     vars(made).update(vars(callback))
     for child in (getattr(made, "callback", None), getattr(made, "callback_on_new_best", None)):
@@ -186,6 +188,7 @@ class RetryingFile:
         :return: length of the content
         """
         data = content.encode() if isinstance(content, str) else content
+        # Beyond the limit, new content is dropped: a disk that stays full for days must not fill the memory.
         with self._lock:
             if len(self._waiting) + len(data) <= _MAX_WAITING_BYTES:
                 self._waiting += data

@@ -221,7 +221,9 @@ class SnapshotCallback(BaseCallback):
         if self._snapshot is not None:
             has_moved = self._resume(self._snapshot)
             # If event files were copied to a new folder, a snapshot before the first step notes the new folder.
-            self._last_saved = self._snapshot.step - (self.save_freq if has_moved else 0)
+            self._last_saved = self._snapshot.step
+            if has_moved:
+                self._last_saved -= self.save_freq
         self._snapshot = self._files = None
         self._last_failed = 0
         # At the end, Stable-Baselines3 calls on_training_end() in the order of the list, and this callback is the last.
@@ -267,7 +269,7 @@ class SnapshotCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._signals is not None and self._signals.received is not None:
             self._end_on_signal(self._signals.received)
-        # The guard ends the training because its weights are in trouble: nobody should resume from a snapshot of them.
+        # The guard has ended the training because its weights are in trouble: a snapshot of them would be of no use.
         if self._judge_has_ended_training():
             return
         # The very first snapshot may raise: if it cannot be written now, a later one probably cannot either.

@@ -91,7 +91,7 @@ class HealthWatch:
             self.model.observers.remove(self.finite)
 
     def reattach(self) -> None:
-        """Watch the model's current networks, in case others have replaced them, as ``set_parameters`` may do."""
+        """Watch the model's current networks, in case they have replaced the earlier ones."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
 

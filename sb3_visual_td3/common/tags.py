@@ -115,7 +115,8 @@ EXPLORATION_NOISE = _tag(
 
 # gradients/: norms are measured before clipping, since clipped norms hide an explosion
 GRADIENT_NORM = {
-    g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g} before clipping.", _GRADIENTS) for g in GROUP_NAMES
+    g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g} before clipping.", _GRADIENTS)
+    for g in GROUP_NAMES
 }
 GRADIENT_NORM_CLIPPED = {
     g: _tag(f"gradients/{g}_norm_clipped", "1", f"L2 norm of the gradient of {g} after clipping.", _GRADIENTS)

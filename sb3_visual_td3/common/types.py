@@ -27,7 +27,7 @@ class NetworkUpdate(NamedTuple):
     :ivar n_updates: number of this update, counted from 1 as Stable-Baselines3's ``_n_updates``
     :ivar groups: the parameters of each group (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``), with
         their gradients
-    :ivar values: tensors of this update, detached; nobody may change them. A key that the algorithm cannot show is
+    :ivar values: tensors of this update, detached; they must not be changed. A key that the algorithm cannot show is
         absent.
 
         - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),

@@ -1,1 +1,4 @@
-"""What a run leaves on disk beside its event files."""
+"""What a run leaves on the disk besides its event files: ``run.json``, snapshots, and the lock that protects them.
+
+Nothing here imports torch, so that the report can read a run quickly.
+"""

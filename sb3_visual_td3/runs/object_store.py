@@ -47,6 +47,7 @@ def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
     :param chunk_bytes: size of a chunk in bytes, a multiple of the item size
     :return: that many bytes each; the last chunk may be shorter
     """
+    # array.flat of a transposed array copies on slicing, and only the slice.
     n_numbers = chunk_bytes // array.itemsize
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
     for start in range(0, array.size, n_numbers):
@@ -151,6 +152,7 @@ class ObjectStore:
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
+        # A size of -1 stands for a missing file. A file of another size is damaged and is replaced.
         try:
             n_there = os.stat(path).st_size
         except OSError:
@@ -208,6 +210,7 @@ class ObjectStore:
         :raises SnapshotError: if a folder of the store is a link, since nothing outside may be written or removed
         """
         self._added.clear()
+        # A run from another person may hold such links; removing chunks would then remove files elsewhere.
         for folder in (self.folder, *self.folder.glob(_FOLDERS)):
             if folder.is_symlink():
                 raise SnapshotError(f"{folder} is a link: replace it with a copy of its target")

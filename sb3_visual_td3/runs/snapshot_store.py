@@ -286,6 +286,7 @@ class SnapshotStore:
             record, n_bytes_written = self._write(temporary, step, tree, files, versions or {}, health)
             path = publish(temporary)
         except BaseException as error:
+            # BaseException: Ctrl-C must not leave chunks that no record names.
             self._take_back()
             if isinstance(error, OSError | SnapshotError):
                 raise SnapshotError(self._failure_message(step, tree, error)) from error
@@ -398,6 +399,7 @@ class SnapshotStore:
         write_durably(temporary / SMALL_ARRAYS_NAME, _content(small))
         digests = {SMALL_ARRAYS_NAME: digest_of(temporary / SMALL_ARRAYS_NAME)}
         digests.update({name: _written_by(write, temporary / name) for name, write in files.items()})
+        # The caller's files, such as model.zip, have no durable write of their own: _written_by() syncs them.
         serials = [found.record.serial for found in find_snapshots(self.folder) if found.record is not None]
         record_to_write = SnapshotRecord(
             step=step,
@@ -426,6 +428,7 @@ class SnapshotStore:
         n_bytes_small = n_bytes_written = 0
         for place, array in named:
             record = ArrayRecord(place, array.dtype.str, array.shape, None, chunk_bytes_for(array.nbytes), ())
+            # Most arrays of a state are counters and generator states of a few bytes. As chunks, each would be a file.
             if array.nbytes < record.chunk_bytes:
                 record = record._replace(offset=n_bytes_small, chunk_bytes=0)
                 small.append(NamedArray(place, array))
@@ -440,6 +443,7 @@ class SnapshotStore:
     def _prune(self, keep: int) -> None:
         tidy(self.folder)
         found = find_snapshots(self.folder)
+        # Damaged snapshots do not count towards "keep": a good one must not be removed in their favour.
         known = _oldest_first(found)
         whole = [snapshot for snapshot in known if not self._is_damaged(snapshot)]
         kept = whole[-keep:]

@@ -108,6 +108,7 @@ def sub_env_names(base: VecEnv) -> list[Names] | None:
         # A VecEnv of the user's may raise any exception for a method that it does not have.
         return None
     known = [each for each in names if each is not None]
+    # If one environment cannot be understood, the whole VecEnv cannot be restored.
     return known if len(known) == len(names) else None
 
 
@@ -397,11 +398,13 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     check_env(env, state)
     base = env.unwrapped
     names = sub_env_names(base)
+    # Both must hold: the state may be without episodes, or this environment may be of a kind that cannot take them.
     is_exact = state["why_not_exact"] is None and why_not_exact(env) is None
     if is_exact and state["own"] is not None:
         base.set_state(as_given(state["own"]))  # type: ignore[attr-defined]
     elif names is not None and state["environments"] is not None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=not is_exact)
+    # The wrappers before a reset, so that VecNormalize scales the first observation by the restored statistics.
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
     if is_exact:

@@ -295,8 +295,10 @@ def set_model_state(
     if first_observation is None:
         require_alike(observation_state(model._last_obs), state["last_obs"], "the last observation")
         require_alike(model._last_episode_starts, state["last_episode_starts"], "the starts of episodes")
+    # Everything above only checks. From here on, the model changes.
     set_action_noise_state(model.action_noise, state["action_noise"])
     vars(model).update({name: value for name, value in counters.items() if name in vars(model)})
+    # SB3 computes frames per second from it; the pause between the two processes must not count.
     model.start_time = time.time_ns() - int(state["elapsed_ns"])
     model.ep_info_buffer = deque(infos, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(successes, maxlen=model._stats_window_size)

@@ -146,9 +146,11 @@ def set_training_state(
     """
     assert model.env is not None
     assert model.replay_buffer is not None
+    # Weights first: they are checked against the architecture before anything is changed.
     load_parameters(model, model_path)
     set_replay_state(model.replay_buffer, state["replay"])
     messages = []
+    # The environment before the model: if new episodes begin, the model needs their first observation.
     first_observation = set_env_state(model.env, state["env"])
     if first_observation is not None:
         reason = state["env"]["why_not_exact"] or why_not_exact(model.env)

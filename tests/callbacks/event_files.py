@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def scalars_in(folder):
-    """Every scalar below a folder: name -> [(step, value), ...] in the order of the file."""
+    """Return every scalar below a folder: name -> [(step, value), ...] in the order of the file."""
     (file,) = folder.rglob("events.out.tfevents.*")
     accumulator = EventAccumulator(str(file), size_guidance={"scalars": 0})
     accumulator.Reload()

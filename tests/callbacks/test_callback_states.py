@@ -1,4 +1,4 @@
-"""Our callbacks, moved into fresh objects in the midst of a window, write what they would have written."""
+"""Tests that our callbacks, restored in the middle of a window, write what they would have written."""
 
 import math
 
@@ -74,7 +74,7 @@ def assert_same_scalars(one, other):
 
 
 @pytest.mark.parametrize(("preset", "moments"), [("visual", {57}), ("td3", {1, 33, 34, 71, 90})])
-def test_what_is_written_does_not_tell_that_the_norms_were_moved(make_model, tmp_path, preset, moments):
+def test_logged_norms_are_the_same_after_a_resume(make_model, tmp_path, preset, moments):
     def make():
         return GradientNormCallback(sample_freq=3, log_freq=20)
 
@@ -83,7 +83,7 @@ def test_what_is_written_does_not_tell_that_the_norms_were_moved(make_model, tmp
     assert_same_scalars(trained(make_model, tmp_path / "b", make, moments, preset=preset), expected)
 
 
-def test_an_alert_that_lasts_is_not_announced_again(make_model, tmp_path):
+def test_an_active_alert_is_not_announced_again_after_a_resume(make_model, tmp_path):
     def run(name, moments):
         folder = tmp_path / name
         make = lambda: ExplosionAlertCallback(check_freq=20, sample_freq=3, verbose=0)  # noqa: E731
@@ -101,7 +101,7 @@ def lite_env(n_steps=30):
     return Monitor(gym.make("LiteDriving-v0", max_episode_steps=n_steps))
 
 
-def test_episodes_and_terms_go_on_in_their_midst(make_model, tmp_path):
+def test_episodes_and_reward_terms_continue_in_the_middle(make_model, tmp_path):
     def make():
         return DrivingMetricsCallback(log_freq=20)
 
@@ -115,7 +115,7 @@ def test_episodes_and_terms_go_on_in_their_midst(make_model, tmp_path):
     assert_same_scalars(run("b", {10, 15, 44, 77}), expected)
 
 
-def test_more_environments_or_fewer_are_refused():
+def test_another_number_of_environments_is_refused():
     callback = DrivingMetricsCallback()
     callback._episode_steps = np.zeros(2, int)
     state = {"episode_steps": np.zeros(1, int)}
@@ -123,7 +123,7 @@ def test_more_environments_or_fewer_are_refused():
         callback.set_state(state)
 
 
-def test_the_record_of_evaluations_goes_on(make_model, tmp_path):
+def test_the_record_of_evaluations_continues(make_model, tmp_path):
     callbacks = []
 
     def make():
@@ -146,7 +146,7 @@ def test_the_record_of_evaluations_goes_on(make_model, tmp_path):
     assert (last.best_distance_m, last._last_evaluated, last._baselines) == (-math.inf, 9, {"a": 1.0})
 
 
-def test_a_run_started_when_it_first_did(make_model, tmp_path):
+def test_a_resumed_run_keeps_its_first_start_time(make_model, tmp_path):
     model = make_model()
     (tmp_path / "a").mkdir()
     recorder = RunRecorderCallback(run_dir=tmp_path / "a")
@@ -187,7 +187,7 @@ ODD_NUMBERS = [
 
 @pytest.mark.parametrize("numbers", ODD_NUMBERS, ids=["tiny and large", "nan", "inf"])
 @pytest.mark.parametrize("sample_freq", [1, 2])
-def test_a_window_goes_on_with_the_very_numbers(numbers, sample_freq):
+def test_a_window_continues_with_identical_numbers(numbers, sample_freq):
     for n_before in range(len(numbers) + 1):
         one, first = GradientMonitor(sample_freq), GradientMonitor(sample_freq)
         feed(one, numbers)
@@ -210,7 +210,7 @@ def test_a_window_goes_on_with_the_very_numbers(numbers, sample_freq):
             np.testing.assert_array_equal(list(found.values()), list(read.values()))
 
 
-def test_the_bound_on_q_is_the_whole_runs():
+def test_the_bound_on_q_covers_the_whole_run():
     monitor, fresh = GradientMonitor(1), GradientMonitor(1)
     feed(monitor, [(1.0, 5.0)])
     monitor.read()

@@ -36,7 +36,7 @@ EVERYONE = (GradientNormCallback, ExplosionAlertCallback, DrivingMetricsCallback
 
 
 def layouts_in(path):
-    """Every layout in an event file, read with TensorBoard's own proto."""
+    """Return every layout in an event file, read with TensorBoard's own proto."""
     found = []
     for event in EventFileLoader(str(path)).Load():
         for value in event.summary.value:
@@ -68,7 +68,7 @@ def layout_of(plugin):
 
 
 def lines_of(plugin, run):
-    """By title of group and chart, the names that TensorBoard draws for a run."""
+    """Return the names that TensorBoard draws for a run, by title of group and chart."""
     found = {}
     for category in layout_of(plugin)["category"]:
         for chart in category["chart"]:
@@ -92,7 +92,7 @@ def test_every_name_of_the_table_is_in_a_chart_and_no_other_name_is():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with every callback, separate encoders, and terms of a reward that are not ours."""
+    """Return a run with every callback, separate encoders, and reward terms of another environment."""
     folder = tmp_path_factory.mktemp("dashboard")
     settings = {"buffer_size": 200, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
     model = VisualTD3(
@@ -103,7 +103,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_the_layout_is_in_the_event_file_once_whoever_starts(run):
+def test_the_layout_is_in_the_event_file_once_whichever_callback_starts(run):
     (file,) = event_files(run)
     (layout,) = layouts_in(file)
     assert [category.title for category in layout.category] == list(DASHBOARD)
@@ -120,13 +120,13 @@ def test_tensorboard_draws_in_each_chart_the_names_of_the_table_and_no_other(run
 
 
 @pytest.mark.parametrize("callback", EVERYONE, ids=lambda callback: callback.__name__)
-def test_each_callback_writes_it_where_it_is_alone(lite_model, tmp_path, callback):
+def test_each_callback_alone_writes_the_layout(lite_model, tmp_path, callback):
     lite_model.learn(5, callback=callback())
     lite_model.logger.close()  # what TensorBoard's writer still holds back in its thread
     assert [len(layouts_in(file)) for file in event_files(tmp_path)] == [1]
 
 
-def test_no_layout_where_none_of_our_names_is_written(lite_model, tmp_path):
+def test_no_layout_without_our_callbacks(lite_model, tmp_path):
     lite_model.learn(5, callback=RunRecorderCallback())
     assert [layouts_in(file) for file in event_files(tmp_path)] == [[]]
 
@@ -140,7 +140,7 @@ def test_a_second_training_into_the_same_file_does_not_repeat_it(lite_model, tmp
     assert len(scalars_in(tmp_path)[tags.PROGRESS_SPEED]) == 10
 
 
-def test_a_resumed_run_has_it_in_each_file_and_tensorboard_shows_it_once(tmp_path, caplog):
+def test_a_resumed_run_has_the_layout_in_each_file_and_tensorboard_shows_it_once(tmp_path, caplog):
     def script(kill_at=None):
         env = make_vec_env("LiteDriving-v0", 1, seed=2)
         settings = {"buffer_size": 100, "learning_starts": 1_000, "batch_size": 4, "seed": 0, "device": "cpu"}
@@ -166,7 +166,7 @@ def test_a_resumed_run_has_it_in_each_file_and_tensorboard_shows_it_once(tmp_pat
     assert sorted(step for _, step, _ in answer["tag_to_events"][tags.PROGRESS_SPEED]) == list(range(1, 41))
 
 
-def test_the_report_reads_past_it(run):
+def test_the_report_ignores_the_layout(run):
     """It is no scalar: neither a tag, nor a point, nor a note."""
     (found,) = find_runs(run)
     data = read_run(found.path, found.files)

@@ -77,7 +77,7 @@ def test_the_names_of_the_evaluation_are_written_once_by_it_alone(lite_model, tm
     assert {tuple(step for step, _ in scalars[tag]) for tag in owned} == {(30, 60, 70)}
 
 
-def test_evaluations_npz_is_what_sb3s_own_evaluation_writes(lite_model, tmp_path):
+def test_evaluations_npz_equals_that_of_sb3(lite_model, tmp_path):
     ours = short_evaluation(log_path=tmp_path / "ours")
     env = make_vec_env("LiteDriving-v0", 2, seed=1_000, env_kwargs=SHORT)
     env.seed(1_000)  # as ours is before each evaluation; SB3 draws new places for the second one
@@ -129,7 +129,7 @@ def test_a_callback_can_end_the_training(lite_model, monkeypatch, kwargs, last_s
     assert lite_model.num_timesteps == last_step
 
 
-def test_an_environment_of_your_own_is_driven_from_the_same_places_too(lite_model, tmp_path):
+def test_an_own_environment_starts_from_the_same_places_too(lite_model, tmp_path):
     env = make_vec_env("LiteDriving-v0", 2, env_kwargs=SHORT)
     callback = DrivingEvalCallback(env, n_eval_episodes=5, eval_freq=40, log_path=tmp_path, verbose=0)
     lite_model.learn(80, callback=callback)
@@ -140,7 +140,7 @@ def test_an_environment_of_your_own_is_driven_from_the_same_places_too(lite_mode
     assert callback.eval_env is env
 
 
-def test_an_environment_made_here_can_be_used_in_a_second_training(lite_model, tmp_path):
+def test_an_environment_given_by_id_works_in_a_second_training(lite_model, tmp_path):
     callback = short_evaluation(eval_freq=1_000)
     lite_model.learn(10, callback=callback)
     first = callback.eval_env
@@ -149,11 +149,11 @@ def test_an_environment_made_here_can_be_used_in_a_second_training(lite_model, t
     assert callback.last_mean_reward > -np.inf
 
 
-def test_what_the_constructor_was_not_told_can_be_told_before_training(lite_model, tmp_path):
+def test_arguments_can_be_changed_before_training(lite_model, tmp_path):
     told = short_evaluation(log_path=tmp_path / "told", seed=7)
     first = told.eval_env
     told.configure()
-    assert told.eval_env is first, "nothing to make anew"
+    assert told.eval_env is first, "nothing to create again"
     kwargs = {"maps": ["held_out_1"], "max_episode_steps": 12}
     told.configure(eval_freq=20, n_eval_episodes=3, eval_env_kwargs=kwargs)
     assert told.eval_env_kwargs == kwargs
@@ -168,7 +168,7 @@ def test_what_the_constructor_was_not_told_can_be_told_before_training(lite_mode
 
 
 @pytest.mark.parametrize("kwargs", [{"eval_freq": 0}, {"n_eval_episodes": 0}, {"eval_env_kwargs": SHORT}])
-def test_what_cannot_be_told_before_training_is_refused(kwargs):
+def test_invalid_changes_before_training_are_refused(kwargs):
     callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=SHORT), n_eval_episodes=4)
     assert callback.eval_env_kwargs is None
     with pytest.raises(ValueError, match=r"expected|only used with the id"):
@@ -210,7 +210,7 @@ def test_the_policy_sees_observations_as_in_training(monkeypatch, own):
     assert np.abs(seen[0] - raw).max() > 0.1
 
 
-def test_environments_that_are_not_wrapped_alike_are_named():
+def test_environments_with_different_wrappers_are_named():
     kwargs = {"observation": "camera+state", **SHORT}
     model = observing_model(VecNormalize(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), norm_obs_keys=["state"]))
     callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), eval_freq=5, verbose=0)
@@ -219,32 +219,32 @@ def test_environments_that_are_not_wrapped_alike_are_named():
     assert model.num_timesteps == 0
 
 
-def test_a_world_that_is_not_driven_in_is_named(make_model):
+def test_an_environment_without_driving_info_is_named(make_model):
     callback = DrivingEvalCallback(DummyVecEnv([ImageEnv]), verbose=0, warn=False)
     with pytest.raises(ValueError, match=r"no speed_mps, distance_m, .*EvalCallback"):
         make_model().learn(10, callback=callback)
 
 
-def test_an_evaluation_in_no_monitor_warns_unless_told_not_to(lite_model):
+def test_an_evaluation_without_a_monitor_warns_unless_disabled(lite_model):
     def run(warn):
         env = DummyVecEnv([lambda: gym.make("LiteDriving-v0", **SHORT)])
         lite_model.learn(5, callback=DrivingEvalCallback(env, n_eval_episodes=1, verbose=0, warn=warn))
 
-    with pytest.warns(UserWarning, match="in no Monitor"):
+    with pytest.warns(UserWarning, match="not wrapped in a Monitor"):
         run(True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(False)
 
 
-def test_an_evaluation_by_id_warns_of_nothing(lite_model):
+def test_an_evaluation_by_id_does_not_warn(lite_model):
     model = VisualTD3("CnnPolicy", VecNormalize(lite_model.env, norm_obs=False), buffer_size=100, device="cpu", seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn(5, callback=short_evaluation())
 
 
-def test_a_killed_run_goes_on_with_its_evaluations(tmp_path):
+def test_a_killed_run_continues_its_evaluations(tmp_path):
     def script(folder, kill_at=None):
         settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
         env = make_vec_env("LiteDriving-v0", 1, seed=2, env_kwargs={"max_episode_steps": 30})
@@ -280,7 +280,7 @@ def test_an_evaluation_counts_one_episode_of_each_environment():
 
 
 @pytest.mark.parametrize(("n_episodes", "expected"), [(1, [0, 0, 1]), (3, [1, 1, 1]), (5, [1, 2, 2])])
-def test_episodes_are_shared_out_as_sb3_shares_them(n_episodes, expected):
+def test_episodes_are_distributed_as_in_sb3(n_episodes, expected):
     env = make_vec_env("LiteDriving-v0", 3, env_kwargs={"max_episode_steps": 3})
     lengths = [10 * index + 3 for index in range(3)]
     for each, length in zip(env.envs, lengths, strict=True):
@@ -289,7 +289,7 @@ def test_episodes_are_shared_out_as_sb3_shares_them(n_episodes, expected):
     assert [sum(drive.length == length for drive in drives) for length in lengths] == expected
 
 
-def test_an_episode_knows_its_part_of_the_route_where_there_is_one(monkeypatch):
+def test_an_episode_has_its_route_completion_if_there_is_a_route(monkeypatch):
     env = make_vec_env("LiteDriving-v0", 2, env_kwargs={"max_episode_steps": 15})
     drives = drive_episodes(random_driver(env, 0), env, seed=0)
     for drive, each in zip(drives, env.envs, strict=True):
@@ -310,7 +310,7 @@ def without_route(*result):
     return result
 
 
-def test_the_full_brake_driver_goes_less_far_than_the_random_one():
+def test_the_full_brake_driver_drives_less_far_than_the_random_one():
     env = make_vec_env("LiteDriving-v0", 10, env_kwargs={"maps": "held_out"})
     brake = mean_of(drive_episodes(full_brake_driver(env), env, seed=1_000))
     random = mean_of(drive_episodes(random_driver(env, 0), env, seed=1_000))
@@ -326,6 +326,6 @@ def test_the_full_brake_driver_goes_less_far_than_the_random_one():
         {"eval_env": DummyVecEnv([ImageEnv]), "eval_env_kwargs": {"maps": "train"}},
     ],
 )
-def test_what_cannot_be_meant_is_refused(kwargs):
+def test_invalid_arguments_are_refused(kwargs):
     with pytest.raises(ValueError, match=r"expected|only used with the id"):
         DrivingEvalCallback(**kwargs)

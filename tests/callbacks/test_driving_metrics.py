@@ -37,7 +37,7 @@ class LastInfos(BaseCallback):
         return True
 
 
-def test_each_episode_has_a_point_of_what_its_last_step_says(lite_model, tmp_path):
+def test_each_episode_has_a_point_with_the_info_of_its_last_step(lite_model, tmp_path):
     last = LastInfos()
     lite_model.learn(100, callback=[DrivingMetricsCallback(), last])
     scalars = scalars_in(tmp_path)
@@ -72,7 +72,7 @@ class TermsEnv(ImageEnv):
         return observation, sum(terms.values()), terminated, truncated, {**info, "reward_terms": terms}
 
 
-def test_terms_of_an_environment_of_your_own_are_logged_under_their_names(make_model, tmp_path):
+def test_reward_terms_of_an_own_environment_are_logged_under_their_names(make_model, tmp_path):
     model = make_model(env=Monitor(TermsEnv()), learning_starts=10_000, tensorboard_log=str(tmp_path))
     model.learn(80, callback=DrivingMetricsCallback(log_freq=20))
     scalars = scalars_in(tmp_path)
@@ -88,6 +88,6 @@ def test_terms_of_an_environment_of_your_own_are_logged_under_their_names(make_m
         assert untold not in scalars
 
 
-def test_a_rhythm_below_one_is_refused():
+def test_a_frequency_below_one_is_refused():
     with pytest.raises(ValueError, match="log_freq"):
         DrivingMetricsCallback(log_freq=0)

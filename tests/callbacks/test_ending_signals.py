@@ -70,15 +70,15 @@ def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_pat
     assert str(whole.get_parameters()) == str(resumed.get_parameters())
 
 
-def test_a_rollout_and_its_updates_are_finished_first(tmp_path):
+def test_a_rollout_and_its_updates_are_completed_first(tmp_path):
     callbacks = [At(33, send(signal.SIGTERM)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
     with pytest.raises(TrainingInterrupted):
         td3(train_freq=(8, "step")).learn(60, callback=callbacks)
     assert steps_in(tmp_path)[-1] == 40
 
 
-def test_what_takes_too_long_is_left_without_a_new_snapshot(tmp_path, monkeypatch, capsys):
-    """As a long evaluation, or a long block of updates."""
+def test_a_rollout_that_takes_too_long_ends_without_a_new_snapshot(tmp_path, monkeypatch, capsys):
+    """A long evaluation or a long block of updates takes too long."""
     monkeypatch.setattr(ending_signals, "GRACE_S", 0.05)
     before = handlers()
 
@@ -108,7 +108,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert steps_in(tmp_path) == [0, 20]
 
 
-def test_nothing_is_handled_where_nothing_is_asked_for_or_in_another_thread(tmp_path):
+def test_no_signal_is_handled_by_default_or_in_another_thread(tmp_path):
     before, during = handlers(), []
     look = At(5, lambda: during.append(handlers()))
     td3().learn(10, callback=[look, SnapshotCallback(20, tmp_path / "one")])
@@ -123,7 +123,7 @@ def test_nothing_is_handled_where_nothing_is_asked_for_or_in_another_thread(tmp_
     assert handlers() == before
 
 
-def test_a_signal_after_an_exception_has_left_the_training_does_what_it_did_before(tmp_path):
+def test_a_signal_after_an_exception_has_its_earlier_effect(tmp_path):
     """Stable-Baselines3 tells callbacks nothing of an exception, so the handler is still there."""
 
     def fail():
@@ -140,8 +140,8 @@ def test_a_signal_after_an_exception_has_left_the_training_does_what_it_did_befo
         signal.signal(signal.SIGUSR1, own)
 
 
-def test_workers_live_until_the_snapshot_is_taken_where_all_processes_get_the_signal(tmp_path):
-    """As from Slurm, which signals all processes of a job's step."""
+def test_workers_survive_a_signal_to_all_processes_until_the_snapshot(tmp_path):
+    """Slurm sends signals to all processes of a job step."""
 
     def train():
         os.setsid()
@@ -159,8 +159,8 @@ def test_workers_live_until_the_snapshot_is_taken_where_all_processes_get_the_si
     assert snapshot.state["training"]["env"]["why_not_exact"] is None, "workers were there to say where they were"
 
 
-def test_no_snapshot_is_taken_of_environments_whose_workers_have_died(tmp_path):
-    """It would be the newest, and nothing could go on from it."""
+def test_no_snapshot_is_taken_after_workers_have_died(tmp_path):
+    """It would be the newest one, and the run could not be resumed from it."""
 
     def train():
         env = SubprocVecEnv([StatefulEnv] * 2)
@@ -181,7 +181,7 @@ def test_no_snapshot_is_taken_of_environments_whose_workers_have_died(tmp_path):
 
 
 def test_workers_that_ignore_signals_do_not_keep_a_script_from_ending(tmp_path):
-    """At exit, multiprocessing sends SIGTERM to workers that are left, and waits for them."""
+    """At exit, multiprocessing sends SIGTERM to the remaining workers and waits for them."""
 
     def train():
         import atexit
@@ -212,16 +212,16 @@ def _code_of(function):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["SIGKILL"], "'SIGKILL', which cannot end a training in order"),
+        (["SIGKILL"], "'SIGKILL', which cannot end a training with a snapshot"),
         (["SIGNOTHING"], "'SIGNOTHING': expected names of signals"),
         (["SIG_IGN"], "'SIG_IGN': expected names of signals"),
         ("SIGTERM", r"expected a list of names"),
     ],
 )
-def test_a_name_that_is_no_signal_to_end_on_is_refused(names, message):
+def test_an_unsuitable_signal_is_refused(names, message):
     with pytest.raises(ValueError, match=message):
         SnapshotCallback(signals=names)
 
 
-def test_signals_are_named_as_people_name_them():
+def test_signal_names_may_omit_sig_and_be_lower_case():
     assert checked_signals(["usr1", "TERM", "SIGTERM", "SIGINT"]) == ("SIGUSR1", "SIGTERM", "SIGINT")

@@ -45,7 +45,7 @@ def sac(folder=None, **kwargs):
 
 
 def pixels(folder=None, **kwargs):
-    """The recommended set: one encoder, fused optimizers, bfloat16 where the machine has it."""
+    """Return a model with the recommended preset: one encoder, fused optimizers, bfloat16 if the machine has it."""
     settings = {**SMALL, "policy_kwargs": {"net_arch": [8], "trunk_dim": 4}, "tensorboard_log": str(folder / "tb")}
     return VisualTD3("CnnPolicy", DummyVecEnv([StatefulImageEnv]), **{**settings, **kwargs})
 
@@ -58,7 +58,7 @@ def blow_up(model):
 
 
 def break_weights(model):
-    """The next update of the actor breaks it too."""
+    """Set weights so that the next update of the actor breaks it too."""
     with th.no_grad():
         model.critic.qf0[-1].bias.fill_(math.nan)
 
@@ -141,7 +141,7 @@ def test_a_rollback_without_snapshots_is_an_error_before_the_first_step():
     assert model.observers == []
 
 
-def test_by_default_a_critical_alert_only_tells(tmp_path):
+def test_by_default_a_critical_alert_is_only_reported(tmp_path):
     model = visual_td3(tmp_path)
     model.learn(320, callback=[Breaks(ONSET, blow_up), ExplosionAlertCallback(1e3, 1e4, 20, 5, tmp_path, 0)])
     assert model.num_timesteps == 320
@@ -151,7 +151,7 @@ def test_by_default_a_critical_alert_only_tells(tmp_path):
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
-def test_stop_ends_the_training_at_the_check_that_sees_it(tmp_path, capsys, make):
+def test_stop_ends_the_training_at_the_check(tmp_path, capsys, make):
     model = make(tmp_path)
     model.learn(320, callback=[Breaks(ONSET, blow_up), guard("stop", verbose=1)])
     (action,) = actions_in(tmp_path)
@@ -168,7 +168,7 @@ def rates_at(notes, step):
     return notes.at[step][2]
 
 
-def test_a_lower_rate_reaches_every_group_and_the_schedule_goes_on_below_it(tmp_path):
+def test_a_lower_rate_reaches_every_group_and_schedules_continue_below_it(tmp_path):
     notes = Notes()
     model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
@@ -196,7 +196,7 @@ def test_a_lower_rate_is_saved_with_the_model(tmp_path):
     assert loaded.learning_rates["critic_mlp"] == pytest.approx(0.3 * 0.5e-3)
 
 
-def test_a_stock_algorithms_rate_is_lowered_for_all_its_optimizers_and_saved(tmp_path):
+def test_the_rate_of_a_stock_algorithm_is_lowered_for_all_optimizers_and_saved(tmp_path):
     model = sac(tmp_path, learning_rate=1e-3)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.3)], n_steps=ONSET + 250)
     n_actions = len(actions_in(tmp_path))
@@ -210,7 +210,7 @@ def test_a_stock_algorithms_rate_is_lowered_for_all_its_optimizers_and_saved(tmp
     assert loaded.critic.optimizer.param_groups[0]["lr"] == expected
 
 
-def test_a_factor_on_a_factor_is_one_factor_on_what_was_given():
+def test_a_second_factor_replaces_the_first():
     model = sac(learning_rate=0.7)
     set_lr_scale(model, 1.0)
     assert not isinstance(model.lr_schedule, Scaled)
@@ -221,7 +221,7 @@ def test_a_factor_on_a_factor_is_one_factor_on_what_was_given():
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac, pixels])
-def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from_where_it_was(tmp_path, make):
+def test_a_rollback_restores_the_weights_bit_for_bit_and_training_continues(tmp_path, make):
     notes, alerts = Notes(), guard("rollback")
     model = make(tmp_path)
     ranges = []
@@ -270,7 +270,7 @@ def test_a_rollback_returns_to_the_snapshot_to_the_bit_and_training_goes_on_from
     assert {dict(scalars[tags.alert_of_rule(rule)])[at + 20] for rule in rules} == {0.0}
 
 
-def test_only_what_was_learnt_returns(tmp_path):
+def test_a_rollback_restores_only_what_was_learnt(tmp_path):
     """Going back in the last step leaves steps, replay, random states and counters as they are without it."""
 
     class GoesBack(BaseCallback):
@@ -295,7 +295,7 @@ def test_only_what_was_learnt_returns(tmp_path):
     assert not th.equal(*weights)
 
 
-def test_actions_are_bounded_and_stand_apart_by_a_window_of_updates(tmp_path, capsys):
+def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
     model = visual_td3(tmp_path)
     callbacks = [Always(ONSET, blow_up_once_more), guard("rollback", max_actions=2, verbose=1)]
     trained(model, tmp_path, callbacks, n_steps=2_000)
@@ -312,14 +312,14 @@ def test_actions_are_bounded_and_stand_apart_by_a_window_of_updates(tmp_path, ca
 
 
 def blow_up_once_more(model):
-    """So that whatever the optimizer does, and whoever goes back, values stay too large."""
+    """Keeps values too large, whatever the optimizer does and after every rollback."""
     with th.no_grad():
         for weight in model.critic.parameters():
             weight.clamp_(-2.0, 2.0).add_(2.0)
 
 
-def test_without_a_healthy_snapshot_it_stops_and_says_so(tmp_path):
-    """What was trained before is broken from the start, so the first snapshot is the only one there can be."""
+def test_without_a_healthy_snapshot_the_guard_stops_with_a_message(tmp_path):
+    """The model is broken from the start, so the first snapshot is the only one that can exist."""
     model = visual_td3(tmp_path)
 
     class Unhealthy(BaseCallback):
@@ -335,7 +335,7 @@ def test_without_a_healthy_snapshot_it_stops_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
-def test_a_run_that_is_healthy_does_not_know_that_it_is_guarded(tmp_path, make):
+def test_the_guard_does_not_change_a_healthy_run(tmp_path, make):
     plain = make().learn(300)
     guarded = make(tmp_path)
     trained(guarded, tmp_path, [GradientNormCallback(5, 50), guard("rollback", critical=1e9)], n_steps=300)
@@ -346,7 +346,7 @@ def test_a_run_that_is_healthy_does_not_know_that_it_is_guarded(tmp_path, make):
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
-def test_a_run_that_is_resumed_after_an_action_goes_on_bit_for_bit(tmp_path, make):
+def test_a_run_resumed_after_an_action_continues_bit_for_bit(tmp_path, make):
     """It is killed within the quiet window too; what is broken once more in step 400 is acted on once more."""
 
     def script(folder, kill_at=None):
@@ -392,8 +392,8 @@ class BreaksAt(BaseCallback):
         pass
 
 
-def test_what_the_guard_has_done_counts_in_a_resumed_run(tmp_path):
-    """By hand: an action at update 100, and none before update 300, whoever asks."""
+def test_actions_of_the_guard_count_in_a_resumed_run(tmp_path):
+    """Computed by hand: an action at update 100, and no other before update 300, in either process."""
     alert = Alert(120, "reward_scale", "critical", 1.0, 0.0, "", since=90)
 
     def begun(model):
@@ -414,13 +414,13 @@ def test_what_the_guard_has_done_counts_in_a_resumed_run(tmp_path):
     assert second.has_stopped
 
 
-def test_keep_1_spares_the_healthy_one_while_newer_ones_are_not(tmp_path):
+def test_keep_1_spares_the_healthy_snapshot_while_newer_ones_are_unhealthy(tmp_path):
     model = visual_td3(tmp_path)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("warn")], n_steps=450, keep=1)
     kept = snapshots_in(tmp_path)
     assert [(step, kept[step].health.is_healthy) for step in kept] == [(150, True), (450, False)]
     store = SnapshotStore(tmp_path / "snapshots")
-    assert store.newest().step == 450, "what is resumed is the newest, and the run goes on as it would have"
+    assert store.newest().step == 450, "the newest snapshot is resumed, and the run continues as it would have"
     assert store.newest_healthy(10**9).step == 150
 
 
@@ -442,7 +442,7 @@ def test_a_snapshot_from_before_the_alert_but_after_its_onset_is_marked_when_the
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
-def test_weights_that_are_not_finite_are_rolled_back_before_they_choose_an_action(tmp_path, make):
+def test_non_finite_weights_are_rolled_back_before_they_choose_an_action(tmp_path, make):
     model = make(tmp_path)
     trained(model, tmp_path, [Breaks(ONSET, break_weights), guard("rollback")])
     (action,) = actions_in(tmp_path)
@@ -454,7 +454,7 @@ def test_weights_that_are_not_finite_are_rolled_back_before_they_choose_an_actio
     assert model.num_timesteps == 320
     assert all(th.isfinite(weight).all() for weight in model.policy.parameters())
     points = scalars_in(tmp_path)[tags.alert_of_rule("non_finite")]
-    assert [step for step, value in points if value] == [STARTS + ONSET + 2], "the event file is told once"
+    assert [step for step, value in points if value] == [STARTS + ONSET + 2], "the event file has one point"
     for tag, of_tag in scalars_in(tmp_path).items():
         steps = [step for step, _ in of_tag]
         assert steps == sorted(set(steps)), tag
@@ -462,7 +462,7 @@ def test_weights_that_are_not_finite_are_rolled_back_before_they_choose_an_actio
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
 @pytest.mark.parametrize("mode", ["warn", "stop", "reduce_lr"])
-def test_weights_that_are_not_finite_stop_and_the_last_healthy_snapshot_is_named(tmp_path, mode, make):
+def test_non_finite_weights_stop_and_the_last_healthy_snapshot_is_named(tmp_path, mode, make):
     actions = []
 
     class Sees(BaseCallback):
@@ -485,7 +485,7 @@ def test_weights_that_are_not_finite_stop_and_the_last_healthy_snapshot_is_named
 
 
 @pytest.mark.parametrize("network", ["actor", "critic"])
-def test_a_gradient_that_is_not_finite_is_named_at_its_own_update_though_the_loss_is(tmp_path, network):
+def test_a_non_finite_gradient_is_named_at_its_update_although_the_loss_is_finite(tmp_path, network):
     """And the broken weights choose no action: a rollback comes first."""
 
     def poison(model):
@@ -516,7 +516,7 @@ def test_weights_that_break_again_and_again_end_the_training(tmp_path):
     assert model.num_timesteps == 169
 
 
-def test_rewards_that_are_not_finite_stop_whatever_was_asked_for(tmp_path):
+def test_non_finite_rewards_always_stop(tmp_path):
     def env():
         broken = BreakingEnv()
         broken.bad_step = 150
@@ -534,7 +534,7 @@ def test_rewards_that_are_not_finite_stop_whatever_was_asked_for(tmp_path):
     )
 
 
-def test_rewards_in_the_replay_buffer_that_are_not_finite_stop_too(tmp_path):
+def test_non_finite_rewards_in_the_replay_buffer_stop_too(tmp_path):
     def poison(model):
         model.replay_buffer.rewards[:50] = math.nan
 
@@ -546,14 +546,14 @@ def test_rewards_in_the_replay_buffer_that_are_not_finite_stop_too(tmp_path):
     assert "training stops; last healthy: " in alert["meaning"]
 
 
-def test_the_last_update_of_a_training_is_looked_at_too(tmp_path):
+def test_the_last_update_of_a_training_is_checked_too(tmp_path):
     model = visual_td3(tmp_path)
     model.learn(STARTS + ONSET + 1, callback=[Breaks(ONSET, break_weights), guard("stop", run_dir=tmp_path)])
     (alert,) = [alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
     assert alert["meaning"] == f"train/critic_loss is nan at update {ONSET + 1}"
 
 
-def test_lines_of_actions_are_json_like_all_others(tmp_path):
+def test_entries_of_actions_are_json_too(tmp_path):
     trained(visual_td3(tmp_path), tmp_path, [Breaks(ONSET, blow_up), guard("rollback")], n_steps=220)
     lines = (tmp_path / "alerts.jsonl").read_text().splitlines()
     read = [json.loads(line, parse_constant=pytest.fail) for line in lines]
@@ -563,7 +563,7 @@ def test_lines_of_actions_are_json_like_all_others(tmp_path):
     assert {line["level"] for line in read} <= {"warning", "critical", "action"}
 
 
-def test_an_overlapped_training_goes_back_too(tmp_path):
+def test_an_overlapped_training_rolls_back_too(tmp_path):
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     env = SubprocVecEnv([StatefulEnv], start_method="fork")

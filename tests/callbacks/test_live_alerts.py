@@ -131,7 +131,7 @@ def test_healthy_training_raises_none_of_these(tmp_path):
 
 
 class BreakingEnv(StatefulEnv):
-    """One number, at one step, is none."""
+    """An environment with one NaN at one step."""
 
     bad_step, bad_part = 30, "reward"
     n_total = 0
@@ -167,7 +167,7 @@ class BreakingDictEnv(BreakingEnv):
         ("MultiInputPolicy", BreakingDictEnv, "observation", "the observation 'state' holds inf"),
     ],
 )
-def test_what_is_not_finite_ends_the_training_at_its_step(tmp_path, capsys, policy, env, part, words):
+def test_a_non_finite_value_ends_the_training_at_its_step(tmp_path, capsys, policy, env, part, words):
     broken = env()
     broken.bad_part = part
     model = VisualTD3(policy, broken, learning_starts=10, batch_size=4, buffer_size=100, seed=0, device="cpu")
@@ -180,7 +180,7 @@ def test_what_is_not_finite_ends_the_training_at_its_step(tmp_path, capsys, poli
     assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_and_is_named(tmp_path):
+def test_a_non_finite_loss_ends_the_training_and_is_named(tmp_path):
     def break_it(model):
         with th.no_grad():
             model.critic.qf0[-1].bias.fill_(math.nan)
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_is_named(tmp_path):
     assert meaning.startswith("train/critic_loss is nan at update 41; training stops; ")
 
 
-def test_alerts_are_json_that_every_reader_takes():
+def test_alerts_are_standard_json():
     alert = Alert(5, "reward_scale", "warning", math.inf, math.nan, "meaning")
     assert json.loads(alert.to_json(), parse_constant=pytest.fail)["value"] == "inf"
     assert json.loads(alert.to_json())["threshold"] is None
@@ -236,7 +236,7 @@ def test_watching_changes_no_weight_and_leaves_finite_norms(tmp_path, name):
 
 
 def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
-    """By hand: every gradient as it is when SAC's optimizer steps."""
+    """Compare with every gradient at the moment when SAC's optimizer steps."""
     model = STOCK["SAC pixels"](tensorboard_log=str(tmp_path))
     by_hand = {"critic_cnn": [], "critic_mlp": []}
 
@@ -265,7 +265,7 @@ def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
         assert points[1][1] == pytest.approx(np.mean(by_hand[group][19:39]), rel=1e-6)
 
 
-def test_a_watch_of_an_interrupted_training_is_not_shown_updates_twice(make_model):
+def test_the_watch_of_an_interrupted_training_sees_no_update_twice(make_model):
     class Stops(BaseCallback):
         def _on_step(self):
             if self.num_timesteps == 30:

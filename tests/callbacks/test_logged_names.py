@@ -1,4 +1,4 @@
-"""A run as a user would start it: every name of the first run is in its event file, once."""
+"""Tests that a run started as a user would has every name of the original CARLA run in its event file, once."""
 
 import inspect
 from collections import defaultdict
@@ -17,7 +17,7 @@ N_STEPS = 330
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The scalars of a run with separate encoders and all callbacks; by name, who has written it."""
+    """Return the scalars of a run with separate encoders and all callbacks, and the writers of each name."""
     folder = tmp_path_factory.mktemp("run")
     writers = defaultdict(set)
     write, dump = EventWriter.write, TensorBoardOutputFormat.write
@@ -74,7 +74,7 @@ def test_each_of_the_39_names_has_one_writer_and_no_step_twice(run, name):
         assert 50 <= steps[0] < steps[-1] <= N_STEPS
 
 
-def test_nothing_else_is_written_twice_or_by_two(run):
+def test_no_other_name_is_written_twice_or_by_two_callbacks(run):
     scalars, writers = run
     assert scalars.keys() == writers.keys()
     for name, points in scalars.items():

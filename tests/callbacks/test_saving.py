@@ -35,7 +35,7 @@ def td3(env=None):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that can be full: it takes half of the next write, and then nothing."""
+    """Return a disk that can be full: it accepts half of the next write, and then nothing."""
     really_write, room = os.write, [None]
 
     def write(handle, data):
@@ -55,7 +55,7 @@ def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_file_that_cannot_be_written_is_told_once_and_the_old_one_stays(tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_reported_once_and_the_old_one_stays(tmp_path, capsys):
     saver, path = Saver(), tmp_path / "best_model.zip"
 
     def cut(begun):
@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_written_is_told_once_and_the_old_one_stays(tmp_pa
     assert "best_model.zip could not be written: [Errno 28] No space left on device; training continues" in line
 
 
-def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, disk, capsys):
+def test_log_lines_that_a_full_disk_refuses_are_written_later(tmp_path, disk, capsys):
     file = RetryingFile(str(tmp_path / "log"), "the log")
     file.write(b"one ")
     disk[0] = 2
@@ -89,7 +89,7 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, disk, capsys)
     assert "No space left on device" in line
 
 
-def test_event_files_wait_where_the_disk_is_full(tmp_path, disk):
+def test_event_files_wait_while_the_disk_is_full(tmp_path, disk):
     logger = configure(str(tmp_path), ["tensorboard"])
     writer = EventWriter(logger)
     assert len(make_event_files_retry(logger)) == 1
@@ -103,7 +103,7 @@ def test_event_files_wait_where_the_disk_is_full(tmp_path, disk):
     assert scalars_of_run(tmp_path)["own"] == [(step, float(step)) for step in range(6)]
 
 
-def test_the_record_of_episodes_waits_where_the_disk_is_full(tmp_path, disk):
+def test_the_monitor_file_waits_while_the_disk_is_full(tmp_path, disk):
     def episodes(env, fills):
         env.reset(seed=0)
         for step in range(40):
@@ -131,7 +131,7 @@ def evaluation(folder):
     return EvalCallback(env, Records(), Records(), 2, 10, str(folder), str(folder), verbose=0)
 
 
-def test_an_evaluation_leaves_what_stable_baselines3s_leaves(tmp_path):
+def test_an_evaluation_writes_the_same_files_as_stable_baselines3(tmp_path):
     plain, ours = evaluation(tmp_path / "plain"), with_atomic_files(evaluation(tmp_path / "whole"))
     assert type(ours) is AtomicEvalCallback
     assert ours.callback_on_new_best.parent is ours
@@ -145,11 +145,11 @@ def test_an_evaluation_leaves_what_stable_baselines3s_leaves(tmp_path):
     assert (tmp_path / "whole" / "best_model.zip").exists()
     assert plain.callback_on_new_best.n_calls == ours.callback_on_new_best.n_calls >= 1
     assert plain.callback.n_calls == ours.callback.n_calls == 4
-    assert callbacks_state(plain) == callbacks_state(ours), "a snapshot of the one goes on with the other"
+    assert callbacks_state(plain) == callbacks_state(ours), "a snapshot of one class resumes the other"
 
 
 @pytest.mark.parametrize("make", [evaluation, lambda folder: CheckpointCallback(10, str(folder), "rl")])
-def test_a_full_disk_ends_no_training_and_cuts_no_good_file(tmp_path, monkeypatch, capsys, make):
+def test_a_full_disk_neither_ends_the_training_nor_damages_a_file(tmp_path, monkeypatch, capsys, make):
     really_sync, n_steps = os.fsync, [0]
 
     class Counts(BaseCallback):
@@ -171,7 +171,7 @@ def test_a_full_disk_ends_no_training_and_cuts_no_good_file(tmp_path, monkeypatc
         assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [10, 20, 30, 40]
 
 
-def test_a_subclass_of_ones_own_stays_as_it_is():
+def test_a_subclass_of_the_user_is_not_replaced():
     class Own(CheckpointCallback):
         pass
 

@@ -1,4 +1,4 @@
-"""SnapshotCallback in scripts: the same script is called again and goes on."""
+"""Tests of SnapshotCallback in scripts: the same script is called again and continues."""
 
 import errno
 import json
@@ -87,7 +87,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("make", [vector_td3, vector_sac, stacked_visual_td3, driving])
-def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, make):
+def test_a_script_that_is_called_again_continues_where_it_was_killed(tmp_path, make):
     def script(folder, kill_at=None):
         model = make(tb=str(folder / "tb"))
         callbacks = [Kill(kill_at)] if kill_at else []
@@ -109,7 +109,7 @@ def test_a_script_that_is_called_again_goes_on_where_it_was_killed(tmp_path, mak
 
 
 @pytest.mark.parametrize("make", [vector_td3, stacked_visual_td3])
-def test_putting_aside_changes_nothing(tmp_path, make):
+def test_taking_snapshots_does_not_change_the_training(tmp_path, make):
     plain = make()
     plain.learn(60)
     watched = make()
@@ -125,8 +125,8 @@ def test_the_model_in_a_snapshot_loads(tmp_path):
     assert VisualTD3.load(snapshot.file("model.zip")).num_timesteps == snapshot.step
 
 
-def test_a_schedule_and_an_evaluation_go_on(tmp_path):
-    """SB3's EvalCallback draws its episodes from an environment of its own, which goes on too."""
+def test_a_schedule_and_an_evaluation_continue(tmp_path):
+    """SB3's EvalCallback has an environment of its own, which continues too."""
 
     def script(folder, kill_at=None):
         model = vector_td3(str(folder / "tb"), learning_rate=LinearSchedule(1e-3, 1e-4, 1.0))
@@ -144,7 +144,7 @@ def test_a_schedule_and_an_evaluation_go_on(tmp_path):
         np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_an_environment_without_a_state_goes_on_with_a_new_episode_and_says_so(tmp_path, capsys):
+def test_an_environment_without_a_state_begins_a_new_episode_with_a_message(tmp_path, capsys):
     def script(kill_at=None):
         model = VisualTD3("CnnPolicy", ImageEnv(), n_steps=3, policy_kwargs={"net_arch": [8]}, **SMALL)
         callbacks = [Kill(kill_at)] if kill_at else []
@@ -160,7 +160,7 @@ def test_an_environment_without_a_state_goes_on_with_a_new_episode_and_says_so(t
     assert model.replay_buffer.segment_ends[39, 0], "no return runs on from the old episode into the new one"
 
 
-def test_no_return_of_stable_baselines3s_buffer_runs_on_into_a_new_episode(tmp_path, capsys):
+def test_no_return_of_sb3s_buffer_runs_into_a_new_episode(tmp_path, capsys):
     def script(kill_at=None):
         model = TD3("MlpPolicy", DummyVecEnv([ForgetfulEnv]), n_steps=3, **SMALL)
         callbacks = [Kill(kill_at)] if kill_at else []
@@ -200,7 +200,7 @@ def test_a_finished_script_that_is_called_again_has_its_model_and_trains_nothing
 
 
 def test_a_training_that_a_callback_stopped_has_no_snapshot_of_its_end(tmp_path):
-    """Its last transition was not stored, and what is left of it can be resumed."""
+    """Its last transition was not stored, and the earlier snapshot can be resumed."""
 
     class Stop(BaseCallback):
         def _on_step(self):
@@ -210,7 +210,7 @@ def test_a_training_that_a_callback_stopped_has_no_snapshot_of_its_end(tmp_path)
     assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [0, 20]
 
 
-def test_a_callback_list_can_be_used_again_after_a_training_that_was_left(tmp_path):
+def test_a_callback_list_can_be_used_again_after_an_exception(tmp_path):
     kill = Kill(30)
     callbacks = CallbackList([kill, SnapshotCallback(20, tmp_path)])
     with pytest.raises(Killed):
@@ -234,7 +234,7 @@ def test_a_snapshot_says_which_versions_made_it_and_a_resumed_run_which_have_cha
     assert f"packages have changed since (torch {versions['torch']} -> 0.1)" in said
 
 
-def test_what_is_resumed_is_not_put_aside_again(tmp_path):
+def test_a_resumed_snapshot_is_not_saved_again(tmp_path):
     with pytest.raises(Killed):
         vector_td3().learn(50, callback=[Kill(43), SnapshotCallback(20, tmp_path)])
     folder = tmp_path / "snapshots" / "step_000000040"
@@ -244,8 +244,8 @@ def test_what_is_resumed_is_not_put_aside_again(tmp_path):
     assert folder.stat().st_ino == before
 
 
-def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
-    """make_vec_env() begins Monitor's file anew before training starts, and configure() the CSV log."""
+def test_files_that_the_script_overwrites_are_kept_beside_the_new_ones(tmp_path, capsys):
+    """Before training starts, make_vec_env() overwrites Monitor's file and configure() overwrites the CSV log."""
 
     def script(folder, kill_at=None):
         model = driving(monitor_dir=str(folder))
@@ -264,7 +264,7 @@ def test_files_that_the_script_overwrites_are_kept_beside(tmp_path, capsys):
     assert_same_scalars(tmp_path / "whole", tmp_path / "killed", at_least=5)
 
 
-def test_the_newest_good_one_is_taken_where_the_last_is_damaged(tmp_path, capsys):
+def test_the_newest_good_snapshot_is_resumed_if_the_last_is_damaged(tmp_path, capsys):
     with pytest.raises(Killed):
         vector_td3().learn(50, callback=[Kill(45), SnapshotCallback(20, tmp_path)])
     model_path = tmp_path / "snapshots" / "step_000000040" / "model.zip"
@@ -279,7 +279,7 @@ def test_the_newest_good_one_is_taken_where_the_last_is_damaged(tmp_path, capsys
     assert_equal(weights(whole), weights(resumed))
 
 
-def test_a_full_disk_stops_no_training_and_costs_no_snapshot(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_neither_stops_the_training_nor_damages_a_snapshot(tmp_path, monkeypatch, capsys):
     really_write, is_full = os.write, [False]
 
     def write(handle, data):
@@ -341,7 +341,7 @@ def _learn_again(folder, model, total=50, **kwargs):
         (lambda: SAC("MlpPolicy", DummyVecEnv([StatefulEnv]), **SMALL), "algorithm was"),
     ],
 )
-def test_what_was_made_otherwise_is_refused_and_nothing_is_lost(tmp_path, again, message):
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, again, message):
     vector_td3(str(tmp_path / "tb")).learn(50, callback=SnapshotCallback(20, tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message):
@@ -350,7 +350,7 @@ def test_what_was_made_otherwise_is_refused_and_nothing_is_lost(tmp_path, again,
     _learn_again(tmp_path, vector_td3())
 
 
-def test_another_length_is_refused(tmp_path):
+def test_another_number_of_steps_is_refused(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
     with pytest.raises(ValueError, match="was started with 50 steps, and this call with 80"):
         _learn_again(tmp_path, vector_td3(), total=80)
@@ -370,8 +370,8 @@ def test_a_foreign_snapshot_is_refused(tmp_path):
         _learn_again(tmp_path, vector_td3())
 
 
-def test_a_notebook_may_go_on_after_it_was_interrupted(tmp_path):
-    """The first callback still lives, and so does its lock."""
+def test_a_notebook_can_continue_after_an_interrupt(tmp_path):
+    """The first callback still exists, and so does its lock."""
     first = SnapshotCallback(20, tmp_path)
     with pytest.raises(Killed):
         vector_td3().learn(50, callback=[Kill(30), first])
@@ -387,7 +387,7 @@ def test_a_notebook_may_go_on_after_it_was_interrupted(tmp_path):
         (lambda: vector_td3(replay_buffer_class=_OwnBuffer), "cannot save _OwnBuffer"),
     ],
 )
-def test_what_cannot_be_put_aside_is_an_error_before_training(tmp_path, make, message):
+def test_a_model_that_cannot_be_saved_is_an_error_before_training(tmp_path, make, message):
     model = make()
     with pytest.raises(ValueError, match=message):
         model.learn(30, callback=SnapshotCallback(10, tmp_path))
@@ -395,26 +395,26 @@ def test_what_cannot_be_put_aside_is_an_error_before_training(tmp_path, make, me
 
 
 class _OwnBuffer(ReplayBuffer):
-    """Keeps something that nobody else knows of."""
+    """Keeps data that no other code knows about."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.priorities = np.zeros(3)
 
 
-def test_it_comes_last(tmp_path):
+def test_the_snapshot_callback_must_be_the_last(tmp_path):
     with pytest.raises(ValueError, match="SnapshotCallback is followed by Kill: put it last"):
         vector_td3().learn(30, callback=[SnapshotCallback(10, tmp_path), Kill(20)])
 
 
-def test_a_callback_of_the_users_is_named(tmp_path, capsys):
+def test_a_callback_without_a_state_is_named(tmp_path, capsys):
     vector_td3().learn(30, callback=[Kill(99), SnapshotCallback(10, tmp_path)])
     assert "Kill has no get_state() and set_state()" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kwargs", [{"save_freq": 0}, {"keep": 0}, {"resume": True}])
 def test_bad_arguments_are_refused(kwargs):
-    with pytest.raises(ValueError, match=r"expected numbers|has no run_dir"):
+    with pytest.raises(ValueError, match=r"expected integers|has no run_dir"):
         SnapshotCallback(**kwargs)
 
 
@@ -423,7 +423,7 @@ def test_without_a_folder_there_is_an_error():
         vector_td3().learn(30, callback=SnapshotCallback(10))
 
 
-def test_progress_is_shown_from_where_it_goes_on(tmp_path):
+def test_the_progress_bar_starts_at_the_resumed_step(tmp_path):
     model = vector_td3()
     model.learn(50, callback=SnapshotCallback(20, tmp_path), progress_bar=True)
     again = vector_td3()

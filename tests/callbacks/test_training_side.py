@@ -15,7 +15,7 @@ from tests.callbacks.event_files import scalars_in
 from tests.image_env import ImageEnv
 
 
-def test_points_stand_at_the_rhythm_asked_for_and_at_the_end(make_model, tmp_path):
+def test_points_are_log_freq_apart_and_one_is_at_the_end(make_model, tmp_path):
     model = make_model(tensorboard_log=str(tmp_path))
     model.learn(75, callback=GradientNormCallback(sample_freq=1, log_freq=20))
     scalars = scalars_in(tmp_path)
@@ -55,7 +55,7 @@ def test_every_training_name_is_there_and_none_of_a_missing_group(make_model, tm
     assert scalars[tags.BUFFER_UTILIZATION][-1] == (60, pytest.approx(60 / 300, abs=0.01))
 
 
-def test_the_observer_leaves_when_training_ends(make_model):
+def test_the_observer_is_detached_when_training_ends(make_model):
     model = make_model()
     model.learn(30, callback=[GradientNormCallback(), ExplosionAlertCallback()])
     assert model.observers == []
@@ -99,7 +99,7 @@ def test_an_explosion_reaches_console_event_file_and_alerts_once(make_model, tmp
     assert "CRITICAL at step 40" in capsys.readouterr().out
 
 
-def test_calm_norms_are_logged_as_zeros_and_are_no_alert(make_model, tmp_path):
+def test_small_norms_are_logged_as_zeros_without_an_alert(make_model, tmp_path):
     model = make_model(tensorboard_log=str(tmp_path / "tb"))
     model.learn(60, callback=ExplosionAlertCallback(check_freq=20, sample_freq=1))
     scalars = scalars_in(tmp_path)
@@ -114,7 +114,7 @@ def test_thresholds_out_of_order_are_refused(kwargs):
         ExplosionAlertCallback(**kwargs)
 
 
-def test_run_json_says_what_was_run(make_model, tmp_path):
+def test_run_json_describes_the_run(make_model, tmp_path):
     model = make_model(tensorboard_log=str(tmp_path / "tb"), critic_cnn_lr="lin_1e-4")
     model.learn(30, callback=RunRecorderCallback())
     run = RunManifest.read(tmp_path / "run.json")
@@ -131,7 +131,7 @@ def test_run_json_says_what_was_run(make_model, tmp_path):
     assert run.finished >= run.started
 
 
-def test_run_json_has_no_finish_while_the_run_goes_on(make_model, tmp_path):
+def test_run_json_has_no_finished_while_the_run_continues(make_model, tmp_path):
     def fail(locals_, globals_):
         raise ConnectionError("the simulator is gone")
 

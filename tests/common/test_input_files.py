@@ -25,7 +25,7 @@ from sb3_visual_td3.common.input_files import (
 )
 
 
-def test_what_rl_zoo_dumps_comes_back(tmp_path: Path) -> None:
+def test_yaml_of_rl_zoo_is_read(tmp_path: Path) -> None:
     saved = OrderedDict(
         [
             ("batch_size", 256),
@@ -95,20 +95,20 @@ def test_the_unsafe_loader_would_have_run_it(tmp_path: Path) -> None:
         "base: &b {tau: 1}\nother: {<<: *b}",
     ],
 )
-def test_what_is_no_mapping_of_plain_values_is_one_line(text: str) -> None:
+def test_invalid_yaml_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"^config\.yml: ") as refused:
         parse_mapping(text, "config.yml")
     assert "\n" not in str(refused.value)
 
 
-def test_a_few_lines_that_stand_for_billions_of_values_are_refused() -> None:
+def test_a_few_lines_that_expand_to_billions_of_values_are_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     with pytest.raises(ValueError, match="more than 10,000 values"):
         parse_mapping("\n".join(lines), "bomb.yml")
 
 
-def test_json_is_read_by_its_name_and_its_faults_are_one_line(tmp_path: Path) -> None:
+def test_json_is_recognised_by_its_suffix_and_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "h.json"
     path.write_text('{"tau": 0.005, "train_freq": [1, "step"]}')
     assert read_mapping(path) == {"tau": 0.005, "train_freq": [1, "step"]}
@@ -118,7 +118,7 @@ def test_json_is_read_by_its_name_and_its_faults_are_one_line(tmp_path: Path) ->
             read_mapping(path)
 
 
-def test_numbers_without_end_and_strange_keys_become_plain(tmp_path: Path) -> None:
+def test_huge_numbers_and_unusual_keys_become_plain(tmp_path: Path) -> None:
     read = parse_mapping(f"1: 0x{'f' * 400}\n2020-01-01: 2020-01-01\nx: !!set {{a}}\n", "h.yml")
     assert read == {"1": float("inf"), "2020-01-01": "2020-01-01", "x": ["a"]}
 
@@ -150,7 +150,7 @@ OTHER_KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", OTHER_KINDS)
 @pytest.mark.parametrize("read", [open_regular, require_regular, read_text, read_mapping])
-def test_what_is_not_a_regular_file_is_refused_without_waiting_for_it(
+def test_a_path_that_is_not_a_regular_file_is_refused_without_blocking(
     tmp_path: Path, kind: str, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the name of a socket has at most 107 characters
@@ -194,12 +194,12 @@ def test_a_file_whose_size_says_0_is_read_no_further_than_allowed() -> None:
         read_text("/proc/self/maps", max_bytes=100)
 
 
-def test_half_a_surrogate_pair_is_replaced_because_no_report_could_be_written_with_it(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "h.json").write_text('{"a\\ud800": "b\\udfff", "c": "\\ud83d\\ude97"}')
     assert read_mapping(tmp_path / "h.json") == {"a?": "b?", "c": "\U0001f697"}
 
 
-def test_too_many_values_and_too_deep_ones_name_their_key() -> None:
+def test_too_many_or_too_deep_values_name_their_key() -> None:
     with pytest.raises(ValueError, match=r"^h\.yml: refused: more than 10,000 values"):
         parse_mapping("a:\n" + "- 1\n" * 20_000, "h.yml")
     with pytest.raises(ValueError, match=r"^h\.json: 'many': more than 10,000 values"):

@@ -8,7 +8,7 @@ from sb3_visual_td3.common.moved_modules import MOVED_MODULES, find_moved_module
 
 
 @pytest.mark.parametrize("former", MOVED_MODULES)
-def test_a_former_module_is_the_present_one(former):
+def test_an_old_module_name_imports_the_new_module(former):
     present = importlib.import_module(f"sb3_visual_td3.{MOVED_MODULES[former]}")
     spec = present.__spec__
     sys.modules.pop(f"sb3_visual_td3.{former}", None)

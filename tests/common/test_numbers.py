@@ -41,7 +41,7 @@ NO_INTEGERS = [
 
 
 @pytest.mark.parametrize("value", [*NO_INTEGERS, "inf", 1j, Decimal("8.5"), b"8"], ids=repr)
-def test_what_is_no_integer_is_refused_with_its_name_and_value(value):
+def test_a_value_that_is_not_an_integer_is_refused_with_its_name(value):
     with pytest.raises(ValueError, match="batch_size=") as caught:
         to_integer("batch_size", value, 1)
     assert f"batch_size={value!r}: expected an integer >= 1" in str(caught.value)
@@ -60,12 +60,12 @@ def test_a_number_in_any_notation_becomes_a_float(value):
 
 
 @pytest.mark.parametrize("value", [True, np.bool_(False), math.nan, "nan", math.inf, None, [0.5], "half", 1.5, -0.1])
-def test_what_is_no_number_of_the_range_is_refused(value):
+def test_a_number_out_of_range_is_refused(value):
     with pytest.raises(ValueError, match=r"tau=.*: expected a finite number from 0 to 1"):
         to_float("tau", value, 0.0, 1.0)
 
 
-def test_the_message_says_the_limits():
+def test_the_message_names_the_limits():
     with pytest.raises(ValueError, match=r"norm=0: expected a finite number above 0"):
         to_float("norm", 0, above=0)
     with pytest.raises(ValueError, match=r"noise=-1: expected a finite number >= 0"):

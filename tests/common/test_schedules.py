@@ -30,13 +30,13 @@ def test_a_cosine_is_flat_at_both_ends():
 
 
 @pytest.mark.parametrize(("value", "end"), [("lin_3e-4", 0.0), ("lin_0.5_0.1", 0.1), ("cos_0.5_0.1", 0.1)])
-def test_a_schedule_stays_at_its_end_when_training_goes_past_it(value, end):
-    """The last episode, or the last step of several environments, may: progress is then below 0."""
+def test_a_schedule_stays_at_its_end_value_after_the_planned_steps(value, end):
+    """The last rollout may exceed the planned steps; the remaining progress is then below 0."""
     assert parse_schedule(value)(-0.2) == pytest.approx(end)
 
 
 @pytest.mark.parametrize("start", [float("nan"), -1e-4, float("inf"), None, "fast"])
-def test_a_callable_that_starts_with_nonsense_is_refused(start):
+def test_a_callable_with_an_invalid_start_is_refused(start):
     with pytest.raises(ValueError, match="actor_lr starts at"):
         parse_schedule(lambda progress: start, "actor_lr")
 
@@ -52,7 +52,7 @@ def test_a_callable_is_taken_as_it_is():
     "value",
     [-1e-4, "exp_3e-4", "lin_", "lin_a", "lin_1_2_3", "nan", float("nan"), float("inf"), True, None, "", [1], "-1"],
 )
-def test_nonsense_is_refused_with_the_arguments_name(value):
+def test_an_invalid_schedule_is_refused_with_the_name_of_the_argument(value):
     with pytest.raises(ValueError, match="actor_lr"):
         parse_schedule(value, "actor_lr")
 

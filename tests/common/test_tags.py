@@ -43,7 +43,7 @@ FIRST_RUN = [
 ]
 
 
-def test_the_first_runs_39_names_are_kept_to_the_letter():
+def test_the_39_names_of_the_original_run_are_unchanged():
     assert len(FIRST_RUN) == 39
     assert set(FIRST_RUN) <= set(TAGS)
 
@@ -61,11 +61,11 @@ def test_only_the_names_of_an_episode_count_episodes():
     assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == of_an_episode
 
 
-def test_a_term_of_ours_has_its_row():
+def test_each_term_of_our_reward_is_in_the_table():
     assert [reward_term(term) for term in REWARD_TERMS] == list(REWARD_TERM.values())
     assert {reward_term(term) for term in REWARD_TERMS} <= set(TAGS)
 
 
-def test_only_terms_of_a_reward_may_stand_in_no_table():
+def test_only_reward_terms_may_be_missing_from_the_table():
     known = {name: is_known(name) for name in ("reward", "rewards/a", "train/own", "eval/mean_reward", "reward/own")}
     assert [name for name in known if known[name]] == ["eval/mean_reward", "reward/own"]

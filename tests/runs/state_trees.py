@@ -36,7 +36,7 @@ trees = st.dictionaries(
 
 
 def is_same(a: Any, b: Any) -> bool:
-    """Whether two trees are the same in type and to the bit; stored arrays are read."""
+    """Return whether two trees are equal in type and bit for bit; stored arrays are read."""
     if hasattr(a, "__array__") and hasattr(b, "__array__"):
         a, b = np.asarray(a), np.asarray(b)
         return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())

@@ -26,7 +26,7 @@ def stored(array: NDArray[np.float32], folder: Path, chunk_bytes: int = 16) -> C
     st.integers(1, 10),
     st.sampled_from(["C", "F", "every other", "reversed", "transposed"]),
 )
-def test_chunks_are_the_numbers_in_c_order_whatever_the_layout(
+def test_chunks_hold_the_values_in_c_order_for_every_layout(
     array: NDArray[np.int32], n_numbers: int, layout: str
 ) -> None:
     view = {
@@ -48,7 +48,7 @@ def test_chunks_of_a_contiguous_array_are_its_own_memory() -> None:
     assert bytes(parts[2])[4:] == np.float32(1).tobytes()
 
 
-def test_a_stored_array_is_read_to_where_it_belongs(tmp_path: Path) -> None:
+def test_a_chunked_array_is_read_into_its_target(tmp_path: Path) -> None:
     array = np.arange(11, dtype=np.float32).reshape(11, 1)
     source = stored(array, tmp_path)
     assert isinstance(source, StoredArray)
@@ -63,7 +63,7 @@ def test_a_stored_array_is_read_to_where_it_belongs(tmp_path: Path) -> None:
     assert source.nbytes == 44
 
 
-def test_a_target_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_target_of_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
     source = stored(np.ones((4, 2), np.float32), tmp_path)
     read_only = np.zeros((4, 2), np.float32)
     read_only.flags.writeable = False
@@ -83,6 +83,6 @@ def test_reading_checks_every_chunk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [1, 10**6, 2**30 - 1, 2**30, 7 * 10**9])
-def test_chunks_hold_whole_numbers_and_are_not_too_many(n_bytes: int) -> None:
+def test_chunks_never_split_an_item_and_are_not_too_many(n_bytes: int) -> None:
     assert chunk_bytes_for(n_bytes) % 16 == 0
     assert n_bytes / chunk_bytes_for(n_bytes) <= 2048

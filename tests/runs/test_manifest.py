@@ -24,7 +24,7 @@ MANIFEST = RunManifest(
 )
 
 
-def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_manifest_round_trips(tmp_path: Path) -> None:
     MANIFEST.write(tmp_path / "run.json")
     assert RunManifest.read(tmp_path / "run.json") == MANIFEST
     assert json.loads((tmp_path / "run.json").read_text())["format_version"] == 1
@@ -52,7 +52,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         ("{", "not valid JSON"),
     ],
 )
-def test_what_is_no_manifest_is_refused_with_its_file_and_reason(tmp_path: Path, content: str, reason: str) -> None:
+def test_an_invalid_manifest_is_refused_with_file_and_reason(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=reason) as refused:
@@ -125,7 +125,7 @@ def test_a_manifest_that_is_nested_deeply_is_refused(tmp_path: Path, value: str)
     ],
     ids=["going on", "of an earlier version", "finished", "crashed", "interrupted"],
 )
-def test_how_a_run_ended_is_told_in_words(tmp_path, how, words):
+def test_the_end_of_a_run_is_described_in_words(tmp_path, how, words):
     RunManifest("visual_td3", "LiteDriving-v0", **how).write(tmp_path / "run.json")
     assert RunManifest.read(tmp_path / "run.json").how_it_ended == words
 

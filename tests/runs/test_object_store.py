@@ -52,7 +52,7 @@ def test_a_chunk_found_damaged_is_no_longer_trusted(tmp_path: Path) -> None:
     assert put(store, b"frames") == (digest, 6)
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_chunk_is_named(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path / "objects")
     digest, _ = put(store, b"frames")
     name = f"objects/{digest[:2]}/{digest}"
@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         get(store, digest, path.stat().st_size)
 
 
-def test_only_what_was_added_is_taken_back(tmp_path: Path) -> None:
+def test_only_added_chunks_are_removed_after_an_error(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     old, _ = put(store, b"old")
     store.begin()
@@ -87,7 +87,7 @@ def test_only_what_was_added_is_taken_back(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".new-*"))
 
 
-def test_only_chunks_are_removed_when_chunks_are(tmp_path: Path) -> None:
+def test_removing_chunks_leaves_other_files(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     kept, _ = put(store, b"kept")
     put(store, b"not kept")
@@ -98,7 +98,7 @@ def test_only_chunks_are_removed_when_chunks_are(tmp_path: Path) -> None:
     assert note.read_text() == "mine"
 
 
-def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:2]))
     store = ObjectStore(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_visual_td3.callbacks.run_files import copy_back, cut_back
+from sb3_visual_td3.callbacks.run_files import copy_up_to, cut_to_lengths
 from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.object_store import ObjectStore
 from sb3_visual_td3.runs.run_lock import RunLock
@@ -18,20 +18,20 @@ from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     path = tmp_path / "outside"
-    path.write_text("somebody's work")
+    path.write_text("some other work")
     return path
 
 
 @pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to])
-def test_a_lock_that_is_a_link_is_refused_and_what_it_shows_stays(tmp_path: Path, outside: Path, make: object) -> None:
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, outside: Path, make: object) -> None:
     lock = tmp_path / "lock"
     make(lock, outside)  # type: ignore[operator]
     with pytest.raises(ValueError, match="link"):
         RunLock(lock).acquire()
-    assert outside.read_text() == "somebody's work"
+    assert outside.read_text() == "some other work"
 
 
-def test_a_file_that_is_no_lock_is_refused_and_stays(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_lock_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text("more than a process id has of characters")
     with pytest.raises(ValueError, match="not the lock of a run"):
@@ -43,36 +43,36 @@ def test_a_log_that_is_a_link_is_not_cut(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log").symlink_to(outside)
     with pytest.raises(ValueError, match="cannot be written"):
-        cut_back(tmp_path / "run", {"log": 3})
-    assert outside.read_text() == "somebody's work"
+        cut_to_lengths(tmp_path / "run", {"log": 3})
+    assert outside.read_text() == "some other work"
 
 
 def test_a_log_in_a_folder_that_is_a_link_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "log").write_text("somebody's")
+    (tmp_path / "elsewhere" / "log").write_text("other")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tb").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="tb is a link"):
-        cut_back(tmp_path / "run", {"tb/log": 3})
-    assert (tmp_path / "elsewhere" / "log").read_text() == "somebody's"
+        cut_to_lengths(tmp_path / "run", {"tb/log": 3})
+    assert (tmp_path / "elsewhere" / "log").read_text() == "other"
 
 
-def test_a_log_with_two_names_is_cut_under_one_of_them(tmp_path: Path, outside: Path) -> None:
+def test_cutting_a_hard_linked_log_leaves_the_other_name_unchanged(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "run").mkdir()
     os.link(outside, tmp_path / "run" / "log")
-    cut_back(tmp_path / "run", {"log": 4})
+    cut_to_lengths(tmp_path / "run", {"log": 4})
     assert (tmp_path / "run" / "log").read_text() == "some"
-    assert outside.read_text() == "somebody's work"
+    assert outside.read_text() == "some other work"
     assert os.listdir(tmp_path / "run") == ["log"]
 
 
-def test_files_with_two_names_become_the_runs_own(tmp_path: Path, outside: Path) -> None:
+def test_hard_linked_files_are_replaced_by_copies(tmp_path: Path, outside: Path) -> None:
     run = tmp_path / "run"
     (run / "snapshots").mkdir(parents=True)
     for name in ("model.zip", "snapshots/chunk"):
         os.link(outside, run / name)
     break_hard_links(run, run / "snapshots")
-    assert (run / "model.zip").read_text() == "somebody's work"
+    assert (run / "model.zip").read_text() == "some other work"
     assert (run / "model.zip").stat().st_nlink == 1
     assert outside.stat().st_nlink == 2, "chunks are never written to"
 
@@ -88,7 +88,7 @@ def test_a_store_that_is_a_link_is_not_written_to(tmp_path: Path, name: str) -> 
         ObjectStore(tmp_path / "objects").begin()
 
 
-def test_a_snapshot_behind_a_link_is_not_one_of_the_run(tmp_path: Path) -> None:
+def test_a_linked_snapshot_does_not_belong_to_the_run(tmp_path: Path) -> None:
     SnapshotStore(tmp_path / "other").save(20, {"a": 1}, {})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "step_000000020").symlink_to(tmp_path / "other" / "step_000000020")
@@ -97,7 +97,7 @@ def test_a_snapshot_behind_a_link_is_not_one_of_the_run(tmp_path: Path) -> None:
         SnapshotStore(tmp_path / "run").newest()
 
 
-def test_links_and_pipes_are_found_wherever_they_lie(tmp_path: Path, outside: Path) -> None:
+def test_links_and_pipes_are_found_in_every_subfolder(tmp_path: Path, outside: Path) -> None:
     deep = tmp_path / "run" / "a" / "b"
     deep.mkdir(parents=True)
     (deep / "file").write_text("x")
@@ -117,9 +117,9 @@ def test_links_and_pipes_are_found_wherever_they_lie(tmp_path: Path, outside: Pa
 
 def test_files_are_copied_as_they_were(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "run").mkdir()
-    copy_back(tmp_path, {"outside": 8}, tmp_path / "run")
-    assert (tmp_path / "run" / "outside").read_text() == "somebody"
-    assert outside.read_text() == "somebody's work"
+    copy_up_to(tmp_path, {"outside": 8}, tmp_path / "run")
+    assert (tmp_path / "run" / "outside").read_text() == "some oth"
+    assert outside.read_text() == "some other work"
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="shorter than it was"):
-        copy_back(tmp_path, {"outside": 80}, tmp_path / "other")
+        copy_up_to(tmp_path, {"outside": 80}, tmp_path / "other")

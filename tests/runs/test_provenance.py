@@ -25,7 +25,7 @@ def test_without_git_there_is_no_git_state(tmp_path, monkeypatch):
     assert git_state(tmp_path) is None
 
 
-def test_the_commit_is_told_and_whether_files_differ_from_it(tmp_path):
+def test_the_commit_and_uncommitted_changes_are_recorded(tmp_path):
     git(tmp_path, "init")
     assert git_state(tmp_path) == {"commit": None, "dirty": False}
     (tmp_path / "a").write_text("1")
@@ -47,13 +47,13 @@ def test_the_machine_is_described():
     assert 0.1 < found["memory_gb"] < 100_000
 
 
-def test_passwords_in_addresses_are_left_out_and_all_else_is_kept():
+def test_only_passwords_in_addresses_are_removed_from_the_command_line():
     words = ["train.py", "--storage", "postgresql://me:secret@host:5432/db", "--env", "a@b"]
     kept = ["train.py", "--storage", "postgresql://***@host:5432/db", "--env", "a@b"]
     assert command_line(words) == kept
 
 
-def test_no_environment_variable_gets_into_it(monkeypatch):
+def test_no_environment_variable_is_recorded(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     assert "hf_verysecret" not in json.dumps([machine(None), command_line(), git_state()])
 

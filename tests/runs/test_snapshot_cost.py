@@ -24,7 +24,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 7_777_777, 39_000_000], ids=["first", "in between", "around the end"])
-def test_where_a_twentieth_is_new_less_than_a_tenth_is_written(tmp_path: Path, start: int) -> None:
+def test_five_percent_new_data_writes_less_than_ten_percent(tmp_path: Path, start: int) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, 40_000_000, np.uint8)
     small = {str(index): rng.random(100) for index in range(60)}

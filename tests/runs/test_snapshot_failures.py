@@ -76,7 +76,7 @@ def at_call(number: int, happens: Callable[[], Any]) -> Iterator[list[int]]:
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """:return: how a forked process ended"""
+    """Return how a forked process ended."""
     child = os.fork()
     if child == 0:
         try:
@@ -102,7 +102,7 @@ def contents_of(folder: Path) -> set[str]:
 
 
 def assert_no_rest(folder: Path, like: Path, steps: list[int]) -> None:
-    """What is there is what a folder has in which nothing went wrong."""
+    """Assert that the folder is the same as one in which nothing went wrong."""
     for step in steps:
         save(like, step, keep=len(steps))
     assert contents_of(folder) == contents_of(like)
@@ -110,7 +110,7 @@ def assert_no_rest(folder: Path, like: Path, steps: list[int]) -> None:
 
 
 @pytest.mark.parametrize("step", [3, 2], ids=["a new step", "a step again"])
-def test_killed_before_any_call_the_last_complete_one_is_there(tmp_path: Path, step: int) -> None:
+def test_a_kill_before_any_system_call_keeps_the_last_complete_snapshot(tmp_path: Path, step: int) -> None:
     def prepared(name: str) -> Path:
         folder = tmp_path / name
         save(folder, 1)
@@ -146,7 +146,7 @@ def test_killed_before_any_call_the_last_complete_one_is_there(tmp_path: Path, s
 
 @pytest.mark.parametrize("step", [3, 2], ids=["a new step", "a step again"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_refused_at_any_call_nothing_is_lost_and_nothing_is_left(tmp_path: Path, step: int, code: int) -> None:
+def test_an_error_in_any_system_call_loses_nothing_and_leaves_nothing(tmp_path: Path, step: int, code: int) -> None:
     def refuse() -> None:
         raise OSError(code, os.strerror(code))
 
@@ -168,7 +168,7 @@ def test_refused_at_any_call_nothing_is_lost_and_nothing_is_left(tmp_path: Path,
             except SnapshotError as error:
                 refused = error
         if refused is None:
-            # What comes after the snapshot has its name is told as a warning; a folder that is there need not be made.
+            # An error after the snapshot has its name is a warning. An existing folder need not be created.
             n_warned += len(warned)
             assert is_good(folder, step)
             told = ("older snapshots could not be removed", "remove it by hand")
@@ -193,7 +193,7 @@ def test_refused_at_any_call_nothing_is_lost_and_nothing_is_left(tmp_path: Path,
     assert n_warned > 3
 
 
-def test_the_disk_has_each_thing_before_what_refers_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_durable_before_something_refers_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     rename = os.rename
     monkeypatch.setattr(os, "fsync", lambda handle: calls.append(os.readlink(f"/proc/self/fd/{handle}")))
@@ -213,8 +213,8 @@ def test_the_disk_has_each_thing_before_what_refers_to_it(tmp_path: Path, monkey
     ]
 
 
-def test_a_file_that_the_system_cuts_short_is_refused(tmp_path: Path) -> None:
-    """A real limit, which takes a part of a write before it refuses the rest."""
+def test_a_partly_written_file_is_refused(tmp_path: Path) -> None:
+    """Use a real limit, which accepts a part of a write before it refuses the rest."""
     save(tmp_path, 1)
     before = contents_of(tmp_path)
     large = {"weights": np.zeros((40, 2), np.int64)[:, 0], "note": "x" * 10_000}
@@ -231,7 +231,7 @@ def test_a_file_that_the_system_cuts_short_is_refused(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path).load(2).state["note"] == large["note"]
 
 
-def test_a_first_save_that_fails_says_that_there_is_none(tmp_path: Path) -> None:
+def test_a_failed_first_save_says_that_there_is_no_snapshot(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SnapshotError, match=r"Not a directory.*; there is no earlier snapshot$"):
         save(tmp_path / "file" / "snapshots", 1)
@@ -246,7 +246,7 @@ def torch_on_a_full_disk(path: Path) -> None:
     ("writer", "message"),
     [
         (torch_on_a_full_disk, "model.zip: RuntimeError: PytorchStreamWriter failed"),
-        (lambda path: None, "model.zip: what was to write it wrote no file of this name"),
+        (lambda path: None, "model.zip: its writer did not create a file of this name"),
     ],
 )
 def test_a_file_that_its_writer_could_not_write_is_named(
@@ -271,7 +271,7 @@ def test_an_interrupted_save_leaves_nothing_and_stays_an_interrupt(tmp_path: Pat
     assert contents_of(tmp_path) == before
 
 
-def test_killed_at_random_moments_the_newest_is_one_that_was_saved(tmp_path: Path) -> None:
+def test_a_kill_at_a_random_moment_keeps_a_complete_snapshot(tmp_path: Path) -> None:
     randomness = random.Random(1)
     n_complete = 0
     for _ in range(20):
@@ -306,7 +306,7 @@ def test_killed_at_random_moments_the_newest_is_one_that_was_saved(tmp_path: Pat
 @pytest.mark.parametrize(
     "left", [".gone-step_000000001", ".new-step_000000003", ".gone-step_000000099", "objects/.new-*"]
 )
-def test_what_cannot_be_removed_keeps_no_later_snapshot_from_being_taken(
+def test_an_undeletable_folder_does_not_prevent_later_snapshots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
     """Another user's, or held open on a network file system."""

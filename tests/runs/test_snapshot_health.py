@@ -1,4 +1,4 @@
-"""Which snapshots are healthy, which stay because of it, and what a kill in the midst of marking them leaves."""
+"""Tests of the health of snapshots: which ones stay because of it, and what a kill while marking them leaves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def good(*n_updates: int) -> list[Health | None]:
     ("there", "spared"),
     [
         ([], set()),
-        (healths(("?", 0), ("?", 100)), set()),  # nobody judges
+        (healths(("?", 0), ("?", 100)), set()),  # not judged
         (good(0), {0}),
         (good(0, 100), {0}),  # nothing is beyond doubt: the first will be so next
         (good(0, 0, 0, 50), {2}),  # before the first update they hold the same weights
@@ -48,15 +48,15 @@ def good(*n_updates: int) -> list[Health | None]:
         (healths(("+", 0), ("-", 100), ("+", 150)), {0}),
         (healths(("+", 0), ("+", 1000), ("-", 1100), ("+", 1150)), {0, 1}),
         (healths(("-", 0), ("-", 100)), set()),
-        (healths(("+", 0), ("+", 100), ("?", 0)), {1}),  # nobody judges any more
+        (healths(("+", 0), ("+", 100), ("?", 0)), {1}),  # no longer judged
     ],
 )
-def test_what_stays_beside_the_last_ones(there: list[Health | None], spared: set[int]) -> None:
+def test_which_older_snapshots_are_spared(there: list[Health | None], spared: set[int]) -> None:
     assert to_spare(there) == spared
 
 
 @given(st.integers(1, 400), st.integers(1, 3), st.lists(st.booleans(), min_size=1, max_size=60))
-def test_there_is_always_a_healthy_one_to_go_back_to(interval: int, keep: int, is_healthy: list[bool]) -> None:
+def test_a_healthy_snapshot_is_always_available(interval: int, keep: int, is_healthy: list[bool]) -> None:
     """Snapshots at a rhythm; an alert that begins now and then makes the last ones unhealthy, as far as it reaches."""
     kept: list[Health] = []
     for number, healthy in enumerate(is_healthy):
@@ -85,7 +85,7 @@ def marks_in(folder: Path) -> dict[int, str]:
     return {listed.step: health_label(listed.health) for listed in SnapshotStore(folder).all()}
 
 
-def test_keep_1_never_deletes_the_newest_healthy_one_while_later_ones_are_unhealthy(tmp_path: Path) -> None:
+def test_keep_1_never_deletes_the_newest_healthy_snapshot(tmp_path: Path) -> None:
     for step in (0, 1000, 2000):
         save(tmp_path, step, Health(True, step, DOUBT), keep=1)
     for step in (3000, 4000, 5000):
@@ -98,13 +98,13 @@ def test_keep_1_never_deletes_the_newest_healthy_one_while_later_ones_are_unheal
     assert len([path for path in (tmp_path / "objects").rglob("*") if path.is_file()]) > 0
 
 
-def test_without_a_judge_exactly_as_many_stay_as_are_kept(tmp_path: Path) -> None:
+def test_without_health_exactly_keep_snapshots_stay(tmp_path: Path) -> None:
     for step in range(5):
         save(tmp_path, step, None, keep=1)
         assert marks_in(tmp_path) == {step: "not judged"}
 
 
-def test_the_newest_healthy_one_is_found_and_what_is_damaged_or_too_new_is_passed_over(tmp_path: Path) -> None:
+def test_the_newest_healthy_snapshot_skips_damaged_and_too_new_ones(tmp_path: Path) -> None:
     for step, is_healthy in [(1, True), (2, True), (3, True), (4, False)]:
         save(tmp_path, step, Health(is_healthy, 10 * step, DOUBT), keep=9)
     save(tmp_path, 5, None, keep=9)
@@ -135,7 +135,7 @@ def test_marks_are_durable_and_change_nothing_else(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path).load(3).state["step"] == 3, "the record's digest fits"
 
 
-def test_killed_or_refused_while_marking_every_snapshot_is_good(tmp_path: Path) -> None:
+def test_a_kill_or_error_while_marking_damages_no_snapshot(tmp_path: Path) -> None:
     def prepared(name: str) -> Path:
         for step in (1, 2):
             save(tmp_path / name, step, Health(True, step, DOUBT))
@@ -165,7 +165,7 @@ def test_killed_or_refused_while_marking_every_snapshot_is_good(tmp_path: Path) 
         assert [SnapshotStore(folder).load(step).state["step"] for step in (1, 2)] == [1, 2]
 
 
-def test_a_record_of_before_there_was_health_is_read(tmp_path: Path) -> None:
+def test_a_record_without_health_is_read(tmp_path: Path) -> None:
     save(tmp_path, 1, None)
     rewrite_record(tmp_path / "step_000000001", lambda content: content.pop("health"))
     store = SnapshotStore(tmp_path)
@@ -186,8 +186,8 @@ def test_a_record_of_before_there_was_health_is_read(tmp_path: Path) -> None:
         [True, 5, 5],
     ],
 )
-def test_a_health_that_is_none_is_no_record_of_ours(tmp_path: Path, health: object) -> None:
+def test_a_record_with_an_invalid_health_is_refused(tmp_path: Path, health: object) -> None:
     save(tmp_path, 1, Health(True, 5, 5))
     rewrite_record(tmp_path / "step_000000001", lambda content: content.update(health=health))
-    with pytest.raises(SnapshotError, match="no record that this version wrote"):
+    with pytest.raises(SnapshotError, match="not a record that this version wrote"):
         SnapshotStore(tmp_path).load(1)

@@ -70,13 +70,13 @@ def test_a_state_comes_back_to_the_bit(tree: dict[str, Any], frames: Any) -> Non
         assert is_same(read, {"tree": tree, "frames": frames})
 
 
-def test_two_halves_of_a_letter_stay_two(tmp_path: Path) -> None:
+def test_two_surrogates_stay_two_characters(tmp_path: Path) -> None:
     state = {"\ud83d\ude00": "\ud83d\ude00"}
     SnapshotStore(tmp_path).save(1, state, {})
     assert SnapshotStore(tmp_path).newest().state == state
 
 
-def test_a_snapshot_holds_what_was_saved_and_says_what_it_cost(tmp_path: Path) -> None:
+def test_a_snapshot_holds_what_was_saved_and_reports_its_size(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path / "run" / "snapshots")
     saved = save(store, 12000, versions={"torch": "2.9"})
     assert (saved.path, saved.step) == (tmp_path / "run" / "snapshots" / "step_000012000", 12000)
@@ -104,7 +104,7 @@ def test_a_second_save_writes_only_what_is_new(tmp_path: Path) -> None:
     assert len(objects_in(tmp_path)) == 7 + 1
 
 
-def test_as_many_stay_as_are_kept_and_no_orphan(tmp_path: Path) -> None:
+def test_keep_snapshots_stay_and_no_unused_chunk(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in range(1, 6):
         save(store, step, keep=3)
@@ -119,7 +119,7 @@ def test_as_many_stay_as_are_kept_and_no_orphan(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(0, 99)), min_size=1, max_size=8))
-def test_whatever_is_saved_the_last_ones_are_there_and_nothing_else(saves: list[tuple[int, int, int]]) -> None:
+def test_only_the_last_snapshots_stay_whatever_is_saved(saves: list[tuple[int, int, int]]) -> None:
     """Against a naive twin: a dict that forgets. Steps repeat and go back, content repeats."""
     expected: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +141,7 @@ def test_whatever_is_saved_the_last_ones_are_there_and_nothing_else(saves: list[
             assert objects_in(Path(folder)) == {hashlib.sha256(chunk).hexdigest() for chunk in flat}
 
 
-def test_a_run_that_went_back_goes_on_from_where_it_is_now(tmp_path: Path) -> None:
+def test_a_run_resumed_from_an_older_snapshot_continues_from_its_own_newest(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in (1000, 2000, 3000):
         save(store, step, keep=3)
@@ -151,7 +151,7 @@ def test_a_run_that_went_back_goes_on_from_where_it_is_now(tmp_path: Path) -> No
     assert [listed.step for listed in store.all()] == [3000, 1500]
 
 
-def test_what_is_no_data_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_state_that_is_not_plain_data_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path / "snapshots")
     with pytest.raises(ValueError, match=r"^callbacks\.0\.schedule is a function <lambda>"):
         store.save(1, {"callbacks": [{"schedule": lambda x: x}]}, {})
@@ -165,7 +165,7 @@ def test_what_is_no_data_is_refused_before_anything_is_written(tmp_path: Path) -
     assert not (tmp_path / "snapshots").exists()
 
 
-def test_nothing_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+def test_no_snapshot_at_all_is_a_separate_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(NoSnapshotError, match="there is no snapshot"):
             SnapshotStore(folder).newest()
@@ -177,7 +177,7 @@ def test_nothing_there_is_an_error_of_its_own(tmp_path: Path) -> None:
 
 
 def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a record as somebody would who knows the format: its own digest fits."""
+    """Change a record and its digest, as an attacker who knows the format would."""
     path = folder / "snapshot.json"
     content = json.loads(path.read_text())
     del content["sha256"]
@@ -273,7 +273,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_snapshot_is_named_and_passed_over_and_nothing_good_is_lost(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_snapshot_is_named_and_skipped(tmp_path: Path, damage: str) -> None:
     do, reason = DAMAGES[damage]
     save(SnapshotStore(tmp_path), 1)
     save(SnapshotStore(tmp_path), 2)
@@ -290,7 +290,7 @@ def test_a_damaged_snapshot_is_named_and_passed_over_and_nothing_good_is_lost(tm
     assert line.startswith("step_000000002: ")
     assert reason in line
 
-    # The run goes on from step 1 and comes to step 2 once more.
+    # The run continues from step 1 and reaches step 2 a second time.
     save(store, 2)
     for fresh in (store, SnapshotStore(tmp_path)):
         assert is_good(fresh, 1)
@@ -319,7 +319,7 @@ def test_a_snapshot_saved_beside_a_damaged_one_keeps_the_good_ones(tmp_path: Pat
     assert len(objects_in(tmp_path)) == 8
 
 
-def test_none_that_is_good_is_one_error_that_says_why(tmp_path: Path) -> None:
+def test_only_damaged_snapshots_are_one_error_with_the_reasons(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in (1, 2, 3):
         save(store, step, keep=3)
@@ -335,7 +335,7 @@ def test_none_that_is_good_is_one_error_that_says_why(tmp_path: Path) -> None:
     assert "step_000000003: model.zip is missing" in message
 
 
-def test_an_older_one_that_is_damaged_is_no_news(tmp_path: Path) -> None:
+def test_an_older_damaged_snapshot_is_not_reported(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     save(store, 1)
     save(store, 2)
@@ -343,7 +343,7 @@ def test_an_older_one_that_is_damaged_is_no_news(tmp_path: Path) -> None:
     assert store.newest().skipped == []
 
 
-def test_a_locked_away_snapshot_keeps_its_chunks(tmp_path: Path) -> None:
+def test_an_unreadable_snapshot_keeps_its_chunks(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     save(store, 50)
     record = tmp_path / "step_000000050" / "snapshot.json"
@@ -356,7 +356,7 @@ def test_a_locked_away_snapshot_keeps_its_chunks(tmp_path: Path) -> None:
     assert is_good(SnapshotStore(tmp_path), 50)
 
 
-def test_other_peoples_files_stay(tmp_path: Path) -> None:
+def test_foreign_files_in_the_folder_stay(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     mine = [tmp_path / name for name in ("notes.txt", ".new-idea", "step_1", "step_0000000001", "step_x")]
     for path in mine:
@@ -368,14 +368,14 @@ def test_other_peoples_files_stay(tmp_path: Path) -> None:
     assert store.newest().step == 3
 
 
-def test_a_copied_folder_of_snapshots_is_as_good(tmp_path: Path) -> None:
+def test_a_copied_folder_of_snapshots_loads(tmp_path: Path) -> None:
     save(SnapshotStore(tmp_path / "a"), 1)
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert is_good(SnapshotStore(tmp_path / "b"), 1)
 
 
-def test_taking_up_a_run_needs_no_torch_before_its_model_does() -> None:
-    modules = ("snapshot_store", "growing_files", "run_lock")
+def test_loading_a_snapshot_does_not_import_torch() -> None:
+    modules = ("snapshot_store", "durable_files", "run_lock")
     code = f"import sys; from sb3_visual_td3.runs import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

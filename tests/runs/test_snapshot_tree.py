@@ -23,11 +23,11 @@ def through_json(state: Any) -> Any:
 
 @settings(max_examples=300, deadline=None)
 @given(trees)
-def test_a_tree_comes_back_from_json_to_the_bit(state: dict[str, Any]) -> None:
+def test_a_state_round_trips_through_json_bit_for_bit(state: dict[str, Any]) -> None:
     assert is_same(through_json(state), state)
 
 
-def test_what_is_in_json_is_what_one_would_write_by_hand() -> None:
+def test_the_json_of_a_state_is_as_written_by_hand() -> None:
     state = {"n": 3, "big": 2**64, "inf": float("inf"), "w": np.zeros(2), "l": (1, None), "$a": {"b": True}}
     plain, arrays = split({"outer": state})
     assert plain == {
@@ -50,7 +50,7 @@ class Colour(IntEnum):
     RED = 1
 
 
-def test_numpys_scalars_and_subclasses_come_back_as_pythons_own() -> None:
+def test_numpy_scalars_and_subclasses_become_python_values() -> None:
     state = {
         "bool": np.bool_(True),
         "int": np.uint64(2**64 - 1),
@@ -76,12 +76,12 @@ def test_numpys_scalars_and_subclasses_come_back_as_pythons_own() -> None:
     assert is_same(through_json(state), expected)
 
 
-def test_integers_too_long_for_pythons_decimals_come_back() -> None:
+def test_very_long_integers_round_trip() -> None:
     number = -(7 ** (2 * getattr(sys, "get_int_max_str_digits", lambda: 5000)()))
     assert through_json({"n": number})["n"] == number
 
 
-def test_a_generators_state_comes_back() -> None:
+def test_the_state_of_a_generator_round_trips() -> None:
     generator = np.random.default_rng(5)
     state = through_json({"rng": generator.bit_generator.state})["rng"]
     expected = generator.random(3)
@@ -110,7 +110,7 @@ def test_a_generators_state_comes_back() -> None:
         ([1], "^the state is a list"),
     ],
 )
-def test_what_is_no_data_is_refused_by_its_place(state: Any, message: str) -> None:
+def test_a_value_that_is_not_plain_data_is_refused_with_its_place(state: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split(state)
 
@@ -138,6 +138,6 @@ def test_a_list_that_holds_itself_is_refused() -> None:
         {"$int": "0x1", "a": 2},
     ],
 )
-def test_a_mark_that_was_never_made_is_refused(plain: dict[str, Any]) -> None:
+def test_an_unknown_marker_is_refused(plain: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         join({"a": [plain]}, [np.zeros(1)])

@@ -1,4 +1,4 @@
-"""Small environments that can be put aside in the midst of an episode."""
+"""Small environments that can be saved in the middle of an episode."""
 
 import gymnasium as gym
 import numpy as np

@@ -31,7 +31,7 @@ class OnDisk:
 
 
 def through_json(tree, large=64):
-    """What a state is when it comes back: text, arrays, and large arrays still on disk."""
+    """Return a state as it is read back: from text, with arrays, and with large arrays still on disk."""
     arrays = []
 
     def put(value):
@@ -112,7 +112,7 @@ class GoOn(BaseCallback):
 
 
 def parts_of(model):
-    """All that must be equal at the end."""
+    """Return everything that must be equal at the end."""
     state = through_json({"model": model_state(model), "random": random_state(), "logger": logger_state(model.logger)})
     del state["model"]["elapsed_ns"]
     for info in state["model"]["ep_info_buffer"]:
@@ -126,7 +126,7 @@ def parts_of(model):
 
 
 def text_of(tree):
-    """:return: a state as text in which every byte of its arrays counts"""
+    """Return a state as text in which every byte of its arrays counts."""
 
     def shown(value):
         value = np.asarray(value)
@@ -146,7 +146,7 @@ def pickle_free(value):
 
 
 def assert_goes_on(make, tmp_path, at=30, until=60, between=None):
-    """Train without a break, and again from a snapshot in a model made anew; both end in the same bits.
+    """Train without a break, and again from a snapshot in a new model, and compare the results bit for bit.
 
     :param make: makes environment and model, alike but for the ``seed``
     :param between: what happens to the second model before it learns

@@ -51,7 +51,7 @@ class VectorEnv(ImageEnv):
 
 
 def by_class(root):
-    """:return: the callbacks of a training by the name of their class; the last of each"""
+    """Return the callbacks of a training by the name of their class; the last one of each class."""
     found = {}
 
     def visit(callback):
@@ -67,7 +67,7 @@ def by_class(root):
 
 
 def knowledge(root):
-    """:return: all that the callbacks know by themselves, whether or not the table names it"""
+    """Return all attributes of the callbacks, whether or not the table lists them."""
     return {
         name: {
             key: repr(np.array(value).tolist())
@@ -87,7 +87,7 @@ def test_every_class_of_stable_baselines3_is_known():
 
 
 def all_of_them(folder):
-    """Every callback of Stable-Baselines3, as users nest them."""
+    """Return every callback of Stable-Baselines3, nested as users do it."""
     best = CallbackList([StopTrainingOnRewardThreshold(1e9), EveryNTimesteps(30, CheckpointCallback(1, str(folder)))])
     evaluation = EvalCallback(
         DummyVecEnv([VectorEnv]),
@@ -140,7 +140,7 @@ class Seen(BaseCallback):
 
 
 def env_state(env):
-    """As much as this environment needs between two evaluations."""
+    """Return what this environment needs between two evaluations."""
     generator = env.envs[0].unwrapped.np_random.bit_generator
     return {"numbers": {key: str(value) for key, value in generator.state["state"].items()}, "seed": env._seeds[0]}
 
@@ -152,7 +152,7 @@ def set_env_state(env, state):
 
 
 @pytest.mark.parametrize("moments", [{1}, {33}, {10, 47, 48, 61}])
-def test_the_callbacks_of_stable_baselines3_go_on(tmp_path, moments):
+def test_callbacks_of_stable_baselines3_continue(tmp_path, moments):
     runs, files = [], []
     for name, when in (("a", ()), ("b", moments)):
         folder = tmp_path / name
@@ -174,7 +174,7 @@ def test_the_callbacks_of_stable_baselines3_go_on(tmp_path, moments):
     assert set(files[0]) == {"timesteps", "results", "ep_lengths", "successes"}
 
 
-def test_each_attribute_of_the_table_is_put_aside_and_taken_up(tmp_path):
+def test_each_listed_attribute_is_saved_and_restored(tmp_path):
     one, other = CallbackList(all_of_them(tmp_path)), CallbackList(all_of_them(tmp_path))
     for callback in by_class(one).values():
         callback.n_calls, callback.num_timesteps = 11, 12
@@ -220,7 +220,7 @@ class Forgetful(BaseCallback):
 
 
 class OwnEvaluation(EvalCallback):
-    """A user's subclass: what its parent knows is put aside."""
+    """The attributes of the parent of a user's subclass are saved."""
 
 
 class CountingFunction:
@@ -272,14 +272,14 @@ def test_a_callback_whose_module_has_moved_is_found():
     assert set_callbacks_state(make(), state) == []
 
 
-def test_callbacks_that_hold_each_other_are_each_seen_once():
+def test_callbacks_that_hold_each_other_are_visited_once():
     inner = Forgetful()
     outer = Forgetful(inner)
     inner.above = outer
     assert len(callbacks_state(outer)["callbacks"]) == 2
 
 
-def test_what_is_missing_on_either_side_is_told_and_no_error():
+def test_a_missing_callback_or_state_is_a_message_and_not_an_error():
     state = read_back(callbacks_state(CallbackList([Counting(), Counting(), CheckpointCallback(1, "/tmp")])))
     fresh = Counting()
     lines = set_callbacks_state(CallbackList([fresh, EveryNTimesteps(3, Counting()), ConvertCallback(None)]), state)
@@ -306,21 +306,21 @@ def test_only_a_users_callback_without_a_state_is_unknown(tmp_path):
     assert unknown_callbacks(without_state()) == []
 
 
-def test_a_subclass_keeps_what_its_parent_knows():
+def test_a_subclass_saves_the_attributes_of_its_parent():
     one, other = (OwnEvaluation(DummyVecEnv([VectorEnv])) for _ in range(2))
     one.best_mean_reward = 3.5
     set_callbacks_state(other, read_back(callbacks_state(one)))
     assert other.best_mean_reward == 3.5
 
 
-def test_a_function_with_a_state_goes_on():
+def test_a_function_with_a_state_continues():
     one, other = ConvertCallback(CountingFunction()), ConvertCallback(CountingFunction())
     one.callback.n = 5
     set_callbacks_state(other, read_back(callbacks_state(one)))
     assert other.callback.n == 5
 
 
-def test_without_a_hook_an_evaluations_environments_are_left_alone():
+def test_without_env_state_evaluation_environments_are_not_saved():
     callback = EvalCallback(DummyVecEnv([VectorEnv]))
     assert "eval_env" not in callbacks_state(callback)["callbacks"][0]
     with_env = callbacks_state(callback, lambda env: {"n": env.num_envs})
@@ -332,8 +332,8 @@ def test_without_a_hook_an_evaluations_environments_are_left_alone():
 
 
 @pytest.mark.parametrize("model_is_restored_first", [False, True])
-def test_a_progress_bar_stands_where_training_goes_on(model_is_restored_first):
-    """Whether the fresh bar was made for all steps or for those that are left."""
+def test_a_progress_bar_continues_at_the_resumed_step(model_is_restored_first):
+    """The new bar may have been created for all steps or for the remaining ones."""
 
     class Resume(BaseCallback):
         def _on_training_start(self):
@@ -359,6 +359,6 @@ def test_a_progress_bar_stands_where_training_goes_on(model_is_restored_first):
     assert bar.pbar.initial == (0 if model_is_restored_first else 40)
 
 
-def test_a_bar_that_has_not_started_is_left_alone():
+def test_a_progress_bar_that_has_not_started_is_left_alone():
     bar = ProgressBarCallback()
     assert set_callbacks_state(bar, read_back(callbacks_state(bar))) == []

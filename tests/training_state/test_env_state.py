@@ -1,4 +1,4 @@
-"""The environment goes on in the midst of its episodes, or says why it cannot and begins new ones."""
+"""Tests that an environment continues in the middle of its episodes, or gives a reason and begins new ones."""
 
 import re
 import time
@@ -45,7 +45,7 @@ def steps(env, n, seed=0):
 
 
 @pytest.mark.parametrize("where", VEC_ENVS)
-def test_lite_driving_goes_on_after_its_state_was_text(where):
+def test_lite_driving_continues_after_a_round_trip_through_text(where):
     def make(seed):
         return make_vec_env("LiteDriving-v0", 2, seed=seed, vec_env_cls=VEC_ENVS[where], env_kwargs={"n_cars": 3})
 
@@ -92,7 +92,7 @@ def in_a_box(env):
     ],
 )
 @pytest.mark.parametrize("where", VEC_ENVS)
-def test_why_it_cannot_go_on_is_one_line(env, reason, where):
+def test_the_reason_why_episodes_cannot_continue_is_one_line(env, reason, where):
     venv = VEC_ENVS[where]([env])
     if reason is None:
         assert why_not_exact(VecNormalize(venv)) is None
@@ -101,7 +101,7 @@ def test_why_it_cannot_go_on_is_one_line(env, reason, where):
     venv.close()
 
 
-def test_a_wrapper_that_only_the_other_process_knows_is_named():
+def test_a_wrapper_known_only_to_the_worker_process_is_named():
     def make():
         class Local(Momentum):
             pass
@@ -126,7 +126,7 @@ def test_a_wrapper_that_only_the_other_process_knows_is_named():
         ("car", None),
     ],
 )
-def test_wrappers_are_read_from_the_name(text, names):
+def test_wrappers_are_parsed_from_str_of_the_environment(text, names):
     assert parse_names(text) == names
 
 
@@ -146,7 +146,7 @@ class SilentVecEnv(SubprocVecEnv):
         return self.inner.reset()
 
 
-def test_a_vecenv_that_does_not_answer_begins_new_episodes():
+def test_a_vecenv_that_hides_its_wrappers_begins_new_episodes():
     env = SilentVecEnv(in_a_box(StatefulEnv()))
     env.reset()
     assert why_not_exact(env) == "SilentVecEnv does not reveal the wrappers around its environments"
@@ -160,7 +160,7 @@ class UnplainEnv(StatefulEnv):
         return {**super().get_state(), "seen": {1, 2}}
 
 
-def test_a_state_that_is_no_plain_data_is_named_and_new_episodes_begin():
+def test_a_state_that_is_not_plain_data_is_named_and_new_episodes_begin():
     env = in_a_box(UnplainEnv())
     env.reset()
     assert why_not_exact(env) is None, "it is known once it was asked"
@@ -176,7 +176,7 @@ def normalised(env_class, n_envs=1, limit=6, where="here", **kwargs):
 
 @pytest.mark.parametrize("where", VEC_ENVS)
 @pytest.mark.parametrize("allow_early_resets", [True, False])
-def test_new_episodes_begin_with_what_outlives_an_episode(where, allow_early_resets):
+def test_what_outlives_an_episode_is_restored_with_new_episodes(where, allow_early_resets):
     env, other = (normalised(ForgetfulEnv, 2, where=where, allow_early_resets=allow_early_resets) for _ in range(2))
     env.seed(1)
     env.reset()
@@ -195,7 +195,7 @@ def test_new_episodes_begin_with_what_outlives_an_episode(where, allow_early_res
     assert other.get_attr("episode_lengths") == env.get_attr("episode_lengths") == [[6, 6], [6, 6]]
     assert other.get_attr("_elapsed_steps") == [0, 0]
     assert other.get_attr("rewards") == [[], []]
-    # The random stream goes on, too: not the run's first episodes once more.
+    # The random stream continues too, so that the first episodes of the run are not repeated.
     env.env_method("set_wrapper_attr", "needs_reset", True)
     np.testing.assert_array_equal(env.venv.reset(), other.old_obs)
     for each in (env, other):
@@ -229,7 +229,7 @@ class Sampling(StatefulEnv):
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
 
-def test_what_vecnormalize_has_seen_last_and_what_spaces_sample_next():
+def test_vecnormalize_and_the_generators_of_spaces_are_restored():
     env, other = (normalised(Sampling, 2) for _ in range(2))
     for number, each in enumerate([env, other]):
         for index, space in enumerate(each.get_attr("action_space")):
@@ -245,7 +245,7 @@ def test_what_vecnormalize_has_seen_last_and_what_spaces_sample_next():
 
 
 @pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
-def test_elapsed_time_goes_on(monkeypatch):
+def test_elapsed_time_continues(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_000.0)
     env, other = (VecMonitor(normalised(StatefulEnv)) for _ in range(2))
     env.reset()
@@ -278,7 +278,7 @@ class Handing(Counting):
         self.n_steps = state["n_steps"]
 
 
-def test_layers_of_the_users_hand_over_their_state_or_are_named():
+def test_wrappers_of_the_user_hand_over_their_state_or_are_named():
     env, other = (Handing(VecFrameStack(Handing(in_a_box(StatefulEnv())), 2)) for _ in range(2))
     env.reset()
     other.reset()
@@ -321,7 +321,7 @@ def settings(limit=6, n_envs=1, env_class=StatefulEnv, gamma=0.99, stack=None):
     ],
     ids=str,
 )
-def test_an_environment_made_otherwise_is_refused_before_anything_changes(change, text):
+def test_an_environment_with_other_settings_is_refused_before_anything_changes(change, text):
     env, other = settings(), settings(**change)
     env.reset()
     other.reset()
@@ -339,7 +339,7 @@ class Fussy(StatefulEnv):
         raise ValueError("not mine")
 
 
-def test_a_process_that_ends_over_its_state_is_an_error_and_no_hang(capfd):
+def test_a_worker_that_dies_of_its_state_is_an_error_and_not_a_hang(capfd):
     env = VEC_ENVS["elsewhere"]([Fussy])
     env.reset()
     with pytest.raises(ValueError, match="worker process died when its environment was given its state"):
@@ -358,7 +358,7 @@ def test_another_number_of_environments_is_the_only_difference_that_is_named(cha
     assert "max_episode_steps" not in str(caught.value)
 
 
-def test_a_real_difference_beside_it_is_named_too():
+def test_another_difference_is_named_as_well():
     env, other = settings(), settings(n_envs=2, limit=7)
     env.reset()
     other.reset()

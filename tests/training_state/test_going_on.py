@@ -1,4 +1,4 @@
-"""A run that goes on from a snapshot is the run that was never interrupted, bit for bit."""
+"""Tests that a run resumed from a snapshot is the run that was never interrupted, bit for bit."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_stacked_and_normalised_in_either_order(env_class, inner, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_sde": True, "sde_sample_freq": 3}, {"ent_coef": 0.2}], ids=str)
-def test_sac_on_vectors_of_which_everything_is_normalised(settings, tmp_path):
+def test_sac_with_normalised_vectors(settings, tmp_path):
     def make(seed):
         env = VecNormalize(DummyVecEnv([lambda: wrapped(StatefulEnv)] * 2))
         env.seed(seed)
@@ -102,7 +102,7 @@ def test_other_algorithms(algorithm, tmp_path):
     assert_goes_on(make, tmp_path)
 
 
-def test_a_wrapper_of_the_users_with_a_state_of_its_own(tmp_path):
+def test_a_wrapper_of_the_user_with_a_state(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: Momentum(wrapped(StatefulEnv))])
         env.seed(seed)

@@ -37,7 +37,7 @@ class MyTD3(TD3):
         super().__init__(*args, **kwargs)
 
 
-def test_settings_are_plain_and_say_what_decides():
+def test_settings_are_plain_and_include_what_changes_numbers():
     settings = recorded(td3(learning_rate=1e-4, train_freq=(3, "step"), seed=5))
     assert settings["algorithm"] == "stable_baselines3.td3.td3.TD3"
     assert settings["policy"] == "stable_baselines3.td3.policies.TD3Policy"
@@ -58,11 +58,11 @@ def test_settings_are_plain_and_say_what_decides():
         lambda: td3(learning_rate=linear_schedule(1e-3), action_noise=NormalActionNoise(np.zeros(2), np.ones(2))),
     ],
 )
-def test_a_model_made_alike_passes(make):
+def test_a_model_with_equal_settings_passes(make):
     check_settings(recorded(make()), make())
 
 
-def test_an_argument_that_a_subclass_hands_on_counts():
+def test_an_argument_that_a_subclass_passes_on_counts():
     settings = recorded(MyTD3("MlpPolicy", StatefulEnv(), **SMALL))
     assert settings["my_own"] == 1.5
     assert settings["gamma"] == 0.99
@@ -110,7 +110,7 @@ def test_schedules_are_described(schedule, described):
     assert recorded(td3(learning_rate=schedule))["learning_rate"] == described
 
 
-def test_two_schedules_of_a_class_differ_by_what_they_hold():
+def test_two_schedules_of_one_class_differ_by_their_attributes():
     with pytest.raises(
         ValueError, match=r"learning_rate.end was 0.0, is 0.1; learning_rate.end_fraction was 1, is 0.5"
     ):
@@ -161,7 +161,7 @@ def test_what_cannot_be_described_is_named(kwargs, text):
         settings_of(model)
 
 
-def test_noise_is_the_same_before_and_after_learning_has_made_it_many():
+def test_noise_is_the_same_before_and_after_learn_vectorizes_it():
     noise = NormalActionNoise(np.zeros(2), 0.1 * np.ones(2))
     model = td3(action_noise=noise)
     there = recorded(model)

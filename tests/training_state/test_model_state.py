@@ -24,13 +24,13 @@ class WithMore(TD3):
 
 
 def learning(**kwargs):
-    """A model that has begun to learn."""
+    """Return a model that has begun to learn."""
     model = WithMore("MlpPolicy", StatefulEnv(), buffer_size=10, **kwargs)
     model._setup_learn(100)
     return model
 
 
-def test_the_books_go_on():
+def test_counters_and_statistics_continue():
     model, other = learning(), learning()
     for number, name in enumerate(("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates")):
         setattr(model, name, number + 1)
@@ -43,7 +43,7 @@ def test_the_books_go_on():
     assert 1000 <= (time.time_ns() - other.start_time) / 1e9 < 1010
 
 
-def test_the_last_episodes_keep_their_number_and_their_numbers_types():
+def test_the_latest_episodes_keep_their_count_and_their_dtypes():
     model, other = learning(stats_window_size=3), learning(stats_window_size=3)
     # VecMonitor's are float32: their mean is not that of Python's floats.
     rewards = [np.float32(0.1), np.float32(0.7), np.float32(0.3)]
@@ -59,7 +59,7 @@ def test_the_last_episodes_keep_their_number_and_their_numbers_types():
     assert other.ep_success_buffer.maxlen == 3
 
 
-def test_what_another_algorithm_counts_is_left_out():
+def test_counters_of_another_algorithm_are_left_out():
     model = learning()
     state = through_json(model_state(model))
     state["counters"]["exploration_rate"] = 0.5

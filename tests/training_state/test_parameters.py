@@ -69,7 +69,7 @@ def test_the_next_update_is_the_same_to_the_bit(make, tmp_path):
     assert tensors_of(other) == tensors_of(model)
 
 
-def test_what_an_optimizer_steps_stays_the_models_own(tmp_path):
+def test_optimizers_still_step_the_weights_of_the_model(tmp_path):
     model, other = sac().learn(12), sac(seed=1)
     model.save(tmp_path / "model.zip")
     weights = [*other.policy.parameters(), other.log_ent_coef]
@@ -79,7 +79,7 @@ def test_what_an_optimizer_steps_stays_the_models_own(tmp_path):
 
 
 def rewritten(path, **changes):
-    """The zip file with other entries."""
+    """Write the zip file with other entries."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     entries.update(changes)
@@ -95,12 +95,12 @@ class Bomb:
         return (open, (str(Bomb.path), "w"))
 
 
-def test_the_pickled_part_is_never_read(tmp_path):
+def test_the_pickled_entry_is_never_read(tmp_path):
     sac().save(tmp_path / "model.zip")
     load_parameters(sac(seed=1), rewritten(tmp_path / "model.zip", data=b"\x80 not even JSON"))
 
 
-def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(tmp_path):
+def test_a_pickle_in_place_of_weights_is_refused_and_not_executed(tmp_path):
     sac().save(tmp_path / "model.zip")
     Bomb.path = tmp_path / "it ran"
     buffer = io.BytesIO()

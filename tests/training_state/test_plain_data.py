@@ -21,12 +21,12 @@ def test_a_number_keeps_its_type(value):
     assert back == value
 
 
-def test_trees_come_back_with_lists_for_tuples_and_arrays_of_their_own():
+def test_plain_data_round_trips_with_lists_for_tuples_and_copied_arrays():
     large = np.arange(100.0)
     back = as_given(through_json(as_plain({"a": [1, (2, 3)], "b": {"c": large}}, "it")))
     assert back["a"] == [1, [2, 3]]
     np.testing.assert_array_equal(back["b"]["c"], large)
-    back["b"]["c"][0] = 1  # not read-only, and nobody else's
+    back["b"]["c"][0] = 1  # writable, and not shared
     assert large[0] == 0
 
 
@@ -40,7 +40,7 @@ def test_trees_come_back_with_lists_for_tuples_and_arrays_of_their_own():
         (IntEnum("Kind", "ONE").ONE, "it is a Kind"),
     ],
 )
-def test_what_is_not_plain_is_named(value, text):
+def test_a_value_that_is_not_plain_is_named(value, text):
     with pytest.raises(ValueError, match=text):
         as_plain(value, "it")
 
@@ -56,7 +56,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_observation_comes_back_with_its_layout(layout):
+def test_an_observation_keeps_its_memory_layout(layout):
     array = LAYOUTS[layout](np.random.default_rng(0).integers(0, 256, (2, 5, 6, 3), dtype=np.uint8))
     back = observation_from(through_json(observation_state({"camera": array, "more": np.zeros((2, 0))})))
     np.testing.assert_array_equal(back["camera"], array)
@@ -73,11 +73,11 @@ def test_an_observation_with_gaps_in_memory_becomes_contiguous(array):
     assert (back[0] == 7).all()
 
 
-def test_no_observation_is_none():
+def test_a_missing_observation_stays_none():
     assert observation_from(through_json(observation_state(None))) is None
 
 
-def test_the_log_goes_on_with_its_means():
+def test_the_means_of_the_log_continue():
     def record(logger, first):
         logger.record("a", np.float32(first))
         logger.record("words", "x", exclude=("csv", "json"))

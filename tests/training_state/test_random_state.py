@@ -33,7 +33,7 @@ def draw():
     return [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), *th.randn(3).tolist()]
 
 
-def test_the_global_generators_give_what_they_were_going_to():
+def test_the_global_generators_continue():
     draw()
     state = through_json(random_state())
     expected = [draw() for _ in range(3)]
@@ -53,7 +53,7 @@ def test_reading_draws_nothing():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_devices_give_what_they_were_going_to():
+def test_the_generators_of_cuda_devices_continue():
     th.randn(3, device="cuda")
     state = through_json(random_state())
     expected = th.randn(5, device="cuda")
@@ -61,14 +61,14 @@ def test_cuda_devices_give_what_they_were_going_to():
     assert th.equal(th.randn(5, device="cuda"), expected)
 
 
-def test_cuda_devices_of_another_machine_are_passed_over():
+def test_states_of_missing_cuda_devices_are_skipped():
     state = random_state()
     n_devices = th.cuda.device_count() if th.cuda.is_available() else 0
     set_random_state({**state, "cuda": [*state["cuda"][:n_devices], *[np.zeros(16, np.uint8)] * 3]})
 
 
 @pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64", "PCG64DXSM"])
-def test_a_generator_of_any_kind_goes_on(kind):
+def test_a_generator_of_any_kind_continues(kind):
     generator = np.random.Generator(getattr(np.random, kind)(5))
     generator.integers(10, dtype=np.uint32)  # leaves half a word
     state = through_json(generator_state(generator))
@@ -78,7 +78,7 @@ def test_a_generator_of_any_kind_goes_on(kind):
         assert (again.random(4).tolist(), again.integers(100, size=3, dtype=np.uint32).tolist()) == expected
 
 
-def test_a_generator_that_others_share_stays_the_same_object():
+def test_a_shared_generator_stays_the_same_object():
     generator = np.random.default_rng(0)
     assert restored_generator(generator, through_json(generator_state(np.random.default_rng(1)))) is generator
 
@@ -96,7 +96,7 @@ NESTED = [
 
 
 @pytest.mark.parametrize("make", NESTED)
-def test_spaces_sample_what_they_were_going_to(make):
+def test_the_generators_of_spaces_continue(make):
     space, other = make(), make()
     space.seed(3)
     space.sample()
@@ -107,7 +107,7 @@ def test_spaces_sample_what_they_were_going_to(make):
     assert [repr(other.sample()) for _ in range(3)] == expected
 
 
-def test_a_space_that_was_never_sampled_is_not_seeded_by_looking():
+def test_reading_an_unseeded_space_does_not_seed_it():
     space, other = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,))
     state = through_json(space_random_state(space))
     assert space._np_random is None
@@ -121,7 +121,7 @@ def test_a_space_of_another_structure_is_refused():
         set_space_random_state(BOX, space_random_state(NESTED[1]()))
 
 
-def test_spaces_in_words():
+def test_spaces_are_described_in_words():
     assert describe_space(spaces.Box(0, 255, (4, 84, 84), np.uint8)) == "Box(4, 84, 84) uint8 from 0 to 255"
     both = spaces.Dict({"a": BOX, "b": spaces.Discrete(3)})
     assert describe_space(both) == "Dict(a: Box(2,) float32 from -1.0 to 1.0, b: Discrete(3))"
@@ -164,7 +164,7 @@ def ornstein():
         lambda: VectorizedActionNoise(Shrinking(), 2),
     ],
 )
-def test_noise_goes_on(make):
+def test_noise_continues(make):
     noise, other = make(), make()
     for _ in range(3):
         noise()
@@ -176,7 +176,7 @@ def test_noise_goes_on(make):
     assert [other().tobytes() for _ in range(4)] == expected
 
 
-def test_a_noise_whose_size_was_changed_keeps_it():
+def test_a_noise_keeps_a_changed_size():
     noise = NormalActionNoise(np.zeros(2), np.ones(2))
     state = through_json(action_noise_state(noise))
     noise._sigma = 0.25 * np.ones(2)

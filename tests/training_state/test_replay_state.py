@@ -1,4 +1,4 @@
-"""Replay buffers put aside and taken up go on beside the ones that were never interrupted."""
+"""Tests that saved and restored replay buffers equal those that were never interrupted."""
 
 import itertools
 
@@ -64,7 +64,7 @@ def add(buffer, steps):
 
 
 def sampled(buffer, seed=0):
-    """:return: by name every number of a sample, and the generator's next one"""
+    """Return every number of a sample by name, and the next number of the generator."""
     np.random.seed(seed)
     samples = buffer.sample(32)
     found = {"next draw": np.random.random()}
@@ -92,7 +92,7 @@ def assert_same_arrays(one, other):
     ("n_before", "is_used"), [(0, False), (1, False), (6, True), (10, False), (11, True), (27, True)]
 )
 @pytest.mark.parametrize("name", BUFFERS)
-def test_a_buffer_goes_on_beside_the_uninterrupted_one(name, n_envs, n_before, is_used):
+def test_a_restored_buffer_equals_the_uninterrupted_one(name, n_envs, n_before, is_used):
     one, other = make(name, n_envs), make(name, n_envs)
     steps = steps_for(one, n_before + 15)
     add(one, steps[:n_before])
@@ -111,7 +111,7 @@ def test_a_buffer_goes_on_beside_the_uninterrupted_one(name, n_envs, n_before, i
         assert_same_arrays(one, other)
 
 
-def test_only_rows_in_use_are_put_aside_and_not_copied():
+def test_only_used_rows_are_saved_and_without_a_copy():
     buffer = make("dict")
     add(buffer, steps_for(buffer, 4))
     state = replay_state(buffer)
@@ -137,7 +137,7 @@ def test_only_rows_in_use_are_put_aside_and_not_copied():
         ("plain", {"n_envs": 2}, "n_envs was 1 and is 2"),
     ],
 )
-def test_the_state_of_a_buffer_made_otherwise_is_refused(name, change, message):
+def test_the_state_of_a_buffer_with_other_settings_is_refused(name, change, message):
     buffer, other = make(name), make(name, **change)
     add(buffer, steps_for(buffer, 4))
     with pytest.raises(ValueError, match=message):
@@ -169,10 +169,10 @@ class WithState(WithPriorities):
 
 
 class OtherwiseSampled(ReplayBuffer):
-    """Only code: nothing more to put aside."""
+    """A subclass with methods only, which has nothing more to save."""
 
 
-def test_what_would_be_lost_is_refused_before_training():
+def test_a_buffer_that_would_lose_data_is_refused_before_training():
     arguments = (10, VECTOR, ACTIONS, "cpu")
     with pytest.raises(
         ValueError, match=r"SnapshotCallback cannot save WithPriorities: it holds priorities .*get_state"
@@ -201,8 +201,8 @@ def window_lengths(buffer):
 
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
-def test_no_return_runs_on_into_an_episode_that_follows_a_resume(name, is_one_reset_later):
-    """The next episode's first observation is the very same here, so that nothing but the mark ends the window."""
+def test_no_return_runs_into_the_episode_after_a_resume(name, is_one_reset_later):
+    """The first observation of the next episode is identical, so that only the artificial end can stop the window."""
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
     if is_one_reset_later:  # the mark must travel with the buffer
@@ -222,7 +222,7 @@ def test_no_return_runs_on_into_an_episode_that_follows_a_resume(name, is_one_re
     assert samples.rewards[1].item() == pytest.approx(rewards[1] + 0.9 * rewards[2], rel=1e-5)
 
 
-def test_a_true_end_stays_one():
+def test_a_terminal_transition_stays_terminal():
     buffer = make("n-step", 3)
     ((obs, next_obs, action, reward, _, _),) = steps_for(buffer, 1)
     done, truncated = np.array([True, True, False]), [False, True, False]
@@ -232,7 +232,7 @@ def test_a_true_end_stays_one():
     assert buffer.timeouts[0].tolist() == [0, 1, 1]
 
 
-def test_a_mark_is_gone_when_its_row_is_written_again():
+def test_an_artificial_end_disappears_when_its_row_is_overwritten():
     """Without time-outs the buffer never clears one: the end is a terminal one there, as every other."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
@@ -243,7 +243,7 @@ def test_a_mark_is_gone_when_its_row_is_written_again():
     assert not buffer.timeouts.any()
 
 
-def test_one_array_ends_an_episode_as_stable_baselines3_does():
+def test_a_memory_optimized_buffer_ends_an_episode_as_stable_baselines3_does():
     buffer = make("one array")
     end_segment(buffer)
     assert not buffer.dones.any()
@@ -253,7 +253,7 @@ def test_one_array_ends_an_episode_as_stable_baselines3_does():
     assert np.flatnonzero(buffer.dones).tolist() == [0]
 
 
-def test_one_step_needs_no_mark():
+def test_a_one_step_buffer_needs_no_artificial_end():
     buffer = make("plain")
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     before = sampled(buffer)

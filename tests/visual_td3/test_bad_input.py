@@ -33,7 +33,7 @@ NO_RATES = [
 @pytest.mark.parametrize("name", RATES)
 def test_what_is_no_learning_rate_is_refused(make_model, name, preset):
     for value in NO_RATES:
-        with pytest.raises(ValueError, match=f"{name}=.* is no schedule: give a finite number >= 0") as caught:
+        with pytest.raises(ValueError, match=f"{name}=.* is not a schedule: expected a finite number >= 0") as caught:
             make_model(preset=preset, policy_kwargs={"encoder": "separate"}, **{name: value})
         assert repr(value) in str(caught.value)
 
@@ -102,8 +102,8 @@ def test_what_is_no_norm_to_clip_to_is_refused(make_model, limit):
         ({"target_q_clamp": "on"}, "target_q_clamp='on'"),
         ({"random_shift": 1.5}, "random_shift=1.5: expected an integer >= 0"),
         ({"random_shift": -1}, "random_shift=-1"),
-        ({"noise_schedule": "foo_1"}, "noise_schedule='foo_1' is no schedule"),
-        ({"noise_schedule": math.nan}, "noise_schedule=nan is no schedule"),
+        ({"noise_schedule": "foo_1"}, "noise_schedule='foo_1' is not a schedule"),
+        ({"noise_schedule": math.nan}, "noise_schedule=nan is not a schedule"),
         ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has no effect.*use critic_cnn_lr"),
         ({"policy_kwargs": {"encoder": "both"}}, "encoder='both': expected 'separate' or 'shared'"),
         (

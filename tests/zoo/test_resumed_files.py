@@ -76,7 +76,7 @@ def test_a_text_file_outside_the_run_is_rejected(killed, tmp_path, capsys, name)
 
     run_dir = rewritten(killed, tmp_path, change)
     assert main(["resume", str(run_dir)]) == 2
-    assert "it is no log of this run" in one_line(capsys)
+    assert "it is not a log of this run" in one_line(capsys)
     assert contents(victim) == {"monitor.csv": b"another's"}
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
     assert contents(victim) == {"monitor.csv": b"another's"}
@@ -156,7 +156,7 @@ def test_a_run_that_was_moved_continues_with_the_given_event_folder(killed_with_
     before = contents(tb)
     shutil.copytree(killed_with_tb, moved)
     assert main(["resume", str(moved)]) == 2
-    assert "--tensorboard-log DIR says where they are. --without-logs goes on without" in one_line(capsys)
+    assert "name their folder by --tensorboard-log DIR. Use --without-logs to continue without" in one_line(capsys)
     assert main(["resume", str(moved), "--tensorboard-log", str(tb)]) == 0
     assert {name: content for name, content in contents(tb).items() if name in before} == before
     assert events_of(moved).resolve() == (tb / "LiteDriving-v0" / "VisualTD3_2").resolve()
@@ -178,10 +178,10 @@ def test_a_lost_event_file_is_one_line_and_without_logs_the_run_continues(killed
     damage(event_files(run_dir)[0])
     before = contents(run_dir)
     assert main(["resume", str(run_dir)]) == 2
-    assert "--without-logs goes on without what is lost" in one_line(capsys)
+    assert "Use --without-logs to continue without the lost files" in one_line(capsys)
     assert {name: each for name, each in contents(run_dir).items() if name in before} == before
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
-    assert "the run goes on without" in capsys.readouterr().out
+    assert "the run continues without them" in capsys.readouterr().out
     assert (run_dir / "LiteDriving-v0.zip").is_file()
 
 
