@@ -254,7 +254,8 @@ def deployed(model: VisualTD3, weights: Sequence[th.Tensor]) -> Iterator[None]:
     kept = [weight.detach().clone() for weight in own]
     try:
         _put(own, weights)
-        yield
+        with model.policy.without_average():
+            yield
     finally:
         _put(own, kept)
 

@@ -200,6 +200,8 @@ def _differences(model: OffPolicyAlgorithm, name: str, saved: Mapping[str, Any])
     target = recursive_getattr(model, name)
     if isinstance(target, th.optim.Optimizer):
         return _differences_of_optimizers(name, target, saved)
+    if hasattr(target, "completed_state"):  # VisualTD3's policies take what an earlier version has not saved
+        saved = target.completed_state(saved)
     here, there = _shapes(target.state_dict()), _shapes(saved)
     lines = []
     for key in dict.fromkeys([*here, *there]):

@@ -167,6 +167,7 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "actor_objective": (None, "q1"),
     "pre_tanh_penalty": (None, 0, 0.0),
     "precision": (None, "fp32"),
+    "policy_average": (None, 0, 0.0),
 }
 """Arguments that need our own networks, with the values that turn them off."""
 

@@ -94,7 +94,9 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
     :return: the module
     :raises ValueError: if the model has no deterministic actor for a Box of actions
     """
-    actor = getattr(model, "actor", None)
+    actor = getattr(model.policy, "averaged_actor", None)  # what predict() uses, if there is one
+    if actor is None:
+        actor = getattr(model, "actor", None)
     if not isinstance(actor, nn.Module) or not getattr(actor, "squash_output", False) or hasattr(actor, "log_std"):
         raise ValueError(
             f"{type(model).__name__} has no deterministic actor for continuous actions: expected VisualTD3, TD3 or DDPG"

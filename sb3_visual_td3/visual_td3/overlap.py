@@ -14,7 +14,7 @@ the action of that step was chosen before them. The updates after the last step 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -190,7 +190,8 @@ class OverlappedLoop:
         # Training evicts from the CPU's caches what the next choice of an action needs. The simulator has to wait for
         # that choice but not for this one, whose result is dropped.
         if model._last_obs is not None:
-            model.predict(model._last_obs, deterministic=True)
+            with getattr(model.policy, "without_average", nullcontext)():  # the actor that explores chooses
+                model.predict(model._last_obs, deterministic=True)
 
 
 def _updates_due(model: TD3, rollout: RolloutReturn) -> int:

@@ -7,6 +7,7 @@ So the critic can score an action on features of its own, and a shared encoder r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch as th
@@ -26,6 +27,7 @@ from torch import nn
 
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
+from sb3_visual_td3.visual_td3.averaging import AVERAGE, averaged_copy, completed_state
 from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import (
     ChannelsLastNatureCNN,
@@ -263,6 +265,10 @@ class VisualTD3Policy(TD3Policy):
     actor_target: VisualActor
     critic: VisualCritic
     critic_target: VisualCritic
+    averaged_actor: VisualActor | None
+    """The average of the actor and its encoder, which ``predict`` uses; None if the actor itself is deployed."""
+    may_average: bool = True
+    """False drops an average that comes with loaded weights."""
 
     def __init__(
         self,
@@ -294,6 +300,8 @@ class VisualTD3Policy(TD3Policy):
         self.trunk_dim = trunk_dim
         self.layer_norm = layer_norm
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+        self.averaged_actor = None
+        self._uses_average = True
 
     @property
     def pictures(self) -> dict[str, spaces.Box]:
@@ -358,6 +366,26 @@ class VisualTD3Policy(TD3Policy):
         self.actor_target.set_training_mode(False)
         self.critic_target.set_training_mode(False)
 
+    def keep_average(self) -> None:
+        """Add an average of the actor, which begins as the actor is now."""
+        self.averaged_actor = averaged_copy(self.actor)
+
+    @contextmanager
+    def without_average(self) -> Iterator[None]:
+        """Have ``predict`` use the actor that learns, within the context."""
+        self._uses_average = False
+        try:
+            yield
+        finally:
+            self._uses_average = True
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """Return ``(batch, action_dim)`` actions in [-1, 1] of the policy that is deployed."""
+        if self.averaged_actor is not None and self._uses_average:
+            actions: th.Tensor = self.averaged_actor(observation)
+            return actions
+        return super()._predict(observation, deterministic)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the weights; those of a shared encoder once, as the critic's, which is how models are saved.
 
@@ -380,11 +408,21 @@ class VisualTD3Policy(TD3Policy):
         :param assign: as in ``nn.Module``
         :return: as in ``nn.Module``
         """
-        state = dict(state_dict)
+        if self.averaged_actor is None and self.may_average and any(name.startswith(AVERAGE) for name in state_dict):
+            self.keep_average()  # a policy that was saved on its own
+        state = self.completed_state(state_dict)
         for actor, critic in _CRITIC_OF.items() if self.encoder_is_shared else ():
             for key in [key for key in state if key.startswith(f"{critic}.{_ENCODER}")]:
                 state[f"{actor}.{key.removeprefix(f'{critic}.')}"] = state[key]
         return super().load_state_dict(state, strict, assign)
+
+    def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Adapt saved weights, which may be those of an earlier version, to whether this policy has an average.
+
+        :param state_dict: weights by name
+        :return: weights by name; an average that was not saved begins as the saved actor
+        """
+        return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 
     def set_training_mode(self, mode: bool) -> None:
         """Put the networks into training or evaluation mode, unless they are in that mode.

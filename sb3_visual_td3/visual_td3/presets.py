@@ -39,11 +39,12 @@ class Settings:
     critic_loss: CriticLoss = "mse"
     noise_schedule: ScheduleLike | None = None
     precision: Precision = "fp32"
+    policy_average: float = 0.0
     policy_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
-        for name in ("random_shift", "pre_tanh_penalty", "target_q_clamp"):
+        for name in ("random_shift", "pre_tanh_penalty", "target_q_clamp", "policy_average"):
             _parse(name, getattr(self, name))
         for name, known in (
             ("actor_objective", ActorObjective),
@@ -60,17 +61,21 @@ class Settings:
 
 def _parse(name: str, value: Any) -> Any:
     """Return a setting as Python's own number, if it is one of the settings that are numbers."""
+    parsed = value
     if name == "random_shift":
-        return to_integer(name, value, 0, "an integer >= 0 (pixels)")
-    if name == "pre_tanh_penalty":
-        return to_float(name, value, 0.0)
-    if name == "target_q_clamp":
-        if is_truth_value(value):
-            return bool(value)
-        return to_float(name, value, above=0.0, expected="True, False or a finite number above 0")
-    if name == "max_grad_norm":
-        return parsed_norms(value)
-    return value
+        parsed = to_integer(name, value, 0, "an integer >= 0 (pixels)")
+    elif name == "pre_tanh_penalty":
+        parsed = to_float(name, value, 0.0)
+    elif name == "policy_average":
+        # With a decay of 1 the average would stay at the initial weights.
+        parsed = to_float(name, value, 0.0, 1.0 - 1e-9, expected="a decay per update >= 0 (0 is off) and < 1")
+    elif name == "target_q_clamp" and is_truth_value(value):
+        parsed = bool(value)
+    elif name == "target_q_clamp":
+        parsed = to_float(name, value, above=0.0, expected="True, False or a finite number above 0")
+    elif name == "max_grad_norm":
+        parsed = parsed_norms(value)
+    return parsed
 
 
 ADAPTIVE_FACTOR = 0.3
@@ -90,6 +95,9 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
             target_q_clamp=True,  # limits from the rewards (TargetRange); TD7 clamps to the targets seen so far
             noise_schedule="lin_0.5_0.1",  # a guess: much at first, little once the policy is good
             precision="auto",  # measured: benchmarks/update_speed.py
+            # Measured (benchmarks/stability.py, six seeds): the last average drives 98 to 100 of 100 held-out episodes,
+            # where the last actor drives 77 to 100. Decays of 0.99 to 0.998 drove 69 to 83 in the worst seed.
+            policy_average=0.999,
             policy_kwargs=MappingProxyType({"encoder": "shared", "trunk_dim": 50}),  # DrQ-v2
         ),
     }

@@ -38,6 +38,7 @@ from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import checks, losses, policies
+from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, noise_for_n_envs, set_sigma
 from sb3_visual_td3.visual_td3.losses import TargetRange
@@ -96,6 +97,9 @@ class VisualTD3(TD3):
         bfloat16 if the machine multiplies it in hardware; weights, losses and optimizers stay in float32
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv whose simulator has its own
         process, such as SubprocVecEnv
+    :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder.
+        :meth:`predict`, evaluations, saved and exported policies use the average; exploration and learning use the
+        actor, so the training is the same with an average and without. 0 is off
     :raises ValueError: if an argument is out of range or names a group that the model does not have, or if ``overlap``
         is requested for an environment that steps in this process
 
@@ -166,6 +170,7 @@ class VisualTD3(TD3):
         noise_schedule: ScheduleLike | None = None,
         precision: Precision | None = None,
         overlap: bool = False,
+        policy_average: float | None = None,
     ) -> None:
         advice = "TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"
         with assertions_as_setting_errors(advice, about="action"):
@@ -211,6 +216,7 @@ class VisualTD3(TD3):
         self.noise_schedule = noise_schedule
         self.precision = precision
         self.overlap = overlap
+        self.policy_average = policy_average
         self.observers = []
         if _init_setup_model:
             self._setup_model()
@@ -241,6 +247,9 @@ class VisualTD3(TD3):
         checks.check_networks(self.policy, self.lr_schedule)
         if not self._is_stock_policy:
             group_optimizers(self.policy)  # again, because the user's policy class may have made other optimizers
+            self.policy.may_average = bool(self.settings.policy_average)
+            if self.policy.may_average:
+                self.policy.keep_average()
         rates = {group.name: getattr(self, group.rate_argument) for group in GROUPS}
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
@@ -336,6 +345,7 @@ class VisualTD3(TD3):
             if self._n_updates % self.policy_delay == 0:
                 actor_losses.append(self.update_actor(batch))
                 self.soft_update()
+            self._update_average()
 
         # On a GPU the guard has noted refused steps on the device. Asking once here saves a wait in every update.
         self._step_guard.raise_if_refused()
@@ -459,6 +469,12 @@ class VisualTD3(TD3):
         # Copy running stats, see https://github.com/DLR-RM/stable-baselines3/issues/996
         polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
+
+    def _update_average(self) -> None:
+        """Move the policy that is deployed; Stable-Baselines3 deploys the actor itself."""
+        if self.settings.policy_average:
+            assert self.policy.averaged_actor is not None
+            update_average(self.policy.averaged_actor, self.actor, self.settings.policy_average, self._n_updates)
 
     def _optimize(
         self,
@@ -635,6 +651,18 @@ class VisualTD3(TD3):
         if not rollout.continue_training and not self._is_stock:
             self._finish_step(callback.locals)
         return rollout
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose actions for a step of the training: by the actor that learns, never by its average.
+
+        Learning needs data of the policy that it improves. The parameters are those of Stable-Baselines3's method.
+        """
+        if self._is_stock_policy:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        with self.policy.without_average():
+            return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _finish_step(self, step: dict[str, Any]) -> None:
         """Do what Stable-Baselines3's loop does after the callback; if that is impossible, begin with a reset next.

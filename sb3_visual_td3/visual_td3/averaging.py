@@ -1,0 +1,99 @@
+"""The average of the policy over its updates, which is the policy that one deploys.
+
+TD3's last policy swings: each update moves it by the gradient of a few hundred transitions, and a policy that drives
+every held-out map may fail on one of them a thousand updates later. The exponential average of its weights moves
+slowly enough to keep what all recent policies have in common. Averaging does not influence the training: the actor
+that explores and learns is the same, bit for bit, with an average and without.
+
+The average is corrected for its start. After ``t`` updates with decay ``d`` the weights of the last policies are
+``(1 - d) d^k / (1 - d^t)`` for ``k = 0, 1, ..., t - 1``, which sum to one: as in Adam, the random initial weights do
+not count.
+
+Source: Polyak and Juditsky 1992; Kingma and Ba 2015 (Adam) for the correction. Measured in benchmarks/stability.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch as th
+from torch import nn
+
+AVERAGE = "averaged_actor."
+"""Prefix of the average's weights in a policy's state dict."""
+
+
+def averaged_copy(actor: nn.Module) -> Any:
+    """Return a copy of an actor, with its own encoder, whose weights are buffers.
+
+    As buffers they are saved and moved to a device with the policy, and no optimizer, clipping or count of trainable
+    parameters takes them for weights that learn.
+
+    :param actor: the actor; it may borrow the critic's encoder
+    :return: the copy, in evaluation mode
+    """
+    # The optimizer is an attribute of the actor. Copying it would also copy Adam's moments.
+    optimizer = vars(actor).pop("optimizer", None)
+    try:
+        average = copy.deepcopy(actor)
+    finally:
+        if optimizer is not None:
+            actor.optimizer = optimizer
+    average.borrows_encoder = False  # type: ignore[assignment]  # the copy has an encoder of its own
+    for module in average.modules():
+        for name, parameter in list(module._parameters.items()):
+            del module._parameters[name]
+            module.register_buffer(name, None if parameter is None else parameter.detach())
+    average.train(False)
+    return average
+
+
+@th.no_grad()
+def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates: int) -> None:
+    """Move the average towards the actor.
+
+    :param average: what :func:`averaged_copy` returned
+    :param actor: the actor, after its update
+    :param decay: the weight that the average keeps in one update, in (0, 1)
+    :param n_updates: number of updates so far, this one included; the first one replaces the average
+    """
+    # (1 - d) / (1 - d^t) is the step that gives the policies the weights in the module's docstring.
+    step = (1.0 - decay) / (1.0 - decay**n_updates)
+    # An encoder that the actor borrows is averaged too, so the duplicates are asked for.
+    latest: dict[str, th.Tensor] = dict(actor.named_parameters(remove_duplicate=False))
+    latest.update(actor.named_buffers(remove_duplicate=False))
+    averages: list[th.Tensor] = []
+    targets: list[th.Tensor] = []
+    for name, tensor in average.named_buffers(remove_duplicate=False):
+        if tensor.is_floating_point():
+            averages.append(tensor)
+            targets.append(latest[name])
+        else:
+            tensor.copy_(latest[name])  # a counter, such as BatchNorm's, has no average
+    th._foreach_lerp_(averages, targets, min(step, 1.0))
+
+
+def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
+    """Adapt a policy's state dict that was saved with an average, or without, to a policy that may differ in this.
+
+    A policy that was saved without an average, such as one of an earlier version, continues with an average that
+    begins as the saved actor.
+
+    :param state: a policy's saved weights by name
+    :param has_average: whether the policy that is loaded has an average
+    :param encoder_is_shared: whether its actor borrows the critic's encoder
+    :return: the weights by name, with the average's if the policy has one, and without them if not
+    """
+    if not has_average:
+        return {name: weight for name, weight in state.items() if not name.startswith(AVERAGE)}
+    completed = dict(state)
+    if any(name.startswith(AVERAGE) for name in state):
+        return completed
+    for name, weight in state.items():
+        if name.startswith("actor."):
+            completed[AVERAGE + name.removeprefix("actor.")] = weight
+        elif encoder_is_shared and name.startswith("critic.features_extractor."):
+            completed[AVERAGE + name.removeprefix("critic.")] = weight
+    return completed
