@@ -1,4 +1,4 @@
-"""From the data of a run to its analysis: one object that every renderer reads."""
+"""Judge the data of a run: the verdict, its causes, and all figures, in one object that every renderer reads."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ _OF_THE_ACTORS_ENCODER = tuple(
         tags.PARAM_STD,
     )
 )
-"""A run that logged one of these has an actor's encoder, whatever its settings say."""
+"""A run that logged one of these tags has an actor's encoder, whatever its settings say."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question that the event file left open and a setting answers with yes.
+    """A property of the run that a setting states because the event file does not show it.
 
-    :param tag: the 0/1 name that would have told.
-    :param meaning: what is so.
+    :param tag: the 0/1 tag that would have shown it
+    :param meaning: the property in words
+    :param source: the file that states it
     """
 
     tag: str
@@ -65,9 +66,13 @@ class Answer:
 
 
 def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """Return what the settings answer, and notes on what they say against the event file.
+    """Read the properties of a run from its settings where the event file does not show them.
 
-    A "no" changes nothing and is not told: criteria apply unless something speaks against it.
+    Only properties that hold are returned: without them, every criterion applies anyway.
+
+    :param settings: of the run
+    :param series: of the event file alone
+    :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
     shared = settings.encoder_is_shared
@@ -76,7 +81,7 @@ def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...
         if logged:
             notes.append(
                 f"{shared.source} says that actor and critic share one encoder, but the event file has {logged[0]}: "
-                "the event file is believed"
+                "the event file takes precedence"
             )
         else:
             found.append(Answer(tags.ENCODER_IS_SHARED, "actor and critic share one encoder", shared.source))
@@ -96,11 +101,15 @@ def effect(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on what the answers changed: criteria, diagnoses, and the verdict where it is another one.
+    """Return notes on what the settings changed: criteria, diagnoses, and the verdict.
 
-    :param series: what the event file alone says.
-    :param results: of the criteria, with the answers.
-    :param diagnoses: with the answers.
+    Settings are easier to get wrong than an event file, so a reader must see what depends on them.
+
+    :param given: the properties that the settings state
+    :param series: of the event file alone
+    :param criteria: all criteria
+    :param results: of the criteria, with these properties
+    :param diagnoses: with these properties
     """
     if not given:
         return ()
@@ -112,19 +121,17 @@ def effect(
         if (before.status, before.blocking) != (after.status, after.blocking)
     ]
     changed += sorted({d.id for d in diagnose(series)} ^ {d.id for d in diagnoses})
-    otherwise = (
-        f" Judged otherwise for it: {', '.join(changed)}." if changed else " Nothing is judged otherwise for it."
-    )
-    notes = [f"The event file does not tell, so the settings do: {said}.{otherwise}"]
+    consequence = f"This changes the result of {', '.join(changed)}." if changed else "This changes no result."
+    notes = [f"The event file does not show it, so the settings count: {said}. {consequence}"]
     verdict, without = decide(results), decide(alone)
     if verdict is not without:
-        notes.append(f"By the event file alone the verdict would be {without.value}, not {verdict.value}")
+        notes.append(f"From the event file alone the verdict would be {without.value}, not {verdict.value}")
     return tuple(notes)
 
 
 @dataclass(frozen=True)
 class RunSections:
-    """The figures of each section; every one can be computed from any series at all."""
+    """The figures of each section. All of them can be computed from any series, and are empty without data."""
 
     growth: Growth
     norms: Norms
@@ -139,8 +146,14 @@ class RunSections:
     def of(
         cls, data: SeriesSet, criteria: Sequence[CriterionResult] = (), diagnoses: Sequence[Diagnosis] = ()
     ) -> RunSections:
-        """Compute them all."""
-        # Sums and ratios of absurd values overflow; that is infinite, not a warning.
+        """Compute the figures of all sections.
+
+        :param data: the series of the run
+        :param criteria: the judged criteria, which say what missing tags were needed for
+        :param diagnoses: the diagnoses, which say whether norms were taken after clipping
+        """
+        # Sums and ratios of huge values overflow to infinity, which is the right figure here and no reason for a
+        # warning.
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(
                 growth=growth(data),
@@ -154,7 +167,7 @@ class RunSections:
             )
 
     def as_document(self) -> tuple[Section, ...]:
-        """Return the sections between the plots and the list of metrics; what was not logged is left out."""
+        """Return the sections between the plots and the list of metrics, without those that have no data."""
         sections = (
             growth_section(self.growth),
             norms_section(self.norms),
@@ -169,14 +182,21 @@ class RunSections:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One run, judged.
+    """One run with its verdict and everything that leads to it.
 
-    :param name: what tells the run apart from the others of the report.
-    :param missing: names of the table that the run did not log.
-    :param settings: the run's hyperparameters, and where each comes from.
-    :param answers: what the settings answered because the event file did not.
-    :param hyperparams: the hyperparameters against well-known ones; empty where none is known.
-    :param recommendation: what to change; empty for a run that may go on.
+    :param name: distinguishes the run from the others of the report
+    :param data: what was read from the event files
+    :param verdict: GO, NO-GO or INSUFFICIENT
+    :param criteria: all criteria with their results
+    :param diagnoses: the causes that were found, the one to remedy first in front
+    :param metrics: statistics of every tag that was logged
+    :param missing: known tags that the run did not log
+    :param manifest: the content of run.json, which is shown and does not change the verdict
+    :param notes: what a reader should know about the data and the settings
+    :param settings: the run's hyperparameters, with the source of each
+    :param answers: properties that the settings state because the event file does not show them
+    :param hyperparams: the hyperparameters beside well-known ones; empty if none is known
+    :param recommendation: what to change; empty for a run that is GO
     """
 
     name: str
@@ -195,27 +215,29 @@ class Analysis:
 
     @property
     def series(self) -> SeriesSet:
-        """The series that were judged."""
+        """The series of the event files."""
         return self.data.series
 
     @cached_property
     def sections(self) -> RunSections:
-        """The figures below the verdict; computed when they are first asked for."""
+        """The figures below the verdict, computed on first access."""
         return RunSections.of(self.series, self.criteria, self.diagnoses)
 
     @property
     def alerts(self) -> Mapping[str, Alert]:
-        """By short name: "warning", "critical", and the rest of the tag for other rules."""
+        """The alerts by short name: "warning", "critical", or the id of a rule."""
         return self.sections.alerts
 
     def blocking(self, status: Status) -> tuple[CriterionResult, ...]:
-        """Return the blocking criteria of one status."""
+        """Return the blocking criteria with a status."""
         return tuple(r for r in self.criteria if r.blocking and r.status is status)
 
     @property
     def cause(self) -> Diagnosis | None:
-        """The diagnosis to remedy first; None where none is likely."""
-        return self.diagnoses[0] if self.diagnoses and self.diagnoses[0].confidence >= 0.5 else None
+        """The diagnosis to remedy first; None if none has a confidence of at least 0.5."""
+        if not self.diagnoses or self.diagnoses[0].confidence < 0.5:
+            return None
+        return self.diagnoses[0]
 
 
 def analyse(
@@ -229,8 +251,12 @@ def analyse(
 ) -> Analysis:
     """Judge the series of a run.
 
-    :param manifest: shown, and decides nothing.
-    :param settings: answer what the event file leaves open; the notes say where they did, and what came of it.
+    :param data: what was read from the event files
+    :param criteria: as ``load_criteria`` returns them
+    :param name: distinguishes the run from the others of the report
+    :param manifest: the content of run.json, which does not change the verdict
+    :param notes: on the files of the run, shown with the notes of the analysis
+    :param settings: state properties that the event file does not show; the notes say what they changed
     """
     settings = settings or RunSettings()
     series = data.series

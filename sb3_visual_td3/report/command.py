@@ -1,4 +1,4 @@
-"""``visual-td3 report PATH...``: read, judge, write, and say it in a few lines."""
+"""``visual-td3 report PATH...``: read the runs, judge them, write the reports, and print a summary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from sb3_visual_td3.runs.manifest import RunManifest
 FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
+"""Smaller event files are read within a second, and need no progress bar."""
 MAX_REASONS = 4
+"""Criteria that the summary of a run lists; the reports list all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="folder for report.md, report.html and report.json "
-        "(default: PATH itself where it holds a run.json, else the current folder)",
+        "(default: PATH itself if it holds a run.json, otherwise the current folder)",
     )
-    _add_what_to_judge_by(parser)
-    _add_how_to_watch(parser)
-
-
-def _add_what_to_judge_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criteria", type=Path, metavar="FILE", help="YAML file that changes or adds criteria")
     parser.add_argument("--hyperparams", type=Path, metavar="FILE", help=HYPERPARAMS_HELP)
     parser.add_argument("--tags", type=Path, metavar="FILE", help=TAGS_HELP)
@@ -67,30 +64,28 @@ def _add_what_to_judge_by(parser: argparse.ArgumentParser) -> None:
         "--fail-on",
         choices=("no-go", "insufficient"),
         default="insufficient",
-        help="no-go: exit 0 where the data do not suffice for a verdict (default: insufficient, exit 3)",
+        help="no-go: exit with 0 if the data do not suffice for a verdict (default: insufficient, exit with 3)",
     )
-
-
-def _add_how_to_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="look again and again at runs that still go on: say it when the verdict changes, keep the reports up to "
-        "date, end when run.json says that every run is finished or was stopped by a callback, or by Ctrl-C, with the "
-        "last verdict's exit code; a run that crashed or was interrupted can be resumed, and is watched further",
+        help="keep judging runs that are still training: print a line when a verdict changes and keep the reports up "
+        "to date; end with the last verdict's exit code when run.json says that every run has finished or was stopped "
+        "by a callback, or on Ctrl-C; a run that crashed or was interrupted can be resumed and is watched further",
     )
     parser.add_argument(
         "--interval",
         type=_seconds,
         metavar="SECONDS",
-        help=f"with --watch: how long to wait between two looks (default: {DEFAULT_INTERVAL_S:g})",
+        help=f"with --watch: seconds between two checks (default: {DEFAULT_INTERVAL_S:g})",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
-    :return: 0 GO, 1 NO-GO, 2 unreadable input or bad usage, 3 INSUFFICIENT, 4 internal error.
+    :param args: the parsed arguments of :func:`add_arguments`
+    :return: 0 GO, 1 NO-GO, 2 unreadable input or bad usage, 3 INSUFFICIENT, 4 internal error
     """
     try:
         return int(_report(args))
@@ -107,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> ExitCode:
     analyses: Sequence[Analysis]
     if args.interval is not None and not args.watch:
-        raise ValueError(f"--interval {args.interval:g} says how often to look: give --watch as well")
+        raise ValueError(
+            f"--interval {args.interval:g} sets how often --watch checks the runs: add --watch, or leave --interval out"
+        )
     job = _Job(
         paths=tuple(args.paths),
         output=args.output,
@@ -121,7 +118,8 @@ def _report(args: argparse.Namespace) -> ExitCode:
         analyses, unreadable, written = watched.analyses, watched.problems, watched.written
     else:
         analyses, unreadable, written = job.do_once()
-    # The reports are written and the exit code tells the verdict, even where "| head" has read enough.
+    # If the program that reads our stdout has ended (such as head), the reports are written all the same, and the exit
+    # code is that of the verdict.
     with suppress(BrokenPipeError):
         for analysis in analyses:
             print_lines(_summary(analysis))
@@ -139,7 +137,7 @@ def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for, and what it takes to do it."""
+    """The arguments of one call, and the work that they ask for."""
 
     paths: tuple[Path, ...]
     output: Path | None
@@ -149,7 +147,7 @@ class _Job:
     hyperparams: Layer | None
 
     def do_once(self) -> tuple[Sequence[Analysis], Sequence[str], Sequence[Path]]:
-        """Read, judge and write; return the runs, what could not be read, and the reports."""
+        """Read, judge and write once; return the analyses, the problems, and the paths of the reports."""
         found = self.find()
         unreadable = [*found.waiting, *found.problems]
         n_bytes = sum(file.stat().st_size for _, files in found.runs for file in files.files if file.exists())
@@ -161,7 +159,7 @@ class _Job:
         return analyses, unreadable, written
 
     def find(self) -> FoundRuns:
-        """Look for the runs, each once, whatever the paths have in common."""
+        """Find the runs below all paths, each run once even if two paths contain it."""
         found: dict[Path, tuple[str, RunFiles]] = {}
         waiting, problems = [], []
         for path in self.paths:
@@ -180,14 +178,14 @@ class _Job:
         return FoundRuns(named, waiting, problems)
 
     def ending(self, files: RunFiles) -> Ending:
-        """Return what run.json says about the run's end."""
+        """Return how the run ended according to its run.json."""
         manifest, _ = find_manifest(files.path)
         if manifest is None:
             return ONGOING
         return Ending(manifest.how_it_ended, is_over=manifest.finished is not None or manifest.end == "stopped")
 
     def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
-        """Judge a run, with what is known of it beside its event files."""
+        """Judge a run, using the files beside its event files: run.json and rl-zoo's settings."""
         manifest, note = find_manifest(files.path)
         zoo_folder, zoo_note = find_zoo_folder(files.path)
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
@@ -221,7 +219,7 @@ class _Job:
 
 
 def _end_note(manifest: RunManifest | None) -> str | None:
-    """Return how a run ended that did not come to its end."""
+    """Return a note on a run that ended early; None for a run that finished, or has not ended."""
     if manifest is None or manifest.end in {None, "finished"}:
         return None
     return f"the run was not trained to its end: {manifest.how_it_ended}"
@@ -235,14 +233,14 @@ def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
 
 
 def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]) -> dict[str, str]:
-    """Return the files of a format, text by name."""
+    """Return the files of a format as a mapping of file name to text."""
     if form == "csv":
         return {"report.csv": report_csv(analyses), "series.csv": series_csv(analyses)}
     return {f"report.{form}": _renderer(form)(analyses, unreadable)}
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
-    """Return a format's renderer; plotly and jinja2 are imported only where a page is wanted."""
+    """Return the renderer of a format. Plotly and jinja2 take a second to import, and only the page needs them."""
     if form == "html":
         from sb3_visual_td3.report.render_html import render_html
 

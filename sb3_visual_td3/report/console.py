@@ -1,4 +1,4 @@
-"""What the command says on the console: lines, complaints, and how far it is."""
+"""The console output of the command: lines, errors and progress."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from sb3_visual_td3.common.errors import reader_is_gone as reader_is_gone  # noq
 from sb3_visual_td3.report.document import visible_line
 
 Advance = Callable[[float], None]
-"""Tells a progress bar of so much more."""
+"""Moves a progress bar on by an amount."""
 
 BeginPart = Callable[[str, float], Advance]
-"""Begins a part of the work, of that name and size."""
+"""Starts a progress bar for a part of the work, given its name and its size."""
 
 
 def no_progress(_description: str, _total: float) -> Advance:
-    """Begin a part of the work that no progress bar shows."""
+    """Start a part of the work without a progress bar."""
     return lambda _amount: None
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines to stdout, at once: whoever reads a pipe wants them when they are said."""
+    """Write lines to stdout and flush it, so that a program that reads the pipe gets them at once."""
     for line in lines:
         sys.stdout.write(_written(line, sys.stdout) + "\n")
     sys.stdout.flush()
 
 
 def complain(error: object) -> None:
-    """Write one line to stderr."""
+    """Write an error to stderr, as one line."""
     sys.stderr.write(f"visual-td3 report: {_written(one_line(error), sys.stderr)}\n")
 
 
 def one_line(error: object) -> str:
-    """Return an error in one line."""
+    """Format an error as one line, an OSError as its file and its reason."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'file'}: {error.strerror}"
     return " ".join(str(error).split())
@@ -43,7 +43,11 @@ def one_line(error: object) -> str:
 
 @contextmanager
 def progress(is_worth_it: bool) -> Iterator[BeginPart]:
-    """Show progress bars, one a part, where somebody sees them: on a terminal's stderr."""
+    """Show a progress bar for each part of the work, on stderr and only if that is a terminal.
+
+    :param is_worth_it: whether the work takes long enough for it
+    :return: the function that starts a part
+    """
     if not (is_worth_it and sys.stderr.isatty()):
         yield no_progress
         return
@@ -61,9 +65,9 @@ def progress(is_worth_it: bool) -> Iterator[BeginPart]:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Show one line that is written over, on a terminal's stderr; elsewhere nothing.
+    """Show a status line that is overwritten in place, on stderr and only if that is a terminal.
 
-    :return: what takes the line.
+    :return: the function that takes the text of the line
     """
     if not sys.stderr.isatty():
         yield lambda _line: None
@@ -73,8 +77,8 @@ def status() -> Iterator[Callable[[str], None]]:
     from rich.spinner import Spinner
     from rich.text import Text
 
-    spinner = Spinner("dots", Text("looking"))
-    # What is said meanwhile goes above the line; a stdout that is no terminal must not be led there.
+    spinner = Spinner("dots", Text("reading"))
+    # Other output appears above the line. A stdout that is a file or a pipe must not be redirected to the terminal.
     is_shared = sys.stdout.isatty()
     with Live(spinner, console=Console(stderr=True), transient=True, redirect_stdout=is_shared, redirect_stderr=True):
         yield lambda line: spinner.update(text=Text(visible_line(line, 200)))

@@ -1,4 +1,7 @@
-"""Which runs lie under a path: a run is a folder that directly holds event files, or one file."""
+"""Find the runs below a path, and the settings files that belong to a run.
+
+A run is a folder that directly holds event files, or a single event file.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,28 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 EVENT_FILE_MARK = "tfevents"
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
-"""What rl-zoo writes into RUN_DIR/ENV/; both lie there, or it is another program's folder."""
+"""The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of them belongs to another program."""
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
+"""Folders above a run in which its settings are looked for: RUN_DIR/tb/NAME_1 is two levels deep."""
 MAX_LEVELS_BELOW = 64
-"""A log folder has a few levels; a tree that is deeper was not written by a training."""
+"""A log folder has a few levels. A deeper tree was not written by a training."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The event files of one run, by name in order."""
+    """The event files of one run, sorted by name."""
 
     path: Path
     files: tuple[Path, ...]
 
 
 def find_runs(path: Path) -> tuple[RunFiles, ...]:
-    """Return the runs at or below ``path``.
+    """Return the runs at or below a path.
 
-    :raises UnreadableRunError: if ``path`` does not exist, no event file lies there, or folders are nested too deeply.
-    :raises OSError: if the path cannot be looked at.
+    :param path: a folder, or one event file
+    :raises UnreadableRunError: if the path does not exist, holds no event file, or has too deeply nested folders
+    :raises OSError: if a folder cannot be read
     """
     if not path.exists():
         raise UnreadableRunError(f"{path}: no such file or folder")
@@ -42,7 +47,7 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
         folders.sort()
         if folders and len(Path(folder).parts) - len(path.parts) >= MAX_LEVELS_BELOW:
             raise UnreadableRunError(
-                f"{path}: folders are nested deeper than {MAX_LEVELS_BELOW} levels here; give a folder further down"
+                f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; give a folder further down"
             )
         files = tuple(Path(folder) / name for name in sorted(names) if EVENT_FILE_MARK in name)
         if files:
@@ -53,20 +58,23 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be looked into may hold the run that fails: it must not be passed over."""
+    # os.walk ignores errors by default, but an unreadable folder may hold the very run that fails.
     raise error
 
 
 def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
-    """Return the folder in which rl-zoo keeps a run's settings, if any, and a note where there are several.
+    """Return the folder in which rl-zoo keeps a run's settings.
 
-    rl-zoo's RUN_DIR holds one run, so RUN_DIR/ENV/config.yml belongs to every event file below it. RUN_DIR is
-    looked for in the run's folder and in those above it: it is called ENV_1, or has the monitor's file in it.
+    rl-zoo's RUN_DIR holds one run, so RUN_DIR/ENV/config.yml belongs to every event file below it. RUN_DIR is the
+    folder of the run or one above it; its name starts with the id of the environment, or it holds the monitor's file.
+
+    :param run: folder or file of the run
+    :return: the folder, if there is one, and a note if the settings are ambiguous or unreadable
     """
     try:
         return _find_zoo_folder(run)
     except OSError as error:
-        return None, f"rl-zoo's settings were left aside: {one_line(error)}"
+        return None, f"rl-zoo's settings were ignored: {one_line(error)}"
 
 
 def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
@@ -76,7 +84,7 @@ def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
         found = [env for env in folders if (env / ZOO_ARGUMENTS).is_file() and _is_run_dir(above, env.name)]
         if len(found) > 1:
             names = ", ".join(env.name for env in found)
-            return None, f"rl-zoo's settings were left aside: {above.name} holds those of {names}"
+            return None, f"rl-zoo's settings were ignored: {above.name} holds those of several environments ({names})"
         if found:
             return found[0], None
     return None, None
@@ -87,10 +95,12 @@ def _is_run_dir(folder: Path, env: str) -> bool:
 
 
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
-    """Return the run.json that belongs to a run, if any, and a note where one could not be read.
+    """Return the run.json that belongs to a run.
 
-    It lies in the run's folder or in one of the folders above it; one further up counts only if its
-    ``event_dir`` leads here.
+    It lies in the run's folder or in a folder above it; one above counts only if its ``event_dir`` points to this run.
+
+    :param run: folder or file of the run
+    :return: the manifest, if there is one, and a note if one could not be read
     """
     folder = (run.parent if run.is_file() else run).resolve()
     note = None
@@ -102,8 +112,8 @@ def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (ValueError, OSError) as error:
-            # One that cannot be read may belong to this run as well as to another.
-            note = note or f"run.json was left aside: {one_line(error)}"
+            # An unreadable one may or may not belong to this run: continue the search, and say so.
+            note = note or f"run.json was ignored: {one_line(error)}"
             continue
         if is_of_run:
             return manifest, note
@@ -115,6 +125,6 @@ def _leads_to(base: Path, event_dir: str | None, folder: Path) -> bool:
         return False
     try:
         target = (base / event_dir).resolve()
-    except RuntimeError:  # links that go round, up to Python 3.12
+    except RuntimeError:  # a cycle of symbolic links, before Python 3.13
         return False
     return target == folder or target in folder.parents

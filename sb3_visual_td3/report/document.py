@@ -1,6 +1,7 @@
-"""The pieces that a report is made of: sections, tables and text that no terminal obeys.
+"""The building blocks of a report: sections, tables, and text without control characters.
 
-Text of a log may stand anywhere in it; only the renderers know how it is made harmless in their format.
+A section is the same for every format. Names from a log are untrusted text and may appear anywhere in it; each renderer
+escapes them for its own format, since only it knows what its format interprets.
 """
 
 from __future__ import annotations
@@ -15,41 +16,45 @@ import numpy as np
 from sb3_visual_td3.diagnosis.series import Series, StepArray
 
 _OBEYED = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # terminals obey these; tab and newline are left
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # these turn the direction of what follows
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # terminals interpret these; tab and newline stay
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # these change the direction of the text that follows
     "\u2028\u2029"  # these end a line
-    "\ud800-\udfff]"  # halves of a character: bytes of a name that are no UTF-8
+    "\ud800-\udfff]"  # halves of a character: bytes of a file name that are not UTF-8
 )
 _LINE_ENDS = re.compile(r"[\t\n]")
 
 
 def visible(text: str) -> str:
-    """Return the text with a replacement character for each control character but tab and newline."""
+    """Replace each control character except tab and newline."""
     return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def visible_line(text: str, n_characters: int = 1000) -> str:
-    """Return the text as one line that is not endless."""
+    """Return a text as one line of limited length, without control characters.
+
+    :param text: any text
+    :param n_characters: the longest line; a longer one is cut and ends with an ellipsis
+    """
     line = _LINE_ENDS.sub("\N{REPLACEMENT CHARACTER}", visible(text))
     return line if len(line) <= n_characters else f"{line[: n_characters - 1]}…"
 
 
 def escaped_in_json(text: str) -> str:
-    """Return JSON in which control characters stand as escapes: it says the same.
+    """Escape the control characters of a JSON text, which keeps its meaning.
 
-    :param text: of json.dumps: what is no ASCII stands within strings alone.
+    :param text: from ``json.dumps``, so that characters other than ASCII appear within strings only
     """
     return _OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 class Code(NamedTuple):
-    """A name, shown as it is spelled."""
+    """A name that is shown as code."""
 
     text: str
 
 
 class Flag(NamedTuple):
-    """What should be seen first. A sign tells it, never a colour alone."""
+    """Text that a reader should see first. It is marked by a sign, never by colour alone."""
 
     text: str
 
@@ -59,7 +64,7 @@ Sentence: TypeAlias = "tuple[Inline, ...]"
 
 
 class Column(NamedTuple):
-    """The head of a column; numbers stand to the right."""
+    """The heading of a column; numbers are aligned to the right."""
 
     heading: str
     is_number: bool = False
@@ -69,8 +74,11 @@ class Column(NamedTuple):
 class Table:
     """Rows under headings.
 
-    :param folded: detail that a reader opens; the first thing to go where there is little room.
-    :raises ValueError: if a row has another number of cells than there are columns.
+    :param columns: the headings
+    :param rows: one cell for each column
+    :param caption: shown above the table
+    :param folded: whether the table is a detail that a reader unfolds; such tables are left out first if space is short
+    :raises ValueError: if the number of cells in a row is not the number of columns
     """
 
     columns: tuple[Column, ...]
@@ -88,7 +96,10 @@ class Table:
 class Section:
     """One part of the report.
 
-    :param id: lower case and hyphens: a place to link to.
+    :param id: an anchor to link to, in lower case with hyphens
+    :param title: the heading
+    :param sentences: shown before the tables
+    :param tables: in order
     """
 
     id: str
@@ -98,12 +109,12 @@ class Section:
 
 
 def columns(first: str, *numbers: str) -> tuple[Column, ...]:
-    """Return a column of words and columns of numbers beside it."""
+    """Return a column of text, followed by columns of numbers."""
     return (Column(first), *(Column(heading, True) for heading in numbers))
 
 
 def joined(words: Iterable[Inline]) -> Sentence:
-    """Return the words with commas between them."""
+    """Return the parts with commas between them."""
     parts: list[Inline] = []
     for word in words:
         parts += [", ", word] if parts else [word]
@@ -111,23 +122,25 @@ def joined(words: Iterable[Inline]) -> Sentence:
 
 
 MAX_ROWS = 12
+"""Rows of a table that shows a long series."""
 
 
 def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
-    """Return about a dozen points, evenly chosen: both ends, and the largest magnitude.
+    """Return about a dozen evenly spaced points of a series, with both ends and the largest magnitude.
 
-    :param series: finite, not empty.
+    :param series: finite, not empty
+    :param n_rows: how many points, not counting the largest
     """
     chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])
     return Series(series.name, series.steps[chosen], series.values[chosen])
 
 
 def evenly(n: int, n_rows: int = MAX_ROWS) -> StepArray:
-    """Return the indices of at most ``n_rows`` of ``n`` rows, evenly chosen, both ends among them."""
+    """Return the indices of at most ``n_rows`` of ``n`` rows, evenly spaced, with both ends."""
     return np.unique(np.linspace(0, n - 1, min(n_rows, n)).round().astype(np.int64))
 
 
 def value_at(series: Series, step: int) -> float | None:
-    """Return the last value at a step; None where the series has none there."""
+    """Return the last value at a step; None if the series has no point there."""
     at = int(np.searchsorted(series.steps, step, side="right")) - 1
     return float(series.values[at]) if at >= 0 and series.steps[at] == step else None

@@ -1,4 +1,8 @@
-"""Reading one TensorBoard event file: its records with their checksums, and the scalars in them.
+"""Read one TensorBoard event file: its records with their checksums, and the scalars in them.
+
+A record is its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C of the
+data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower and keeps 10,000
+points of a tag by default; a report needs every point, and has to say what it could not read.
 
 Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -26,23 +30,25 @@ from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 
 MAX_RECORD_BYTES = 64 << 20
-"""A record that is longer is left out: scalars take a few hundred bytes, a picture some megabytes."""
+"""A longer record is left out: scalars take a few hundred bytes, an image a few megabytes."""
 
 READ_BYTES = 1 << 20
-"""Bytes that are read at once, and a batch of records has about as many; a longer record is a batch of its own."""
+"""Bytes that are read at once. A batch of records has about this size; a longer record is a batch of its own."""
 
 TAIL_BYTES = 256
+"""Bytes of the last record that are kept, to notice when another program replaces the file."""
 _HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER.size + FOOTER_BYTES
-"""What a record takes beside its own bytes."""
+"""Bytes that a record takes beside its data."""
 
 
 class DamagedRecordError(ValueError):
-    """The file ends, or is damaged, within a record; what came before is whole.
+    """The file ends within a record, or a record is damaged; all records before it are intact.
 
-    :param n_whole: records read before.
-    :param offset: byte at which the damaged record begins.
+    :param reason: ``"cut off"`` or ``"damaged"``
+    :param n_whole: records read before
+    :param offset: byte at which the damaged record begins
     """
 
     def __init__(self, reason: str, n_whole: int, offset: int) -> None:
@@ -53,7 +59,7 @@ class DamagedRecordError(ValueError):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the file merely ends too soon: of one that grows, the rest is still to come."""
+        """Whether the file only ends too early. If it is still growing, the rest of the record will follow."""
         return self.reason == CUT_OFF
 
 
@@ -61,12 +67,12 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 
 
 class Batch(NamedTuple):
-    """Records that follow each other in a file.
+    """Consecutive records of a file.
 
-    :ivar records: their bytes; a record of more than ``MAX_RECORD_BYTES`` is not among them.
-    :ivar n_whole: how many records they are, with one that was left out.
-    :ivar n_bytes: what they take in the file.
-    :ivar tail: the last bytes of the last record.
+    :ivar records: their data; a record of more than ``MAX_RECORD_BYTES`` is left out
+    :ivar n_whole: number of records, including one that was left out
+    :ivar n_bytes: bytes that they take in the file
+    :ivar tail: the last bytes of the last record
     """
 
     records: list[bytes | bytearray]
@@ -76,21 +82,24 @@ class Batch(NamedTuple):
 
 
 def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batch]:
-    """Yield the records of a file in order, some thousands at a time, each held against its checksum.
+    """Yield the records of a file in order, some thousands at a time, after checking their checksums.
 
-    A record of more than ``MAX_RECORD_BYTES`` is skipped without a look at it. The memory that is taken is that of a
-    batch, or of one long record.
+    A record of more than ``MAX_RECORD_BYTES`` is skipped without reading it. The memory in use is that of one batch, or
+    of one long record.
 
-    :param offset: where to begin, the end of a record.
-    :param n_whole: records before it, for messages.
-    :raises DamagedRecordError: after the last whole record, where the file does not end with one.
-    :raises OSError: if the file is not a regular file or cannot be read.
+    :param path: of the event file
+    :param offset: byte at which to start, the end of a record
+    :param n_whole: number of records before it, for messages
+    :raises DamagedRecordError: after the last intact record, if the file does not end with it
+    :raises OSError: if the file is not a regular file or cannot be read
     """
     with open_regular(path) as stream:
         stream.seek(offset)
         buffer = b""
         while chunk := stream.read(READ_BYTES):
             buffer += chunk
+            # Drop the second reference now: the buffer and the records that are cut from it already hold the same
+            # bytes.
             del chunk
             frames = _frames(buffer)
             if frames.records:
@@ -101,7 +110,9 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
                 buffer = buffer[n_bytes:]
             if frames.is_damaged:
                 raise DamagedRecordError(DAMAGED, n_whole, offset)
+            # A record that does not fit into the next chunk would make the buffer grow by repeated copies.
             if frames.n_missing > READ_BYTES:
+                # The record is longer than the rest of the file: cut off, or a length that was damaged.
                 if offset + len(buffer) + frames.n_missing > os.fstat(stream.fileno()).st_size:
                     break
                 batch = _long_record(stream, buffer, offset)
@@ -116,10 +127,12 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
 
 
 def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
-    """Read the rest of a record into one buffer, or skip it where it is too long; None if its checksum is wrong.
+    """Read the rest of a long record into one buffer, or skip it if it is too long.
 
-    :param begin: what has been read of it, from its header on.
-    :param offset: where it begins in the file.
+    :param stream: at the end of what has been read
+    :param begin: what has been read of the record, from its header on
+    :param offset: byte at which the record begins
+    :return: a batch of this record; None if its checksum is wrong
     """
     length, _ = _HEADER.unpack_from(begin)
     n_bytes = FRAME_BYTES + length
@@ -131,22 +144,23 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
     record = bytearray(begin[_HEADER.size :])
     while len(record) < length + FOOTER_BYTES:
         piece = stream.read(min(READ_BYTES, length + FOOTER_BYTES - len(record)))
-        if not piece:  # cut while it was read
+        if not piece:  # another program cut the file while it was being read
             return None
         record += piece
-    told = int.from_bytes(record[length:], "little")
+    checksum = int.from_bytes(record[length:], "little")
     del record[length:]
-    if told != masked_crc32c(record):
+    if checksum != masked_crc32c(record):
         return None
     return Batch([record], 1, n_bytes, bytes(record[-TAIL_BYTES:]))
 
 
 class _Frames(NamedTuple):
-    """The records of a buffer.
+    """The complete records at the begin of a buffer.
 
-    :ivar n_bytes: what they take.
-    :ivar is_damaged: whether what comes after them is no record, whatever follows.
-    :ivar n_missing: bytes that the record after them still needs.
+    :ivar records: their data
+    :ivar n_bytes: bytes that they take, frames included
+    :ivar is_damaged: whether the bytes after them are not a record, whatever follows
+    :ivar n_missing: bytes that are still missing from the next record
     """
 
     records: list[bytes | bytearray]
@@ -156,6 +170,8 @@ class _Frames(NamedTuple):
 
 
 def _frames(buffer: bytes) -> _Frames:
+    # This loop runs once for each record of a file, often a million times: local names, and no call that can be
+    # avoided.
     records: list[bytes | bytearray] = []
     at, size = 0, len(buffer)
     while at + _HEADER.size <= size:
@@ -174,15 +190,16 @@ def _frames(buffer: bytes) -> _Frames:
     return _Frames(records, at, False, 0)
 
 
+# Most records of a run have one of a few lengths.
 @lru_cache(maxsize=4096)
 def _length_checksum(length: int) -> int:
     return masked_crc32c(length.to_bytes(8, "little"))
 
 
 def masked_crc32c(data: bytes | bytearray) -> int:
-    """Return the CRC-32C of bytes, masked as TFRecord files have it.
+    """Return the CRC-32C of some bytes, masked as in TFRecord files.
 
-    :param data: of any length; it is not copied as a whole.
+    :param data: of any length; it is not copied as a whole
     """
     checksum, view = 0, memoryview(data)
     for at in range(0, len(data), READ_BYTES):
@@ -191,18 +208,20 @@ def masked_crc32c(data: bytes | bytearray) -> int:
 
 
 def _masked(checksum: int) -> int:
+    # The mask of the TFRecord format: rotate right by 15 bits and add a constant. The
+    # format has it because the CRC of data that hold CRCs is weak.
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""A clock that goes back by less is two threads that write; by more, somebody has set it."""
+"""Two threads that write produce smaller steps back of the clock; a larger one means that the clock was set."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A value of a long record that takes more is a picture or a text, and is passed over without being parsed."""
+"""A longer value in a long record is an image or a text. It is skipped without being parsed."""
 MAX_VALUES = 250_000
-"""A long record that has more is not one that a training wrote."""
+"""A long record with more values was not written by a training, and is refused."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),
@@ -217,9 +236,9 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 class Track:
     """The points of one tag in the order in which the file holds them.
 
-    :param order: ``(n,) int64``, the number of the record of each point, increasing.
-    :param steps: ``(n,) int64``, in any order.
-    :param values: ``(n,) float64``.
+    :param order: ``(n,) int64``, the number of the record of each point, increasing
+    :param steps: ``(n,) int64``, in any order
+    :param values: ``(n,) float64``
     """
 
     order: StepArray
@@ -227,11 +246,16 @@ class Track:
     values: FloatArray
 
     def where(self, mask: BoolArray) -> Track:
-        """Return the points that ``mask`` selects."""
+        """Return the points that a ``(n,) bool`` mask selects."""
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
-        """Return whether the first point from a record on has a smaller step than the one before it; None at an end."""
+        """Return whether the steps go back at a record.
+
+        :param record: number of the record
+        :return: whether the first point from this record on has a smaller step than the point before it; None if there
+            are not points on both sides
+        """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
             return None
@@ -240,7 +264,10 @@ class Track:
 
 @dataclass
 class Points:
-    """The points of one tag, in the order of the file; ``order`` counts the records that hold scalars."""
+    """The points of one tag in the order of the file; ``order`` counts the records that hold scalars.
+
+    Arrays of plain numbers, because a run may have millions of points: a list takes four times the memory.
+    """
 
     order: array[int] = field(default_factory=lambda: array("I"))
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -248,9 +275,9 @@ class Points:
 
 
 class EventFile:
-    """One event file, read as far as it goes.
+    """One event file, read up to its last intact record, which may grow between two reads.
 
-    :param path: of the file.
+    :param path: of the file
     """
 
     def __init__(self, path: Path) -> None:
@@ -269,18 +296,20 @@ class EventFile:
         self._fingerprint = b""
 
     def read_new(self, on_bytes: OnBytes | None = None) -> bool:
-        """Read what has been appended; a file that was cut back or replaced is read from its start.
+        """Read what has been appended since the last call; a file that was truncated or replaced is read from its
+        start.
 
-        :param on_bytes: called with the number of bytes of each part, for a progress bar.
-        :return: whether the points are others than before.
-        :raises OSError: if it cannot be read.
+        :param on_bytes: called with the number of bytes of each part, for a progress bar
+        :return: whether the points have changed
+        :raises OSError: if the file cannot be read
         """
         status = self.path.stat()
         if not stat.S_ISREG(status.st_mode):
-            # Opened, a pipe would be waited for.
-            self._problem = "is no regular file, and was left out"
+            # Opening a pipe would block until another program writes to it.
+            self._problem = "is not a regular file, and was left out"
             return False
         had_points = bool(self.points)
+        # Another inode, fewer bytes, or other bytes where the last record was: the file is not the one that was read.
         is_other = status.st_ino != self._inode or status.st_size < self._offset or not self._is_continued()
         if is_other:
             self._reset()
@@ -301,7 +330,7 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the last record that was read still stands where it stood."""
+        """Return whether the last record that was read is still in its place."""
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -310,24 +339,24 @@ class EventFile:
 
     @property
     def clock_is_known(self) -> bool:
-        """Whether its points tell when they were written."""
+        """Whether the points carry a usable wall time."""
         return math.isfinite(self.first_wall_time)
 
     def notes(self, is_growing: bool = False) -> list[str]:
-        """Return what had to be left out or is odd, in words.
+        """Return what had to be left out or is unusual, in words.
 
-        :param is_growing: the end of a half-written record is simply not there yet, and no note.
+        :param is_growing: whether the run still writes; a record that is only half there is then normal
         """
         name, notes = self.path.name, []
         problem = self._problem
         if isinstance(problem, str):
             notes.append(f"{name} {problem}")
         elif problem is not None and problem.n_whole == 0 and not is_growing:
-            notes.append(f"{name} is no event file, or its first record is {problem.reason}")
+            notes.append(f"{name} is not an event file, or its first record is {problem.reason}")
         elif problem is not None and not (is_growing and problem.is_cut_off):
             notes.append(f"{name} is {problem}; judged up to there")
         if self._n_no_events:
-            notes.append(f"{name}: {self._n_no_events:,} records are no events, and were left out")
+            notes.append(f"{name}: {self._n_no_events:,} records are not events, and were left out")
         if self._n_too_long:
             notes.append(f"{name}: {self._n_too_long:,} records of more than {MAX_RECORD_BYTES >> 20} MB were left out")
         if self.clock_went_back_s > CLOCK_TOLERANCE_S:
@@ -368,6 +397,7 @@ class EventFile:
                 if points is None:
                     points = self.points[value.tag] = Points()
                 elif step < points.steps[-1]:
+                    # Only then is it worth the time to look for several runs in one file.
                     self._steps_go_back = True
                 points.order.append(self._n_with_scalars)
                 points.steps.append(step)
@@ -385,7 +415,12 @@ class EventFile:
 
 
 def scalar(value: Any) -> float | None:
-    """Return the number that a summary's value holds; None for images, histograms, texts and vectors."""
+    """Return the number that a summary's value holds; None for images, histograms, texts and vectors.
+
+    TensorBoard's and PyTorch's writers store scalars as ``simple_value``, TensorFlow 2 stores them as tensors.
+
+    :param value: a ``Summary.Value``
+    """
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)
@@ -406,20 +441,23 @@ def scalar(value: Any) -> float | None:
 def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
     """Read step, wall time and the small values of a long record, one value at a time.
 
-    Parsed as a whole, a record can take many times its size: an empty message takes two bytes there, an object here.
+    Parsing the record as a whole could take many times its size in memory: an empty message takes two bytes in the file
+    and a whole object in Python.
 
     :param record: an Event in protobuf's wire format, https://protobuf.dev/programming-guides/encoding
-    :return: step, wall time in seconds, and what parses the values of the summary up to ``MAX_SCALAR_BYTES`` each.
-    :raises DecodeError: if it is not in that format, or has more than ``MAX_VALUES`` values.
+    :return: step, wall time in seconds, and an iterator that parses each value of up to ``MAX_SCALAR_BYTES``
+    :raises DecodeError: if the record is not in that format, or has more than ``MAX_VALUES`` values
     """
     step, wall_time = 0, 0.0
     places = array("Q")
+    # In event.proto, field 1 is wall_time (double), 2 is step (int64), 5 is summary; field 1 of a summary is its
+    # values.
     for field_number, kind, begin, end in _fields(record, 0, len(record)):
         if (field_number, kind) == (1, _FIXED_64):
             (wall_time,) = struct.unpack_from("<d", record, begin)
         elif (field_number, kind) == (2, _VARINT):
             number, _ = _varint(record, begin, end)
-            step = (number + (1 << 63)) % (1 << 64) - (1 << 63)  # negative steps are written as their complement
+            step = (number + (1 << 63)) % (1 << 64) - (1 << 63)  # negative steps are stored as two's complement
         elif (field_number, kind) == (5, _BYTES):
             for inner, inner_kind, at, to in _fields(record, begin, end):
                 if (inner, inner_kind) == (1, _BYTES) and to <= at + MAX_SCALAR_BYTES:
@@ -436,7 +474,7 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 
 
 def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, kind, begin and end of each field of a message."""
+    """Yield the number, the wire type, the begin and the end of each field of a message."""
     while at < end:
         key, at = _varint(data, at, end)
         begin, kind = at, key & 7
@@ -448,14 +486,14 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind in (_FIXED_64, _FIXED_32):
             at += 8 if kind == _FIXED_64 else 4
         else:
-            raise DecodeError("not a kind of field that an event has")
+            raise DecodeError("a wire type that an event does not have")
         if at > end or not key >> 3:
             raise DecodeError("a field that ends after its message")
         yield key >> 3, kind, begin, at
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    """Return the number that stands at a place, seven bits a byte, and the place after it."""
+    """Return the integer that is stored at a place, seven bits a byte, and the place after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -465,4 +503,4 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError("a number that does not end")
+    raise DecodeError("an integer that does not end")

@@ -1,4 +1,9 @@
-"""From event files to series: all points, all files of a run, whatever state they are in."""
+"""Combine the event files of a run into one set of series.
+
+A folder may hold several files of one run (each process that continues a run starts another), and one file may hold
+several runs (a writer that appends to an old file starts at step 0 again). Sorted by step alone, they would be judged
+as one run. This module finds out which points belong to the run, and notes what it left out.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +20,21 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EventFile, OnBytes, Track
 
 NEW_RUN_FRACTION = 0.05
-"""A new run begins within this part of the steps of the run before it; a resumed run goes on later."""
+"""Where steps go back to the first 5 % of the run before, a new run begins; a resumed run continues at a later step."""
 MAX_RESTARTS = 20
-"""Steps that go back more often come from several writers at the same time, and are only put in order."""
+"""If the steps go back more often, several programs write into one file, and its points are only sorted by step."""
 _MAX_DROPS = 200
-"""A tag whose steps go back more often was not written in order at all."""
+"""A tag whose steps go back more often was not written in order, and shows no restart."""
 _MAX_NAMED = 3
 
 
 class _Drop(NamedTuple):
-    """A place where the steps of one tag go back: the writer began again after one record and up to another."""
+    """A place where the steps of one tag go back.
+
+    :ivar after: the last record before, as far as this tag shows
+    :ivar up_to: the first record with smaller steps
+    :ivar tag: the logged name
+    """
 
     after: int
     up_to: int
@@ -34,12 +44,12 @@ class _Drop(NamedTuple):
 def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track], list[str]]:
     """Return the points of the last run in a file, and notes on what else the file holds.
 
-    Where the steps of most tags go back to the beginning, a new run begins, and all points before it are left out.
-    Where they go back less far, the run was resumed, and its later points replace those with the same or a later step.
+    Where the steps of most tags go back to the start, a new run begins, and all points before it are left out. Where
+    they go back less far, the run was resumed, and its later points replace earlier ones with the same or a later step.
     Where only some tags go back, all points are kept.
 
-    :param tracks: by tag.
-    :param name: what to call the file in a note.
+    :param tracks: the points of the file, by tag
+    :param name: of the file, for the notes
     """
     drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
     if not drops:
@@ -48,7 +58,7 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
     if len(found) > MAX_RESTARTS:
         return tracks, [
             f"{name}: the steps go back {len(found):,} times, so several runs seem to write into this file at the same "
-            "time. Their points are judged together, ordered by step: give each run a folder of its own"
+            "time. Their points are judged together, ordered by step: give each run its own folder"
         ]
     n_new, notes = 0, []
     for record in found:
@@ -60,7 +70,7 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
             tracks = {tag: track for tag, track in tracks.items() if len(track.order)}
             notes = [
                 f"{name} holds {n_new + 1} runs, one after the other: its steps go back from {left:,} to {begins:,}. "
-                f"The last run alone is judged, from step {begins:,} on; what was written before it is left out"
+                f"Only the last run is judged, from step {begins:,} on; everything before it was left out"
             ]
         else:
             tracks = {tag: _resumed(tag, track, record, begins) for tag, track in tracks.items()}
@@ -70,21 +80,17 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
                 "points from there on were left out"
             )
     lone_tags = sorted(tag for tag in lone if tag in tracks and (np.diff(tracks[tag].steps) < 0).any())
-    return tracks, [*notes, *_note_on(lone_tags, name)]
-
-
-def _note_on(lone_tags: list[str], name: str) -> list[str]:
-    if not lone_tags:
-        return []
-    more = f" and {len(lone_tags) - _MAX_NAMED} more" if len(lone_tags) > _MAX_NAMED else ""
-    return [
-        f"{name}: the steps of {', '.join(lone_tags[:_MAX_NAMED])}{more} go back while other tags go on; all their "
-        "points are kept, ordered by step"
-    ]
+    if lone_tags:
+        more = f" and {len(lone_tags) - _MAX_NAMED} more" if len(lone_tags) > _MAX_NAMED else ""
+        notes.append(
+            f"{name}: the steps of {', '.join(lone_tags[:_MAX_NAMED])}{more} go back while other tags continue; all "
+            "their points are kept, ordered by step"
+        )
+    return tracks, notes
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the places where a tag covers the same steps again, not those where single points came late."""
+    """Yield the places where a tag covers the same steps again; single points that came late do not count."""
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
     if not 0 < places.size <= _MAX_DROPS:
@@ -92,6 +98,8 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
     begin = 0
     for at in places.tolist():
         before, after = steps[begin:at], steps[at:]
+        # Of a restart, the points after it repeat at least two steps, and then either cover half as many again, or all
+        # lie behind the largest step so far (a resumed run that has not caught up yet).
         top = before.max()
         n_repeated = np.unique(before[before >= steps[at]]).size
         n_again = int((after <= top).sum())
@@ -103,9 +111,11 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which most tags go back, and the tags that go back elsewhere."""
+    """Return the records at which most tags go back, and the tags that go back on their own."""
     records: list[int] = []
     of_record: list[list[_Drop]] = []
+    # Tags are logged at different records, so one restart shows as drops at slightly different places: those whose gaps
+    # overlap belong together.
     for drop in sorted(drops, key=lambda each: each.up_to):
         if records and drop.after < records[-1]:
             of_record[-1].append(drop)
@@ -124,9 +134,9 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return of each tag with points on both sides of a record whether it goes back there.
+    """Return for each tag with points on both sides of a record whether it goes back there.
 
-    Tags that count steps decide where there are some: episodes may be counted from 0 again by a run that goes on.
+    If some tags count steps, they alone decide: a run that continues may count its episodes from 0 again.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -150,7 +160,7 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return a tag without the earlier points from the step on at which the run was resumed."""
+    """Return a tag without its earlier points from the step on at which the run was resumed."""
     is_later = track.order >= record
     cut: int | None = int(track.steps[is_later][0]) if is_later.any() else None
     if tag in tags.TAGS and _may_count_steps(tag):
@@ -159,16 +169,18 @@ def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
 
 
 class UnreadableRunError(ValueError):
-    """There is nothing to judge here; the message is one line that says why."""
+    """A path holds nothing to judge; the message says why in one line."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Everything that the event files of one run say.
+    """The content of the event files of one run.
 
-    :param path: the folder or the file that was asked for.
-    :param n_points: scalar points kept.
-    :param notes: what the reader had to leave out or to decide, in words.
+    :param path: the folder or the file that was requested
+    :param series: all scalars, by tag
+    :param files: the event files, in the order of their clocks
+    :param n_points: number of scalar points that were kept
+    :param notes: what the reader left out or had to decide, in words
     """
 
     path: Path
@@ -179,11 +191,13 @@ class RunData:
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
-    """Read the event files of one run, once.
+    """Read the event files of one run once.
 
-    :param files: the run's event files.
-    :raises UnreadableRunError: if they hold not a single scalar.
-    :raises OSError: if one cannot be read.
+    :param path: the folder or the file that was requested
+    :param files: the run's event files
+    :param on_bytes: called with the number of bytes of each part, for a progress bar
+    :raises UnreadableRunError: if the files do not hold a single scalar
+    :raises OSError: if a file cannot be read
     """
     reader = RunReader(path)
     reader.read_new(files, on_bytes)
@@ -191,9 +205,9 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
 
 
 class RunReader:
-    """The event files of one run, which may grow, be cut back, come and go.
+    """Reads the event files of one run again and again, while they grow, are truncated, appear or vanish.
 
-    :param path: the folder or the file that was asked for.
+    :param path: the folder or the file that was requested
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,11 +215,12 @@ class RunReader:
         self._files: dict[Path, EventFile] = {}
 
     def read_new(self, files: Sequence[Path], on_bytes: OnBytes | None = None) -> bool:
-        """Read what is new.
+        """Read what is new since the last call.
 
-        :param files: the run's event files now.
-        :return: whether the data are others than before.
-        :raises OSError: if one cannot be read.
+        :param files: the event files that the run has now
+        :param on_bytes: called with the number of bytes of each part, for a progress bar
+        :return: whether the data have changed
+        :raises OSError: if a file cannot be read
         """
         is_changed = any(self._files[gone].points for gone in self._files.keys() - set(files))
         self._files = {file: self._files.get(file) or EventFile(file) for file in files}
@@ -216,12 +231,12 @@ class RunReader:
     def data(self, is_growing: bool = False) -> RunData:
         """Return the run so far.
 
-        A later file of a resumed run repeats the steps from its checkpoint on: per tag, its points replace the
-        earlier file's points from the first repeated step. Files whose clocks overlap are merged by step. Of several
-        runs that were written into one file one after the other, the last is returned.
+        A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
+        of the earlier file from the first repeated step on. Files whose clocks overlap are merged by step. If one file
+        holds several runs, the last one counts.
 
-        :param is_growing: a half-written last record is not there yet, and nothing to note.
-        :raises UnreadableRunError: if the files hold not a single scalar.
+        :param is_growing: whether the run still writes; a last record that is only half there is then not noted
+        :raises UnreadableRunError: if the files do not hold a single scalar
         """
         files = sorted(self._files.values(), key=lambda file: (file.first_wall_time, file.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
@@ -236,13 +251,13 @@ class RunReader:
 
 @dataclass
 class _Merging:
-    """How the files of a run became one.
+    """What was done to combine the files of a run.
 
-    :param n_replaced: points of an earlier file that a later one repeats.
-    :param n_repeated: points that repeat steps of another file, where the clocks do not tell which is the later one.
-    :param restarts: notes on files that hold more than one run, or one that was resumed.
-    :param begun_again: names of later files that begin at the first step again.
-    :param overlapping: names of files that cover the same steps as others of the same time.
+    :param n_replaced: points of an earlier file that a later file repeats
+    :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
+    :param restarts: notes on files that hold more than one run, or a run that was resumed
+    :param begun_again: names of later files that start at the first step again
+    :param overlapping: names of files that cover the same steps as others of the same time
     """
 
     n_replaced: int = 0
@@ -252,7 +267,7 @@ class _Merging:
     overlapping: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return what was done, and what the folder seems to hold, in words."""
+        """Return notes on what was done, and on what the folder seems to hold."""
         notes = []
         if self.n_replaced:
             notes.append(
@@ -260,29 +275,33 @@ class _Merging:
             )
         if self.n_repeated:
             notes.append(
-                f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not tell which file is "
+                f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not show which file is "
                 "the later one: all are kept"
             )
         if self.begun_again:
             notes.append(
-                f"several runs seem to lie in one folder: the steps begin again in {_named(self.begun_again)}. The "
-                "last run is judged, with what only earlier ones logged: give each run a folder of its own"
+                f"several runs seem to lie in one folder: the steps start again in {_named(self.begun_again)}. The "
+                "last run is judged, together with the tags that only earlier runs logged: give each run its own folder"
             )
         if self.overlapping:
             notes.append(
                 f"several runs seem to lie in one folder: {_named(self.overlapping)} covers the same steps as other "
-                "files of the same time. They are judged together: give each run a folder of its own"
+                "files of the same time. They are judged together: give each run its own folder"
             )
         return notes
 
 
 def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
-    """Return the series of all files, and what was done to make them."""
+    """Return the series of all files, and what was done to combine them.
+
+    :param files: in the order of their clocks
+    """
     merged: dict[str, Series] = {}
     how = _Merging()
     end = -math.inf
     for file in files:
-        # A clock that says nothing (NaN, or always the same) does not make a file the later one.
+        # A file is the later one if its clock starts after the clocks of all earlier files have ended. A clock that is
+        # missing or constant does not make a file the later one.
         is_later = file.clock_is_known and file.first_wall_time > end
         tracks: Mapping[str, Track] = file.tracks()
         if file.steps_go_back:
@@ -290,19 +309,20 @@ def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
             how.restarts += notes
         n_shared, n_begun_again, n_overlapping = 0, 0, 0
         for tag, track in tracks.items():
-            new = _series(tag, track)
+            new = Series(tag, track.steps, track.values)
             old = merged.get(tag)
             if old is not None:
                 n_shared += 1
                 n_begun_again += bool(new.steps[0] <= old.steps[0] < old.steps[-1])
                 n_overlapping += bool(new.steps[0] < old.steps[-1] and old.steps[0] < new.steps[-1])
-            if old is not None and is_later:
-                kept = old.where(old.steps < new.steps[0])
-                how.n_replaced += len(old) - len(kept)
-                old = kept
-            elif old is not None:
-                how.n_repeated += int(np.isin(new.steps, old.steps).sum())
-            merged[tag] = new if old is None else _joined(old, new)
+                if is_later:
+                    kept = old.where(old.steps < new.steps[0])
+                    how.n_replaced += len(old) - len(kept)
+                    old = kept
+                else:
+                    how.n_repeated += int(np.isin(new.steps, old.steps).sum())
+                new = _joined(old, new)
+            merged[tag] = new
         if is_later and 2 * n_begun_again > n_shared:
             how.begun_again.append(file.path.name)
         elif not is_later and 2 * n_overlapping > n_shared:
@@ -313,10 +333,6 @@ def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
 
 def _named(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _series(tag: str, track: Track) -> Series:
-    return Series(tag, track.steps, track.values)
 
 
 def _joined(old: Series, new: Series) -> Series:

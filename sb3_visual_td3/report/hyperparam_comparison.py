@@ -1,4 +1,9 @@
-"""The run's hyperparameters in one notation, beside Spinning Up's, Stable-Baselines3's and the TD3 authors'."""
+"""Compare a run's hyperparameters with those of Spinning Up, Stable-Baselines3 and the TD3 authors.
+
+The same parameter has many notations: ``tau`` 0.005 is ``polyak`` 0.995, and 50 updates every 50 steps are one update
+per step. The first half of the module reads each of them as one number in Stable-Baselines3's units; the second half
+compares.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +36,14 @@ _MIN_POINTS = 5
 
 @dataclass(frozen=True)
 class Reading:
-    """What one source says of one parameter.
+    """The value of one parameter according to one source.
 
-    :param value: in the parameter's own units; None where there is none of it, or where it is no number.
-    :param written: as the source writes it.
-    :param is_off: whether there is none of it.
-    :param changes: whether the value is that of the start, and moves from there.
-    :param every: environment steps between two rounds of updates.
+    :param value: in the parameter's own units; None if it is switched off, or not a number
+    :param written: as the source writes it
+    :param source: the file that states it
+    :param is_off: whether the parameter is switched off, such as no exploration noise
+    :param changes: whether the value is only the start of a schedule
+    :param every: environment steps between two rounds of updates
     """
 
     value: float | None
@@ -49,7 +55,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """The value, and how it is written where that is something else."""
+        """The value, followed by its notation if that differs."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:
@@ -60,7 +66,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Name:
-    """One name that settings use for a parameter; see hyperparam_reference.yml for the meaning."""
+    """One name that settings use for a parameter. The header of hyperparam_reference.yml explains the fields."""
 
     name: str
     one_minus: bool = False
@@ -71,7 +77,13 @@ class Name:
 class Parameter:
     """One row of hyperparam_reference.yml.
 
-    :param references: by the reference's id; one that has no such thing is not there.
+    :param id: of the row
+    :param title: the parameter in words
+    :param names: the names that settings use for it; the first that a source has counts
+    :param references: the value of each reference by its id; a reference without this parameter is left out
+    :param none_if_null: names whose null value means that the parameter is switched off
+    :param encoder: the row applies only to runs whose actor or critic has its own encoder
+    :param compare: as a ratio, or as a horizon 1 / (1 - gamma)
     """
 
     id: str
@@ -85,10 +97,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """The whole of hyperparam_reference.yml.
+    """The content of hyperparam_reference.yml.
 
-    :param titles: of the references, by id.
-    :param sources: where their values stand, by id.
+    :param titles: of the references, by id
+    :param sources: the file or signature that their values come from, by id
+    :param parameters: the rows, by id
     """
 
     titles: Mapping[str, str]
@@ -98,7 +111,7 @@ class ReferenceTable:
 
 @cache
 def reference_table() -> ReferenceTable:
-    """Return the reference values."""
+    """Return the reference values, which are read once."""
     name = "hyperparam_reference.yml"
     content = parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
     known = content["references"]
@@ -129,9 +142,11 @@ def _reference(value: Any, source: str) -> Reading:
 
 
 def as_number(value: Any) -> tuple[float, bool] | None:
-    """Return a setting as a number, and whether it is only the start of a schedule; None where it is no number.
+    """Return a setting as a number, and whether it is only the start of a schedule; None if it is not a number.
 
-    Schedules are understood as strings (``"lin_1e-4"``) and as run.json writes schedule objects.
+    Schedules are read as strings (``"lin_1e-4"``) and in the form in which run.json writes schedule objects.
+
+    :param value: as a settings file states it
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -149,15 +164,15 @@ def as_number(value: Any) -> tuple[float, bool] | None:
 
 
 def stated(parameter: Parameter, settings: RunSettings) -> Reading | None:
-    """Return what the run's settings say of a parameter; None where they do not.
+    """Return the value of a parameter that the run's settings state; None if they do not state one.
 
-    What is in force by default is not told, see :func:`by_default`.
+    Defaults do not count here, see :func:`by_default`.
     """
     return _read(parameter, settings, len(settings.given))
 
 
 def by_default(parameter: Parameter, settings: RunSettings) -> Reading | None:
-    """Return what is in force where neither the settings nor the event file tell."""
+    """Return the value that applies if neither the settings nor the event file show one: the default."""
     return _read(parameter, settings, None)
 
 
@@ -170,11 +185,11 @@ def _read(parameter: Parameter, settings: RunSettings, n_layers: int | None) -> 
             if name.name in layer.values or group:
                 value = layer.values.get(name.name, ", ".join(f"{k.split('.')[-1]} {v}" for k, v in group.items()))
                 if value is not None or name.name in parameter.none_if_null:
-                    return _told_by(name, value, settings, layer.source)
+                    return _reading_of(name, value, settings, layer.source)
     return None
 
 
-def _told_by(name: Name, value: Any, settings: RunSettings, source: str) -> Reading:
+def _reading_of(name: Name, value: Any, settings: RunSettings, source: str) -> Reading:
     found = as_number(value)
     if value is None or found is None:
         return Reading(None, "none" if value is None else str(value), source, is_off=value is None)
@@ -202,7 +217,7 @@ def _updates(settings: RunSettings, n_layers: int | None) -> Iterator[Reading]:
 
 
 def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Reading]:
-    """Spinning Up makes as many updates as it waited steps; another number of them must be told."""
+    """Read Spinning Up's notation: as many updates as steps it waited, unless the settings state another number."""
     every = as_number(values["update_every"])
     if every is None or every[0] <= 0:
         return
@@ -236,7 +251,11 @@ def _counted(n: float, what: str) -> str:
 
 
 def logged(series: SeriesSet) -> dict[str, Reading]:
-    """Return what the event file itself says, by parameter: rates and noise at its first point, updates as counted."""
+    """Return the values that the event file shows, by parameter: rates and noise at the first point, and updates per
+    step.
+
+    The rate of updates follows from the logged count of updates between the first and the last point.
+    """
     rates = {f"{group.removesuffix('_mlp')}_lr": series[tag] for group, tag in tags.GROUP_LR.items()}
     found = {name: rate if len(rate.finite) else series[SB3_LEARNING_RATE] for name, rate in rates.items()}
     found["exploration_noise"] = series[tags.EXPLORATION_NOISE]
@@ -257,12 +276,12 @@ def _first(series: Series) -> Reading:
 
 
 def _rounded(value: float, digits: int = 6) -> float:
-    """Return the value without the noise of binary digits: event files hold 32-bit floats."""
+    """Round a value to a few digits: event files hold 32-bit floats, in which 1e-4 is 9.99999974e-5."""
     return float(f"{value:.{digits}g}")
 
 
 def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]:
-    """Return name and value of everything that run.json tells, nested names joined by a dot."""
+    """Return the name and the value of everything in run.json, nested names joined by dots."""
     if manifest is None:
         return ()
     rows: list[tuple[str, str]] = [
@@ -284,7 +303,7 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
 
 
 def other_setting_rows(settings: RunSettings) -> tuple[tuple[str, str, str], ...]:
-    """Return name, value and source of what other files than run.json tell."""
+    """Return the name, the value and the source of every setting from another file than run.json."""
     return tuple(
         (name, _text(found.value), found.source)
         for name, found in settings.given_settings()
@@ -309,15 +328,18 @@ Agreement = Literal[
 ]
 _EQUAL = 1e-5
 _CONTRADICTS = 0.05
-"""Updates are counted at the points that are logged, which need not fall on the steps at which they are made."""
+"""Relative difference from which a logged value contradicts the settings. The count of updates is known only at the
+points that are logged, which need not be the steps of the updates."""
 
 
 @dataclass(frozen=True)
 class Against:
-    """One parameter against one reference.
+    """One parameter compared with one reference.
 
-    :param reference: its value there, in words; None where the reference has no such thing.
-    :param factor: how many times lower or higher; None where that says nothing.
+    :param reference: its value there, as text; None if the reference does not have the parameter
+    :param agreement: the result, for programs
+    :param words: the result, for readers
+    :param factor: how many times lower or higher; None if a factor has no meaning
     """
 
     reference: str | None
@@ -330,10 +352,12 @@ class Against:
 class ComparedParameter:
     """One row of the comparison.
 
-    :param ours: the run's value, and how it is written where that is something else; None where it is not known.
-    :param source: what tells the run's value.
-    :param against: by the reference's id.
-    :param contradiction: what the event file logged, where the source says something else.
+    :param id: of the parameter
+    :param title: the parameter in words
+    :param ours: the run's value, followed by its notation if that differs; None if it is not known
+    :param source: the file that states the run's value
+    :param against: the comparison with each reference, by its id
+    :param contradiction: the value that the event file shows, if it contradicts the source
     """
 
     id: str
@@ -345,14 +369,19 @@ class ComparedParameter:
 
 
 def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[ComparedParameter, ...]:
-    """Compare every parameter of the table that applies to the run; nothing where nothing is known of it."""
+    """Compare every parameter that applies to the run with the references.
+
+    :param settings: of the run
+    :param series: of the run, which show learning rates, noise and the number of updates
+    :return: the rows; empty if no value of the run is known
+    """
     seen = logged(series)
     rows = [_row(p, settings, seen) for p in reference_table().parameters.values() if _applies(p, settings, series)]
     return tuple(rows) if any(row.ours is not None for row in rows) else ()
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return headings and cells: the run's value and its source, then each reference's value and the verdict."""
+    """Return headings and cells: the run's value with its source, then each reference's value with the result."""
     titles = reference_table().titles
     headings = ("Hyperparameter", "This run", "From", *titles.values())
     return headings, tuple(
@@ -362,7 +391,7 @@ def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...]
 
 
 def reference_sources() -> str:
-    """Return where the references' values stand, in one line."""
+    """Return where the references' values come from, in one line."""
     table = reference_table()
     return "; ".join(f"{title}: {table.sources[identifier]}" for identifier, title in table.titles.items()) + "."
 
@@ -378,7 +407,7 @@ def _cell(against: Against) -> str:
 
 
 def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
-    """Return a note for each setting that the event file contradicts."""
+    """Return a note on each setting that the event file contradicts."""
     return tuple(
         f"{row.title}: {row.source} says {row.ours}, the event file logged {row.contradiction}"
         for row in rows
@@ -387,15 +416,26 @@ def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
 
 
 def agreement(ours: Reading | None, reference: Reading | None, parameter: Parameter) -> Against:
-    """Say how a run's value stands to a reference's."""
+    """Compare a run's value with a reference's.
+
+    :param ours: the run's value; None if it is not known
+    :param reference: None if the reference does not have the parameter
+    :param parameter: the row, which says how to compare
+    """
     if reference is None:
         return Against(None, "no_counterpart", "no counterpart")
     there = reference.text
     if ours is None:
         return Against(there, "not_known", "not known")
     if ours.is_off or reference.is_off:
-        kind: Agreement = "same" if ours.is_off and reference.is_off else "none_here" if ours.is_off else "none_there"
-        return Against(there, kind, {"same": "same", "none_here": "none here"}.get(kind, "none there"))
+        kind: Agreement
+        if ours.is_off and reference.is_off:
+            kind = "same"
+        elif ours.is_off:
+            kind = "none_here"
+        else:
+            kind = "none_there"
+        return Against(there, kind, kind.replace("_", " "))
     if ours.value is None or reference.value is None:
         return Against(there, "differs", f"not comparable with {ours.written}")
     if abs(ours.value - reference.value) <= _EQUAL * max(abs(ours.value), abs(reference.value)):
@@ -423,16 +463,17 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
 
 def _apart(ours: Reading, value: float, reference: float, there: str, parameter: Parameter) -> Against:
     lower = value < reference
+    kind: Agreement = "lower" if lower else "higher"
+    # 0.99 and 0.999 differ by 1 % as numbers, but by a factor of ten in the steps that the return looks ahead.
     if parameter.compare == "horizon" and 0 <= value < 1 and 0 <= reference < 1:
         factor = (1 - min(value, reference)) / (1 - max(value, reference))
-        words = f"looks {rounded(factor)} times {'less' if lower else 'further'} ahead"
-        return Against(there, "lower" if lower else "higher", words, factor)
+        further = "less" if lower else "further"
+        return Against(there, kind, f"looks {rounded(factor)} times {further} ahead", factor)
     at_start = ", at the start" if ours.changes else ""
     if min(value, reference) <= 0:
-        return Against(there, "lower" if lower else "higher", f"{'lower' if lower else 'higher'}{at_start}")
+        return Against(there, kind, f"{kind}{at_start}")
     factor = max(value, reference) / min(value, reference)
-    words = f"{rounded(factor)} times {'lower' if lower else 'higher'}{at_start}"
-    return Against(there, "lower" if lower else "higher", words, factor)
+    return Against(there, kind, f"{rounded(factor)} times {kind}{at_start}", factor)
 
 
 def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading]) -> ComparedParameter:
@@ -452,7 +493,10 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 
 
 def _contradicts(said: Reading, measured: Reading) -> bool:
-    """Return whether the event file says otherwise; of a schedule, its first point comes after the start."""
+    """Return whether the event file contradicts a setting.
+
+    A schedule cannot be contradicted, because its first logged point lies after its start.
+    """
     if said.changes or measured.value is None:
         return False
     if said.is_off:

@@ -1,4 +1,4 @@
-"""What the plots of one run show: data, not code."""
+"""The plots of one run as data: which tags each shows, in which colours, with which thresholds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 
-# After Okabe & Ito, which every common colour vision tells apart; the light ones darkened until they stand out
-# from white by 3 : 1.
+# The palette of Okabe and Ito, which people with all common kinds of colour vision can tell apart. The light colours
+# are darkened until their contrast with white is 3 : 1, which WCAG 2 requires of graphics.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK = (
     "#0072B2",
     "#D55E00",
@@ -21,7 +21,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK = (
 LINE_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK)
 STEP_AXIS, EPISODE_AXIS = "environment step", "episode"
 FRACTION = (-0.03, 1.05)
-"""The y-axis of what lies between 0 and 1."""
+"""The y-axis of quantities between 0 and 1."""
 
 DASHES = ("solid", "dot", "dash", "dashdot")
 
@@ -30,8 +30,11 @@ DASHES = ("solid", "dot", "dash", "dashdot")
 class Line:
     """One curve of a plot.
 
-    :param label: as the legend and the label under the mouse have it.
-    :param magnitude: draw |x|; what the mouse shows stays as it was logged.
+    :param tag: the logged name
+    :param label: in the legend and in the hover label
+    :param colour: as CSS
+    :param magnitude: draw |x|; the hover label shows the logged value
+    :param dash: of the line, so that curves differ without colour as well
     """
 
     tag: str
@@ -43,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A horizontal threshold, named by the criterion that it belongs to."""
+    """A horizontal line at the threshold of a criterion."""
 
     criterion: str
     label: str
@@ -51,9 +54,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one plot shows; it appears where at least one of its lines was logged.
+    """One plot, which appears if the run logged at least one of its lines.
 
-    :param requires: a tag without which the plot would say nothing.
+    :param id: anchor in the page
+    :param title: heading
+    :param caption: below the heading
+    :param lines: the curves
+    :param marks: the thresholds
+    :param log: whether the y-axis is logarithmic
+    :param unit: title of the y-axis
+    :param x_title: title of the x-axis
+    :param y_range: limits of the y-axis; None for automatic ones
+    :param requires: a tag without which the plot would be empty of meaning, and is left out
     """
 
     id: str
@@ -69,7 +81,7 @@ class Panel:
 
     @property
     def has_alerts(self) -> bool:
-        """Whether its x-axis is that of the alerts."""
+        """Whether the x-axis counts environment steps, like the alerts."""
         return self.x_title != EPISODE_AXIS
 
 
@@ -87,8 +99,8 @@ PANELS = (
     Panel(
         "actor_loss",
         "Actor loss against the Q values that support it",
-        "Magnitudes on a log axis. A healthy loss stays of the order of Q; where the lines part, the actor earns value "
-        "that the critics do not see on replayed pairs.",
+        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q; where the lines diverge, the actor "
+        "earns value that the critics do not see on replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
             Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
@@ -164,7 +176,7 @@ PANELS = (
     ),
     Panel(
         "driving",
-        "Metres driven, against drivers that know nothing",
+        "Metres driven, compared with random actions and full braking",
         "Per evaluation episode.",
         (
             Line(tags.EVAL_DISTANCE, "policy", GREEN),
@@ -184,7 +196,7 @@ PANELS = (
     Panel(
         "update_ratios",
         "Steps beside weights",
-        "Norm of a step over the norm of the weights, on a log axis. About 0.001 is usual; at 0 a group stands still.",
+        "Norm of a step over the norm of the weights, on a log axis. About 0.001 is usual; a group at 0 does not move.",
         _groups(tags.UPDATE_RATIO, magnitude=True),
         log=True,
     ),
@@ -206,13 +218,13 @@ PANELS = (
         x_title=EPISODE_AXIS,
     ),
 )
-"""The reward terms have their own panel: their names are the environment's."""
+"""The plots of a run, without the reward terms, whose names depend on the environment."""
 
 
 def reward_panel(terms: tuple[str, ...]) -> Panel:
     """Return the panel of the reward terms.
 
-    :param terms: their tags, the largest first.
+    :param terms: their tags, the largest first
     """
     lines = (
         Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])

@@ -1,4 +1,8 @@
-"""The plots of the page as plain plotly figures: series in, dictionaries out."""
+"""The plots of the page as plain plotly figures: series in, dictionaries out.
+
+The dictionaries are plotly.js's own format. Building them directly keeps the large plotly package out of the import,
+and every value in them is visible to a test.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +43,12 @@ MAX_POINTS = 2000
 
 
 def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
-    """Return at most ``max_points`` points: smallest and largest of each bucket, and both ends.
+    """Reduce a series to what a screen can show: smallest and largest point of each bucket, and both ends.
 
-    :param series: without NaN.
+    Unlike every n-th point or a mean, this keeps every peak.
+
+    :param series: without NaN
+    :param max_points: the most points to keep
     """
     n = len(series)
     if n <= max_points:
@@ -61,7 +68,7 @@ Figure = dict[str, Any]
 HEIGHT = 340
 _LEGEND_ROW = 18
 MAX_BANDS = 100
-"""Of one kind and plot: stretches that are closer together than this part of the run are drawn as one."""
+"""The most bands of one kind in a plot. With more stretches, those that nearly touch are drawn as one."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}
@@ -69,7 +76,7 @@ _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what stands around it; a wide one has a row of the page to itself."""
+    """A figure with its heading and caption; a wide one takes a whole row of the page."""
 
     id: str
     title: str
@@ -80,9 +87,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """How a stretch of an alert is shown: the outline tells it as well as the colour does.
+    """How a stretch of an alert is drawn. The kinds differ in their outlines as well as in their colours.
 
-    :param top: how far up it reaches, of the plot's height.
+    :param fill: colour of the area
+    :param outline: colour of the border
+    :param dash: of the border
+    :param top: upper end of the band, as a fraction of the plot's height
     """
 
     fill: str
@@ -98,21 +108,22 @@ STYLES = {tags.ALERT_WARNING: WARNING, tags.ALERT_CRITICAL: CRITICAL}
 
 
 def harmless(text: str) -> str:
-    """Return text for plotly, which reads markup and ``%{...}`` in names, titles and labels: as it is spelled."""
+    """Escape text for plotly, which interprets markup and ``%{...}`` in names, titles and labels."""
     return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
 def in_pairs(plots: Sequence[Plot]) -> tuple[Plot, ...]:
-    """Return the plots with the last of the narrow ones made wide where it would stand alone in its row."""
+    """Make the last of the narrow plots wide if it would be alone in its row."""
     narrow = [plot for plot in plots if not plot.is_wide]
     alone = narrow[-1] if len(narrow) % 2 else None
     return tuple(replace(plot, is_wide=True) if plot is alone else plot for plot in plots)
 
 
 def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
-    """Return the traces of lines.
+    """Return the traces of some lines.
 
-    :param lines: with their finite values, none empty.
+    :param lines: each with its finite values, which are not empty
+    :param log: whether the y-axis is logarithmic
     """
     floor = _log_floor([series for _, series in lines]) if log else None
     return [_curve(line, series, floor) for line, series in lines]
@@ -138,7 +149,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return where zeros are drawn on a log axis: a decade below the smallest value, within eight of the largest."""
+    """Return where to draw zeros on a log axis: a decade below the smallest value, at most eight below the largest."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     positive = magnitudes[magnitudes > 1e-300]
     if positive.size == 0:
@@ -147,9 +158,10 @@ def _log_floor(series: Sequence[Series]) -> float:
 
 
 def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figure], list[Figure]]:
-    """Return lines and labels of a panel's thresholds.
+    """Return the lines and the labels of a panel's thresholds.
 
-    :param limits: threshold by criterion.
+    :param panel: the plot
+    :param limits: the threshold of each criterion
     """
     shapes, labels = [], []
     for i, mark in enumerate(panel.marks):
@@ -180,7 +192,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return what marks the alerts in a plot: bands of the two gradient alerts, a strip at the foot for all others."""
+    """Return the marks of alerts in a plot: bands for the two gradient alerts, a strip at the bottom for all others."""
     bands: list[Figure] = []
     others: list[Stretch] = []
     for alert in alerts:
@@ -192,7 +204,11 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 
 
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
-    """Return the stretches with those joined that overlap or nearly touch, so that few are drawn."""
+    """Join stretches that overlap or nearly touch, so that few are drawn.
+
+    :param stretches: of one or several alerts
+    :param at_most: with more stretches than this, gaps shorter than this fraction of the span are closed
+    """
     ordered = sorted(stretches)
     if not ordered:
         return []
@@ -216,9 +232,10 @@ def _band(stretch: Stretch, style: BandStyle) -> Figure:
 
 
 def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure], list[Figure]]:
-    """Return line and label of where the likely cause first showed.
+    """Return the line and the label of the step at which the likely cause first showed.
 
-    :param last_step: of the run: a label in its later half stands to the left of its line.
+    :param cause: the first diagnosis of the run; None for no line
+    :param last_step: of the run; a label near the end is placed to the left of its line
     """
     if cause is None or cause.first_step is None:
         return [], []
@@ -239,9 +256,12 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
 
 
 def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequence[Figure]) -> Figure:
-    """Return axes, legend and what is drawn over the curves.
+    """Return the axes, the legend and the marks of a plot.
 
-    :param drawn: the curves.
+    :param panel: the plot
+    :param shapes: lines and bands
+    :param labels: text in the plot
+    :param drawn: the curves
     """
     y_axis: Figure = {"title": {"text": harmless(panel.unit)}, "gridcolor": "#e6e8eb", "automargin": True}
     if panel.log:
@@ -262,7 +282,9 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _decades(drawn: Sequence[Figure]) -> Figure:
-    """Return ticks that do not crowd: 1, 2 and 5 on one decade or two, on more whole decades, eight at most."""
+    """Return a spacing of ticks for a log axis: 1, 2 and 5 on up to two decades, whole decades beyond, at most
+    eight.
+    """
     positive = [y for curve in drawn for y in curve["y"] if y > 0]
     decades = math.log10(max(positive)) - math.log10(min(positive)) if positive else 0.0
     if decades < 1:
@@ -271,7 +293,7 @@ def _decades(drawn: Sequence[Figure]) -> Figure:
 
 
 def base_layout(height: int) -> Figure:
-    """Return what all plots have in common."""
+    """Return the layout that all plots share."""
     return {
         "height": height,
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -282,7 +304,7 @@ def base_layout(height: int) -> Figure:
 
 
 def x_axis() -> Figure:
-    """Return the x-axis that all plots have in common."""
+    """Return the x-axis that all plots share."""
     return {"gridcolor": "#eef0f2", "tickformat": ",", "zeroline": False, "automargin": True}
 
 
@@ -291,12 +313,12 @@ _COLOURS = {tags.ALERT_WARNING: ORANGE, tags.ALERT_CRITICAL: RED}
 
 
 def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
-    """Return the plot; None where no alert was ever active."""
+    """Return the plot of all alerts over the run; None if no alert was ever active."""
     fired = {name: alert for name, alert in alerts.items() if alert.n_active}
     if not fired:
         return None
     n_silent = len(alerts) - len(fired)
-    caption = "From the first active point to the next that is not. " + (
+    caption = "Each bar reaches from the first active point to the next inactive one. " + (
         f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
     )
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
@@ -372,7 +394,7 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return a plot of each quantity that at least two of the runs logged, and not only once."""
+    """Return a plot of each quantity of which at least two of the runs logged more than a single point."""
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 
@@ -395,7 +417,7 @@ def _colour(i: int) -> str:
 
 
 def _dash(i: int) -> str:
-    """Return a dash; with the colour it is the run's own among two dozen."""
+    """Return a dash that, together with the colour, is unique among two dozen runs."""
     return DASHES[(i + i // len(LINE_COLOURS)) % len(DASHES)]
 
 
@@ -403,7 +425,7 @@ FIRST = "actor_loss"
 
 
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
-    """Return the plots for which the run logged something; the alerts stand under the first one."""
+    """Return the plots for which the run has data; the alerts follow the first one."""
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     drawn = [plot for panel in (*PANELS, reward_panel(terms)) if (plot := _drawn(panel, analysis)) is not None]
     leading = [replace(plot, is_wide=True) for plot in drawn if plot.id == FIRST]

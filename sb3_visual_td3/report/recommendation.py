@@ -1,4 +1,8 @@
-"""What to change in the hyperparameter file for the causes that were found, as a list and as a diff."""
+"""Recommend changes of the hyperparameter file for the causes that were found, as a list and as a diff.
+
+Each rule proposes changes in the names of VisualTD3 and rl-zoo (its ``CURE``). This module compares them with the
+values of the run, drops those that the run has already, and writes the rest in the notation of the run's own file.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +31,27 @@ from sb3_visual_td3.report.hyperparam_comparison import (
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
 
 ACT_FROM = 0.5
-"""Confidence of a cause from which settings are recommended for it."""
+"""Confidence of a cause from which changes are recommended for it."""
 
 RATES = tuple(group.rate_argument for group in GROUPS)
 _GROUP_LR = "group_lr"
 _COMMON_RATE = ("learning_rate", "lr")
 _SCHEDULES = ("lin_", "cos_")
 _READ_AS = {"learning_starts": "first_update"}
-"""Keys whose value other notations tell under another parameter of the reference table."""
+"""Keys whose value is found under another parameter of the reference table."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One line of the hyperparameter file.
+    """One recommended line of the hyperparameter file.
 
-    :param key: in the names of VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping.
-    :param old: the run's own value; None where it is not known, or not set.
-    :param own_name: how the run's settings call it, and None where no line of theirs names it.
-    :param own_value: what stands there.
+    :param key: in the names of VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping
+    :param old: the run's own value; None if it is not known, or not set
+    :param new: the recommended value
+    :param reason: why, and where the number comes from
+    :param diagnosis: id of the diagnosis that asks for it
+    :param own_name: the name in the run's settings; None if they do not have the setting
+    :param own_value: the value under that name, as it is written there
     """
 
     key: str
@@ -58,10 +65,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to change.
+    """The recommended changes for a run.
 
-    :param changes: of the hyperparameter file.
-    :param code: by diagnosis, what no hyperparameter cures.
+    :param changes: to the hyperparameter file
+    :param code: by diagnosis, a sentence on what no hyperparameter cures
     """
 
     changes: tuple[Change, ...] = ()
@@ -71,9 +78,15 @@ class Recommendation:
 def recommend(
     verdict: Verdict, diagnoses: Sequence[Diagnosis], settings: RunSettings, series: SeriesSet
 ) -> Recommendation:
-    """Return what to change for the causes that were found, the first one first; nothing for a run that may go on.
+    """Return the changes for the causes that were found.
 
-    Consequences ask for nothing: they go with their cause. Of two changes of one key the first counts.
+    Consequences do not ask for changes, because they disappear with their cause. If two causes ask for different values
+    of one key, the first cause counts.
+
+    :param verdict: nothing is recommended for a run that is GO
+    :param diagnoses: in the order in which to remedy them
+    :param settings: of the run
+    :param series: of the run
     """
     if verdict is Verdict.GO:
         return Recommendation()
@@ -87,7 +100,9 @@ def recommend(
         found = [change for p in cure.changes if (change := run.change(p, diagnosis)) is not None]
         for change in found:
             changes.setdefault(change.key, change)
-        sentence = cure.code or (None if found else cure.if_nothing_to_change)
+        sentence = cure.code
+        if sentence is None and not found:
+            sentence = cure.if_nothing_to_change
         if settings.algo == "visual_td3" and cure.code_in_visual_td3 is not None:
             sentence = cure.code_in_visual_td3
         if sentence is not None:
@@ -97,12 +112,14 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Run:
+    """The settings of a run, from its files and its event file, and the changes that they leave to make."""
+
     settings: RunSettings
     series: SeriesSet
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Return the change where the run's own value is another one."""
+        """Return a proposed change; None if it does not apply, or if the run has that value already."""
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
         if proposed.unless_rewards_are_normalized and self._rewards_are_normalized:
@@ -117,22 +134,25 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return what a change takes beside the line itself, as the end of its reason."""
+        """Return what else a change requires, as the end of its reason."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
-            # SB3 2.9 stores VecNormalize's unstacked observation: "could not broadcast input array".
+            # SB3 2.9 stores VecNormalize's original observation, which is not stacked yet, in a buffer for stacked
+            # ones: "could not broadcast input array from shape (1,84,84,1) into shape (1,4,84,84)".
             return "; SB3's TD3 crashes on it below a frame_stack, VisualTD3 does not (--algo visual_td3)"
         return ""
 
     @property
     def _rewards_are_normalized(self) -> bool:
         logged_flag = self.series.flag(tags.REWARD_IS_NORMALIZED)
-        set_flag = self.settings.reward_is_normalized
-        return bool(set_flag is not None and set_flag.value) if logged_flag is None else logged_flag
+        if logged_flag is not None:
+            return logged_flag
+        setting = self.settings.reward_is_normalized
+        return setting is not None and bool(setting.value)
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
-        """Return the key to write, and the parameter of the reference table that it is."""
+        """Return the key to write, and its parameter in the reference table, if it has one."""
         table = reference_table().parameters
         if key != _GROUP_LR:
             return key, table.get(_READ_AS.get(key, key))
@@ -140,7 +160,7 @@ class _Run:
         return (parameter.id if self._has_own_rate(parameter) else "learning_rate"), parameter
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
-        """Return whether the group has a learning rate that is not that of all."""
+        """Return whether the group has its own learning rate, different from the common one."""
         common = as_number(self.settings.value("learning_rate"))
         for layer in self.settings.given:
             for name in parameter.names:
@@ -152,7 +172,7 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return the line of the run's settings: of rl-zoo's file, where there is one, for it is what is edited."""
+        """Return name and value in the file that the user edits: rl-zoo's file if there is one."""
         others = [] if parameter is None else [n.name for n in parameter.names if n.name not in _COMMON_RATE]
         names = _COMMON_RATE if key == "learning_rate" else (key, *others)
         for layer in self.settings.file_layers:
@@ -163,7 +183,7 @@ class _Run:
         return None, None
 
     def _in_force(self, key: str, parameter: Parameter | None) -> Any:
-        """Return the value that the run had, in the units of the key."""
+        """Return the value that the run used, in the units of the key; None if it is not known."""
         for layer in self.settings.given:
             value = layer.value_or_group(key)
             if value is not None or key in layer.values:
@@ -177,6 +197,7 @@ class _Run:
         return reading.written if reading.written.startswith(_SCHEDULES) else reading.value
 
     def _new(self, proposed: SettingChange, old: Any) -> Any:
+        """Return the recommended value, given the value that the run used; None for no change."""
         if isinstance(proposed.to, Mapping):
             own = old if isinstance(old, Mapping) else {}
             return {**proposed.fill, **own, **proposed.to}
@@ -205,13 +226,17 @@ class _Run:
 
 
 def _group_of(diagnosis: Diagnosis) -> str:
-    """Return the parameter group that the evidence names first; the critics' heads where it names none."""
+    """Return the parameter group that the evidence names first; the critics' heads if it does not name one."""
     by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in GROUP_NAMES}
     return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), CRITIC_MLP.name)
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
-    """Return ``"lin_3e-4_1e-5"`` with every number times the factor; of another kind of schedule, its new start."""
+    """Scale a schedule such as ``"lin_3e-4_1e-5"``; of another kind of schedule, return the new start.
+
+    :param schedule: as the settings state it
+    :param factor: by which every number is multiplied
+    """
     shape, *ends = schedule.split("_")
     if not schedule.startswith(_SCHEDULES):
         start = as_number(schedule)
@@ -224,9 +249,14 @@ _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
-    """Return the lines of the diff; none where there is nothing to change.
+    """Return the recommended changes as the lines of a diff.
 
-    A line with - is one of the run's own settings. Where it has none, its value is not known or comes from a default.
+    A line with - is one of the run's own settings. A change without such a line is of a setting whose value is not
+    known, or comes from a default.
+
+    :param changes: the recommended changes
+    :param settings: of the run
+    :return: no lines if there is nothing to change
     """
     if not changes:
         return ()
@@ -269,7 +299,7 @@ def _mentions(layer: Layer, parent: str) -> bool:
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping of mappings that dotted names stand for."""
+    """Return the nested mappings that dotted names stand for."""
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, last = name.split(".")
@@ -281,7 +311,13 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_yaml(value: Any) -> str:
-    """Return a value in one line of YAML 1.1 that PyYAML reads back as the same; text of a file stays text."""
+    """Write a value as one line of YAML 1.1 that PyYAML reads back as the same value.
+
+    Values may come from an untrusted settings file, and the line appears in Markdown and HTML: no text may become
+    markup, or a value of another type.
+
+    :param value: a plain value: None, bool, number, text, list or mapping
+    """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{as_yaml(str(key))}: {as_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -297,12 +333,14 @@ def as_yaml(value: Any) -> str:
 
 def _float(value: float) -> str:
     if not math.isfinite(value):
-        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        if math.isnan(value):
+            return ".nan"
+        return ".inf" if value > 0 else "-.inf"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return repr(value)
     digits = next(n for n in range(17) if float(f"{value:.{n}e}") == value)
     mantissa, _, exponent = f"{value:.{max(digits, 1)}e}".partition("e")
-    return f"{mantissa}e{int(exponent):+d}"  # YAML 1.1 wants the point and the sign
+    return f"{mantissa}e{int(exponent):+d}"  # without the point and the sign, YAML 1.1 reads text
 
 
 def _text(text: str) -> str:
@@ -312,7 +350,7 @@ def _text(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Return what YAML reads as the character, and Markdown and HTML as nothing of theirs."""
+    """Return an escape that YAML reads as the character, and that Markdown and HTML do not interpret."""
     code = ord(character)
     if character in "<>&`" or not 0x20 <= code < 0x7F:
         return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

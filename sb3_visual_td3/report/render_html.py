@@ -1,4 +1,8 @@
-"""report.html: one self-contained page. Nothing is loaded from a network, and its own policy forbids it."""
+"""Render report.html: one self-contained page.
+
+The page loads nothing from a network, and its own content security policy forbids it. Text from a log is escaped by
+jinja2.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,18 @@ from sb3_visual_td3.report.sections.availability import logged_section, missing_
 from sb3_visual_td3.report.wording import HEADINGS, comparison
 
 MAX_CHARACTERS = 4000
-"""Of one cell or sentence of the page; the longest of ours has a tenth of that."""
+"""The longest text of one cell or sentence. Ours have at most a tenth of it; a name from a log may be longer and is
+cut."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
 def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the page: the verdict first, then why, what to do, the criteria, plots and metrics of each run."""
+    """Return the page: the verdict first, then why, what to do, and the criteria, plots and metrics of each run.
+
+    :param analyses: one run, or several, which are also compared
+    :param unreadable: one line for each run that could not be read
+    """
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]
     drawn_over = overlays(analyses)
@@ -78,7 +87,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _harmless(value: object) -> object:
-    """Return what a template shows without control characters, and not endless; our own markup as it is."""
+    """Remove control characters from a text that a template shows, and limit its length. Our own markup stays as it
+    is.
+    """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return visible(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…")
@@ -89,6 +100,6 @@ def _source(name: str) -> str:
 
 
 def figure_json(figure: Figure) -> Markup:
-    """Return the figure as JSON that cannot end the script element it stands in."""
+    """Return a figure as JSON that cannot end the script element around it."""
     text = json.dumps(figure, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

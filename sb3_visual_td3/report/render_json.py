@@ -1,4 +1,4 @@
-"""report.json: the analysis for programs, versioned."""
+"""Render report.json: the analysis for programs, in a versioned format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ FORMAT_VERSION = 1
 
 
 def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the text of report.json: one run's object, or a comparison that holds one object per run."""
+    """Return the text of report.json: the object of one run, or a comparison that holds one object per run.
+
+    :param analyses: the runs
+    :param unreadable: one line for each run that could not be read
+    """
     if len(analyses) == 1 and not unreadable:
         content = run_object(analyses[0])
     else:
@@ -31,7 +35,7 @@ def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
 
 
 def run_object(analysis: Analysis) -> dict[str, Any]:
-    """Return one run as the plain object of the contract."""
+    """Return one run as the object that the documentation of the format describes."""
     return {
         "format_version": FORMAT_VERSION,
         "verdict": analysis.verdict.value,
@@ -65,7 +69,7 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
 
 
 def _alerts(analysis: Analysis) -> dict[str, Any]:
-    """Activations by alert; null where the run did not log the alert at all."""
+    """Return the activations of each alert; null for an alert that the run did not log."""
     counts: dict[str, Any] = {"warning": None, "critical": None}
     counts.update({name: alert.n_active for name, alert in analysis.alerts.items()})
     return counts
@@ -89,7 +93,7 @@ def _run(analysis: Analysis) -> dict[str, Any]:
 
 
 def _settings(analysis: Analysis) -> dict[str, Any]:
-    """What is known of the run's settings, how they compare, and what to change."""
+    """Return the known settings of the run, their comparison with references, and the recommended changes."""
     return {
         "hyperparams": {name: asdict(found) for name, found in analysis.settings.given_settings()},
         "answers": [asdict(answer) for answer in analysis.answers],
@@ -103,7 +107,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
 
 
 def run_figures(analysis: Analysis) -> dict[str, Any]:
-    """Return the figures of the sections, under their names; whoever reads version 1 may count on none of them."""
+    """Return the figures of the sections by name. They are not part of the stable format of version 1."""
     sections = analysis.sections
     return {
         "availability": asdict(sections.availability)["kinds"],
@@ -129,7 +133,7 @@ def _history(alert: Alert) -> dict[str, Any]:
 
 
 def _safe(value: Any) -> Any:
-    """Return the value as JSON has words for it: NaN and infinity as null, named fields as an object."""
+    """Return a value that JSON can express: NaN and infinity become null, a NamedTuple becomes an object."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "_asdict"):

@@ -1,4 +1,4 @@
-"""report.md: the analysis as it fits into a pull request."""
+"""Render report.md: the analysis, short enough for the text of a pull request."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ from sb3_visual_td3.report.wording import (
 )
 
 MAX_CHARACTERS = 65_536
-"""What GitHub takes as the text of a pull request or of a comment."""
+"""The longest text that GitHub accepts for a pull request or a comment."""
 
 
 class _Detail(IntEnum):
     SHORT = 0
-    """The verdict, why, and what to do first."""
+    """Only the verdict, why, and what to do first."""
     OPEN = 1
-    """What stands open; no table that a reader would have to unfold."""
+    """Everything except the tables that a reader would have to unfold."""
     ALL = 2
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the text of report.md, with as much detail as a pull request takes."""
+    """Return the text of report.md, with as much detail as a pull request accepts.
+
+    :param analyses: one run, or several, which are also compared
+    :param unreadable: one line for each run that could not be read
+    """
     for detail in reversed(_Detail):
         text = _render(analyses, unreadable, detail)
         if len(text) <= MAX_CHARACTERS:
@@ -145,7 +149,7 @@ def _criteria(analysis: Analysis) -> list[str]:
 
 
 def _settings(analysis: Analysis) -> list[str]:
-    """What the run was made with: recommended changes, against well-known settings, and from which file."""
+    """Return the recommended changes, the comparison with well-known settings, and the settings with their files."""
     lines: list[str] = []
     if analysis.recommendation.code or analysis.recommendation.changes:
         lines += ["## Recommended changes", ""]
@@ -213,7 +217,10 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Return text of a log as text: no table cell ends early, no markup starts, spaces at its ends stay."""
+    """Escape text of a log: it must neither end a table cell nor start markup. Spaces at both ends stay.
+
+    :param text: any text
+    """
     begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     text = text.replace("<", "&lt;").replace("[", "\\[")

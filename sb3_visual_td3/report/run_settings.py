@@ -1,4 +1,8 @@
-"""A run's settings: which file tells each, and what is in force where none does."""
+"""Read the settings of a run: the value of each, the file that states it, and the default if no file does.
+
+Settings come from the file given with --hyperparams, from run.json, and from rl-zoo's args.yml and config.yml, in this
+order.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,11 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 HELP = (
     "JSON or YAML file with the hyperparameters of the runs, as flat names: 'tau: 0.005' or 'polyak: 0.995', "
-    "'actor_lr: 1e-4', 'update_every: 50'; rl-zoo's config.yml is such a file. Without it they are read from a "
-    "run's run.json and from rl-zoo's own files"
+    "'actor_lr: 1e-4', 'update_every: 50'; rl-zoo's config.yml is such a file. Without it, they are read from a run's "
+    "run.json and from rl-zoo's own files"
 )
 _GROUPS = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
-"""Settings that rl-zoo's files may hold as Python code."""
+"""Settings that rl-zoo's files may state as Python code."""
 
 _IDENTITY = ("algo", "env_id", "seed", "n_timesteps", "encoder", "reward_is_normalized")
 _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
@@ -29,7 +33,7 @@ _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
 
 @dataclass(frozen=True)
 class Setting:
-    """One value and the source that tells it."""
+    """One value and the source that states it."""
 
     value: Any
     source: str
@@ -39,8 +43,9 @@ class Setting:
 class Layer:
     """The settings of one source.
 
-    :param values: by flat name: ``policy_kwargs.trunk_dim``, ``normalize.norm_reward``.
-    :param code: what stands there as Python code, as it is written, by name.
+    :param source: its name, for the report
+    :param values: by flat name, such as ``policy_kwargs.trunk_dim`` or ``normalize.norm_reward``
+    :param code: the settings that are Python code there, as they are written, by name
     """
 
     source: str
@@ -49,7 +54,11 @@ class Layer:
 
     @classmethod
     def of(cls, source: str, content: Mapping[str, Any]) -> Layer:
-        """Flatten what a file holds; callbacks are no setting of the algorithm and are left out."""
+        """Flatten the content of a file. Callbacks are left out, since they are not settings of the algorithm.
+
+        :param source: the name of the file, for the report
+        :param content: its mapping
+        """
         values: dict[str, Any] = {}
         code: dict[str, str] = {}
         for name, value in content.items():
@@ -65,7 +74,7 @@ class Layer:
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
-        """Return a value, or the mapping of the values below a name; None where there is neither."""
+        """Return the value of a name, or the mapping of the values below it; None without either."""
         if name in self.values:
             return self.values[name]
         prefix = f"{name}."
@@ -75,10 +84,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What is known of a run's settings.
+    """The known settings of a run.
 
-    :param told: by source, the one that counts first in front.
-    :param defaults: what is in force where no source names it; empty where the algorithm is not known.
+    :param given: one layer for each source, the one that takes precedence in front
+    :param defaults: the values for everything that no source states; empty if the algorithm is not known
     """
 
     given: tuple[Layer, ...] = ()
@@ -86,26 +95,26 @@ class RunSettings:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Every source, the defaults last."""
+        """The layers of all sources, the defaults last."""
         return (*self.given, self.defaults)
 
     def get(self, name: str) -> Setting | None:
-        """Return a setting from the first source that has it."""
+        """Return a setting from the first source that has it; None if none has."""
         return next((Setting(layer.values[name], layer.source) for layer in self.layers if name in layer.values), None)
 
     def value(self, name: str) -> Any:
-        """Return a setting's value; None where no source has it."""
+        """Return the value of a setting; None if no source has it."""
         found = self.get(name)
         return None if found is None else found.value
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """What a person would edit: rl-zoo's file where there is one, else every source."""
+        """The layers of the file that a user edits: rl-zoo's config.yml if there is one, otherwise every source."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 
     def given_settings(self) -> Iterator[tuple[str, Setting]]:
-        """Yield what the sources tell, each name once."""
+        """Yield each setting that a source states, without the defaults."""
         for name in dict.fromkeys(name for layer in self.given for name in layer.values):
             found = self.get(name)
             assert found is not None
@@ -113,7 +122,7 @@ class RunSettings:
 
     @property
     def algo(self) -> str | None:
-        """``"td3"``, ``"visual_td3"``, another algorithm's name in lower case, or None."""
+        """The algorithm: ``"td3"``, ``"visual_td3"``, another name in lower case, or None if it is not known."""
         name = self.value("algo")
         if not isinstance(name, str):
             return None
@@ -121,12 +130,12 @@ class RunSettings:
 
     @property
     def sees_images(self) -> bool:
-        """Whether the settings say that there is an encoder."""
+        """Whether the settings show that the policy has an encoder."""
         return self.value("policy") in _IMAGE_POLICIES or self.value("encoder") is not None
 
     @property
     def encoder_is_shared(self) -> Setting | None:
-        """Whether one encoder, trained by the critic, serves both networks."""
+        """Whether actor and critic share one encoder; None if no source states it."""
         for name, found in self._each("encoder", "policy_kwargs.encoder", "encoder_is_shared"):
             if found.value in ("shared", "separate") or (isinstance(found.value, bool) and name.endswith("shared")):
                 return Setting(found.value in ("shared", True), found.source)
@@ -134,7 +143,10 @@ class RunSettings:
 
     @property
     def reward_is_normalized(self) -> Setting | None:
-        """Whether the critics see rewards that VecNormalize has scaled, which is what it does unless told not to."""
+        """Whether the critics see rewards scaled by VecNormalize; None if no source states it.
+
+        VecNormalize scales rewards by default: a ``normalize`` mapping without ``norm_reward`` means that it does.
+        """
         for layer in self.layers:
             group = {name for name in layer.values if name.startswith("normalize.")}
             for name in ("reward_is_normalized", "normalize.norm_reward", "normalize"):
@@ -152,16 +164,17 @@ class RunSettings:
 def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
-    :raises ValueError: if it is none of these; the message names the file.
-    :raises OSError: if it cannot be read.
+    :param path: of the file
+    :raises ValueError: if it is another kind of file; the message names it
+    :raises OSError: if it cannot be read
     """
     content = read_mapping(path)
     if "format_version" in content and "algo" in content:
         return _of_manifest(RunManifest.of(content, str(path)), path.name)
     if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):
         raise ValueError(
-            f"{path}: expected names and values, such as 'tau: 0.005'; of a file with a block for each environment, "
-            "give one block"
+            f"{path}: expected names and values, such as 'tau: 0.005'; of a file with one block for each environment, "
+            "give a single block"
         )
     return Layer.of(path.name, content)
 
@@ -169,10 +182,12 @@ def read_given_settings(path: Path) -> Layer:
 def run_settings(
     given: Layer | None, manifest: RunManifest | None, zoo_folder: Path | None
 ) -> tuple[RunSettings, tuple[str, ...]]:
-    """Put together what is known of a run's settings, and notes on files that could not be used.
+    """Combine all sources of a run's settings.
 
-    :param given: of --hyperparams; it counts before run.json, and run.json before rl-zoo's files.
-    :param zoo_folder: where rl-zoo's config.yml and args.yml lie.
+    :param given: the file of --hyperparams, which takes precedence over run.json, as run.json does over rl-zoo's files
+    :param manifest: the content of run.json
+    :param zoo_folder: the folder of rl-zoo's config.yml and args.yml
+    :return: the settings, and notes on files that could not be used
     """
     layers = [given] if given is not None else []
     notes = []
@@ -185,7 +200,7 @@ def run_settings(
         try:
             layers.append(read())
         except (ValueError, OSError) as error:
-            notes.append(f"the settings in {source} were left aside: {one_line(error)}")
+            notes.append(f"the settings in {source} were ignored: {one_line(error)}")
     return RunSettings(tuple(layers), _defaults(RunSettings(tuple(layers)))), tuple(notes)
 
 
@@ -210,12 +225,14 @@ def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(given: RunSettings) -> Layer:
+    """Return the defaults of the algorithm, where it is SB3's TD3 or VisualTD3; otherwise an empty layer."""
     if given.algo not in ("td3", "visual_td3"):
         return Layer("default")
     known = _known_defaults()
     values = dict(known["td3"])
     if any(layer.source.endswith(ZOO_CONFIG) for layer in given.given):
-        values["action_noise"] = None  # rl-zoo's file is all that its TD3 was made of
+        # rl-zoo passes exactly what its file holds: without a noise_type there, TD3 has no action noise.
+        values["action_noise"] = None
     if given.algo == "td3":
         return Layer("SB3's default", values)
     policy = given.value("policy")
@@ -224,7 +241,7 @@ def _defaults(given: RunSettings) -> Layer:
 
 
 def own_arguments() -> frozenset[str]:
-    """Return the settings that VisualTD3 takes and SB3's TD3 does not."""
+    """Return the names of the settings that VisualTD3 has and SB3's TD3 does not."""
     rates = (group.rate_argument for group in GROUPS)
     return frozenset({*_known_defaults()["presets"]["td3"], *rates})
 

@@ -1,4 +1,4 @@
-"""Names of other libraries, read as ours: a small mapping as data, built in or given with --tags."""
+"""Read the tags of other libraries under our names, by a small mapping that is built in or given with --tags."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.input_files import parse_mapping, read_mapping
+from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, shown
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
 
 HELP = (
-    "YAML file that says what the names in the event files mean, a line each: 'THEIRS: OURS', for example "
-    "'Loss/qf1: train/critic_1_loss', or 'THEIRS: {tag: OURS, scale: -1}' where theirs has another sign or factor; "
-    "where ours counts episodes (train/episode_length), their k-th point is episode k. The names of CleanRL and "
+    "YAML file that maps the tags in the event files to ours, one a line: 'THEIRS: OURS', for example "
+    "'Loss/qf1: train/critic_1_loss', or 'THEIRS: {tag: OURS, scale: -1}' if theirs has another sign or factor; if "
+    "ours counts episodes (train/episode_length), their k-th point is episode k. The tags of CleanRL and "
     "Stable-Baselines3 are known without it"
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a foreign name is: one of ours, after its values have been multiplied.
+    """The tag of ours that a foreign tag stands for.
 
-    :param scale: our value over theirs.
+    :param tag: our name
+    :param scale: our value over theirs
     """
 
     tag: str
@@ -40,17 +41,22 @@ class Target:
 
     @property
     def counts_episodes(self) -> bool:
-        """Whether the x-axis of our name is the episode."""
+        """Whether the x-axis of our tag is the episode."""
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
-        """Return the points under our name. Where ours counts episodes, the k-th point (from 0) is episode k."""
+        """Return a foreign series under our name.
+
+        If our tag counts episodes, the k-th point (from 0) becomes episode k.
+
+        :param series: the points under the foreign name
+        """
         steps = np.arange(len(series)) if self.counts_episodes else series.steps
         with np.errstate(over="ignore", invalid="ignore"):
             return Series(self.tag, steps, series.values * self.scale)
 
     def in_words(self, theirs: str) -> str:
-        """Return the reading in words."""
+        """Describe the mapping of one foreign tag, for a note."""
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
         return f"{theirs}{factor} as {self.tag}{' (point k as episode k)' if self.counts_episodes else ''}"
 
@@ -60,12 +66,12 @@ Targets = Mapping[str, tuple[Target, ...]]
 
 @dataclass(frozen=True)
 class TagMapping:
-    """What the names of one library or project mean.
+    """The mapping of one library or project.
 
-    :param name: of the library, or of the file.
-    :param targets: by their name; one name of theirs may be several of ours.
-    :param recognised_by: names that a run must all have logged before a built-in mapping is used.
-    :param keep_out: by their name, why it is none of ours though it looks like one.
+    :param name: of the library, or of the file
+    :param targets: by their name; one tag of theirs may stand for several of ours
+    :param recognised_by: a built-in mapping is used only for a run that logged all these tags
+    :param keep_out: tags that look like one of ours and are not, with the reason
     """
 
     name: str
@@ -77,8 +83,10 @@ class TagMapping:
 def load_tag_mapping(path: Path) -> TagMapping:
     """Read the file of --tags.
 
-    :raises ValueError: if it is no such file, or names what is not in our table (the nearest name is told).
-    :raises OSError: if it cannot be read.
+    :param path: of the file
+    :raises ValueError: if it is not such a file, or maps to a tag that we do not have; the message names the nearest
+        one
+    :raises OSError: if it cannot be read
     """
     targets = _targets(read_mapping(path), str(path))
     for theirs, why in ((theirs, why) for known in built_in_mappings() for theirs, why in known.keep_out.items()):
@@ -89,7 +97,7 @@ def load_tag_mapping(path: Path) -> TagMapping:
 
 @cache
 def built_in_mappings() -> tuple[TagMapping, ...]:
-    """Return the mappings that ship with the package."""
+    """Return the mappings that the package ships, read once."""
     folder = resources.files(__package__).joinpath("tags")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yml")), key=lambda file: file.name)
     contents = ((file.name, parse_mapping(file.read_text(encoding="utf-8"), file.name)) for file in files)
@@ -100,10 +108,11 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Return the run with foreign names read as ours, and notes that say so.
+    """Return a run with its foreign tags under our names, and notes that say so.
 
-    :param given: of --tags; the built-in mappings read what it leaves, and never in place of a name of ours.
-    :raises UnreadableRunError: if two names that the run logs would become one.
+    :param data: what was read from the event files
+    :param given: the mapping of --tags. The built-in mappings apply to what it leaves, and never replace a tag of ours.
+    :raises UnreadableRunError: if two tags of the run would become one
     """
     logged = set(data.series.names())
     if given is not None:
@@ -112,7 +121,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
         data = _renamed(data, chosen, f"Names read as {given.name} says")
         absent = sorted(given.targets.keys() - logged)
         if absent:
-            data = _noted(data, f"{given.name} also names what this run did not log: {', '.join(absent)}")
+            data = _noted(data, f"{given.name} also maps tags that this run did not log: {', '.join(absent)}")
     for known in built_in_mappings():
         if logged.issuperset(known.recognised_by):
             data = _renamed(data, _not_there_yet(known.targets, data.series), f"{known.name}'s names read as ours")
@@ -133,7 +142,7 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         both = [*theirs_of, ours] if ours in logged and ours not in chosen else theirs_of
         if len(both) > 1:
             raise UnreadableRunError(
-                f"{path}: {' and '.join(both)} were both logged, and by {name} both are {ours}. Take one out of it"
+                f"{path}: {' and '.join(both)} were both logged, and {name} maps both to {ours}. Remove one of them"
             )
 
 
@@ -161,19 +170,12 @@ def _targets(content: Mapping[str, Any], name: str) -> dict[str, tuple[Target, .
 def _target(entry: Any, where: str) -> Target:
     keys = {"tag": entry} if isinstance(entry, str) else entry
     if not isinstance(keys, dict) or not isinstance(keys.get("tag"), str) or not keys.keys() <= {"tag", "scale"}:
-        raise ValueError(
-            f"{where}: expected one of our names, or {{tag: OUR_NAME, scale: FACTOR}}; got {_short(entry)}"
-        )
+        raise ValueError(f"{where}: expected one of our tags, or {{tag: OURS, scale: FACTOR}}; got {shown(entry)}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
     known = [*tags.TAGS, *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)
-        raise ValueError(f"{where}: {tag!r} is no name of ours; the nearest is {near[0]!r}")
+        raise ValueError(f"{where}: {tag!r} is not one of our tags; the nearest is {near[0]!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale == 0:
-        raise ValueError(f"{where}: scale is {_short(scale)}; expected a finite number that is not 0")
+        raise ValueError(f"{where}: scale is {shown(scale)}; expected a finite number that is not 0")
     return Target(tag, float(scale))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

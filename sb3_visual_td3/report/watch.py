@@ -1,4 +1,4 @@
-"""``--watch``: runs that are still going on, judged again whenever they have logged something new."""
+"""``--watch``: judge runs that are still training again whenever they have logged something new."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NOTHING_YET = "no verdict"
 
 
 class FoundRuns(NamedTuple):
-    """What lies under the paths now.
+    """The runs below the requested paths.
 
-    :ivar runs: name and files of each run.
-    :ivar waiting: in one line each, where there is no event file yet.
-    :ivar problems: in one line each, what cannot be looked at.
+    :ivar runs: name and files of each run
+    :ivar waiting: one line for each path without an event file yet
+    :ivar problems: one line for each path that cannot be read
     """
 
     runs: Sequence[tuple[str, RunFiles]]
@@ -36,8 +36,9 @@ class FoundRuns(NamedTuple):
 class Ending(NamedTuple):
     """How a run ended.
 
-    :ivar words: such as ``finished at ...`` or ``crashed at ...: why``; None while it goes on, or where it was killed.
-    :ivar is_over: whether no more is to come. A run that crashed or was interrupted is not over: it can be resumed.
+    :ivar words: such as ``finished at ...`` or ``crashed at ...: why``; None while it trains, or if it was killed
+    :ivar is_over: whether the run cannot continue. A run that crashed or was interrupted is not over: it can be
+        resumed.
     """
 
     words: str | None
@@ -48,13 +49,13 @@ ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
-    """What the command does with runs, whether it looks once or often."""
+    """The work of the report command on its runs, once or again and again."""
 
     def find(self) -> FoundRuns:
-        """Look for the runs."""
+        """Find the runs below the requested paths."""
 
     def ending(self, files: RunFiles) -> Ending:
-        """Return what run.json says about the run's end."""
+        """Return how the run ended according to its run.json."""
 
     def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
         """Judge a run."""
@@ -65,9 +66,12 @@ class Job(Protocol):
 
 @dataclass
 class _Watched:
-    """One run, as it was when it was looked at last.
+    """One run in its state at the last check.
 
-    :param said: the verdict and the cause that were told last.
+    :param reader: of its event files
+    :param analysis: None if its files hold nothing to judge yet
+    :param said: the verdict and the cause that were printed last
+    :param ending: how the run ended
     """
 
     reader: RunReader
@@ -77,11 +81,12 @@ class _Watched:
 
 
 class Watch:
-    """Runs under watch. :meth:`look` does all the work of one look and never waits.
+    """The state of all watched runs. :meth:`look` does the work of one check, and never waits.
 
-    :param job: how runs are found, judged and written.
-    :param quiet_s: a finished run may log its last points, such as an evaluation's, after run.json said so: it is
-        over where its files are that old, or where a second look finds nothing new.
+    :param job: finds, judges and writes the runs
+    :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
+        points, such as those of an evaluation, after run.json says that it has finished; a second check without
+        anything new also completes it.
     """
 
     def __init__(self, job: Job, quiet_s: float) -> None:
@@ -95,11 +100,11 @@ class Watch:
 
     @property
     def analyses(self) -> list[Analysis]:
-        """The runs that could be judged, as of the last look."""
+        """The runs that could be judged at the last check."""
         return [run.analysis for run in self._watched.values() if run.analysis is not None]
 
     def look(self) -> None:
-        """Read what is new, judge it, write the reports, and say what has changed."""
+        """Read what is new, judge it, write the reports, and print what has changed."""
         found = self._job.find()
         problems = list(found.problems)
         places = {files.path.resolve(): (name, files) for name, files in found.runs}
@@ -107,11 +112,12 @@ class Watch:
         are_finished = bool(places) and not found.waiting
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
-            # Asked before the files are read: what a run has logged by its end is then surely seen.
+            # Read run.json before the event files: if it says that the run has ended, all its points are then in the
+            # files.
             ending = self._job.ending(files)
             try:
                 has_new = self._read(run, name, files, ending)
-            except BrokenPipeError:  # a line could not be printed, which says nothing about the run's files
+            except BrokenPipeError:  # a line could not be printed; the files of the run are not at fault
                 raise
             except (ValueError, OSError) as error:
                 problems.append(one_line(error))
@@ -167,7 +173,7 @@ class Watch:
         return time.time() - max(file.stat().st_mtime for file in files.files) >= self._quiet_s
 
     def in_one_line(self) -> str:
-        """Return how the runs stand, for a status line."""
+        """Return the state of the runs as a status line."""
         analyses = self.analyses
         if not analyses:
             return "Waiting for a first point"
@@ -182,12 +188,13 @@ def watch(
     status: Callable[[], AbstractContextManager[Callable[[str], None]]],
     wait: Callable[[float], None] = time.sleep,
 ) -> Watch:
-    """Look again and again, until every run is finished or stopped, or the user ends it with Ctrl-C.
+    """Check the runs again and again, until every run is finished or stopped, or the user presses Ctrl-C.
 
-    :param interval_s: seconds between two looks; never less than a look takes.
-    :param status: shows a line while it waits.
-    :param wait: waits that many seconds.
-    :return: how the runs stood last.
+    :param job: finds, judges and writes the runs
+    :param interval_s: seconds between two checks; a pause is never shorter than the check before it
+    :param status: opens a status line
+    :param wait: waits for a number of seconds
+    :return: the runs in their state at the last check
     """
     watched = Watch(job, interval_s)
     try:
@@ -199,17 +206,17 @@ def watch(
                     return watched
                 show(watched.in_one_line())
                 wait(max(interval_s, time.monotonic() - began))
-    except (KeyboardInterrupt, BrokenPipeError):  # the latter where the program that reads our stdout has ended
+    except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
         return watched
 
 
 def _say_ending(name: str, ending: Ending) -> None:
     if ending.words is None:
-        print_lines([f"{_now()}  {name}: the run goes on again"])
+        print_lines([f"{_now()}  {name}: the run was resumed"])
     elif ending.is_over:
         print_lines([f"{_now()}  {name}: {ending.words}"])
     else:
-        print_lines([f"{_now()}  {name}: {ending.words}. It can be resumed, so it is watched further; Ctrl-C ends"])
+        print_lines([f"{_now()}  {name}: {ending.words}. It can be resumed, so the watch continues; Ctrl-C ends it"])
 
 
 def _state(analysis: Analysis) -> str:
@@ -218,7 +225,7 @@ def _state(analysis: Analysis) -> str:
 
 def _change_line(name: str, analysis: Analysis | None, old: str, new: str) -> str:
     if analysis is None:
-        return f"{_now()}  {name}: {old} -> {new}: its event files hold nothing any more"
+        return f"{_now()}  {name}: {old} -> {new}: its event files no longer hold anything"
     n_steps = analysis.series.n_steps
     at = "" if n_steps is None else f"  step {n_steps:,}"
     return f"{_now()}  {name}{at}: {old} -> {new}: {_why(analysis)}"

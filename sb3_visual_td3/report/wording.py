@@ -1,4 +1,4 @@
-"""How numbers, findings and whole runs are put into words, the same in every format."""
+"""The sentences and table rows that every format of the report shares."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ STATUS_WORD = {
     Status.NOT_APPLICABLE: "not applicable",
 }
 FLAG_MARK = "▲"
-"""Before what should be seen first."""
+"""The sign before text that a reader should see first."""
 
 VERDICT_SENTENCE = {
     Verdict.GO: "Every blocking criterion holds. Nothing in this run speaks against a long one.",
     Verdict.NO_GO: "A long run like this one would be wasted.",
-    Verdict.INSUFFICIENT: "What was logged does not suffice to say GO; nothing that blocks was seen to fail.",
+    Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
 _REMEDY_WITHOUT_CAUSE = {
     Verdict.GO: "Start the long run.",
     Verdict.NO_GO: "No known cause fits. Start with the failed criteria and the plots of their tags.",
     Verdict.INSUFFICIENT: (
-        "Log what is missing and let the run go on until it can be judged: GradientNormCallback, "
-        "ExplosionAlertCallback, DrivingMetricsCallback and DrivingEvalCallback write every tag that is read here."
+        "Log what is missing and let the run continue until it can be judged: GradientNormCallback, "
+        "ExplosionAlertCallback, DrivingMetricsCallback and DrivingEvalCallback write every tag that the report reads."
     ),
 }
 
 
 def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
-    """Return the criteria that made the verdict: the failed ones, else the unknown ones."""
+    """Return the criteria that decided the verdict: the failed ones, otherwise the unknown ones."""
     if analysis.verdict is Verdict.NO_GO:
         return analysis.blocking(Status.FAIL)
     if analysis.verdict is Verdict.INSUFFICIENT:
@@ -52,7 +52,7 @@ def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
 
 
 def reason(result: CriterionResult) -> str:
-    """Return one line for a criterion: what was found, against what; or why nothing could be."""
+    """Return what was measured for a criterion, beside its threshold, or why nothing could be measured."""
     if result.value is None:
         return f"{result.detail[:1].upper()}{result.detail[1:]}"
     against = "" if result.threshold is None else f" (threshold {number(result.threshold)})"
@@ -60,12 +60,12 @@ def reason(result: CriterionResult) -> str:
 
 
 def first_step_to_take(analysis: Analysis) -> str:
-    """Return what to do first."""
+    """Return what to do first about a run."""
     return analysis.cause.remedy if analysis.cause else _REMEDY_WITHOUT_CAUSE[analysis.verdict]
 
 
 def run_line(analysis: Analysis) -> str:
-    """Return the run in one line: length, tags, points, files."""
+    """Describe a run in one line: its length, and the number of tags, points and files."""
     steps = analysis.series.n_steps
     n_files = len(analysis.data.files)
     return (
@@ -90,9 +90,10 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One run of a comparison.
+    """One run in a comparison of several.
 
-    :param cells: under :data:`HEADINGS`.
+    :param verdict: of the run
+    :param cells: one for each of :data:`HEADINGS`
     """
 
     verdict: Verdict
@@ -100,7 +101,7 @@ class ComparisonRow:
 
 
 def comparison(analyses: Sequence[Analysis]) -> tuple[ComparisonRow, ...]:
-    """Return one row per run, in the order given."""
+    """Return one row for each run, in the order given."""
     return tuple(ComparisonRow(analysis.verdict, _cells(analysis)) for analysis in analyses)
 
 

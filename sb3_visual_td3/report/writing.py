@@ -1,4 +1,4 @@
-"""Writing the files of a report: whole or not at all, CSV among them."""
+"""Write the files of a report, each completely or not at all, and render the CSV files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
-"""At the start, or after what a spreadsheet may take for a separator; full-width signs count as the plain ones."""
+"""A sign that starts a formula, at the start or after a character that a spreadsheet may read as a separator.
+Full-width signs count as well."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:
-    """Return one row for each tag of each run, with its statistics."""
+    """Return report.csv: one row for each tag of each run, with its statistics."""
     statistics = [f.name for f in fields(Metric)]
     rows = (
         (
@@ -41,7 +42,7 @@ def report_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def series_csv(analyses: Sequence[Analysis]) -> str:
-    """Return one row for each point of each run, under our names, by tag and step."""
+    """Return series.csv: one row for each point of each run, under our names, by tag and step."""
     rows = (
         (run, name, step, value)
         for analysis in analyses
@@ -58,9 +59,13 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 
 
 def inert(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: an apostrophe goes before what would start one.
+    """Put an apostrophe before every sign with which a spreadsheet would start a formula.
+
+    Names of tags come from event files, which may be untrusted.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
+
+    :param text: of a cell
     """
     return _STARTS_A_FORMULA.sub(r"\1'\2", text)
 
@@ -74,10 +79,13 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders to try, in order.
+    """Return the folders to try to write to, in order.
 
-    An explicit folder is the only one. Without it, a single path that is a run's own folder (it holds a
-    run.json) takes its reports; everything else is someone's data and stays as it is: the current folder.
+    Without an explicit folder, the reports of a single run go into its own folder if that holds a run.json. Any other
+    folder may be somebody's data, and stays as it is: the reports then go into the current folder.
+
+    :param output: the folder of --output
+    :param paths: the paths that were requested
     """
     if output is not None:
         return (output,)
@@ -87,10 +95,12 @@ def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ..
 
 
 def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Path, ...]:
-    """Write all files into the first folder that takes them.
+    """Write all files into the first folder that can be written to.
 
-    :param contents: file name to text.
-    :raises OSError: the last folder's error, if none takes them.
+    :param folders: to try, in order
+    :param contents: the text of each file, by its name
+    :return: the paths of the files
+    :raises OSError: the error of the last folder, if none can be written to
     """
     error: OSError | None = None
     for folder in folders:
@@ -107,8 +117,9 @@ def _write(path: Path, text: str) -> Path:
     if path.suffix == ".json":
         text = escaped_in_json(text)
     elif path.suffix != ".html":
-        # A page holds plotly's source; its renderer sees to the text of the log.
+        # A page contains plotly's source, which must stay as it is; its renderer escapes the text of the log.
         text = visible(text)
+    # A temporary file that replaces the old one at the end: a reader of report.json never sees half of it.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -52,10 +52,10 @@ def test_a_shared_encoder_that_only_the_settings_tell_is_judged_and_the_notes_sa
     assert statuses(told)["actor_cnn_norm_mean"] == (Status.NOT_APPLICABLE, True)
     first, second = told.notes
     assert first.startswith(
-        "The event file does not tell, so the settings do: actor and critic share one encoder, says mine.yml."
+        "The event file does not show it, so the settings count: actor and critic share one encoder, says mine.yml."
     )
     assert "actor_cnn_norm_mean, actor_cnn_norm_no_go" in first
-    assert second == "By the event file alone the verdict would be INSUFFICIENT, not GO"
+    assert second == "From the event file alone the verdict would be INSUFFICIENT, not GO"
     assert [(a.tag, a.source) for a in told.answers] == [(tags.ENCODER_IS_SHARED, "mine.yml")]
 
 
@@ -65,7 +65,7 @@ def test_settings_never_speak_against_an_encoder_that_the_event_file_logged() ->
     assert told.verdict is Verdict.NO_GO
     assert told.diagnoses[0].id == "feature_leak"
     assert told.answers == ()
-    assert "the event file is believed" in told.notes[0]
+    assert "the event file takes precedence" in told.notes[0]
     assert statuses(told) == statuses(analysed(run))
 
 
@@ -86,7 +86,7 @@ def test_normalised_rewards_that_only_the_settings_tell_unblock_what_presumes_ra
     assert statuses(told)["critic_loss_mean"] == (Status.FAIL, False)
     assert "the rewards are normalised, says mine.yml" in told.notes[0]
     assert "critic_loss_mean" in told.notes[0]
-    assert told.notes[1] == "By the event file alone the verdict would be NO-GO, not GO"
+    assert told.notes[1] == "From the event file alone the verdict would be NO-GO, not GO"
 
 
 @pytest.mark.parametrize("content", [{"normalize": False}, {"encoder": "separate"}, {"tau": 0.005}, {}])
@@ -129,7 +129,7 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Judged from the event files alone." not in page
     for text in (page, (tmp_path / "out" / "report.md").read_text()):
-        assert "By the event file alone the verdict would be INSUFFICIENT, not GO" in text
+        assert "From the event file alone the verdict would be INSUFFICIENT, not GO" in text
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
     assert run["answers"] == [
         {

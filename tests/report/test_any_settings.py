@@ -91,7 +91,7 @@ def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, c
     analysis = analysed(name, content)
     notes = " ".join(analysis.notes)
     if analysis.verdict is not ALONE[name].verdict:
-        assert f"By the event file alone the verdict would be {ALONE[name].verdict.value}" in notes
+        assert f"From the event file alone the verdict would be {ALONE[name].verdict.value}" in notes
     if not analysis.answers:
         assert analysis.criteria == ALONE[name].criteria
     json.loads(render_json([analysis]), parse_constant=lambda c: pytest.fail(f"{c} in the JSON"))

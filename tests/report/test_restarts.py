@@ -51,7 +51,7 @@ def test_of_two_runs_in_one_file_the_last_alone_is_judged(tmp_path: Path) -> Non
     assert data.n_points == 2 * 13
     (note,) = data.notes
     assert "holds 2 runs, one after the other: its steps go back from 1,000 to 0" in note
-    assert "The last run alone is judged, from step 0 on" in note
+    assert "Only the last run is judged, from step 0 on" in note
 
 
 def test_the_explosion_of_an_earlier_run_is_not_the_later_ones(
@@ -143,7 +143,7 @@ def test_one_tag_that_goes_back_alone_keeps_its_points_with_a_note(tmp_path: Pat
     assert len(data.series["a"]) == 19
     assert len(data.series["c"]) == 22
     (note,) = data.notes
-    assert "the steps of c go back while other tags go on" in note
+    assert "the steps of c go back while other tags continue" in note
 
 
 def test_episodes_that_are_counted_from_zero_again_are_no_new_run(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_episodes_that_are_counted_from_zero_again_are_no_new_run(tmp_path: Path
     data = read(tmp_path)
     assert len(data.series["a"]) == 19
     assert len(data.series[tags.EPISODE_REWARD]) == 40
-    assert "train/episode_length, train/episode_reward go back while other tags go on" in data.notes[0]
+    assert "train/episode_length, train/episode_reward go back while other tags continue" in data.notes[0]
 
 
 def test_episodes_of_two_runs_are_told_apart_where_nothing_else_was_logged(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_files_of_several_runs_in_one_folder_are_noted(tmp_path: Path) -> None:
         write(tmp_path / name, run(0, 1000, 50, 1.0))
         write(tmp_path / name, run(0, 800, 40, 2.0), start_time)
     assert (
-        "several runs seem to lie in one folder: the steps begin again in events" in read(tmp_path / "later").notes[-1]
+        "several runs seem to lie in one folder: the steps start again in events" in read(tmp_path / "later").notes[-1]
     )
     assert "covers the same steps as other files of the same time" in read(tmp_path / "meanwhile").notes[-1]
 

@@ -141,7 +141,7 @@ def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(judge: Re
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
     append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
     assert judge(tmp_path / "run") == 1
-    assert any("the clocks do not tell which file is the later one" in note for note in notes(tmp_path))
+    assert any("the clocks do not show which file is the later one" in note for note in notes(tmp_path))
     n_points = len(points_of(leaking())) + len(points_of(healthy())) + 1
     assert written(tmp_path)["run"]["n_points"] == n_points  # type: ignore[index]
 
@@ -184,7 +184,7 @@ def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: R
     no_text = frame(broken[12:-4].replace(b"abcd", b"ab\xff\xfe"))
     append(tmp_path / "run" / NAME, no_text + frame(b"\xff\xff\xff") + scalars(points_of(healthy())))
     assert judge(tmp_path / "run") == 0
-    assert notes(tmp_path) == [f"{NAME}: 2 records are no events, and were left out"]
+    assert notes(tmp_path) == [f"{NAME}: 2 records are not events, and were left out"]
 
 
 def long_record(filling: bytes, n_bytes: int) -> bytes:
@@ -350,7 +350,7 @@ def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp
     write_events(healthy(), tmp_path / "run")
     os.mkfifo(tmp_path / "run" / "tfevents.pipe")
     assert judge(tmp_path / "run") == 0
-    assert notes(tmp_path) == ["tfevents.pipe is no regular file, and was left out"]
+    assert notes(tmp_path) == ["tfevents.pipe is not a regular file, and was left out"]
     (tmp_path / "run" / "tfevents.folder").mkdir()
     assert judge(tmp_path / "run") == 0
     os.mkfifo(tmp_path / "alone.tfevents")
@@ -380,8 +380,8 @@ def test_optional_files_that_are_not_regular_files_are_noted_and_the_run_is_judg
         os.mkfifo(optional)
     assert judge(tmp_path / "Env_1" / "tb") == 0
     assert [note.split(":")[0] for note in notes(tmp_path)] == [
-        "run.json was left aside",
-        "the settings in rl-zoo's config.yml were left aside",
+        "run.json was ignored",
+        "the settings in rl-zoo's config.yml were ignored",
     ]
     assert all("a FIFO" in note for note in notes(tmp_path))
 
@@ -395,7 +395,7 @@ def test_a_damaged_run_json_is_noted_where_it_may_belong_to_the_run(
     (tmp_path / where / "run.json").write_text(content)
     assert judge(tmp_path / "run" / "tb") == 0
     (note,) = notes(tmp_path)
-    assert note.startswith(f"run.json was left aside: {tmp_path / where / 'run.json'}: ")
+    assert note.startswith(f"run.json was ignored: {tmp_path / where / 'run.json'}: ")
 
 
 @pytest.mark.parametrize("event_dir", ["x" * 5000, "loop/x", "../" * 3000])
@@ -419,7 +419,7 @@ def test_folders_that_are_nested_too_deeply_are_exit_2_and_one_line(
         os.mkdir(deep)
     assert judge(tmp_path / "runs") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "nested deeper than 64 levels" in line
+    assert "nested more than 64 levels deep" in line
 
 
 def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(

@@ -122,7 +122,7 @@ def test_two_candidates_are_none_and_a_note(report: Report, tmp_path: Path) -> N
         (run_dir / "Other-v0" / name).write_text("a: 1")
     report(run_dir)
     assert written(tmp_path)["hyperparams"] == {}
-    assert "holds those of Other-v0, Pendulum-v1" in str(written(tmp_path)["notes"])
+    assert "holds those of several environments (Other-v0, Pendulum-v1)" in str(written(tmp_path)["notes"])
 
 
 def test_a_config_that_would_run_code_is_left_aside_with_a_note(report: Report, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_config_that_would_run_code_is_left_aside_with_a_note(report: Report, 
     )
     assert report(run_dir) == 0
     assert not (tmp_path / "pwned").exists()
-    assert "the settings in rl-zoo's config.yml were left aside" in "\n".join(written(tmp_path)["notes"])
+    assert "the settings in rl-zoo's config.yml were ignored" in "\n".join(written(tmp_path)["notes"])
     assert written(tmp_path)["hyperparams"]["algo"]["source"] == "rl-zoo's args.yml"
 
 
@@ -159,7 +159,7 @@ def test_a_run_json_can_be_given_for_a_run_without_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("h.yml", "LiteDriving-v0: {tau: 1}\n", "give one block"),
+        ("h.yml", "LiteDriving-v0: {tau: 1}\n", "give a single block"),
         ("h.yml", "{}", "expected names and values"),
         ("h.yml", "just text", "expected a mapping"),
         ("h.json", "{", "not valid JSON"),
@@ -189,7 +189,7 @@ def test_a_run_json_too_deep_or_too_large_for_settings_is_left_aside() -> None:
     ):
         found, (note,) = run_settings(None, RunManifest("TD3", "e", hyperparams=hyperparams), None)
         assert found.given == ()
-        assert note.startswith(f"the settings in run.json were left aside: {why}")
+        assert note.startswith(f"the settings in run.json were ignored: {why}")
 
 
 def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_a_file_goes_before_the_built_in_names(tmp_path: Path) -> None:
 def test_names_that_this_run_did_not_log_are_told(tmp_path: Path) -> None:
     file = mapping_file(tmp_path, "Loss/qf1: train/q1_value\nLoss/typo: train/q2_value\n")
     data = with_our_names(data_of({"Loss/qf1": (np.array([1]), np.array([1.0]))}), load_tag_mapping(file))
-    assert data.notes[-1] == "names.yml also names what this run did not log: Loss/typo"
+    assert data.notes[-1] == "names.yml also maps tags that this run did not log: Loss/typo"
 
 
 def test_a_name_of_ours_may_be_scaled_in_place(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_two_names_for_one_are_fine_where_a_run_logs_one_of_them(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a: train/q1_valeu", "'train/q1_valeu' is no name of ours; the nearest is 'train/q1_value'"),
+        ("a: train/q1_valeu", "'train/q1_valeu' is not one of our tags; the nearest is 'train/q1_value'"),
         ("a: {tag: train/q1_value, scale: 0}", "expected a finite number that is not 0"),
         ("a: {tag: train/q1_value, scale: .inf}", "expected a finite number"),
         ("a: {tag: train/q1_value, factor: 2}", "expected one of our names"),

@@ -221,10 +221,10 @@ def test_a_run_that_crashed_is_watched_further_until_it_was_resumed_to_its_end(
     )
     said = [line[10:] for line in capsys.readouterr().out.splitlines() if line[2:3] == ":"]
     assert (
-        f"run: {end} at {ended}: EOFError: by its worker. It can be resumed, so it is watched further; Ctrl-C ends"
+        f"run: {end} at {ended}: EOFError: by its worker. It can be resumed, so the watch continues; Ctrl-C ends it"
         in said
     )
-    assert "run: the run goes on again" in said
+    assert "run: the run was resumed" in said
     assert f"run: finished at {resumed}" in said
     assert any(f"{end} at {ended}: EOFError" in note for note in reported[0])
 

@@ -1,1 +1,5 @@
-"""The parts of the report below the verdict: figures computed from the series, and how they are told."""
+"""The parts of the report below the verdict.
+
+Each module computes the figures of one part from the series (``growth``, ``norms``, ...), and turns them into a section
+with sentences and tables (``growth_section``, ``norms_section``, ...). report.json contains the figures.
+"""

@@ -1,4 +1,4 @@
-"""What was logged, by kind, with its statistics; and what was not, with what it would have told."""
+"""The tags that were logged, by kind and with their statistics, and the known tags that were not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "eval": ("Evaluation", _starts("eval/")),
     OTHER: ("Other names", lambda _: True),
 }
-"""Id, title and which tags belong there; the first that fits."""
+"""Title and test of each kind, by id. A tag belongs to the first kind whose test it passes."""
 
 
 def kind_of(tag: str) -> str:
@@ -47,7 +47,7 @@ def kind_of(tag: str) -> str:
 
 @dataclass(frozen=True)
 class Logged:
-    """One tag of the log."""
+    """One tag that was logged."""
 
     tag: str
     n: int
@@ -57,9 +57,12 @@ class Logged:
 
 @dataclass(frozen=True)
 class Missing:
-    """One name of the table that the run did not log.
+    """One known tag that the run did not log.
 
-    :param needed_by: ids of the criteria that are unknown for want of it.
+    :param tag: its name
+    :param meaning: from the table in ``common/tags.py``
+    :param owner: the callback that writes it
+    :param needed_by: ids of the criteria that are unknown without it
     """
 
     tag: str
@@ -79,19 +82,23 @@ class Kind:
 
     @property
     def n_points(self) -> int:
-        """Points of all its tags."""
+        """The number of points of all its tags."""
         return sum(one.n for one in self.logged)
 
 
 @dataclass(frozen=True)
 class Availability:
-    """What was logged and what was not, by kind; kinds without a name are left out."""
+    """The tags by kind; kinds without any tag are left out."""
 
     kinds: tuple[Kind, ...]
 
 
 def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> Availability:
-    """Sort the tags of a log, and the names of the table that it lacks, by kind."""
+    """Sort the tags that were logged, and the known tags that were not, by kind.
+
+    :param data: the series of the run
+    :param criteria: the judged criteria, which say what missing tags were needed for
+    """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
     for tag in data.names():
@@ -111,7 +118,11 @@ def _missing(row: Tag, criteria: Sequence[CriterionResult]) -> Missing:
 
 
 def logged_section(found: Availability, metrics: Mapping[str, Metric]) -> Section:
-    """Return what was logged: a summary by kind, and the statistics of each tag."""
+    """Return the section on logged tags: a summary by kind, and the statistics of each tag.
+
+    :param found: the tags by kind
+    :param metrics: the statistics of each tag
+    """
     summary = tuple(
         (
             kind.title,
@@ -152,7 +163,7 @@ def _statistics(kind: Kind, metrics: Mapping[str, Metric]) -> Table:
 
 
 def missing_section(found: Availability) -> Section | None:
-    """Return what was not logged; None where every name of the table was."""
+    """Return the section on known tags that were not logged; None if all were."""
     kinds = [kind for kind in found.kinds if kind.missing]
     if not kinds:
         return None
@@ -160,20 +171,20 @@ def missing_section(found: Availability) -> Section | None:
     needed = [Code(one.tag) for kind in kinds for one in kind.missing if one.needed_by]
     sentences: list[Sentence] = [(f"{n_missing} of {len(tags.TAGS)} known names were not logged.",)]
     if needed:
-        sentences.append(("Criteria are unknown for want of ", *joined(needed), "."))
+        sentences.append(("Criteria are unknown without ", *joined(needed), "."))
     rows = tuple(
         (Code(one.tag), one.meaning, ", ".join(one.needed_by) or "-", one.owner)
         for kind in kinds
         for one in kind.missing
     )
-    heading = tuple(map(Column, ("Tag", "What it would have told", "Criteria unknown without it", "Written by")))
+    heading = tuple(map(Column, ("Tag", "What it shows", "Criteria unknown without it", "Written by")))
     table = Table(heading, rows, ("All names that were not logged",), folded=True)
     return Section("missing", "Not logged", tuple(sentences), (table,))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Statistics of one tag: over its finite values, first and last as they are."""
+    """The statistics of one tag, over its finite values; first and last are as they were logged."""
 
     n: int
     first: float
@@ -187,7 +198,7 @@ class Metric:
 
     @classmethod
     def of(cls, series: Series) -> Metric:
-        """Compute the statistics of a series that is not empty (population standard deviation)."""
+        """Compute the statistics of a series that is not empty, with the population standard deviation."""
         finite = series.finite.values
         if finite.size == 0:
             finite = np.array([np.nan])

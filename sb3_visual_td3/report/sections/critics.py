@@ -1,4 +1,4 @@
-"""What the critics say: Q values, the twins beside each other, and how much of it the rewards allow."""
+"""The critics: Q values, the twins beside each other, and Q beside what the rewards allow."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ LOSS_TAGS = (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
 BOUNDED_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.POLICY_Q_VALUE)
 
 TWINS_SAY_NOTHING = (
-    "That the twins agree does not speak against overestimation: "
-    "critics that learn from the same targets overrate alike."
+    "Twins that agree may still overestimate: critics that learn from the same targets have the same errors."
 )
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Statistics of one tag over its finite values.
+    """The statistics of one tag over its finite values.
 
-    :param largest: the largest magnitude, met at ``largest_step``.
+    :param tag: the logged name
+    :param n: number of points
+    :param first: value
+    :param last: value
+    :param mean: of the values
+    :param std: of the values
+    :param largest: the largest magnitude
+    :param largest_step: its step
     """
 
     tag: str
@@ -52,10 +58,15 @@ class TwinRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Twins:
-    """The distance of the two critics at the steps that both have.
+    """The distance of the two critics at their common steps.
 
-    :param mean_difference: mean of Q1 - Q2, with its sign.
-    :param scale: the largest |Q| of the pair, counted as 1 at least.
+    :param n: number of common steps
+    :param mean_distance: mean of |Q1 - Q2|
+    :param max_distance: largest |Q1 - Q2|
+    :param max_step: its step
+    :param mean_difference: mean of Q1 - Q2, with its sign
+    :param scale: the largest |Q| of the pair, at least 1
+    :param rows: a dozen of the common steps
     """
 
     n: int
@@ -73,7 +84,7 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """How much of what the rewards allow one Q value takes, at most; above 1 is impossible for a true value."""
+    """The largest ratio of one Q value to its bound. Above 1, the value is wrong whatever the policy does."""
 
     tag: str
     part: float
@@ -81,10 +92,14 @@ class BoundUse(NamedTuple):
 
 @dataclass(frozen=True)
 class Critics:
-    """What was logged of the critics.
+    """The figures of the critics.
 
-    :param gap: median of policy_q_value - q1_value over the last quarter; None where it was not logged.
-    :param support: the actor's loss against the Q values; None where one of the two was not logged.
+    :param values: statistics of the Q values
+    :param losses: statistics of the losses
+    :param twins: the distance of the two critics; None if they have no common step
+    :param bound_use: each Q value beside its bound
+    :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
+    :param support: the actor's loss beside the Q values; None if one of the two was not logged
     """
 
     values: tuple[Quantity, ...]
@@ -96,12 +111,12 @@ class Critics:
 
     @property
     def largest_bound_use(self) -> BoundUse | None:
-        """The Q value that takes the most of its bound; None where no bound was logged."""
+        """The Q value with the largest ratio to its bound; None if no bound was logged."""
         return max(self.bound_use, key=lambda use: use.part, default=None)
 
 
 def critics(data: SeriesSet) -> Critics:
-    """Measure the Q values, the twins' distance, the use of the bound and the critics' losses."""
+    """Compute the figures of the critics."""
     return Critics(
         values=_quantities(data, Q_TAGS),
         losses=_quantities(data, LOSS_TAGS),
@@ -157,7 +172,7 @@ def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:
 
 
 def critics_section(found: Critics) -> Section | None:
-    """Return the section; None where nothing of the critics was logged."""
+    """Return the section; None if neither a Q value nor a loss of the critics was logged."""
     if not found.values and not found.losses:
         return None
     sentences = [*_twins_sentence(found), *_bound_sentence(found), *_gap_sentence(found), *_support_sentence(found)]
@@ -205,7 +220,7 @@ def _gap_sentence(found: Critics) -> list[Sentence]:
     scale = found.twins.scale if found.twins else math.nan
     said = (
         f" ends at {signed(found.gap)} (median of the last quarter), {percent(abs(found.gap) / scale)} of the largest "
-        "|Q|: what the actor believes its own actions gain over the replayed ones."
+        "|Q|: the value that the critic adds for the policy's own actions over the replayed ones."
     )
     return [(Code(tags.Q_GAP), said)]
 
@@ -217,8 +232,10 @@ def _support_sentence(found: Critics) -> list[Sentence]:
     against = f"{support.scale_in_words}, {rounded(support.q_scale)}"
     said = f" ends near {rounded(support.loss)}: {factor(support.ratio)} {against}."
     if support.first_unsupported_step is not None:
-        said += f" The critics have not supported it since step {support.first_unsupported_step:,}: calm Q values on "
-        said += "replayed pairs say nothing of what the actor is told."
+        said += (
+            f" The critics have not supported it since step {support.first_unsupported_step:,}: Q values on replayed "
+        )
+        said += "pairs that stay calm say nothing about the values that the actor is trained on."
     return [(Code(tags.ACTOR_LOSS), said)]
 
 

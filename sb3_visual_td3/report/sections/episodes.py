@@ -1,4 +1,4 @@
-"""The section on episodes: their lengths and returns, and how the evaluated policy drives."""
+"""The episodes of a run, their lengths and returns, and the evaluations of the policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TAGS = (
 
 
 class EvaluationRow(NamedTuple):
-    """One evaluation; None for what was not logged of it."""
+    """One evaluation, with None for every figure that was not logged."""
 
     step: int
     reward: float | None
@@ -42,14 +42,18 @@ class EvaluationRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The evaluations of a run, a dozen at most, the last among them."""
+    """The evaluations of a run.
+
+    :param n: how many there were
+    :param rows: at most a dozen of them, with the first and the last
+    """
 
     n: int
     rows: tuple[EvaluationRow, ...]
 
 
 def evaluations(data: SeriesSet) -> Evaluations:
-    """Collect the evaluations, by step."""
+    """Collect the evaluations of a run by their steps."""
     series = [data[tag].finite for tag in _TAGS]
     steps = np.unique(np.concatenate([s.steps for s in series]))
     if steps.size == 0:
@@ -61,7 +65,7 @@ def evaluations(data: SeriesSet) -> Evaluations:
 
 
 def evaluations_section(found: Evaluations) -> Section | None:
-    """Return the section; None where the policy was never evaluated."""
+    """Return the section on evaluations; None if the policy was never evaluated."""
     if not found.rows:
         return None
     heads = ("Step", "Reward", "Success", "Length", "Collisions", "Lane marks", "Metres", "Random, m", "Full brake, m")
@@ -75,14 +79,19 @@ def evaluations_section(found: Evaluations) -> Section | None:
 
 
 N_ENDS = 10
+"""Episodes at each end of the run that the tables show."""
 _SB3_LENGTH = "rollout/ep_len_mean"
 
 
 class Episode(NamedTuple):
-    """One episode; None for what was not logged of it.
+    """One episode, with None for every figure that was not logged.
 
-    :ivar episode: as it was counted, from 0.
-    :ivar end_step: environment step at which it ended; None where an episode before it was not logged.
+    :ivar episode: its number, from 0
+    :ivar end_step: environment step at which it ended; None if an episode before it was not logged
+    :ivar length: in environment steps
+    :ivar reward: sum of its rewards
+    :ivar collisions: in the episode
+    :ivar lane_invasions: lane marks crossed in the episode
     """
 
     episode: int
@@ -94,12 +103,12 @@ class Episode(NamedTuple):
 
     @property
     def reward_per_step(self) -> float | None:
-        """The reward over the length."""
+        """The reward divided by the length; None if one of them is not known."""
         return self.reward / self.length if self.reward is not None and self.length else None
 
 
 class Incidents(NamedTuple):
-    """Collisions, or marks crossed: per episode, and per 1,000 steps (None where the lengths were not logged)."""
+    """Collisions or lane invasions: in total, per episode, and per 1,000 steps (None without lengths)."""
 
     total: float
     per_episode: float
@@ -108,13 +117,24 @@ class Incidents(NamedTuple):
 
 @dataclass(frozen=True)
 class Episodes:
-    """The episodes that were logged.
+    """The figures of the episodes.
 
-    :param n_steps: sum of the lengths.
-    :param ends: median length of the first and of the last part of the steps; None with too few episodes.
-    :param reward_per_step: sum of the rewards over the sum of the lengths, of all episodes, the first ten, the last.
-    :param first: the first ten episodes; ``last`` the last ten that are not among them.
-    :param moving_mean: first and last of the mean length that SB3 writes; None where it does not stand in the log.
+    :param n: number of episodes
+    :param n_steps: sum of the lengths
+    :param mean_length: in environment steps
+    :param median_length: in environment steps
+    :param shortest: length of the shortest episode
+    :param longest: length of the longest episode
+    :param ends: median length in the first and in the last part of the steps; None with too few episodes
+    :param mean_reward: mean of the episodes' rewards
+    :param reward_per_step: sum of the rewards over the sum of the lengths
+    :param reward_per_step_first: the same for the first ten episodes
+    :param reward_per_step_last: the same for the last ten episodes
+    :param collisions: None if they were not logged
+    :param lane_invasions: None if they were not logged
+    :param first: the first ten episodes
+    :param last: the last ten of the other episodes
+    :param moving_mean: first and last value of the mean length that SB3 logs; None if it was not logged
     """
 
     n: int
@@ -136,17 +156,17 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Late median length over the early one."""
+        """The late median length over the early one; None with too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property
     def has_collapsed(self) -> bool | None:
-        """Whether the late episodes are a fraction of the early ones, by the mark of the rule."""
+        """Whether the episodes have collapsed, by the threshold of the rule episode_collapse."""
         return None if self.trend is None else self.trend < COLLAPSED
 
 
 def episodes(data: SeriesSet) -> Episodes:
-    """Measure the episodes; there is one point per episode in each of their tags."""
+    """Compute the figures of the episodes, whose tags have one point per episode."""
     length, reward = data[tags.EPISODE_LENGTH].finite, data[tags.EPISODE_REWARD].finite
     collisions, invasions = data[tags.EPISODE_COLLISIONS].finite, data[tags.EPISODE_LANE_INVASIONS].finite
     known = length.where(length.values > 0)
@@ -190,7 +210,7 @@ def _incidents(counts: Series, lengths: Series) -> Incidents | None:
 
 
 def _rows(length: Series, *others: Series) -> tuple[Episode, ...]:
-    """Return the first ten episodes and, behind them, the last ten; none stands in it twice."""
+    """Return the first ten episodes, followed by the last ten of the other episodes."""
     indices = np.unique(np.concatenate([length.steps, *(s.steps for s in others)]))
     n_first = min(N_ENDS, len(indices))
     chosen = [*indices[:n_first].tolist(), *indices[n_first:][-N_ENDS:].tolist()]
@@ -199,7 +219,7 @@ def _rows(length: Series, *others: Series) -> tuple[Episode, ...]:
 
 
 def _end_steps(length: Series) -> dict[int, int]:
-    """Return where episodes end; known as long as no episode is left out and every length is one."""
+    """Return the step at which each episode ends, up to the first episode without a valid length."""
     if len(length) == 0 or length.steps[0] != 0:
         return {}
     follows = np.append(True, np.diff(length.steps) == 1) & (length.values > 0) & (length.values < 1e15)
@@ -209,7 +229,7 @@ def _end_steps(length: Series) -> dict[int, int]:
 
 
 def episodes_section(found: Episodes) -> Section | None:
-    """Return the section; None where nothing of the kind was logged."""
+    """Return the section on episodes; None if nothing about them was logged."""
     if found.n == 0:
         return None if found.moving_mean is None else _moving_mean_section(*found.moving_mean)
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]
@@ -240,8 +260,8 @@ def _trend_sentence(found: Episodes) -> list[Sentence]:
     lines: list[Sentence] = [(Flag("Collapsed"), f": {said[0].lower()}{said[1:]}.")]
     first, last = found.reward_per_step_first, found.reward_per_step_last
     if first is not None and last is not None and last > first:
-        gain = f"The reward per step rose from {number(first)} to {number(last)} meanwhile"
-        lines.append((f"{gain} (first and last ten episodes): a step of a short episode pays more.",))
+        gain = f"The reward per step rose from {number(first)} to {number(last)} at the same time"
+        lines.append((f"{gain} (first and last ten episodes): a step of a short episode earns more.",))
     return lines
 
 

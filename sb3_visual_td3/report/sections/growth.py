@@ -1,4 +1,4 @@
-"""How losses and gradient norms grew: a dozen rows each, with the factors between them."""
+"""The growth of losses and gradient norms: a dozen points of each, with the factors between them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ TIMELINE_TAGS = (
 
 
 class GrowthRow(NamedTuple):
-    """One of the dozen points that stand for a series.
+    """One of a dozen points of a series.
 
-    :ivar change: against the row before; None in the first row.
-    :ivar multiplier: of the magnitude, against the row before; None where that was 0.
-    :ivar cumulative: of the magnitude, against the first row; None where that was 0.
+    :ivar step: of the point
+    :ivar value: of the point
+    :ivar change: from the row before; None in the first row
+    :ivar multiplier: magnitude over that of the row before; None if that is 0
+    :ivar cumulative: magnitude over that of the first row; None if that is 0
     """
 
     step: int
@@ -41,13 +43,17 @@ class GrowthRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """How one tag grew.
+    """The growth of one tag.
 
-    :param multiplier: magnitude of the last value over that of the first; None where the first is 0.
-    :param later_half: growth over the later half of the steps, by a robust slope of log|x|.
-    :param per_1000_steps: growth per 1,000 steps by the same slope over the whole run; None on fewer steps.
-    :param doubling_steps: steps in which the magnitude doubles, by the slope over the whole run; None where it
-        does not do so within the run.
+    :param tag: the logged name
+    :param n_points: number of finite points
+    :param rows: a dozen of them
+    :param largest: the largest magnitude
+    :param multiplier: magnitude of the last value over that of the first; None if the first is 0
+    :param later_half: factor over the later half of the steps, from a robust slope of log|x|
+    :param per_1000_steps: factor per 1,000 steps, from the slope over the whole run; None for a shorter run
+    :param doubling_steps: steps in which the magnitude doubles, from the slope over the whole run; None if it does not
+        double within the run
     """
 
     tag: str
@@ -72,23 +78,23 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Growth:
-    """The timelines of the tags that were logged."""
+    """The growth of all tags that were logged."""
 
     timelines: tuple[Timeline, ...]
 
     def of(self, tag: str) -> Timeline | None:
-        """Return the timeline of a tag; None where it was not logged."""
+        """Return the growth of a tag; None if it was not logged."""
         return next((timeline for timeline in self.timelines if timeline.tag == tag), None)
 
 
 def growth(data: SeriesSet) -> Growth:
-    """Follow losses, norms and Q over the run."""
+    """Compute the growth of losses, norms and Q over the run."""
     found = (timeline(data[tag]) for tag in TIMELINE_TAGS)
     return Growth(tuple(one for one in found if one is not None))
 
 
 def timeline(series: Series) -> Timeline | None:
-    """Follow one series; None where it has no finite value."""
+    """Compute the growth of one series; None if it has no finite value."""
     finite = series.finite
     if len(finite) == 0:
         return None
@@ -120,9 +126,10 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return growth over the later half, growth per 1,000 steps, and the steps in which it doubles.
+    """Return the growth over the later half, the growth per 1,000 steps, and the steps in which the magnitude doubles.
 
-    Told of the part in which the values are not 0: beyond it nothing grows, and nothing is extrapolated.
+    Values of 0 have no logarithm and are left out. Factors refer to the span of the other values, without
+    extrapolation.
     """
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
     later_slope, slope = log_slope(later), log_slope(whole)
@@ -136,7 +143,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
 def log_slope(series: Series) -> float | None:
     """Return the robust slope of log|x| per step; None with fewer than two distinct steps.
 
-    :param series: finite, without zeros.
+    :param series: finite, without zeros
     """
     return of_or_none(theil_sen_slope(series.steps.astype(np.float64), np.log(np.abs(series.values))))
 
@@ -150,12 +157,12 @@ def _factor(exponent: float) -> float:
 
 
 def growth_section(found: Growth) -> Section | None:
-    """Return the section; None where nothing of the kind was logged."""
+    """Return the section; None if neither losses nor norms nor Q were logged."""
     if not found.timelines:
         return None
     method: Sentence = (
-        "Factors are those of the magnitude. Per 1,000 steps, over the later half, and doubling: by a robust slope "
-        "(Theil-Sen) of log|x|, so that single outliers do not decide; values of 0 have no logarithm and are left out.",
+        "Factors are of the magnitude. The growth per 1,000 steps and over the later half and the doubling come from a "
+        "robust slope (Theil-Sen) of log|x|, which single outliers do not change; values of 0 are left out.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]

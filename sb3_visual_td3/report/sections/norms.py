@@ -1,4 +1,4 @@
-"""The gradient norms of the four groups, beside one another, and whether they were taken before clipping."""
+"""The gradient norms of the four groups beside each other, and whether they were taken before clipping."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns, representative
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""When a norm was taken; the last is what a log says that has nothing but norms."""
+"""When the norms were taken. A log with norms alone does not say."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": "The norms were taken before clipping: what was clipped is logged beside them.",
     "optimizer": "The norms are as the optimizer saw them, after any clipping: small ones may be large ones, clipped.",
     "after, by its look": (
-        "The norms seem to have been taken after clipping: that of the actor's encoder stands still while its loss "
-        "runs away. They say nothing of the run's health, and neither do alerts or criteria that read them."
+        "The norms seem to have been taken after clipping: the norm of the actor's encoder is constant while its loss "
+        "diverges. They say nothing about the run's health, and neither do alerts or criteria that read them."
     ),
     "not said": "The log does not say whether the norms were taken before or after clipping.",
 }
@@ -37,8 +37,15 @@ PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (C
 class GroupNorm:
     """The gradient norm of one group over the run.
 
-    :param clip_fraction: mean over the last quarter of the steps; None where it was not logged.
-    :param update_ratio: median norm of a step over the norm of the weights; None where it was not logged.
+    :param group: its name
+    :param n: number of points
+    :param mean: of the norms
+    :param max: of the norms
+    :param max_step: step of the largest norm
+    :param last: norm
+    :param mean_clipped: mean norm after clipping; None if it was not logged
+    :param clip_fraction: mean over the last quarter of the steps; None if it was not logged
+    :param update_ratio: median norm of a step over the norm of the weights; None if it was not logged
     """
 
     group: str
@@ -53,7 +60,7 @@ class GroupNorm:
 
 
 class RatioRow(NamedTuple):
-    """Two norms at one step; the ratio is None where the denominator is 0."""
+    """Two norms at one step; the ratio is None if the denominator is 0."""
 
     step: int
     numerator: float
@@ -63,11 +70,18 @@ class RatioRow(NamedTuple):
 
 @dataclass(frozen=True)
 class NormRatio:
-    """One group's norm over another's, at the steps that both have.
+    """The ratio of two groups' norms at their common steps.
 
-    :param n_zero: steps at which the denominator is 0; they count in no ratio.
-    :param mean: of the ratios of the single steps; None where every denominator is 0.
-    :param ratio_of_means: mean norm over mean norm; None where the latter is 0.
+    :param numerator: name of the group
+    :param denominator: name of the group
+    :param n: number of common steps
+    :param n_zero: steps at which the denominator is 0, which do not count in any ratio
+    :param mean: of the ratios of single steps; None if every denominator is 0
+    :param median: of the ratios of single steps
+    :param max: of the ratios of single steps
+    :param max_step: step of the largest ratio
+    :param ratio_of_means: mean norm over mean norm; None if the latter is 0
+    :param rows: a dozen of the common steps
     """
 
     numerator: str
@@ -84,10 +98,13 @@ class NormRatio:
 
 @dataclass(frozen=True)
 class Norms:
-    """What was logged of the gradients.
+    """The figures of the gradients.
 
-    :param head_has_vanished: whether the actor's head gets no gradient at the end while the critics do; None
-        where the log does not say.
+    :param taken: whether the norms were taken before or after clipping
+    :param head_has_vanished: whether the actor's head receives no gradient at the end while the critics do; None if the
+        log does not show it
+    :param groups: the norm of each group
+    :param ratios: of pairs of groups
     """
 
     taken: Taken
@@ -97,7 +114,11 @@ class Norms:
 
 
 def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
-    """Measure the norms of the groups that were logged, and their ratios."""
+    """Compute the norms of the groups that were logged, and their ratios.
+
+    :param data: the series of the run
+    :param diagnoses: of the run; clipping_masks_divergence shows that the norms were taken after clipping
+    """
     groups = tuple(
         _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)
     )
@@ -163,7 +184,7 @@ def _ratio_rows(above: Series, below: Series) -> tuple[RatioRow, ...]:
 
 
 def norms_section(found: Norms) -> Section | None:
-    """Return the section; None where no norm was logged."""
+    """Return the section; None if no norm was logged."""
     if not found.groups:
         return None
     sentences: list[Sentence] = [(_TAKEN_IN_WORDS[found.taken],), *map(_ratio_sentence, found.ratios)]

@@ -1,4 +1,4 @@
-"""The named terms of the reward: which of them the return is made of."""
+"""The named terms of the reward, and the share of each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table,
 PREFIX = "reward/"
 
 DOMINATES = 0.8
-"""Part of the sum of magnitudes from which one term is the reward, more or less. A guess: the hand-judged run's
-author put his progress term at 0.93 to 0.95 and called it an imbalance."""
+"""Share of the sum of magnitudes from which one term dominates the reward. A guess: the author of the CARLA run that
+started this project measured 0.93 to 0.95 for his progress term and called it an imbalance."""
 
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """One term, weighted as it enters the reward.
+    """One term, with the weight with which it enters the reward.
 
-    :param mean: over its points; its sign says whether it pays or costs.
-    :param mean_magnitude: mean of its magnitude.
-    :param share: of the sum of the terms' mean magnitudes; None where all terms are 0.
+    :param tag: the logged name
+    :param n: number of points
+    :param mean: of its points; the sign shows whether it is a bonus or a penalty
+    :param min: of its points
+    :param max: of its points
+    :param mean_magnitude: mean of its magnitudes
+    :param share: of the sum of all terms' mean magnitudes; None if all terms are 0
     """
 
     tag: str
@@ -38,16 +42,17 @@ class RewardTerm:
 
     @property
     def name(self) -> str:
-        """The term's own name."""
+        """The name of the term, without the prefix of the tag."""
         return self.tag.removeprefix(PREFIX)
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """The terms that were logged, the largest share first.
+    """The figures of the reward.
 
-    :param critic_range: smallest and largest reward that the critic was shown; None where it was not logged.
-    :param is_normalized: whether the critic saw rewards scaled by VecNormalize; None where it was not logged.
+    :param terms: that were logged, the largest share first
+    :param critic_range: smallest and largest reward that the critic was trained on; None if it was not logged
+    :param is_normalized: whether VecNormalize scaled these rewards; None if it was not logged
     """
 
     terms: tuple[RewardTerm, ...]
@@ -56,14 +61,14 @@ class Rewards:
 
     @property
     def dominating(self) -> RewardTerm | None:
-        """The term that is nearly the whole reward; None where there is no other term, or no such one."""
+        """The term that dominates the reward; None if none does, or if there is only one term."""
         if len(self.terms) < 2 or (self.terms[0].share or 0.0) < DOMINATES:
             return None
         return self.terms[0]
 
 
 def rewards(data: SeriesSet) -> Rewards:
-    """Measure the share of each logged term."""
+    """Compute the share of each term that was logged."""
     series = [data[tag].finite for tag in data.names() if tag.startswith(PREFIX)]
     series = [term for term in series if len(term)]
     magnitudes = [float(np.abs(term.values).mean()) for term in series]
@@ -93,13 +98,13 @@ def _term(series: Series, mean_magnitude: float, share: float | None) -> RewardT
 
 
 def rewards_section(found: Rewards) -> Section:
-    """Return the section; it says so where the shares are not known."""
+    """Return the section, which says so if no term was logged."""
     sentences: list[Sentence] = [_lead(found)]
     if found.critic_range is not None:
         low, high = found.critic_range
         scaled = {True: ", scaled by VecNormalize", False: ", not scaled by VecNormalize", None: ""}
         sentences.append(
-            (f"The critic was shown rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
+            (f"The critic was trained on rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
         )
     return Section("rewards", "Reward terms", tuple(sentences), (_table(found),) if found.terms else ())
 
@@ -111,7 +116,7 @@ def _lead(found: Rewards) -> Sentence:
         share = percent(found.dominating.share)
         return (
             Code(found.dominating.tag),
-            f" makes up {share} of the sum of magnitudes: what the policy learns is that term and little else.",
+            f" makes up {share} of the sum of magnitudes: the policy learns this term and little else.",
         )
     share = percent(found.terms[0].share)
     return ("The largest term is ", Code(found.terms[0].tag), f", {share} of the sum of magnitudes.")
