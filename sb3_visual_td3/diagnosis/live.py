@@ -100,12 +100,12 @@ class LiveWindow:
 
     @property
     def newest(self) -> int | None:
-        """The newest update of all points; None without points."""
+        """Return the newest update of all points; None without points."""
         return max((points[-1][0] for points in self._points.values()), default=None)
 
     @property
     def data(self) -> SeriesSet:
-        """The points as series, as the rules read them; their x-axis counts updates."""
+        """Return the points as series, as the rules read them; their x-axis counts updates."""
         return SeriesSet.of(
             Series(tag, np.array([n for n, _ in points]), np.array([value for _, value in points]))
             for tag, points in self._points.items()

@@ -48,7 +48,7 @@ class QSupport(NamedTuple):
 
     @property
     def scale_in_words(self) -> str:
-        """The name of the scale, for a sentence."""
+        """Return the name of the scale, for a sentence."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs (counted as 1 at least)"

@@ -56,7 +56,7 @@ class Series:
 
     @property
     def finite(self) -> Series:
-        """A series of the points that are neither NaN nor infinite."""
+        """Return the points that are neither NaN nor infinite."""
         return self.where(np.isfinite(self.values))
 
     def where(self, mask: BoolArray) -> Series:
@@ -65,7 +65,7 @@ class Series:
 
     @property
     def offsets(self) -> FloatArray:
-        """The distance of each step from the first one, ``(n,) float64``.
+        """Return the distance of each step from the first one, ``(n,) float64``.
 
         Doubles are exact for integers up to 2^53 only. Subtracting as unsigned integers first keeps small differences
         between larger steps exact.
@@ -175,7 +175,7 @@ class SeriesSet:
 
     @property
     def n_steps(self) -> int | None:
-        """The length of the run in environment steps; None if no tag shows it."""
+        """Return the length of the run in environment steps; None if no tag shows it."""
         return self.length_from(self.series)
 
     def length_from(self, names: Iterable[str]) -> int | None:

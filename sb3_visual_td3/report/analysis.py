@@ -215,17 +215,17 @@ class Analysis:
 
     @property
     def series(self) -> SeriesSet:
-        """The series of the event files."""
+        """Return the series of the event files."""
         return self.data.series
 
     @cached_property
     def sections(self) -> RunSections:
-        """The figures below the verdict, computed on first access."""
+        """Return the figures below the verdict, computed on first access."""
         return RunSections.of(self.series, self.criteria, self.diagnoses)
 
     @property
     def alerts(self) -> Mapping[str, Alert]:
-        """The alerts by short name: "warning", "critical", or the id of a rule."""
+        """Return the alerts by short name: "warning", "critical", or the id of a rule."""
         return self.sections.alerts
 
     def blocking(self, status: Status) -> tuple[CriterionResult, ...]:
@@ -234,7 +234,7 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """The diagnosis to remedy first; None if none has a confidence of at least 0.5."""
+        """Return the diagnosis to remedy first; None if none has a confidence of at least 0.5."""
         if not self.diagnoses or self.diagnoses[0].confidence < 0.5:
             return None
         return self.diagnoses[0]

@@ -59,7 +59,7 @@ class DamagedRecordError(ValueError):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the file only ends too early. If it is still growing, the rest of the record will follow."""
+        """Return whether the file only ends too early. If it is still growing, the rest of the record will follow."""
         return self.reason == CUT_OFF
 
 
@@ -296,8 +296,9 @@ class EventFile:
         self._fingerprint = b""
 
     def read_new(self, on_bytes: OnBytes | None = None) -> bool:
-        """Read what has been appended since the last call; a file that was truncated or replaced is read from its
-        start.
+        """Read what has been appended since the last call.
+
+        A file that was truncated or replaced since then is read from its start.
 
         :param on_bytes: called with the number of bytes of each part, for a progress bar
         :return: whether the points have changed
@@ -339,7 +340,7 @@ class EventFile:
 
     @property
     def clock_is_known(self) -> bool:
-        """Whether the points carry a usable wall time."""
+        """Return whether the points carry a usable wall time."""
         return math.isfinite(self.first_wall_time)
 
     def notes(self, is_growing: bool = False) -> list[str]:
@@ -365,7 +366,7 @@ class EventFile:
 
     @property
     def steps_go_back(self) -> bool:
-        """Whether a tag was logged at a smaller step than before: the file may hold several runs."""
+        """Return whether a tag was logged at a smaller step than before: the file may hold several runs."""
         return self._steps_go_back
 
     def tracks(self) -> dict[str, Track]:

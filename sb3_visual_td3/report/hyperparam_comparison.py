@@ -55,7 +55,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """The value, followed by its notation if that differs."""
+        """Return the value, followed by its notation if that differs."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:
@@ -251,9 +251,9 @@ def _counted(n: float, what: str) -> str:
 
 
 def logged(series: SeriesSet) -> dict[str, Reading]:
-    """Return the values that the event file shows, by parameter: rates and noise at the first point, and updates per
-    step.
+    """Return the values that the event file shows, by parameter.
 
+    Learning rates and noise are taken at their first points.
     The rate of updates follows from the logged count of updates between the first and the last point.
     """
     rates = {f"{group.removesuffix('_mlp')}_lr": series[tag] for group, tag in tags.GROUP_LR.items()}

@@ -81,7 +81,7 @@ class Panel:
 
     @property
     def has_alerts(self) -> bool:
-        """Whether the x-axis counts environment steps, like the alerts."""
+        """Return whether the x-axis counts environment steps, like the alerts."""
         return self.x_title != EPISODE_AXIS
 
 

@@ -95,7 +95,7 @@ class RunSettings:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers of all sources, the defaults last."""
+        """Return the layers of all sources, the defaults last."""
         return (*self.given, self.defaults)
 
     def get(self, name: str) -> Setting | None:
@@ -109,7 +109,9 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """The layers of the file that a user edits: rl-zoo's config.yml if there is one, otherwise every source."""
+        """Return the layers of the file that a user edits: rl-zoo's config.yml if there is one, otherwise every
+        source.
+        """
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 
@@ -122,7 +124,7 @@ class RunSettings:
 
     @property
     def algo(self) -> str | None:
-        """The algorithm: ``"td3"``, ``"visual_td3"``, another name in lower case, or None if it is not known."""
+        """Return the algorithm: ``"td3"``, ``"visual_td3"``, another name in lower case, or None if it is not known."""
         name = self.value("algo")
         if not isinstance(name, str):
             return None
@@ -130,12 +132,12 @@ class RunSettings:
 
     @property
     def sees_images(self) -> bool:
-        """Whether the settings show that the policy has an encoder."""
+        """Return whether the settings show that the policy has an encoder."""
         return self.value("policy") in _IMAGE_POLICIES or self.value("encoder") is not None
 
     @property
     def encoder_is_shared(self) -> Setting | None:
-        """Whether actor and critic share one encoder; None if no source states it."""
+        """Return whether actor and critic share one encoder; None if no source states it."""
         for name, found in self._each("encoder", "policy_kwargs.encoder", "encoder_is_shared"):
             if found.value in ("shared", "separate") or (isinstance(found.value, bool) and name.endswith("shared")):
                 return Setting(found.value in ("shared", True), found.source)
@@ -143,7 +145,7 @@ class RunSettings:
 
     @property
     def reward_is_normalized(self) -> Setting | None:
-        """Whether the critics see rewards scaled by VecNormalize; None if no source states it.
+        """Return whether the critics see rewards scaled by VecNormalize; None if no source states it.
 
         VecNormalize scales rewards by default: a ``normalize`` mapping without ``norm_reward`` means that it does.
         """

@@ -41,7 +41,7 @@ class Target:
 
     @property
     def counts_episodes(self) -> bool:
-        """Whether the x-axis of our tag is the episode."""
+        """Return whether the x-axis of our tag is the episode."""
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:

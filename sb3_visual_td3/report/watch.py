@@ -100,7 +100,7 @@ class Watch:
 
     @property
     def analyses(self) -> list[Analysis]:
-        """The runs that could be judged at the last check."""
+        """Return the runs that could be judged at the last check."""
         return [run.analysis for run in self._watched.values() if run.analysis is not None]
 
     def look(self) -> None:

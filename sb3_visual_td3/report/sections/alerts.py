@@ -67,7 +67,7 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """The stretch with the most points, the first of several as long; None if the alert was never active."""
+        """Return the stretch with the most points, the first of several as long; None if the alert was never active."""
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 

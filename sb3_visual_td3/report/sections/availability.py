@@ -82,7 +82,7 @@ class Kind:
 
     @property
     def n_points(self) -> int:
-        """The number of points of all its tags."""
+        """Return the number of points of all its tags."""
         return sum(one.n for one in self.logged)
 
 

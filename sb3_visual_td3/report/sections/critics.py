@@ -79,7 +79,7 @@ class Twins:
 
     @property
     def part_of_scale(self) -> float:
-        """The mean distance over the scale of Q."""
+        """Return the mean distance over the scale of Q."""
         return self.mean_distance / self.scale
 
 
@@ -111,7 +111,7 @@ class Critics:
 
     @property
     def largest_bound_use(self) -> BoundUse | None:
-        """The Q value with the largest ratio to its bound; None if no bound was logged."""
+        """Return the Q value with the largest ratio to its bound; None if no bound was logged."""
         return max(self.bound_use, key=lambda use: use.part, default=None)
 
 

@@ -103,7 +103,7 @@ class Episode(NamedTuple):
 
     @property
     def reward_per_step(self) -> float | None:
-        """The reward divided by the length; None if one of them is not known."""
+        """Return the reward divided by the length; None if one of them is not known."""
         return self.reward / self.length if self.reward is not None and self.length else None
 
 
@@ -156,12 +156,12 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """The late median length over the early one; None with too few episodes."""
+        """Return the late median length over the early one; None with too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property
     def has_collapsed(self) -> bool | None:
-        """Whether the episodes have collapsed, by the threshold of the rule episode_collapse."""
+        """Return whether the episodes have collapsed, by the threshold of the rule episode_collapse."""
         return None if self.trend is None else self.trend < COLLAPSED
 
 

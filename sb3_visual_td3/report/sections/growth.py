@@ -67,12 +67,12 @@ class Timeline:
 
     @property
     def first(self) -> GrowthRow:
-        """The first finite point."""
+        """Return the first finite point."""
         return self.rows[0]
 
     @property
     def last(self) -> GrowthRow:
-        """The last finite point."""
+        """Return the last finite point."""
         return self.rows[-1]
 
 

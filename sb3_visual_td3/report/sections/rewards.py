@@ -42,7 +42,7 @@ class RewardTerm:
 
     @property
     def name(self) -> str:
-        """The name of the term, without the prefix of the tag."""
+        """Return the name of the term, without the prefix of the tag."""
         return self.tag.removeprefix(PREFIX)
 
 
@@ -61,7 +61,7 @@ class Rewards:
 
     @property
     def dominating(self) -> RewardTerm | None:
-        """The term that dominates the reward; None if none does, or if there is only one term."""
+        """Return the term that dominates the reward; None if none does, or if there is only one term."""
         if len(self.terms) < 2 or (self.terms[0].share or 0.0) < DOMINATES:
             return None
         return self.terms[0]
