@@ -29,8 +29,10 @@ EVENT_FILE = "event file"
 SB3_LEARNING_RATE = "train/learning_rate"
 _UPDATES_PER_STEP = ("updates_per_step", "utd_ratio", "updates_per_env_step")
 _UPDATES_EACH_TIME = ("gradient_steps", "updates_each", "num_updates")
+# The start of a schedule in the repr of its object.
 _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
+"""Relative difference between the first and the last point from which a logged rate counts as a schedule."""
 _MIN_POINTS = 5
 
 
@@ -153,12 +155,16 @@ def as_number(value: Any) -> tuple[float, bool] | None:
     if not isinstance(value, str):
         return (float(value), False) if math.isfinite(value) else None
     try:
+        # A schedule is a function of the remaining progress, which is 1 at the start.
         schedule = parse_schedule(value)
         return float(schedule(1.0)), not isinstance(schedule, Constant)
     except ValueError:
+        # run.json holds the repr of a schedule object, such as "FloatSchedule(ConstantSchedule(val=0.001))".
         found = _OBJECT.search(value)
+    if found is None:
+        return None
     try:
-        return None if found is None else (float(found[1]), "Constant" not in value)
+        return float(found[1]), "Constant" not in value
     except ValueError:
         return None
 
@@ -181,24 +187,31 @@ def _read(parameter: Parameter, settings: RunSettings, n_layers: int | None) -> 
         return next(_updates(settings, n_layers), None)
     for layer in settings.layers[:n_layers]:
         for name in parameter.names:
+            # A parameter may be a group of settings, such as action_noise.sigma: it is then shown as text.
             group = {key: v for key, v in layer.values.items() if key.startswith(f"{name.name}.")}
-            if name.name in layer.values or group:
-                value = layer.values.get(name.name, ", ".join(f"{k.split('.')[-1]} {v}" for k, v in group.items()))
-                if value is not None or name.name in parameter.none_if_null:
-                    return _reading_of(name, value, settings, layer.source)
+            if name.name not in layer.values and not group:
+                continue
+            group_text = ", ".join(f"{key.split('.')[-1]} {v}" for key, v in group.items())
+            value = layer.values.get(name.name, group_text)
+            # Null means "switched off" for some parameters and "not stated" for all others.
+            if value is not None or name.name in parameter.none_if_null:
+                return _reading_of(name, value, settings, layer.source)
     return None
 
 
 def _reading_of(name: Name, value: Any, settings: RunSettings, source: str) -> Reading:
+    if value is None:
+        return Reading(None, "none", source, is_off=True)
     found = as_number(value)
-    if value is None or found is None:
-        return Reading(None, "none" if value is None else str(value), source, is_off=value is None)
+    if found is None:
+        return Reading(None, str(value), source)
     plain, changes = found
     written = number(plain)
     if changes:
         written = value if value.startswith(("lin_", "cos_")) else f"from {written}"
     if name.one_minus:
         return Reading(_rounded(1.0 - plain), f"{name.name} {written}", source)
+    # Spinning Up measures noise in the units of the action, which reaches from -act_limit to act_limit.
     limit = as_number(settings.value("act_limit"))
     if name.in_action_units and limit is not None and limit[0] not in (0.0, 1.0):
         return Reading(plain / limit[0], f"{name.name} {written}, act_limit {number(limit[0])}", source)
@@ -228,12 +241,15 @@ def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Rea
 
 
 def _sb3_updates(settings: RunSettings, source: str) -> Iterator[Reading]:
+    """Read Stable-Baselines3's notation: gradient_steps updates after every train_freq steps of each environment."""
     frequency, each = settings.value("train_freq"), as_number(settings.value("gradient_steps"))
-    steps, unit = frequency if isinstance(frequency, list) and len(frequency) == 2 else (frequency, "step")
+    steps, unit = frequency, "step"
+    if isinstance(frequency, list) and len(frequency) == 2:
+        steps, unit = frequency
     every, n_envs = as_number(steps), as_number(settings.value("n_envs") or 1)
     if each is None or every is None or every[0] <= 0 or n_envs is None:
         return
-    if each[0] < 0:
+    if each[0] < 0:  # -1: as many updates as steps were collected
         yield Reading(1.0, "as many updates as steps", source)
     elif unit == "step":
         yield _rounds(each[0], every[0] * n_envs[0], source)
@@ -253,9 +269,10 @@ def _counted(n: float, what: str) -> str:
 def logged(series: SeriesSet) -> dict[str, Reading]:
     """Return the values that the event file shows, by parameter.
 
-    Learning rates and noise are taken at their first points.
-    The rate of updates follows from the logged count of updates between the first and the last point.
+    Learning rates and noise are taken at their first points. The rate of updates follows from the logged count of
+    updates between the first and the last point.
     """
+    # A group without its own tag has SB3's common learning rate.
     rates = {f"{group.removesuffix('_mlp')}_lr": series[tag] for group, tag in tags.GROUP_LR.items()}
     found = {name: rate if len(rate.finite) else series[SB3_LEARNING_RATE] for name, rate in rates.items()}
     found["exploration_noise"] = series[tags.EXPLORATION_NOISE]
@@ -269,6 +286,7 @@ def logged(series: SeriesSet) -> dict[str, Reading]:
 
 
 def _first(series: Series) -> Reading:
+    # A schedule shows as a difference between the first and the last point.
     first, last = (_rounded(float(value)) for value in (series.values[0], series.values[-1]))
     if abs(last - first) <= _VARIES * max(abs(first), abs(last)):
         return Reading(first, number(first), EVENT_FILE)
@@ -398,12 +416,15 @@ def reference_sources() -> str:
 
 def _ours(row: ComparedParameter) -> str:
     ours = row.ours or "not known"
-    return ours if row.contradiction is None else f"{ours} (the event file logged {row.contradiction})"
+    if row.contradiction is None:
+        return ours
+    return f"{ours} (the event file logged {row.contradiction})"
 
 
 def _cell(against: Against) -> str:
-    says_it_all = against.agreement in ("no_counterpart", "none_there")
-    return against.words if says_it_all else f"{against.reference}: {against.words}"
+    if against.agreement in ("no_counterpart", "none_there"):
+        return against.words
+    return f"{against.reference}: {against.words}"
 
 
 def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
@@ -454,8 +475,12 @@ def _equal(ours: Reading, reference: Reading, there: str) -> Against:
 
 
 def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) -> Against:
-    if ours.every is None or ours.every == every:
-        return Against(there, "same", "same" if ours.every else "same ratio")
+    if ours.every is None:
+        return Against(there, "same", "same ratio")
+    if ours.every == every:
+        return Against(there, "same", "same")
+    # 50 updates every 50 steps are as many updates as 1 every step. Counting the updates of one round alone, as the
+    # report on the CARLA run that started this project did, makes them look 50 times more.
     factor = number(max(ours.every, every) / min(ours.every, every))
     more = "more" if ours.every < every else "fewer"
     return Against(there, "other_notation", f"same ratio, not {factor} times {more}: {reference.written} there")
@@ -477,8 +502,12 @@ def _apart(ours: Reading, value: float, reference: float, there: str, parameter:
 
 
 def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading]) -> ComparedParameter:
+    # Files take precedence over the event file, whose points are rounded and may come late, and both over defaults.
     said, measured = stated(parameter, settings), seen.get(parameter.id)
     ours = said or measured or by_default(parameter, settings)
+    contradiction = None
+    if said is not None and measured is not None and _contradicts(said, measured):
+        contradiction = measured.text
     return ComparedParameter(
         id=parameter.id,
         title=parameter.title,
@@ -488,7 +517,7 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
             identifier: agreement(ours, parameter.references.get(identifier), parameter)
             for identifier in reference_table().titles
         },
-        contradiction=measured.text if said and measured and _contradicts(said, measured) else None,
+        contradiction=contradiction,
     )
 
 
@@ -503,9 +532,8 @@ def _contradicts(said: Reading, measured: Reading) -> bool:
         return measured.value != 0.0
     if said.value is None:
         return False
-    return measured.changes or abs(said.value - measured.value) > _CONTRADICTS * max(
-        abs(said.value), abs(measured.value)
-    )
+    largest = max(abs(said.value), abs(measured.value))
+    return measured.changes or abs(said.value - measured.value) > _CONTRADICTS * largest
 
 
 def _applies(parameter: Parameter, settings: RunSettings, series: SeriesSet) -> bool:

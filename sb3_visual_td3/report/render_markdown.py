@@ -50,6 +50,7 @@ def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read
     """
+    # Take the most detail that fits; the shortest form is returned whatever its length is.
     for detail in reversed(_Detail):
         text = _render(analyses, unreadable, detail)
         if len(text) <= MAX_CHARACTERS:
@@ -87,18 +88,22 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
     ]
     if detail is _Detail.SHORT:
         return lines
-    logged, missing = analysis.sections.availability, missing_section(analysis.sections.availability)
-    return [
-        *lines,
-        *_diagnoses(analysis),
-        *_criteria(analysis),
-        *(line for section in analysis.sections.as_document() for line in _section(section, detail)),
-        *_section(logged_section(logged, analysis.metrics), detail),
-        *_settings(analysis),
-        *_hyperparams(analysis),
-        *([] if missing is None else _section(missing, detail)),
-        *_notes(analysis),
-    ]
+    lines += _diagnoses(analysis)
+    lines += _criteria(analysis)
+    for section in analysis.sections.as_document():
+        lines += _section(section, detail)
+    availability = analysis.sections.availability
+    lines += _section(logged_section(availability, analysis.metrics), detail)
+    lines += _settings(analysis)
+    hyperparams = hyperparam_rows(analysis.manifest)
+    if hyperparams:
+        lines += ["## Hyperparameters (run.json)", "", *_table(("Name", "Value"), hyperparams)]
+    missing = missing_section(availability)
+    if missing is not None:
+        lines += _section(missing, detail)
+    if analysis.notes:
+        lines += ["## Notes", "", *(f"- {_safe(note)}" for note in analysis.notes), ""]
+    return lines
 
 
 def _why(analysis: Analysis) -> list[str]:
@@ -121,9 +126,12 @@ def _diagnoses(analysis: Analysis) -> list[str]:
             *(f"- {_evidence(evidence)}" for evidence in diagnosis.evidence),
             "",
         ]
+        # The remedy of the cause stands above already, as what to do first.
         if diagnosis is not analysis.cause:
             lines += [diagnosis.remedy, ""]
-    return ["## Diagnosis", "", *lines] if lines else ["## Diagnosis", "", "No rule found a known cause.", ""]
+    if not lines:
+        lines = ["No rule found a known cause.", ""]
+    return ["## Diagnosis", "", *lines]
 
 
 def _evidence(evidence: Evidence) -> str:
@@ -166,22 +174,12 @@ def _settings(analysis: Analysis) -> list[str]:
     return lines
 
 
-def _hyperparams(analysis: Analysis) -> list[str]:
-    hyperparams = hyperparam_rows(analysis.manifest)
-    if not hyperparams:
-        return []
-    return ["## Hyperparameters (run.json)", "", *_table(("Name", "Value"), hyperparams)]
-
-
-def _notes(analysis: Analysis) -> list[str]:
-    return ["## Notes", "", *(f"- {_safe(note)}" for note in analysis.notes), ""] if analysis.notes else []
-
-
 def _section(section: Section, detail: _Detail) -> list[str]:
     lines = [f"## {section.title}", ""]
     mark = "- " if len(section.sentences) > 1 else ""
     lines += [f"{mark}{_sentence(sentence)}" for sentence in section.sentences]
-    lines += [""] if section.sentences else []
+    if section.sentences:
+        lines.append("")
     for table in section.tables:
         if detail is _Detail.ALL or not table.folded:
             lines += _section_table(table)
@@ -189,13 +187,18 @@ def _section(section: Section, detail: _Detail) -> list[str]:
 
 
 def _section_table(table: Table) -> list[str]:
-    aligned = ["|" + "|".join(" ---: " if column.is_number else " --- " for column in table.columns) + "|"]
-    rows = ["| " + " | ".join(_inline(cell) for cell in row) + " |" for row in table.rows]
-    lines = ["| " + " | ".join(_safe(column.heading) for column in table.columns) + " |", *aligned, *rows, ""]
+    lines = ["| " + " | ".join(_safe(column.heading) for column in table.columns) + " |"]
+    # A colon to the right of the dashes aligns a column to the right.
+    lines.append("|" + "|".join(" ---: " if column.is_number else " --- " for column in table.columns) + "|")
+    lines += ["| " + " | ".join(_inline(cell) for cell in row) + " |" for row in table.rows]
+    lines.append("")
     if table.folded:
+        # Markdown within an HTML element is not rendered on its first line, so the caption is plain escaped text.
         caption = html.escape("".join(part if isinstance(part, str) else part.text for part in table.caption))
         return ["<details>", f"<summary>{' '.join(caption.split())}</summary>", "", *lines, "</details>", ""]
-    return [_sentence(table.caption), "", *lines] if table.caption else lines
+    if table.caption:
+        return [_sentence(table.caption), "", *lines]
+    return lines
 
 
 def _sentence(sentence: Sentence) -> str:
@@ -222,6 +225,7 @@ def _safe(text: str) -> str:
     :param text: any text
     """
     begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    # Line breaks become spaces, because a line break ends a table row. The backslash goes first: it escapes all others.
     text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     text = text.replace("<", "&lt;").replace("[", "\\[")
     return f"{' ' if begin and text else ''}{text}{' ' if end else ''}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.numerals import factor, number, percent, rounded
+from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded
 from sb3_visual_td3.diagnosis.rules.episode_collapse import COLLAPSED
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import Ends, episode_length_ends
@@ -169,19 +169,25 @@ def episodes(data: SeriesSet) -> Episodes:
     """Compute the figures of the episodes, whose tags have one point per episode."""
     length, reward = data[tags.EPISODE_LENGTH].finite, data[tags.EPISODE_REWARD].finite
     collisions, invasions = data[tags.EPISODE_COLLISIONS].finite, data[tags.EPISODE_LANE_INVASIONS].finite
+    # An episode of length 0 would divide by 0.
     known = length.where(length.values > 0)
     rows = _rows(length, reward, collisions, invasions)
+    # The reward per step counts episodes of which both reward and length were logged.
     both = aligned(reward, known)
     means = data[_SB3_LENGTH].finite.values
+    n_steps = shortest = longest = None
+    if len(length):
+        n_steps = float(length.values.sum())
+        shortest, longest = float(length.values.min()), float(length.values.max())
     return Episodes(
         n=max(map(len, (length, reward, collisions, invasions))),
-        n_steps=float(length.values.sum()) if len(length) else None,
-        mean_length=length.mean() if len(length) else None,
-        median_length=length.median() if len(length) else None,
-        shortest=float(length.values.min()) if len(length) else None,
-        longest=float(length.values.max()) if len(length) else None,
+        n_steps=n_steps,
+        mean_length=of_or_none(length.mean()),
+        median_length=of_or_none(length.median()),
+        shortest=shortest,
+        longest=longest,
         ends=episode_length_ends(length),
-        mean_reward=reward.mean() if len(reward) else None,
+        mean_reward=of_or_none(reward.mean()),
         reward_per_step=_quotient(*both),
         reward_per_step_first=_quotient(*(_part(s, slice(N_ENDS)) for s in both)),
         reward_per_step_last=_quotient(*(_part(s, slice(-N_ENDS, None)) for s in both)),
@@ -198,15 +204,19 @@ def _part(series: Series, part: slice) -> Series:
 
 
 def _quotient(above: Series, below: Series) -> float | None:
+    """Return the ratio of two sums; None if the denominator is not positive."""
     total = float(below.values.sum())
-    return float(above.values.sum() / total) if total > 0 else None
+    if total <= 0:
+        return None
+    return float(above.values.sum() / total)
 
 
 def _incidents(counts: Series, lengths: Series) -> Incidents | None:
     if len(counts) == 0:
         return None
     per_step = _quotient(*aligned(counts, lengths))
-    return Incidents(float(counts.values.sum()), counts.mean(), None if per_step is None else per_step * 1000)
+    per_1000_steps = None if per_step is None else per_step * 1000
+    return Incidents(float(counts.values.sum()), counts.mean(), per_1000_steps)
 
 
 def _rows(length: Series, *others: Series) -> tuple[Episode, ...]:
@@ -222,6 +232,8 @@ def _end_steps(length: Series) -> dict[int, int]:
     """Return the step at which each episode ends, up to the first episode without a valid length."""
     if len(length) == 0 or length.steps[0] != 0:
         return {}
+    # An episode follows the one before if its number is the next one and its length is a plausible positive number. The
+    # running sum of the lengths is the step of an end only up to the first episode that does not.
     follows = np.append(True, np.diff(length.steps) == 1) & (length.values > 0) & (length.values < 1e15)
     n_known = len(length) if follows.all() else int(np.flatnonzero(~follows)[0])
     totals = np.cumsum(length.values[:n_known])
@@ -230,15 +242,14 @@ def _end_steps(length: Series) -> dict[int, int]:
 
 def episodes_section(found: Episodes) -> Section | None:
     """Return the section on episodes; None if nothing about them was logged."""
-    if found.n == 0:
-        return None if found.moving_mean is None else _moving_mean_section(*found.moving_mean)
+    if found.n == 0 and found.moving_mean is None:
+        return None
+    if found.n == 0 and found.moving_mean is not None:
+        first, last = found.moving_mean
+        said = f", a moving mean, went from {number(first)} to {number(last)}. The single episodes were not logged: "
+        return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]
     return Section("episodes", "Episodes", tuple(sentences), (_summary_table(found), _episode_table(found)))
-
-
-def _moving_mean_section(first: float, last: float) -> Section:
-    said = f", a moving mean, went from {number(first)} to {number(last)}. The single episodes were not logged: "
-    return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
 
 
 def _length_sentence(found: Episodes) -> Sentence:
@@ -270,8 +281,9 @@ def _incident_sentences(found: Episodes) -> list[Sentence]:
     for name, counted in (("Collisions", found.collisions), ("Lane invasions", found.lane_invasions)):
         if counted is not None:
             said = f"{name}: {number(counted.total)}, {rounded(counted.per_episode)} per episode"
-            per_1000 = counted.per_1000_steps
-            lines.append((f"{said}." if per_1000 is None else f"{said}, {rounded(per_1000)} per 1,000 steps.",))
+            if counted.per_1000_steps is not None:
+                said += f", {rounded(counted.per_1000_steps)} per 1,000 steps"
+            lines.append((f"{said}.",))
     return lines
 
 
@@ -309,5 +321,7 @@ def _episode_table(found: Episodes) -> Table:
         for episode in (*found.first, *found.last)
     )
     heads = ("Episode", "Ends at step", "Length", "Reward", "Reward per step", "Collisions", "Lane invasions")
-    caption = f"The first {len(found.first)} episodes" + (f" and the last {len(found.last)}" if found.last else "")
+    caption = f"The first {len(found.first)} episodes"
+    if found.last:
+        caption += f" and the last {len(found.last)}"
     return Table(tuple(Column(head, True) for head in heads), rows, (caption,), folded=True)

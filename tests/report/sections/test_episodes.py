@@ -62,7 +62,7 @@ def test_a_collapse_is_flagged_and_what_it_pays_is_told() -> None:
     assert found.trend == 0.05
     assert found.has_collapsed is True
     assert "Collapsed: the median length is 60 in the first part of the steps and 3 in the last, 0.05x." in text(found)
-    assert "rose from 1 to 4 meanwhile" in text(found)
+    assert "rose from 1 to 4 at the same time" in text(found)
 
 
 def test_episodes_that_grow_have_not_collapsed() -> None:
