@@ -126,7 +126,9 @@ def judge(data: SeriesSet) -> tuple[Finding, ...]:
 def _finding(diagnosis: Diagnosis, newest: int) -> Finding:
     strongest = diagnosis.evidence[0]
     value = strongest.value if math.isnan(diagnosis.value) else diagnosis.value
-    follows = "" if diagnosis.consequence_of is None else f" (follows from {diagnosis.consequence_of})"
+    follows = ""
+    if diagnosis.consequence_of is not None:
+        follows = f" (follows from {diagnosis.consequence_of})"
     return Finding(
         rule=diagnosis.id,
         level="critical" if diagnosis.confidence >= CRITICAL_FROM else "warning",

@@ -131,9 +131,14 @@ def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
 
 def _curve(line: Line, series: Series, floor: float | None) -> Figure:
     thin = thinned(series)
-    values = np.abs(thin.values) if line.magnitude else thin.values
-    shown = values if floor is None else np.maximum(values, floor)
-    what = harmless(line.label) if line.label in series.name else f"{harmless(line.label)}, {harmless(series.name)}"
+    shown = thin.values
+    if line.magnitude:
+        shown = np.abs(shown)
+    if floor is not None:  # a log axis cannot show 0
+        shown = np.maximum(shown, floor)
+    what = harmless(line.label)
+    if line.label not in series.name:
+        what = f"{what}, {harmless(series.name)}"
     hover = f"{what}<br>%{{x:,}}: <b>%{{customdata}}</b><extra></extra>"
     return {
         "type": "scatter",
@@ -154,6 +159,7 @@ def _log_floor(series: Sequence[Series]) -> float:
     positive = magnitudes[magnitudes > 1e-300]
     if positive.size == 0:
         return 1e-3
+    # A single tiny value must not stretch the axis over dozens of decades and flatten the rest of the curve.
     return float(max(positive.min() / 10, min(1e-4, positive.max() / 1e8)))
 
 
@@ -212,7 +218,9 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     ordered = sorted(stretches)
     if not ordered:
         return []
-    gap = (max(s.until_step for s in ordered) - ordered[0].first_step) / at_most if len(ordered) > at_most else 0
+    gap = 0.0
+    if len(ordered) > at_most:
+        gap = (max(stretch.until_step for stretch in ordered) - ordered[0].first_step) / at_most
     kept = [ordered[0]]
     for stretch in ordered[1:]:
         last = kept[-1]
@@ -282,14 +290,19 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _decades(drawn: Sequence[Figure]) -> Figure:
-    """Return a spacing of ticks for a log axis: 1, 2 and 5 on up to two decades, whole decades beyond, at most
-    eight.
+    """Return a spacing of the ticks of a log axis that does not crowd them: at most about eight.
+
+    :param drawn: the curves
     """
     positive = [y for curve in drawn for y in curve["y"] if y > 0]
-    decades = math.log10(max(positive)) - math.log10(min(positive)) if positive else 0.0
+    decades = 0.0
+    if positive:
+        decades = math.log10(max(positive)) - math.log10(min(positive))
     if decades < 1:
         return {"nticks": 8}
-    return {"dtick": "D2" if decades < 2 else math.ceil(decades / 8)}
+    if decades < 2:
+        return {"dtick": "D2"}  # plotly's name for ticks at 1, 2 and 5
+    return {"dtick": math.ceil(decades / 8)}
 
 
 def base_layout(height: int) -> Figure:
@@ -318,9 +331,8 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     if not fired:
         return None
     n_silent = len(alerts) - len(fired)
-    caption = "Each bar reaches from the first active point to the next inactive one. " + (
-        f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
-    )
+    caption = "Each bar reaches from the first active point to the next inactive one. "
+    caption += f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
     margin = max(1.0, 0.02 * (end - begin))
     rows = [_row(name, alert) for name, alert in fired.items()]
@@ -341,6 +353,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
 
 def _row(name: str, alert: Alert) -> Figure:
     label, colour = harmless(name), _COLOURS.get(alert.tag, PURPLE)
+    # One trace for all stretches of an alert: None between two of them interrupts the line.
     x: list[int | None] = []
     said: list[str] = []
     for stretch in joined_stretches(alert.stretches):
@@ -428,10 +441,12 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
     """Return the plots for which the run has data; the alerts follow the first one."""
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     drawn = [plot for panel in (*PANELS, reward_panel(terms)) if (plot := _drawn(panel, analysis)) is not None]
-    leading = [replace(plot, is_wide=True) for plot in drawn if plot.id == FIRST]
+    ordered = [replace(plot, is_wide=True) for plot in drawn if plot.id == FIRST]
     strip = alert_strip(analysis.alerts)
-    rest = [plot for plot in drawn if plot.id != FIRST]
-    return in_pairs([*leading, *([] if strip is None else [strip]), *rest])
+    if strip is not None:
+        ordered.append(strip)
+    ordered += [plot for plot in drawn if plot.id != FIRST]
+    return in_pairs(ordered)
 
 
 def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
@@ -439,6 +454,7 @@ def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
     lines = [(line, series) for line, series in lines if len(series)]
     if not lines or (panel.requires is not None and len(analysis.series[panel.requires].finite) == 0):
         return None
+    # Alerts and the onset of the cause are environment steps: on an axis of episodes they would be in the wrong place.
     shapes, labels = thresholds(panel, {r.id: r.threshold for r in analysis.criteria})
     if panel.has_alerts:
         line, label = onset(analysis.cause, analysis.series.n_steps)

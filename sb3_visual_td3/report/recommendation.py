@@ -90,6 +90,7 @@ def recommend(
     """
     if verdict is Verdict.GO:
         return Recommendation()
+    # A dict keeps the order in which the keys were added, and setdefault the first change of a key.
     run = _Run(settings, series, logged(series))
     changes: dict[str, Change] = {}
     code: dict[str, str] = {}
@@ -127,7 +128,9 @@ class _Run:
         key, parameter = self._key(proposed.key, diagnosis)
         own_name, own_value = self._own_line(key, parameter)
         old = self._in_force(key, parameter)
-        in_force = proposed.default if old is None else old
+        in_force = old
+        if old is None:
+            in_force = proposed.default
         new = self._new(proposed, in_force)
         if new is None or new == in_force:
             return None
@@ -156,11 +159,15 @@ class _Run:
         table = reference_table().parameters
         if key != _GROUP_LR:
             return key, table.get(_READ_AS.get(key, key))
+        # "group_lr" is the learning rate of the group in the evidence. A run with one rate for all keeps one rate.
         parameter = table[f"{_group_of(diagnosis).removesuffix('_mlp')}_lr"]
-        return (parameter.id if self._has_own_rate(parameter) else "learning_rate"), parameter
+        if self._has_own_rate(parameter):
+            return parameter.id, parameter
+        return "learning_rate", parameter
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
         """Return whether the group has its own learning rate, different from the common one."""
+        # VisualTD3 states every group's rate in run.json; only one that differs from learning_rate was set on its own.
         common = as_number(self.settings.value("learning_rate"))
         for layer in self.settings.given:
             for name in parameter.names:
@@ -173,8 +180,11 @@ class _Run:
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
         """Return name and value in the file that the user edits: rl-zoo's file if there is one."""
-        others = [] if parameter is None else [n.name for n in parameter.names if n.name not in _COMMON_RATE]
-        names = _COMMON_RATE if key == "learning_rate" else (key, *others)
+        names: tuple[str, ...] = (key,)
+        if key == "learning_rate":
+            names = _COMMON_RATE
+        elif parameter is not None:
+            names += tuple(name.name for name in parameter.names if name.name not in _COMMON_RATE)
         for layer in self.settings.file_layers:
             for name in names:
                 value = layer.value_or_group(name)
@@ -194,7 +204,10 @@ class _Run:
         reading = reading or by_default(parameter, self.settings)
         if reading is None:
             return None
-        return reading.written if reading.written.startswith(_SCHEDULES) else reading.value
+        # A schedule keeps its text, so that the recommended value is a schedule of the same shape.
+        if reading.written.startswith(_SCHEDULES):
+            return reading.written
+        return reading.value
 
     def _new(self, proposed: SettingChange, old: Any) -> Any:
         """Return the recommended value, given the value that the run used; None for no change."""
@@ -203,7 +216,10 @@ class _Run:
             return {**proposed.fill, **own, **proposed.to}
         if proposed.to is not None:
             is_set = old is not None and old is not False and old != 0
-            return None if proposed.unless_set and is_set else proposed.to
+            if proposed.unless_set and is_set:
+                return None
+            return proposed.to
+        # In this order: raise to the lowest value, lower to the highest, or scale a value that is within both.
         lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:
@@ -216,7 +232,9 @@ class _Run:
             new = highest
         elif proposed.times is not None:
             new = float(f"{value * proposed.times:.3g}")
-        return _of_the_same_shape(str(old), new / value) if new is not None and is_schedule and value else new
+        if new is not None and is_schedule and value:
+            return _of_the_same_shape(str(old), new / value)
+        return new
 
     def _lowest(self, proposed: SettingChange) -> float | None:
         n_steps = self.series.n_steps
@@ -264,7 +282,10 @@ def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...
     parents = dict.fromkeys(change.key.partition(".")[0] for change in changes)
     for parent in parents:
         nested = [change for change in changes if change.key.startswith(f"{parent}.")]
-        lines += _group(parent, nested, settings) if nested else _line(next(c for c in changes if c.key == parent))
+        if nested:
+            lines += _group(parent, nested, settings)
+        else:
+            lines += _line(next(change for change in changes if change.key == parent))
     return tuple(lines)
 
 
@@ -277,6 +298,7 @@ def _line(change: Change, key: str = "", indent: str = "") -> list[str]:
 
 
 def _group(parent: str, changes: Sequence[Change], settings: RunSettings) -> list[str]:
+    """Return the lines of the changes within one mapping, such as policy_kwargs."""
     file = next((layer for layer in settings.file_layers if _mentions(layer, parent)), None)
     own_lines = [line for c in changes for line in _line(c, c.key.removeprefix(f"{parent}."), "  ")]
     if file is None:
@@ -284,6 +306,8 @@ def _group(parent: str, changes: Sequence[Change], settings: RunSettings) -> lis
     code = file.code.get(parent)
     if code is None:
         return [f" {parent}:", *own_lines]
+    # The file states the mapping as Python code, such as "dict(net_arch=[400, 300])". If the code can be read, the diff
+    # replaces it by a YAML mapping with the changes; otherwise it can only say what to add.
     own = file.value_or_group(parent)
     if not isinstance(own, Mapping):
         added = (f"{c.key.removeprefix(f'{parent}.')}={c.new!r}  # {c.reason}" for c in changes)

@@ -87,8 +87,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _harmless(value: object) -> object:
-    """Remove control characters from a text that a template shows, and limit its length. Our own markup stays as it
-    is.
+    """Remove control characters from a text that a template shows, and limit its length.
+
+    jinja2 calls this for every expression. Our own markup stays as it is.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value

@@ -109,9 +109,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the layers of the file that a user edits: rl-zoo's config.yml if there is one, otherwise every
-        source.
-        """
+        """Return the layers of the file that a user edits: rl-zoo's config.yml, or else every source."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 

@@ -61,17 +61,18 @@ def reason(result: CriterionResult) -> str:
 
 def first_step_to_take(analysis: Analysis) -> str:
     """Return what to do first about a run."""
-    return analysis.cause.remedy if analysis.cause else _REMEDY_WITHOUT_CAUSE[analysis.verdict]
+    if analysis.cause is not None:
+        return analysis.cause.remedy
+    return _REMEDY_WITHOUT_CAUSE[analysis.verdict]
 
 
 def run_line(analysis: Analysis) -> str:
     """Describe a run in one line: its length, and the number of tags, points and files."""
     steps = analysis.series.n_steps
+    length = "unknown length" if steps is None else f"{steps:,} environment steps"
     n_files = len(analysis.data.files)
-    return (
-        f"{'unknown length' if steps is None else f'{steps:,} environment steps'} · {len(analysis.metrics)} tags · "
-        f"{analysis.data.n_points:,} points · {n_files} event file{'s' if n_files != 1 else ''}"
-    )
+    files = "event file" if n_files == 1 else "event files"
+    return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {n_files} {files}"
 
 
 HEADINGS = (

@@ -137,7 +137,9 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
     if slope is None:
         return later_half, None, None
     per_1000 = _factor(slope * PER_STEPS) if _span(whole) >= PER_STEPS else None
-    return later_half, per_1000, math.log(2) / slope if slope * _span(whole) >= math.log(2) else None
+    # |x| grows as exp(slope * step), so it doubles in log(2) / slope steps.
+    doubling = math.log(2) / slope if slope * _span(whole) >= math.log(2) else None
+    return later_half, per_1000, doubling
 
 
 def log_slope(series: Series) -> float | None:
@@ -153,6 +155,7 @@ def _span(series: Series) -> float:
 
 
 def _factor(exponent: float) -> float:
+    # exp(709.8) is the largest double: the limits keep the factor finite.
     return math.exp(min(max(exponent, -700.0), 700.0))
 
 
@@ -172,9 +175,11 @@ def growth_section(found: Growth) -> Section | None:
 def _in_one_sentence(one: Timeline) -> Sentence:
     first, last = one.first, one.last
     said = f" went from {number(first.value)} at {first.step:,} to {number(last.value)} at {last.step:,}"
-    said += "" if one.multiplier is None else f", {factor(one.multiplier)} in magnitude"
-    doubling = one.doubling_steps
-    return (Code(one.tag), said + ("." if doubling is None else f", doubling every {number(round(doubling))} steps."))
+    if one.multiplier is not None:
+        said += f", {factor(one.multiplier)} in magnitude"
+    if one.doubling_steps is not None:
+        said += f", doubling every {number(round(one.doubling_steps))} steps"
+    return (Code(one.tag), f"{said}.")
 
 
 def _overview(found: Growth) -> Table:

@@ -128,6 +128,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
 
 
 def _taken(data: SeriesSet, diagnoses: Sequence[Diagnosis]) -> Taken:
+    # A log with the clipped norms or the fraction of clipped updates beside them has the norms from before clipping.
     if data.flag(tags.SEEN_BY_OPTIMIZER):
         return "optimizer"
     if any(tag in data for tag in (*tags.GRADIENT_NORM_CLIPPED.values(), *tags.CLIP_FRACTION.values())):
@@ -158,17 +159,20 @@ def _ratio(data: SeriesSet, numerator: str, denominator: str) -> NormRatio | Non
         return None
     divides = below.values != 0
     ratios = above.values[divides] / below.values[divides]
-    steps = above.steps[divides]
+    mean = median = largest = max_step = None
+    if ratios.size:
+        mean, median, largest = float(ratios.mean()), float(np.median(ratios)), float(ratios.max())
+        max_step = int(above.steps[divides][ratios.argmax()])
     mean_below = below.mean()
     return NormRatio(
         numerator=numerator,
         denominator=denominator,
         n=len(above),
         n_zero=int((~divides).sum()),
-        mean=float(ratios.mean()) if ratios.size else None,
-        median=float(np.median(ratios)) if ratios.size else None,
-        max=float(ratios.max()) if ratios.size else None,
-        max_step=int(steps[ratios.argmax()]) if ratios.size else None,
+        mean=mean,
+        median=median,
+        max=largest,
+        max_step=max_step,
         ratio_of_means=above.mean() / mean_below if mean_below != 0 else None,
         rows=_ratio_rows(above, below),
     )
@@ -225,7 +229,9 @@ def _group_table(found: Norms) -> Table:
 
 def _last(group: GroupNorm, found: Norms) -> Inline:
     last = number(group.last)
-    return Flag(f"{last}, no gradient") if group.group == ACTOR_MLP.name and found.head_has_vanished else last
+    if group.group == ACTOR_MLP.name and found.head_has_vanished:
+        return Flag(f"{last}, no gradient")
+    return last
 
 
 def _ratio_table(ratios: Sequence[NormRatio]) -> Table:
