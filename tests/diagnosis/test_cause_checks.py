@@ -1,4 +1,4 @@
-"""A cause that the rules are sure of is a failure; what they could not look at is no acquittal."""
+"""A cause with high confidence is a failure, and missing tags never pass the check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def judged(run: Values | SeriesSet) -> CriterionResult:
 
 
 def with_points(run: Values, **values: float) -> Values:
-    """The run with constant series in place of its own; ``__`` stands for the slash."""
+    """Return a run with some of its series replaced by constants; ``__`` stands for the slash of a tag."""
     steps = run[tags.Q1_VALUE][0]
     return {**run, **{name.replace("__", "/"): (steps, np.full(steps.size, v)) for name, v in values.items()}}
 
@@ -39,9 +39,7 @@ def test_a_healthy_run_with_all_that_the_rules_read_passes(shared_encoder: bool)
         ("vanishing_actor_gradient", {"gradients__actor_mlp_norm": 0.0}),
     ],
 )
-def test_what_lets_a_policy_drive_a_little_all_the_same_fails_and_is_named(
-    cause: str, broken: dict[str, float]
-) -> None:
+def test_a_cause_fails_even_if_the_policy_drives_a_little(cause: str, broken: dict[str, float]) -> None:
     result = judged(with_points(healthy(shared_encoder=True), **broken))
     assert result.status is Status.FAIL
     assert result.blocking
@@ -56,7 +54,7 @@ def test_failing_runs_fail() -> None:
 
 
 @pytest.mark.parametrize("tag", CRITERION.tags)
-def test_a_tag_that_a_rule_reads_and_nobody_logged_is_unknown(tag: str) -> None:
+def test_a_tag_that_a_rule_reads_and_no_run_logged_is_unknown(tag: str) -> None:
     run = healthy()
     del run[tag]
     result = judged(run)
@@ -76,7 +74,7 @@ def test_a_policy_without_an_encoder_is_not_asked_for_a_camera_and_has_to_say_so
 
 
 def test_a_cause_just_short_of_sure_does_not_fail_it() -> None:
-    """Saturated actions whose head still gets a gradient: 0.7."""
+    """Saturated actions whose head still receives a gradient have a confidence of 0.7."""
     result = judged(with_points(healthy(), agent__action_saturation=1.0))
     assert result.status is Status.PASS
     assert result.value == 0.7

@@ -24,13 +24,13 @@ def status(identifier: str, *series: Series) -> Status:
     return result.status
 
 
-def test_both_lists_of_the_first_run_are_there() -> None:
+def test_both_lists_of_the_first_carla_run_are_there() -> None:
     sources = [criterion.source for criterion in BUILT_IN.values()]
     assert sources.count("first CARLA run, GO list") == 7
     assert sources.count("first CARLA run, NO-GO list") == 6
 
 
-def test_every_built_in_tag_stands_in_the_table_and_every_kind_is_used() -> None:
+def test_every_built_in_criterion_reads_known_tags_and_every_kind_is_used() -> None:
     assert {tag for criterion in BUILT_IN.values() for tag in criterion.tags} <= tags.TAGS.keys()
     assert {criterion.kind for criterion in BUILT_IN.values()} == CHECKS.keys()
 
@@ -77,7 +77,7 @@ def test_twin_critics_are_compared_at_common_steps() -> None:
     assert status("twin_critics_synchronised", points(Q1, [0.0] * 8), points(Q2, [0.0] * 8, np.arange(8))) is U
 
 
-def test_alerts_count_where_they_are_one() -> None:
+def test_only_points_of_one_count_as_alerts() -> None:
     for identifier in ("no_critical_alerts", "no_critical_alerts_no_go"):
         assert status(identifier, points(tags.ALERT_CRITICAL, [0.0] * 22)) is P
         assert status(identifier, points(tags.ALERT_CRITICAL, [0.0] * 21 + [1.0])) is F
@@ -129,7 +129,7 @@ def test_episodes_at_their_longest_need_not_improve() -> None:
         assert status("episode_length_improves", series) is expected
 
 
-def test_q_is_held_against_the_bound_of_its_own_step() -> None:
+def test_q_is_compared_with_the_bound_of_its_own_step() -> None:
     bound = points(tags.Q_BOUND, [10.0, 10.0, 50.0, 50.0, 50.0, 50.0])
     q = [10.0, -10.0, 50.0, 1.0, 1.0, 1.0]
     others = [points(tag, [1.0] * 6) for tag in (Q2, tags.POLICY_Q_VALUE)]

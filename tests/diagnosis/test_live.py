@@ -1,4 +1,4 @@
-"""The live window, and how soon after its onset a failure is seen."""
+"""The live window, and how soon after its onset a failure is found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HEALTHY = {
 
 
 def times(tag: str, per_update: float) -> Callable[[int], dict[str, float]]:
-    """A figure that grows by a factor with every update since the onset."""
+    """Return a figure that grows by a factor with every update after the onset."""
     return lambda n: {tag: HEALTHY[tag] * per_update**n}
 
 
@@ -82,8 +82,8 @@ def measured(n: int, onset: int, failure: Callable[[int], dict[str, float]]) -> 
 
 @pytest.mark.parametrize("onset", [1, 151, 1001, 1037])
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_is_seen_within_a_hundred_updates_and_not_before_it_begins(name: str, onset: int) -> None:
-    """A point every ten updates, a check every fifty."""
+def test_a_failure_is_found_within_a_hundred_updates_and_not_before_it_begins(name: str, onset: int) -> None:
+    """There is a point every ten updates, and a check every fifty."""
     rule, failure = FAILURES[name]
     window = LiveWindow()
     for n in range(1, onset + 101, 10):
@@ -107,7 +107,7 @@ def test_a_failure_is_seen_within_a_hundred_updates_and_not_before_it_begins(nam
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shared_encoder", [False, True])
 def test_a_healthy_run_raises_nothing_at_any_check(seed: int, shared_encoder: bool) -> None:
-    """The healthy run of formulas, point by point: it changes faster than a real one does in a window."""
+    """The computed healthy run is judged point by point; it changes faster than a real one does within a window."""
     window = LiveWindow()
     run = {tag: values for tag, (_, values) in healthy(seed, 10_000, shared_encoder).items()}
     run = {tag: values for tag, values in run.items() if tag in tags.TAGS and tags.TAGS[tag].owner[0] in "GE"}
@@ -124,7 +124,7 @@ def test_every_live_rule_has_its_tag_and_is_one_of_the_rules() -> None:
     assert tags.alert_of_rule("non_finite") == "alerts/non_finite"
 
 
-def test_the_cause_stands_before_what_follows_from_it() -> None:
+def test_the_cause_comes_before_its_consequences() -> None:
     steps = np.arange(10, 201, 10)
     values = {RATIO["critic_mlp"]: np.full(20, 5.0), NORM["critic_mlp"]: np.full(20, 1e9)}
     first, second = judge(SeriesSet.of(Series(tag, steps, v) for tag, v in values.items()))
@@ -142,7 +142,7 @@ def test_a_window_keeps_the_last_updates_only() -> None:
 
 
 def test_tags_that_end_at_different_updates_share_a_window() -> None:
-    """A camera's points stand at every update, a monitor's at every tenth."""
+    """A camera has a point at every update, a monitor at every tenth."""
     window = LiveWindow(n_updates=100)
     window.append({"camera": [(100, 1.0)]})
     window.append({"norm": [(91, 1.0)]})

@@ -1,4 +1,4 @@
-"""Data that are taken away: what was NO-GO never becomes GO by it, as far as that can be said.
+"""Removing data never turns NO-GO into GO, with the exceptions named here.
 
 docs/gating.md says in words what is held here, and what cannot hold.
 """
@@ -37,7 +37,7 @@ def without(run: Values, names: set[str]) -> Values:
 
 
 def fails_by_a_stray_nan_alone(run: Values, removed: set[str], criteria: tuple[Criterion, ...]) -> bool:
-    """The one exception: all that failed is that a tag which nothing asks for was not finite, and it is gone."""
+    """Return whether the removed tags, which no criterion names, held the only values that were not finite."""
     failed = {r.id for r in judge(criteria, as_series(run)) if r.blocking and r.status is Status.FAIL}
     broken = {tag for tag, (_, values) in run.items() if not np.isfinite(values).all()}
     return failed == {"no_nan_or_inf"} and broken <= removed
@@ -49,7 +49,7 @@ COLLAPSED = np.repeat([50.0, 3.0], [20, 700])
 
 @st.composite
 def damaged_runs(draw: st.DrawFn) -> Values:
-    """A healthy run, a few tags of which are changed: scaled, broken off, longer than the others, NaN, mixed up."""
+    """Draw a healthy run with some tags changed: scaled, cut short, longer than the others, NaN, or mixed up."""
     run = dict(draw(st.sampled_from(HEALTHY)))
     extra = draw(st.sampled_from(["", "other/tag", tags.PROGRESS_BUFFER_SIZE, tags.TOTAL_ITERATIONS]))
     if extra:
@@ -88,7 +88,7 @@ def all_blocking(criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
 
 
 def names_to_remove(draw: st.DrawFn, run: Values, criteria: tuple[Criterion, ...]) -> set[str]:
-    """A few tags, beside none or all of those that no blocking criterion names."""
+    """Draw a few tags, together with none or all of those that no blocking criterion names."""
     few = draw(st.lists(st.sampled_from(sorted(run)), max_size=3, unique=True))
     named = {tag for criterion in criteria if criterion.blocking for tag in criterion.tags}
     return {*few, *(run.keys() - named if draw(st.booleans()) else ())}
@@ -105,7 +105,7 @@ def test_taking_whole_tags_away_never_makes_go_of_no_go(criteria: tuple[Criterio
         assert fails_by_a_stray_nan_alone(run, removed, criteria)
 
 
-def test_a_criterion_stays_applicable_when_the_tag_that_told_the_length_is_gone() -> None:
+def test_a_criterion_stays_applicable_without_the_tag_that_shows_the_length() -> None:
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
     run[tags.PROGRESS_BUFFER_SIZE] = (np.array([1, 5000]), np.array([1.0, 5000.0]))
@@ -141,7 +141,7 @@ def test_a_flag_that_is_absent_or_contradicts_itself_excuses_nothing(flag: str) 
         assert (found.blocking and found.status is Status.FAIL) is blocks, values
 
 
-def test_what_has_no_encoder_is_not_asked_for_one() -> None:
+def test_a_policy_without_an_encoder_is_not_asked_for_one() -> None:
     run = healthy()
     camera = {tag for tag in run if "cnn" in tag} | {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_IS_SHARED}
     vectors = without(run, camera)
@@ -155,7 +155,7 @@ FIRST_TAGS = sorted({criterion.tags[0] for criterion in BUILT_IN if criterion.ta
 
 
 @pytest.mark.parametrize("tag", FIRST_TAGS)
-def test_a_tag_that_breaks_off_does_not_speak_for_what_came_after(tag: str) -> None:
+def test_a_tag_that_ends_early_proves_nothing_about_the_rest_of_the_run(tag: str) -> None:
     run = healthy()
     steps, values = run[tag]
     kept = steps <= steps[0] + (steps[-1] - steps[0]) // 3
@@ -176,7 +176,7 @@ def test_a_twentieth_of_the_run_may_be_missing_at_the_end(last: int, expected: S
     assert result("critic_loss_mean", run).status is expected
 
 
-def test_a_rare_evaluation_is_no_tag_that_breaks_off() -> None:
+def test_a_rare_evaluation_does_not_count_as_a_tag_that_ends_early() -> None:
     run = healthy()
     for tag in (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE):
         steps, values = run[tag]
@@ -199,7 +199,7 @@ def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, ma
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_points_taken_from_what_supports_a_loss_never_excuse_it(data: st.DataObject) -> None:
+def test_removing_points_that_support_a_loss_never_passes_it(data: st.DataObject) -> None:
     run = leaking()
     for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN):
         steps, values = run[tag]
@@ -265,7 +265,7 @@ def test_every_named_tag_must_be_there_to_pass() -> None:
 
 
 def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
-    """What cannot hold: a tag that nothing asks for is gone, and with it the only fault."""
+    """The exception: a tag that no criterion names is removed, and with it the only fault."""
     run = healthy()
     run["other/tag"] = (np.array([1]), np.array([np.nan]))
     assert verdict(run) is Verdict.NO_GO

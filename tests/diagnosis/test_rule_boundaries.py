@@ -1,4 +1,4 @@
-"""Where each rule begins to speak: a table, at the resolution of a live window and of a logged run."""
+"""The figures from which each rule gives a diagnosis, for the spacing of points in a live window and in a log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESOLUTIONS = {
 
 
 def series(values: Values, steps: np.ndarray) -> SeriesSet:
-    """A number is a series that stays there."""
+    """Return the series of a case, in which a number stands for a constant series."""
     spread = {tag: np.broadcast_to(np.asarray(v, dtype=float), steps.shape) for tag, v in values.items()}
     return SeriesSet.of(Series(tag, steps, v) for tag, v in spread.items())
 
@@ -32,7 +32,7 @@ def ending(last: float, n_last: int, before: float) -> Callable[[int], np.ndarra
 
 
 def growing(factor: float, end: float) -> Callable[[int], np.ndarray]:
-    """Exponential growth by ``factor`` over the whole span."""
+    """Return exponential growth by ``factor`` over the whole span."""
     return lambda n: end * factor ** (np.arange(n) / (n - 1) - 1)
 
 
@@ -46,7 +46,7 @@ def still_targets(n_still: int, ratio: float = 1e-3, **others: object) -> Values
 
 
 def counted_from(start: int) -> Callable[[int], np.ndarray]:
-    """One update per step after ``start`` steps, by the steps of either resolution."""
+    """Return the count of updates with one update per step after ``start`` steps."""
     by_length = {steps.size: steps for steps in RESOLUTIONS.values()}
     return lambda n: np.maximum(by_length[n] - start, 0)
 
@@ -193,7 +193,7 @@ def test_a_jump_of_a_hundred_is_surer_than_rewards_that_were_always_large(resolu
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
-def test_saturated_actions_are_a_dead_policy_where_the_head_gets_no_gradient_as_well(resolution: str) -> None:
+def test_saturated_actions_without_a_gradient_are_a_dead_policy(resolution: str) -> None:
     steps = RESOLUTIONS[resolution]
     levels = {}
     for name, norm in {"alive": 0.1, "dead": 0.0}.items():
@@ -203,8 +203,8 @@ def test_saturated_actions_are_a_dead_policy_where_the_head_gets_no_gradient_as_
     assert levels == {"alive": "warning", "dead": "critical"}
 
 
-def test_a_target_that_had_no_occasion_to_move_is_not_stale() -> None:
-    """With a policy delay of 100, actor and targets move twice in a window."""
+def test_a_target_without_an_actor_update_is_not_stale() -> None:
+    """With a policy delay of 100, actor and targets move only twice in a window."""
     steps = RESOLUTIONS["live window"]
     data = built(still_targets(9), steps)
     rarely = Series(NORM["actor_mlp"], steps[9::10], np.ones(2))

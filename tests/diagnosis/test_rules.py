@@ -76,7 +76,7 @@ def test_an_unsure_cause_explains_nothing() -> None:
     assert [(d.id, d.role) for d in ranked] == [("explosion", "cause"), ("leak", "cause")]
 
 
-def test_an_explosion_without_a_known_cause_stands_alone() -> None:
+def test_an_explosion_without_a_known_cause_is_the_cause_itself() -> None:
     norm = points(tags.GRADIENT_NORM["critic_mlp"], np.exp(np.linspace(0, 14, 40)))
     (alone,) = diagnose(SeriesSet.of([norm]))
     assert (alone.id, alone.role) == ("gradient_explosion", "cause")
@@ -97,7 +97,7 @@ def leak(**others: object) -> SeriesSet:
     return SeriesSet.of(points(tag, values) for tag, values in series.items())
 
 
-def test_a_leak_first_shows_where_the_loss_leaves_what_q_supports() -> None:
+def test_a_leak_begins_where_q_no_longer_supports_the_loss() -> None:
     diagnosis = feature_leak.diagnose(leak())
     assert diagnosis is not None
     loss = np.exp(np.linspace(1, 14, 40))
@@ -129,7 +129,7 @@ def test_a_still_head_and_a_growing_encoder_make_a_leak_surer() -> None:
     assert signature.confidence > bare.confidence > alive_head.confidence
 
 
-def test_a_loss_that_runs_up_is_no_leak() -> None:
+def test_a_loss_that_rises_is_not_a_leak() -> None:
     assert feature_leak.diagnose(leak(**{tags.ACTOR_LOSS: np.exp(np.linspace(1, 14, 40))})) is None
 
 
@@ -157,17 +157,17 @@ def test_the_first_update_is_found_from_the_count_whatever_the_rhythm() -> None:
     assert half_a_step.confidence < one_a_step.confidence
 
 
-def test_counts_that_do_not_tell_where_they_began_are_no_short_warm_up() -> None:
-    """A run that goes on from a checkpoint, one point alone, a count that stands still."""
+def test_counts_without_a_known_start_are_not_a_short_warm_up() -> None:
+    """The counts are of a run continued from a checkpoint, of a single point, and one that does not change."""
     for points in ([(100, 50_000), (200, 50_100)], [(100, 98)], [(100, 98), (200, 98)], [(0, 5), (100, 105)]):
         assert short_warmup.diagnose(counted(*points)) is None, points
 
 
-def test_a_warm_up_of_stable_baselines_is_long_enough_for_it_not_to_be_told() -> None:
+def test_stable_baselines_default_warm_up_is_not_reported() -> None:
     assert short_warmup.diagnose(counted((200, 99), (300, 199))) is None
 
 
-def test_a_term_dominates_where_it_is_so_at_the_end_and_says_since_when() -> None:
+def test_a_term_dominates_if_it_does_at_the_end_and_since_when_is_reported() -> None:
     late = [0.5] * 20 + [20.0] * 20
     data = SeriesSet.of([points("reward/progress", late), points("reward/safety", np.full(40, -0.5))])
     diagnosis = reward_imbalance.diagnose(data)
@@ -202,7 +202,7 @@ def test_an_actor_that_follows_an_untrained_critic_is_a_consequence() -> None:
     }
 
 
-def test_values_beyond_what_the_rewards_allow_push_every_action_to_its_end() -> None:
+def test_overestimation_explains_saturated_actions() -> None:
     beyond = {tags.Q1_VALUE: np.full(40, 30.0), tags.Q2_VALUE: np.full(40, 30.0), tags.Q_BOUND: np.full(40, 10.0)}
     data = {**beyond, tags.ACTION_SATURATION: np.full(40, 1.0)}
     told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in data.items()))}

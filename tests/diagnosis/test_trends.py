@@ -60,7 +60,7 @@ def test_few_long_episodes_are_compared_by_halves_and_three_not_at_all() -> None
     assert episode_length_ends(series([100.0, 100.0, 100.0])) is None
 
 
-def test_onset_is_where_the_last_unbroken_stretch_begins() -> None:
+def test_the_onset_is_the_begin_of_the_last_unbroken_stretch() -> None:
     points = series([0, 9, 0, 9, 9], steps=[10, 20, 30, 40, 50])
     assert onset(points, points.values > 5) == 40
     points = series([0, 9, 0], steps=[10, 20, 30])

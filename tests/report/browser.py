@@ -1,4 +1,4 @@
-"""Debian's chromium over the DevTools protocol: through a pipe, with nothing but the standard library."""
+"""Drive Debian's chromium over the DevTools protocol, through a pipe and with the standard library alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Message = dict[str, Any]
 
 
 class Page:
-    """One page, and everything that the browser reported of it."""
+    """One page, and everything that the browser reported about it."""
 
     def __init__(self, process: subprocess.Popen[bytes], to_browser: int, from_browser: int) -> None:
         self._process, self._to, self._from = process, to_browser, from_browser
@@ -144,7 +144,7 @@ Open = Callable[[], Page]
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Page]:
-    """Run chromium with a profile of its own, and one page in it."""
+    """Run chromium with its own profile and one page."""
     assert CHROMIUM is not None
     read_here, write_there = os.pipe()
     read_there, write_here = os.pipe()

@@ -13,7 +13,7 @@ Report = Callable[..., int]
 
 @pytest.fixture
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
-    """The command as the command line calls it; it stands in an empty folder and writes to ``out`` there."""
+    """Return the command as the command line calls it; it runs in an empty folder and writes to ``out`` there."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object, output: object = "out") -> int:

@@ -1,4 +1,4 @@
-"""Event files that grow while somebody looks."""
+"""Write event files that grow while a report reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .synthetic_runs import Values
 
 
 def frame(body: bytes) -> bytes:
-    """Return a record as it stands in the file."""
+    """Return a record in the form in which it is stored in the file."""
     header = struct.pack("<Q", len(body))
     of_header, of_body = masked_crc32c(header), masked_crc32c(body)
     return header + struct.pack("<I", of_header) + body + struct.pack("<I", of_body)
@@ -35,7 +35,7 @@ def event(tag: str, step: int, value: float, wall_time: float) -> bytes:
 
 
 def scalars(points: Sequence[tuple[str, int, float]], start_time: float = 1000.0) -> bytes:
-    """Return points as an event file holds them."""
+    """Return points in the form in which an event file stores them."""
     return b"".join(event(tag, step, value, start_time + i * 1e-3) for i, (tag, step, value) in enumerate(points))
 
 
@@ -50,12 +50,12 @@ def points_of(run: Values, after: int = -1, last: int = 1 << 60) -> list[tuple[s
 
 
 def append(file: Path, content: bytes) -> None:
-    """Add to a file, which is made where it is not there."""
+    """Append to a file, and create it if it does not exist."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as stream:
         stream.write(content)
 
 
 def hear_ctrl_c() -> None:
-    """Have a new process hear Ctrl-C: a shell that starts its jobs in the background has them ignore it."""
+    """Let a new process receive Ctrl-C, which a shell makes its background jobs ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Runs made of formulas: what healthy, dead, leaking and broken training looks like, and as event files."""
+"""Runs computed from formulas: healthy, dead, leaking and broken training, also as event files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Values = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def healthy(seed: int = 0, last_step: int = 5000, shared_encoder: bool = False) -> Values:
-    """Training as it should be: Q dips below zero first, the actor's loss grows to minus tens."""
+    """Return a healthy training: Q dips below zero first, and the actor's loss falls to minus a few tens."""
     rng = np.random.default_rng(seed)
     steps = np.arange(1100, last_step + 1, 100)
     x = np.linspace(0, 1, steps.size)
@@ -73,7 +73,7 @@ def healthy(seed: int = 0, last_step: int = 5000, shared_encoder: bool = False) 
 
 
 def complete(seed: int = 0) -> Values:
-    """A healthy run that logged every name of the table, of which two alerts were active for a while."""
+    """Return a healthy run that logged every known tag, with two alerts active for a while."""
     run = healthy(seed)
     rng = np.random.default_rng(seed + 1)
     steps, _ = run[tags.Q1_VALUE]
@@ -104,7 +104,7 @@ def complete(seed: int = 0) -> Values:
 
 
 def dead_policy(seed: int = 0) -> Values:
-    """Every action at the end of its range, actor gradients 0, the critic as ever."""
+    """Return a dead policy: every action at the end of its range, actor gradients 0, a normal critic."""
     run = healthy(seed)
     steps, _ = run[tags.ACTION_SATURATION]
     x = np.linspace(0, 1, steps.size)
@@ -118,7 +118,7 @@ def dead_policy(seed: int = 0) -> Values:
 
 
 def leaking(seed: int = 0, clipped_norms: bool = False) -> Values:
-    """The actor's loss runs away beyond Q, with the encoder's gradient, while the critic stays calm."""
+    """Return a feature leak: the actor's loss and its encoder's gradient diverge while the critic stays calm."""
     run = healthy(seed)
     steps, _ = run[tags.ACTOR_LOSS]
     x = np.linspace(0, 1, steps.size)
@@ -133,7 +133,7 @@ def leaking(seed: int = 0, clipped_norms: bool = False) -> Values:
 
 
 def with_nan(seed: int = 0) -> Values:
-    """A critic loss that becomes NaN at step 4,000."""
+    """Return a run whose critic loss becomes NaN at step 4,000."""
     run = healthy(seed)
     steps, loss = run[tags.CRITIC_LOSS]
     run[tags.CRITIC_LOSS] = (steps, np.where(steps >= 4000, np.nan, loss))
@@ -141,7 +141,7 @@ def with_nan(seed: int = 0) -> Values:
 
 
 def foreign() -> Values:
-    """A run of a stock library: few names, most of them not of the table."""
+    """Return a run of another library: few tags, most of them unknown to us."""
     steps = np.arange(500, 5001, 500)
     x = np.linspace(0, 1, steps.size)
     return {
@@ -166,7 +166,7 @@ def as_series(run: Values) -> SeriesSet:
 
 
 def write_events(run: Values, folder: Path, name: str = "", start_time: float = 1000.0) -> Path:
-    """Write a run as one event file, in the order of the steps; return the file."""
+    """Write a run as one event file, in the order of the steps, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     writer = EventFileWriter(str(folder))

@@ -1,4 +1,4 @@
-"""What the settings may answer for the event file, and that it is never done silently."""
+"""Settings may supply what the event file does not show, and the notes always say so."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def without(run: Values, *names: str) -> Values:
 
 
 def shared_run() -> Values:
-    """A healthy run with a shared encoder that does not say so."""
+    """Return a healthy run with a shared encoder that it does not log."""
     return without(healthy(shared_encoder=True), tags.ENCODER_IS_SHARED)
 
 
@@ -45,7 +45,7 @@ def statuses(analysis: Analysis) -> dict[str, tuple[Status, bool]]:
     return {r.id: (r.status, r.blocking) for r in analysis.criteria}
 
 
-def test_a_shared_encoder_that_only_the_settings_tell_is_judged_and_the_notes_say_so() -> None:
+def test_a_shared_encoder_known_from_settings_alone_is_judged_with_notes() -> None:
     alone, told = analysed(shared_run()), analysed(shared_run(), policy_kwargs={"encoder": "shared"})
     assert alone.verdict is Verdict.INSUFFICIENT
     assert told.verdict is Verdict.GO
@@ -76,7 +76,7 @@ def test_a_logged_flag_goes_before_the_settings() -> None:
     assert statuses(told) == statuses(analysed(run))
 
 
-def test_normalised_rewards_that_only_the_settings_tell_unblock_what_presumes_raw_ones_and_say_so() -> None:
+def test_normalised_rewards_known_from_settings_unblock_scale_dependent_criteria() -> None:
     run = silent_on_rewards()
     steps, loss = run[tags.CRITIC_LOSS]
     run[tags.CRITIC_LOSS] = (steps, loss * 100)
@@ -106,14 +106,14 @@ def test_a_diagnosis_that_an_answer_rules_out_is_named() -> None:
     assert told.verdict is Verdict.NO_GO
 
 
-def test_what_is_told_is_no_logged_tag() -> None:
+def test_a_known_flag_is_not_a_logged_tag() -> None:
     told = analysed(shared_run(), encoder="shared")
     assert tags.ENCODER_IS_SHARED not in told.metrics
     assert tags.ENCODER_IS_SHARED in told.missing
     assert told.series.n_steps == analysed(shared_run()).series.n_steps
 
 
-def test_a_told_flag_counts_only_where_none_is_logged() -> None:
+def test_a_known_flag_counts_only_if_it_was_not_logged() -> None:
     series = as_series(healthy(shared_encoder=False))
     assert SeriesSet(series.series, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is False
     assert SeriesSet({}, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is True
@@ -140,8 +140,8 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
     ]
 
 
-def test_undiscounted_returns_have_no_bound_to_judge_whatever_source_says_so() -> None:
-    """It may be the training's own flag, an earlier version's infinite bound, or gamma in the settings."""
+def test_undiscounted_returns_have_no_bound_to_judge_from_any_source() -> None:
+    """The source is the training's own flag, an earlier version's infinite bound, or gamma in the settings."""
     unbounded = without(healthy(), tags.Q_BOUND)
     steps, bound = healthy()[tags.Q_BOUND]
     flagged = {**unbounded, tags.RETURN_IS_UNDISCOUNTED: (steps, bound / bound)}
@@ -155,7 +155,7 @@ def test_undiscounted_returns_have_no_bound_to_judge_whatever_source_says_so() -
 
 
 def frozen_encoder(run: Values, begin: int = 0) -> Values:
-    """A run whose actor's encoder is frozen from a step on: nothing of its training is logged since."""
+    """Return a run whose actor's encoder is frozen from a step on, after which its tags are not logged."""
     steps = run[tags.ACTOR_LOSS][0]
     ended = {tag: tuple(part[run[tag][0] < begin] for part in run[tag]) for tag in run if "gradients/actor_cnn" in tag}
     run = {**run, **{tag: (at, values) for tag, (at, values) in ended.items()}}
@@ -171,7 +171,7 @@ def test_a_group_that_is_frozen_throughout_is_not_asked_for_its_gradients() -> N
     assert details["actor_cnn_norm_mean"] == "these weights are not trained"
 
 
-def test_a_group_that_is_frozen_later_is_judged_by_what_it_logged_before() -> None:
+def test_a_group_that_is_frozen_later_is_judged_by_its_earlier_points() -> None:
     late = frozen_encoder(healthy(), begin=3000)
     analysis = analysed(late)
     assert statuses(analysis)["actor_cnn_norm_mean"][0] is Status.PASS

@@ -1,4 +1,4 @@
-"""Whatever stands in a settings file: no crash, and no verdict that changes without a word."""
+"""Any content of a settings file: no crash, and no verdict that changes without a note."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ALONE = {name: analysed(name) for name in RUNS}
 
 
 def tables_in(text: str) -> list[list[str]]:
-    """The lines of each table."""
+    """Return the lines of each table."""
     is_row = [line.startswith("|") for line in text.splitlines()]
     groups = groupby(zip(is_row, text.splitlines(), strict=True), key=lambda pair: pair[0])
     return [[line for _, line in group] for is_table, group in groups if is_table]
@@ -109,7 +109,7 @@ def test_any_settings_make_a_page(content: dict[str, Any]) -> None:
     assert "<u>|" not in page
 
 
-def test_the_runs_here_leave_open_what_settings_can_answer() -> None:
+def test_the_generated_runs_leave_questions_that_settings_answer() -> None:
     assert {name: analysis.verdict.value for name, analysis in ALONE.items()} == {
         "healthy": "GO",
         "leaking": "NO-GO",

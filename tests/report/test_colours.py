@@ -1,4 +1,4 @@
-"""Contrast as WCAG 2.2 counts it: text 4.5 : 1, lines and marks 3 : 1."""
+"""Contrast as WCAG 2.2 defines it: at least 4.5 : 1 for text, 3 : 1 for lines and marks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_contrast_is_counted_as_wcag_counts_it() -> None:
 
 @pytest.mark.parametrize("ground", ["paper", "card", "head"])
 @pytest.mark.parametrize("text", ["ink", "soft", "link", "nogo", "go", "insufficient"])
-def test_text_stands_out_from_every_ground(text: str, ground: str) -> None:
+def test_text_contrasts_with_every_background(text: str, ground: str) -> None:
     assert contrast(COLOURS[text], COLOURS[ground]) >= 4.5
 
 
@@ -42,7 +42,7 @@ def test_verdicts_stand_out_as_banner_and_as_chip(verdict: str) -> None:
     assert contrast(COLOURS[verdict], COLOURS[f"{verdict}-pale"]) >= 4.5
 
 
-def test_every_line_of_a_plot_stands_out_from_white_and_its_words_do() -> None:
+def test_lines_and_text_of_plots_contrast_with_white() -> None:
     lines = {line.colour for panel in panels.PANELS for line in panel.lines} | set(panels.LINE_COLOURS)
     assert {colour: contrast(colour, WHITE) for colour in lines if contrast(colour, WHITE) < 3} == {}
     for colour in (panels.RED, panels.BLACK, str(plots._FONT["color"])):

@@ -29,7 +29,7 @@ def written(tmp_path: Path, folder: str = "out") -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1), (with_nan, 1), (foreign, 3)])
-def test_the_exit_code_says_the_verdict(
+def test_the_exit_code_is_that_of_the_verdict(
     report: Report, tmp_path: Path, make: Callable[[], Values], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(make(), tmp_path / "run")

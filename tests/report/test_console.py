@@ -1,4 +1,4 @@
-"""What somebody in front of a terminal sees, and what a pipe does not get."""
+"""Progress and status lines appear on a terminal, and never in a pipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class OnTerminal:
-    """A report whose stderr is a terminal and whose stdout is a pipe."""
+    """Run a report whose stderr is a terminal and whose stdout is a pipe."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -96,7 +96,7 @@ def test_a_watch_keeps_one_line_on_the_terminal_and_leaves_the_pipe_clean(tmp_pa
     assert "Watching" not in out
 
 
-def test_neither_a_watch_nor_a_csv_imports_what_trains(tmp_path: Path) -> None:
+def test_watching_and_csv_do_not_import_training_code(tmp_path: Path) -> None:
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(healthy())))
     code = (
         "import sys\n"

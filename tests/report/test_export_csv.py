@@ -50,13 +50,13 @@ def test_a_row_per_tag_has_the_statistics_of_the_json(report: Report, tmp_path: 
     assert n_rows == sum(metric["n"] for metric in metrics.values())
 
 
-def test_csv_is_only_written_where_it_is_asked_for(report: Report, tmp_path: Path) -> None:
+def test_csv_is_written_only_on_request(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     report(tmp_path / "run")
     assert not list((tmp_path / "out").glob("*.csv"))
 
 
-def test_several_runs_are_told_apart(report: Report, tmp_path: Path) -> None:
+def test_several_runs_have_distinct_names(report: Report, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_events(healthy(), tmp_path / "runs" / name)
     report(tmp_path / "runs", "--format", "csv")
@@ -68,7 +68,7 @@ def test_several_runs_are_told_apart(report: Report, tmp_path: Path) -> None:
     "text",
     ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\x00=1", "＝1", "＋1", "－1", "＠x"],  # noqa: RUF001
 )
-def test_what_a_spreadsheet_would_run_is_text(text: str) -> None:
+def test_formulas_become_text_for_spreadsheets(text: str) -> None:
     run = {text: (np.array([1]), np.array([-1.5]))}
     for table in (report_csv([analysed(run, name=text)]), series_csv([analysed(run, name=text)])):
         (row,) = csv.DictReader(table.splitlines(keepends=True))
@@ -98,7 +98,7 @@ def test_numbers_are_not_rounded_and_nan_is_a_word() -> None:
 
 
 @needs_real_runs
-def test_the_first_runs_csv_has_its_39_tags_and_every_point(report: Report, tmp_path: Path) -> None:
+def test_the_csv_of_the_first_carla_run_has_its_39_tags_and_every_point(report: Report, tmp_path: Path) -> None:
     report(REAL_RUNS / "seed_5k", "--format", "csv")
     assert len(rows((tmp_path / "out" / "report.csv").read_text())) == 39
     points = rows((tmp_path / "out" / "series.csv").read_text())

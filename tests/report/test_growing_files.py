@@ -1,4 +1,4 @@
-"""Event files read piece by piece: always what one reading of the whole would have found."""
+"""Reading an event file piece by piece gives what one reading of the whole gives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OPERATIONS = st.sampled_from(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(st.tuples(OPERATIONS, st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
-def test_reading_what_is_new_is_reading_all(
+def test_reading_in_parts_equals_reading_at_once(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, float]]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -74,7 +74,7 @@ def test_reading_what_is_new_is_reading_all(
         assert read_or_refused(reader.data) == read_or_refused(lambda files=files: read_run(folder, files))
 
 
-def test_a_look_says_whether_anything_is_new(tmp_path: Path) -> None:
+def test_reading_again_returns_whether_anything_is_new(tmp_path: Path) -> None:
     file = tmp_path / "tfevents.1"
     reader = RunReader(tmp_path)
     append(file, b"")
@@ -119,7 +119,7 @@ def test_the_checksum_of_the_standard() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(bodies=st.lists(st.binary(max_size=40), min_size=1, max_size=6), data=st.data())
-def test_every_flipped_bit_is_found_where_it_is(
+def test_every_flipped_bit_is_found_in_its_record(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes], data: st.DataObject
 ) -> None:
     content = bytearray(b"".join(map(frame, bodies)))

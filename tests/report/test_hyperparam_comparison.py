@@ -80,7 +80,7 @@ def test_the_sb3_column_is_the_signature_of_the_installed_sb3() -> None:
     assert column["max_grad_norm"].is_off == ("max_grad_norm" not in signature)
 
 
-def test_the_other_columns_are_what_was_read_in_their_code() -> None:
+def test_the_reference_columns_match_the_code_of_the_references() -> None:
     columns = {
         reference: {
             name: p.references[reference].value
@@ -211,7 +211,7 @@ def test_update_every_50_is_not_fifty_times_fewer_updates() -> None:
     assert words(compared(update_every=50, gradient_steps=1)["updates_per_step"]) == ["50 times lower"] * 3
 
 
-def test_what_differs_is_told_by_its_factor() -> None:
+def test_values_that_differ_are_compared_by_a_factor() -> None:
     rows = compared(actor_lr=1e-4, batch_size=256, buffer_size=97_000, n_steps=3)
     assert words(rows["actor_lr"]) == ["10 times lower", "10 times lower", "3 times lower"]
     assert words(rows["batch_size"]) == ["2.56 times higher", "same", "same"]
@@ -226,7 +226,7 @@ def test_a_discount_is_compared_by_how_far_it_looks() -> None:
     assert words(compared(gamma=1.0)["gamma"]) == ["1.01 times higher"] * 3
 
 
-def test_what_is_not_told_is_not_known_and_what_is_not_there_is_said() -> None:
+def test_unknown_values_and_missing_counterparts_are_named() -> None:
     rows = compared(tau=0.005, max_grad_norm=None, act_noise=0.1)
     assert words(rows["batch_size"]) == ["not known"] * 3
     assert words(rows["max_grad_norm"]) == ["same"] * 3
@@ -251,7 +251,7 @@ def test_a_schedule_is_compared_at_its_start() -> None:
     assert words(row) == ["same, at the start", "same, at the start", "3.33 times higher, at the start"]
 
 
-def test_encoders_have_rows_only_where_there_are_some() -> None:
+def test_encoders_have_rows_only_if_the_policy_has_some() -> None:
     rates = {"actor_cnn_lr", "critic_cnn_lr"}
     assert not rates & compared(learning_rate=1e-3, policy="MlpPolicy").keys()
     assert rates <= compared(learning_rate=1e-3, policy="CnnPolicy").keys()
@@ -259,17 +259,17 @@ def test_encoders_have_rows_only_where_there_are_some() -> None:
     assert rates & shared.keys() == {"critic_cnn_lr"}
 
 
-def test_nothing_is_compared_where_nothing_is_known() -> None:
+def test_nothing_is_compared_if_no_setting_is_known() -> None:
     assert compare_hyperparams(RunSettings(), SeriesSet()) == ()
 
 
-def test_defaults_count_only_where_the_algorithm_is_known() -> None:
+def test_defaults_count_only_if_the_algorithm_is_known() -> None:
     row = compared(algo="td3", learning_rate=1e-3)["batch_size"]
     assert (row.ours, row.source) == ("256", "SB3's default")
     assert compared(learning_rate=1e-3)["batch_size"].ours is None
 
 
-def test_the_event_file_tells_what_no_file_does() -> None:
+def test_the_event_file_supplies_values_that_no_settings_file_has() -> None:
     series = SeriesSet.of(
         [
             line("agent/actor_lr", (100, np.float32(3e-4)), (200, np.float32(3e-4))),
@@ -289,7 +289,7 @@ def test_the_event_file_tells_what_no_file_does() -> None:
     assert {r.id: r for r in compare_hyperparams(RunSettings(), stock)}["critic_lr"].ours == "0.001"
 
 
-def test_settings_that_the_event_file_contradicts_are_told() -> None:
+def test_settings_that_the_event_file_contradicts_are_noted() -> None:
     series = SeriesSet.of([line("agent/actor_lr", (100, 3e-4)), line("agent/critic_lr", (100, 1e-4))])
     rows = compare_hyperparams(settings(learning_rate=1e-4), series)
     assert contradictions(rows) == ("learning rate, actor: h.yml says 0.0001, the event file logged 0.0003",)
@@ -306,7 +306,7 @@ def test_the_table_has_a_cell_for_every_heading() -> None:
 
 
 @needs_real_runs
-def test_the_first_runs_own_settings_are_compared_as_its_report_should_have(report: Report, tmp_path: Path) -> None:
+def test_the_settings_of_the_first_carla_run_are_compared_correctly(report: Report, tmp_path: Path) -> None:
     (tmp_path / "seed.yml").write_text(SEED_SETTINGS)
     report(REAL_RUNS / "seed_5k", "--hyperparams", tmp_path / "seed.yml")
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
@@ -330,7 +330,7 @@ def test_the_first_runs_own_settings_are_compared_as_its_report_should_have(repo
 
 
 @needs_real_runs
-def test_without_any_settings_the_first_runs_event_file_still_tells_some(report: Report, tmp_path: Path) -> None:
+def test_the_first_carla_runs_event_file_shows_some_settings(report: Report, tmp_path: Path) -> None:
     report(REAL_RUNS / "seed_5k")
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
     told_by_file = {row["id"]: row["ours"] for row in run["hyperparam_comparison"] if row["ours"] is not None}

@@ -1,4 +1,4 @@
-"""What a run's tags, settings and folders are called is shown, and never obeyed."""
+"""Names of tags, settings and folders are shown, and never interpreted as markup or control characters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_tags_and_settings_of_any_name_write_nowhere_else_and_are_shown_inert(
+def test_hostile_names_write_no_other_file_and_are_escaped(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "deep" / "er" / "run"
@@ -86,7 +86,7 @@ def test_a_folder_of_any_name_is_shown_inert(
     assert found["runs"][0]["run"]["path"] == str(folder)
 
 
-def test_a_path_that_goes_up_and_down_writes_where_it_was_told(report: Report, tmp_path: Path) -> None:
+def test_a_path_with_dots_writes_into_the_requested_folder(report: Report, tmp_path: Path) -> None:
     write_events(leaking(), tmp_path / "runs" / "a" / "tb")
     RunManifest("visual_td3", "x", event_dir="../../../../etc").write(tmp_path / "runs" / "a" / "run.json")
     before = tree(tmp_path)
@@ -105,7 +105,7 @@ def test_a_link_in_the_output_folder_is_replaced_and_not_followed(report: Report
     assert not (tmp_path / "out" / "report.json").is_symlink()
 
 
-def test_a_console_that_knows_only_ascii_is_no_error(
+def test_an_ascii_console_is_not_an_error(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_events(nasty(["\U0001f697 ä"]), tmp_path / "rün")
@@ -127,13 +127,13 @@ def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
 
 
 @given(value=st.recursive(st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner, max_size=3)))
-def test_json_says_the_same_when_it_is_escaped(value: object) -> None:
+def test_escaping_keeps_the_meaning_of_json(value: object) -> None:
     plain = json.dumps(value, ensure_ascii=False, indent=1)
     assert json.loads(escaped_in_json(plain)) == value
     assert not CONTROL.search(escaped_in_json(plain))
 
 
-def test_what_is_not_obeyed_stays_as_it_is() -> None:
+def test_harmless_characters_stay() -> None:
     car = "\U0001f697\u200d\U0001f4a8 é 漢字 \N{NO-BREAK SPACE}"
     assert visible_line(car) == car
 

@@ -1,4 +1,4 @@
-"""A million points: all of them judged, in little time, on a page of bounded size."""
+"""A million points: all are judged, in a short time, and the page has a limited size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report_speed() -> ModuleType:
     return module
 
 
-def test_the_benchmark_writes_what_everybody_reads(report_speed: ModuleType, tmp_path: Path, report: Report) -> None:
+def test_the_benchmarks_event_files_are_valid(report_speed: ModuleType, tmp_path: Path, report: Report) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (tmp_path / "run").mkdir()
@@ -54,7 +54,7 @@ def test_the_benchmark_writes_what_everybody_reads(report_speed: ModuleType, tmp
 def test_a_million_points_are_judged_like_a_thousand(
     report: Report, report_speed: ModuleType, tmp_path: Path, make: Callable[[], Values], code: int
 ) -> None:
-    """A run whose tags are as dense as can be, and alerts that come and go all the time."""
+    """Return a run with a point at every step, and alerts that switch on and off all the time."""
     run = make()
     n = 40_000
     dense = {}

@@ -1,4 +1,4 @@
-"""The page as a reader has it: in Debian's chromium, with a mouse, a keyboard, a phone and paper."""
+"""The page as a reader sees it: in Debian's chromium, with a mouse, a keyboard, a phone and on paper."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .synthetic_runs import REAL_RUNS, complete, dead_policy, healthy, leaking, 
 from .test_renderers import MARKUP, analysed, hostile
 
 PAPER = int((210 - 2 * 13) / 25.4 * 96)
-"""Pixels between the margins of A4, which is the narrower of the two usual papers."""
+"""Pixels between the margins of A4, the narrower of the two usual paper sizes."""
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 def with_settings(folder: Path) -> Analysis:
-    """Return a dead policy of which everything is known: its page has a diff and compares hyperparameters."""
+    """Return a dead policy with known settings, whose page has a diff and a comparison of hyperparameters."""
     hyperparams = {"learning_rate": 0.1, "pre_tanh_penalty": 0.0, "policy_kwargs": {"trunk_dim": None}, "tau": 0.5}
     manifest = RunManifest("VisualTD3", "LiteDriving-v0", 1, 5000, hyperparams, versions={"torch": "2.13.0"})
     known, _ = run_settings(None, manifest, folder)
@@ -55,12 +55,12 @@ def requests(page: Page) -> list[str]:
 
 
 def complaints(page: Page) -> list[Any]:
-    """Return what the browser had to say: exceptions, errors, and what the page's own policy forbade."""
+    """Return what the browser reported: exceptions, errors, and violations of the page's security policy."""
     return page.happened("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
 
 def visible(page: Page, selector: str) -> bool:
-    """Return whether an element is within the window as it opens, and wholly so."""
+    """Return whether an element is completely inside the window when it opens."""
     box = page.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
     width, height = page.evaluate("[innerWidth, innerHeight]")
     return bool(box["top"] >= 0 and box["left"] >= 0 and box["bottom"] <= height and box["right"] <= width)
@@ -111,7 +111,7 @@ def test_nothing_is_loaded_from_a_network_and_the_browser_has_no_complaint(page:
     assert complaints(page) == []
 
 
-def test_a_page_that_loads_something_would_be_seen(page: Page, tmp_path: Path) -> None:
+def test_the_check_finds_a_page_that_loads_something(page: Page, tmp_path: Path) -> None:
     text = render_html([analysed(healthy())])
     loads = '<img src="http://127.0.0.1:9/x.png" alt="">'
     (tmp_path / "forbidden.html").write_text(text.replace("<main>", f"{loads}<main>"), encoding="utf-8")
@@ -124,7 +124,7 @@ def test_a_page_that_loads_something_would_be_seen(page: Page, tmp_path: Path) -
 
 
 def hover(page: Page, plot: str, curve: int, point: int) -> str:
-    """Move the mouse to a point of a curve and return what the label there says."""
+    """Move the mouse to a point of a curve, and return the text of the label there."""
     page.draw(f"#{plot}")
     x, y = place_of(page, plot, curve, point)
     page.move_mouse(2, 2)
@@ -136,7 +136,7 @@ def hover(page: Page, plot: str, curve: int, point: int) -> str:
 
 
 def place_of(page: Page, plot: str, curve: int, point: int) -> tuple[float, float]:
-    """Return where on the window a point of a curve is, the plot scrolled into view."""
+    """Scroll a plot into view, and return the position of a point of its curve in the window."""
     x, y = page.evaluate(
         f"""(function () {{
             var plot = document.getElementById({plot!r});
@@ -165,7 +165,7 @@ def test_the_mouse_over_a_plot_reads_step_and_value_as_they_were_logged(
 
 
 @needs_real_runs
-def test_the_page_of_the_first_run_is_read_and_hovered(page: Page, tmp_path: Path) -> None:
+def test_the_page_of_the_first_carla_run_shows_hover_labels(page: Page, tmp_path: Path) -> None:
     (run,) = find_runs(REAL_RUNS / "seed_5k")
     analysis = analyse(read_run(run.path, run.files), load_criteria(), name="seed_5k")
     show(page, tmp_path, analysis)
@@ -222,9 +222,7 @@ CONTRASTS = """(function (on_paper) {
 
 
 @pytest.mark.parametrize("make", [leaking, None])
-def test_every_word_stands_out_from_its_ground_on_the_screen_and_on_paper(
-    page: Page, tmp_path: Path, make: Any
-) -> None:
+def test_all_text_contrasts_with_its_background_on_screen_and_paper(page: Page, tmp_path: Path, make: Any) -> None:
     show(page, tmp_path, analysed(make()) if make else with_settings(tmp_path))
     page.evaluate("document.querySelectorAll('details').forEach(function (d) { d.open = true; })")
     n_words, poor = page.evaluate(f"{CONTRASTS}(false)")

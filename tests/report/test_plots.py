@@ -38,7 +38,7 @@ def figure(analysis: Analysis, name: str) -> Figure:
     return next(plot.figure for plot in plots(analysis) if plot.id == name)
 
 
-def test_plots_appear_only_where_something_was_logged() -> None:
+def test_plots_appear_only_if_they_have_data() -> None:
     assert ids(analysed(foreign())) == ["actor_loss", "critic_loss"]
     assert ids(analysed(healthy())) == [
         "actor_loss",
@@ -87,7 +87,7 @@ def test_every_alert_is_marked_on_the_time_lines(tag: str) -> None:
     assert (band["fillcolor"], band["y1"], band["line"]["dash"]) == (style.fill, style.top, style.dash)
 
 
-def test_the_alerts_are_told_apart_without_their_colours() -> None:
+def test_alerts_differ_without_their_colours() -> None:
     assert len({(style.dash, style.top) for style in (WARNING, CRITICAL, OTHER)}) == 3
 
 
@@ -135,18 +135,18 @@ def test_zeros_stand_at_the_foot_of_a_log_axis_and_hover_as_zeros() -> None:
     assert curve["customdata"] == ["-100", "0", "1"]
 
 
-def test_lines_of_a_plot_are_told_apart_without_their_colours() -> None:
+def test_lines_of_a_plot_differ_without_their_colours() -> None:
     for panel in PANELS:
         assert len({line.dash for line in panel.lines}) == len(panel.lines), panel.id
 
 
 @pytest.mark.parametrize(("widths", "expected"), [("nn", "nn"), ("nnn", "nnw"), ("wn", "ww"), ("wnn", "wnn"), ("", "")])
-def test_no_plot_stands_alone_in_a_row_of_two(widths: str, expected: str) -> None:
+def test_no_plot_is_alone_in_a_row_of_two(widths: str, expected: str) -> None:
     given = [Plot(str(i), "", "", {}, is_wide=width == "w") for i, width in enumerate(widths)]
     assert "".join("w" if plot.is_wide else "n" for plot in in_pairs(given)) == expected
 
 
-def test_overlays_draw_each_run_as_one_line_of_its_own_look() -> None:
+def test_overlays_draw_each_run_in_its_own_style() -> None:
     analyses = [analysed(healthy(seed), f"run {seed}") for seed in range(24)]
     drawn = {plot.id: plot.figure for plot in overlays(analyses)}
     assert {"runs_train_actor_loss", "runs_gradients_actor_cnn_norm", "runs_train_q1_value"} <= set(drawn)

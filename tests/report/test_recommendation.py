@@ -29,7 +29,7 @@ from .synthetic_runs import REAL_RUNS, as_series, dead_policy, healthy, needs_re
 
 Report = Callable[..., int]
 ZOO_KEYS = {"normalize", "env_kwargs"}
-"""What rl_zoo3 2.9 takes out of a block before it hands the rest to the algorithm, as far as it is proposed."""
+"""The recommended keys that rl_zoo3 2.9 removes from a block before it passes the rest to the algorithm."""
 
 
 def settings(**content: Any) -> RunSettings:
@@ -52,7 +52,7 @@ def pairs(recommendation: Recommendation) -> dict[str, tuple[Any, Any]]:
 
 
 def lines(recommendation: Recommendation, **content: Any) -> list[str]:
-    """The diff without its heading and its reasons."""
+    """Return the diff without its heading and its reasons."""
     return [line.split("  # ")[0] for line in zoo_diff(recommendation.changes, settings(**content))[2:]]
 
 
@@ -100,7 +100,7 @@ def test_a_model_is_made_with_all_that_is_proposed(policy: str, env: type[gym.En
             assert in_force[name].value == value
 
 
-def test_a_learning_rate_of_a_tenth_becomes_one_of_1e_4_and_the_reason_stands_beside_it() -> None:
+def test_a_learning_rate_of_a_tenth_becomes_1e_4_with_the_reason_beside_it() -> None:
     found = recommended("learning_rate_too_high", algo="visual_td3", learning_rate=0.1)
     assert pairs(found) == {"learning_rate": (0.1, 1e-4)}
     diff = zoo_diff(found.changes, settings(algo="visual_td3", learning_rate=0.1))
@@ -141,7 +141,7 @@ def test_the_rate_of_the_group_in_the_evidence_is_lowered(
     assert pairs(found) == expected
 
 
-def test_the_rates_that_the_event_file_logged_are_the_runs_own_where_no_file_tells() -> None:
+def test_logged_rates_count_as_the_runs_own_without_a_settings_file() -> None:
     series = [Series("agent/critic_lr", np.array([1]), np.array([0.5]))]
     found = [diagnosis("learning_rate_too_high")]
     assert pairs(recommend(Verdict.NO_GO, found, settings(), SeriesSet.of(series))) == {"learning_rate": (0.5, 1e-4)}
@@ -199,7 +199,7 @@ def test_the_rates_that_the_event_file_logged_are_the_runs_own_where_no_file_tel
         ("feature_leak", {"learning_rate": 0.1}, {}),
     ],
 )
-def test_only_what_differs_from_the_runs_own_value_is_proposed(
+def test_only_values_that_differ_from_the_runs_own_are_proposed(
     identifier: str, content: dict[str, Any], expected: dict[str, tuple[Any, Any]]
 ) -> None:
     known = {} if identifier in ("twin_critic_desync", "reward_scale") else {"algo": "visual_td3"}
@@ -212,7 +212,7 @@ def test_a_long_run_warms_up_for_a_tenth_of_it_and_for_10_000_steps_at_most() ->
         assert pairs(found)["learning_starts"][1] == learning_starts
 
 
-def test_nothing_is_recommended_for_a_run_that_may_go_on() -> None:
+def test_nothing_is_recommended_for_a_run_that_is_go() -> None:
     found = [diagnosis("learning_rate_too_high")]
     assert recommend(Verdict.GO, found, settings(learning_rate=0.1), SeriesSet()) == Recommendation()
     assert recommend(Verdict.INSUFFICIENT, found, settings(learning_rate=0.1), SeriesSet()).changes
@@ -232,14 +232,14 @@ def test_of_two_changes_of_one_key_the_first_cause_decides() -> None:
     ]
 
 
-def test_a_feature_leak_is_no_matter_of_settings() -> None:
+def test_no_setting_is_recommended_for_a_feature_leak() -> None:
     sentence = recommended("feature_leak", algo="td3").code["feature_leak"]
     assert "change the code" in sentence
     assert "--algo visual_td3" in sentence
     assert "report it" in recommended("feature_leak", algo="VisualTD3").code["feature_leak"]
 
 
-def test_what_only_visual_td3_takes_says_so() -> None:
+def test_arguments_of_visual_td3_alone_are_marked() -> None:
     reasons = {c.key: c.reason for c in recommended("gradient_explosion", algo="td3", learning_rate=1.0).changes}
     assert "--algo visual_td3" in reasons["max_grad_norm"]
     assert "--algo visual_td3" not in reasons["learning_rate"]
@@ -301,7 +301,7 @@ def test_the_diff_is_that_of_the_file_which_the_run_was_made_of(content: dict[st
         {"policy_kwargs": {"net_arch": {"pi": [8]}, "x": "yes"}, "normalize": "dict(norm_obs=False)", "q_lr": 1.0},
     ],
 )
-def test_what_follows_the_plus_is_yaml_that_says_what_is_recommended(identifier: str, content: dict[str, Any]) -> None:
+def test_added_lines_are_yaml_with_the_recommended_values(identifier: str, content: dict[str, Any]) -> None:
     found = recommended(identifier, **content)
     block = [line[1:] for line in zoo_diff(found.changes, settings(**content))[2:] if not line.startswith("-")]
     read = yaml.safe_load("\n".join(block)) or {}
@@ -380,7 +380,7 @@ def test_a_dead_policys_report_ends_in_a_ready_diff(report: Report, tmp_path: Pa
     assert "+pre_tanh_penalty: 0.005  # " in page
 
 
-def test_a_healthy_run_is_told_to_change_nothing(report: Report, tmp_path: Path) -> None:
+def test_nothing_is_recommended_for_a_healthy_run(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "h.yml").write_text("learning_rate: 1\n")
     report(tmp_path / "run", "--hyperparams", tmp_path / "h.yml")

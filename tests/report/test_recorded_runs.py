@@ -1,4 +1,4 @@
-"""The two recorded runs: what is known to be true of them."""
+"""The known facts about the two recorded CARLA runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = needs_real_runs
 Report = Callable[..., int]
 
 
-def test_the_first_run_is_no_go_with_the_figures_of_its_file(report: Report, tmp_path: Path) -> None:
+def test_the_first_carla_run_is_no_go_with_the_figures_of_its_file(report: Report, tmp_path: Path) -> None:
     assert report(REAL_RUNS / "seed_5k", "--format", "json") == 1
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["verdict"] == "NO-GO"
@@ -52,7 +52,7 @@ def test_the_first_run_is_no_go_with_the_figures_of_its_file(report: Report, tmp
     assert statuses["policy_drives"] == "unknown"
 
 
-def test_the_sections_say_of_the_first_run_what_its_file_says(report: Report, tmp_path: Path) -> None:
+def test_the_sections_of_the_first_carla_run_have_the_figures_of_its_file(report: Report, tmp_path: Path) -> None:
     report(REAL_RUNS / "seed_5k", "--format", "json")
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
 
@@ -109,7 +109,7 @@ def test_ratios_of_the_norms_are_those_of_the_common_steps(report: Report, tmp_p
     assert heads["n_zero"] == int((series[tags.GRADIENT_NORM["actor_mlp"]].values == 0).sum()) == 21
 
 
-def test_the_report_of_the_first_run_says_it_in_words(report: Report, tmp_path: Path) -> None:
+def test_the_report_of_the_first_carla_run_explains_the_cause_in_words(report: Report, tmp_path: Path) -> None:
     report(REAL_RUNS / "seed_5k", "--format", "md")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "`alerts/gradient_explosion_critical` has 22 points, of which 17 are active and 5 are not." in text
@@ -120,7 +120,7 @@ def test_the_report_of_the_first_run_says_it_in_words(report: Report, tmp_path: 
     assert f"{len(tags.TAGS) - 39} of {len(tags.TAGS)} known names were not logged." in text
 
 
-def test_the_clipped_runs_norms_are_said_to_be_taken_after_clipping(report: Report, tmp_path: Path) -> None:
+def test_the_report_says_that_the_clipped_runs_norms_are_after_clipping(report: Report, tmp_path: Path) -> None:
     report(REAL_RUNS / "clipped_5k", "--format", "json,md")
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
     assert run["norms"]["taken"] == "after, by its look"
@@ -136,7 +136,7 @@ def test_the_clipped_runs_norms_are_said_to_be_taken_after_clipping(report: Repo
     assert "seem to have been taken after clipping" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_the_clipped_run_is_no_go_though_its_norms_are_small(report: Report, tmp_path: Path) -> None:
+def test_the_clipped_run_is_no_go_although_its_norms_are_small(report: Report, tmp_path: Path) -> None:
     assert report(REAL_RUNS / "clipped_5k", "--format", "json") == 1
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [d["id"] for d in found["diagnoses"][:2]] == ["feature_leak", "clipping_masks_divergence"]

@@ -78,7 +78,7 @@ def test_the_figures_of_the_sections_stand_under_run() -> None:
 
 
 @pytest.mark.parametrize("make", [healthy, leaking, complete, foreign, with_nan])
-def test_markdown_and_page_tell_the_same_sections(make: Callable[[], Values]) -> None:
+def test_markdown_and_page_have_the_same_sections(make: Callable[[], Values]) -> None:
     analysis = analysed(make())
     titles = [section.title for section in analysis.sections.as_document()]
     in_markdown = re.findall(r"^## (.*)$", render_markdown([analysis]), flags=re.M)
@@ -90,7 +90,7 @@ def test_markdown_and_page_tell_the_same_sections(make: Callable[[], Values]) ->
 @pytest.mark.parametrize(
     ("n_runs", "has_folded", "has_criteria"), [(1, True, True), (3, False, True), (12, False, False)]
 )
-def test_markdown_fits_into_a_pull_request_and_says_what_it_leaves_out(
+def test_markdown_fits_into_a_pull_request_and_says_that_detail_is_left_out(
     n_runs: int, has_folded: bool, has_criteria: bool
 ) -> None:
     analyses = [analysed(complete(seed), name=f"run {seed}") for seed in range(n_runs)]
@@ -118,12 +118,12 @@ def test_a_page_has_its_headings_in_order_and_every_link_leads_somewhere() -> No
         assert ("html", {"lang": "en"}) in found
 
 
-def test_alerts_are_null_where_the_run_did_not_log_them() -> None:
+def test_alerts_are_null_if_the_run_did_not_log_them() -> None:
     assert json.loads(render_json([analysed(foreign())]))["alerts"] == {"warning": None, "critical": None}
 
 
 @pytest.mark.parametrize("make", [healthy, leaking, foreign, with_nan])
-def test_every_format_says_the_verdict_first(make: Callable[[], Values]) -> None:
+def test_every_format_starts_with_the_verdict(make: Callable[[], Values]) -> None:
     analysis = analysed(make())
     page = outside_plotly(render_html([analysis]))
     assert f'<span class="verdict" id="verdict">{analysis.verdict.value}</span>' in page
@@ -139,7 +139,7 @@ def test_the_page_loads_nothing() -> None:
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page: its elements, with their attributes."""
+    """Collects the elements of a page with their attributes, as a browser reads them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Elements(HTMLParser):
 
 
 def hostile() -> Analysis:
-    """A complete run in which everything that a log may name carries markup."""
+    """Return a complete run in which every name that comes from a log contains markup."""
     run = complete()
     at = (np.array([1, 2]), np.array([1.0, 1.0]))
     for prefix in ("x/", "alerts/", "reward/", "train/", "gradients/", "eval/"):
@@ -184,7 +184,7 @@ def test_markup_in_tags_names_and_hyperparameters_is_inert_in_markdown() -> None
 
 
 def table_widths(text: str) -> list[set[int]]:
-    """Return, for each table, the numbers of unescaped bars that its lines have."""
+    """Return the number of unescaped bars in each line of each table."""
     tables: list[set[int]] = []
     inside = False
     for line in text.splitlines():
@@ -197,7 +197,7 @@ def table_widths(text: str) -> list[set[int]]:
     return tables
 
 
-def test_a_section_is_inert_wherever_its_markup_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markup_in_a_section_is_escaped_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = (MARKUP, Code(MARKUP), Flag(MARKUP))
     columns = (Column(MARKUP), Column(MARKUP, True), Column(MARKUP))
     tables = tuple(Table(columns, (parts,), parts, folded=folded) for folded in (True, False))
@@ -232,7 +232,7 @@ def strings_in(value: object) -> list[str]:
     return [text for item in value for text in strings_in(item)] if isinstance(value, list) else []
 
 
-def test_a_figure_cannot_end_the_script_element_it_stands_in() -> None:
+def test_a_figure_cannot_end_its_script_element() -> None:
     text = str(figure_json({"title": MARKUP}))
     assert not {"<", ">", "&"} & set(text)
     assert json.loads(text) == {"title": MARKUP}

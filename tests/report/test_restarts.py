@@ -1,4 +1,4 @@
-"""Event files whose steps go back: another run in the same file, a run that was resumed, points that came late."""
+"""Event files whose steps go back: another run in the same file, a resumed run, or points that came late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Record = tuple[int, Mapping[str, float]]
 
 
 def write(folder: Path, records: Iterable[Record], start_time: float = 100.0) -> Path:
-    """Write the records in this order into one new event file."""
+    """Write records in this order into one new event file."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = EventFileWriter(str(folder), filename_suffix=f".{len(list(folder.iterdir()))}")
     for index, (step, values) in enumerate(records):
@@ -113,7 +113,7 @@ def test_a_file_that_grows_by_a_new_run_is_judged_from_there(tmp_path: Path) -> 
     assert "holds 2 runs" in data.notes[0]
 
 
-def test_a_resumed_run_keeps_what_was_before_and_its_later_values_count(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_earlier_points_and_prefers_later_values(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0) + run(800, 1200, 50, 2.0))
     data = read(tmp_path)
     assert points(data, "a") == [(s, 1.0) for s in range(0, 800, 50)] + [(s, 2.0) for s in range(800, 1201, 50)]
@@ -121,7 +121,7 @@ def test_a_resumed_run_keeps_what_was_before_and_its_later_values_count(tmp_path
     assert "the run was resumed, its steps go back from 1,000 to 800; 10 earlier points" in note
 
 
-def test_what_only_the_abandoned_end_logged_is_left_out(tmp_path: Path) -> None:
+def test_tags_of_the_abandoned_end_alone_are_left_out(tmp_path: Path) -> None:
     before = [*run(0, 1000, 50, 1.0, tags.ACTOR_LOSS, tags.Q1_VALUE), (1000, {"eval/mean_reward": 9.0})]
     write(tmp_path, before + run(800, 900, 50, 2.0, tags.ACTOR_LOSS, tags.Q1_VALUE))
     data = read(tmp_path)
@@ -129,7 +129,7 @@ def test_what_only_the_abandoned_end_logged_is_left_out(tmp_path: Path) -> None:
     assert points(data, tags.ACTOR_LOSS)[-3:] == [(800, 2.0), (850, 2.0), (900, 2.0)]
 
 
-def test_a_new_run_that_was_resumed_is_told_as_both(tmp_path: Path) -> None:
+def test_a_new_run_that_was_resumed_is_noted_as_both(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 500, 50, 2.0) + run(400, 700, 50, 3.0))
     data = read(tmp_path)
     assert points(data, "a") == [(s, 2.0) for s in range(0, 400, 50)] + [(s, 3.0) for s in range(400, 701, 50)]
@@ -146,7 +146,7 @@ def test_one_tag_that_goes_back_alone_keeps_its_points_with_a_note(tmp_path: Pat
     assert "the steps of c go back while other tags continue" in note
 
 
-def test_episodes_that_are_counted_from_zero_again_are_no_new_run(tmp_path: Path) -> None:
+def test_episodes_counted_from_zero_again_are_not_a_new_run(tmp_path: Path) -> None:
     episodes = [(n, {tags.EPISODE_REWARD: 1.0, tags.EPISODE_LENGTH: 5.0}) for n in range(20)]
     write(tmp_path, [*run(0, 500, 50, 1.0, "a"), *episodes, *run(550, 900, 50, 1.0, "a"), *episodes])
     data = read(tmp_path)
@@ -155,21 +155,21 @@ def test_episodes_that_are_counted_from_zero_again_are_no_new_run(tmp_path: Path
     assert "train/episode_length, train/episode_reward go back while other tags continue" in data.notes[0]
 
 
-def test_episodes_of_two_runs_are_told_apart_where_nothing_else_was_logged(tmp_path: Path) -> None:
+def test_episodes_of_two_runs_are_distinguished_without_other_tags(tmp_path: Path) -> None:
     write(tmp_path, [(n, {tags.EPISODE_REWARD: value}) for value in (1.0, 2.0) for n in range(20)])
     data = read(tmp_path)
     assert points(data, tags.EPISODE_REWARD) == [(n, 2.0) for n in range(20)]
 
 
 @pytest.mark.parametrize("steps", [[1, 2, 4, 3, 5], [3, 1, 3, 2], [10, 20, 40, 50, 30, 60, 80, 70]])
-def test_single_points_that_come_late_are_put_in_order_and_lost_none(tmp_path: Path, steps: list[int]) -> None:
+def test_single_late_points_are_sorted_and_kept(tmp_path: Path, steps: list[int]) -> None:
     write(tmp_path, [(step, {"a": float(step)}) for step in steps])
     data = read(tmp_path)
     assert data.series["a"].steps.tolist() == sorted(steps)
     assert data.notes == ()
 
 
-def test_two_writers_at_the_same_time_lose_nothing_and_are_told(tmp_path: Path) -> None:
+def test_two_writers_at_the_same_time_lose_no_point_and_are_noted(tmp_path: Path) -> None:
     ahead, behind = run(500, 5000, 10, 1.0, "a"), run(0, 4500, 10, 2.0, "a")
     blocks = [block for n in range(0, len(ahead), 10) for block in (ahead[n : n + 10], behind[n : n + 10])]
     write(tmp_path, [record for block in blocks for record in block])
@@ -188,7 +188,7 @@ def test_files_of_several_runs_in_one_folder_are_noted(tmp_path: Path) -> None:
     assert "covers the same steps as other files of the same time" in read(tmp_path / "meanwhile").notes[-1]
 
 
-def test_a_file_that_goes_on_where_another_ended_is_no_other_run(tmp_path: Path) -> None:
+def test_a_file_that_continues_another_belongs_to_the_same_run(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0))
     write(tmp_path, run(800, 1500, 50, 2.0), 5_000.0)
     (note,) = read(tmp_path).notes

@@ -1,4 +1,4 @@
-"""Whatever lies in the folder: the right answer, or one clear line."""
+"""Any content of a folder gives the right answer or one clear line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "events.out.tfevents.1"
 
 @pytest.fixture
 def judge(report: Report) -> Report:
-    """The command where the pages do not matter."""
+    """Return the command without the pages, which do not matter here."""
 
     def call(*arguments: object) -> int:
         return report(*arguments, "--format", "json")
@@ -45,7 +45,7 @@ def notes(tmp_path: Path) -> list[str]:
 
 
 def moved(run: Values, by: int) -> Values:
-    """The run, its environment steps that much later."""
+    """Return a run with its environment steps moved to later ones."""
     return {tag: (steps if tag == tags.EPISODE_LENGTH else steps + by, values) for tag, (steps, values) in run.items()}
 
 
@@ -94,7 +94,7 @@ def test_negative_steps_are_steps_before_others(judge: Report, tmp_path: Path) -
 
 
 def doubles(points: list[tuple[str, int, float]]) -> bytes:
-    """Points as 64-bit tensors, which hold what a simple value cannot."""
+    """Return points as 64-bit tensors, which hold numbers that a simple value cannot."""
     records = []
     for tag, step, value in points:
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=[value])
@@ -130,14 +130,14 @@ def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(judge: 
     assert written(tmp_path)["run"]["n_points"] == len(points)  # type: ignore[index]
 
 
-def test_threads_that_write_a_second_apart_are_no_jump(judge: Report, tmp_path: Path) -> None:
+def test_threads_that_write_a_second_apart_are_not_a_jump_of_the_clock(judge: Report, tmp_path: Path) -> None:
     append(tmp_path / "run" / NAME, event("a", 1, 1.0, 1000.0) + event("a", 2, 1.0, 999.0))
     judge(tmp_path / "run")
     assert notes(tmp_path) == []
 
 
-def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(judge: Report, tmp_path: Path) -> None:
-    """The clock was set back between the files: nothing may be taken for replaced."""
+def test_files_without_a_clear_order_keep_all_points(judge: Report, tmp_path: Path) -> None:
+    """The clock was set back between the files, so no point may count as replaced."""
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
     append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
     assert judge(tmp_path / "run") == 1
@@ -147,7 +147,7 @@ def test_files_whose_clocks_do_not_tell_which_is_later_keep_all_points(judge: Re
 
 
 @pytest.mark.parametrize("wall_time", [float("nan"), 0.0, float("inf"), -1.0])
-def test_a_clock_that_says_nothing_makes_no_file_the_later_one(tmp_path: Path, wall_time: float) -> None:
+def test_a_file_without_a_usable_clock_is_not_the_later_one(tmp_path: Path, wall_time: float) -> None:
     files = [tmp_path / "tfevents.1", tmp_path / "tfevents.2"]
     for file in files:
         append(file, event("a", 1, 1.0, wall_time) + event("a", 2, 2.0, wall_time))
@@ -179,7 +179,7 @@ def test_pictures_histograms_and_texts_are_passed_over(judge: Report, tmp_path: 
     assert written(tmp_path)["run"]["n_points"] == len(run) + 1  # type: ignore[index]
 
 
-def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: Report, tmp_path: Path) -> None:
+def test_a_record_that_is_not_an_event_is_left_out_and_the_rest_is_read(judge: Report, tmp_path: Path) -> None:
     broken = event("abcd", 1, 1.0, 1.0)
     no_text = frame(broken[12:-4].replace(b"abcd", b"ab\xff\xfe"))
     append(tmp_path / "run" / NAME, no_text + frame(b"\xff\xff\xff") + scalars(points_of(healthy())))
@@ -188,7 +188,7 @@ def test_a_record_that_is_no_event_is_left_out_and_what_follows_is_read(judge: R
 
 
 def long_record(filling: bytes, n_bytes: int) -> bytes:
-    """A record with a scalar in front, something else that is large, and a scalar at its end."""
+    """Return a record with a scalar, something large that is not one, and another scalar."""
     scalar = summary_pb2.Summary.Value(tag="a", simple_value=2.5).SerializeToString()
     scalar = b"\x0a" + bytes([len(scalar)]) + scalar
     summary = scalar + filling + scalar.replace(b"a", b"b")
@@ -214,7 +214,7 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("filling", FILLINGS)
 def test_a_long_record_is_read_like_a_short_one(tmp_path: Path, filling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read by our own walk through its fields, and by protobuf where nothing counts as long."""
+    """Compare our own reading of the fields with protobuf's, for which no record counts as long."""
     body = long_record(FILLINGS[filling](100_000), 100_000)
     append(tmp_path / NAME, frame(body) + event("a", 1, 1.0, 9.0))
     found = []
@@ -247,7 +247,7 @@ def test_a_long_record_takes_no_more_than_three_times_its_size(tmp_path: Path, f
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """:return: the number that a forked process returned; 99 where it failed"""
+    """Return the number that a forked process returned; 99 if it failed."""
     child = os.fork()
     if child == 0:
         code = 99
@@ -258,10 +258,8 @@ def in_child(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_what_follows_is_read(
-    judge: Report, tmp_path: Path
-) -> None:
-    """Two records of 65 MB and 5 TB in a sparse file, of which nothing is read."""
+def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_the_rest_is_read(judge: Report, tmp_path: Path) -> None:
+    """A sparse file has two records of 65 MB and 5 TB, which are skipped without reading them."""
     file = tmp_path / "run" / NAME
     append(file, scalars(points_of(healthy())[:50]))
     for n_bytes in (65 << 20, 5 << 40):
@@ -316,7 +314,7 @@ def test_a_strange_tag_is_judged_like_another_and_shown_in_one_line(
     assert "\x1b" not in "".join(lines)
 
 
-def test_two_runs_of_one_name_are_told_apart_by_their_paths(judge: Report, tmp_path: Path) -> None:
+def test_two_runs_with_one_name_are_named_by_their_paths(judge: Report, tmp_path: Path) -> None:
     for parent, make in (("a", healthy), ("b", leaking)):
         write_events(make(), tmp_path / parent / "run_1")
     assert judge(tmp_path / "a" / "run_1", tmp_path / "b" / "run_1") == 1
@@ -337,7 +335,7 @@ def test_links_that_go_round_are_passed_by(judge: Report, tmp_path: Path, capsys
 def test_an_event_file_that_leads_nowhere_is_exit_2_and_one_line(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Something is there and cannot be read: what it says may be NO-GO."""
+    """A run that cannot be read might be NO-GO, so its folder must not pass."""
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "run" / "tfevents.2").symlink_to("gone")
     assert judge(tmp_path / "run") == 2
@@ -359,7 +357,7 @@ def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp
 
 @pytest.mark.parametrize("flag", ["--criteria", "--tags", "--hyperparams"])
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
-def test_a_file_of_the_command_line_that_is_not_a_regular_file_is_exit_2_and_one_line(
+def test_an_argument_that_is_not_a_regular_file_is_exit_2_with_one_line(
     judge: Report, tmp_path: Path, flag: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -388,7 +386,7 @@ def test_optional_files_that_are_not_regular_files_are_noted_and_the_run_is_judg
 
 @pytest.mark.parametrize("where", ["run/tb", "run"])
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"format_version": 1, "algo": 3, "env_id": "e"}', "\0"])
-def test_a_damaged_run_json_is_noted_where_it_may_belong_to_the_run(
+def test_a_damaged_run_json_is_noted_if_it_may_belong_to_the_run(
     judge: Report, tmp_path: Path, where: str, content: str
 ) -> None:
     write_events(healthy(), tmp_path / "run" / "tb")
@@ -399,7 +397,7 @@ def test_a_damaged_run_json_is_noted_where_it_may_belong_to_the_run(
 
 
 @pytest.mark.parametrize("event_dir", ["x" * 5000, "loop/x", "../" * 3000])
-def test_an_event_dir_that_leads_nowhere_is_that_of_another_run(judge: Report, tmp_path: Path, event_dir: str) -> None:
+def test_an_event_dir_that_leads_nowhere_belongs_to_another_run(judge: Report, tmp_path: Path, event_dir: str) -> None:
     write_events(healthy(), tmp_path / "run" / "tb")
     (tmp_path / "run" / "loop").symlink_to("loop")
     manifest = {"format_version": 1, "algo": "a", "env_id": "b", "event_dir": event_dir}
@@ -422,7 +420,7 @@ def test_folders_that_are_nested_too_deeply_are_exit_2_and_one_line(
     assert "nested more than 64 levels deep" in line
 
 
-def test_a_folder_that_cannot_be_looked_into_is_no_folder_without_runs(
+def test_an_unreadable_folder_does_not_count_as_a_folder_without_runs(
     judge: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")

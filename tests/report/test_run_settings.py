@@ -30,7 +30,7 @@ Report = Callable[..., int]
 
 
 def zoo_run(folder: Path, config: dict[str, Any], **arguments: Any) -> Path:
-    """What rl-zoo leaves: RUN_DIR/ENV/config.yml and args.yml, the event files in RUN_DIR/tb/TD3_1."""
+    """Write what rl-zoo writes: RUN_DIR/ENV/config.yml and args.yml, and event files in RUN_DIR/tb/TD3_1."""
     settings = folder / "Pendulum-v1_1" / "Pendulum-v1"
     settings.mkdir(parents=True)
     known = {"algo": "td3", "env": "Pendulum-v1", "seed": 3, "n_timesteps": -1, "env_kwargs": None, **arguments}
@@ -125,7 +125,7 @@ def test_two_candidates_are_none_and_a_note(report: Report, tmp_path: Path) -> N
     assert "holds those of several environments (Other-v0, Pendulum-v1)" in str(written(tmp_path)["notes"])
 
 
-def test_a_config_that_would_run_code_is_left_aside_with_a_note(report: Report, tmp_path: Path) -> None:
+def test_a_config_that_would_run_code_is_ignored_with_a_note(report: Report, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
     (run_dir / "Pendulum-v1" / "config.yml").write_text(
         f"!!python/object/apply:os.system ['touch {tmp_path / 'pwned'}']"
@@ -179,7 +179,7 @@ def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_json_too_deep_or_too_large_for_settings_is_left_aside() -> None:
+def test_a_run_json_that_is_too_deep_or_too_large_is_ignored() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100):
         deep = {"a": deep}

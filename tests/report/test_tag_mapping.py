@@ -17,7 +17,7 @@ Report = Callable[..., int]
 
 
 def cleanrl() -> Values:
-    """What td3_continuous_action.py logs: a point every 100 steps, one per episode at the step where it ended."""
+    """Return what td3_continuous_action.py logs: a point every 100 steps, and one at the end of each episode."""
     steps = np.arange(25_100, 30_001, 100)
     x = np.linspace(0, 1, steps.size)
     ends = np.array([120, 250, 400, 401, 900])
@@ -44,7 +44,7 @@ def mapping_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_cleanrls_names_are_ours_without_being_told() -> None:
+def test_cleanrls_tags_are_mapped_without_a_file() -> None:
     data = with_our_names(data_of(cleanrl()))
     assert set(data.series.names()) == {
         tags.ACTOR_LOSS,
@@ -68,7 +68,7 @@ def test_cleanrls_critic_loss_is_the_sum_again() -> None:
     np.testing.assert_allclose(series[tags.CRITIC_LOSS].values, total)
 
 
-def test_an_episodes_point_is_counted_by_episodes_where_ours_is() -> None:
+def test_points_of_an_episode_tag_are_numbered_by_episode() -> None:
     series = with_our_names(data_of(cleanrl())).series
     assert series[tags.EPISODE_LENGTH].steps.tolist() == [0, 1, 2, 3, 4]
     assert series[tags.EPISODE_LENGTH].values.tolist() == [120, 130, 150, 1, 499]
@@ -76,7 +76,7 @@ def test_an_episodes_point_is_counted_by_episodes_where_ours_is() -> None:
     assert series.n_steps == 30_000
 
 
-def test_a_cleanrl_leak_is_no_go_which_it_could_not_be_under_its_own_names(report: Report, tmp_path: Path) -> None:
+def test_a_cleanrl_leak_is_no_go_once_its_tags_are_mapped(report: Report, tmp_path: Path) -> None:
     run = cleanrl()
     steps, _ = run["losses/actor_loss"]
     run["losses/actor_loss"] = (steps, -3 * np.exp(14 * np.linspace(0, 1, steps.size)))
@@ -104,7 +104,7 @@ def test_our_own_names_are_never_replaced() -> None:
     assert tags.CRITIC_1_LOSS in data.series  # what healthy() has not
 
 
-def test_sb3s_evaluation_length_is_ours_and_its_running_mean_is_no_episode() -> None:
+def test_sb3s_evaluation_length_is_mapped_and_its_running_mean_is_not() -> None:
     steps = np.array([1000, 2000])
     run = {name: (steps, np.array([1.0, 2.0])) for name in ("time/fps", tags.CRITIC_LOSS, "eval/mean_ep_length")}
     run["rollout/ep_len_mean"] = (steps, np.array([50.0, 60.0]))
@@ -122,7 +122,7 @@ def test_built_in_names_stand_in_our_table_and_their_libraries_are_named() -> No
         assert not mapping.keep_out.keys() & mapping.targets.keys()
 
 
-def test_a_file_names_what_is_foreign_with_factor_and_sign(report: Report, tmp_path: Path) -> None:
+def test_a_mapping_file_applies_factor_and_sign(report: Report, tmp_path: Path) -> None:
     run = leaking()
     steps, loss = run.pop(tags.ACTOR_LOSS)
     run["Policy/objective"] = (steps, -loss / 2)
@@ -149,7 +149,7 @@ def test_a_file_goes_before_the_built_in_names(tmp_path: Path) -> None:
     assert tags.ACTOR_LOSS in data.series
 
 
-def test_names_that_this_run_did_not_log_are_told(tmp_path: Path) -> None:
+def test_mapped_tags_that_the_run_did_not_log_are_noted(tmp_path: Path) -> None:
     file = mapping_file(tmp_path, "Loss/qf1: train/q1_value\nLoss/typo: train/q2_value\n")
     data = with_our_names(data_of({"Loss/qf1": (np.array([1]), np.array([1.0]))}), load_tag_mapping(file))
     assert data.notes[-1] == "names.yml also maps tags that this run did not log: Loss/typo"
@@ -169,7 +169,7 @@ def test_two_names_that_would_become_one_are_refused(text: str, tmp_path: Path) 
         with_our_names(data_of(run), mapping)
 
 
-def test_two_names_for_one_are_fine_where_a_run_logs_one_of_them(tmp_path: Path) -> None:
+def test_two_names_for_one_tag_are_allowed_if_a_run_logs_only_one(tmp_path: Path) -> None:
     mapping = load_tag_mapping(mapping_file(tmp_path, "a: train/q1_value\nb: train/q1_value\n"))
     data = with_our_names(data_of({"b": (np.array([1]), np.array([1.0]))}), mapping)
     assert data.series.names() == [tags.Q1_VALUE]
@@ -203,7 +203,7 @@ def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_file_that_is_not_there_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_events(healthy(), tmp_path / "run")
     assert report(tmp_path / "run", "--tags", tmp_path / "absent.yml") == 2
     assert "absent.yml: No such file" in capsys.readouterr().err

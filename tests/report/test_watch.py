@@ -1,4 +1,4 @@
-"""``report --watch``: what it says while a run goes on, and how it ends."""
+"""``report --watch``: what it prints while a run trains, and how it ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Watched = Callable[..., int]
 
 @pytest.fixture
 def watched(report: Report, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The command with --watch: instead of each pause something happens, and at the end Ctrl-C is pressed."""
+    """Return the command with --watch, in which each pause is an action and the last one is Ctrl-C."""
 
     def call(*arguments: object, happens: Iterable[Callable[[], object]] = (), output: object = "out") -> int:
         events = iter(happens)
@@ -48,7 +48,7 @@ def watched(report: Report, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def changes(out: str) -> list[str]:
-    """The lines that told of a change, without the time."""
+    """Return the lines that report a change, without the time."""
     return [line[10:] for line in out.splitlines() if " -> " in line and line[2:3] == ":"]
 
 
@@ -57,7 +57,7 @@ def finish(folder: Path, finished: str | None = "2026-01-01T00:00:00+00:00") -> 
     RunManifest("visual_td3", "LiteDriving-v0", event_dir=".", finished=finished).write(folder / "run.json")
 
 
-def test_one_line_tells_each_change_and_the_reports_follow(
+def test_each_change_prints_one_line_and_updates_the_reports(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
@@ -83,7 +83,7 @@ def test_one_line_tells_each_change_and_the_reports_follow(
     assert verdicts == ["INSUFFICIENT", "GO", "NO-GO"]
 
 
-def test_nothing_new_is_nothing_said_and_nothing_judged(
+def test_without_news_nothing_is_printed_or_judged(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -112,7 +112,7 @@ def test_only_new_bytes_are_read(watched: Watched, tmp_path: Path, monkeypatch: 
     assert offsets == [0, size, size + len(event("a", 1, 1.0, 2000.0))]
 
 
-def test_it_waits_for_a_folder_and_for_a_file_and_says_so(
+def test_the_watch_waits_for_a_folder_and_a_file_and_says_so(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, file = tmp_path / "run", tmp_path / "run" / "events.out.tfevents.1"
@@ -253,7 +253,7 @@ def test_it_ends_by_itself_when_every_run_has_finished(
     assert "Reports:" in out
 
 
-def test_what_a_run_logs_after_it_was_called_finished_is_still_seen(watched: Watched, tmp_path: Path) -> None:
+def test_points_logged_after_run_json_says_finished_are_still_read(watched: Watched, tmp_path: Path) -> None:
     run = healthy()
     file = tmp_path / "run" / "tfevents.1"
     append(file, scalars(points_of(run, last=4900)))
@@ -274,7 +274,7 @@ def test_a_run_that_finished_long_ago_is_reported_at_once(watched: Watched, tmp_
     assert watched(tmp_path / "run", happens=[lambda: pytest.fail("it waited")]) == 0
 
 
-def test_a_run_that_is_gone_is_told(watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_vanishes_is_reported(watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_events(leaking(), tmp_path / "runs" / "a")
     write_events(healthy(), tmp_path / "runs" / "b")
     assert watched(tmp_path / "runs", happens=[file.unlink]) == 0
@@ -282,7 +282,7 @@ def test_a_run_that_is_gone_is_told(watched: Watched, tmp_path: Path, capsys: py
     assert changes(captured.out)[-1] == "a: NO-GO (feature_leak) -> no verdict: its event files are gone"
 
 
-def test_what_cannot_be_read_is_said_once_and_is_exit_2(
+def test_an_unreadable_path_is_reported_once_with_exit_2(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -317,7 +317,7 @@ def test_it_never_looks_more_than_half_of_the_time(
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
-def test_an_interval_that_is_none_is_refused(report: Report, tmp_path: Path, interval: str) -> None:
+def test_an_invalid_interval_is_refused(report: Report, tmp_path: Path, interval: str) -> None:
     with pytest.raises(SystemExit) as refused:
         report(tmp_path, "--watch", "--interval", interval)
     assert refused.value.code == 2
@@ -331,7 +331,7 @@ def test_an_interval_without_a_watch_is_refused(
 
 
 def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
-    """The whole of it: a run that a thread writes, a process that watches it, a real signal."""
+    """A thread writes a run, a process watches it, and a real signal ends it."""
     run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
     file.parent.mkdir()
     arguments = ["report", str(file.parent), "--watch", "--interval", "0.05", "--format", "json", "--output", "out"]

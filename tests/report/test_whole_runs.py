@@ -1,4 +1,4 @@
-"""What the criteria and the rules say of whole runs."""
+"""The results of criteria and rules on whole runs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_leak_behind_clipped_norms_stays_the_cause() -> None:
     assert found[1].role == "blind_spot"
 
 
-def test_a_leak_is_seen_without_any_q_value_and_less_surely() -> None:
+def test_a_leak_is_found_without_q_values_with_less_confidence() -> None:
     run = leaking()
     surely = diagnose(as_series(run))[0].confidence
     for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE):
@@ -111,7 +111,7 @@ def test_a_foreign_run_is_insufficient_and_not_acquitted() -> None:
     assert results["critic_loss_mean"].status is Status.PASS
 
 
-def test_q_beyond_what_the_rewards_allow_is_overestimation() -> None:
+def test_q_beyond_the_bound_of_the_rewards_is_overestimation() -> None:
     run = healthy()
     steps, q = run[tags.Q1_VALUE]
     for tag in (tags.Q1_VALUE, tags.Q2_VALUE):
@@ -121,7 +121,7 @@ def test_q_beyond_what_the_rewards_allow_is_overestimation() -> None:
     assert diagnose(data)[0].id == "critic_overestimation"
 
 
-def test_critics_that_part_are_told() -> None:
+def test_critics_that_diverge_are_reported() -> None:
     run = healthy()
     steps, q = run[tags.Q1_VALUE]
     run[tags.Q2_VALUE] = (steps, q * np.linspace(1, 0.2, steps.size))
@@ -130,7 +130,7 @@ def test_critics_that_part_are_told() -> None:
     assert [d.id for d in diagnose(data)] == ["twin_critic_desync"]
 
 
-def test_scale_dependent_criteria_inform_only_where_rewards_are_normalised() -> None:
+def test_scale_dependent_criteria_do_not_block_with_normalised_rewards() -> None:
     run = healthy()
     steps, loss = run[tags.CRITIC_LOSS]
     run[tags.CRITIC_LOSS] = (steps, loss * 100)

@@ -12,7 +12,7 @@ def alert(*values: float) -> Alert:
     return Alert.of(Series("alerts/x", np.arange(1, len(values) + 1) * 100, np.array(values)))
 
 
-def test_points_and_activations_are_told_apart() -> None:
+def test_points_and_activations_are_counted_separately() -> None:
     found = alert(0, 1, 1, 0, 0, 1, 1, 1, 0, 1)
     assert (found.n_points, found.n_active, found.first_step, found.last_step) == (10, 6, 200, 1000)
     assert found.stretches == (
@@ -49,7 +49,7 @@ def test_every_alert_has_its_short_name() -> None:
     assert found["critical"].tag == tags.ALERT_CRITICAL
 
 
-def test_the_section_says_how_many_of_how_many_and_what_was_silent() -> None:
+def test_the_section_has_activations_points_and_silent_alerts() -> None:
     section = alerts_section(alerts(of(gradient_explosion_critical=[0.0, 1.0, 1.0], dead_camera=[0.0, 0.0, 0.0])))
     assert section is not None
     said = [part for sentence in section.sentences for part in sentence]

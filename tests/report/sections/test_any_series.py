@@ -1,4 +1,4 @@
-"""Whatever a log holds, every section can be computed and told, and says nothing that is not so."""
+"""Every section can be computed and rendered for any log, and its figures are true."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def finite(points: Points, tag: str) -> list[float]:
 
 @ANY
 @given(RUNS)
-def test_every_section_can_be_computed_and_told(points: Points) -> None:
+def test_every_section_can_be_computed_and_rendered(points: Points) -> None:
     found = RunSections.of(series_of(points))
     for section in found.as_document():
         assert isinstance(section, Section)
@@ -54,7 +54,7 @@ def test_every_section_can_be_computed_and_told(points: Points) -> None:
 
 @ANY
 @given(RUNS)
-def test_what_is_counted_is_what_was_logged(points: Points) -> None:
+def test_the_counts_match_the_log(points: Points) -> None:
     data = series_of(points)
     found = RunSections.of(data)
     logged = {one.tag: one.n for kind in found.availability.kinds for one in kind.logged}
@@ -88,7 +88,7 @@ def test_every_format_and_every_plot_can_be_made(points: Points) -> None:
     assert f'id="verdict">{analysis.verdict.value}<' in render_html([analysis])
 
 
-def test_an_empty_log_lacks_everything_and_tells_only_that_the_shares_are_unknown() -> None:
+def test_an_empty_log_has_only_the_section_on_unknown_reward_shares() -> None:
     found = RunSections.of(SeriesSet())
     assert [section.id for section in found.as_document()] == ["rewards"]
     assert logged_section(found.availability, {}).tables[0].rows

@@ -44,7 +44,7 @@ def test_every_name_is_either_logged_or_missing_and_in_one_kind() -> None:
     assert sum(kind.n_points for kind in found.kinds) == sum(len(series) for series in data.series.values())
 
 
-def test_what_is_missing_says_what_it_would_have_told_who_writes_it_and_which_criteria_lack_it() -> None:
+def test_missing_tags_have_a_meaning_an_owner_and_their_criteria() -> None:
     data = as_series(foreign())
     found = availability(data, judge(load_criteria(), data))
     missing = {one.tag: one for kind in found.kinds for one in kind.missing}
@@ -67,7 +67,7 @@ def test_a_run_that_logged_everything_lacks_nothing() -> None:
     assert missing_section(availability(as_series(complete()))) is None
 
 
-def test_the_evaluations_stand_by_step_with_what_each_of_them_logged() -> None:
+def test_evaluations_are_listed_by_step_with_their_figures() -> None:
     run = {
         tags.EVAL_REWARD: (np.array([1000, 2000]), np.array([5.0, 9.0])),
         tags.EVAL_DISTANCE: (np.array([2000]), np.array([44.0])),

@@ -73,7 +73,7 @@ def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
     assert "train/q_gap ends at +2 (median of the last quarter), 20 % of the largest |Q|" in text(told(found))
 
 
-def test_an_unsupported_loss_is_told_with_the_step_from_which_it_was_not() -> None:
+def test_an_unsupported_loss_is_reported_with_its_first_step() -> None:
     leak, sound = (told(critics(as_series(run))) for run in (leaking(), healthy()))
     assert "The critics have not supported it since step" in text(leak)
     assert "have not supported it" not in text(sound)

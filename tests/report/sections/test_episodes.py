@@ -56,7 +56,7 @@ def test_the_last_ten_of_the_summary_are_the_last_ten_of_the_run() -> None:
     assert summary == {"First ten": "20.8", "All": "17.5", "Last ten": "1"}
 
 
-def test_a_collapse_is_flagged_and_what_it_pays_is_told() -> None:
+def test_a_collapse_is_flagged_with_the_gain_in_reward_per_step() -> None:
     lengths = [60.0] * 20 + [3.0] * 300
     found = episodes(of(lengths, [length * (1.0 if length > 10 else 4.0) for length in lengths]))
     assert found.trend == 0.05
@@ -77,19 +77,19 @@ def test_too_few_episodes_have_no_trend() -> None:
     assert "Too few episodes" in text(found)
 
 
-def test_where_an_episode_is_missing_the_ends_after_it_are_not_known() -> None:
+def test_after_a_missing_episode_the_ends_are_unknown() -> None:
     gap = Series(tags.EPISODE_LENGTH, np.array([0, 1, 3]), np.array([4.0, 5.0, 6.0]))
     assert [e.end_step for e in episodes(SeriesSet.of([gap])).first] == [4, 9, None]
     assert [e.end_step for e in episodes(of([4.0, 5.0], first=7)).first] == [None, None]
 
 
-def test_rewards_alone_are_told_without_lengths() -> None:
+def test_rewards_are_reported_without_lengths() -> None:
     found = episodes(of(rewards=[1.0, 2.0]))
     assert (found.n, found.mean_length, found.reward_per_step) == (2, None, None)
     assert "their lengths were not logged" in text(found)
 
 
-def test_the_moving_mean_of_a_stock_run_is_told_as_what_it_is() -> None:
+def test_the_moving_mean_of_a_stock_run_is_named_as_such() -> None:
     means = Series("rollout/ep_len_mean", np.array([100, 200]), np.array([30.0, 45.0]))
     found = episodes(SeriesSet.of([means]))
     assert found.moving_mean == (30.0, 45.0)

@@ -15,7 +15,7 @@ def series(values: list[float], every: int = 100) -> Series:
     return Series("a", np.arange(len(values)) * every, np.array(values))
 
 
-def test_each_row_says_change_and_factors_as_computed_by_hand() -> None:
+def test_each_row_has_the_change_and_factors_computed_by_hand() -> None:
     found = timeline(series([-2.0, 6.0, -3.0, -12.0]))
     assert found is not None
     assert [tuple(row) for row in found.rows] == [
@@ -53,13 +53,13 @@ def test_a_run_shorter_than_1000_steps_is_not_extrapolated() -> None:
     assert found.doubling_steps == pytest.approx(100)
 
 
-def test_what_does_not_double_within_the_run_has_no_doubling_time() -> None:
+def test_a_series_that_does_not_double_has_no_doubling_time() -> None:
     found = timeline(series([1.0, 1.1, 1.2, 1.3]))
     assert found is not None
     assert found.doubling_steps is None
 
 
-def test_growth_is_told_of_the_part_that_is_not_zero() -> None:
+def test_growth_is_computed_without_zeros() -> None:
     steps = np.arange(0, 4001, 100)
     found = timeline(Series("a", steps, np.where(steps <= 500, np.exp(-0.01 * steps), 0.0)))
     assert found is not None
@@ -69,7 +69,7 @@ def test_growth_is_told_of_the_part_that_is_not_zero() -> None:
     assert found.per_1000_steps == pytest.approx(math.e)
 
 
-def test_what_shrinks_does_not_double() -> None:
+def test_a_shrinking_series_does_not_double() -> None:
     found = timeline(series([8.0, 4.0, 2.0, 1.0]))
     assert found is not None
     assert found.doubling_steps is None
@@ -109,7 +109,7 @@ def test_the_value_at_a_step_is_the_last_one_there() -> None:
     assert [value_at(points, step) for step in (0, 1, 2, 3, 4)] == [None, 5.0, None, 7.0, None]
 
 
-def test_the_section_tells_the_actor_loss_first_and_is_absent_without_data() -> None:
+def test_the_section_starts_with_the_actor_loss_and_is_absent_without_data() -> None:
     steps = np.arange(0, 5001, 100)
     data = SeriesSet.of(
         [

@@ -29,7 +29,7 @@ def test_ratios_are_those_of_the_common_steps_as_computed_by_hand() -> None:
     assert [row.ratio for row in ratio.rows] == [2.0, 4.0, 3.0]
 
 
-def test_a_denominator_of_zero_counts_in_no_ratio_and_is_told() -> None:
+def test_a_denominator_of_zero_is_left_out_of_the_ratios_and_reported() -> None:
     found = norms(of(actor_cnn=[10.0, 20.0, 30.0], actor_mlp=[2.0, 0.0, 0.0]))
     (ratio,) = found.ratios
     assert (ratio.mean, ratio.max, ratio.n_zero) == (5.0, 5.0, 2)
@@ -54,7 +54,7 @@ def taken(data: SeriesSet) -> str:
     return norms(data, diagnose(data)).taken
 
 
-def test_when_the_norms_were_taken_is_said_as_far_as_the_log_tells() -> None:
+def test_the_section_says_when_the_norms_were_taken() -> None:
     assert taken(as_series(healthy())) == "before"  # it logged what was clipped
     assert taken(as_series(complete())) == "optimizer"  # it says so itself
     bare = leaking()

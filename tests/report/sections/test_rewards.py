@@ -54,7 +54,7 @@ def test_without_terms_the_shares_are_unknown() -> None:
     assert section.tables == ()
 
 
-def test_what_the_critic_was_shown_is_told() -> None:
+def test_the_range_of_the_critics_rewards_is_reported() -> None:
     points = {tags.REWARD_MIN: [-2.0, -5.0], tags.REWARD_MAX: [1.0, 3.0], tags.REWARD_IS_NORMALIZED: [1.0, 1.0]}
     data = SeriesSet.of(Series(tag, np.array([1, 2]), np.array(v)) for tag, v in points.items())
     assert rewards(data).critic_range == (-5.0, 3.0)
