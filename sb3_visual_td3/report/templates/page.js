@@ -1,7 +1,7 @@
 (function () {
   "use strict";
   var PRINT_WIDTH = 660; // pixels that fit between the margins of A4 and of US Letter
-  var NEAR = "800px"; // a plot is drawn when it comes that close to the window
+  var NEAR = "800px"; // a plot is drawn when it comes this close to the window
   var drawn = [];
   var opened = [];
 
@@ -9,7 +9,7 @@
     Array.prototype.forEach.call(document.querySelectorAll(selector), act);
   }
 
-  // Drawn anew rather than laid out anew where the width changes: plotly leaves the legend where it was.
+  // Redraw instead of relayout when the width changes: a relayout leaves the legend where it was.
   function draw(target, width) {
     var figure = JSON.parse(target.parentElement.querySelector("script[data-plot]").textContent);
     if (width) {
@@ -25,7 +25,7 @@
     }
   }
 
-  // A comparison has a hundred plots or more: the verdict need not wait for them.
+  // A comparison may have a hundred plots: draw them as they come near, so that the verdict appears at once.
   if ("IntersectionObserver" in window) {
     var observer = new IntersectionObserver(function (entries) {
       entries.forEach(function (entry) {
@@ -40,7 +40,7 @@
     each(".plot", drawOnce);
   }
 
-  // Whoever has no mouse scrolls a wide table with the arrow keys; it must take the focus for that.
+  // Without a mouse, a wide table is scrolled with the arrow keys, for which it must accept the focus.
   function letScroll() {
     each(".scroll", function (box) {
       if (box.scrollWidth > box.clientWidth) {
@@ -51,7 +51,7 @@
     });
   }
 
-  // Paper cannot be unfolded, and a plot keeps the width that it has on the screen.
+  // Before printing, unfold everything and fit the plots to the paper: they keep the width of the screen otherwise.
   window.addEventListener("beforeprint", function () {
     each("details:not([open])", function (details) {
       details.open = true;
