@@ -192,9 +192,11 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
         # A jump is the difference of two neighbouring points, a fall is the robust trend over the later half.
         scale = max(1.0, series.abs_max())
         jumps = np.abs(np.diff(series.tail(0.5).values))
-        worst_jump = max(worst_jump, float(jumps.max()) / scale if jumps.size else 0.0)
+        if jumps.size:
+            worst_jump = max(worst_jump, float(jumps.max()) / scale)
         change = later_half_change(series)
-        worst_fall = max(worst_fall, -change / scale if np.isfinite(change) else 0.0)
+        if np.isfinite(change):
+            worst_fall = max(worst_fall, -change / scale)
         n_points = min(n_points, len(series))
     detail = f"largest jump {worst_jump:.2g}, fall {max(worst_fall, 0.0):.2g} of the largest |Q|, over the later half"
     value = max(worst_jump, worst_fall)
@@ -350,10 +352,10 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     """
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
     surest = max(causes, key=lambda found: found.confidence, default=None)
-    value = 0.0 if surest is None else surest.confidence
     if surest is None:
-        detail = "no cause found"
+        value, detail = 0.0, "no cause found"
     else:
+        value = surest.confidence
         strongest = surest.evidence[0]
         detail = f"{surest.id} ({surest.confidence:.0%}): {strongest.tag} {strongest.note}"
     if value >= threshold:

@@ -51,6 +51,15 @@ def percent(share: float | None) -> str:
     return f"{rounded(share * 100)} %"
 
 
+def counted(n: float, noun: str) -> str:
+    """Format a number of things, such as "1 point" or "1,200 points".
+
+    :param n: how many
+    :param noun: the singular, whose plural ends with s
+    """
+    return f"{number(n)} {noun}" if n == 1 else f"{number(n)} {noun}s"
+
+
 def signed(value: float | None) -> str:
     """Format a number with its sign."""
     text = number(value)

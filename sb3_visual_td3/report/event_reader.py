@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EventFile, OnBytes, Track
 
@@ -162,10 +163,16 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
     """Return a tag without its earlier points from the step on at which the run was resumed."""
     is_later = track.order >= record
-    cut: int | None = int(track.steps[is_later][0]) if is_later.any() else None
+    cuts = []
+    if is_later.any():
+        cuts.append(int(track.steps[is_later][0]))
+    # A known tag on environment steps is cut where the run was resumed, even if its own first point comes later. A tag
+    # with another x-axis, such as the episode, is cut at its own first point only.
     if tag in tags.TAGS and _may_count_steps(tag):
-        cut = begins if cut is None else min(cut, begins)
-    return track if cut is None else track.where(is_later | (track.steps < cut))
+        cuts.append(begins)
+    if not cuts:
+        return track
+    return track.where(is_later | (track.steps < min(cuts)))
 
 
 class UnreadableRunError(ValueError):
@@ -341,4 +348,4 @@ def _joined(old: Series, new: Series) -> Series:
 
 def _why_empty(path: Path, n_files: int, notes: Sequence[str]) -> str:
     reason = "; ".join(notes) if notes else "the event files hold no scalar"
-    return f"{path}: nothing to judge in {n_files} event file{'s' if n_files != 1 else ''}: {reason}"
+    return f"{path}: nothing to judge in {counted(n_files, 'event file')}: {reason}"

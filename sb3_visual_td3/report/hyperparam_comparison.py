@@ -20,7 +20,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.input_files import parse_mapping
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
-from sb3_visual_td3.diagnosis.numerals import number, rounded
+from sb3_visual_td3.diagnosis.numerals import counted, number, rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.run_settings import RunSettings, flattened
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
@@ -254,16 +254,12 @@ def _sb3_updates(settings: RunSettings, source: str) -> Iterator[Reading]:
     elif unit == "step":
         yield _rounds(each[0], every[0] * n_envs[0], source)
     else:
-        yield Reading(None, f"{_counted(each[0], 'update')} every {_counted(every[0], str(unit))}", source)
+        yield Reading(None, f"{counted(each[0], 'update')} every {counted(every[0], str(unit))}", source)
 
 
 def _rounds(each: float, every: float, source: str) -> Reading:
     steps = "step" if every == 1 else f"{number(every)} steps"
-    return Reading(each / every, f"{_counted(each, 'update')} every {steps}", source, every=every)
-
-
-def _counted(n: float, what: str) -> str:
-    return f"{number(n)} {what}{'' if n == 1 else 's'}"
+    return Reading(each / every, f"{counted(each, 'update')} every {steps}", source, every=every)
 
 
 def logged(series: SeriesSet) -> dict[str, Reading]:

@@ -223,7 +223,7 @@ class _Run:
         lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:
-            return lowest if lowest is not None else highest
+            return highest if lowest is None else lowest
         value, is_schedule = found
         new: float | None = None
         if lowest is not None and value < lowest:

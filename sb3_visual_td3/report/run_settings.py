@@ -189,7 +189,9 @@ def run_settings(
     :param zoo_folder: the folder of rl-zoo's config.yml and args.yml
     :return: the settings, and notes on files that could not be used
     """
-    layers = [given] if given is not None else []
+    layers = []
+    if given is not None:
+        layers.append(given)
     notes = []
     sources: dict[str, Callable[[], Layer]] = {}
     if manifest is not None:

@@ -58,7 +58,8 @@ class Target:
     def in_words(self, theirs: str) -> str:
         """Describe the mapping of one foreign tag, for a note."""
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
-        return f"{theirs}{factor} as {self.tag}{' (point k as episode k)' if self.counts_episodes else ''}"
+        episodes = " (point k as episode k)" if self.counts_episodes else ""
+        return f"{theirs}{factor} as {self.tag}{episodes}"
 
 
 Targets = Mapping[str, tuple[Target, ...]]
@@ -129,6 +130,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _not_there_yet(targets: Targets, series: SeriesSet) -> Targets:
+    # A tag of ours that the run logged itself, or that --tags filled, is never replaced by a built-in mapping.
     new = {theirs: tuple(t for t in each if t.tag not in series) for theirs, each in targets.items()}
     return {theirs: each for theirs, each in new.items() if each and theirs in series}
 
@@ -139,7 +141,10 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         for target in targets:
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
-        both = [*theirs_of, ours] if ours in logged and ours not in chosen else theirs_of
+        # Our own tag collides as well if the run logged it, unless the file maps it to something else.
+        both = theirs_of
+        if ours in logged and ours not in chosen:
+            both = [*theirs_of, ours]
         if len(both) > 1:
             raise UnreadableRunError(
                 f"{path}: {' and '.join(both)} were both logged, and {name} maps both to {ours}. Remove one of them"
@@ -161,10 +166,11 @@ def _noted(data: RunData, note: str) -> RunData:
 
 
 def _targets(content: Mapping[str, Any], name: str) -> dict[str, tuple[Target, ...]]:
-    return {
-        theirs: tuple(_target(entry, f"{name}: {theirs}") for entry in (ours if isinstance(ours, list) else [ours]))
-        for theirs, ours in content.items()
-    }
+    targets = {}
+    for theirs, ours in content.items():
+        entries = ours if isinstance(ours, list) else [ours]
+        targets[theirs] = tuple(_target(entry, f"{name}: {theirs}") for entry in entries)
+    return targets
 
 
 def _target(entry: Any, where: str) -> Target:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN
-from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.numerals import counted, number
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.sections.availability import Metric
@@ -70,9 +70,8 @@ def run_line(analysis: Analysis) -> str:
     """Describe a run in one line: its length, and the number of tags, points and files."""
     steps = analysis.series.n_steps
     length = "unknown length" if steps is None else f"{steps:,} environment steps"
-    n_files = len(analysis.data.files)
-    files = "event file" if n_files == 1 else "event files"
-    return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {n_files} {files}"
+    files = counted(len(analysis.data.files), "event file")
+    return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {files}"
 
 
 HEADINGS = (

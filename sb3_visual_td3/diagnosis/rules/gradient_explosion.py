@@ -48,8 +48,11 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         return None
     worst = max(exploded, key=Series.abs_max)
     growth = growth_factor(worst)
-    has_grown = growth >= GROWN or _has_shot_up(worst)
-    confidence = 0.6 + (0.2 if worst.abs_max() > EXPLODED else 0.0) + (0.15 if has_grown else 0.0)
+    confidence = 0.6
+    if worst.abs_max() > EXPLODED:
+        confidence += 0.2
+    if growth >= GROWN or _has_shot_up(worst):
+        confidence += 0.15
     evidence = [Evidence.largest_of(worst, f"{rounded(growth)} times over the run")]
     for tag in (tags.ALERT_CRITICAL, tags.ALERT_WARNING):
         active = data[tag].where(data[tag].values == 1.0)

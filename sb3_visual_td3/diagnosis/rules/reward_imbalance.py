@@ -82,7 +82,9 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     )
     # A dominating bonus is a flaw of the weights. A dominating penalty may just mean that the policy fails.
     is_penalty = largest.tail(0.5).mean() < 0
-    confidence = UNSURE if is_penalty else 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
+    confidence = 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
+    if is_penalty:
+        confidence = UNSURE
     return Diagnosis(
         ID,
         TITLE,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.numerals import number, percent, step_range
+from sb3_visual_td3.diagnosis.numerals import counted, number, percent, step_range
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table
 
@@ -61,7 +61,9 @@ class Alert:
         """Count the active points of a series that is not empty."""
         is_active = series.values == 1.0
         active = series.steps[is_active]
-        first, last = (int(active[0]), int(active[-1])) if active.size else (None, None)
+        first = last = None
+        if active.size:
+            first, last = int(active[0]), int(active[-1])
         logged = (int(series.steps[0]), int(series.steps[-1]))
         return cls(series.name, len(series), int(active.size), logged, first, last, _stretches(series))
 
@@ -140,5 +142,4 @@ def _longest(alert: Alert) -> str:
     longest = alert.longest
     if longest is None:
         return "-"
-    points = f"{longest.n_points:,} point{'s' if longest.n_points != 1 else ''}"
-    return f"{points}, {step_range(longest.first_step, longest.last_step)}"
+    return f"{counted(longest.n_points, 'point')}, {step_range(longest.first_step, longest.last_step)}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded
+from sb3_visual_td3.diagnosis.numerals import counted, factor, number, of_or_none, percent, rounded
 from sb3_visual_td3.diagnosis.rules.episode_collapse import COLLAPSED
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import Ends, episode_length_ends
@@ -72,10 +72,10 @@ def evaluations_section(found: Evaluations) -> Section | None:
     rows = tuple(
         (f"{row.step:,}", number(row.reward), percent(row.success_rate), *map(number, row[3:])) for row in found.rows
     )
-    lead = f"{found.n:,} evaluation{'s' if found.n != 1 else ''}" + (
-        f", {len(rows)} of them here." if found.n > len(rows) else "."
-    )
-    return Section("evaluation", "Evaluations", ((lead,),), (Table(tuple(Column(h, True) for h in heads), rows),))
+    lead = counted(found.n, "evaluation")
+    if found.n > len(rows):
+        lead += f", {len(rows)} of them here"
+    return Section("evaluation", "Evaluations", ((f"{lead}.",),), (Table(tuple(Column(h, True) for h in heads), rows),))
 
 
 N_ENDS = 10
@@ -104,7 +104,9 @@ class Episode(NamedTuple):
     @property
     def reward_per_step(self) -> float | None:
         """Return the reward divided by the length; None if one of them is not known."""
-        return self.reward / self.length if self.reward is not None and self.length else None
+        if self.reward is None or not self.length:
+            return None
+        return self.reward / self.length
 
 
 class Incidents(NamedTuple):
@@ -278,11 +280,11 @@ def _trend_sentence(found: Episodes) -> list[Sentence]:
 
 def _incident_sentences(found: Episodes) -> list[Sentence]:
     lines: list[Sentence] = []
-    for name, counted in (("Collisions", found.collisions), ("Lane invasions", found.lane_invasions)):
-        if counted is not None:
-            said = f"{name}: {number(counted.total)}, {rounded(counted.per_episode)} per episode"
-            if counted.per_1000_steps is not None:
-                said += f", {rounded(counted.per_1000_steps)} per 1,000 steps"
+    for name, incidents in (("Collisions", found.collisions), ("Lane invasions", found.lane_invasions)):
+        if incidents is not None:
+            said = f"{name}: {number(incidents.total)}, {rounded(incidents.per_episode)} per episode"
+            if incidents.per_1000_steps is not None:
+                said += f", {rounded(incidents.per_1000_steps)} per 1,000 steps"
             lines.append((f"{said}.",))
     return lines
 
@@ -304,7 +306,9 @@ def _means(part: tuple[Episode, ...]) -> tuple[str, str]:
 
 
 def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    if not values:
+        return None
+    return sum(values) / len(values)
 
 
 def _episode_table(found: Episodes) -> Table:

@@ -78,6 +78,7 @@ def rewards(data: SeriesSet) -> Rewards:
         for term, size in zip(series, magnitudes, strict=True)
     ]
     low, high = data[tags.REWARD_MIN].finite.values, data[tags.REWARD_MAX].finite.values
+    # Sorting by size and then by name makes the order independent of the order in the log.
     return Rewards(
         terms=tuple(sorted(terms, key=lambda term: (-term.mean_magnitude, term.tag))),
         critic_range=(float(low.min()), float(high.max())) if low.size and high.size else None,
@@ -106,7 +107,9 @@ def rewards_section(found: Rewards) -> Section:
         sentences.append(
             (f"The critic was trained on rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
         )
-    return Section("rewards", "Reward terms", tuple(sentences), (_table(found),) if found.terms else ())
+    if not found.terms:
+        return Section("rewards", "Reward terms", tuple(sentences))
+    return Section("rewards", "Reward terms", tuple(sentences), (_table(found),))
 
 
 def _lead(found: Rewards) -> Sentence:
