@@ -104,6 +104,7 @@ def abs_max_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: i
     present = [data[tag].finite for tag in tags if len(data[tag].finite)]
     if not present:
         return _unknown(*tags)
+    # A value beyond the threshold fails even if another tag is missing; within it, the missing tag might be beyond.
     largest = max(present, key=Series.abs_max)
     value = largest.abs_max()
     missing = _missing(data, tags)
@@ -162,6 +163,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
     loss = data[tags[0]].finite
     if len(loss) == 0:
         return _unknown(tags[0])
+    # The later half, because every healthy loss grows at the start: from 0 to minus the value of the first policy.
     later = loss.tail(0.5)
     growth, whole = growth_factor(later), growth_factor(loss)
     if not np.isfinite(growth):
@@ -235,6 +237,7 @@ def _episode_lengths(
 
 def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no value is NaN or infinite, in the named tags or, without any, in all tags that were measured."""
+    # Derived tags, such as the bound of undiscounted returns, may be infinite by definition.
     chosen = tags or tuple(name for name in data.names() if name not in names.DERIVED)
     n_points = sum(len(data[tag]) for tag in chosen)
     if n_points == 0:
@@ -312,6 +315,7 @@ def tail_mean_above(data: SeriesSet, tags: Tags, threshold: float, min_points: i
 
 def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_points: int) -> Measurement:
     """Pass if the last value of the first tag is above the last values of all other tags."""
+    # The last evaluation is of the policy that a long run would continue from.
     policy = data[tags[0]].finite
     if len(policy) == 0:
         return _unknown(tags[0])
@@ -332,6 +336,7 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
     missing = _missing(data, tags[:2])
     if missing:
         return _unknown(*missing)
+    # The median of |gap|, not |median|: a gap that swings between both signs must not cancel.
     gap = data[tags[0]].finite
     scale = max(1.0, data[tags[1]].abs_max())
     value = float(np.median(np.abs(gap.tail(LAST_QUARTER).values))) / scale
@@ -350,6 +355,7 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     A cause counts only if the tag of its strongest evidence is one of the named ones. Tags that a run may leave out,
     such as the length of episodes, have criteria of their own: here they would decide by their mere presence.
     """
+    # Consequences and blind spots do not count: their cause does, with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
     surest = max(causes, key=lambda found: found.confidence, default=None)
     if surest is None:

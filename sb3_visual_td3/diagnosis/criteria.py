@@ -26,6 +26,7 @@ _BUILT_IN = "criteria.yml"
 
 _OF_ACTOR_ENCODER = frozenset(name for name in tags.TAGS if ACTOR_CNN.name in name)
 _OF_ENCODERS = _OF_ACTOR_ENCODER | {name for name in tags.TAGS if CRITIC_CNN.name in name}
+# A policy without an encoder sees no frames either.
 _OF_ENCODERS |= {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_DORMANT_FRACTION}
 
 _OF_TRAINING = {
@@ -55,6 +56,7 @@ class Criterion:
     min_points: int = 5
 
 
+# The id is the key of the mapping in the file, not a field of its entry.
 _KEYS = {f.name: f for f in fields(Criterion) if f.name != "id"}
 _REQUIRED = {name for name, f in _KEYS.items() if f.default is MISSING}
 _EXPECTED: dict[str, tuple[type, ...]] = {
@@ -153,6 +155,8 @@ class _Run:
             has_no_bound=_has_no_bound(data),
             frozen=frozenset(group for group, tag in tags.GROUP_FROZEN.items() if data.flag(tag) is True),
         )
+        # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
+        # so it gains nothing by leaving them out.
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
         judged_length = data.length_from(needed)
@@ -169,6 +173,7 @@ class _Run:
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
         """Return the tags of a criterion that such a run can log at all."""
+        # What such a run cannot have must not make a criterion unknown. Only flags that the run logged count here.
         absent: set[str] = set()
         if self.has_no_encoder:
             absent |= _OF_ENCODERS
@@ -185,6 +190,7 @@ class _Run:
 
     def excuses(self, criterion: Criterion) -> bool:
         """Return whether the criterion does not apply to such a run, whatever it logged."""
+        # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
         if criterion.kind == "within_bound" and self.has_no_bound:
@@ -223,6 +229,8 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if run.excuses(criterion):
         return Measurement(Status.NOT_APPLICABLE, None, run.excuse_of(criterion))
     asked = run.asked_of(criterion)
+    # A criterion with a first step asks for the length of the run, and an unknown length makes it unknown rather than
+    # inapplicable: otherwise leaving the steps out of the log would excuse a failure.
     begin = criterion.applies_from_step
     if begin > 0 and (run.length is None or run.judged_length is None):
         return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
@@ -240,6 +248,7 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
     """Turn a pass into unknown if one of its tags ends long before the run: nothing is known of the rest."""
+    # Tags of a group that was frozen on the way end early for a good reason.
     frozen = {tag for group, of_group in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in of_group}
     ended = [
         tag

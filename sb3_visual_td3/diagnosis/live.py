@@ -72,6 +72,7 @@ class LiveWindow:
         :param points: by tag, pairs of update and value
         """
         new_points = {tag: list(new) for tag, new in points.items() if new}
+        # Points of both trainings in one window would look like a jump, and raise an alert that nothing caused.
         if any(new[0][0] < self._points[tag][-1][0] for tag, new in new_points.items() if tag in self._points):
             self.clear()
         for tag, new in new_points.items():
@@ -118,6 +119,7 @@ def judge(data: SeriesSet) -> tuple[Finding, ...]:
     :param data: the series of a window; any others work as well, since this is a pure function
     :return: the findings, the cause to remedy first in front
     """
+    # The same functions as in the report: a live alert and a report can only differ in the data that they see.
     found = [diagnosis for rule in LIVE_RULES.values() if (diagnosis := rule.diagnose(data)) is not None]
     newest = max((int(series.steps[-1]) for series in data.series.values() if len(series)), default=0)
     return tuple(_finding(diagnosis, newest) for diagnosis in rank(found))

@@ -63,6 +63,7 @@ def actor_loss_support(data: SeriesSet) -> QSupport | None:
     loss = data[tags.ACTOR_LOSS].finite
     if len(loss) == 0:
         return None
+    # A median, because the loss of single updates is noisy and the last one may be an outlier.
     last = float(np.median(loss.values[-max(3, len(loss) // 10) :]))
     q_series = [data[tag].finite for tag in REPLAY_Q_TAGS if len(data[tag].finite)]
     if not q_series:

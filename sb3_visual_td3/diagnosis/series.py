@@ -46,6 +46,7 @@ class Series:
         # A stable sort keeps the order of points at one step: the last one logged stays the last.
         order = np.argsort(steps, kind="stable")
         steps, values = steps[order], values[order]
+        # Read-only, because several rules share a series and none may change it for the others.
         steps.setflags(write=False)
         values.setflags(write=False)
         object.__setattr__(self, "steps", steps)
@@ -95,6 +96,7 @@ class Series:
         if len(finite) == 0:
             return False
         last = int(finite.steps[-1])
+        # A single point has no pause; its own step is then the longest pause known.
         pauses = np.diff(finite.offsets)
         longest = float(pauses.max(initial=0.0)) or max(float(last), 0.0)
         return step - last > max(2.0 * longest, 0.05 * step)
@@ -194,6 +196,7 @@ class SeriesSet:
             lengths = self[tags.EPISODE_LENGTH].finite.values
             with np.errstate(over="ignore"):
                 total = float(lengths[lengths > 0].sum())
+            # Absurd lengths, such as 1e300, say nothing about the length of the run.
             if total < MAX_STEP:
                 known.append(int(total))
         if not known:

@@ -29,6 +29,7 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
     :param y: ``(n,) float64``, finite
     :return: the slope; NaN with fewer than two distinct ``x``
     """
+    # The number of pairs grows with the square of the points: a million points would have 5e11 pairs.
     if x.size > MAX_POINTS_FOR_SLOPE:
         x, y = _bin_medians(x), _bin_medians(y)
     # All n(n-1)/2 pairs i < j: at most 8,128 with the bins above. Pairs at the same x have no slope.
@@ -106,6 +107,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     finite = finite.where(finite.values > 0)
     if len(finite) == 0:
         return None
+    # The environment step at which each episode ends, counted from the first logged episode.
     ends = np.cumsum(finite.values)
     for part, at_least in ((1 / 3, min_episodes), (1 / 2, 2)):
         early = ends <= ends[-1] * part
@@ -131,6 +133,7 @@ def onset(series: Series, mask: BoolArray) -> int | None:
     """
     if not mask.any():
         return None
+    # The last point without the condition separates the last stretch from the rest.
     off = np.flatnonzero(~mask)
     begin = int(off[-1]) + 1 if off.size else 0
     if begin >= mask.size:

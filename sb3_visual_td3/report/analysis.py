@@ -261,6 +261,7 @@ def analyse(
     settings = settings or RunSettings()
     series = data.series
     answered, against = answers(settings, series)
+    # The flags from settings are laid beside the series, not into them: the figures show only what was logged.
     known = replace(series, known_flags={answer.tag: True for answer in answered})
     results, diagnoses = judge(criteria, known), diagnose(known)
     verdict = decide(results)

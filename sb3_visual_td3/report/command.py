@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         return int(_report(args))
-    except BrokenPipeError:
+    except BrokenPipeError:  # the command line decides what a reader that has ended means
         raise
     except (ValueError, OSError) as error:
         show_traceback_if_debugging(error)
@@ -160,6 +160,7 @@ class _Job:
 
     def find(self) -> FoundRuns:
         """Find the runs below all paths, each run once even if two paths contain it."""
+        # By resolved path, so that a run below two of the paths, or behind a link, is judged once.
         found: dict[Path, tuple[str, RunFiles]] = {}
         waiting, problems = [], []
         for path in self.paths:
@@ -173,6 +174,7 @@ class _Job:
                 continue
             for files in runs:
                 found.setdefault(files.path.resolve(), (_name(path, files, n_runs=len(runs)), files))
+        # Two runs with the same name are shown by their whole paths.
         names = [name for name, _ in found.values()]
         named = [(name if names.count(name) == 1 else str(files.path), files) for name, files in found.values()]
         return FoundRuns(named, waiting, problems)
@@ -214,6 +216,7 @@ class _Job:
                 analyses.append(self.analyse(name, files, read_run(files.path, files.files, on_bytes)))
             except (UnreadableRunError, OSError) as error:
                 unreadable.append(one_line(error))
+            # Counted also for a run that could not be read, or the bar would never end.
             on_run(1)
         return analyses
 

@@ -103,6 +103,7 @@ def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
     :return: the manifest, if there is one, and a note if one could not be read
     """
     folder = (run.parent if run.is_file() else run).resolve()
+    # The nearest one counts. A run.json in the run's own folder needs no event_dir.
     note = None
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
         candidate = above / FILE_NAME

@@ -55,12 +55,15 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
     drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
     if not drops:
         return tracks, []
+    # Restarts at which most tags agree, and tags that go back on their own, such as an episode counter that starts
+    # again.
     found, lone = _restarts(drops, tracks)
     if len(found) > MAX_RESTARTS:
         return tracks, [
             f"{name}: the steps go back {len(found):,} times, so several runs seem to write into this file at the same "
             "time. Their points are judged together, ordered by step: give each run its own folder"
         ]
+    # From the first restart to the last, each one shortens what the earlier ones have left.
     n_new, notes = 0, []
     for record in found:
         left, begins, is_new_run = _how_far(tracks, record)
@@ -69,6 +72,7 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
             n_new += 1
             tracks = {tag: track.where(track.order >= record) for tag, track in tracks.items()}
             tracks = {tag: track for tag, track in tracks.items() if len(track.order)}
+            # Notes on the runs before no longer matter: their points are gone.
             notes = [
                 f"{name} holds {n_new + 1} runs, one after the other: its steps go back from {left:,} to {begins:,}. "
                 f"Only the last run is judged, from step {begins:,} on; everything before it was left out"
@@ -126,6 +130,7 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
     found: list[int] = []
     lone: set[str] = set()
     for record, group in zip(records, of_record, strict=True):
+        # A majority of the tags that have points on both sides decides, so that one odd tag cannot cut a run in two.
         votes = _votes(tracks, record)
         if 2 * sum(votes) > len(votes):
             found.append(record)
@@ -156,6 +161,7 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
     after = np.array([track.steps[np.searchsorted(track.order, record)] for track in chosen])
+    # A new run starts within the first 5 % of the steps of the run before; a checkpoint is rarely that early.
     first, left, begins = int(before.min()), int(before.max()), int(after.min())
     return left, begins, begins - first <= NEW_RUN_FRACTION * (left - first)
 
@@ -229,6 +235,7 @@ class RunReader:
         :return: whether the data have changed
         :raises OSError: if a file cannot be read
         """
+        # A file that vanished changes the data if it held points.
         is_changed = any(self._files[gone].points for gone in self._files.keys() - set(files))
         self._files = {file: self._files.get(file) or EventFile(file) for file in files}
         for file in self._files.values():
@@ -245,6 +252,7 @@ class RunReader:
         :param is_growing: whether the run still writes; a last record that is only half there is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
         """
+        # By clock, because names need not sort by time; the name decides between files with the same clock.
         files = sorted(self._files.values(), key=lambda file: (file.first_wall_time, file.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
         merged, how = _merged(files)
@@ -319,6 +327,7 @@ def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
             new = Series(tag, track.steps, track.values)
             old = merged.get(tag)
             if old is not None:
+                # Whether the new file starts at or before the old one, and whether their steps overlap at all.
                 n_shared += 1
                 n_begun_again += bool(new.steps[0] <= old.steps[0] < old.steps[-1])
                 n_overlapping += bool(new.steps[0] < old.steps[-1] and old.steps[0] < new.steps[-1])

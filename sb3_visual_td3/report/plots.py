@@ -53,6 +53,7 @@ def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
     n = len(series)
     if n <= max_points:
         return series
+    # Each bucket keeps two points, so there are half as many buckets as points.
     edges = np.linspace(0, n, max_points // 2).astype(np.int64)
     kept = {0, n - 1}
     for begin, end in pairwise(edges):
@@ -146,6 +147,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
         "name": harmless(line.label),
         "x": thin.steps.tolist(),
         "y": shown.tolist(),
+        # For the hover label: the logged value, where the drawn one may be a magnitude or raised from 0.
         "customdata": [number(value) for value in thin.values.tolist()],
         "hovertemplate": hover,
         "line": {"color": line.colour, "width": 2, "dash": line.dash},
@@ -187,6 +189,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
         "xref": "paper",
         "x": 0.005,
         "yref": "y",
+        # plotly places annotations on a log axis by the logarithm, but shapes by the value itself.
         "y": float(np.log10(limit)) if panel.log else limit,
         "text": harmless(f"{mark.label} {number(limit)}"),
         "showarrow": False,
@@ -248,6 +251,7 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
     if cause is None or cause.first_step is None:
         return [], []
     x = cause.first_step
+    # A label to the right of a late line would be cut off at the edge of the plot.
     is_late = last_step is not None and x > last_step * 0.6
     label = {
         "xref": "x",
@@ -277,6 +281,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
     if panel.y_range is not None:
         y_axis["range"] = list(panel.y_range)
     return {
+        # More than four entries of the legend need another row, which must not make the plot itself lower.
         **base_layout(HEIGHT + _LEGEND_ROW * max(0, len(drawn) - 4)),
         "margin": {"l": 64, "r": 16, "t": 28, "b": 48},
         "xaxis": {**x_axis(), "title": {"text": harmless(panel.x_title), "standoff": 6}},
@@ -334,6 +339,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     caption = "Each bar reaches from the first active point to the next inactive one. "
     caption += f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
+    # Room for the bars that start at the first step or end at the last one.
     margin = max(1.0, 0.02 * (end - begin))
     rows = [_row(name, alert) for name, alert in fired.items()]
     axes = {
@@ -419,6 +425,7 @@ def _overlay_plot(panel: Panel, analyses: Sequence[Analysis]) -> Plot | None:
         for i, analysis in enumerate(analyses)
         if len(series := analysis.series[of.tag].finite)
     ]
+    # One run alone is not a comparison, and single points draw no curve.
     if len(lines) < 2 or all(len(series) == 1 for _, series in lines):
         return None
     drawn = curves(lines, log=panel.log)
@@ -431,6 +438,7 @@ def _colour(i: int) -> str:
 
 def _dash(i: int) -> str:
     """Return a dash that, together with the colour, is unique among two dozen runs."""
+    # Shifting the dash after each round of colours avoids repeating a pair of colour and dash too early.
     return DASHES[(i + i // len(LINE_COLOURS)) % len(DASHES)]
 
 

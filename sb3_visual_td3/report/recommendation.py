@@ -121,6 +121,7 @@ class _Run:
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
         """Return a proposed change; None if it does not apply, or if the run has that value already."""
+        # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
         if proposed.unless_rewards_are_normalized and self._rewards_are_normalized:
@@ -212,6 +213,7 @@ class _Run:
     def _new(self, proposed: SettingChange, old: Any) -> Any:
         """Return the recommended value, given the value that the run used; None for no change."""
         if isinstance(proposed.to, Mapping):
+            # The run's own keys override those that are only filled in, and the proposed ones override both.
             own = old if isinstance(old, Mapping) else {}
             return {**proposed.fill, **own, **proposed.to}
         if proposed.to is not None:
@@ -255,6 +257,7 @@ def _of_the_same_shape(schedule: str, factor: float) -> Any:
     :param schedule: as the settings state it
     :param factor: by which every number is multiplied
     """
+    # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5; the factor applies to both ends.
     shape, *ends = schedule.split("_")
     if not schedule.startswith(_SCHEDULES):
         start = as_number(schedule)
@@ -279,6 +282,7 @@ def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...
     if not changes:
         return ()
     lines = ["--- as it was run", "+++ recommended"]
+    # Changes within one mapping, such as policy_kwargs, stand together; a dict keeps the order of the first of each.
     parents = dict.fromkeys(change.key.partition(".")[0] for change in changes)
     for parent in parents:
         nested = [change for change in changes if change.key.startswith(f"{parent}.")]
@@ -347,6 +351,7 @@ def as_yaml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(as_yaml, value)) + "]"
     if value is None or isinstance(value, bool):
+        # Before the numbers, because a bool is an int in Python.
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return _float(value)
@@ -362,12 +367,14 @@ def _float(value: float) -> str:
         return ".inf" if value > 0 else "-.inf"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return repr(value)
+    # The fewest digits that read back as the same number.
     digits = next(n for n in range(17) if float(f"{value:.{n}e}") == value)
     mantissa, _, exponent = f"{value:.{max(digits, 1)}e}".partition("e")
     return f"{mantissa}e{int(exponent):+d}"  # without the point and the sign, YAML 1.1 reads text
 
 
 def _text(text: str) -> str:
+    # Everything else is quoted as JSON, which is a subset of YAML's quoted form.
     if _PLAIN_TEXT.fullmatch(text) and text.lower() not in _WORDS_OF_YAML:
         return text
     return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))

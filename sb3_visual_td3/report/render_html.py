@@ -102,5 +102,6 @@ def _source(name: str) -> str:
 
 def figure_json(figure: Figure) -> Markup:
     """Return a figure as JSON that cannot end the script element around it."""
+    # "</script>" or "<!--" within a string would end the element; the escapes mean the same to a JSON parser.
     text = json.dumps(figure, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -134,6 +134,7 @@ def _history(alert: Alert) -> dict[str, Any]:
 
 def _safe(value: Any) -> Any:
     """Return a value that JSON can express: NaN and infinity become null, a NamedTuple becomes an object."""
+    # JSON has no NaN; Python would write a bare NaN that most parsers refuse.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "_asdict"):

@@ -68,6 +68,7 @@ class Layer:
             if name in _GROUPS and isinstance(value, str):
                 code[name] = value
                 read = _literal_or_text(value)
+            # run.json writes SB3's TrainFreq as a mapping; rl-zoo's files have a number or a list [frequency, unit].
             if name == "train_freq" and isinstance(value, Mapping):
                 read = [value.get("frequency"), value.get("unit", "step")]
             values.update(flattened({name: read}))
@@ -169,6 +170,7 @@ def read_given_settings(path: Path) -> Layer:
     :raises OSError: if it cannot be read
     """
     content = read_mapping(path)
+    # Only a run.json has both keys.
     if "format_version" in content and "algo" in content:
         return _of_manifest(RunManifest.of(content, str(path)), path.name)
     if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):

@@ -52,6 +52,7 @@ class Target:
         :param series: the points under the foreign name
         """
         steps = np.arange(len(series)) if self.counts_episodes else series.steps
+        # A value near the largest double times a factor is infinite, which the criteria then report.
         with np.errstate(over="ignore", invalid="ignore"):
             return Series(self.tag, steps, series.values * self.scale)
 
@@ -178,6 +179,7 @@ def _target(entry: Any, where: str) -> Target:
     if not isinstance(keys, dict) or not isinstance(keys.get("tag"), str) or not keys.keys() <= {"tag", "scale"}:
         raise ValueError(f"{where}: expected one of our tags, or {{tag: OURS, scale: FACTOR}}; got {shown(entry)}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
+    # The alerts of single rules are not in the table: their names follow from the rules.
     known = [*tags.TAGS, *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)

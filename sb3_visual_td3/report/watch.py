@@ -127,12 +127,14 @@ class Watch:
             are_finished &= ending.is_over and (not has_new or self._is_quiet(files))
         self._complain_once([*(f"waiting: {line}" for line in found.waiting), *problems])
         self.problems = problems
+        # Writing the reports only on a change keeps their modification times meaningful for other programs.
         if is_changed and self.analyses:
             self.written = self._job.publish(self.analyses, problems)
         self.is_over = are_finished
 
     def _read(self, run: _Watched, name: str, files: RunFiles, ending: Ending) -> bool:
         has_new = run.reader.read_new(files.files)
+        # run.json may change without a new point, and its end is part of the report.
         if not has_new and ending == run.ending:
             return False
         if ending != run.ending:
@@ -141,6 +143,7 @@ class Watch:
         try:
             data = run.reader.data(is_growing=not ending.is_over)
         except UnreadableRunError:
+            # A run that has just started has no points yet, which is an error only once it is over.
             if ending.is_over:
                 raise
             run.analysis = None
@@ -167,6 +170,7 @@ class Watch:
         for line in lines:
             if line not in self._complaints:
                 complain(line)
+        # Only problems of the last check are remembered: one that disappears and comes back is printed again.
         self._complaints = set(lines)
 
     def _is_quiet(self, files: RunFiles) -> bool:
@@ -205,6 +209,7 @@ def watch(
                 if watched.is_over:
                     return watched
                 show(watched.in_one_line())
+                # A slow check of many runs must not take all of the processor that a training next to it needs.
                 wait(max(interval_s, time.monotonic() - began))
     except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
         return watched

@@ -75,6 +75,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         confidence += 0.03
         evidence.append(Evidence.last_of(spread, "an action no longer depends on the observation"))
     has_vanished = head_has_vanished(data)
+    # None means that too few norms were logged to decide, which changes nothing.
     if has_vanished is False:
         confidence = min(confidence, STILL_ALIVE)
     elif has_vanished:

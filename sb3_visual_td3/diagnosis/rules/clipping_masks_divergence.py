@@ -42,6 +42,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     loss = data[tags.ACTOR_LOSS].finite
     if support is None or support.ratio <= UNSUPPORTED or len(encoder) < 5 or not norms_are_flat(data):
         return None
+    # Both signs are needed: a flat norm alone is a healthy run with a low limit, a growing loss alone is visible
+    # anyway.
     growth = growth_factor(loss.tail(0.5))
     if not growth >= GROWS:
         return None

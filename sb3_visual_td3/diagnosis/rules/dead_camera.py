@@ -36,6 +36,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
         evidence = Evidence.last_of(std, "grey levels of deviation within a frame: it has one colour")
         return _diagnosis(0.9, evidence, onset(std, std.values < ONE_COLOUR), ONE_COLOUR)
+    # The deviation is checked first: a frame of one colour never changes either, and is the more specific finding.
     still = _points_at_end(change)
     if still < MIN_POINTS:
         return None

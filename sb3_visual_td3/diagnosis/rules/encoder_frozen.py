@@ -56,6 +56,7 @@ def _judge(data: SeriesSet, network: Network) -> Diagnosis | None:
     rate, is_frozen = data[tags.GROUP_LR[cnn]].finite, data[tags.GROUP_FROZEN[cnn]].finite
     if (len(rate) and rate.values[-1] == 0.0) or (len(is_frozen) and is_frozen.values[-1] == 1.0):
         return None
+    # A dead policy starves head and encoder alike; that is vanishing_actor_gradient, not a frozen encoder.
     head_norm = data[tags.GRADIENT_NORM[mlp]].finite
     if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
         return None

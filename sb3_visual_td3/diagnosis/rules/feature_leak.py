@@ -70,12 +70,14 @@ def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
     head, encoder = aligned(data[tags.GRADIENT_NORM[ACTOR_MLP.name]], data[tags.GRADIENT_NORM[ACTOR_CNN.name]])
     if len(head) < MIN_POINTS:
         return None
+    # The critics' head gives the scale of a gradient that matters: two vanishing norms have any ratio.
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     scale = recent(critic).median() if len(critic) else 1.0
     late_head, late_encoder = recent(head).median(), recent(encoder).median()
     if late_encoder <= ENCODER_IS_STILL * scale or late_head > MLP_IS_STILL * late_encoder:
         return None
     ratio = late_head / late_encoder
+    # max(..., 1e-9) below: a ratio of exactly 0 has no inverse and no logarithm.
     first = onset(head, head.values <= MLP_IS_STILL * encoder.values)
     evidence = (
         Evidence.last_of(
@@ -103,7 +105,9 @@ def _unsupported_loss(data: SeriesSet) -> Diagnosis | None:
     # The loss alone gives 0.45 to 0.7 (at 10,000 times Q). Each further sign of the leak adds to it, and each that is
     # missing though it was logged takes away: 0.75, from which a live alert is critical, needs several signs.
     confidence = 0.45 + 0.25 * min(1.0, math.log10(support.ratio / UNSUPPORTED) / 3)
-    confidence -= 0.15 if support.estimated else 0.0
+    # Without a logged Q, its scale is only an estimate from the critic's loss.
+    if support.estimated:
+        confidence -= 0.15
     evidence = _loss_evidence(data, support)
     for weight, found in (_still_head(data), _encoder_norm(data), _calm_critic(data), _policy_q(data, support)):
         confidence += weight
@@ -145,6 +149,7 @@ def _encoder_norm(data: SeriesSet) -> tuple[float, list[Evidence]]:
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     if len(encoder) < MIN_POINTS:
         return 0.0, []
+    # The norm either grows with the loss or, if it was logged after clipping, is constant. Anything else does not fit.
     growth = growth_factor(encoder)
     if growth >= 10.0:
         return 0.1, [
@@ -171,6 +176,8 @@ def _policy_q(data: SeriesSet, support: QSupport) -> tuple[float, list[Evidence]
     if len(policy_q) < MIN_POINTS:
         return 0.0, []
     end = float(np.median(policy_q.values[-3:]))
+    # In a run with the leak, the critic values the same actions on its OWN features far below what the loss claims. If
+    # it agrees with the loss instead, the critics overestimate, which is another cause.
     if abs(end) * UNSUPPORTED < abs(support.loss):
         return 0.1, [
             Evidence.last_of(policy_q, "the critic's own value of the policy's actions is not what the loss says")
@@ -183,5 +190,6 @@ def norms_are_flat(data: SeriesSet) -> bool:
     later = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite.tail(0.5).values
     if later.size < 3 or not np.median(later) > 0:
         return False
+    # Quantiles instead of the extremes: single updates below the limit are not clipped.
     low, high = np.quantile(later, (0.1, 0.9))
     return bool((high - low) / np.median(later) < 0.1)

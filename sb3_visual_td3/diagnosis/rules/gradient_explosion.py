@@ -77,6 +77,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 def _explodes(norm: Series) -> bool:
     if len(norm) < 3:
         return False
+    # Three ways to explode: a norm that is huge at the end, one that is large and has grown over the run, and one that
+    # has just shot up, which only a live window catches in time.
     late = norm.tail(0.25).median()
     return late > EXPLODED or (late > AT_LEAST and growth_factor(norm) >= GROWN) or _has_shot_up(norm)
 

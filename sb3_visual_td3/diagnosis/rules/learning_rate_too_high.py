@@ -55,6 +55,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
 def _judge(data: SeriesSet, ratio: Series) -> Diagnosis | None:
     largest, late = ratio.abs_max(), recent(ratio, 3)
+    # In the order of certainty: one step as large as the weights, several large steps in a row, and one large step of a
+    # network that had settled. The confidences are guesses, all above the 0.75 from which an alert is critical.
     if largest >= HALF:
         confidence, value, threshold = 0.9 if largest >= 1.0 else 0.8, largest, HALF
     elif len(late) >= 3 and late.median() >= TENTH:

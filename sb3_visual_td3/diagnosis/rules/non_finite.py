@@ -24,12 +24,14 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     # A derived tag may be infinite by definition, such as the bound of undiscounted returns.
     measured = [data[name] for name in data.names() if name not in tags.DERIVED]
     bad = [series.where(~np.isfinite(series.values)) for series in measured]
+    # By step and then by name, so that the order does not depend on the order in the log.
     bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))
     if not bad:
         return None
     evidence = tuple(
         Evidence(s.name, int(s.steps[0]), float(s.values[0]), f"{len(s)} such values, the first here") for s in bad[:5]
     )
+    # Only steps of the environment can be the first step of the diagnosis; an episode number would mislead.
     on_steps = [int(s.steps[0]) for s in bad if s.name not in tags.TAGS or tags.TAGS[s.name].x_axis == "step"]
     return Diagnosis(
         ID,

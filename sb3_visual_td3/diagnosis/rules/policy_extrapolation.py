@@ -75,6 +75,7 @@ def _wide_gap(data: SeriesSet) -> Diagnosis | None:
     gap, q1 = data[tags.Q_GAP].finite, data[tags.Q1_VALUE].finite
     if len(gap) < MIN_POINTS or len(q1) == 0:
         return None
+    # Relative to the largest |Q| of the whole run, so that the measure does not depend on the scale of the rewards.
     scale = max(FLOOR, q1.abs_max())
     part = recent(gap).median() / scale
     if part <= GAP:

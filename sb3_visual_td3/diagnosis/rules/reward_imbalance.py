@@ -67,6 +67,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None
+    # The mean magnitude, because a term that swings between bonus and penalty has a mean near 0 and still shapes the
+    # policy.
     sizes = {term.name: float(np.abs(term.tail(0.5).values).mean()) for term in terms}
     total = sum(sizes.values())
     if not 0 < total < np.inf:
@@ -100,6 +102,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
 
 def _since(largest: Series, terms: list[Series]) -> int | None:
     """Return the step from which the largest term dominates, among the terms that were logged at the same steps."""
+    # Terms of different steps cannot be added; those of the same callback share their steps.
     together = [term for term in terms if np.array_equal(term.steps, largest.steps)]
     total = np.sum([np.abs(term.values) for term in together], axis=0)
     return onset(largest, np.abs(largest.values) > DOMINATES * total)

@@ -59,8 +59,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     low, high = aligned(data[tags.REWARD_MIN], data[tags.REWARD_MAX])
     if len(low) < MIN_POINTS:
         return None
+    # The larger magnitude of the smallest and the largest reward at each point, whatever its sign.
     size = Series(high.name, high.steps, np.maximum(np.abs(low.values), np.abs(high.values)))
     late = float(np.median(size.values[-MIN_POINTS:]))
+    # The median of the earlier half is what was usual before, even if the last points of that half have jumped already.
     before = float(np.median(size.values[: max(len(size) // 2, 1)]))
     has_jumped = before > 0 and late >= JUMPED * before
     threshold = LARGE_AFTER_A_JUMP if has_jumped else LARGE

@@ -55,6 +55,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     note = f"updates by then, so the first was made at about step {rounded(max(begun, 0.0))}"
     first_point = int(trained.steps[0])
     evidence = Evidence(tags.TOTAL_ITERATIONS, first_point, float(trained.values[0]), note)
+    # Low confidences: a short warm-up is a risk for the run, not a proof that it failed.
     confidence = bounded(0.6 if begun <= A_BATCH else 0.52)
     return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, first_point, value=max(begun, 0.0), threshold=SHORT)
 

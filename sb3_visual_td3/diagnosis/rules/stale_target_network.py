@@ -37,6 +37,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     still = _still_end(moved)
     if len(still) < MIN_POINTS:
         return None
+    # A target that stands still is wrong only while the critics take steps.
     since = still.steps[0]
     learning = steps.where(steps.steps >= since)
     # TD3 moves its targets only when it updates the actor (policy_delay): without such an update they need not move.

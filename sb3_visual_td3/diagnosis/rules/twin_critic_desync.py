@@ -42,6 +42,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
     if len(q1) < 5:
         return None
+    # The smaller of the two scales: if one critic diverges alone, its own size must not make the distance look small.
     scale = max(1.0, min(q1.abs_max(), q2.abs_max()))
     distance = Series(q1.name, q1.steps, np.abs(q1.values - q2.values) / scale)
     part = distance.tail(0.25).mean()

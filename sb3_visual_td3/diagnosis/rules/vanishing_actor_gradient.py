@@ -60,6 +60,7 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
     # Where the critics do not learn either, the actor's head is not the problem.
     if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
         return False
+    # Beside the critics the norm is small; it must also be small beside the head's own largest value, or 0.
     return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
 
 
@@ -70,6 +71,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     late, peak = actor.tail(0.25).median(), actor.abs_max()
+    # A gradient of 0 in 32-bit floats is certain; a merely small one may recover.
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),

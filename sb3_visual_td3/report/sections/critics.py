@@ -195,6 +195,7 @@ def _twins_sentence(found: Critics) -> list[Sentence]:
 
 
 def _bound_sentence(found: Critics) -> list[Sentence]:
+    # The bound max|R| / (1 - discount) is loose: exceeding it proves an error, staying within it proves nothing.
     use = found.largest_bound_use
     if use is None:
         return [

@@ -290,6 +290,7 @@ def _incident_sentences(found: Episodes) -> list[Sentence]:
 
 
 def _summary_table(found: Episodes) -> Table:
+    # In a short run the last ten overlap with the first ten.
     first, last = found.first, (*found.first, *found.last)[-N_ENDS:]
     rows = (
         ("First ten", *_means(first), number(found.reward_per_step_first)),

@@ -131,6 +131,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
     Values of 0 have no logarithm and are left out. Factors refer to the span of the other values, without
     extrapolation.
     """
+    # Both slopes refer to the same points without zeros, so that the two figures are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
     later_slope, slope = log_slope(later), log_slope(whole)
     later_half = None if later_slope is None else _factor(later_slope * _span(later))
