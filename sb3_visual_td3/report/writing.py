@@ -82,7 +82,7 @@ def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ..
     """Return the folders to try to write to, in order.
 
     Without an explicit folder, the reports of a single run go into its own folder if that holds a run.json. Any other
-    folder may be somebody's data, and stays as it is: the reports then go into the current folder.
+    folder may hold data of another program and stays as it is: the reports then go into the current folder.
 
     :param output: the folder of --output
     :param paths: the paths that were requested
