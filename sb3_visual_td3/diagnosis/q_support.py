@@ -68,8 +68,8 @@ def actor_loss_support(data: SeriesSet) -> QSupport | None:
     q_series = [data[tag].finite for tag in REPLAY_Q_TAGS if len(data[tag].finite)]
     if not q_series:
         return _against_critic_loss(data, loss, last)
-    # The loss at the end is compared with the largest Q of the whole run. For the onset, the loss of each step is compared
-    # with the largest Q up to that step: a running maximum over all Q series.
+    # The loss at the end is compared with the largest Q of the whole run. For the onset, the loss of each step is
+    # compared with the largest Q up to that step: a running maximum over all Q series.
     q_scale = max([FLOOR, *(q.abs_max() for q in q_series)])
     q_steps = np.concatenate([q.steps for q in q_series])
     q_values = np.abs(np.concatenate([q.values for q in q_series]))
