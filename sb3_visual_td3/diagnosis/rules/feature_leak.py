@@ -77,7 +77,6 @@ def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
     if late_encoder <= ENCODER_IS_STILL * scale or late_head > MLP_IS_STILL * late_encoder:
         return None
     ratio = late_head / late_encoder
-    # max(..., 1e-9) below: a ratio of exactly 0 has no inverse and no logarithm.
     first = onset(head, head.values <= MLP_IS_STILL * encoder.values)
     evidence = (
         Evidence.last_of(
@@ -86,7 +85,7 @@ def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(head, "as that of the head, which stands between the encoder and the action"),
     )
     # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
-    # rises to 0.9 as the ratio falls by another three orders of magnitude.
+    # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.
     confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(MLP_IS_STILL / max(ratio, 1e-9)) / 3))
     return Diagnosis(ID, TITLE, confidence, evidence, REMEDY, first, value=ratio, threshold=MLP_IS_STILL)
 
@@ -102,8 +101,8 @@ def _unsupported_loss(data: SeriesSet) -> Diagnosis | None:
     grows = growth_factor(loss) >= 10.0 or support.ratio > 10 * UNSUPPORTED
     if support.ratio <= UNSUPPORTED or support.loss >= 0 or not grows:
         return None
-    # The loss alone gives 0.45 to 0.7 (at 10,000 times Q). Each further sign of the leak adds to it, and each that is
-    # missing though it was logged takes away: 0.75, from which a live alert is critical, needs several signs.
+    # The loss alone gives 0.45 to 0.7 (at 10,000 times Q). Each further sign of the leak adds to it, and each sign that
+    # was logged and is missing takes away: 0.75, from which a live alert is critical, needs at least one more sign.
     confidence = 0.45 + 0.25 * min(1.0, math.log10(support.ratio / UNSUPPORTED) / 3)
     # Without a logged Q, its scale is only an estimate from the critic's loss.
     if support.estimated:
