@@ -308,7 +308,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["train", "-params", "noise_type:'foo'", "noise_std:0.1"], 'Unknown noise type "foo"'),
         (
             ["train", "-n", "9", "-params", "callback:'rl_zoo3.callbacks.ParallelTrainCallback'"],
-            "ParallelTrainCallback trains sac and tqc alone",
+            "ParallelTrainCallback works only with sac and tqc",
         ),
         (
             ["train", "--env", "Pendulum-v1", "-params", "normalize:True", "frame_stack:2"],
@@ -318,7 +318,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["train", "-conf", "nowhere.yml"], "nowhere.yml"),
         (["train", "-i", "nowhere.zip"], "must be a valid path to a .zip file"),
         (["train", "--env-kwargs", "colour:1"], "colour"),
-        (["train", "--seed", "4294967296"], "--seed 4294967296: expected a number up to 4294967295"),
+        (["train", "--seed", "4294967296"], "--seed 4294967296: expected an integer <= 4294967295"),
         (["enjoy", "--seed", "99999999999999999999"], "--seed 99999999999999999999"),
     ],
 )
