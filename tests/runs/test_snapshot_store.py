@@ -259,16 +259,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         set_key("arrays", 0, "chunks", 0, value="../../../x"),
         "snapshot.json is not a record that this version wrote (",
     ),
-    "a chunk that is a number": (set_key("arrays", 0, "chunks", 0, value=7), "no record that this version wrote ("),
-    "an object array": (set_key("arrays", 1, "dtype", value="O"), "no record that this version wrote ("),
-    "no dtype": (set_key("arrays", 1, "dtype", value=None), "no record that this version wrote ("),
-    "a shape beyond the file": (set_key("arrays", 1, "shape", value=[10**15]), "no record that this version wrote ("),
-    "a shape beyond numpy": (set_key("arrays", 1, "shape", value=[0, 10**30]), "no record that this version wrote ("),
-    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "no record that this version wrote ("),
-    "chunks too large": (set_key("arrays", 0, "chunk_bytes", value=10**12), "no record that this version wrote ("),
-    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "no record that this version wrote ("),
-    "a state that is a list": (set_key("state", value=[]), "no record that this version wrote ("),
-    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "no record that this version wrote ("),
+    "a chunk that is a number": (set_key("arrays", 0, "chunks", 0, value=7), "not a record that this version wrote ("),
+    "an object array": (set_key("arrays", 1, "dtype", value="O"), "not a record that this version wrote ("),
+    "no dtype": (set_key("arrays", 1, "dtype", value=None), "not a record that this version wrote ("),
+    "a shape beyond the file": (
+        set_key("arrays", 1, "shape", value=[10**15]),
+        "not a record that this version wrote (",
+    ),
+    "a shape beyond numpy": (
+        set_key("arrays", 1, "shape", value=[0, 10**30]),
+        "not a record that this version wrote (",
+    ),
+    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "not a record that this version wrote ("),
+    "chunks too large": (set_key("arrays", 0, "chunk_bytes", value=10**12), "not a record that this version wrote ("),
+    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "not a record that this version wrote ("),
+    "a state that is a list": (set_key("state", value=[]), "not a record that this version wrote ("),
+    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "not a record that this version wrote ("),
 }
 
 
