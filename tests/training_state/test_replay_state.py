@@ -175,7 +175,7 @@ class OtherwiseSampled(ReplayBuffer):
 def test_a_buffer_that_would_lose_data_is_refused_before_training():
     arguments = (10, VECTOR, ACTIONS, "cpu")
     with pytest.raises(
-        ValueError, match=r"SnapshotCallback cannot save WithPriorities: it holds priorities .*get_state"
+        ValueError, match=r"SnapshotCallback cannot save WithPriorities: it holds priorities, .*get_state"
     ):
         check_replay(WithPriorities(*arguments))
     with pytest.raises(ValueError, match="it is not a ReplayBuffer"):
