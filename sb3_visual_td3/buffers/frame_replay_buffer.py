@@ -214,7 +214,9 @@ class FrameReplayBuffer(ReplayBuffer):
     def _by_key(self, make: Callable[[ObservationStore], Any]) -> Any:
         """Apply a function to each store; return the results by key, or the only result for a Box."""
         made = {key: make(store) for key, store in self._stores.items()}
-        return made if self._is_dict else next(iter(made.values()))
+        if self._is_dict:
+            return made
+        return next(iter(made.values()))
 
     def reset(self) -> None:
         """Drop every transition and keep the allocated memory."""
@@ -252,7 +254,9 @@ class FrameReplayBuffer(ReplayBuffer):
             self._allocate()
         row = self.pos
         # The row written last, which this step may continue.
-        previous = (row - 1) % self.buffer_size if self.full or row else None
+        previous = None
+        if self.full or row > 0:
+            previous = (row - 1) % self.buffer_size
         self.actions[row] = actions
         self.rewards[row] = rewards
         self.dones[row] = dones
@@ -341,7 +345,10 @@ class FrameReplayBuffer(ReplayBuffer):
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that two buffers must share for one to take the state of the other."""
-        parts = {key: f"{store.shape[2:]} {store.dtype}" for key, store in self._stores.items()}
+        parts = {}
+        for key, store in self._stores.items():
+            name = f"observation[{key!r}]" if self._is_dict else key
+            parts[name] = f"{store.shape[2:]} {store.dtype}"
         return {
             "buffer_size": int(self.buffer_size * self.n_envs),
             "n_envs": int(self.n_envs),
@@ -350,7 +357,7 @@ class FrameReplayBuffer(ReplayBuffer):
             "gamma": float(self.gamma),
             "handle_timeout_termination": bool(self.handle_timeout_termination),
             "action": f"{self.actions.shape[2:]} {self.actions.dtype}",
-            **{f"observation[{key!r}]" if self._is_dict else key: part for key, part in parts.items()},
+            **parts,
         }
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
@@ -379,7 +386,9 @@ class FrameReplayBuffer(ReplayBuffer):
             self._tensor(rewards),
             None if discounts is None else self._tensor(discounts),
         )
-        return DictReplayBufferSamples(*data) if self._is_dict else ReplayBufferSamples(*data)
+        if self._is_dict:
+            return DictReplayBufferSamples(*data)
+        return ReplayBufferSamples(*data)
 
     def _returns(
         self, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None

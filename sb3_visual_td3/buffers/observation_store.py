@@ -108,7 +108,8 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
         accepted.add(shape[1:])
     if len(shape) == 2 and shape[1] == 1:
         accepted.add(shape[:1])
-        accepted.add(() if shape[0] == 1 else shape)
+        if shape[0] == 1:
+            accepted.add(())
     if array.shape not in accepted:
         hint = ""
         if len(shape) >= 4 and sorted(array.shape[-3:]) == sorted(shape[-3:]):
@@ -143,14 +144,17 @@ def step_parts(
     """
     parts: dict[str, list[NDArray[Any]]] = {key: [] for key in kinds}
     for name, given in (("obs", obs), ("next_obs", next_obs)):
-        keys = sorted(given) if isinstance(given, Mapping) else None
-        if (keys is not None) != is_dict or (keys is not None and parts.keys() - set(keys)):
-            found = f"an array {np.asarray(given).shape}" if keys is None else f"a dict of {', '.join(map(str, keys))}"
-            expected = f"a dict of {', '.join(parts)}" if is_dict else "one array"
-            raise ValueError(f"{name} is {found}: expected {expected}")
-        for key, (shape, dtype) in kinds.items():
-            part, label = (given[key], f"{name}[{key!r}]") if isinstance(given, Mapping) else (given, name)
-            parts[key].append(step_rows(label, part, shape, dtype))
+        if isinstance(given, Mapping):
+            if not is_dict or parts.keys() - given.keys():
+                expected = f"a dict of {', '.join(parts)}" if is_dict else "one array"
+                raise ValueError(f"{name} is a dict of {', '.join(map(str, sorted(given)))}: expected {expected}")
+            for key, (shape, dtype) in kinds.items():
+                parts[key].append(step_rows(f"{name}[{key!r}]", given[key], shape, dtype))
+        else:
+            if is_dict:
+                raise ValueError(f"{name} is an array {np.asarray(given).shape}: expected a dict of {', '.join(parts)}")
+            for key, (shape, dtype) in kinds.items():
+                parts[key].append(step_rows(name, given, shape, dtype))
     return {key: (before, after) for key, (before, after) in parts.items()}
 
 
@@ -226,12 +230,15 @@ class ObservationView:
         # Only the transitions that are asked for are rebuilt; their pixels are indexed afterwards.
         of_transitions, of_pixels = index[:2], index[2:]
         found = self._store.take(self._moment, of_transitions)
+        if not of_pixels:
+            return found
         n_kept = found.ndim - len(self.shape[2:])
-        return found[(slice(None),) * n_kept + of_pixels] if of_pixels else found
+        return found[(slice(None),) * n_kept + of_pixels]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Return a copy of all observations."""
-        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+        everything = self[:]
+        return everything if dtype is None else everything.astype(dtype, copy=False)
 
 
 class PairStore:
@@ -361,9 +368,11 @@ class StackStore:
         # Both (n_envs, frame_stack, channels of a frame, height, width) from here on.
         continuity = Continuity(np.zeros(n_envs, bool), np.zeros(n_envs, bool))
         replaced = self.ids[place.row].copy()
-        known = None if place.previous is None else self.ids[place.previous, :, AFTER].tolist()
+        known: list[list[int]] = [[] for _ in range(n_envs)]
+        if place.previous is not None:
+            known = self.ids[place.previous, :, AFTER].tolist()
         for env in range(n_envs):
-            ids, continuity.continues[env] = self._number_first(before[env], known[env] if known else [])
+            ids, continuity.continues[env] = self._number_first(before[env], known[env])
             self.ids[place.row, env, BEFORE] = ids
             ids, continuity.shifts[env] = self._number_next(before[env], after[env], ids)
             self.ids[place.row, env, AFTER] = ids

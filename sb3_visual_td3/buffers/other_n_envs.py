@@ -44,7 +44,8 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
         )
     n_rows = buffer.size()
     # Rows of the ring, oldest first.
-    rows = (np.arange(n_rows) + (buffer.pos if buffer.full else 0)) % buffer.buffer_size
+    oldest = buffer.pos if buffer.full else 0
+    rows = (np.arange(n_rows) + oldest) % buffer.buffer_size
     n_new = n_rows * buffer.n_envs // n_envs
     # Where each transition is now, one environment after the other. The oldest make up for the remainder.
     n_dropped = n_rows * buffer.n_envs - n_new * n_envs
@@ -52,13 +53,17 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     in_envs = np.repeat(np.arange(buffer.n_envs), n_rows)[n_dropped:]
     # Each new environment gets a run of n_new transitions: both (n_new, n_envs).
     index = (in_rows.reshape(n_envs, n_new).T, in_envs.reshape(n_envs, n_new).T)
-    new = _of_frames(buffer, index) if isinstance(buffer, FrameReplayBuffer) else _of_arrays(buffer, index)
+    new: ReplayBuffer
+    if isinstance(buffer, FrameReplayBuffer):
+        new = _of_frames(buffer, index)
+    else:
+        new = _of_arrays(buffer, index)
+    if n_new == 0:
+        return new
     # Nothing continues what was the newest transition of an environment.
-    is_newest = index[0] == (rows[-1] if n_rows else 0)
-    for row, env in np.argwhere(is_newest).tolist():
+    for row, env in np.argwhere(index[0] == rows[-1]).tolist():
         end_segments(new, [env], row)
-    if new.size():
-        end_segments(new)
+    end_segments(new)
     return new
 
 

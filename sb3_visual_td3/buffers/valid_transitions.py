@@ -66,7 +66,9 @@ def add_valid(
 
 
 def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
-    return {key: value[rows] for key, value in part.items()} if isinstance(part, Mapping) else part[rows]
+    if isinstance(part, Mapping):
+        return {key: value[rows] for key, value in part.items()}
+    return part[rows]
 
 
 def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: int | None = None) -> None:
@@ -83,7 +85,8 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
         return
     if row is None:
         row = (buffer.pos - 1) % buffer.buffer_size
-    envs = range(buffer.n_envs) if envs is None else envs
+    if envs is None:
+        envs = range(buffer.n_envs)
     # Each kind of buffer has its own way to end an episode that is not over.
     ends = getattr(buffer, "segment_ends", None)
     if ends is not None:

@@ -147,7 +147,9 @@ class NetworkProbe:
         extractor = critic.features_extractor
         some = _first(observations, self._n_images)
         activations = activations_of(extractor, lambda: critic.extract_features(some, extractor))  # type: ignore[arg-type]
-        return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)} if activations else {}
+        if not activations:
+            return {}
+        return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)}
 
     def get_state(self) -> dict[str, Any]:
         """Return the small weights of the target networks at the last call, as plain data."""

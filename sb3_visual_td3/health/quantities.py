@@ -50,7 +50,9 @@ def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     """
     parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return total_norm(gradients) if gradients else th.zeros((), device=parameters[0].device)
+    if not gradients:
+        return th.zeros((), device=parameters[0].device)
+    return total_norm(gradients)
 
 
 def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:

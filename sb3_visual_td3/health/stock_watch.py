@@ -44,7 +44,9 @@ def _groups(name: Network, module: nn.Module, actor: nn.Module) -> Groups:
     optimizer = module.optimizer
     assert isinstance(optimizer, th.optim.Optimizer)
     encoder = {id(weight) for weight in _encoder(module)}
-    borrowed = set() if module is actor else {id(weight) for weight in _encoder(actor)}
+    borrowed = set()
+    if module is not actor:
+        borrowed = {id(weight) for weight in _encoder(actor)}
     stepped = [weight for group in optimizer.param_groups for weight in group["params"] if id(weight) not in borrowed]
     cnn, mlp = groups_of(name)
     groups = {

@@ -33,7 +33,8 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
     :param noise: the model's action noise
     :param sigma: the standard deviation
     """
-    for each in noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]:
+    noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]
+    for each in noises:
         if isinstance(each, ScheduledActionNoise):
             each.sigma = sigma
 

@@ -232,7 +232,8 @@ class VisualCritic(ContinuousCritic):
         :return: one ``(batch, 1)`` tensor per critic
         """
         q_input = th.cat([self.trunk(features), actions], dim=1)
-        return tuple(head(q_network, q_input) for q_network in self.q_networks[: 1 if first_only else None])
+        q_networks = self.q_networks[:1] if first_only else self.q_networks
+        return tuple(head(q_network, q_input) for q_network in q_networks)
 
     def forward(self, obs: PyTorchObs | Prepared, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """Return one ``(batch, 1)`` tensor of Q(s, a) per critic."""
@@ -394,8 +395,11 @@ class VisualTD3Policy(TD3Policy):
         :return: weights by name
         """
         state = super().state_dict(*args, **kwargs)
+        if not self.encoder_is_shared:
+            return state
+        # nn.Module also takes (destination, prefix, keep_vars) by position.
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        for key in list(state) if self.encoder_is_shared else ():
+        for key in list(state):
             if key.startswith(tuple(f"{prefix}{actor}.{_ENCODER}" for actor in _CRITIC_OF)):
                 del state[key]
         return state
@@ -411,9 +415,10 @@ class VisualTD3Policy(TD3Policy):
         if self.averaged_actor is None and self.may_average and any(name.startswith(AVERAGE) for name in state_dict):
             self.keep_average()  # a policy that was saved on its own
         state = self.completed_state(state_dict)
-        for actor, critic in _CRITIC_OF.items() if self.encoder_is_shared else ():
-            for key in [key for key in state if key.startswith(f"{critic}.{_ENCODER}")]:
-                state[f"{actor}.{key.removeprefix(f'{critic}.')}"] = state[key]
+        if self.encoder_is_shared:
+            for actor, critic in _CRITIC_OF.items():
+                for key in [key for key in state if key.startswith(f"{critic}.{_ENCODER}")]:
+                    state[f"{actor}.{key.removeprefix(f'{critic}.')}"] = state[key]
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,8 +195,9 @@ class Preparation:
         if not is_known:
             return values.to(self._dtype).div_(PIXEL_MAX)
         if not self._normalize_images:  # the environment has scaled them
-            images = values.permute(0, 3, 1, 2) if channels_are_last(picture) else values
-            return images.to(self._dtype).contiguous(memory_format=th.channels_last)
+            if channels_are_last(picture):
+                values = values.permute(0, 3, 1, 2)
+            return values.to(self._dtype).contiguous(memory_format=th.channels_last)
         if self._sees_blocks(values, reader):
             return blocks_of(values).to(self._dtype)
         # The layout is changed before the bytes are widened, because there are fewer of them then.
@@ -235,9 +236,12 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
     assert isinstance(observations, th.Tensor)
     assert isinstance(extractor.cnn, nn.Sequential)
     offset = getattr(extractor, "offset", 0.0)
-    features = _convolve(extractor.cnn, observations + offset if offset else observations)
-    # NatureCNN has a dense layer behind its convolutions; ours leave that to the trunk.
-    return extractor.linear(features) if isinstance(extractor, NatureCNN) else features
+    if offset:
+        observations = observations + offset
+    features = _convolve(extractor.cnn, observations)
+    if isinstance(extractor, NatureCNN):  # it has a dense layer; our convolutions leave that to the trunk
+        features = extractor.linear(features)
+    return features
 
 
 def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:

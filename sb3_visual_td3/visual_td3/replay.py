@@ -76,7 +76,8 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
-        depth = env.stacked_obs.n_stack if isinstance(env, VecFrameStack) else None
+        if isinstance(env, VecFrameStack):
+            depth = env.stacked_obs.n_stack
         env = env.venv
     if depth is None and env is not None:
         depth = _attribute(env)
@@ -128,10 +129,10 @@ def _layout(space: spaces.Space[Any]) -> dict[str, tuple[Any, str]]:
 
 
 def _shown(layout: dict[str, tuple[Any, str]]) -> str:
-    parts = [
-        f"{shape} {dtype}" if key == THE_ONLY_PART else f"{key}: {shape} {dtype}"
-        for key, (shape, dtype) in layout.items()
-    ]
+    parts = []
+    for key, (shape, dtype) in layout.items():
+        name = "" if key == THE_ONLY_PART else f"{key}: "
+        parts.append(f"{name}{shape} {dtype}")
     return ", ".join(parts)
 
 

@@ -18,7 +18,7 @@ import torch as th
 from stable_baselines3 import TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 from stable_baselines3.common.utils import (
@@ -254,7 +254,10 @@ class VisualTD3(TD3):
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
-        self._pictures = self.policy.pictures if not self._is_stock_policy else pictures_in(self.observation_space)
+        if self._is_stock_policy:
+            self._pictures = pictures_in(self.observation_space)
+        else:
+            self._pictures = self.policy.pictures
         self._setup_arithmetic()
         self._losses: dict[str, list[th.Tensor]] = {}
         self._overlapped_loop = OverlappedLoop()
@@ -683,9 +686,12 @@ class VisualTD3(TD3):
         self._on_step()
         ended = np.flatnonzero(dones).tolist()
         self._episode_num += len(ended)
-        if self.action_noise is not None and ended:
-            # Only VectorizedActionNoise takes the indices of environments.
-            self.action_noise.reset(**({"indices": ended} if self.n_envs > 1 else {}))
+        if self.action_noise is None or not ended:
+            return
+        if isinstance(self.action_noise, VectorizedActionNoise):  # one noise for each environment
+            self.action_noise.reset(indices=ended)
+        else:
+            self.action_noise.reset()
 
     def _on_step(self) -> None:
         """Set the size of the exploration noise; Stable-Baselines3 calls this after every step."""
