@@ -113,7 +113,7 @@ def test_what_cannot_be_rearranged_is_refused_with_both_numbers(optimized):
     else:
         buffer = Mine(20, IMAGE, ACTIONS, "cpu", 2)
     with pytest.raises(
-        ValueError, match=r"(ReplayBuffer|Mine) holds transitions of 2 environments, and there are 3 now"
+        ValueError, match=r"(ReplayBuffer|Mine) holds transitions of 2 environments, but there are 3 now"
     ):
         for_n_envs(buffer, 3)
     assert issubclass(HerReplayBuffer, DictReplayBuffer)

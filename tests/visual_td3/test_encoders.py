@@ -68,7 +68,7 @@ def test_camera_and_vector_learn_together(make_model, encoder):
     ("encoder_arch", "trunk_dim", "expected"),
     [("drq", None, DrqConvolutions), ("drq", 16, DrqConvolutions), ("nature", 16, NatureConvolutions)],
 )
-def test_the_camera_of_dict_observations_goes_through_the_encoder_asked_for(
+def test_the_camera_of_dict_observations_goes_through_the_requested_encoder(
     make_model, tmp_path, encoder, encoder_arch, trunk_dim, expected
 ):
     kwargs = {"encoder": encoder, "encoder_arch": encoder_arch, "trunk_dim": trunk_dim, "net_arch": [8]}

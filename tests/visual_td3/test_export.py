@@ -114,6 +114,6 @@ def test_stable_baselines3s_td3_can_be_exported_too_and_sac_is_refused():
     model = TD3("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10)
     states = th.zeros(2, 3)
     np.testing.assert_allclose(exportable_actor(model)(states).numpy(), model.predict(states.numpy())[0], rtol=1e-5)
-    with pytest.raises(ValueError, match="SAC has no actor that gives one action"):
+    with pytest.raises(ValueError, match="SAC has no deterministic actor"):
         exportable_actor(SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10))
     assert issubclass(VisualTD3, TD3)

@@ -235,7 +235,7 @@ class NormRecorder:
         ({"critic_cnn": 1e-3, "actor_mlp": 1e-4}, [({"critic_cnn"}, 1e-3), ({"actor_mlp"}, 1e-4)]),
     ],
 )
-def test_gradients_are_clipped_as_asked(make_model, max_grad_norm, units):
+def test_gradients_are_clipped_as_requested(make_model, max_grad_norm, units):
     model = make_model(policy_kwargs={"encoder": "separate"}, max_grad_norm=max_grad_norm, preset="td3")
     recorder = NormRecorder()
     model.observers.append(recorder)

@@ -98,7 +98,7 @@ def test_the_vehicles_state_is_no_stack(make_model):
 
 
 @pytest.mark.parametrize("env", [SayingEnv, ImageEnv])
-def test_a_simulator_in_another_process_is_asked(make_model, env):
+def test_the_frame_stack_is_read_from_a_simulator_in_another_process(make_model, env):
     venv = SubprocVecEnv([env], start_method="fork")
     model = make_model("CnnPolicy", venv)
     assert frame_stack_of(model).value == (4 if env is SayingEnv else 1)
@@ -140,7 +140,7 @@ def test_a_model_of_several_environments_is_loaded_to_be_watched(make_model, tmp
     assert frame_stack_of(watched) == (4, "environment")
 
 
-def test_memory_is_saved_as_asked_and_an_unfinished_episode_is_not_done(make_model):
+def test_memory_is_saved_as_requested_and_an_unfinished_episode_is_not_done(make_model):
     """Stable-Baselines3 refuses truncation beside it, and marks the last transition as done at a second learn()."""
     model = make_model("CnnPolicy", SayingEnv(), optimize_memory_usage=True)
     model.learn(30)

@@ -38,8 +38,8 @@ def saved(make_model, tmp_path):
         model.learn(24)
         model.save(tmp_path / "model")
 
-        def load(n_envs=n_envs, env=env, **asked):
-            return VisualTD3.load(tmp_path / "model", env=envs(n_envs, env), device="cpu", **asked)
+        def load(n_envs=n_envs, env=env, **requested):
+            return VisualTD3.load(tmp_path / "model", env=envs(n_envs, env), device="cpu", **requested)
 
         return load
 
@@ -53,7 +53,7 @@ def discounts_of(model):
 
 @pytest.mark.parametrize("algorithm", [VisualTD3, TD3])
 @pytest.mark.parametrize("preset", ["visual", "td3"])
-def test_the_discount_asked_for_reaches_the_n_step_returns(saved, algorithm, preset):
+def test_the_requested_discount_reaches_the_n_step_returns(saved, algorithm, preset):
     kwargs = {} if algorithm is TD3 else {"preset": preset}
     model = saved(algorithm=algorithm, n_steps=3, gamma=0.99, **kwargs)(gamma=0.9)
     assert min(discounts_of(model)) == pytest.approx(0.9**3)
@@ -63,7 +63,7 @@ def test_the_discount_asked_for_reaches_the_n_step_returns(saved, algorithm, pre
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MultiInputPolicy", VectorImageEnv)])
 @pytest.mark.parametrize("preset", ["visual", "td3"])
 @pytest.mark.parametrize("change", [(3, 1), (1, 3), (3, 2)])
-def test_n_steps_asked_for_is_in_force_whatever_it_was(saved, policy, env, preset, change):
+def test_requested_n_steps_are_in_force_whatever_they_were(saved, policy, env, preset, change):
     before, after = change
     model = saved(policy, env, n_steps=before, preset=preset)(n_steps=after)
     assert getattr(model.replay_buffer, "n_steps", 1) == model.n_steps == after
@@ -73,7 +73,7 @@ def test_n_steps_asked_for_is_in_force_whatever_it_was(saved, policy, env, prese
         assert type(model.replay_buffer) is (NStepReplayBuffer if policy == "CnnPolicy" else NStepDictReplayBuffer)
 
 
-def test_what_is_asked_for_stays_when_it_is_saved_again(saved, tmp_path):
+def test_requested_values_stay_when_a_model_is_saved_again(saved, tmp_path):
     model = saved(n_steps=3)(n_steps=2, gamma=0.5)
     model.save(tmp_path / "again")
     again = VisualTD3.load(tmp_path / "again", env=ImageEnv(), device="cpu")
@@ -107,7 +107,7 @@ def test_the_range_of_targets_is_found_again_for_another_discount(saved):
     assert load(n_steps=3)._target_range.upper == 0
 
 
-def test_the_noise_follows_the_schedule_asked_for(saved):
+def test_the_noise_follows_the_requested_schedule(saved):
     load = saved(noise_schedule="lin_0.8_0.4")
     assert load().action_noise.sigma == pytest.approx(0.4)  # training was at its end
     assert load(noise_schedule=0.1).action_noise.sigma == 0.1
@@ -117,7 +117,7 @@ def test_the_noise_follows_the_schedule_asked_for(saved):
     assert isinstance(chosen.action_noise, NormalActionNoise)
 
 
-def test_a_preset_asked_for_changes_no_network(saved):
+def test_a_requested_preset_changes_no_network(saved):
     model = saved()(preset="td3")
     described = model.describe()
     assert described["preset"].value == "td3"
@@ -138,7 +138,7 @@ def test_the_policys_keywords_may_be_given_as_they_were(saved):
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("requested", "words"),
     [
         ({"gama": 0.9}, "load.. was given gama=0.9.*did you mean gamma"),
         ({"policy": "MlpPolicy"}, r"load\(\) was given policy='MlpPolicy'.*VisualCnnPolicy"),
@@ -147,9 +147,9 @@ def test_the_policys_keywords_may_be_given_as_they_were(saved):
         ({"overlap": True}, "overlap=True on a DummyVecEnv"),
     ],
 )
-def test_what_cannot_be_in_force_is_refused(saved, asked, words):
+def test_what_cannot_be_in_force_is_refused(saved, requested, words):
     with pytest.raises(ValueError, match=words):
-        saved()(**asked)
+        saved()(**requested)
 
 
 def test_other_arguments_are_in_force_too(saved):
