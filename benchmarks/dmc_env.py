@@ -61,7 +61,7 @@ class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
         return np.concatenate(self._frames), reward, is_terminal, moment.last() and not is_terminal, {}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """:return: ``(size, size, 3)`` uint8"""
+        """Return the camera image, ``(size, size, 3)`` uint8."""
         return self._suite.physics.render(self._size, self._size, camera_id=0)
 
     def _frame(self) -> np.ndarray:

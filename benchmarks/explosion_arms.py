@@ -1,5 +1,7 @@
-"""The arms of the explosion study: the settings of the CARLA run that started this project, with and without its fault,
-and with each cure on and off.
+"""The arms of the explosion study.
+
+They have the settings of the CARLA run that started this project, with and without its fault, and with each cure on and
+off.
 """
 
 from __future__ import annotations

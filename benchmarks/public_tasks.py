@@ -127,7 +127,7 @@ rl-zoo's benchmark, after 4 million decisions.
 
 
 def block(task: str, algorithm: str) -> dict[str, Any]:
-    """:return: the hyperparameters of a task as the zoo would read them"""
+    """Return the hyperparameters of a task, as the zoo reads them from its file."""
     arm = Arm(ALGORITHMS[algorithm], _ZOO_NAMES[algorithm])
     if task == CAR_RACING:
         return block_of(arm, CAR_RACING)
@@ -138,7 +138,7 @@ def block(task: str, algorithm: str) -> dict[str, Any]:
 
 
 def environment(task: str, settings: dict[str, Any], seed: int) -> VecEnv:
-    """:return: one environment of the task, without what scales rewards"""
+    """Return one environment of the task, without reward scaling."""
     make: str | Callable[[], gym.Env[Any, Any]] = task
     if task != CAR_RACING:
         from dmc_env import PixelSuiteEnv  # of the extra bench; MUJOCO_GL is read when it is imported
@@ -149,7 +149,7 @@ def environment(task: str, settings: dict[str, Any], seed: int) -> VecEnv:
 
 
 def learner(task: str, algorithm: str, seed: int, n_decisions: int) -> OffPolicyAlgorithm:
-    """:return: the model before its first step"""
+    """Return the untrained model of an algorithm on a task."""
     settings = block(task, algorithm)
     set_random_seed(seed)
     env = environment(task, settings, seed)
@@ -187,7 +187,7 @@ class Evaluator(BaseCallback):
         return True
 
     def get_state(self) -> dict[str, Any]:
-        """:return: nothing: what a resumed run must know stands in the results"""
+        """Return an empty state: a resumed run reads everything that it needs from the results file."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ class Evaluator(BaseCallback):
 
 
 def is_finished(rows: list[Row], key: Row) -> bool:
-    """:return: whether the results have the last evaluation of this run"""
+    """Return whether the results file contains the last evaluation of this run."""
     n_last = TASKS[key["task"]].n_last
     return any(row["episodes"] == n_last and all(row[name] == key[name] for name in key) for row in rows)
 
@@ -243,7 +243,7 @@ def run(key: Row, n_decisions: int, output: Path, logs: Path) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """:return: a line of Markdown for each task and algorithm, ours and the published ones"""
+    """Return a Markdown table with one row per task and algorithm, ours and the published ones."""
     heads = (
         "task",
         "algorithm",

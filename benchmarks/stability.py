@@ -74,13 +74,13 @@ class NoisyActorLoss(VisualTD3):
         super().train(gradient_steps, batch_size)
 
     def with_noise(self, actions: th.Tensor) -> th.Tensor:
-        """:return: the actions with noise, within [-1, 1]; the gradient passes as if nothing had been clamped"""
+        """Add noise to actions and clamp them to [-1, 1]; the gradient ignores the clamping."""
         noise = th.randn_like(actions) * self.target_policy_noise
         noisy = actions + noise.clamp(-self.noise_clip, self.noise_clip)
         return noisy + (noisy.clamp(-1, 1) - noisy).detach()
 
     def update_actor(self, batch: Batch) -> th.Tensor:
-        """:return: the actor's loss, for actions with noise on them"""
+        """Update the actor with noisy actions in its loss."""
         score = self.critic.score
         self.critic.score = lambda features, actions, **kwargs: score(  # type: ignore[method-assign]
             features, self.with_noise(actions), **kwargs
@@ -106,12 +106,12 @@ class ChurnPenalty(VisualTD3):
     """Trunk and head of the actor."""
 
     def update_actor(self, batch: Batch) -> th.Tensor:
-        """:return: the actor's loss without the penalties"""
+        """Update the actor with the churn penalty added to its loss."""
         self._batches = self._batches[1], batch
         return super().update_actor(batch)
 
     def churn(self) -> th.Tensor:
-        """:return: mean squared change of the actions since before the last step, a scalar"""
+        """Return the mean squared change of the actions since before the last update, a scalar."""
         batch = self._batches[0]
         if batch is None or self._before is None:
             return th.zeros((), device=self.device)
@@ -211,7 +211,7 @@ class Averages:
         """Gradients are not looked at."""
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """The critics' step is the one that moves the encoder, and there is one in every update."""
+        """Add the weights after the critics' step, which moves the encoder and comes once in every update."""
         if update.network == "critic":
             for average in self.averages.values():
                 average.add(self._weights)
@@ -242,7 +242,7 @@ class Checkpoint:
 
 
 def weights_of(actor: nn.Module) -> list[th.Tensor]:
-    """:return: an actor's weights and those of the encoder that it reads, which may be the critic's"""
+    """Return the weights of an actor and of the encoder that it reads, which may be the critic's."""
     encoder: nn.Module = actor.features_extractor  # type: ignore[assignment]
     return list({id(weight): weight for module in (actor, encoder) for weight in module.parameters()}.values())
 
@@ -284,7 +284,7 @@ class Watcher(BaseCallback):
         self.model.observers.append(self._averages)
 
     def policies(self) -> dict[str, Sequence[th.Tensor]]:
-        """:return: the weights of each policy that the run could hand over now"""
+        """Return the weights of each policy that the run could deploy now, by name."""
         averages = {name: average.value for name, average in self._averages.averages.items()}
         own = {"last": weights_of(self.model.actor), "target": weights_of(self.model.actor_target)}
         kept = {"best in training": self._checkpoint.value} if self._checkpoint.value else {}
@@ -327,7 +327,7 @@ class Watcher(BaseCallback):
 
 @th.no_grad()
 def mean_q1(model: VisualTD3) -> float:
-    """:return: what the first critic thinks of 256 replayed transitions; the training's random numbers stay its own"""
+    """Return the first critic's mean value of 256 replayed transitions; the training's random state stays the same."""
     assert model.replay_buffer is not None
     state = np.random.get_state()
     batch = model.replay_buffer.sample(256)

@@ -21,7 +21,7 @@ DRIVES_WELL = 0.95
 
 
 def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
-    """:return: arm and seed of the runs whose every policy has been examined"""
+    """Return arm and seed of the finished runs, in which every policy has been examined."""
     policies: dict[tuple[str, int], set[str]] = {}
     examined: dict[tuple[str, int], set[str]] = {}
     for row in rows:
@@ -69,13 +69,13 @@ def summary_of(runs: Sequence[Sequence[Row]]) -> dict[str, Any]:
 
 
 def q_at(run: Sequence[Row], share: float) -> float:
-    """:return: the mean of Q at the run's row that is nearest to this share of its steps"""
+    """Return the mean of Q at the evaluation nearest to a fraction of the run's steps."""
     step = share * max(row["step"] for row in run)
     return float(min(run, key=lambda row: abs(row["step"] - step))["q1"])
 
 
 def table(rows: Sequence[Row], arms: Sequence[str]) -> str:
-    """:return: a line of Markdown for each arm and policy, of finished runs"""
+    """Return a Markdown table with one row per arm and policy of the finished runs."""
     heads = (
         "arm",
         "policy",
@@ -127,6 +127,6 @@ def with_table(page: str, lines: str) -> str:
 
 
 def _by(rows: Sequence[Row], column: str) -> list[list[Row]]:
-    """:return: the rows, divided by what stands in the column, in the order in which that first comes up"""
+    """Return the rows grouped by their value in a column, in the order of its first appearance."""
     values = list(dict.fromkeys(row[column] for row in rows))
     return [[row for row in rows if row[column] == value] for value in values]

@@ -1,5 +1,6 @@
-"""How many milliseconds does an update of VisualTD3 take, compared with Stable-Baselines3's TD3? Networks, batches and
-threads are the same.
+"""How many milliseconds does an update of VisualTD3 take, compared with Stable-Baselines3's TD3?
+
+Networks, batches and threads are the same.
 
 Every arm runs in its own process, so that arms do not share the state of the memory allocator. The arms alternate,
 round after round, and each round gives one ratio; the table shows the medians. Keep the machine quiet: beside other

@@ -211,9 +211,7 @@ def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_poin
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the late median length of the episodes is above ``threshold`` times the early one, or near the
-    longest.
-    """
+    """Pass if the late median of the lengths exceeds ``threshold`` times the early one, or is near the longest."""
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 
 

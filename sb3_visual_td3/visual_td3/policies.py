@@ -486,7 +486,7 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
 
 
 class VisualCnnPolicy(VisualTD3Policy):
-    """:class:`VisualTD3Policy` for images; its default encoder is Stable-Baselines3's NatureCNN."""
+    """Policy for images, a :class:`VisualTD3Policy`; its default encoder is Stable-Baselines3's NatureCNN."""
 
     def __init__(self, *args: Any, encoder_arch: EncoderArch | None = None, **kwargs: Any) -> None:
         if encoder_arch is None and "features_extractor_class" not in kwargs:
@@ -495,7 +495,7 @@ class VisualCnnPolicy(VisualTD3Policy):
 
 
 class VisualMultiInputPolicy(VisualTD3Policy):
-    """:class:`VisualTD3Policy` for Dict observations; its default is Stable-Baselines3's CombinedExtractor."""
+    """Policy for Dict observations, a :class:`VisualTD3Policy`; its default is SB3's CombinedExtractor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("encoder_arch") is None:
