@@ -49,7 +49,8 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
 
     :param space: the observation space
     :param frame_stack: number of stacked frames
-    :return: by key of an image: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's channels
+    :return: key of each image to its number of frames: ``frame_stack``, or 1 if ``frame_stack`` does not divide the
+        image's channels
     :raises ValueError: if there is no uint8 image, if an image has its channels last, or if ``frame_stack`` divides the
         channels of no image
     """
@@ -237,7 +238,7 @@ class FrameReplayBuffer(ReplayBuffer):
         """Store one transition of each environment.
 
         :param obs: ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict of arrays
-        :param next_obs: the same after the step; if an episode ended, its last observation
+        :param next_obs: observations after the step; where an episode ended, its last observation
         :param action: ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
@@ -305,7 +306,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue, bit for bit, as the buffer whose state this is. The current content is dropped.
 
-        :param state: what :meth:`get_state` returned; arrays that are still on disk are read straight into their places
+        :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read straight into
+            their places
         :raises ValueError: if the state belongs to a buffer with other settings; nothing is changed then
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
@@ -417,7 +419,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def taken(self, moment: Moment, index: Any) -> Any:
         """Return a copy of observations.
 
-        :param moment: before the transitions or after them
+        :param moment: moment of the observations: before the transitions or after them
         :param index: an index like numpy's into ``(buffer_size, n_envs)``
         :return: an array, or one for each key
         """

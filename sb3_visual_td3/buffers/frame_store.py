@@ -51,8 +51,8 @@ def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
     """Raise an error now for memory that would run out hours later, by swapping or a killed process.
 
     :param n_bytes: bytes that will be used
-    :param purpose: what they are for, as the subject of the message
-    :param advice: what to do if they are not available
+    :param purpose: use of the memory, as the subject of the message
+    :param advice: advice for the user if the memory is not available
     :raises MemoryError: if fewer bytes are available
     """
     available = available_bytes()
@@ -240,7 +240,7 @@ class FrameStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore frames, one block after the other. Memory for the expected ones is allocated already.
 
-        :param state: what :meth:`get_state` of a store with the same arguments returned
+        :param state: the state that :meth:`get_state` of a store with the same arguments returned
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """
         del self._blocks[1:]

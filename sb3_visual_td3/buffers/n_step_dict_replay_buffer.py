@@ -68,7 +68,7 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
         """Store one transition of each environment, as DictReplayBuffer does, and check the shapes.
 
         :param obs: arrays ``(n_envs, *part)`` by key
-        :param next_obs: the same after the step
+        :param next_obs: observations after the step
         :param action: ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated

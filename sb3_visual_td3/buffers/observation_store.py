@@ -71,10 +71,10 @@ class ObservationStore(Protocol):
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments, both arrays ``(n_envs, *observation)``.
 
-        :param place: where the step is written
+        :param place: rows to which the step is written
         :param obs: observations before the step
         :param next_obs: observations after it
-        :return: how the step follows from the stored ones
+        :return: relation of the step to the stored ones
         :raises ValueError: if an array has another shape, or holds values that the store's dtype does not have
         """
 
@@ -137,7 +137,7 @@ def step_parts(
 
     :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an array is the only part
     :param obs: an array, or a dict of arrays
-    :param next_obs: the same after the step
+    :param next_obs: observations after the step
     :param is_dict: True if the observations are dicts
     :return: pairs of arrays, before and after, by key
     :raises ValueError: if a part is missing, or is not as :func:`step_rows` expects it
@@ -201,7 +201,7 @@ class ObservationView:
     """Read stored observations like Stable-Baselines3's array ``(size, n_envs, *observation)``; reading makes a copy.
 
     :param store: the store of the observations
-    :param moment: before the transitions or after them
+    :param moment: moment of the observations: before the transitions or after them
     """
 
     def __init__(self, store: ObservationStore, moment: Moment) -> None:
@@ -271,9 +271,9 @@ class PairStore:
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments.
 
-        :param place: where the step is written
+        :param place: rows to which the step is written
         :param obs: ``(n_envs, *observation)``
-        :param next_obs: the same after the step, before any reset
+        :param next_obs: observations after the step, before any reset
         :return: whether the step continues the one before; it always shifts, because there is no stack
         """
         n_envs = self.shape[1]
@@ -303,7 +303,7 @@ class PairStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore what was stored.
 
-        :param state: what :meth:`get_state` of a store with the same settings returned
+        :param state: the state that :meth:`get_state` of a store with the same settings returned
         """
         for moment, name in ((BEFORE, "before"), (AFTER, "after")):
             fill(self._pairs[moment, : state[name].shape[0]], state[name])
@@ -356,9 +356,9 @@ class StackStore:
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments.
 
-        :param place: where the step is written
+        :param place: rows to which the step is written
         :param obs: ``(n_envs, channels, height, width)`` uint8
-        :param next_obs: the same after the step, before any reset
+        :param next_obs: observations after the step, before any reset
         :return: whether the step continues the one before, and shifts by one frame
         """
         n_envs = self.shape[1]
@@ -410,7 +410,7 @@ class StackStore:
     def take(self, moment: Moment, index: Any) -> Frames:
         """Rebuild stacks from their frames.
 
-        :param moment: before the transitions or after them
+        :param moment: moment of the observations: before the transitions or after them
         :param index: an index like numpy's into ``(size, n_envs)``
         :return: ``(..., channels, height, width)`` uint8, a copy
         """
@@ -429,7 +429,7 @@ class StackStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore what was stored.
 
-        :param state: what :meth:`get_state` of a store with the same settings returned
+        :param state: the state that :meth:`get_state` of a store with the same settings returned
         """
         fill(self.ids[: state["ids"].shape[0]], state["ids"])
         self.frames.set_state(state["frames"])

@@ -44,7 +44,7 @@ def add_valid(
     :param add: the buffer's own ``add``
     :param buffer: the buffer
     :param obs: ``(n_envs, *observation)``, or a dict of arrays
-    :param next_obs: the same after the step
+    :param next_obs: observations after the step
     :param action: ``(n_envs, action_dim)``
     :param reward: ``(n_envs,)``
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated

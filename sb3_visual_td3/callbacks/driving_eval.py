@@ -289,7 +289,7 @@ class DrivingEvalCallback(EvalCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved record; call this after training has started.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self.best_distance_m = state["best_distance_m"]
         self._last_evaluated = state["last_evaluated"]

@@ -77,7 +77,7 @@ class DrivingMetricsCallback(BaseCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue in the middle of saved episodes; call this after training has started.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         :raises ValueError: if the number of environments differs
         """
         fill(self._episode_steps, state["episode_steps"])

@@ -258,7 +258,7 @@ class ExplosionAlertCallback(BaseCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue with a saved window; call this after training has started.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self._last_checked = state["last_checked"]
         self._active = {(rule, level) for rule, level in state["active"]}

@@ -64,7 +64,7 @@ class GradientNormCallback(BaseCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from saved measurements; call this after training has started.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self._last_logged = state["last_logged"]
         self._watch.set_state(state["watch"])

@@ -215,7 +215,7 @@ class Guard:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state, with its factor on the learning rates.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self.n_actions = state["n_actions"]
         self._quiet_until = state["quiet_until"]

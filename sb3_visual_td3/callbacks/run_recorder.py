@@ -153,7 +153,7 @@ class RunRecorderCallback(BaseCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Write the first start of a resumed run to ``run.json``; call this after training has started again.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self._manifest = dataclasses.replace(self._manifest, started=state["started"])
         self._manifest.write(self._folder / FILE_NAME)

@@ -145,7 +145,7 @@ class HealthWatch:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from saved measurements.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self.monitor.set_state(state["monitor"], self._model.device)
         self._camera.set_state(state["camera"])

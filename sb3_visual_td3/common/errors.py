@@ -36,7 +36,7 @@ class InvalidSettingError(AssertionError, ValueError):
 def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[None]:
     """Turn assertions about a user's settings, which Stable-Baselines3 raises, into errors that are ValueErrors too.
 
-    :param advice: what to do, added to the message
+    :param advice: advice to the user that is added to the message
     :param about: a word that the message must contain for the advice to be added
     :raises InvalidSettingError: if the body raises an AssertionError
     """

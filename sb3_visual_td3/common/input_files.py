@@ -226,7 +226,7 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
     """Return a copy of a mapping that holds plain values only, within the limits.
 
-    :param content: what a parser returned
+    :param content: the result of a parser, such as a YAML loader
     :param name: name of the file, for error messages
     :return: the copy, with string keys
     :raises ValueError: if there are too many values or they are nested too deeply
@@ -238,7 +238,7 @@ def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
 def plain_value(content: Any, name: str) -> Any:
     """Return a copy of a value that holds plain values only, within the limits.
 
-    :param content: what a parser returned
+    :param content: the result of a parser, such as a YAML loader
     :param name: name of the file and the key, for error messages
     :return: None, a boolean, a number, text, or lists and mappings of these
     :raises ValueError: if there are too many values or they are nested too deeply; the message names the key

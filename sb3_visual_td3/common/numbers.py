@@ -20,8 +20,8 @@ def to_integer(name: str, value: object, minimum: int | None = None, expected: s
     :param name: name of the setting, for the error message
     :param value: an integer in any notation: ``8``, ``np.int64(8)``, ``8.0``, ``1e6``, ``"8"``, ``"1e6"``
     :param minimum: the smallest accepted integer; None accepts all
-    :param expected: what the error message says was expected; None derives it from ``minimum``
-    :return: the same integer
+    :param expected: expectation that the error message states; None derives it from ``minimum``
+    :return: the value as an ``int``
     :raises ValueError: if the value is not an integer (bools are rejected), or is below ``minimum``
     """
     number = _plain_number(value)
@@ -49,8 +49,8 @@ def to_float(
     :param minimum: the smallest accepted number
     :param maximum: the largest accepted number
     :param above: a number that the value must be larger than; None for no such limit
-    :param expected: what the error message says was expected; None derives it from the limits
-    :return: the same number
+    :param expected: expectation that the error message states; None derives it from the limits
+    :return: the value as a ``float``
     :raises ValueError: if the value is not a finite number (bools are rejected), or is out of range
     """
     number = _plain_number(value)

@@ -45,7 +45,7 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
     """Return the pictures of an observation space by key.
 
     :param space: space of the observations
-    :param is_scaled: as in :func:`is_picture`
+    :param is_scaled: see :func:`is_picture`
     :return: picture spaces by key; the key of a space that is not a Dict is :data:`THE_ONLY_PART`
     """
     return {

@@ -46,7 +46,7 @@ def fill(target: NDArray[Any], source: AnyArray) -> None:
     """Overwrite an array with another one, without an intermediate copy.
 
     :param target: C-contiguous
-    :param source: in memory or on disk, of the same shape and dtype
+    :param source: array in memory or on disk, with the same shape and dtype
     :raises ValueError: if shape or dtype differ; nothing is broadcast or cast
     """
     # Broadcasting would accept a state of another shape without an error and fill the buffer with wrong numbers.
@@ -66,7 +66,7 @@ def require_same_settings(kept: Mapping[str, Any], here: Mapping[str, Any], what
     Call this before anything is changed, so that a refused object is still usable.
 
     :param kept: plain settings by name, as they were saved
-    :param here: the same settings of the object that is to take the state
+    :param here: current settings of the object that receives the state
     :param what: name of the object, the subject of the message
     :raises ValueError: if any settings differ; the message names each of them
     """

@@ -106,7 +106,7 @@ class HasState(Protocol):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state.
 
-        :param state: as returned by ``get_state``; an array may be a
+        :param state: the state returned by ``get_state``; an array may be a
             :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
         :raises ValueError: if it is the state of an object with other settings
         """

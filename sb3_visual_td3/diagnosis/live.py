@@ -95,7 +95,7 @@ class LiveWindow:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore the points that ``get_state`` returned.
 
-        :param state: as :meth:`get_state` returned it
+        :param state: the state that :meth:`get_state` returned
         """
         self._points = {tag: [(n, value) for n, value in points] for tag, points in state.items()}
 

@@ -11,7 +11,7 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``; NumPy integers and ``8.0`` are accepted.
 
-    :param name: what the user calls the value, for the message.
+    :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
@@ -31,7 +31,7 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
     """Return ``value`` as a float from ``minimum`` to ``maximum``; NumPy numbers are accepted.
 
-    :param name: what the user calls the value, for the message.
+    :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
@@ -52,8 +52,8 @@ def coerce_count(settings: object, field: str, minimum: int, maximum: int, name:
     :param field: the name of the field.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
-    :param name: what the user calls the field; None if the same.
-    :raises ValueError: as :func:`check_count`.
+    :param name: the user's name for the field, for the error message; None takes the field's own name.
+    :raises ValueError: if the field is not such an integer.
     """
     # A frozen dataclass refuses plain assignment, also in its own __post_init__.
     object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
@@ -69,7 +69,7 @@ def coerce_quantity(
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
     :param unit: the unit of the value and of both limits, for the message.
-    :param name: what the user calls the field; None if the same.
+    :param name: the user's name for the field, for the error message; None takes the field's own name.
     :raises ValueError: as :func:`check_quantity`.
     """
     number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
@@ -79,7 +79,7 @@ def coerce_quantity(
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is True or False.
 
-    :param name: what the user calls the value, for the message.
+    :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :return: the value as a Python bool.
     :raises ValueError: if it is anything else.
@@ -92,7 +92,7 @@ def check_flag(name: str, value: object) -> bool:
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
     """Raise unless ``value`` is one of ``choices``.
 
-    :param name: what the user calls the value, for the message.
+    :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :param choices: the values that are accepted.
     :raises ValueError: if the value is not among them.

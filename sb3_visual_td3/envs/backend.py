@@ -137,8 +137,8 @@ class Backend(Protocol):
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return the same scene for people, as a new array ``(height, width, 3) uint8``, RGB.
 
-        :param height: in pixels.
-        :param width: in pixels.
+        :param height: height of the picture in pixels.
+        :param width: width of the picture in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
         :return: the picture.
         """

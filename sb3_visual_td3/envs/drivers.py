@@ -23,7 +23,7 @@ class PurePursuitDriver:
 
     :param near_m: distance of the goal ahead of the vehicle at standstill.
     :param ahead_s: the goal moves farther ahead by the distance driven in this time.
-    :param wheelbase_m: of the vehicle, from axle to axle.
+    :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
     :param max_wheel_rad: angle of the wheels at full lock.
     """
 

@@ -58,8 +58,8 @@ def to_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float
     """Return how far a place of the world lies ahead of the vehicle's centre and to its left, in metres.
 
     :param state: the current state of the vehicle.
-    :param x_m: of the place.
-    :param y_m: of the place.
+    :param x_m: x of the place in the world, in metres.
+    :param y_m: y of the place in the world, in metres.
     :return: forward and left, both in metres.
     """
     dx_m, dy_m = x_m - state.x_m, y_m - state.y_m

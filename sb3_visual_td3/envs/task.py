@@ -108,8 +108,8 @@ class DrivingTask:
         """Judge the step that led to ``state``.
 
         :param state: the vehicle after the step.
-        :param steer: of the action, in [-1, 1].
-        :param pedal: of the action, in [-1, 1].
+        :param steer: steering part of the action, in [-1, 1].
+        :param pedal: throttle/brake part of the action, in [-1, 1].
         :return: the weighted reward terms, and whether the episode ends.
         """
         self.n_steps += 1
@@ -168,7 +168,7 @@ class DrivingTask:
     def set_state(self, saved: Mapping[str, Any], state: VehicleState) -> None:
         """Continue an episode.
 
-        :param saved: what ``get_state`` returned.
+        :param saved: the state that ``get_state`` returned.
         :param state: the vehicle at that moment.
         """
         self.reset(state)

@@ -35,7 +35,7 @@ def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
     Stacks are compared as a whole, which compares each frame with its successor. Their depth need not be known.
 
     :param frames: ``(batch, channels, height, width)`` uint8
-    :param previous: the same number of frames, one step earlier
+    :param previous: as many frames, from one step earlier
     :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """
     # Bytes are unsigned, so the smaller is subtracted from the larger.
@@ -76,7 +76,7 @@ class CameraMonitor:
 
         :param observations: the observations, ``(n_envs, channels, height, width)`` or a dict that contains such
             images; other parts are ignored
-        :param n_updates: updates made so far, for the points
+        :param n_updates: gradient updates made so far, recorded with each value
         """
         # Copied, because an environment may write its next frame into the same array.
         self._unseen.append([image.copy() for image in self._images_in(observations)])

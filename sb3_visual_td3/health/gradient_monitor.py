@@ -212,7 +212,7 @@ class GradientMonitor:
     def read(self) -> dict[str, float]:
         """Return the measures of the window and start the next one.
 
-        :return: by tag the means over the sampled updates, the smallest and the largest reward, and the bound on |Q|
+        :return: tag to value: means over the sampled updates, the smallest and the largest reward, and the bound on |Q|
             over the whole run, if there is one; empty if there was no update since the last read
         """
         if not self._sums:
@@ -259,7 +259,7 @@ class GradientMonitor:
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
         """Continue the window of another monitor, bit for bit.
 
-        :param state: what :meth:`get_state` returned
+        :param state: the state that :meth:`get_state` returned
         :param device: the device of the model that is observed
         """
         self._start_window()

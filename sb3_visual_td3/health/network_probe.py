@@ -158,7 +158,7 @@ class NetworkProbe:
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
         """Continue from where ``get_state`` was called.
 
-        :param state: what ``get_state`` returned
+        :param state: the state that ``get_state`` returned
         :param device: the device of the networks
         """
         self._small_before = {

@@ -64,7 +64,7 @@ def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
 def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Tell whether any gradient has changed.
 
-    :param before: what :func:`gradients_of` returned for the same parameters
+    :param before: result of an earlier :func:`gradients_of` for the same parameters
     :param parameters: the parameters
     :return: a scalar, 1 or 0; numbers that were NaN before do not count
     """
@@ -85,7 +85,7 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
     """Return the norm of a step divided by the norm of the weights before it.
 
     :param before: the weights before the step
-    :param after: the same weights after it
+    :param after: the weights after the step
     :return: a scalar >= 0; about 1e-3 is usual for Adam, and 0 if nothing moved. Not finite if the weights were all 0
         and moved, because there is no ratio then
 

@@ -43,9 +43,9 @@ def chunk_bytes_for(n_bytes: int) -> int:
 def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
     """Yield the content of an array in C order, one chunk at a time.
 
-    :param array: in any memory layout; a C-contiguous array is not copied, another one is copied chunk by chunk
+    :param array: array in any memory layout; a C-contiguous array is not copied, another one is copied chunk by chunk
     :param chunk_bytes: size of a chunk in bytes, a multiple of the item size
-    :return: that many bytes each; the last chunk may be shorter
+    :return: chunks of that many bytes; the last one may be shorter
     """
     # array.flat of a transposed array copies on slicing, and only the slice.
     n_numbers = chunk_bytes // array.itemsize

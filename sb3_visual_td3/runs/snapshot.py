@@ -95,7 +95,7 @@ class SplitTree(NamedTuple):
 def split(state: Mapping[str, Any]) -> SplitTree:
     """Separate a state into JSON and arrays, without copying the arrays.
 
-    :param state: as :class:`~sb3_visual_td3.common.types.HasState` returns it; tuples become lists, and NumPy scalars
+    :param state: a state of :class:`~sb3_visual_td3.common.types.HasState`; tuples become lists, and NumPy scalars
         become Python numbers
     :return: the two parts
     :raises ValueError: if there is anything else in the state; the message names its place

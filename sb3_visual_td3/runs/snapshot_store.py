@@ -273,7 +273,7 @@ class SnapshotStore:
             :func:`~sb3_visual_td3.runs.snapshot.to_spare`
         :param versions: package name to version, stored with the snapshot
         :param health: health of the training; None if it is not judged
-        :return: what was written
+        :return: a summary of what was written
         :raises ValueError: if an argument is wrong, before anything is written; the message names its place
         :raises SnapshotError: if it cannot be written; the temporary files are removed and earlier snapshots stay
         """

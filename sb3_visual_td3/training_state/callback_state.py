@@ -101,7 +101,7 @@ def set_callbacks_state(
     """Set the state of every callback; call this after training has started, which resets them.
 
     :param root: the callback of ``learn()``, which holds the others
-    :param state: as returned by :func:`callbacks_state`
+    :param state: the state returned by :func:`callbacks_state`
     :param set_env_state: sets the state of an evaluation's environments; None leaves them as they are
     :return: a message for each callback without a saved state, and for each saved state without a callback
     """

@@ -256,7 +256,7 @@ def set_sub_env_states(
 
     :param base: a VecEnv without its layers
     :param names: class names from :func:`sub_env_names`, equal to those of the state
-    :param states: as returned by :func:`sub_env_states`
+    :param states: the states returned by :func:`sub_env_states`
     :param to_be_reset: whether a reset comes next, so that the environments' own states are not needed
     :raises ValueError: if a worker process dies of the state
     """
@@ -390,7 +390,7 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     episode, such as VecNormalize's statistics and Monitor's totals, is restored in both cases.
 
     :param env: an environment with the same settings, which has been reset
-    :param state: as returned by :func:`env_state`
+    :param state: the state returned by :func:`env_state`
     :return: None if the episodes continue. Otherwise the first observation of the new episodes, which must replace the
         model's last observation: that one was normalised by the statistics of a new VecNormalize
     :raises ValueError: if the environment has other settings; nothing has changed then
@@ -435,7 +435,7 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
     """Restore an evaluation environment, which has to be reset before it is used.
 
     :param env: an environment with the same settings
-    :param state: as returned by :func:`evaluation_state`
+    :param state: the state returned by :func:`evaluation_state`
     :raises ValueError: if the environment has other settings; nothing has changed then
     """
     check_env(env, state)
@@ -469,7 +469,7 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
     """Refuse an environment with other settings than the saved one.
 
     :param env: the environment that is to be restored
-    :param state: as returned by :func:`env_state`
+    :param state: the state returned by :func:`env_state`
     :raises ValueError: if they differ; the message names all differences
     """
     there, here = state["description"], _description(env, sub_env_names(env.unwrapped))

@@ -73,7 +73,7 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> None:
     """Refuse a model with other settings than the saved one.
 
-    :param recorded: as returned by :func:`settings_of`
+    :param recorded: the settings returned by :func:`settings_of`
     :param model: the model that is to be restored
     :raises ValueError: if a setting differs; the message names all that differ
     """

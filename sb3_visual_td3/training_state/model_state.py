@@ -69,7 +69,7 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     """Set what a noise remembers.
 
     :param noise: action noise of the model, of the same class as the saved one
-    :param state: as returned by :func:`action_noise_state`
+    :param state: the state returned by :func:`action_noise_state`
     :raises ValueError: if it is the state of another noise
     """
     there = None if state is None else present_class_path(state["class"])
@@ -110,7 +110,7 @@ _MATRICES = ("exploration_mat", "exploration_matrices")
 def sde_state(model: OffPolicyAlgorithm) -> dict[str, Any] | None:
     """Return the noise matrices of gSDE as plain data; None for a model without gSDE.
 
-    :param model: at the start of a rollout, when SB3 has drawn them
+    :param model: a model at the start of a rollout, when SB3 has drawn the matrices
     """
     if not model.use_sde:
         return None
@@ -121,8 +121,8 @@ def sde_state(model: OffPolicyAlgorithm) -> dict[str, Any] | None:
 def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) -> None:
     """Make the next rollout begin with saved noise matrices instead of new ones.
 
-    :param model: before its first rollout
-    :param state: as returned by :func:`sde_state`
+    :param model: a model before its first rollout
+    :param state: the state returned by :func:`sde_state`
     """
     if state is None:
         return
@@ -254,7 +254,7 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     Call this before the logger and the replay buffer are read, because ``get_state()`` of a model may still write to
     them (the overlapped training of VisualTD3 does).
 
-    :param model: at the start of a rollout
+    :param model: a model at the start of a rollout
     :return: plain data
     """
     extras = None
@@ -284,9 +284,10 @@ def set_model_state(
     """Restore a model, except for weights, optimizers and replay buffer.
 
     :param model: a model with the same settings, after ``_setup_learn`` and before its first rollout
-    :param state: as returned by :func:`model_state`
-    :param first_observation: as returned by :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it
-        is None, new episodes begin with it, and the action noise is reset as at the start of any episode
+    :param state: the state returned by :func:`model_state`
+    :param first_observation: the first observation, returned by
+        :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it is None, new episodes begin with it,
+        and the action noise is reset as at the start of any episode
     :raises ValueError: if it is the state of another model
     """
     counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}

@@ -113,7 +113,7 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     """Refuse a part of a state that does not fit in place of the current value.
 
     :param here: the current arrays, in lists and dicts
-    :param there: the same part of the state
+    :param there: the corresponding part of the state
     :param name: name of the part, for the error message
     :raises ValueError: if it has other keys, or an array of another shape or dtype
     """
@@ -152,7 +152,7 @@ def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
 def observation_from(state: Mapping[str, Any] | None) -> Any:
     """Return the observation that :func:`observation_state` was given, with the same memory layout.
 
-    :param state: as returned by :func:`observation_state`
+    :param state: the state returned by :func:`observation_state`
     :return: the observation
     """
     if state is None:

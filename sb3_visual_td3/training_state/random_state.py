@@ -40,7 +40,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     Call this last when a training is restored, since creating and loading objects may draw numbers. The states of CUDA
     devices that do not exist here are skipped.
 
-    :param state: as returned by :func:`random_state`
+    :param state: the state returned by :func:`random_state`
     """
     python = state["python"]
     words = tuple(np.asarray(python["words"]).tolist())
@@ -75,7 +75,7 @@ def restored_generator(
 
     :param generator: the current generator. It is changed in place if it is of the same kind, so that all objects that
         share it see the change
-    :param state: as returned by :func:`generator_state`
+    :param state: the state returned by :func:`generator_state`
     :return: the same generator, or a new one; None if there was no generator
     :raises ValueError: if the state is of a kind that NumPy does not have
     """
@@ -109,7 +109,7 @@ def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -
     """Set the generators of a space and of its parts.
 
     :param space: a space of the same structure
-    :param state: as returned by :func:`space_random_state`
+    :param state: the state returned by :func:`space_random_state`
     :raises ValueError: if the space has another structure
     """
     parts = _parts(space)

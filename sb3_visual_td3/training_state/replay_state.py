@@ -72,7 +72,7 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     """Replace the content of a buffer.
 
     :param buffer: a buffer with the same settings
-    :param state: as returned by :func:`replay_state`; arrays on disk are read straight into the buffer
+    :param state: the state returned by :func:`replay_state`; arrays on disk are read straight into the buffer
     :raises ValueError: if the buffer has other settings, or :func:`check_replay` refuses it; nothing has changed then
     """
     check_replay(buffer)

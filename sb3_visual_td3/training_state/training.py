@@ -56,7 +56,7 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
     """Set the values that are recorded and not yet dumped.
 
     :param logger: logger of the model
-    :param state: as returned by :func:`logger_state`
+    :param state: the state returned by :func:`logger_state`
     :raises ValueError: if a value is neither a number nor text, or a count is not an integer
     """
     given = as_given(state["values"])
@@ -81,7 +81,7 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
     """Refuse, before training, a model that cannot be saved.
 
     :param model: the model to train, with its environment
-    :return: the same model
+    :return: ``model`` itself
     :raises ValueError: if it is not an off-policy algorithm, a setting is a function, or the replay buffer is of a kind
         that cannot be saved
     """
@@ -99,7 +99,7 @@ def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -
     """Refuse a model or environment with other settings than the saved one.
 
     :param model: the model that is to be restored, with its environment
-    :param state: as returned by :func:`training_state`
+    :param state: the state returned by :func:`training_state`
     :raises ValueError: if environment or settings differ; the message names all differences
     """
     assert model.env is not None
@@ -110,7 +110,7 @@ def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -
 def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Read everything that the rest of a training depends on, except weights and optimizers (see ``model.save()``).
 
-    :param model: at the start of a rollout
+    :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
     :param settings: result of ``settings_of(model)`` from before the first step, since noise changes while it is used
     :return: plain data; the arrays of the replay buffer are views, to be written before training continues
@@ -138,7 +138,7 @@ def set_training_state(
 
     :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
-    :param state: as returned by :func:`training_state`
+    :param state: the state returned by :func:`training_state`
     :param model_path: path of the file that ``model.save()`` wrote at the same time
     :return: messages for the user about everything that is not restored exactly
     :raises ValueError: if it is the state of another training
@@ -181,7 +181,7 @@ def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Pat
     Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
     callbacks and the log continue, so that the training does not go back in time.
 
-    :param model: between two rollouts
+    :param model: a model between two rollouts
     :param state: an earlier state of this training, as returned by :func:`training_state`
     :param model_path: path of the file that ``model.save()`` wrote at the same time
     :raises ValueError: if it is the state of another training

@@ -133,7 +133,7 @@ def set_layer_state(layer: VecEnv, state: Any) -> None:
     """Set what a wrapper remembers.
 
     :param layer: a wrapper of the same class and settings
-    :param state: as returned by :func:`layer_state`
+    :param state: the state returned by :func:`layer_state`
     """
     if state is None:
         return

@@ -121,7 +121,7 @@ class Connection:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Return whether :meth:`receive` would return, or raise, without waiting.
 
-        :param timeout_s: how long to wait for that, in seconds
+        :param timeout_s: longest wait for that, in seconds
         :return: True if it would
         """
         return bool(wait_for_messages([self], timeout_s))
@@ -140,7 +140,7 @@ class ActorConnection(Connection):
     While it is open the actor serves this connection alone. For any of Ray's calls the learner has to leave it first.
 
     :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
-    :param address: what ``listen`` returned
+    :param address: the address that ``listen`` returned
     :raises OSError: if the actor's machine cannot be reached
     """
 
@@ -207,7 +207,7 @@ class Listener:
 def connect(address: Address) -> socket.socket:
     """Connect to a listener and send its key. The listener need not accept yet: the system queues the connection.
 
-    :param address: of the listener
+    :param address: address of the listener
     :return: the socket for a :class:`Connection`
     :raises OSError: if the machine cannot be reached
     """
@@ -220,7 +220,7 @@ def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) ->
     """Wait until at least one connection has a message or has been closed by its other side.
 
     :param connections: the open connections to wait on
-    :param timeout_s: how long to wait at most, in seconds
+    :param timeout_s: longest wait in seconds
     :return: the connections that can be read; empty after the timeout
     """
     by_number = {each.fileno(): each for each in connections}

@@ -85,8 +85,8 @@ class EnvActor:
     def reset(self, seed: int | None, options: dict[str, Any]) -> tuple[Any, bytes]:
         """Begin an episode.
 
-        :param seed: of the episode, or None
-        :param options: of gymnasium's ``reset``; empty means not given
+        :param seed: seed of the episode; None continues the environment's own random numbers
+        :param options: ``options`` of gymnasium's ``reset``; an empty dict means that none are given
         :return: the first observation, and the pickled info
         """
         # Some environments do not accept ``options``; SubprocVecEnv leaves it out in the same way.
@@ -106,7 +106,7 @@ class EnvActor:
     def listen(self) -> Address:
         """Start to listen for the learner's connection.
 
-        :return: where :meth:`serve` is going to accept it
+        :return: address at which :meth:`serve` accepts it
         :raises OSError: if this machine does not have the address that Ray has for it
         """
         import ray

@@ -68,7 +68,7 @@ class Reply(NamedTuple):
 def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Reply:
     """Return the result of a step in which the environment died. It truncates the episode.
 
-    :param first_observation: of the next episode
+    :param first_observation: first observation of the next episode
     :param last_observation: the last one before the death
     :param reason: why it died, in one line
     :return: an invalid step with reward 0
@@ -132,10 +132,10 @@ class EnvSlot:
     Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls; the actor
     has to leave the connection for them, and it is opened again before the next step.
 
-    :param index: of the environment in the vector
+    :param index: index of the environment in the vector
     :param make_env: a pickled function that makes the environment
     :param options: the resources of its actor
-    :param patience_s: how long to wait for an answer, in seconds
+    :param patience_s: longest wait for an answer, in seconds
     """
 
     def __init__(self, index: int, make_env: bytes, options: ActorOptions, patience_s: float) -> None:
@@ -200,7 +200,7 @@ class EnvSlot:
     def open_connection(self, address_ref: Any) -> None:
         """Open a connection for the steps. If the actor has died, the next step detects it.
 
-        :param address_ref: of :meth:`begin_connection`
+        :param address_ref: the Ray reference that :meth:`begin_connection` returned
         :raises OSError: if the actor's machine cannot be reached or cannot listen; it is not tried again
         """
         self._is_unreachable = True  # stays so if an OSError leaves this method
@@ -309,7 +309,7 @@ class EnvSlot:
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
         """Take an answer that came by Ray's call.
 
-        :param answer: of :class:`EnvActor`; None means that the actor has stopped serving the connection
+        :param answer: answer of the :class:`EnvActor`; None means that the actor has stopped serving the connection
         """
         if answer is None:
             self.restart(_CONNECTION_BROKE)
@@ -401,7 +401,7 @@ class EnvSlot:
         """Send a request that is not a step.
 
         :param request: a name of :data:`~sb3_visual_td3.vec_env.env_actor.REQUESTS`
-        :param arguments: of the request
+        :param arguments: arguments of the request
         :return: Ray's reference to the answer, for :meth:`end_call`
         """
         if request == "set_attr":

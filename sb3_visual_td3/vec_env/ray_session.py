@@ -182,7 +182,7 @@ def run_tasks(
     :param arguments: the positional arguments of each call
     :param num_cpus: processors for each call
     :param num_gpus: share of a GPU for each call
-    :param address: of the cluster, see :class:`RaySession`
+    :param address: address of the cluster, see :class:`RaySession`
     :return: the index of each call, in the order in which the calls end, with its result or its exception
     :raises ImportError: if Ray is not installed
     :raises ValueError: if no cluster can be joined at the address, or none of its machines has room for a call

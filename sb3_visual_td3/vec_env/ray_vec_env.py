@@ -59,13 +59,13 @@ class RayVecEnv(VecEnv):
     :param num_gpus: share of a GPU for each environment: with 0.5, two of them share one
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
-    :param address: of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
+    :param address: address of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
     :param direct: True if steps use connections to the actors. With False they use Ray's calls, and large observations
         its object store. This also happens with ``ray://`` addresses, if Ray encrypts (``RAY_USE_TLS=1``), and if the
         actors' ports cannot be reached
-    :param deadline_s: how long to wait for stragglers after the actions were sent, in seconds; ``None``: no deadline
-    :param patience_s: how long to wait for one answer before the environment is restarted, in seconds
+    :param deadline_s: longest wait for stragglers after the actions were sent, in seconds; ``None``: no deadline
+    :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed
     :raises ValueError: if an argument is out of range, or no cluster can be joined at the address
     """
@@ -216,8 +216,8 @@ class RayVecEnv(VecEnv):
         """Wait for answers.
 
         :param waiting: the environments with a pending request
-        :param timeout_s: how long to wait at most, in seconds; never longer than the least patient slot
-        :param n: how many answers to wait for; with connections the wait ends with the first answer
+        :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of a slot limits it too
+        :param n: number of answers to wait for; with connections the wait ends with the first answer
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))

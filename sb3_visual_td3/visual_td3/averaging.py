@@ -54,7 +54,7 @@ def averaged_copy(actor: nn.Module) -> Any:
 def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates: int) -> None:
     """Move the average towards the actor.
 
-    :param average: what :func:`averaged_copy` returned
+    :param average: the copy that :func:`averaged_copy` returned
     :param actor: the actor, after its update
     :param decay: the weight that the average keeps in one update, in (0, 1)
     :param n_updates: number of updates so far, this one included; the first one replaces the average

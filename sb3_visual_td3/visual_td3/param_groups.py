@@ -102,7 +102,7 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
     names for them, so the order is all there is to go by.
 
     :param optimizer: the optimizer to load the state into
-    :param state: what ``optimizer.state_dict()`` gave when it was saved
+    :param state: the saved result of ``optimizer.state_dict()``
     :return: a state that ``optimizer.load_state_dict`` accepts
     :raises ValueError: if the number of weights differs
     """
@@ -158,7 +158,7 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
     """Return the norms to clip to as plain numbers.
 
     :param max_grad_norm: None, one norm, or norms by name
-    :return: the same with Python's own floats
+    :return: the same norms as Python floats
     :raises ValueError: if a norm is not a finite number above 0
     """
     if max_grad_norm is None:

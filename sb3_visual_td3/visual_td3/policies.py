@@ -72,7 +72,7 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
 class VisualActor(Actor):
     """Stable-Baselines3's actor, with an optional trunk, LayerNorm heads and a borrowed encoder.
 
-    :param observation_space: as in :class:`stable_baselines3.td3.policies.Actor`, whose order the parameters keep
+    :param observation_space: see :class:`stable_baselines3.td3.policies.Actor`, which has the same first parameters
     :param action_space: the action space
     :param net_arch: widths of the hidden layers of the head
     :param features_extractor: the encoder
@@ -127,9 +127,9 @@ class VisualActor(Actor):
         ``remove_duplicate=False`` includes the borrowed ones, because torch.export uses it to find all weights that the
         module needs.
 
-        :param prefix: as in ``nn.Module``
-        :param recurse: as in ``nn.Module``
-        :param remove_duplicate: as in ``nn.Module``
+        :param prefix: see ``nn.Module``
+        :param recurse: see ``nn.Module``
+        :param remove_duplicate: see ``nn.Module``
         :return: names and weights
         """
         borrowed: set[int] = set()
@@ -171,7 +171,7 @@ class VisualActor(Actor):
 class VisualCritic(ContinuousCritic):
     """Stable-Baselines3's critics, with an optional trunk and LayerNorm heads.
 
-    :param observation_space: as in :class:`stable_baselines3.common.policies.ContinuousCritic`
+    :param observation_space: see :class:`stable_baselines3.common.policies.ContinuousCritic`
     :param action_space: the action space
     :param net_arch: widths of the hidden layers of each head
     :param features_extractor: the encoder
@@ -258,7 +258,7 @@ class VisualTD3Policy(TD3Policy):
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
-    :param kwargs: the same as ``args``, by name
+    :param kwargs: further arguments of the policy, by name
     :raises ValueError: if a value is not one of these, or if ``"shared"`` is requested and there is no encoder
     """
 
@@ -390,8 +390,8 @@ class VisualTD3Policy(TD3Policy):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the weights; those of a shared encoder once, as the critic's, which is how models are saved.
 
-        :param args: as in ``nn.Module``
-        :param kwargs: as in ``nn.Module``
+        :param args: see ``nn.Module``
+        :param kwargs: see ``nn.Module``
         :return: weights by name
         """
         state = super().state_dict(*args, **kwargs)
@@ -408,9 +408,9 @@ class VisualTD3Policy(TD3Policy):
         """Load weights from :meth:`state_dict`; those of a shared encoder are the actor's too.
 
         :param state_dict: weights by name
-        :param strict: as in ``nn.Module``
-        :param assign: as in ``nn.Module``
-        :return: as in ``nn.Module``
+        :param strict: see ``nn.Module``
+        :param assign: see ``nn.Module``
+        :return: see ``nn.Module``
         """
         if self.averaged_actor is None and self.may_average and any(name.startswith(AVERAGE) for name in state_dict):
             self.keep_average()  # a policy that was saved on its own

@@ -132,7 +132,7 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
     """Apply a layer to blocks of pixels.
 
     :param convolution: a layer for which :func:`can_see_blocks` holds
-    :param blocks: what :func:`blocks_of` gave, in a floating dtype
+    :param blocks: output of :func:`blocks_of`, converted to a floating dtype
     :param scale: factor on the pixels, which the weights take over: the pixels stay integers, and those up to 255
         are exact in bfloat16
     :return: ``(batch, filters, height, width)``: what the layer gives for the scaled images
@@ -222,7 +222,7 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
     has its own ``forward`` is called as it is.
 
     :param extractor: the features extractor of actor or critic
-    :param observations: what :class:`Preparation` returned
+    :param observations: observations that :class:`Preparation` returned
     :return: ``(batch, features)``
     """
     if _does_the_same(extractor, CombinedExtractor):

@@ -194,7 +194,7 @@ def _resolved_policy_kwargs(
 def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
     """Return the settings in force.
 
-    :param resolved: what :func:`resolve` returned
+    :param resolved: the result of :func:`resolve`
     :return: the settings
     :raises ValueError: if a value is out of range
     """

@@ -142,7 +142,7 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
     :param buffer: the loaded buffer; it stores single steps, whatever it summed before
     :param reference: the buffer of the model as it was set up; None if it has none
     :param model: the model that will learn from the buffer
-    :return: the same buffer
+    :return: the buffer itself
     :raises ValueError: if the buffer does not fit, or if it has no n-step returns and the model needs them
     """
     check_fits(buffer, model)

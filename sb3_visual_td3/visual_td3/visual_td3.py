@@ -642,7 +642,7 @@ class VisualTD3(TD3):
         :param callback: the callback of ``learn()``
         :param arguments: the other arguments of Stable-Baselines3's method
         :param keywords: the same, by name
-        :return: what was collected
+        :return: numbers of steps and episodes, and whether training continues
         """
         try:
             rollout = super().collect_rollouts(env, callback, *arguments, **keywords)
@@ -766,8 +766,8 @@ class VisualTD3(TD3):
     def describe(self) -> Description:
         """Return the settings in force.
 
-        :return: for every setting its value and its origin: ``"argument"``, or the preset's name. The mapping prints as
-            a table
+        :return: name of each setting to its value and origin: ``"argument"``, or the preset's name. The mapping prints
+            as a table
         """
         described = Description(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
@@ -807,7 +807,7 @@ class VisualTD3(TD3):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from where :meth:`get_state` was called; to be called when training has started.
 
-        :param state: what :meth:`get_state` returned
+        :param state: the state that :meth:`get_state` returned
         """
         self._target_range.set_state(state["target_range"])
         self.lr_scale = float(state.get("lr_scale", 1.0))  # states of earlier versions have none
@@ -818,7 +818,7 @@ class VisualTD3(TD3):
 
         Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
 
-        :param state: what an earlier :meth:`get_state` returned
+        :param state: the state that an earlier :meth:`get_state` returned
         """
         self._target_range.set_state(state["target_range"])
 

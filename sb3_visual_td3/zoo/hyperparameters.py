@@ -53,7 +53,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
 
     :param block: the hyperparameters
     :param algorithm: class of the model; its annotations say which arguments are numbers
-    :param where: what an error message calls the block
+    :param where: name of the block in error messages
     :raises ValueError: if a value is text, a mapping or a list, or not finite
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
@@ -95,7 +95,7 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
     """Check the hyperparameters that must be a name or a mapping.
 
     :param block: the hyperparameters
-    :param where: what an error message calls the block
+    :param where: name of the block in error messages
     :raises ValueError: if one has another type, or ``normalize`` has an unknown key
     """
     policy = block.get("policy", "")
@@ -122,7 +122,7 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
 
     :param keys: the keys of the block
     :param algorithm: class of the model
-    :param where: what an error message calls the block
+    :param where: name of the block in error messages
     :raises ValueError: if a key is unknown; the message proposes the most similar one
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
@@ -143,7 +143,7 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
     """Check that counts are integers; rl-zoo would round them down.
 
     :param block: the hyperparameters, including those of the command line
-    :param where: what an error message calls the block
+    :param where: name of the block in error messages
     :raises ValueError: if one is not an integer >= 1, such as ``.inf``
     """
     for key in _COUNTS:
@@ -188,7 +188,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
 
     :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, the text of one, or None
     :param vec_env_class: the class that ``--vec-env`` names
-    :param where: what an error message calls the block
+    :param where: name of the block in error messages
     :return: arguments of the class, beside the environments
     :raises ValueError: if one is not an argument of the class
     """

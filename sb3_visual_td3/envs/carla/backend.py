@@ -101,7 +101,7 @@ class Scenery(NamedTuple):
 class CarlaBackend:
     """Implement ``envs.backend.Backend`` on a CARLA server. It connects with the first reset.
 
-    :param server: where the simulator is, or how to start it.
+    :param server: address of the simulator, or the command that starts it.
     :param tick_s: length of a tick.
     :param vehicle: the vehicle's blueprint and role.
     :param mount: the policy's camera.
@@ -161,7 +161,7 @@ class CarlaBackend:
     def reset(self, start: Start) -> VehicleState:
         """Start an episode; connect, load the map and spawn the actors first where needed.
 
-        :param start: where and how the episode starts.
+        :param start: place and conditions of the episode's start.
         :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again.
         :raises SimulatorUnusableError: if it cannot be used as requested.
         """
@@ -219,8 +219,8 @@ class CarlaBackend:
         The camera for people is created at the first call. If that happens during an episode, its first image comes
         with the next step, and this call returns the image of the policy's camera.
 
-        :param height: in pixels.
-        :param width: in pixels.
+        :param height: height of the picture in pixels.
+        :param width: width of the picture in pixels.
         :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above the vehicle.
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         :raises SimulatorLostError: if the simulator fails.

@@ -56,8 +56,8 @@ class CarlaDrivingEnv(DrivingEnv):
         CARLA's presets, such as ``"WetCloudySunset"``.
     :param n_cars: number of other cars on the route, 0 to 20. They are driven by this package, not by CARLA's Traffic
         Manager.
-    :param spawn: where episodes start: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn points on it,
-        or the index of one of these.
+    :param spawn: starting places of the episodes: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn
+        points on it, or the index of one of these.
     :param blueprint: the vehicle's blueprint.
     :param role_name: the vehicle's role. When it connects, the environment removes all actors of this role.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
@@ -78,9 +78,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param target_speed_mps: the speed that the reward favours, in m/s.
     :param idle_ending: whether standing still only ends the episode (``"truncated"``) or counts as an accident
         (``"terminated"``).
-    :param timeout_s: how long to wait for an answer, a tick or an image.
-    :param start_timeout_s: how long to wait for a simulator that starts or loads a map.
-    :param patience_s: how long to keep reconnecting to a simulator that failed or is still starting.
+    :param timeout_s: longest wait for an answer, a tick or an image, in seconds.
+    :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds.
+    :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
     :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
     :param shares_server: whether another environment may drive on the same server, in turn: an evaluation beside a

@@ -42,7 +42,7 @@ def client_library() -> Any:
 def lost_on_error(doing: str) -> Iterator[None]:
     """Turn every error of CARLA's client into a ``SimulatorLostError``.
 
-    :param doing: what the client is doing, for the message, such as ``"loading Town01"``.
+    :param doing: the client's current activity, for the message, such as ``"loading Town01"``.
     :raises SimulatorLostError: if the block raises a RuntimeError.
     """
     try:
@@ -58,8 +58,8 @@ class Connection:
 
     :param address: a server that is known to answer.
     :param tick_s: length of a tick.
-    :param timeout_s: how long to wait for an answer or a tick.
-    :param load_timeout_s: how long to wait for a map to load.
+    :param timeout_s: longest wait for an answer or a tick, in seconds.
+    :param load_timeout_s: longest wait for a map to load, in seconds.
     :param found_settings: the world's settings before an earlier connection changed them; None if this is the first.
     :raises SimulatorLostError: if the server fails.
     """

@@ -55,7 +55,7 @@ class CameraFeed:
         """Return the image of a frame and drop older ones.
 
         :param frame: the frame's number, as ``world.tick()`` returned it.
-        :param deadline_s: when to give up, on the clock of ``time.monotonic()``.
+        :param deadline_s: time of ``time.monotonic()`` at which to give up, in seconds.
         :return: ``(height, width, 4) uint8``, BGRA.
         :raises SimulatorLostError: if the image does not arrive in time or is incomplete.
         """
@@ -77,7 +77,7 @@ class CameraFeed:
         """Return whether the image of a frame arrives in time.
 
         :param frame: the frame's number.
-        :param wait_s: how long to wait.
+        :param wait_s: longest wait in seconds.
         """
         try:
             self.take(frame, time.monotonic() + wait_s)
@@ -137,7 +137,7 @@ class Ego:
     :param vehicle: the vehicle's blueprint and role.
     :param mount: the policy's camera.
     :param picture_view: the view of a second camera, for people; None for no second camera.
-    :param timeout_s: how long to wait for an image.
+    :param timeout_s: longest wait for an image, in seconds.
     :raises SimulatorLostError: if the server fails.
     :raises SimulatorUnusableError: if the server does not have the blueprint, or the camera an attribute.
     """

@@ -49,7 +49,7 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
 
     :param host: name or address.
     :param port: the server's RPC port.
-    :param timeout_s: how long to wait for the response, > 0.
+    :param timeout_s: longest wait for the response in seconds, above 0.
     :raises SimulatorAbsentError: if nothing listens there (yet).
     :raises SimulatorLostError: if the connection is closed or reset before the response, as by a server that dies or is
         still starting, or if no response comes in time.
@@ -108,7 +108,7 @@ def wait_for_server(
 
     :param host: name or address.
     :param port: the server's RPC port.
-    :param timeout_s: how long to wait, > 0.
+    :param timeout_s: longest wait in seconds, above 0.
     :param is_starting: whether the server may still be starting. Otherwise one probe decides.
     :param check: called before each further probe; raises an error to end the wait early.
     :return: the version.
@@ -264,7 +264,7 @@ class Address(NamedTuple):
 class Server:
     """The server of one environment. Nothing is leased or started before :meth:`ensure`.
 
-    :param settings: where the simulator is, or how to start it.
+    :param settings: address of the simulator, or the command that starts it.
     """
 
     def __init__(self, settings: ServerSettings) -> None:

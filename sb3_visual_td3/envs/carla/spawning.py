@@ -40,7 +40,7 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
 
     :param track: the route.
     :param points: the map's spawn points, in the map's order.
-    :param spawn: as :func:`check_spawn` returns it.
+    :param spawn: the setting ``spawn`` as :func:`check_spawn` returns it.
     :return: indices of the track's points; None for any point.
     :raises SimulatorUnusableError: if the map has no such spawn point, or it does not lie on the route.
     """
@@ -124,7 +124,7 @@ class OtherCars:
         :param connection: the connection to the server.
         :param track: the route.
         :param nearest: the index of the track's point at which the ego vehicle is.
-        :param scene_seed: determines their positions.
+        :param scene_seed: seed of the cars' positions.
         :raises ValueError: if the road is too short for so many cars.
         """
         self._traffic.reset(track, nearest, scene_seed)
@@ -134,7 +134,7 @@ class OtherCars:
         """Move every car.
 
         :param connection: the connection to the server.
-        :param dt_s: for how many seconds they drive. The next tick shows their new positions.
+        :param dt_s: seconds for which they drive. The next tick shows their new positions.
         :param ego: the ego vehicle, for which they brake.
         """
         self._traffic.advance(dt_s, ego)

@@ -142,7 +142,7 @@ class Walker(Actor):
     def walk(self, direction: Vector, speed_mps: float) -> None:
         """Walk in a direction from the next tick on.
 
-        :param direction: in the world's axes, of any length. A zero vector stops the walker.
+        :param direction: direction in the world's axes, of any length. A zero vector stops the walker.
         :param speed_mps: the speed.
         """
         x, y, _ = direction

@@ -336,7 +336,7 @@ class WorldCalls:
     def on_project_point(self, location: list[float], direction: list[float], search_m: float) -> list[Any]:
         """Return where a ray meets the ground: an optional labelled point.
 
-        :param location: where the ray starts.
+        :param location: starting point of the ray.
         :param direction: its direction, of any length.
         :param search_m: its length in metres.
         """

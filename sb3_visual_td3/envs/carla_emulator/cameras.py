@@ -102,7 +102,7 @@ def _blocks_of(actor: Actor) -> list[Block]:
 def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[np.float64]) -> list[Face]:
     """Return the faces that a camera sees, the farthest actor's first.
 
-    :param actors: what may be seen.
+    :param actors: vehicles and walkers that may be in view.
     :param transform: the camera's transform in the world.
     :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``, in CARLA's coordinates.
     """

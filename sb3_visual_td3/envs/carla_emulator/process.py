@@ -87,7 +87,7 @@ class EmulatorProcess:
     :param map_name: the first map.
     :param arguments: further arguments of ``visual-td3 carla-emulator``.
     :param port: the port for calls; 0 for any free one.
-    :param timeout_s: how long to wait until it listens.
+    :param timeout_s: longest wait until it listens, in seconds.
     """
 
     def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 30.0) -> None:

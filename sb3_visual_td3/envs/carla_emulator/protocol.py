@@ -125,7 +125,7 @@ def checked_number(thing: object, limit: float, what: str = "a number") -> float
 
     :param thing: the value in the message.
     :param limit: the largest absolute value that is accepted.
-    :param what: what the number stands for, for the error message.
+    :param what: name of the number in the error message.
     :return: the number.
     :raises CallError: if it is not a finite number within the limit. NaN and huge values would otherwise reach the
         simulation and spread from there.
@@ -303,8 +303,8 @@ def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform)
 def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
     """Return the body of a camera's measurement.
 
-    :param width: in pixels.
-    :param height: in pixels.
+    :param width: width of the image in pixels.
+    :param height: height of the image in pixels.
     :param fov_deg: the horizontal field of view.
     :param pixels: ``height * width * 4`` bytes, BGRA, row by row from the top.
     """
@@ -336,8 +336,8 @@ def actor_state(
 
     :param actor_id: its number.
     :param transform: its transform in the world.
-    :param velocity: in m/s, in the world's axes.
-    :param acceleration: in m/s^2, in the world's axes.
+    :param velocity: velocity in m/s, in the world's axes.
+    :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.
     :param type_state: the union's bytes, at most 54: :func:`vehicle_state`, or nothing.
     """

@@ -165,8 +165,8 @@ def _cast_rays(
 
     :param directions: unit vectors forward, right and up in the sensor's axes, ``(n_rays, 3)``.
     :param transform: the sensor's transform in the world.
-    :param things: what the rays can hit.
-    :param grow_m: by how much each box is enlarged on every side.
+    :param things: vehicles and walkers that the rays can hit.
+    :param grow_m: margin in metres by which each box is enlarged on every side.
     :param has_ground: whether the rays can hit the ground.
     """
     rays = directions @ axes_of(transform)  # in the world's axes, (n_rays, 3)
@@ -190,9 +190,9 @@ def _distance_to_box(
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 
     :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
-    :param transform: where the rays start.
+    :param transform: pose from which the rays start.
     :param thing: the vehicle or walker.
-    :param grow_m: by how much the box is enlarged on every side.
+    :param grow_m: margin in metres by which the box is enlarged on every side.
     :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside it.
     """
     box = thing.box

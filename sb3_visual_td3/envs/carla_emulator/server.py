@@ -93,7 +93,7 @@ class Acceptor:
     in reserve: it is released to accept each surplus connection, which is then closed at once.
 
     :param listener: a listening socket.
-    :param console: where refusals are reported.
+    :param console: console to which refusals are reported.
     """
 
     def __init__(self, listener: socket.socket, console: Console) -> None:

@@ -172,9 +172,9 @@ class Simulation:
     """Simulate one world, whose map can be changed.
 
     :param map_name: short name of the first map.
-    :param streams: where measurements are sent.
+    :param streams: server of the streams to which measurements are sent.
     :param stream_port: the port of that stream server, for tokens.
-    :param faults: what goes wrong, and in which tick.
+    :param faults: faults to inject, with the tick of each.
     :param traffic: the server's own cars; None for no cars.
     """
 
@@ -275,7 +275,7 @@ class Simulation:
         """Create an actor.
 
         :param description: ``[uid, type_id, attributes]`` as the client sent it.
-        :param transform: in the world, or relative to the parent.
+        :param transform: pose in the world, or relative to the parent.
         :param parent_id: the number of the actor that it is attached to.
         :raises CallError: if it cannot be created.
         """

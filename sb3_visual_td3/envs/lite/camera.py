@@ -59,9 +59,9 @@ class _Strip(NamedTuple):
 class Camera:
     """Draw ``(height, width) uint8`` pictures, 90 degrees wide, with the horizon on the middle row.
 
-    :param height: in pixels, even.
-    :param width: in pixels, even.
-    :param bands: how the rows below the horizon are drawn, from the horizon downwards.
+    :param height: height of the pictures in pixels, an even number.
+    :param width: width of the pictures in pixels, an even number.
+    :param bands: groups of rows below the horizon with their way of drawing, from the horizon downwards.
     :param ahead_m: distance of the camera ahead of the vehicle's centre.
     :param height_m: height of the camera above the ground.
     """
@@ -105,9 +105,9 @@ class Camera:
         """Draw the view from a vehicle at a place, without cars and weather.
 
         :param scene: the map to draw.
-        :param x_m: of the vehicle.
-        :param y_m: of the vehicle.
-        :param yaw_rad: of the vehicle.
+        :param x_m: x of the vehicle's centre in the world, in metres.
+        :param y_m: y of the vehicle's centre in the world, in metres.
+        :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
         :return: ``(height, width) uint8``, a new array.
         """
         frame = np.empty((self._height, self._width), np.uint8)
@@ -127,9 +127,9 @@ class Camera:
         """Return where the picture of ``draw`` shows the road.
 
         :param scene: the map to draw.
-        :param x_m: of the vehicle.
-        :param y_m: of the vehicle.
-        :param yaw_rad: of the vehicle.
+        :param x_m: x of the vehicle's centre in the world, in metres.
+        :param y_m: y of the vehicle's centre in the world, in metres.
+        :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
         :param level: the level of the ground raster in whose resolution ``Ground.paved`` is stored.
         :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, in between at its edge.
         """
@@ -213,9 +213,9 @@ class Camera:
 def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
     """Return the 3x3 matrix from homogeneous (forward, left) metres relative to a vehicle to metres of the world.
 
-    :param x_m: of the vehicle.
-    :param y_m: of the vehicle.
-    :param yaw_rad: of the vehicle.
+    :param x_m: x of the vehicle's centre in the world, in metres.
+    :param y_m: y of the vehicle's centre in the world, in metres.
+    :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
     :return: a rotation by the yaw, followed by a translation.
     """
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)

@@ -106,8 +106,8 @@ class _CarPainter:
     :param frame: the picture, written to.
     :param lens: the camera's projection.
     :param sky: the light; ``None`` on a clear day.
-    :param forward_m: of the car's centre from the camera.
-    :param left_m: of the car's centre from the camera.
+    :param forward_m: distance of the car's centre ahead of the camera, in metres.
+    :param left_m: distance of the car's centre to the left of the camera, in metres.
     :param turn_rad: direction of the car relative to the camera's.
     :param box: the car's size.
     :param paint: the car's colour.
@@ -287,7 +287,7 @@ def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
 
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.
 
-    :param corners: in order around the polygon.
+    :param corners: corners of the polygon, in order around it.
     :return: the corners of the clipped polygon; fewer than three if nothing of it is left.
     """
     kept: list[Point] = []

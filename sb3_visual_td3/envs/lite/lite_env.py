@@ -46,7 +46,7 @@ class RestorableDrivingEnv(DrivingEnv):
     def set_state(self, state: Mapping[str, Any]) -> Observation:
         """Continue from a saved state, in this environment or in another one with the same settings.
 
-        :param state: what ``get_state`` returned.
+        :param state: the state that ``get_state`` returned.
         :return: the observation of that moment.
         :raises ValueError: if ``state`` has another format or comes from an environment with other settings.
         """

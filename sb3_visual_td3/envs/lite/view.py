@@ -64,7 +64,7 @@ class CameraSettings:
 class View:
     """Draw one episode at a time; the same place, cars and tick always give the same picture.
 
-    :param settings: of the camera's frames.
+    :param settings: settings of the camera's frames.
     """
 
     def __init__(self, settings: CameraSettings) -> None:
@@ -87,7 +87,7 @@ class View:
     def frame(self, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
         """Return a frame for the policy.
 
-        :param pose: of the vehicle that carries the camera.
+        :param pose: pose of the vehicle that carries the camera.
         :param cars: the other cars.
         :param tick: number of the tick since the reset; rain and noise differ from tick to tick.
         :return: ``uint8`` of the settings' ``frame_shape``, a new array.
@@ -108,7 +108,7 @@ class View:
 
         :param size: height and width in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
-        :param pose: of the vehicle that carries the camera.
+        :param pose: pose of the vehicle that carries the camera.
         :param cars: the cars to draw.
         :param tick: number of the tick since the reset.
         :return: ``(height, width, 3) uint8``, RGB, a new array.

@@ -75,7 +75,7 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
     """Draw the light of an episode.
 
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: rain, night, or a day of any brightness.
-    :param scene_seed: the same seed gives the same light.
+    :param scene_seed: seed of the light.
     :return: the light; ``None`` on a clear day, which needs no filter.
     """
     if weather == "clear":

@@ -139,8 +139,8 @@ class LiteWorld:
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return the same scene for people.
 
-        :param height: in pixels.
-        :param width: in pixels.
+        :param height: height of the picture in pixels.
+        :param width: width of the picture in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the car.
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         """
@@ -171,7 +171,7 @@ class LiteWorld:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state, in this world or in another one with the same settings.
 
-        :param state: what ``get_state`` returned.
+        :param state: the state that ``get_state`` returned.
         :raises ValueError: if there is no such map, or the number of other cars differs.
         """
         n_cars = self._traffic.settings.n_cars

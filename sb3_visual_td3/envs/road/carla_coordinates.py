@@ -53,8 +53,8 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
     """Return CARLA's raw image as an array, without a copy.
 
     :param raw: the bytes of the sensor's message.
-    :param height: in pixels.
-    :param width: in pixels.
+    :param height: height of the image in pixels.
+    :param width: width of the image in pixels.
     :return: ``(height, width, 4) uint8``: blue, green, red, alpha.
     :raises ValueError: if the number of bytes is wrong, because CARLA's client delivers truncated images as they are.
     """

@@ -92,9 +92,9 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     A dash is in the middle of each period, so that dashes continue evenly from one road to the next.
 
     :param line_m: ``(n, 2)``, evenly spaced points of the mark.
-    :param kind: of the mark.
-    :param length_m: of the road. It determines the number of dashes, so that those of neighbouring lines stay in step
-        in a bend, where the lines differ in length.
+    :param kind: paint of the mark: solid or broken.
+    :param length_m: length of the road in metres. It determines the number of dashes, so that those of neighbouring
+        lines stay in step in a bend, where the lines differ in length.
     :return: the strips; none for ``"none"``.
     """
     if kind == "none":
@@ -151,7 +151,7 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
 
     Each layer is a grid of random values, interpolated by cubics; coarse layers give patches, fine ones grain.
 
-    :param rng: of the random values.
+    :param rng: generator of the random values.
     :param grey: mean of the tile.
     :param layers: (size of a cell in texels, standard deviation of the values) of each layer.
     :return: ``(1024, 1024) uint8``.

@@ -63,7 +63,7 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
 
     :param topology: CARLA's ``Map.get_topology()``: pairs of lanes, by their first waypoints; the second follows the
         first.
-    :return: in driving order; empty if there is no loop.
+    :return: the waypoints in driving order; empty if there is no loop.
     """
     starts = {_key(first): first for first, _ in topology}
     starts |= {_key(second): second for _, second in topology if _key(second) not in starts}
@@ -93,7 +93,7 @@ def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn
     :param start: the lane on which the car begins; it need not be part of the loop.
     :param after: the lanes that follow each lane.
     :param turns: the turn of each lane in radians, positive to the left.
-    :param turn: which lane to take where several follow.
+    :param turn: the turn to take where several lanes follow.
     :return: the lanes of the loop in driving order; empty if the car comes to a dead end.
     """
     path: list[Key] = []

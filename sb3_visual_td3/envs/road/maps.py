@@ -84,8 +84,8 @@ def load_map(name: str) -> LiteMap:
 def build_map(name: str, plan: MapPlan) -> LiteMap:
     """Build a map; the same plan gives the same bytes.
 
-    :param name: of the map.
-    :param plan: what to build.
+    :param name: name of the map.
+    :param plan: the plan of the roads to build.
     :return: a new map.
     """
     network = build_network(plan)
@@ -97,7 +97,7 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 def build_network(plan: MapPlan) -> RoadNetwork:
     """Build the roads of a plan; the lane of the route has bends of 14 m radius or more.
 
-    :param plan: what to build.
+    :param plan: the plan of the roads to build.
     :return: a new network. The route of an even seed runs counter-clockwise, that of an odd seed clockwise, so that
         each group of maps has bends to both sides.
     """

@@ -162,7 +162,7 @@ class Arm(NamedTuple):
 def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction, tuple[Road, ...]]:
     """Build a junction with a single-lane road for each path through it, U-turns excepted.
 
-    :param number: of the junction.
+    :param number: number of the junction in the map.
     :param arms: the roads that meet, at right angles, each ``REACH_M`` away from the middle.
     :param first_road: number of the first connecting road; the others follow.
     :return: the junction and its connecting roads.

@@ -168,7 +168,7 @@ def survey(text: str, source: str, *, with_lanes: bool = True) -> dict[str, Any]
     :param text: the OpenDRIVE document.
     :param source: the name of the map, for messages.
     :param with_lanes: False returns the route alone, which is faster.
-    :return: as :func:`lane_survey.survey`.
+    :return: the result of :func:`lane_survey.survey`.
     :raises ValueError: if CARLA's client cannot read the map.
     """
     # By its path, not by ``-m``: the child need not find this package, which may not be installed.
@@ -265,7 +265,7 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     within 80 m of it are drawn. The world is flat: heights and bridges are ignored. The route has one lane width and
     one set of marks, the usual ones outside of junctions.
 
-    :param path: of a file in OpenDRIVE 1.x with right-hand traffic.
+    :param path: path of a file in OpenDRIVE 1.x with right-hand traffic.
     :return: the road.
     :raises ImportError: if CARLA's client is not installed.
     :raises ValueError: if the file does not exist, is not a valid map, or has no closed route of at least 50 m length

@@ -104,7 +104,7 @@ class Track:
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
         """Return a pose beside a point of the lane.
 
-        :param index: of the point.
+        :param index: index of the point on the track.
         :param lateral_offset_m: distance from the lane's centre, positive to the left.
         :return: x and y in metres and the lane's direction in radians.
         """
@@ -114,8 +114,8 @@ class Track:
     def locate(self, x_m: float, y_m: float, near: int) -> LanePosition:
         """Return the position of a place relative to the lane.
 
-        :param x_m: of the place.
-        :param y_m: of the place.
+        :param x_m: x of the place in the world, in metres.
+        :param y_m: y of the place in the world, in metres.
         :param near: index of a point close by, such as the closest point one step ago.
         :return: the position.
         """
@@ -156,7 +156,7 @@ class Track:
         """Return the state of a vehicle on this lane, as a world reports it to the task.
 
         :param pose: x and y in metres and yaw in radians.
-        :param speed_mps: of the vehicle.
+        :param speed_mps: speed of the vehicle in m/s.
         :param lane: the position of the vehicle on the lane.
         :param distance_m: distance along the lane since the reset.
         :param has_collided: True after the vehicle has touched another one since the reset.

@@ -212,7 +212,7 @@ class Traffic:
 
         :param track: the ego vehicle's lane.
         :param nearest: index of the track's point closest to the ego vehicle.
-        :param scene_seed: the same seed gives the same cars.
+        :param scene_seed: seed of the cars' positions.
         :raises ValueError: if the road is too short for this number of cars.
         """
         self._enter(track)
@@ -229,7 +229,7 @@ class Traffic:
     def advance(self, dt_s: float, *egos: Ego) -> None:
         """Move all cars.
 
-        :param dt_s: for how many seconds.
+        :param dt_s: duration of the movement in seconds.
         :param egos: the vehicles, one or more, that others drive on the same road.
         """
         # All accelerations of a lane are computed before its first car moves. With several ego vehicles a car takes the
@@ -255,9 +255,9 @@ class Traffic:
     def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
         """Return whether the ego vehicle touches a car.
 
-        :param x_m: of the ego vehicle.
-        :param y_m: of the ego vehicle.
-        :param yaw_rad: of the ego vehicle.
+        :param x_m: x of the ego vehicle's centre in the world, in metres.
+        :param y_m: y of the ego vehicle's centre in the world, in metres.
+        :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
         :return: True if it does.
         """
         for box in self.boxes:
