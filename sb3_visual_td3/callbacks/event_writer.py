@@ -70,7 +70,8 @@ DASHBOARD: Mapping[str, Charts] = {
     },
     "Evaluation": {
         "metres: policy, random, full brake": (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE),
-        "reward": (tags.EVAL_REWARD,),
+        "reward: policy, random, best": (tags.EVAL_REWARD, tags.EVAL_RANDOM_REWARD, tags.EVAL_BEST_REWARD),
+        "step of the best evaluation": (tags.EVAL_BEST_STEP,),
         "success": (tags.EVAL_SUCCESS_RATE,),
         "speed": (tags.EVAL_SPEED,),
         "length": (tags.EVAL_LENGTH,),

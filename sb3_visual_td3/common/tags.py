@@ -50,6 +50,7 @@ _GRADIENTS = "GradientNormCallback"
 _ALERTS = "ExplosionAlertCallback"
 _DRIVING = "DrivingMetricsCallback"
 _EVAL = "DrivingEvalCallback"
+_POLICY_EVAL = "PolicyEvalCallback"
 
 # train/: one point per episode
 EPISODE_REWARD = _tag(
@@ -313,4 +314,17 @@ EVAL_RANDOM_DISTANCE = _tag(
 )
 EVAL_BRAKE_DISTANCE = _tag(
     "eval/full_brake_distance_m", "m", "Mean distance per evaluation episode of a driver that only brakes.", _EVAL
+)
+
+# eval/: in environments without a road. PolicyEvalCallback also writes EVAL_REWARD and EVAL_SUCCESS_RATE, as
+# Stable-Baselines3's EvalCallback does. A run has one of the two callbacks, so each name still has one writer.
+EVAL_RANDOM_REWARD = _tag(
+    "eval/random_reward",
+    "reward",
+    "Mean return of uniformly random actions over the evaluation episodes, measured once at the start of training.",
+    _POLICY_EVAL,
+)
+EVAL_BEST_REWARD = _tag("eval/best_reward", "reward", "Mean return of the best evaluation so far.", _POLICY_EVAL)
+EVAL_BEST_STEP = _tag(
+    "eval/best_step", "steps", "Environment steps at which the best evaluation was made.", _POLICY_EVAL
 )
