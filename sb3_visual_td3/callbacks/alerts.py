@@ -36,7 +36,7 @@ class Alert(NamedTuple):
     :ivar threshold: the threshold that it exceeds; NaN if there is none
     :ivar meaning: one sentence for the user
     :ivar since: gradient update at which the trouble first showed; None if no update was affected by it
-    :ivar remedy: what the user can change
+    :ivar remedy: the change that the user can make
     """
 
     step: int

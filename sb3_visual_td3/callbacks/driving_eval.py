@@ -162,9 +162,9 @@ class DrivingEvalCallback(EvalCallback):
 
         ``visual-td3 train`` applies its flags ``--eval-freq`` and ``--eval-episodes`` in this way.
 
-        :param eval_freq: as in the constructor
-        :param n_eval_episodes: as in the constructor
-        :param eval_env_kwargs: as in the constructor; replaces all earlier arguments
+        :param eval_freq: see the constructor
+        :param n_eval_episodes: see the constructor
+        :param eval_env_kwargs: see the constructor; it replaces all earlier arguments
         :raises ValueError: as the constructor
         """
         if eval_freq is None:

@@ -63,7 +63,7 @@ class ZeroedWeights:
 class Broken(NamedTuple):
     """A step with a non-finite value.
 
-    :ivar words: what is not finite, as part of a sentence
+    :ivar words: description of the non-finite value, as part of a sentence
     :ivar by_weights: whether the policy's own weights are the cause
     """
 

@@ -56,7 +56,7 @@ def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterabl
     All files are checked and opened before the first one is cut, so that an error leaves everything as it was.
 
     :param folder: the folder that holds the files
-    :param lengths: as from :func:`file_lengths`
+    :param lengths: the result of :func:`file_lengths`
     :param may_remove: files that the run may have created since; those without a noted length are removed
     :raises ValueError: if a file is missing, shorter than noted, not a file, not writable, or outside the folder
     """
@@ -208,7 +208,7 @@ class ResumedFiles:
     copy of.
 
     :ivar run_dir: folder of the run
-    :ivar state: what :func:`run_files_state` noted, with its types checked
+    :ivar state: the result of :func:`run_files_state`, with its types checked
     :ivar event_dir: folder of the noted event files; None if there are none, or they are lost
     :ivar is_lenient: whether the run continues without files that are lost
     :ivar lines: messages for the user, one line each
@@ -322,7 +322,7 @@ def find_run_files(
     """Find the log files of a run that is to be resumed, before anything is changed.
 
     :param run_dir: folder of the run
-    :param state: what :func:`run_files_state` noted; it is read from a file, so that it may be anything
+    :param state: the result of :func:`run_files_state`; it is read from a file and may be anything
     :param tensorboard_log: log folder of the model, where event files are looked for in case they were moved
     :param logger_dir: folder of a logger that the user has given to the model
     :param is_lenient: whether the run may continue without files that are lost

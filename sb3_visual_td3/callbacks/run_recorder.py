@@ -116,8 +116,8 @@ class RunRecorderCallback(BaseCallback):
     def record_end(self, end: RunEnd, reason: str | None = None) -> None:
         """Write to ``run.json`` how the run ended; without effect if training has not started.
 
-        :param end: how it ended
-        :param reason: what ended it, in words; None for a finished run
+        :param end: kind of the end
+        :param reason: cause of the end, in words; None for a finished run
         :raises OSError: if the file cannot be written; it then stays as it was
         """
         if not hasattr(self, "_manifest"):

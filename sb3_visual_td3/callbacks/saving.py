@@ -265,7 +265,7 @@ def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Replace the file of an environment's Monitor by a file that retries; Monitor itself raises inside a step.
 
     :param env: an environment, with or without a Monitor
-    :return: the same environment
+    :return: ``env`` itself
     """
     layer: Any = env
     while isinstance(layer, gym.Wrapper):

@@ -45,7 +45,7 @@ class Check:
 
     :param function: takes the series, the tags of the criterion, its threshold and its ``min_points``
     :param needs_threshold: whether a criterion of this kind must have a threshold
-    :param n_tags: how many tags it must name at least
+    :param n_tags: least number of tags that a criterion of this kind must name
     """
 
     function: CheckFunction

@@ -95,7 +95,7 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
     inapplicable. The one exception is ``all_finite`` without named tags, because the removed tag may have held the only
     NaN.
 
-    :param criteria: as :func:`load_criteria` returns them
+    :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
     :return: one result for each criterion, in the same order
     """
@@ -130,9 +130,9 @@ class _Run:
     :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize
     :param has_no_bound: whether the returns are undiscounted, so that the rewards do not bound Q
     :param frozen: the groups that are not trained
-    :param length: in environment steps, from any tag that shows it; None if none does
-    :param judged_length: from the tags alone that a GO needs. Other tags must not decide whether a criterion applies:
-        leaving them out of the log would then excuse the same failure.
+    :param length: length of the run in environment steps, from any tag that shows it; None if none does
+    :param judged_length: length from the tags alone that a GO needs. Other tags must not decide whether a criterion
+        applies: leaving them out of the log would then excuse the same failure.
     :param last_step: the last environment step of any known tag
     """
 

@@ -17,9 +17,9 @@ class Evidence:
     """One point that supports a diagnosis.
 
     :param tag: the logged name
-    :param step: on the tag's own x-axis; None if the value is of the whole run
-    :param value: of the point
-    :param note: what the value means, as the end of a sentence
+    :param step: step on the tag's own x-axis; None if the value describes the whole run
+    :param value: value of the point
+    :param note: meaning of the value, as the end of a sentence
     """
 
     tag: str
@@ -44,10 +44,10 @@ class Diagnosis:
     """A named cause (or consequence) that the series support.
 
     :param id: the id of the rule
-    :param title: what is wrong, in a few words
-    :param confidence: in [0, 1]
+    :param title: the problem in a few words
+    :param confidence: confidence in [0, 1]
     :param evidence: the points that support it, the strongest first
-    :param remedy: what to do first
+    :param remedy: the first thing to do
     :param first_step: environment step at which it first showed; None if the data do not show it
     :param role: cause, blind spot or consequence
     :param explained_by: ids of the diagnoses that turn this one into a consequence when they are found as well
@@ -87,7 +87,7 @@ class SettingChange:
     :param at_least: the new value if the run's own is smaller
     :param at_most: the new value if the run's own is larger
     :param times: factor on the run's own value if ``at_least`` or ``at_most`` holds already, or is not given
-    :param of_steps: with ``at_least``: use this fraction of the run's length if that is larger
+    :param of_steps: with ``at_least``: a fraction of the run's length, which replaces ``at_least`` if it is larger
     :param most: upper limit of ``of_steps``, in steps
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
@@ -114,7 +114,7 @@ class SettingChange:
 class Cure:
     """The changes that a rule recommends.
 
-    :param changes: to the hyperparameter file
+    :param changes: changes to the hyperparameter file
     :param code: a sentence on what no setting cures, shown beside the changes
     :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
     :param if_nothing_to_change: a sentence for a run that has these settings already
@@ -130,9 +130,9 @@ class Cure:
 class Rule:
     """Everything about one diagnosis, collected from its module in ``diagnosis/rules``.
 
-    :param id: of the diagnosis, which is the name of the module
-    :param title: what is wrong, in a few words
-    :param remedy: what to do first
+    :param id: id of the diagnosis, which is the name of the module
+    :param title: the problem in a few words
+    :param remedy: the first thing to do
     :param is_live: whether it is also judged while training runs, over a window of updates
     :param explained_by: ids of the diagnoses that it may be a mere consequence of
     :param cure: the changes of settings that it proposes

@@ -37,7 +37,7 @@ class Finding(NamedTuple):
     :ivar value: the figure that the rule compared with ``threshold``; otherwise the value of the strongest evidence
     :ivar threshold: NaN if the rule combined several figures
     :ivar meaning: title and strongest evidence, in one line
-    :ivar remedy: what to do first
+    :ivar remedy: the first thing to do
     """
 
     rule: str
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 class LiveWindow:
     """The points of the last updates, by tag.
 
-    :param n_updates: how many updates the window reaches back, >= 1
+    :param n_updates: number of updates that the window reaches back, >= 1
     :raises ValueError: if ``n_updates`` is below 1
     """
 
@@ -69,7 +69,7 @@ class LiveWindow:
 
         Where the count of updates goes back (a snapshot was restored), the window starts over.
 
-        :param points: by tag, pairs of update and value
+        :param points: tag to pairs of update and value
         """
         new_points = {tag: list(new) for tag, new in points.items() if new}
         # Points of both trainings in one window would look like a jump, and raise an alert that nothing caused.

@@ -54,7 +54,7 @@ def percent(share: float | None) -> str:
 def counted(n: float, noun: str) -> str:
     """Format a number of things, such as "1 point" or "1,200 points".
 
-    :param n: how many
+    :param n: the number of things
     :param noun: the singular, whose plural ends with s
     """
     return f"{number(n)} {noun}" if n == 1 else f"{number(n)} {noun}s"
@@ -71,7 +71,7 @@ def step_range(first: int, last: int, unit: str = "") -> str:
 
     :param first: the first step
     :param last: the last step
-    :param unit: of the steps; empty for environment steps
+    :param unit: unit of the steps; empty for environment steps
     """
     where = number(first) if first == last else f"{number(first)} to {number(last)}"
     return f"{where} ({unit})" if unit else where

@@ -65,9 +65,9 @@ class Sign:
     :param id: the name of the check.
     :param is_clear: whether the sign proves it alone.
     :param tag: the series that shows it.
-    :param step: where it is worst; None where the whole run shows it.
+    :param step: the step at which it is worst; None if the whole run shows it.
     :param value: the figure that was compared.
-    :param threshold: what the figure was compared with.
+    :param threshold: the limit for the figure.
     :param told: the sign in words, with its figures.
     :param is_failure: whether the sign speaks against a run that learns; else it only supports other signs.
     """
@@ -85,7 +85,7 @@ class Sign:
 class NotMade(NamedTuple):
     """A check that the logged tags do not allow.
 
-    :param missing: what it would need, in words.
+    :param missing: the tags or facts that it would need, in words.
     """
 
     missing: str
@@ -99,9 +99,9 @@ Found = Sign | NotMade | None
 class Stability:
     """The answer to "is it stable?".
 
-    :param answer: what the signs come to.
+    :param answer: the overall answer.
     :param checks: ids of the checks that the logged tags allowed.
-    :param signs: what speaks against stability, the clear signs first.
+    :param signs: the signs against stability, the clear ones first.
     """
 
     answer: Answer
@@ -204,7 +204,7 @@ class ReturnScale(NamedTuple):
     """What the returns of a run allow.
 
     :param largest: the 99 % quantile of |return|.
-    :param allowed_q: how large the mean |Q| may be.
+    :param allowed_q: the largest mean |Q| that these returns allow.
     """
 
     largest: float

@@ -35,7 +35,7 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss over the scale of Q
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| on replayed pairs, at least 1
-    :ivar first_unsupported_step: from which step on the loss was unsupported; None if it never was
+    :ivar first_unsupported_step: the step from which on the loss was unsupported; None if it never was
     :ivar estimated: whether the scale of Q was estimated from the critic's loss. The estimate can show that a loss is
         not supported, never that it is.
     """

@@ -33,7 +33,7 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     """Order diagnoses, and turn those into consequences that a confident other one explains.
 
-    :param diagnoses: as the rules return them, in any order
+    :param diagnoses: the diagnoses of the rules, in any order
     :return: those of at least :data:`MIN_CONFIDENCE`, the one to remedy first in front
     """
     kept = {d.id: d for d in diagnoses if d.confidence >= MIN_CONFIDENCE}

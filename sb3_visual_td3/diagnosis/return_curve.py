@@ -93,7 +93,7 @@ class ReturnCurve:
 
     :param tag: the name of the series.
     :param state: the shape of the curve.
-    :param learning: what the curve alone says of learning.
+    :param learning: the answer to "is it learning?" from this curve alone.
     :param n_points: finite points of the series.
     :param start: level of the first points.
     :param late: level of the last tenth.
@@ -103,7 +103,7 @@ class ReturnCurve:
     :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
     :param lost: part of the gain at the peak that is lost at the end, 0 where the end is the peak.
     :param still_rising: whether the last third rises to the best level so far.
-    :param reasons: what decided, in words.
+    :param reasons: the deciding facts, in words.
     """
 
     tag: str
@@ -125,10 +125,10 @@ class ReturnCurve:
 class Learning:
     """The answer to "is it learning?".
 
-    :param answer: what all curves together say.
+    :param answer: the answer from all curves together.
     :param curve: the curve that speaks for the run; None where no return is logged.
     :param curves: all curves that were judged, evaluation first.
-    :param reasons: what decided, in words.
+    :param reasons: the deciding facts, in words.
     """
 
     answer: Answer

@@ -26,7 +26,7 @@ class Family(Enum):
 class RunKind(NamedTuple):
     """The kind of algorithm behind a run.
 
-    :param family: what the algorithm learns from.
+    :param family: family of the algorithm, such as off-policy.
     :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
     :param evidence: the tags that decided.
     :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.

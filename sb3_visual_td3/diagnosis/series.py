@@ -77,7 +77,7 @@ class Series:
     def tail(self, fraction: float) -> Series:
         """Return the points in the last part of the steps that the series spans.
 
-        :param fraction: of the span, in [0, 1]; the span counts, not the number of points
+        :param fraction: fraction of the span, in [0, 1]; the span counts, not the number of points
         """
         if len(self) == 0:
             return self
@@ -136,7 +136,7 @@ class Series:
 class SeriesSet:
     """The series of one run, or of a window of it.
 
-    :param series: by tag; a tag without a point counts as not logged
+    :param series: tag to series; a tag without a point counts as not logged
     :param known_flags: values of 0/1 tags that other files state, such as run.json; they count only if the run did not
         log the tag
     """

@@ -46,7 +46,7 @@ def growth_factor(series: Series) -> float:
 
     Zeros are raised to a millionth of the largest magnitude, because 0 has no logarithm.
 
-    :param series: of any sign; values that are not finite are left out
+    :param series: series with values of any sign; non-finite values are left out
     :return: above 1 for growth; NaN with fewer than two distinct steps, or if every value is 0
     """
     finite = series.finite

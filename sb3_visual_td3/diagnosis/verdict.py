@@ -53,13 +53,13 @@ WORST_FIRST = (
 class CriterionResult:
     """One criterion with its result.
 
-    :param id: of the criterion
+    :param id: id of the criterion
     :param title: a sentence that is true if the criterion passes
     :param status: the result
     :param blocking: whether it counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
-    :param value: what was measured; None without a measurement
-    :param threshold: what the value was compared with; None for a kind that needs none
-    :param source: where the criterion comes from
+    :param value: the measured value; None without a measurement
+    :param threshold: the threshold for the value; None for a kind that needs none
+    :param source: origin of the criterion
     :param detail: the figures behind the status, in words
     :param tags: the logged names that it reads
     """
@@ -78,7 +78,7 @@ class CriterionResult:
 def decide(results: Iterable[CriterionResult]) -> Verdict:
     """Return NO-GO if a blocking criterion fails, INSUFFICIENT if one is unknown, otherwise GO.
 
-    :param results: of all criteria
+    :param results: results of all criteria
     :return: INSUFFICIENT also if not a single blocking criterion passed, because nothing then supports a GO
     """
     blocking = {r.status for r in results if r.blocking}

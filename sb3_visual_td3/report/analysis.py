@@ -70,8 +70,8 @@ def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...
 
     Only properties that hold are returned: without them, every criterion applies anyway.
 
-    :param settings: of the run
-    :param series: of the event file alone
+    :param settings: settings of the run
+    :param series: series of the event file alone
     :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
@@ -106,10 +106,10 @@ def effect(
     Settings are easier to get wrong than an event file, so a reader must see what depends on them.
 
     :param given: the properties that the settings state
-    :param series: of the event file alone
+    :param series: series of the event file alone
     :param criteria: all criteria
-    :param results: of the criteria, with these properties
-    :param diagnoses: with these properties
+    :param results: results of the criteria, with these properties
+    :param diagnoses: diagnoses with these properties
     """
     if not given:
         return ()
@@ -185,18 +185,18 @@ class Analysis:
     """One run with its verdict and everything that leads to it.
 
     :param name: distinguishes the run from the others of the report
-    :param data: what was read from the event files
+    :param data: content of the run's event files
     :param verdict: GO, NO-GO or INSUFFICIENT
     :param criteria: all criteria with their results
     :param diagnoses: the causes that were found, the one to remedy first in front
     :param metrics: statistics of every tag that was logged
     :param missing: known tags that the run did not log
     :param manifest: the content of run.json, which is shown and does not change the verdict
-    :param notes: what a reader should know about the data and the settings
+    :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
     :param answers: properties that the settings state because the event file does not show them
     :param hyperparams: the hyperparameters beside well-known ones; empty if none is known
-    :param recommendation: what to change; empty for a run that is GO
+    :param recommendation: the recommended changes; empty for a run that is GO
     """
 
     name: str
@@ -251,11 +251,11 @@ def analyse(
 ) -> Analysis:
     """Judge the series of a run.
 
-    :param data: what was read from the event files
-    :param criteria: as ``load_criteria`` returns them
+    :param data: content of the run's event files
+    :param criteria: the criteria that ``load_criteria`` returned
     :param name: distinguishes the run from the others of the report
     :param manifest: the content of run.json, which does not change the verdict
-    :param notes: on the files of the run, shown with the notes of the analysis
+    :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: state properties that the event file does not show; the notes say what they changed
     """
     settings = settings or RunSettings()

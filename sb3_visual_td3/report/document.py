@@ -42,7 +42,7 @@ def visible_line(text: str, n_characters: int = 1000) -> str:
 def escaped_in_json(text: str) -> str:
     """Escape the control characters of a JSON text, which keeps its meaning.
 
-    :param text: from ``json.dumps``, so that characters other than ASCII appear within strings only
+    :param text: output of ``json.dumps``, where non-ASCII characters appear within strings only
     """
     return _OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
@@ -99,7 +99,7 @@ class Section:
     :param id: an anchor to link to, in lower case with hyphens
     :param title: the heading
     :param sentences: shown before the tables
-    :param tables: in order
+    :param tables: tables of the section, in order
     """
 
     id: str
@@ -129,7 +129,7 @@ def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
     """Return about a dozen evenly spaced points of a series, with both ends and the largest magnitude.
 
     :param series: finite, not empty
-    :param n_rows: how many points, not counting the largest
+    :param n_rows: number of points, not counting the largest
     """
     # The largest magnitude is often the very point that a reader looks for, and even spacing would miss it.
     chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])

@@ -87,7 +87,7 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
     A record of more than ``MAX_RECORD_BYTES`` is skipped without reading it. The memory in use is that of one batch, or
     of one long record.
 
-    :param path: of the event file
+    :param path: path of the event file
     :param offset: byte at which to start, the end of a record
     :param n_whole: number of records before it, for messages
     :raises DamagedRecordError: after the last intact record, if the file does not end with it
@@ -129,8 +129,8 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
 def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
     """Read the rest of a long record into one buffer, or skip it if it is too long.
 
-    :param stream: at the end of what has been read
-    :param begin: what has been read of the record, from its header on
+    :param stream: the file, positioned after ``begin``
+    :param begin: the bytes of the record that were already read, from its header on
     :param offset: byte at which the record begins
     :return: a batch of this record; None if its checksum is wrong
     """
@@ -199,7 +199,7 @@ def _length_checksum(length: int) -> int:
 def masked_crc32c(data: bytes | bytearray) -> int:
     """Return the CRC-32C of some bytes, masked as in TFRecord files.
 
-    :param data: of any length; it is not copied as a whole
+    :param data: bytes of any length; they are not copied as a whole
     """
     checksum, view = 0, memoryview(data)
     for at in range(0, len(data), READ_BYTES):
@@ -277,7 +277,7 @@ class Points:
 class EventFile:
     """One event file, read up to its last intact record, which may grow between two reads.
 
-    :param path: of the file
+    :param path: path of the file
     """
 
     def __init__(self, path: Path) -> None:

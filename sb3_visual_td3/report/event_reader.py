@@ -50,7 +50,7 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
     Where only some tags go back, all points are kept.
 
     :param tracks: the points of the file, by tag
-    :param name: of the file, for the notes
+    :param name: name of the file, for the notes
     """
     drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
     if not drops:
@@ -193,7 +193,7 @@ class RunData:
     :param series: all scalars, by tag
     :param files: the event files, in the order of their clocks
     :param n_points: number of scalar points that were kept
-    :param notes: what the reader left out or had to decide, in words
+    :param notes: remarks on what the reader left out or had to decide
     """
 
     path: Path
@@ -309,7 +309,7 @@ class _Merging:
 def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
     """Return the series of all files, and what was done to combine them.
 
-    :param files: in the order of their clocks
+    :param files: the files, in the order of their clocks
     """
     merged: dict[str, Series] = {}
     how = _Merging()

@@ -40,8 +40,8 @@ _MIN_POINTS = 5
 class Reading:
     """The value of one parameter according to one source.
 
-    :param value: in the parameter's own units; None if it is switched off, or not a number
-    :param written: as the source writes it
+    :param value: number in the parameter's own units; None if it is switched off, or not a number
+    :param written: the value as the source writes it
     :param source: the file that states it
     :param is_off: whether the parameter is switched off, such as no exploration noise
     :param changes: whether the value is only the start of a schedule
@@ -79,13 +79,13 @@ class Name:
 class Parameter:
     """One row of hyperparam_reference.yml.
 
-    :param id: of the row
+    :param id: id of the row
     :param title: the parameter in words
     :param names: the names that settings use for it; the first that a source has counts
     :param references: the value of each reference by its id; a reference without this parameter is left out
     :param none_if_null: names whose null value means that the parameter is switched off
     :param encoder: the row applies only to runs whose actor or critic has its own encoder
-    :param compare: as a ratio, or as a horizon 1 / (1 - gamma)
+    :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)
     """
 
     id: str
@@ -101,7 +101,7 @@ class Parameter:
 class ReferenceTable:
     """The content of hyperparam_reference.yml.
 
-    :param titles: of the references, by id
+    :param titles: id of each reference to its title
     :param sources: the file or signature that their values come from, by id
     :param parameters: the rows, by id
     """
@@ -148,7 +148,7 @@ def as_number(value: Any) -> tuple[float, bool] | None:
 
     Schedules are read as strings (``"lin_1e-4"``) and in the form in which run.json writes schedule objects.
 
-    :param value: as a settings file states it
+    :param value: the value as a settings file states it
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -353,7 +353,7 @@ class Against:
     :param reference: its value there, as text; None if the reference does not have the parameter
     :param agreement: the result, for programs
     :param words: the result, for readers
-    :param factor: how many times lower or higher; None if a factor has no meaning
+    :param factor: ratio of the two values; None if a factor has no meaning
     """
 
     reference: str | None
@@ -366,7 +366,7 @@ class Against:
 class ComparedParameter:
     """One row of the comparison.
 
-    :param id: of the parameter
+    :param id: id of the parameter
     :param title: the parameter in words
     :param ours: the run's value, followed by its notation if that differs; None if it is not known
     :param source: the file that states the run's value
@@ -385,8 +385,8 @@ class ComparedParameter:
 def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[ComparedParameter, ...]:
     """Compare every parameter that applies to the run with the references.
 
-    :param settings: of the run
-    :param series: of the run, which show learning rates, noise and the number of updates
+    :param settings: settings of the run
+    :param series: series of the run, which show learning rates, noise and the number of updates
     :return: the rows; empty if no value of the run is known
     """
     seen = logged(series)

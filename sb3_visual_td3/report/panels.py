@@ -31,10 +31,10 @@ class Line:
     """One curve of a plot.
 
     :param tag: the logged name
-    :param label: in the legend and in the hover label
-    :param colour: as CSS
+    :param label: name in the legend and in the hover label
+    :param colour: colour in CSS notation
     :param magnitude: draw |x|; the hover label shows the logged value
-    :param dash: of the line, so that curves differ without colour as well
+    :param dash: dash pattern of the line, so that curves differ without colour as well
     """
 
     tag: str

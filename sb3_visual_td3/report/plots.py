@@ -92,7 +92,7 @@ class BandStyle:
 
     :param fill: colour of the area
     :param outline: colour of the border
-    :param dash: of the border
+    :param dash: dash pattern of the border
     :param top: upper end of the band, as a fraction of the plot's height
     """
 
@@ -215,8 +215,9 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
     """Join stretches that overlap or nearly touch, so that few are drawn.
 
-    :param stretches: of one or several alerts
-    :param at_most: with more stretches than this, gaps shorter than this fraction of the span are closed
+    :param stretches: stretches of one or several alerts
+    :param at_most: largest number of stretches to keep apart; if there are more, gaps shorter than the fraction 1 /
+        ``at_most`` of the span are closed
     """
     ordered = sorted(stretches)
     if not ordered:
@@ -246,7 +247,7 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
     """Return the line and the label of the step at which the likely cause first showed.
 
     :param cause: the first diagnosis of the run; None for no line
-    :param last_step: of the run; a label near the end is placed to the left of its line
+    :param last_step: last step of the run; a label near the end is placed to the left of its line
     """
     if cause is None or cause.first_step is None:
         return [], []

@@ -45,7 +45,7 @@ _READ_AS = {"learning_starts": "first_update"}
 class Change:
     """One recommended line of the hyperparameter file.
 
-    :param key: in the names of VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping
+    :param key: name of the setting in VisualTD3 or rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping
     :param old: the run's own value; None if it is not known, or not set
     :param new: the recommended value
     :param reason: why, and where the number comes from
@@ -67,8 +67,8 @@ class Change:
 class Recommendation:
     """The recommended changes for a run.
 
-    :param changes: to the hyperparameter file
-    :param code: by diagnosis, a sentence on what no hyperparameter cures
+    :param changes: changes to the hyperparameter file
+    :param code: diagnosis to a sentence on the part of the cure that is no hyperparameter
     """
 
     changes: tuple[Change, ...] = ()
@@ -84,9 +84,9 @@ def recommend(
     of one key, the first cause counts.
 
     :param verdict: nothing is recommended for a run that is GO
-    :param diagnoses: in the order in which to remedy them
-    :param settings: of the run
-    :param series: of the run
+    :param diagnoses: diagnoses in the order in which to remedy them
+    :param settings: settings of the run
+    :param series: series of the run
     """
     if verdict is Verdict.GO:
         return Recommendation()
@@ -254,8 +254,8 @@ def _group_of(diagnosis: Diagnosis) -> str:
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
     """Scale a schedule such as ``"lin_3e-4_1e-5"``; of another kind of schedule, return the new start.
 
-    :param schedule: as the settings state it
-    :param factor: by which every number is multiplied
+    :param schedule: the schedule as the settings state it
+    :param factor: factor by which every number is multiplied
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5; the factor applies to both ends.
     shape, *ends = schedule.split("_")
@@ -276,7 +276,7 @@ def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...
     known, or comes from a default.
 
     :param changes: the recommended changes
-    :param settings: of the run
+    :param settings: settings of the run
     :return: no lines if there is nothing to change
     """
     if not changes:

@@ -44,7 +44,8 @@ class Layer:
     """The settings of one source.
 
     :param source: its name, for the report
-    :param values: by flat name, such as ``policy_kwargs.trunk_dim`` or ``normalize.norm_reward``
+    :param values: flat name to value; a flat name is, for example, ``policy_kwargs.trunk_dim`` or
+        ``normalize.norm_reward``
     :param code: the settings that are Python code there, as they are written, by name
     """
 
@@ -165,7 +166,7 @@ class RunSettings:
 def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
-    :param path: of the file
+    :param path: path of the file
     :raises ValueError: if it is another kind of file; the message names it
     :raises OSError: if it cannot be read
     """
@@ -267,7 +268,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     """Yield name and value of everything in nested mappings, the names joined by dots.
 
     :param values: a mapping, of mappings where settings have groups
-    :param prefix: what stands before each name
+    :param prefix: text before each name
     """
     for key, value in values.items():
         name = f"{prefix}{key}"

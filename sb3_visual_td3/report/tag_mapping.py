@@ -70,8 +70,8 @@ Targets = Mapping[str, tuple[Target, ...]]
 class TagMapping:
     """The mapping of one library or project.
 
-    :param name: of the library, or of the file
-    :param targets: by their name; one tag of theirs may stand for several of ours
+    :param name: name of the library, or of the file
+    :param targets: foreign tag to our tags; one foreign tag may stand for several of ours
     :param recognised_by: a built-in mapping is used only for a run that logged all these tags
     :param keep_out: tags that look like one of ours and are not, with the reason
     """
@@ -85,7 +85,7 @@ class TagMapping:
 def load_tag_mapping(path: Path) -> TagMapping:
     """Read the file of --tags.
 
-    :param path: of the file
+    :param path: path of the file
     :raises ValueError: if it is not such a file, or maps to a tag that we do not have; the message names the nearest
         one
     :raises OSError: if it cannot be read
@@ -112,7 +112,7 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     """Return a run with its foreign tags under our names, and notes that say so.
 
-    :param data: what was read from the event files
+    :param data: content of the run's event files
     :param given: the mapping of --tags. The built-in mappings apply to what it leaves, and never replace a tag of ours.
     :raises UnreadableRunError: if two tags of the run would become one
     """

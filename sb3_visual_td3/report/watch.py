@@ -68,10 +68,10 @@ class Job(Protocol):
 class _Watched:
     """One run in its state at the last check.
 
-    :param reader: of its event files
+    :param reader: reader of its event files
     :param analysis: None if its files hold nothing to judge yet
     :param said: the verdict and the cause that were printed last
-    :param ending: how the run ended
+    :param ending: the end of the run
     """
 
     reader: RunReader

@@ -92,7 +92,7 @@ HEADINGS = (
 class ComparisonRow:
     """One run in a comparison of several.
 
-    :param verdict: of the run
+    :param verdict: verdict on the run
     :param cells: one for each of :data:`HEADINGS`
     """
 

@@ -65,7 +65,7 @@ def inert(text: str) -> str:
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 
-    :param text: of a cell
+    :param text: text of a cell
     """
     return _STARTS_A_FORMULA.sub(r"\1'\2", text)
 
@@ -97,7 +97,7 @@ def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ..
 def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Path, ...]:
     """Write all files into the first folder that can be written to.
 
-    :param folders: to try, in order
+    :param folders: folders to try, in order
     :param contents: the text of each file, by its name
     :return: the paths of the files
     :raises OSError: the error of the last folder, if none can be written to

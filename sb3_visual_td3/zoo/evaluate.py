@@ -119,7 +119,7 @@ def show(table: Table, title: str) -> None:
     A wide terminal shows one table with a row for each driver and map. A narrow one shows one table for each map, with
     a row for each quantity and a column for each driver.
 
-    :param table: what to show
+    :param table: the table to show
     :param title: the line above it
     """
     width = shutil.get_terminal_size().columns

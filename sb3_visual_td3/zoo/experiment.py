@@ -57,7 +57,7 @@ CLASS_MARK = "$class"
 class Kind(NamedTuple):
     """A kind of class that a description may name in some place.
 
-    :ivar noun: what error messages call it
+    :ivar noun: name of the kind in error messages
     :ivar bases: the class must be a proper subclass of one of these
     :ivar modules: regular expression of the modules, in packages that need no permission, where it may be looked up
     """
@@ -108,7 +108,7 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
     """Look up a class; its module is imported only if it is known or allowed.
 
     :param name: ``package.module.Class``
-    :param kind: what the class must be
+    :param kind: kind that the class must be of
     :param allowed: packages that the user has allowed beside :data:`ALLOWED_PACKAGES`
     :param where: the setting that names it, for error messages
     :return: the class
@@ -406,7 +406,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
     Only modules of known or permitted packages are imported here.
 
     :param experiment: a description, or anything else, because it is read from a file
-    :param permission: what the user permits
+    :param permission: permissions that the user has given
     :raises ValueError: if a value has an unexpected type, or is not permitted; the message names it
     """
     # The order matters: each check relies on the types that earlier ones have established, and packages are imported
@@ -586,7 +586,7 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
 
     :param experiment: a description that has been checked
     :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
-    :param tensorboard_log: where event files go; None for RUN_DIR/tb
+    :param tensorboard_log: folder of the event files; None for RUN_DIR/tb
     :return: the flags
     """
     arguments = ["--conf-file", conf_file]
@@ -627,8 +627,8 @@ def kept_experiment(run_dir: Path) -> Any:
     """Read how a run was started, which may not have a snapshot yet.
 
     :param run_dir: the folder of the run
-    :return: what :func:`keep_experiment` wrote, or anything else that the file contains: :func:`check_experiment`
-        decides; None if there is no such file
+    :return: the description that :func:`keep_experiment` wrote, or anything else that the file contains:
+        :func:`check_experiment` decides; None if there is no such file
     :raises ValueError: if the file is not JSON, or is too large for a description
     """
     path = run_dir / EXPERIMENT

@@ -59,7 +59,7 @@ _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
 def positive_int(text: str) -> int:
     """Return a count that was typed on the command line; this is an argparse type.
 
-    :param text: what was typed
+    :param text: the text that was typed
     :return: an integer >= 1
     :raises argparse.ArgumentTypeError: if it is anything else
     """
@@ -180,7 +180,7 @@ def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
 def check_seed(seed: int | None) -> None:
     """Check that NumPy accepts a seed; rl-zoo draws one if it is negative.
 
-    :param seed: from the command line, or from the description of a run
+    :param seed: seed from the command line, or from the description of a run
     :raises UsageError: if it is too large
     """
     if seed is not None and seed > _LARGEST_SEED:
@@ -298,7 +298,7 @@ def store_pairs(
 
     :param self: the action, which knows where to store them
     :param parser: the parser that calls it
-    :param namespace: where they are stored
+    :param namespace: the namespace in which they are stored
     :param values: the pairs as they were typed
     :param option_string: the flag as it was typed
     :raises UsageError: if one is not a pair, or its value is code that fails
@@ -322,8 +322,8 @@ def read_value(text: str, where: str = "the value") -> Any:
     that rl_zoo3 can run (``dict(activation_fn=nn.ReLU)``, ``2**18``), a mapping or list as YAML writes it
     (``{n: 3, mode: fast}``), a word that means true, false or null in YAML, the text itself.
 
-    :param text: as it was typed
-    :param where: what an error message calls it
+    :param text: the text that was typed
+    :param where: name of the value in error messages
     :return: the value
     :raises UsageError: if it is code that fails, such as ``dict(net_arch=)`` or ``1/0``
     """

@@ -107,7 +107,7 @@ class RunOptions:
         any
     :ivar stops_on_critical: whether a critical alert ends the training, whatever the hyperparameter file says
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
-    :ivar resumed_experiment: how that run was started, as plain data that has been checked
+    :ivar resumed_experiment: description of how that run was started, as plain data that has been checked
     :ivar resumed_packages: packages of the user's own whose classes that description may name
     :ivar resumes_without_logs: whether that run continues even if log files are lost
     :ivar begins_again: whether that run has no snapshot yet, so that it starts again in its folder
@@ -129,7 +129,7 @@ class RunResult:
     :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
     :ivar has_started: whether training has begun, that is the environment was reset, so that an error is not a usage
         error any more
-    :ivar end: how it ended; None before it has
+    :ivar end: kind of the end; None until the training has ended
     """
 
     run_dir: Path | None = None
@@ -247,7 +247,7 @@ class Learner:
     """A model that keeps the exception that ended its ``learn``: rl-zoo swallows some, and others hide it.
 
     :param model: the model to train
-    :param continues: whether it makes more steps than it has made, instead of starting at step 0
+    :param continues: True if ``learn`` continues from the model's step count, False if it starts at step 0
     """
 
     def __init__(self, model: BaseAlgorithm, continues: bool = False) -> None:

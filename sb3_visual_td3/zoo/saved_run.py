@@ -141,7 +141,8 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     :param algo: name of the algorithm
     :param env_id: id of the environment
     :param exp_id: number of the run; 0 is the latest
-    :param which: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in ``enjoy``
+    :param which: flags that choose the model: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in
+        ``enjoy``
     :return: the run
     :raises AssertionError: if there is no such folder
     :raises ValueError: if it holds no such model
@@ -180,7 +181,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
     """Read a run from its folder.
 
     :param run_dir: the folder of one run
-    :param which: as for :func:`find_run`
+    :param which: flags that choose the model, see :func:`find_run`
     :return: the run
     :raises ValueError: if rl-zoo did not write it, or it holds no such model
     """

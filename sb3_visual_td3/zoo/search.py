@@ -101,7 +101,7 @@ class Worker:
     :param study: the study
     :param storage: its storage
     :param objective: trains and evaluates
-    :param budget: how many trials to run
+    :param budget: number of trials to run
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
     :param poll_s: seconds between two looks at trials that other workers are running
     """
@@ -315,7 +315,7 @@ def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str,
 
     :param env_id: id of the environment
     :param hyperparams: the hyperparameters of the file that the search began with
-    :param params: what the trial has drawn
+    :param params: hyperparameters that the trial has drawn
     :return: YAML
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     :raises yaml.YAMLError: if the file's hyperparameters hold more than plain data

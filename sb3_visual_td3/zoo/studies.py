@@ -81,7 +81,7 @@ def this_worker() -> dict[str, Any]:
 def has_ended(worker: Mapping[str, Any]) -> bool | None:
     """Return whether a worker has ended; None if it runs on another machine, where this cannot be seen.
 
-    :param worker: what its :func:`this_worker` returned
+    :param worker: the result of :func:`this_worker` in that worker
     """
     here = machine_id()
     if here is None or worker["machine"] != here:
@@ -298,8 +298,8 @@ def open_study(
 
     :param storage: the storage that holds it
     :param name: name of the study; None makes one up
-    :param identity: what its trials must have in common so that they compare; it is stored with a new study, and
-        compared with an old one
+    :param identity: properties that its trials must share so that they can be compared; it is stored with a new study,
+        and compared with an old one
     :param sampler: draws the hyperparameters
     :param pruner: ends trials that are worse than others
     :return: the study, which maximises
@@ -325,7 +325,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
     :param storage: the storage that holds it
     :param name: name of the study
-    :param identity: what its trials must have in common
+    :param identity: properties that its trials must share
     :return: the study
     :raises ValueError: if there is none of that name, or it has another identity
     """
@@ -341,7 +341,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """Check that the trials of a study compare with ours.
 
     :param study: the study
-    :param identity: what its trials must have in common; keys that the study has not stored are not compared
+    :param identity: properties that its trials must share; keys that the study has not stored are not compared
     :raises ValueError: if a value differs, or the study minimises
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:

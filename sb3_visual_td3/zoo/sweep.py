@@ -42,7 +42,7 @@ class Done(NamedTuple):
     """The result of one task.
 
     :ivar run_dir: the folder of the run; None if there is none
-    :ivar problem: what went wrong, in one line; empty if nothing did
+    :ivar problem: one line on the failure; empty if the task succeeded
     :ivar code: the exit code
     """
 

@@ -148,7 +148,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
     """Replace hyperparameters of a file by what a trial has drawn.
 
     :param hyperparams: the hyperparameters of the file
-    :param sampled: what :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params` returned
+    :param sampled: the result of :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params`
     :return: all hyperparameters; ``policy_kwargs`` merge key by key
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     """
@@ -313,7 +313,7 @@ def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[st
 
     :param manager: rl-zoo's experiment manager, set up; it is not changed
     :param trial: draws, receives the evaluations, and stores verdict and diagnosis if the run is NO-GO
-    :param facts: what :func:`sampler_facts` returned
+    :param facts: the result of :func:`sampler_facts`
     :return: mean reward of the last evaluation
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it
     """

@@ -50,7 +50,7 @@ def _discover() -> dict[str, Rule]:
 def check_explanations(rules: Mapping[str, Rule]) -> None:
     """Check that every diagnosis named as an explanation has a rule.
 
-    :param rules: by id
+    :param rules: id of each rule to the rule
     :raises ValueError: if one has no rule
     """
     for rule in rules.values():

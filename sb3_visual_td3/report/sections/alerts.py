@@ -23,9 +23,9 @@ _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
 class Stretch(NamedTuple):
     """Consecutive active points of one alert.
 
-    :ivar first_step: of the first active point
-    :ivar last_step: of the last active point
-    :ivar until_step: of the next point, which is not active; ``last_step`` if no point follows
+    :ivar first_step: step of the first active point
+    :ivar last_step: step of the last active point
+    :ivar until_step: step of the next point, which is not active; ``last_step`` if no point follows
     :ivar n_points: number of active points
     """
 
@@ -43,8 +43,8 @@ class Alert:
     :param n_points: number of points
     :param n_active: number of points that are 1
     :param logged: first and last step of its points
-    :param first_step: of the first active point; None without any
-    :param last_step: of the last active point; None without any
+    :param first_step: step of the first active point; None if there is none
+    :param last_step: step of the last active point; None if there is none
     :param stretches: the active points, grouped into consecutive ones
     """
 

@@ -60,7 +60,7 @@ class Missing:
     """One known tag that the run did not log.
 
     :param tag: its name
-    :param meaning: from the table in ``common/tags.py``
+    :param meaning: description of the tag, from the table in ``common/tags.py``
     :param owner: the callback that writes it
     :param needed_by: ids of the criteria that are unknown without it
     """

@@ -32,8 +32,8 @@ class Quantity:
     :param n: number of points
     :param first: value
     :param last: value
-    :param mean: of the values
-    :param std: of the values
+    :param mean: mean of the values
+    :param std: standard deviation of the values
     :param largest: the largest magnitude
     :param largest_step: its step
     """

@@ -44,8 +44,8 @@ class EvaluationRow(NamedTuple):
 class Evaluations:
     """The evaluations of a run.
 
-    :param n: how many there were
-    :param rows: at most a dozen of them, with the first and the last
+    :param n: number of evaluations
+    :param rows: at most a dozen of the evaluations, with the first and the last
     """
 
     n: int
@@ -88,9 +88,9 @@ class Episode(NamedTuple):
 
     :ivar episode: its number, from 0
     :ivar end_step: environment step at which it ended; None if an episode before it was not logged
-    :ivar length: in environment steps
+    :ivar length: length in environment steps
     :ivar reward: sum of its rewards
-    :ivar collisions: in the episode
+    :ivar collisions: number of collisions in the episode
     :ivar lane_invasions: lane marks crossed in the episode
     """
 
@@ -123,17 +123,17 @@ class Episodes:
 
     :param n: number of episodes
     :param n_steps: sum of the lengths
-    :param mean_length: in environment steps
-    :param median_length: in environment steps
+    :param mean_length: mean length in environment steps
+    :param median_length: median length in environment steps
     :param shortest: length of the shortest episode
     :param longest: length of the longest episode
     :param ends: median length in the first and in the last part of the steps; None with too few episodes
     :param mean_reward: mean of the episodes' rewards
     :param reward_per_step: sum of the rewards over the sum of the lengths
-    :param reward_per_step_first: the same for the first ten episodes
-    :param reward_per_step_last: the same for the last ten episodes
-    :param collisions: None if they were not logged
-    :param lane_invasions: None if they were not logged
+    :param reward_per_step_first: mean reward per step over the first ten episodes
+    :param reward_per_step_last: mean reward per step over the last ten episodes
+    :param collisions: number of collisions; None if they were not logged
+    :param lane_invasions: number of lane invasions; None if they were not logged
     :param first: the first ten episodes
     :param last: the last ten of the other episodes
     :param moving_mean: first and last value of the mean length that SB3 logs; None if it was not logged

@@ -27,9 +27,9 @@ TIMELINE_TAGS = (
 class GrowthRow(NamedTuple):
     """One of a dozen points of a series.
 
-    :ivar step: of the point
-    :ivar value: of the point
-    :ivar change: from the row before; None in the first row
+    :ivar step: step of the point
+    :ivar value: value of the point
+    :ivar change: change of the value since the row before; None in the first row
     :ivar multiplier: magnitude over that of the row before; None if that is 0
     :ivar cumulative: magnitude over that of the first row; None if that is 0
     """

@@ -39,8 +39,8 @@ class GroupNorm:
 
     :param group: its name
     :param n: number of points
-    :param mean: of the norms
-    :param max: of the norms
+    :param mean: mean of the norms
+    :param max: largest of the norms
     :param max_step: step of the largest norm
     :param last: norm
     :param mean_clipped: mean norm after clipping; None if it was not logged
@@ -76,9 +76,9 @@ class NormRatio:
     :param denominator: name of the group
     :param n: number of common steps
     :param n_zero: steps at which the denominator is 0, which do not count in any ratio
-    :param mean: of the ratios of single steps; None if every denominator is 0
-    :param median: of the ratios of single steps
-    :param max: of the ratios of single steps
+    :param mean: mean of the ratios at single steps; None if every denominator is 0
+    :param median: median of the ratios at single steps
+    :param max: largest ratio at a single step
     :param max_step: step of the largest ratio
     :param ratio_of_means: mean norm over mean norm; None if the latter is 0
     :param rows: a dozen of the common steps
@@ -104,7 +104,7 @@ class Norms:
     :param head_has_vanished: whether the actor's head receives no gradient at the end while the critics do; None if the
         log does not show it
     :param groups: the norm of each group
-    :param ratios: of pairs of groups
+    :param ratios: ratios of pairs of groups
     """
 
     taken: Taken
@@ -117,7 +117,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
     """Compute the norms of the groups that were logged, and their ratios.
 
     :param data: the series of the run
-    :param diagnoses: of the run; clipping_masks_divergence shows that the norms were taken after clipping
+    :param diagnoses: diagnoses of the run; clipping_masks_divergence shows that the norms were taken after clipping
     """
     groups = tuple(
         _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)

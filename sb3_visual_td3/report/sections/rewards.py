@@ -25,11 +25,11 @@ class RewardTerm:
 
     :param tag: the logged name
     :param n: number of points
-    :param mean: of its points; the sign shows whether it is a bonus or a penalty
-    :param min: of its points
-    :param max: of its points
+    :param mean: mean of its points; the sign shows whether it is a bonus or a penalty
+    :param min: smallest of its points
+    :param max: largest of its points
     :param mean_magnitude: mean of its magnitudes
-    :param share: of the sum of all terms' mean magnitudes; None if all terms are 0
+    :param share: its share of the sum of all terms' mean magnitudes, in [0, 1]; None if all terms are 0
     """
 
     tag: str
@@ -50,7 +50,7 @@ class RewardTerm:
 class Rewards:
     """The figures of the reward.
 
-    :param terms: that were logged, the largest share first
+    :param terms: terms that were logged, the largest share first
     :param critic_range: smallest and largest reward that the critic was trained on; None if it was not logged
     :param is_normalized: whether VecNormalize scaled these rewards; None if it was not logged
     """
