@@ -142,12 +142,12 @@ class FrameStore:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame."""
+        """Return the size of one frame in bytes."""
         return int(np.prod(self.frame_shape))
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the expected frames and the black one."""
+        """Return the size of the expected frames and the black one in bytes."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:
@@ -227,7 +227,7 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames, without a copy.
 
-        :return: the written part of the blocks, and the free numbers, the one to be used next last
+        :return: the written part of the blocks, and the free numbers, of which the last is used next
         """
         return {
             "n_main": self._n_main,

@@ -25,7 +25,7 @@ AFTER: Moment = 1
 
 
 class Place(NamedTuple):
-    """Where a step of all environments is written.
+    """The rows that a step of all environments is written to.
 
     ``row`` is its row and ``previous`` the row of the step before it (None for the first step). ``replaces`` is True if
     the row still holds the oldest step, which is replaced.
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """How a step follows from the stored ones, for each environment: both ``(n_envs,)``.
+    """The relation of a step to the stored ones, for each environment: both ``(n_envs,)``.
 
     ``continues``: the step's observation equals the next observation of the step before. ``shifts``: the step's next
     observation is its observation shifted by one frame.
@@ -60,7 +60,7 @@ class ObservationStore(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the full store."""
+        """Return the size of the full store in bytes."""
 
     def allocate(self) -> None:
         """Allocate the memory."""
@@ -82,7 +82,7 @@ class ObservationStore(Protocol):
         """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Return what the first rows hold and what the future depends on, as plain data and views of arrays."""
+        """Return the content of the first rows and all that later steps depend on, as plain data and array views."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state into memory that is allocated and empty."""
@@ -258,7 +258,7 @@ class PairStore:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the full store."""
+        """Return the size of the full store in bytes."""
         return 2 * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def allocate(self) -> None:
@@ -301,7 +301,7 @@ class PairStore:
         return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what was stored.
+        """Restore the stored observations.
 
         :param state: the state that :meth:`get_state` of a store with the same settings returned
         """
@@ -339,7 +339,7 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the full store, if episodes are long."""
+        """Return the size of the full store in bytes, if episodes are long."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 
@@ -384,13 +384,13 @@ class StackStore:
         return continuity
 
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
-        """Return the numbers of a transition's observation, and whether it equals the stack ``known``."""
+        """Return the frame numbers of a transition's observation, and whether it equals the stack ``known``."""
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
         return self._number_each(stack, known), False
 
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
-        """Return the numbers of a next observation, and whether it is the stack before shifted by one frame."""
+        """Return the frame numbers of a next observation, and whether it is the previous stack shifted by one frame."""
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True
         return self._number_each(following, ids), False
@@ -427,7 +427,7 @@ class StackStore:
         return {"ids": self.ids[:n_rows], "frames": self.frames.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what was stored.
+        """Restore the stored observations.
 
         :param state: the state that :meth:`get_state` of a store with the same settings returned
         """

@@ -72,7 +72,7 @@ def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
 
 
 def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: int | None = None) -> None:
-    """Mark that nothing stored from now on continues what a replay buffer holds.
+    """End the current segment of a replay buffer: transitions stored later do not continue the stored ones.
 
     n-step windows end there, and so do the episodes from which HerReplayBuffer draws goals. If the episode was not
     over, its last transition bootstraps from its own next observation.

@@ -50,7 +50,7 @@ class Alert(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return what identifies the alert while it is active."""
+        """Return the key that identifies the alert while it is active."""
         return self.rule, self.level
 
     def line(self) -> str:

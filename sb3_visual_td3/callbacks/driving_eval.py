@@ -279,7 +279,7 @@ class DrivingEvalCallback(EvalCallback):
         return self._on_event() and continues
 
     def get_state(self) -> dict[str, Any]:
-        """Return what EvalCallback does not have; its own attributes are saved with those of all SB3 callbacks."""
+        """Return the state that EvalCallback lacks; its own state is saved with that of all SB3 callbacks."""
         return {
             "best_distance_m": float(self.best_distance_m),
             "last_evaluated": self._last_evaluated,

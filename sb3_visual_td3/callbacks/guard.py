@@ -130,7 +130,7 @@ class Guard:
         return self.has_stopped or self._target is not None or n_updates < self._doubted_until
 
     def doubt_from(self, n_updates: int) -> None:
-        """Mark snapshots as unhealthy that were taken after the trouble began.
+        """Mark the snapshots that were taken after the trouble began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """

@@ -160,7 +160,7 @@ def _event_writers(logger: Logger) -> list[Any]:
 
 
 def run_files_state(run_dir: Path, logger: Logger) -> dict[str, Any]:
-    """Flush the run's log files and return what a snapshot notes of them.
+    """Flush the run's log files and return their state for a snapshot.
 
     :param run_dir: folder of the run
     :param logger: logger of the model

@@ -381,7 +381,7 @@ class SnapshotCallback(BaseCallback):
             return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark snapshots as unhealthy that were taken after the trouble began.
+        """Mark the snapshots that were taken after the trouble began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """
@@ -392,7 +392,7 @@ class SnapshotCallback(BaseCallback):
             print(f"snapshot: {self._folder / SNAPSHOTS}: unhealthy ones could not be marked: {error}", file=sys.stderr)
 
     def go_back_to(self, snapshot: Snapshot) -> None:
-        """Restore what had been learnt by a snapshot; everything else continues.
+        """Restore the learnt state from a snapshot; everything else continues.
 
         :param snapshot: result of :meth:`newest_healthy`
         """

@@ -34,7 +34,7 @@ class InvalidSettingError(AssertionError, ValueError):
 
 @contextmanager
 def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[None]:
-    """Turn assertions about a user's settings, which Stable-Baselines3 raises, into errors that are ValueErrors too.
+    """Convert Stable-Baselines3's AssertionErrors about a user's settings into :class:`InvalidSettingError`.
 
     :param advice: advice to the user that is added to the message
     :param about: a word that the message must contain for the advice to be added

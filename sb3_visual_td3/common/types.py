@@ -114,7 +114,7 @@ class HasState(Protocol):
 
 @runtime_checkable
 class WatchedModel(Protocol):
-    """What callbacks ask of a model beyond Stable-Baselines3's interface. VisualTD3 implements it."""
+    """The interface that callbacks need beyond Stable-Baselines3's. VisualTD3 implements it."""
 
     observers: list[UpdateObserver]
     """Observers of every gradient update. Append to the list to watch a model."""
@@ -141,7 +141,7 @@ class WatchedModel(Protocol):
 
 @runtime_checkable
 class GuardedModel(Protocol):
-    """What the guard of ExplosionAlertCallback asks of a model. VisualTD3 implements it.
+    """The interface that the guard of ExplosionAlertCallback needs. VisualTD3 implements it.
 
     For other algorithms the guard wraps ``lr_schedule`` and restores weights and optimizers only.
     """
@@ -150,7 +150,7 @@ class GuardedModel(Protocol):
     """Factor on every learning rate. Schedules continue, multiplied by this factor."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore what was learnt beyond weights and optimizers; counters and ``lr_scale`` continue.
+        """Restore the learnt state beyond weights and optimizers; counters and ``lr_scale`` continue.
 
         :param state: an earlier result of ``get_state``
         """

@@ -351,7 +351,7 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     """Pass if no rule finds a cause with a confidence of ``threshold``, and the tags that the rules read are logged.
 
     A cause counts only if the tag of its strongest evidence is one of the named ones. Tags that a run may leave out,
-    such as the length of episodes, have criteria of their own: here they would decide by their mere presence.
+    such as the length of episodes, have criteria of their own: here, merely logging them would change the verdict.
     """
     # Consequences and blind spots do not count: their cause does, with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]

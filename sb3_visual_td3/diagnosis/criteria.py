@@ -208,7 +208,7 @@ class _Run:
         return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
-        """Return whether such a run cannot be GO without this criterion, whatever its length is."""
+        """Return whether a run of this kind needs this criterion for a GO, whatever the run's length is."""
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 

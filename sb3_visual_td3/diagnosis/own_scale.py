@@ -112,7 +112,7 @@ class Stability:
 def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown") -> Stability:
     """Answer "is it stable?" for one run.
 
-    :param learning: whether the return says that the run learns; some signs count only where it does not.
+    :param learning: whether the return shows that the run learns; some signs count only if it does not.
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
         ("finite_losses", finite_losses),
@@ -201,7 +201,7 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 
 class ReturnScale(NamedTuple):
-    """What the returns of a run allow.
+    """The limits that the returns of a run set for Q.
 
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that these returns allow.

@@ -214,7 +214,7 @@ def judge_curve(
     :param averaged_over: episodes behind one point.
     :param lengths: episode lengths in environment steps; they tell how many episodes lie between two points.
     :param on_steps: whether the x-axis counts environment steps; else it counts episodes.
-    :param is_complete: whether the series reaches from the begin to the end of the run; a part never says yes.
+    :param is_complete: whether the series covers the run from start to end; a partial one never gives the answer yes.
     """
     finite = _without_repeats(series.finite)
     n = len(finite)
@@ -292,7 +292,7 @@ def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCu
 def _not_risen(
     curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
 ) -> ReturnCurve:
-    """Judge a curve whose end does not clearly lie above its begin."""
+    """Judge a curve whose end does not clearly lie above its start."""
     start, late, peak = levels
     curve = replace(curve, reasons=(_gain_in_words(curve),))
     if not experience.is_enough_for_no(curve.n_points):
@@ -327,7 +327,7 @@ def _gain_in_words(curve: ReturnCurve) -> str:
 
 
 class _Noise(NamedTuple):
-    """What a change of levels is held against.
+    """The noise with which a change of levels is compared.
 
     :param spread: standard deviation of one episode.
     :param wander: standard deviation of the level of a block.
@@ -341,7 +341,7 @@ class _Noise(NamedTuple):
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change is no chance: it exceeds the wander and the error of the levels.
+        """Return whether a change is more than chance: it exceeds the wander and the error of the levels.
 
         Fewer than ten points do not show how much they wander.
         """
@@ -349,7 +349,7 @@ class _Noise(NamedTuple):
         return change > times * max(wander, self.error)
 
     def is_learning(self, start: float, level: float) -> bool:
-        """Return whether the rise from the start to a level is learning: it matters, and it is no chance.
+        """Return whether the rise from the start to a level is learning: it is large enough to matter, and not chance.
 
         It matters where single episodes show it. Where returns vary widely by nature (a crash after one step, or
         none at all), it also matters that the mean becomes a multiple; that it is no chance must then be surer.
@@ -376,7 +376,7 @@ class _Noise(NamedTuple):
 
 
 def _n_first(n: int) -> int:
-    """Return how many points tell the level of the begin: a twentieth, before fast learners have learned."""
+    """Return the number of points that give the starting level: a twentieth, before fast learners have learned."""
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
 
@@ -423,7 +423,7 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """How much a curve has seen, as far as it can be known; what is not known counts as enough.
+    """The experience behind a curve, as far as it is known; an unknown amount counts as enough.
 
     :param episodes_between: episodes between two points; None where it is not known.
     :param n_episodes: episodes of the run.
@@ -503,7 +503,7 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
 
 
 def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
-    """Combine the curves of a run, and return the one that speaks for it."""
+    """Combine the curves of a run, and return the one that represents it."""
     answers = {curve.learning for curve in curves}
     # Where no curve decides, a fall is worth more than a level, and many points are worth more than few.
     speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
@@ -547,7 +547,7 @@ def _by_episode(name: str) -> bool:
 
 
 def _covers(series: Series, begin: int, end: int) -> bool:
-    """Return whether a series reaches from the begin to the end of its run.
+    """Return whether a series reaches from the start to the end of its run.
 
     It may miss a fifth of the run at either end, or as much as its own longest pause.
     """

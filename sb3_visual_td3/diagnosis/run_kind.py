@@ -15,7 +15,7 @@ from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_l
 
 
 class Family(Enum):
-    """What an algorithm learns from, as far as it decides which checks apply."""
+    """The family of an algorithm, which decides which checks apply."""
 
     OFF_POLICY = "off-policy actor-critic"
     ON_POLICY = "on-policy"
@@ -39,7 +39,7 @@ class RunKind(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """A set of words that gives a kind away when a tag's name contains all of them."""
+    """A set of words that identifies a kind when a tag's name contains all of them."""
 
     words: frozenset[str]
     family: Family
@@ -67,7 +67,7 @@ _MARKS: Sequence[_Mark] = [
 def recognise(names: Iterable[str]) -> RunKind:
     """Return the kind of a run.
 
-    :param names: its tags: those of SB3 and sb3-contrib, of CleanRL, of this package, or of any other code.
+    :param names: tags of the run, in the names of SB3, sb3-contrib, CleanRL, this package or any other code.
     """
     # The clip fraction of a gradient's norm is not that of PPO's probability ratio.
     words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}
@@ -79,7 +79,7 @@ def recognise(names: Iterable[str]) -> RunKind:
 
 
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
-    """Tell the kind by which losses go together, where no name gives it away.
+    """Infer the kind from the combination of losses, if no name identifies it.
 
     "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; own codes of A2C and PPO use the
     same words, but they log an entropy beside them, or a "value" loss, and no Q.

@@ -124,7 +124,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 def onset(series: Series, mask: BoolArray) -> int | None:
     """Return the step from which a condition holds.
 
-    If it holds at the end of the series, this is the begin of the last stretch in which it holds, otherwise the first
+    If it holds at the end of the series, this is the start of the last stretch in which it holds, otherwise the first
     step at which it holds.
 
     :param series: the points that the condition was evaluated on

@@ -12,7 +12,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 
 
 class Answers(NamedTuple):
-    """What a run answers.
+    """The answers of a run to the two questions.
 
     :param kind: the kind of algorithm, which decides what can be asked.
     :param stability: the answer to "is it stable?", with its signs.
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
 
 
 def ask(data: SeriesSet) -> Answers:
-    """Return what a run answers to both questions.
+    """Return the answers of a run to both questions.
 
     :param data: everything that the run logged, under the names that its own code uses.
     """

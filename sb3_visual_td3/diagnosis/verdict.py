@@ -90,13 +90,13 @@ def decide(results: Iterable[CriterionResult]) -> Verdict:
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 without any."""
+    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 if there are none."""
     given = set(codes)
     return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst verdict of several runs; INSUFFICIENT without any."""
+    """Return the worst verdict of several runs; INSUFFICIENT if there are none."""
     given = set(verdicts)
     order = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
     return next((verdict for verdict in order if verdict in given), Verdict.INSUFFICIENT)

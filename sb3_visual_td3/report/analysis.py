@@ -234,7 +234,7 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """Return the diagnosis to remedy first; None if none has a confidence of at least 0.5."""
+        """Return the diagnosis to remedy first; None if no diagnosis has a confidence of at least 0.5."""
         if not self.diagnoses or self.diagnoses[0].confidence < 0.5:
             return None
         return self.diagnoses[0]

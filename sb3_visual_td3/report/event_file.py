@@ -155,7 +155,7 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
 
 
 class _Frames(NamedTuple):
-    """The complete records at the begin of a buffer.
+    """The complete records at the start of a buffer.
 
     :ivar records: their data
     :ivar n_bytes: bytes that they take, frames included
@@ -344,7 +344,7 @@ class EventFile:
         return math.isfinite(self.first_wall_time)
 
     def notes(self, is_growing: bool = False) -> list[str]:
-        """Return what had to be left out or is unusual, in words.
+        """Return notes on what was left out and what is unusual.
 
         :param is_growing: whether the run still writes; a record that is only half there is then normal
         """
@@ -475,7 +475,7 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 
 
 def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the number, the wire type, the begin and the end of each field of a message."""
+    """Yield the number, the wire type, the start and the end of each field of a message."""
     while at < end:
         key, at = _varint(data, at, end)
         begin, kind = at, key & 7

@@ -266,7 +266,7 @@ class RunReader:
 
 @dataclass
 class _Merging:
-    """What was done to combine the files of a run.
+    """The record of how the files of a run were combined.
 
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one

@@ -88,7 +88,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """How a stretch of an alert is drawn. The kinds differ in their outlines as well as in their colours.
+    """The style of a stretch of an alert. The kinds differ in their outlines as well as in their colours.
 
     :param fill: colour of the area
     :param outline: colour of the border
@@ -296,7 +296,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _decades(drawn: Sequence[Figure]) -> Figure:
-    """Return a spacing of the ticks of a log axis that does not crowd them: at most about eight.
+    """Return a tick spacing for a log axis that gives at most about eight ticks.
 
     :param drawn: the curves
     """

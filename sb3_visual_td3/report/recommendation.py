@@ -252,7 +252,7 @@ def _group_of(diagnosis: Diagnosis) -> str:
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
-    """Scale a schedule such as ``"lin_3e-4_1e-5"``; of another kind of schedule, return the new start.
+    """Scale a schedule such as ``"lin_3e-4_1e-5"``; for another kind of schedule, return the new start.
 
     :param schedule: the schedule as the settings state it
     :param factor: factor by which every number is multiplied

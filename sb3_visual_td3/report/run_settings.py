@@ -76,7 +76,7 @@ class Layer:
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
-        """Return the value of a name, or the mapping of the values below it; None without either."""
+        """Return the value of a name, or the mapping of the values below it; None if there is neither."""
         if name in self.values:
             return self.values[name]
         prefix = f"{name}."
@@ -101,7 +101,7 @@ class RunSettings:
         return (*self.given, self.defaults)
 
     def get(self, name: str) -> Setting | None:
-        """Return a setting from the first source that has it; None if none has."""
+        """Return a setting from the first source that has it; None if no source has it."""
         return next((Setting(layer.values[name], layer.source) for layer in self.layers if name in layer.values), None)
 
     def value(self, name: str) -> Any:

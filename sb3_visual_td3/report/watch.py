@@ -34,7 +34,7 @@ class FoundRuns(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a run ended.
+    """The end of a run.
 
     :ivar words: such as ``finished at ...`` or ``crashed at ...: why``; None while it trains, or if it was killed
     :ivar is_over: whether the run cannot continue. A run that crashed or was interrupted is not over: it can be

@@ -60,7 +60,7 @@ def reason(result: CriterionResult) -> str:
 
 
 def first_step_to_take(analysis: Analysis) -> str:
-    """Return what to do first about a run."""
+    """Return the first thing to do about a run."""
     if analysis.cause is not None:
         return analysis.cause.remedy
     return _REMEDY_WITHOUT_CAUSE[analysis.verdict]

@@ -221,7 +221,7 @@ class Health(NamedTuple):
 
         :param read: value of the record's key ``health``
         :return: the health; None if the training was not judged
-        :raises ValueError: if it is anything else
+        :raises ValueError: if the value is not a health
         """
         if read is None:
             return None
@@ -279,7 +279,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def is_file_name(name: object) -> bool:
-    """Return whether a name can only mean a file in the snapshot's own folder, and not the record itself."""
+    """Return whether a name is that of a file in the snapshot's own folder, other than the record."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and name != RECORD_NAME
 
 

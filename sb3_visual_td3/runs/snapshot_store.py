@@ -179,7 +179,7 @@ def remove(snapshot: Path) -> None:
 
     It is renamed first, so that a process that is killed meanwhile does not leave half of a snapshot.
 
-    :param snapshot: its folder
+    :param snapshot: folder of the snapshot
     :raises OSError: if the operating system refuses
     """
     gone = _free_name(snapshot.with_name(f"{_GONE}{snapshot.name.removeprefix(_OLD).partition(_NUMBER)[0]}"))
@@ -268,7 +268,7 @@ class SnapshotStore:
 
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
-        :param files: for each file name, the function that writes the file at the path it is called with
+        :param files: file name to the function that writes the file; the function gets the path
         :param keep: number of snapshots to keep, this one included, beside those of
             :func:`~sb3_visual_td3.runs.snapshot.to_spare`
         :param versions: package name to version, stored with the snapshot
@@ -363,7 +363,7 @@ class SnapshotStore:
         return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark snapshots as unhealthy that were taken after the trouble began.
+        """Mark the snapshots that were taken after the trouble began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         :raises OSError: if the operating system refuses; the remaining snapshots stay as they are

@@ -122,7 +122,7 @@ def set_callbacks_state(
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Return the callbacks that may remember more than a snapshot saves: the user's own without ``get_state``.
+    """Return the callbacks that may have more state than a snapshot saves: the user's own without ``get_state``.
 
     :param root: the callback of ``learn()``, which holds the others
     :return: names of their classes; of such callbacks, only ``n_calls`` and ``num_timesteps`` are saved

@@ -214,7 +214,7 @@ _START_TIME = "t_start"
 
 
 def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[dict[str, Any]]:
-    """Read what each environment and its wrappers remember.
+    """Read the state of each environment and of its wrappers.
 
     :param base: a VecEnv without its layers
     :param names: class names from :func:`sub_env_names`
@@ -252,7 +252,7 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
 def set_sub_env_states(
     base: VecEnv, names: list[Names], states: Sequence[Mapping[str, Any]], to_be_reset: bool
 ) -> None:
-    """Set what each environment and its wrappers remember.
+    """Set the state of each environment and of its wrappers.
 
     :param base: a VecEnv without its layers
     :param names: class names from :func:`sub_env_names`, equal to those of the state
@@ -355,7 +355,7 @@ def why_not_exact(env: VecEnv) -> str | None:
 
 
 def env_state(env: VecEnv) -> dict[str, Any]:
-    """Read everything that an environment remembers.
+    """Read the state of an environment.
 
     :param env: the training environment, with its layers
     :return: plain data; ``why_not_exact`` is the reason why episodes cannot be continued, or None
@@ -413,7 +413,7 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
 
 
 def evaluation_state(env: VecEnv) -> dict[str, Any]:
-    """Read what an evaluation environment remembers between its episodes.
+    """Read the state of an evaluation environment between its episodes.
 
     Every evaluation begins with a reset, so the state of an episode is not needed. The environment may not even have
     been reset yet.

@@ -47,7 +47,7 @@ from sb3_visual_td3.training_state.random_state import (
 
 
 def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """Read what a noise remembers: by its own ``get_state``, or else its numbers, arrays and generators.
+    """Read the state of an action noise: by its own ``get_state``, or else its numbers, arrays and generators.
 
     :param noise: action noise of the model; None if it has none
     :return: plain data; None without noise
@@ -66,7 +66,7 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
 
 
 def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] | None) -> None:
-    """Set what a noise remembers.
+    """Set the state of an action noise.
 
     :param noise: action noise of the model, of the same class as the saved one
     :param state: the state returned by :func:`action_noise_state`
@@ -249,7 +249,7 @@ _FRACTIONS = ("_current_progress_remaining", "exploration_rate")
 
 
 def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
-    """Read what a model remembers beyond its weights, optimizers and replay buffer.
+    """Read the state of a model, except for weights, optimizers and replay buffer.
 
     Call this before the logger and the replay buffer are read, because ``get_state()`` of a model may still write to
     them (the overlapped training of VisualTD3 does).

@@ -176,7 +176,7 @@ def set_training_state(
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Restore what had been learnt, and nothing else: a rollback.
+    """Roll back: restore the learnt state and nothing else.
 
     Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
     callbacks and the log continue, so that the training does not go back in time.

@@ -87,7 +87,7 @@ def describe_layer(layer: VecEnvWrapper) -> str:
 
 
 def layers_not_restored(env: VecEnv) -> list[str]:
-    """Return the classes of wrappers that may remember something and have no ``get_state()`` and ``set_state()``.
+    """Return the classes of wrappers that may have state but no ``get_state()`` and ``set_state()``.
 
     :param env: a VecEnv with its wrappers
     :return: class names, outermost first
@@ -107,7 +107,7 @@ def _has_state(layer: VecEnv) -> bool:
 
 
 def layer_state(layer: VecEnv) -> Any:
-    """Read what a wrapper remembers.
+    """Read the state of a wrapper.
 
     :param layer: a VecEnv wrapper
     :return: plain data; None if the wrapper remembers nothing
@@ -130,7 +130,7 @@ def layer_state(layer: VecEnv) -> Any:
 
 
 def set_layer_state(layer: VecEnv, state: Any) -> None:
-    """Set what a wrapper remembers.
+    """Set the state of a wrapper.
 
     :param layer: a wrapper of the same class and settings
     :param state: the state returned by :func:`layer_state`

@@ -39,7 +39,7 @@ class ConnectionLostError(ConnectionError):
 
 
 class Address(NamedTuple):
-    """Where a :class:`Listener` accepts a connection, and the key that the client has to send first."""
+    """The address on which a :class:`Listener` accepts a connection, and the key that the client has to send first."""
 
     host: str
     port: int

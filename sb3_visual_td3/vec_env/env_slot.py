@@ -394,7 +394,7 @@ class EnvSlot:
 
     @property
     def is_restarting(self) -> bool:
-        """Return whether it has made no step since its last restart."""
+        """Return whether the environment has made no step since its last restart."""
         return self._n_deaths > 0
 
     def begin_call(self, request: str, *arguments: Any) -> Any:

@@ -76,7 +76,7 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 
 
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
-    """Adapt a policy's state dict that was saved with an average, or without, to a policy that may differ in this.
+    """Adapt a saved state dict, with or without an average, to a policy that may have one or not.
 
     A policy that was saved without an average, such as one of an earlier version, continues with an average that
     begins as the saved actor.

@@ -64,7 +64,7 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
     """Refuse images that no encoder of this package can read.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None for none
+    :param normalizer: the VecNormalize around the environment; None if there is none
     :raises InvalidSettingError: for stacks with an axis of their own, and for pixels that VecNormalize scales
     """
     for key, part in parts_of(space).items():
@@ -87,7 +87,7 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
     For a Dict, VecNormalize replaces the space of each scaled picture by a Box within its own limits, in the same Dict
-    object that the environment below holds. So the space no longer tells that there was a picture, and the dtype of the
+    object that the environment below holds. So the space no longer shows that there was a picture, and the dtype of the
     environment's observations has to be looked up.
     """
     found = set()
@@ -101,7 +101,7 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
 
 
 def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """Tell whether a space is what VecNormalize replaces a picture's space by."""
+    """Tell whether a space is the Box with which VecNormalize replaces the space of a picture."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
     return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
@@ -128,7 +128,7 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
     shape that observations have inside it.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None for none
+    :param normalizer: the VecNormalize around the environment; None if there is none
     :raises InvalidSettingError: if observations are scaled and then stacked or transposed
     """
     if normalizer is None or not normalizer.norm_obs:

@@ -388,7 +388,7 @@ class VisualTD3Policy(TD3Policy):
         return super()._predict(observation, deterministic)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the weights; those of a shared encoder once, as the critic's, which is how models are saved.
+        """Return the weights; a shared encoder appears once, under the critic, as in saved models.
 
         :param args: see ``nn.Module``
         :param kwargs: see ``nn.Module``
@@ -405,7 +405,7 @@ class VisualTD3Policy(TD3Policy):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights from :meth:`state_dict`; those of a shared encoder are the actor's too.
+        """Load the result of :meth:`state_dict`; the actor uses the weights of a shared encoder too.
 
         :param state_dict: weights by name
         :param strict: see ``nn.Module``
@@ -422,7 +422,7 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Adapt saved weights, which may be those of an earlier version, to whether this policy has an average.
+        """Add or remove the average in saved weights, of this or an earlier version, to fit this policy.
 
         :param state_dict: weights by name
         :return: weights by name; an average that was not saved begins as the saved actor

@@ -27,7 +27,7 @@ from sb3_visual_td3.visual_td3.requested import frame_stack_before
 
 @contextmanager
 def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[None]:
-    """Choose the replay buffer's class and arguments; a model is set up within this context.
+    """Choose the replay buffer's class and arguments for a model that is set up within this context.
 
     :param model: the model that is being set up; its attributes are changed if no class was given
     :param preset: the preset in force

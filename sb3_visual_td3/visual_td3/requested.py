@@ -154,7 +154,7 @@ def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) 
 
 
 def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any]) -> None:
-    """Put back what the saved model's set-up had replaced, except for what ``load()`` was given."""
+    """Restore the arguments that the saved model's set-up had replaced, except for those given to ``load()``."""
     for name in _REPLACED:
         if name not in at_load:
             vars(model)[name] = requested[name]

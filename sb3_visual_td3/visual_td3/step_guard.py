@@ -85,7 +85,7 @@ class StepGuard:
     def raise_if_refused(self) -> None:
         """Read from a GPU whether all updates since the last call were finite.
 
-        :raises ValueError: if one was not
+        :raises ValueError: if an update was not finite
         """
         waiting, self._waiting = self._waiting, []
         if not waiting:

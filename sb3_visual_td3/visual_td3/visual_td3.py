@@ -788,7 +788,7 @@ class VisualTD3(TD3):
     # ---- state of a training, for snapshots
 
     def get_state(self) -> dict[str, Any]:
-        """Return what training depends on beside Stable-Baselines3's own attributes, at the start of a rollout.
+        """Return the state of the training beside Stable-Baselines3's own attributes, at the start of a rollout.
 
         A transition that waits to be stored is stored. No update samples the replay buffer before the time at which it
         would have been stored.
@@ -805,7 +805,7 @@ class VisualTD3(TD3):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from where :meth:`get_state` was called; to be called when training has started.
+        """Continue from where :meth:`get_state` was called; call this when training has started.
 
         :param state: the state that :meth:`get_state` returned
         """
@@ -814,7 +814,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore what had been learnt beside the weights: the range of rewards seen.
+        """Restore the learnt state beside the weights: the range of rewards seen.
 
         Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
 

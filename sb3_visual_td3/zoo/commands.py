@@ -201,7 +201,7 @@ def _count_episodes(run: Path) -> int:
 
 
 def _all_plots() -> None:
-    """Plot evaluations; ``-o`` writes what ``plot-from-file`` reads."""
+    """Plot evaluations; ``-o`` writes the file that ``plot-from-file`` reads."""
     with figures_kept("all-plots"):
         _load_alone("rl_zoo3", "plots/all_plots.py").all_plots()
 
@@ -228,7 +228,7 @@ def _load_alone(package: str, file: str) -> ModuleType:
 
 
 def _plot_from_file() -> None:
-    """Plot what ``all-plots -o`` has written, including the results of a single run."""
+    """Plot the file that ``all-plots -o`` has written, including the results of a single run."""
     load = pickle.load
 
     def load_results(file: Any, *args: Any, **kwargs: Any) -> Any:

@@ -55,7 +55,7 @@ CLASS_MARK = "$class"
 
 
 class Kind(NamedTuple):
-    """A kind of class that a description may name in some place.
+    """A kind of class that the description of a run may name.
 
     :ivar noun: name of the kind in error messages
     :ivar bases: the class must be a proper subclass of one of these
@@ -182,7 +182,7 @@ def class_name_in(value: Any) -> Any:
 
 
 def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
-    """Replace the marks of classes by the classes.
+    """Replace each ``{"$class": ...}`` mark in plain data by the class that it names.
 
     :param value: plain data
     :param allowed: packages that the user has allowed
@@ -201,7 +201,7 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
 
 def check_env_id(env_id: Any, where: str) -> None:
-    """Check that an environment is registered, so that making it imports no module that the id names.
+    """Check that an environment is registered under this id, because making any other id may import a module.
 
     :param env_id: the id, as for gymnasium's ``make``; "module:Env-v0" would import the module
     :param where: the setting that names it, for error messages
@@ -340,7 +340,7 @@ _PATHS = (
 
 
 class Permission(NamedTuple):
-    """What the user permits a resumed run, beside what is always permitted.
+    """The permissions of a resumed run, beside those that every run has.
 
     :ivar run_dir: the only folder that it may write to
     :ivar packages: packages of the user's own whose classes it may name
@@ -615,7 +615,7 @@ def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write to a new RUN_DIR how its run was started.
+    """Write the description of how a run was started to its new RUN_DIR.
 
     :param run_dir: the folder of the run
     :param experiment: its description
@@ -624,7 +624,7 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read how a run was started, which may not have a snapshot yet.
+    """Read the description of how a run was started; the run may not have a snapshot yet.
 
     :param run_dir: the folder of the run
     :return: the description that :func:`keep_experiment` wrote, or anything else that the file contains:

@@ -366,7 +366,7 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
 
 
 def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
-    """Tell code that fails from text that happens to parse, such as ``held-out``, ``map.xml`` or ``lin(1e-3)``."""
+    """Distinguish failing code from text that happens to parse, such as ``held-out``, ``map.xml`` or ``lin(1e-3)``."""
     nodes = list(ast.walk(expression))
     used_names = {node.id for node in nodes if isinstance(node, ast.Name)}
     if not used_names:  # numbers alone, such as 1/0
@@ -380,7 +380,7 @@ def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
 
 
 def _read_as_yaml(text: str) -> Any:
-    """Return what a text would mean in a hyperparameter file, numbers and dates aside, which are read as Python's."""
+    """Return the value of a text in a hyperparameter file, except for numbers and dates, which are read as Python's."""
     import yaml
 
     try:

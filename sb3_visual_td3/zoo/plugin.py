@@ -101,7 +101,7 @@ class SaveError(OSError):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a command requests of a training beside rl-zoo's flags.
+    """The options of a training beside rl-zoo's flags.
 
     :ivar signals: signals that end a training in order, if neither the command line nor the hyperparameter file names
         any
@@ -144,9 +144,9 @@ class BeginningCallback(BaseCallback):
     """Report when training begins; it is the first callback of rl-zoo's list.
 
     After ``learn``, even if it raised, rl-zoo 2.9 calls ``on_training_end`` of the first callback, to remove a progress
-    bar from the screen. A bar that has not begun, because the environment could not be reset, raises at that, and hides
-    the first exception. Any other callback must not be told that training ended if an exception ended it: it would take
-    the run for a complete one. So this callback stands first and passes the call on only to a bar that has begun.
+    bar from the screen. If the environment could not be reset, the bar has not started, and ending it raises an error
+    that hides the first exception. If an exception ended the training, no other callback may get this call: it would
+    record a complete run. So this callback stands first and passes the call on only to a bar that has started.
 
     :param first: the callback that would be first
     :param on_begin: called when the environment has been reset and the callbacks are set up
@@ -446,7 +446,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
-        """Give the callbacks RUN_DIR and what they need to know about the run.
+        """Create the callbacks and pass them RUN_DIR and the facts about the run that they need.
 
         When rl-zoo calls this, the list holds the hyperparameter file's callbacks; the method of rl-zoo adds its own.
         """
@@ -505,7 +505,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 )
 
     def _replace_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
-        """Have our evaluation obey rl-zoo's flags, and run instead of rl-zoo's."""
+        """Apply rl-zoo's flags to our evaluation, and run it instead of rl-zoo's."""
         for callback in callbacks:
             if self.eval_freq < 0:  # rl-zoo's way to switch evaluation off
                 callback.eval_env.close()
@@ -658,7 +658,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """Save the model and what belongs to it, then record in run.json that the run is finished.
+        """Save the model and its companion files, then record in run.json that the run is finished.
 
         :param model: the trained model; after Ctrl-C as far as it was trained
         :raises SaveError: if a file cannot be written; the previous one is kept
@@ -717,7 +717,7 @@ def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _describe_crash(error: BaseException) -> str:
-    """Return what ended a training; an EOFError or a broken pipe means that a worker process died."""
+    """Return the cause of a training's end; an EOFError or a broken pipe means that a worker process died."""
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return f"a worker process of the environments has died ({text})"

@@ -136,7 +136,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 
 
 def _clear_first_attempt(run_dir: Path) -> None:
-    """Remove what a run has logged that was killed before its first snapshot, because all of it is logged again.
+    """Remove the logs of a run that was killed before its first snapshot, because it logs everything again.
 
     If the run has completed episodes, its snapshots must have been removed by someone: then its logs are moved to a
     subfolder of RUN_DIR instead.

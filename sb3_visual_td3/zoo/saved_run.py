@@ -95,7 +95,7 @@ class SavedRun(NamedTuple):
 
 
 class _ArgsLoader(PlainLoader):
-    """Read what rl-zoo writes to args.yml: plain containers and values, and the name of a class as text."""
+    """Load the args.yml that rl-zoo writes: plain containers and values, and the name of a class as text."""
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
@@ -156,7 +156,7 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
 
 
 def _remedy(run_dir: Path) -> str:
-    """Return what to do if a run has no model, or a truncated one."""
+    """Return advice on a run that has no model, or a truncated one."""
     if not (run_dir / SNAPSHOTS).is_dir():
         return "has the run finished?"
     remedy = f"if the run was killed, 'visual-td3 resume {run_dir}' continues and saves it"

@@ -424,7 +424,7 @@ def _reseed_if_not_alone(study: optuna.Study) -> None:
 
 
 def _store_description(study: optuna.Study, hyperparams: Mapping[str, Any]) -> None:
-    """Store what rl-zoo stores with a study: the command that began it, and the hyperparameters that are fixed."""
+    """Store the command that began a study, and its fixed hyperparameters, as rl-zoo does."""
     if "command" in study.user_attrs:
         return
     study.set_user_attr("command", " ".join(sys.orig_argv))

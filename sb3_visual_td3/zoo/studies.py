@@ -66,7 +66,7 @@ def start_time(pid: int) -> str | None:
 
 
 def this_worker() -> dict[str, Any]:
-    """Return what identifies this process to other workers.
+    """Return the facts that identify this process to other workers.
 
     The start time is part of it, because a later process may get the same process id.
     """

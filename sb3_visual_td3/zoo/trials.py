@@ -112,7 +112,7 @@ def sample_visual_td3_params(
 
 
 def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert what a trial has drawn to the hyperparameters that it trained with.
+    """Convert a trial's drawn values to the hyperparameters that it trained with.
 
     :param sampled_params: ``trial.params``
     :return: arguments of VisualTD3, plain data
@@ -145,7 +145,7 @@ def _converted(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace hyperparameters of a file by what a trial has drawn.
+    """Replace hyperparameters of a file by those that a trial has drawn.
 
     :param hyperparams: the hyperparameters of the file
     :param sampled: the result of :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params`
@@ -180,7 +180,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
 
 class TrialHealthCallback(ExplosionAlertCallback):
-    """Watch the updates of a trial without writing or printing; non-finite values are remembered."""
+    """Watch the updates of a trial without writing or printing; non-finite values are stored."""
 
     def __init__(self) -> None:
         super().__init__(verbose=0)
@@ -282,7 +282,7 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 
 
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
-    """Find out what may be drawn, by building the model of the hyperparameter file.
+    """Find out which hyperparameters may be drawn, by building the model of the hyperparameter file.
 
     :param manager: rl-zoo's experiment manager, set up
     :return: ``additional_args`` of :func:`sample_visual_td3_params`

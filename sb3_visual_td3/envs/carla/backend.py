@@ -214,7 +214,7 @@ class CarlaBackend:
         return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return the scene for people.
+        """Return a picture of the scene for people.
 
         The camera for people is created at the first call. If that happens during an episode, its first image comes
         with the next step, and this call returns the image of the policy's camera.

@@ -82,7 +82,7 @@ class Connection:
 
     @property
     def is_of_this_process(self) -> bool:
-        """Return whether it was created in this process; a client does not survive a fork."""
+        """Return whether the connection was created in this process; a client does not survive a fork."""
         return self._pid == os.getpid()
 
     @property

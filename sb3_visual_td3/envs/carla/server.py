@@ -213,11 +213,11 @@ class Simulator:
         )
 
     def is_running(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the simulator still runs."""
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raise an error if it has ended; the message contains the end of its output.
+        """Raise an error if the simulator has ended; the message contains the end of its output.
 
         :raises SimulatorAbsentError: if it ended by itself: the command is probably wrong.
         :raises SimulatorLostError: if a signal ended it: it was killed or crashed, and a restart may help.
@@ -235,13 +235,13 @@ class Simulator:
         raise SimulatorAbsentError(message)
 
     def end_of_output(self) -> str:
-        """Return the end of its output in one line."""
+        """Return the end of the simulator's output in one line."""
         size = self._output.seek(0, 2)
         self._output.seek(max(0, size - _SHOWN_OUTPUT_BYTES))
         return " ".join(self._output.read().decode(errors="replace").split())
 
     def stop(self) -> None:
-        """End it and all processes that it has started; a second call does nothing."""
+        """End the simulator and all processes that it has started; a second call does nothing."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -255,7 +255,7 @@ class Simulator:
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """The host and port on which a server listens."""
 
     host: str
     port: int

@@ -38,7 +38,7 @@ def launch_command(command: str, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the simulator is and how long to wait for it.
+    """The address or the command of the simulator, and the timeouts.
 
     :raises ValueError: if a value is out of range.
     """

@@ -101,7 +101,7 @@ class Guard:
             os._exit(0)
 
     def is_gone(self) -> bool:
-        """Return whether it has ended, which only happens if it was killed."""
+        """Return whether the guard has ended, which only happens if it was killed."""
         try:
             is_gone = os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
         except ChildProcessError:
@@ -111,7 +111,7 @@ class Guard:
         return is_gone
 
     def dismiss(self) -> None:
-        """End it without ending the group."""
+        """End the guard without ending the group."""
         with contextlib.suppress(OSError):
             os.write(self._writing, b".")
         with contextlib.suppress(OSError):

@@ -44,7 +44,7 @@ class Actor:
 
     @cached_property
     def type_id(self) -> str:
-        """Return the id of its blueprint, such as ``"vehicle.tesla.model3"``."""
+        """Return the id of the actor's blueprint, such as ``"vehicle.tesla.model3"``."""
         return str(self.description[1])
 
     @cached_property
@@ -58,35 +58,35 @@ class Actor:
 
     @property
     def extent_m(self) -> Vector:
-        """Return half of its length, width and height."""
+        """Return half of the actor's length, width and height."""
         return ZERO
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tags with which semantic cameras show it, one byte each."""
+        """Return the tags with which semantic cameras show the actor, one byte each."""
         return b""
 
     @property
     def box(self) -> OrientedBox | None:
-        """Return the rectangle that it occupies on the ground; None if nothing can touch it."""
+        """Return the rectangle that the actor occupies on the ground; None if nothing can touch it."""
         return None
 
     @property
     def world_transform(self) -> Transform:
-        """Return its transform in the world."""
+        """Return the transform in the world."""
         if self.parent is None:
             return self.transform
         return attached_transform(self.parent.world_transform, self.transform)
 
     def set_transform(self, transform: Transform) -> None:
-        """Teleport it. Like in CARLA, this detaches it from its parent."""
+        """Teleport the actor. As in CARLA, this detaches it from its parent."""
         self.transform, self.parent = transform, None
 
     def set_velocity(self, velocity: Vector) -> None:
         """Ignore the velocity: this actor does not move by itself."""
 
     def bounding_box(self) -> list[Any]:
-        """Return the msgpack form of its bounding box: centre, half sizes, rotation, actor id."""
+        """Return the msgpack form of the bounding box: centre, half sizes, rotation, actor id."""
         centre = [0.0, 0.0, self.extent_m[2]]  # relative to the actor's origin, which lies on the ground
         return [centre, list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
@@ -206,23 +206,23 @@ class Vehicle(Actor):
 
     @property
     def pose(self) -> Pose:
-        """Return its position and heading in the embedded world's coordinates."""
+        """Return position and heading in the embedded world's coordinates."""
         return Pose(*self.motion[:3])
 
     @property
     def box(self) -> OrientedBox:
-        """Return the rectangle that it occupies on the ground."""
+        """Return the rectangle that the vehicle occupies on the ground."""
         return OrientedBox(*self.motion[:3], CAR.length_m, CAR.width_m)
 
     @cached_property
     def colour(self) -> tuple[int, int, int]:
-        """Return its colour: red, green and blue, 0 to 255."""
+        """Return the vehicle's colour: red, green and blue, 0 to 255."""
         red, green, blue = (int(part) for part in self.attributes.get("color", "225,225,220").split(",")[:3])
         return red, green, blue
 
     @cached_property
     def paint(self) -> int:
-        """Return the index of the embedded world's paint that is closest to its colour."""
+        """Return the index of the embedded world's paint that is closest to the vehicle's colour."""
         squared_distances = []
         for paint in PAINTS:
             squared_distances.append(sum((a - b) ** 2 for a, b in zip(paint, self.colour, strict=True)))
@@ -230,28 +230,28 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return its height above the ground: 0 with physics, or if it was put less than 2 m high."""
+        """Return the height above the ground: 0 with physics, or if the vehicle was put less than 2 m high."""
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z
 
     @property
     def is_on_ground(self) -> bool:
-        """Return whether others can touch it and cameras see it."""
+        """Return whether other actors can touch the vehicle and cameras see it."""
         return self.altitude_m == 0.0
 
     @property
     def world_transform(self) -> Transform:
-        """Return its transform in the world."""
+        """Return the transform in the world."""
         return Transform.from_pose(self.pose, self.altitude_m)
 
     def set_transform(self, transform: Transform) -> None:
-        """Teleport it and straighten its wheels; it keeps its speed."""
+        """Teleport the vehicle and straighten its wheels; it keeps its speed."""
         self.transform = transform
         self.motion = Motion(*transform.pose, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Set its velocity. With physics only the part along its heading counts: a car does not slide sideways."""
+        """Set the velocity. With physics only the part along its heading counts: a car does not slide sideways."""
         if not self.has_physics:
             self._requested_velocity = velocity
             return
@@ -307,12 +307,12 @@ class Vehicle(Actor):
             self.motion = advance(self.motion, pedals, dt_s, CAR)
 
     def stop(self) -> None:
-        """Stop it where it is."""
+        """Stop the vehicle where it is."""
         self.motion = self.motion._replace(speed_mps=0.0)
         self.velocity = ZERO
 
     def stop_at_previous_motion(self) -> None:
-        """Stop it where it was one tick ago."""
+        """Stop the vehicle where it was one tick ago."""
         self.motion = self.previous_motion._replace(speed_mps=0.0)
         self.velocity = ZERO
 

@@ -52,7 +52,7 @@ class ActorCalls:
         self._sim = simulation
 
     def on_get_actors_by_id(self, actor_ids: list[int]) -> list[Any]:
-        """Return those of the actors that exist."""
+        """Return the requested actors that exist."""
         return [self._sim.actor_message(self._sim.actors[each]) for each in actor_ids if each in self._sim.actors]
 
     def on_get_spectator(self) -> list[Any]:
@@ -192,7 +192,7 @@ _WHEEL_RADIUS_CM = 35.0
 def _physics_control_of(vehicle: Vehicle) -> list[Any]:
     """Return the msgpack form of a carla.VehiclePhysicsControl.
 
-    The car's size, mass and steering are the embedded world's, the rest are CARLA's defaults.
+    Size, mass and steering come from the embedded world's car; all other values are CARLA's defaults.
     """
     max_steer_deg = math.degrees(CAR.max_wheel_rad)
     # (forward, right) from the centre, and the largest steering angle, in CARLA's order of the wheels.

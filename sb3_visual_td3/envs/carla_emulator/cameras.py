@@ -340,7 +340,7 @@ def _free_image(
     things: Sequence[Actor],
     tick: int,
 ) -> NDArray[np.uint8]:
-    """Return an image from any transform, ``(height, width, 4) uint8``, BGRA.
+    """Return the image of a camera with any transform, ``(height, width, 4) uint8``, BGRA.
 
     :param kind: the sensor's number on the wire.
     :param size: height and width.

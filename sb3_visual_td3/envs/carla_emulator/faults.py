@@ -34,11 +34,11 @@ class Fault(NamedTuple):
 
     @property
     def is_active_from_start(self) -> bool:
-        """Return whether it is active from the server's start: no tick is given."""
+        """Return whether the fault is active from the server's start, because no tick is given."""
         return self.tick == 0
 
     def is_due(self, tick: int) -> bool:
-        """Return whether it happens at this tick.
+        """Return whether the fault happens at this tick.
 
         :param tick: counted from 1 at the server's start.
         """

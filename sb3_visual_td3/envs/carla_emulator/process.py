@@ -87,7 +87,7 @@ class EmulatorProcess:
     :param map_name: the first map.
     :param arguments: further arguments of ``visual-td3 carla-emulator``.
     :param port: the port for calls; 0 for any free one.
-    :param timeout_s: longest wait until it listens, in seconds.
+    :param timeout_s: longest wait until the emulator listens, in seconds.
     """
 
     def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 30.0) -> None:
@@ -108,7 +108,7 @@ class EmulatorProcess:
         return EmulatorControl(self.port, self.host)
 
     def start(self) -> None:
-        """Start it, on the same port as before if it was started before.
+        """Start the emulator, on the same port as before if it was started before.
 
         :raises RuntimeError: if it does not listen in time.
         """
@@ -125,11 +125,11 @@ class EmulatorProcess:
         self.port = int(found[2])
 
     def kill(self) -> None:
-        """Kill it without cleanup, as a crash would."""
+        """Kill the emulator without cleanup, as a crash would."""
         self._end(self._running().kill)
 
     def stop(self) -> int:
-        """Ask it to end, kill it if it does not, and return its exit code."""
+        """Ask the emulator to end, kill it if it does not, and return its exit code."""
         return self._end(self._running().terminate)
 
     def _end(self, send_signal: Callable[[], None]) -> int:

@@ -135,7 +135,7 @@ _MAX_DISTANCE_M = 200.0
 
 
 class _Echo(NamedTuple):
-    """Where rays end."""
+    """The points at which rays end."""
 
     distances_m: NDArray[np.float64]
     """The length of each ray, ``(n_rays,)``; ``inf`` where it hits nothing."""

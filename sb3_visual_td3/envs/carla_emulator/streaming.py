@@ -35,7 +35,7 @@ class StreamServer:
 
     :param selector: the server's selector. The data of each entry is a function of the events.
     :param listener: a listening socket.
-    :param accept: returns the next connection; None if there is none.
+    :param accept: function that returns the next connection, or None if there is none.
     """
 
     def __init__(

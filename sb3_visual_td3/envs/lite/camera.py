@@ -141,7 +141,7 @@ class Camera:
         return mask
 
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
-        """Draw one strip into ``rows``, ``(n_rows, width) uint8``; ``matrix`` leads from its samples to texels."""
+        """Draw one strip into ``rows``, ``(n_rows, width) uint8``; ``matrix`` maps its samples to texels."""
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
         cv2.warpPerspective(

@@ -47,7 +47,7 @@ Colour = tuple[int, int, int]
 
 
 class Lens(NamedTuple):
-    """How a camera maps metres to pixels."""
+    """The mapping of a camera from metres to pixels."""
 
     height: int
     width: int

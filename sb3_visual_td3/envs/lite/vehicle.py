@@ -49,7 +49,7 @@ class VehicleSettings:
 
     @property
     def body(self) -> BodySize:
-        """Return the outer size of the car and the place of its wheels."""
+        """Return the outer size of the car and the position of its wheels."""
         return BodySize(self.length_m, self.width_m, self.wheelbase_m)
 
 

@@ -104,7 +104,7 @@ class View:
         return np.ascontiguousarray(frame.transpose(2, 0, 1))  # (height, width, 3) -> (3, height, width)
 
     def picture(self, size: tuple[int, int], view: PictureView, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
-        """Return the scene for people, without blur and noise.
+        """Return a picture of the scene for people, without blur and noise.
 
         :param size: height and width in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.

@@ -137,7 +137,7 @@ class LiteWorld:
         return self._view.frame(self._motion[:3], (self._traffic.boxes, self._traffic.paints), self._n_ticks)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return the same scene for people.
+        """Return a picture of the scene for people.
 
         :param height: height of the picture in pixels.
         :param width: width of the picture in pixels.

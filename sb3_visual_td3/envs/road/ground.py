@@ -213,7 +213,7 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return smooth noise, ``(240, 2048)``, that closes without a seam."""
+    """Return smooth noise, ``(240, 2048)``, whose left and right edges join without a seam."""
     # Three equal turns side by side are interpolated, and the middle one is cut out: its ends saw each other.
     nodes = np.tile(rng.normal(0.0, 6.0, (12, 32)), 3)
     turns = cv2.resize(nodes, (3 * PANORAMA_COLUMNS, PANORAMA_ROWS), interpolation=cv2.INTER_CUBIC)

@@ -69,7 +69,7 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the stretch with the most points, the first of several as long; None if the alert was never active."""
+        """Return the stretch with the most points, the first one in a tie; None if the alert was never active."""
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 
