@@ -82,7 +82,7 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
     """
     for name, n_bytes in lengths.items():
         if type(n_bytes) is not int or n_bytes < 0:
-            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected a number of bytes")
+            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected an integer >= 0, in bytes")
 
 
 def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
@@ -95,9 +95,9 @@ def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
     for name, n_bytes in lengths.items():
         path = folder / name
         if not path.is_file():
-            return f"{path} is missing, it had {n_bytes} bytes"
+            return f"{path} is missing; it had {n_bytes} bytes"
         if (n_there := path.stat().st_size) < n_bytes:
-            return f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced"
+            return f"{path} has {n_there} bytes, but had {n_bytes}: it was truncated or replaced"
     return None
 
 
@@ -136,10 +136,10 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
         if parent.is_symlink():
             raise ValueError(f"{parent} is a link: {path.name} is cut only within the run's own folder")
     if not path.is_file():
-        raise ValueError(f"{path} is missing, it had {n_bytes} bytes: the run cannot be continued without it")
+        raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
     if n_there < n_bytes:
-        raise ValueError(f"{path} has {n_there} bytes, it had {n_bytes}: it was cut or replaced")
+        raise ValueError(f"{path} has {n_there} bytes, but had {n_bytes}: it was truncated or replaced")
     try:
         return open_own(path, os.O_RDWR)
     except OSError as error:
@@ -357,14 +357,14 @@ def _check_state(state: Any) -> None:
         for name in ("event_files", "texts")
     )
     if not is_right or not isinstance(state.get("event_dir"), str | None):
-        raise ValueError("what the snapshot says about log files is not what this version wrote")
+        raise ValueError("the snapshot's entry on log files was not written by this version: use another snapshot")
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
             raise ValueError(f"{name!r} is not the name of an event file")
     check_lengths(state["event_files"])
     for name, text in state["texts"].items():
         if np.asarray(text).dtype != np.uint8 or np.asarray(text).ndim != 1 or "\0" in name:
-            raise ValueError(f"what the snapshot keeps of {name!r} is not the text of a file")
+            raise ValueError(f"the snapshot's copy of {name!r} is not the text of a file: use another snapshot")
 
 
 def _find_events(

@@ -463,7 +463,7 @@ def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
             for inner, inner_kind, at, to in _fields(record, begin, end):
                 if (inner, inner_kind) == (1, _BYTES) and to <= at + MAX_SCALAR_BYTES:
                     if len(places) >= 2 * MAX_VALUES:
-                        raise DecodeError("too many values")
+                        raise DecodeError(f"more than {MAX_VALUES} values in one event")
                     places.append(at)
                     places.append(to)
     parse = summary_pb2.Summary.Value.FromString
@@ -487,9 +487,9 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind in (_FIXED_64, _FIXED_32):
             at += 8 if kind == _FIXED_64 else 4
         else:
-            raise DecodeError("a wire type that an event does not have")
+            raise DecodeError(f"wire type {kind}, which no event has")
         if at > end or not key >> 3:
-            raise DecodeError("a field that ends after its message")
+            raise DecodeError("a field that ends beyond its message")
         yield key >> 3, kind, begin, at
 
 
@@ -504,4 +504,4 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError("an integer that does not end")
+    raise DecodeError("an integer without an end")

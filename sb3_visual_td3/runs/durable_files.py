@@ -258,6 +258,6 @@ def _parts_of(stream: BinaryIO, n_bytes: int, source: Path) -> Iterator[memoryvi
     while n_bytes:
         part = stream.read(min(n_bytes, _READ_BYTES))
         if not part:
-            raise ValueError(f"{source} is shorter than it was")
+            raise ValueError(f"{source} was truncated while it was copied: {n_bytes} bytes are missing")
         n_bytes -= len(part)
         yield memoryview(part)

@@ -59,7 +59,7 @@ def describing_errors(what: str) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise SnapshotError(
-            f"{what}: its state is not one that this version wrote ({type(error).__name__}: {reason})"
+            f"{what}: this version did not write its state ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -128,12 +128,14 @@ def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
             return {key: join(value, arrays) for key, value in content.items()}
         if marker in _FROM_TEXT and isinstance(content, str):
             return _FROM_TEXT[marker](content)
-    raise ValueError(f"a marker with the keys {', '.join(plain)} is unknown")
+    raise ValueError(f"the mapping with the keys {', '.join(plain)} is not a marker that this version knows")
 
 
 def _plain(value: Any, path: TreePath, arrays: list[NamedArray]) -> Any:
     if len(path) > MAX_DEPTH:
-        raise ValueError(f"{'.'.join(path[:5])}... is nested more than {MAX_DEPTH} deep: does it hold itself?")
+        raise ValueError(
+            f"{'.'.join(path[:5])}... is nested more than {MAX_DEPTH} levels deep: a state must not contain itself"
+        )
     if isinstance(value, np.ndarray):
         return _marked_array(value, path, arrays)
     if isinstance(value, Mapping):
@@ -189,7 +191,7 @@ def _float_from_bits(bits: str) -> float:
     try:
         number: float = struct.unpack(">d", bytes.fromhex(bits))[0]
     except struct.error as error:
-        raise ValueError(f"{bits!r} are not the bits of a float") from error
+        raise ValueError(f"$float is {bits!r}: expected 16 hexadecimal digits") from error
     return number
 
 
@@ -227,7 +229,9 @@ class Health(NamedTuple):
             return None
         health = cls(**read)
         if type(health.is_healthy) is not bool or any(type(n) is not int or n < 0 for n in health[1:]):
-            raise ValueError(f"{dict(read)} is not a health")
+            raise ValueError(
+                f"health is {dict(read)}: expected is_healthy (bool), n_updates and n_in_doubt (integers >= 0)"
+            )
         return health
 
 
@@ -375,7 +379,7 @@ class SnapshotRecord:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is damaged (not JSON: {error})") from error
         if not isinstance(read, dict) or read.get("format") != FORMAT:
-            raise ValueError("is not the record of a snapshot but some other JSON")
+            raise ValueError(f"is not the record of a snapshot: expected a JSON object with the format {FORMAT!r}")
         if read.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"has format_version {read.get('format_version')!r}; this version reads {FORMAT_VERSION}")
         digest = read.pop("sha256", None)
@@ -395,14 +399,14 @@ class SnapshotRecord:
         files: dict[str, FileDigest] = {}
         for name, file in read["files"].items():
             if not is_file_name(name) or not is_digest(file["sha256"]):
-                raise ValueError(f"{name!r} is not the name of a file, or its digest is not a digest")
+                raise ValueError(f"files has the entry {name!r}: expected the name of a file with its SHA-256")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
-            raise ValueError(f"{SMALL_ARRAYS_NAME} is not listed")
+            raise ValueError(f"files has no entry {SMALL_ARRAYS_NAME}")
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("state, created or versions has the wrong type")
+            raise ValueError("expected state to be an object, and created and all versions to be text")
         return cls(
             step=_count(read["step"]),
             serial=_count(read["serial"]),
@@ -423,7 +427,7 @@ def _encode(content: Mapping[str, Any]) -> bytes:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a count")
+        raise ValueError(f"{value!r}: expected an integer >= 0")
     return value
 
 
@@ -439,17 +443,17 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         chunks=tuple(read["chunks"]),
     )
     if not isinstance(read["dtype"], str) or dtype.kind not in ARRAY_KINDS:
-        raise ValueError(f"{array.path} is an array of {dtype}")
+        raise ValueError(f"{array.path} is an array of {dtype}: expected numbers or booleans")
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
-            raise ValueError(f"{array.path} does not lie where the record says")
+            raise ValueError(f"{array.path} ends beyond the file that holds it")
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES
         or array.chunk_bytes % dtype.itemsize
         or len(array.chunks) != -(-array.n_bytes // array.chunk_bytes)  # rounded up
         or not all(is_digest(chunk) for chunk in array.chunks)
     ):
-        raise ValueError(f"{array.path} is not in chunks as the record says")
+        raise ValueError(f"the chunks of {array.path} do not match its size")
     return array
 
 

@@ -216,7 +216,7 @@ def _inspect(step: int, path: Path) -> FoundSnapshot:
             raise SnapshotError("it is a link, possibly to a snapshot of another run")
         record = read_record(path)
         if record.step != step:
-            raise SnapshotError(f"snapshot.json is of step {record.step}")
+            raise SnapshotError(f"snapshot.json belongs to step {record.step}")
     except SnapshotError as error:
         return FoundSnapshot(step, path, None, f"{folder_name(step)}: {error}")
     return FoundSnapshot(step, path, record, "")
@@ -490,7 +490,7 @@ class SnapshotStore:
 
 def _check_arguments(step: int, files: Mapping[str, FileWriter], keep: int) -> None:
     if step < 0 or keep < 1:
-        raise ValueError(f"step is {step} and keep is {keep}: expected step >= 0 and keep >= 1")
+        raise ValueError(f"step={step}, keep={keep}: expected step >= 0 and keep >= 1")
     for name in files:
         if not is_file_name(name) or name == SMALL_ARRAYS_NAME:
             raise ValueError(

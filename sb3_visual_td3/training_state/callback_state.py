@@ -196,7 +196,9 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
     known = _attributes_of(callback)
     for name, value in record["attributes"].items():
         if name not in known or not _is_alike(getattr(callback, name), value):
-            raise ValueError(f"{record['class']} has no {name} such as {value!r}")
+            raise ValueError(
+                f"the saved {name}={value!r} does not fit the attribute of {record['class']}: use the same callback"
+            )
         setattr(callback, name, value)
     holder = _state_holder(callback)
     if holder is not None and "state" in record:

@@ -76,15 +76,15 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     here = None if noise is None else class_path(type(noise))
     if there != here:
         raise ValueError(
-            f"action_noise: the snapshot has {there}, the model here {here}: create the model with the same settings"
+            f"action_noise: the snapshot has {there}, the model has {here}: create the model with the same settings"
         )
     if noise is None or state is None:
         return
     if isinstance(noise, VectorizedActionNoise):
         if len(noise.noises) != len(state["noises"]):
             raise ValueError(
-                f"action_noise: the snapshot has {len(state['noises'])} environments, here are {len(noise.noises)}: "
-                "create the environment with the same settings"
+                f"action_noise: the snapshot has {len(state['noises'])} environments, the model has "
+                f"{len(noise.noises)}: create the environment with the same settings"
             )
         for each, each_state in zip(noise.noises, state["noises"], strict=True):
             set_action_noise_state(each, each_state)
@@ -294,7 +294,7 @@ def set_model_state(
     infos, successes = as_given(state["ep_info_buffer"]), as_given(state["ep_success_buffer"])
     for info in infos:
         if not {"r", "l"} <= info.keys() or not all(is_number(info[key]) for key in ("r", "l")):
-            raise ValueError(f"{info!r} is not the record of an episode by Monitor")
+            raise ValueError(f"ep_info_buffer holds {info!r}: expected an episode of Monitor, with numbers r and l")
     if first_observation is None:
         require_alike(observation_state(model._last_obs), state["last_obs"], "the last observation")
         require_alike(model._last_episode_starts, state["last_episode_starts"], "the starts of episodes")

@@ -119,7 +119,7 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
-            raise ValueError(f"{name} in the snapshot has other keys than here")
+            raise ValueError(f"{name} has different keys in the snapshot: expected {', '.join(map(str, here))}")
         for key in here:
             require_alike(here[key], there[key], f"{name}, {key}")
     elif isinstance(here, np.ndarray):

@@ -114,7 +114,7 @@ def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -
     """
     parts = _parts(space)
     if len(parts) != len(state["parts"]):
-        raise ValueError(f"a space with {len(state['parts'])} parts in the snapshot, {len(parts)} here: {space}")
+        raise ValueError(f"the space {space} has {len(parts)} parts, but {len(state['parts'])} in the snapshot")
     generator = restored_generator(getattr(space, "_np_random", None), state["generator"])
     # None is valid here: the space creates a generator when it is first sampled.
     space._np_random = generator  # type: ignore[assignment]

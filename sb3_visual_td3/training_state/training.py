@@ -64,7 +64,7 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
         if not isinstance(value, bool | int | float | str | np.generic | np.ndarray):
             raise ValueError(f"the logged value {name} is {value!r}: expected a number or text")
     if not all(type(count) is int for count in state["counts"].values()):
-        raise ValueError(f"{state['counts']!r}: expected how often each value was logged, as integers")
+        raise ValueError(f"the counts of the logged values are {state['counts']!r}: expected integers")
     excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}
     replaced: list[tuple[dict[str, Any], Mapping[str, Any]]] = [
         (logger.name_to_value, given),

@@ -124,8 +124,8 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
         found = _look_up(module_name, class_name, where)
     elif package not in ALLOWED_PACKAGES:
         raise ValueError(
-            f"{where} names {name}: the package {package} is imported only if you allow it. If it is yours, "
-            f"add --allow {package}"
+            f"{where} names {name}: a resumed run imports the package {package} only with your "
+            f"permission. If it is yours, add --allow {package}"
         )
     elif re.fullmatch(kind.modules, module_name):
         found = _look_up(module_name, class_name, where)
@@ -155,7 +155,8 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
     if name not in ALLOWED_PACKAGES and not any(f"{name}.".startswith(f"{each}.") for each in allowed):
         package = name.partition(".")[0]
         raise ValueError(
-            f"the run imports {name}, which is done only if you allow it. If it is yours, add --allow {package}"
+            f"the run imports {name}, and a resumed run does so only with your permission. If it is yours, add --allow "
+            f"{package}"
         )
 
 
@@ -636,7 +637,7 @@ def kept_experiment(run_dir: Path) -> Any:
         return None
     try:
         if path.stat().st_size > MAX_EXPERIMENT_BYTES:
-            raise ValueError(f"it has more than {MAX_EXPERIMENT_BYTES:,} bytes")
+            raise ValueError(f"larger than {MAX_EXPERIMENT_BYTES:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): the run cannot be started again from it") from error

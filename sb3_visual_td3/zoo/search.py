@@ -192,7 +192,7 @@ class Worker:
         try:
             value = self._objective(trial)
             if math.isnan(value):  # Optuna would fail the trial, too, but without a reason
-                raise ValueError("the mean reward is not a number")
+                raise ValueError("the mean reward is NaN: expected a finite reward")
         except optuna.TrialPruned as pruned:
             self._store_result(trial, None, TrialState.PRUNED)
             _print(f"trial {trial.number} pruned: {pruned}")

@@ -263,7 +263,7 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
         # waits forever for a worker that was killed while it wrote.
         path = Path(address).absolute()
         if must_exist and not path.is_file():
-            raise ValueError("there is no such journal")
+            raise ValueError("no such file; expected the journal of an existing study")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = JournalFileSymlinkLock(str(path), grace_period=lock_grace_s)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))

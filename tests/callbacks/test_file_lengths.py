@@ -84,9 +84,9 @@ def replaced_by_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut_short, "b.csv has 1 bytes, it had 3: it was cut or replaced"),
-        (Path.unlink, "b.csv is missing, it had 3 bytes"),
-        (replaced_by_folder, "b.csv is missing, it had 3 bytes"),
+        (cut_short, "b.csv has 1 bytes, but had 3: it was truncated or replaced"),
+        (Path.unlink, "b.csv is missing; it had 3 bytes"),
+        (replaced_by_folder, "b.csv is missing; it had 3 bytes"),
     ],
 )
 def test_nothing_is_cut_if_one_file_is_damaged(tmp_path: Path, damage: object, reason: str) -> None:

@@ -121,5 +121,5 @@ def test_files_are_copied_as_they_were(tmp_path: Path, outside: Path) -> None:
     assert (tmp_path / "run" / "outside").read_text() == "some oth"
     assert outside.read_text() == "some other work"
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match="shorter than it was"):
+    with pytest.raises(ValueError, match="truncated while it was copied"):
         copy_up_to(tmp_path, {"outside": 80}, tmp_path / "other")

@@ -237,19 +237,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other json": (
         lambda f: (f / "snapshot.json").write_text('{"format_version": 1}'),
-        "snapshot.json is not the record of a snapshot but some other JSON",
+        "snapshot.json is not the record of a snapshot: expected a JSON object",
     ),
     "other version": (
         set_key("format_version", value=2),
         "snapshot.json has format_version 2; this version reads 1",
     ),
-    "other step": (set_key("step", value=9), "snapshot.json is of step 9"),
+    "other step": (set_key("step", value=9), "snapshot.json belongs to step 9"),
     "chunk changed": (lambda f: flip(own_chunk(f)), " is damaged (digest differs)"),
     "chunk cut": (lambda f: truncate(own_chunk(f)), " is damaged (it has 63 bytes, not 64)"),
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
         set_key("files", "../../x", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is not a record that this version wrote (ValueError: '../../x' is not the name of a file",
+        "snapshot.json is not a record that this version wrote (ValueError: files has the entry '../../x'",
     ),
     "an absolute file": (
         set_key("files", "/etc/passwd", value={"n_bytes": 1, "sha256": "0" * 64}),

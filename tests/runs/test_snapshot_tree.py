@@ -118,7 +118,7 @@ def test_a_value_that_is_not_plain_data_is_refused_with_its_place(state: Any, me
 def test_a_list_that_holds_itself_is_refused() -> None:
     state: dict[str, Any] = {"a": []}
     state["a"].append(state)
-    with pytest.raises(ValueError, match=r"a\.0\.a\.0\.a\.\.\. is nested more than 100 deep"):
+    with pytest.raises(ValueError, match=r"a\.0\.a\.0\.a\.\.\. is nested more than 100 levels deep"):
         split(state)
 
 

@@ -117,7 +117,7 @@ def test_reading_an_unseeded_space_does_not_seed_it():
 
 
 def test_a_space_of_another_structure_is_refused():
-    with pytest.raises(ValueError, match="2 parts in the snapshot, 0 here"):
+    with pytest.raises(ValueError, match="has 0 parts, but 2 in the snapshot"):
         set_space_random_state(BOX, space_random_state(NESTED[1]()))
 
 
@@ -186,9 +186,9 @@ def test_a_noise_keeps_a_changed_size():
 
 def test_another_noise_is_refused():
     state = action_noise_state(VectorizedActionNoise(ornstein(), 3))
-    with pytest.raises(ValueError, match="the snapshot has 3 environments, here are 2"):
+    with pytest.raises(ValueError, match="the snapshot has 3 environments, the model has 2"):
         set_action_noise_state(VectorizedActionNoise(ornstein(), 2), state)
     with pytest.raises(
-        ValueError, match=r"VectorizedActionNoise, the model here None: create the model with the same settings"
+        ValueError, match=r"VectorizedActionNoise, the model has None: create the model with the same settings"
     ):
         set_action_noise_state(None, state)

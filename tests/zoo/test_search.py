@@ -78,7 +78,7 @@ def test_pruned_trials_are_finished_and_failed_ones_are_not():
     worker, study = make_worker(objective, Budget(1, max_total_trials=2))
     worker.run()
     assert states(study) == ["PRUNED", "FAIL", "COMPLETE"]
-    assert "not a number" in study.trials[1].user_attrs["fail_reason"]
+    assert "mean reward is NaN" in study.trials[1].user_attrs["fail_reason"]
 
 
 def test_a_search_in_which_everything_fails_ends():

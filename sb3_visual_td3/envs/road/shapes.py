@@ -69,7 +69,7 @@ class Piece(NamedTuple):
         stretch = 1.0 - self.curvature_per_m * left_m
         if stretch <= 0.0:
             raise ValueError(
-                f"left_m={left_m:g}: expected to stay on this side of the arc's centre, "
+                f"left_m={left_m:g}: expected less than the distance to the arc's centre, "
                 f"{1.0 / self.curvature_per_m:g} m to the left; widen the bend"
             )
         return Piece(self.length_m * stretch, self.curvature_per_m / stretch)
@@ -178,7 +178,7 @@ def random_loop(
     :raises ValueError: if ``min_radius_m`` is 22 m or more.
     """
     if not min_radius_m < MAX_SHARPEST_RADIUS_M - 1.0:
-        raise ValueError(f"min_radius_m={min_radius_m:g}: expected less than 22; allow sharper bends")
+        raise ValueError(f"min_radius_m={min_radius_m:g}: expected less than 22; choose a smaller radius")
     # Rejection sampling: draw until a loop meets all conditions.
     while True:
         shape = _attempt(rng, is_clockwise, min_radius_m)
