@@ -40,7 +40,7 @@ class Command(NamedTuple):
 
     :ivar help: one line, which ``visual-td3 --help`` shows
     :ivar group: heading under which ``visual-td3 --help`` lists it
-    :ivar run: takes the arguments and returns the exit code
+    :ivar run: function from the arguments to the exit code
     """
 
     help: str

@@ -419,7 +419,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def taken(self, moment: Moment, index: Any) -> Any:
         """Return a copy of observations.
 
-        :param moment: moment of the observations: before the transitions or after them
+        :param moment: ``BEFORE`` or ``AFTER`` the transitions
         :param index: an index like numpy's into ``(buffer_size, n_envs)``
         :return: an array, or one for each key
         """

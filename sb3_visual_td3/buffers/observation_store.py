@@ -201,7 +201,7 @@ class ObservationView:
     """Read stored observations like Stable-Baselines3's array ``(size, n_envs, *observation)``; reading makes a copy.
 
     :param store: the store of the observations
-    :param moment: moment of the observations: before the transitions or after them
+    :param moment: ``BEFORE`` or ``AFTER`` the transitions
     """
 
     def __init__(self, store: ObservationStore, moment: Moment) -> None:
@@ -410,7 +410,7 @@ class StackStore:
     def take(self, moment: Moment, index: Any) -> Frames:
         """Rebuild stacks from their frames.
 
-        :param moment: moment of the observations: before the transitions or after them
+        :param moment: ``BEFORE`` or ``AFTER`` the transitions
         :param index: an index like numpy's into ``(size, n_envs)``
         :return: ``(..., channels, height, width)`` uint8, a copy
         """

@@ -93,7 +93,7 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
     """Return a buffer to which the indexed transitions ``(size, n_envs)`` were added, step by step.
 
-    Adding them finds shared frames again, which lie elsewhere when the transitions are in another order.
+    Adding them one by one detects shared frames again; in another order of transitions, other frames are shared.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

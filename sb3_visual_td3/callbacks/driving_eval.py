@@ -184,7 +184,7 @@ class DrivingEvalCallback(EvalCallback):
         """Create the evaluation environments again.
 
         :param n_envs: number of environments
-        :param kwargs: their arguments; None leaves them as they are
+        :param kwargs: arguments of the environments; None leaves them as they are
         """
         assert self._make_env is not None
         kwargs = self.eval_env_kwargs if kwargs is None else kwargs

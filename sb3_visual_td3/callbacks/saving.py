@@ -39,7 +39,7 @@ class Saver:
         """Write a file atomically.
 
         :param path: final path of the file, with its suffix
-        :param write: function that writes the file at the path it is called with
+        :param write: function that writes the file; it gets the path to write to
         :return: whether the file was written; if not, the old file stays as it was
         """
         place = Path(path)

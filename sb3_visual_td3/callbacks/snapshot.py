@@ -439,7 +439,7 @@ def _changed_versions(then: Mapping[str, str]) -> list[str]:
     """Return a message if a package has another version than in a snapshot, which may change the numbers.
 
     :param then: package name to version; empty in snapshots of earlier versions
-    :return: at most one line
+    :return: a list of at most one line
     """
     now = package_versions()
     changed = [

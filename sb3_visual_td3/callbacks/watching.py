@@ -191,7 +191,7 @@ def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
     """Remove a reader; without readers the watch is detached.
 
     :param model: the watched model
-    :param found: its watch, from :func:`watch`
+    :param found: watch of the model, from :func:`watch`
     :param reader: kind of the reader to remove
     """
     found.set_readers(*(other for other in found.readers if other != reader))

@@ -176,7 +176,7 @@ class _BoundedLoader(PlainLoader):
         """Compose one node of the document.
 
         :param parent: the node that holds it
-        :param index: its place there
+        :param index: position of the node in its parent
         :return: the node
         :raises yaml.constructor.ConstructorError: if there are too many nodes; PyYAML takes a minute for a large file
         """

@@ -43,7 +43,7 @@ CheckFunction = Callable[[SeriesSet, Tags, float, int], Measurement]
 class Check:
     """A check function and what it needs.
 
-    :param function: takes the series, the tags of the criterion, its threshold and its ``min_points``
+    :param function: check function of the series, the tags of the criterion, its threshold and its ``min_points``
     :param needs_threshold: whether a criterion of this kind must have a threshold
     :param n_tags: least number of tags that a criterion of this kind must name
     """

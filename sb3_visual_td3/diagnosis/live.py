@@ -116,8 +116,8 @@ class LiveWindow:
 def judge(data: SeriesSet) -> tuple[Finding, ...]:
     """Run the live rules over a window.
 
-    :param data: the series of a window; any others work as well, since this is a pure function
-    :return: the findings, the cause to remedy first in front
+    :param data: the series of a window, or any other series
+    :return: the findings, with the cause to remedy first at the front
     """
     # The same functions as in the report: a live alert and a report can only differ in the data that they see.
     found = [diagnosis for rule in LIVE_RULES.values() if (diagnosis := rule.diagnose(data)) is not None]

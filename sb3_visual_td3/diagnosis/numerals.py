@@ -14,7 +14,7 @@ def number(value: float | int | None) -> str:
     A small number never becomes 0: it is written in scientific notation.
 
     :param value: any number; None becomes "-"
-    :return: such as "1,826,337", "0.05" or "1.2e-07"
+    :return: the text, such as "1,826,337", "0.05" or "1.2e-07"
     """
     if value is None:
         return "-"

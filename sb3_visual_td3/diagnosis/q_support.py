@@ -58,7 +58,7 @@ def actor_loss_support(data: SeriesSet) -> QSupport | None:
     """Compare the median of the last tenth of the actor's losses (at least three points) with the scale of Q.
 
     :param data: the series of a run, or of a window of it
-    :return: None if the run logged no actor loss, or neither a Q value nor a critic loss
+    :return: the comparison; None if the run logged no actor loss, or neither a Q value nor a critic loss
     """
     loss = data[tags.ACTOR_LOSS].finite
     if len(loss) == 0:

@@ -188,7 +188,7 @@ class SeriesSet:
         no known tag was logged, because their x-axis is unknown.
 
         :param names: the tags to read
-        :return: None if none of them shows it
+        :return: the length in environment steps; None if none of these tags shows it
         """
         logged = [name for name in names if name in self]
         known = [int(self[name].steps[-1]) for name in logged if is_on_steps(name)]

@@ -101,7 +101,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 
     :param lengths: one point per episode; the values are environment steps
     :param min_episodes: the fewest episodes of a third
-    :return: None if a half holds fewer than two episodes
+    :return: both medians; None if a half holds fewer than two episodes
     """
     finite = lengths.finite
     finite = finite.where(finite.values > 0)
@@ -129,7 +129,7 @@ def onset(series: Series, mask: BoolArray) -> int | None:
 
     :param series: the points that the condition was evaluated on
     :param mask: ``(n,) bool``, whether it holds at each point
-    :return: None if it never holds
+    :return: the step; None if the condition never holds
     """
     if not mask.any():
         return None

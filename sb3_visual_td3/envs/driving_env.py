@@ -120,7 +120,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode on a random map at a random place.
 
-        :param seed: restarts the environment's random stream; ``None`` continues it.
+        :param seed: new seed of the environment's random stream; ``None`` continues the stream.
         :param options: must be empty; this environment has no options.
         :return: the first observation and its info.
         :raises ValueError: if ``options`` is not empty.

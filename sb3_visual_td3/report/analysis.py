@@ -184,7 +184,7 @@ class RunSections:
 class Analysis:
     """One run with its verdict and everything that leads to it.
 
-    :param name: distinguishes the run from the others of the report
+    :param name: name that distinguishes the run from the others of the report
     :param data: content of the run's event files
     :param verdict: GO, NO-GO or INSUFFICIENT
     :param criteria: all criteria with their results
@@ -253,7 +253,7 @@ def analyse(
 
     :param data: content of the run's event files
     :param criteria: the criteria that ``load_criteria`` returned
-    :param name: distinguishes the run from the others of the report
+    :param name: name that distinguishes the run from the others of the report
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: state properties that the event file does not show; the notes say what they changed

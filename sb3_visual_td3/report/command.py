@@ -69,9 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="keep judging runs that are still training: print a line when a verdict changes and keep the reports up "
-        "to date; end with the last verdict's exit code when run.json says that every run has finished or was stopped "
-        "by a callback, or on Ctrl-C; a run that crashed or was interrupted can be resumed and is watched further",
+        help="keep judging runs while they train: print each change of a verdict and keep the reports up to date; end "
+        "with the last verdict's exit code when every run has finished or was stopped by a callback (see its "
+        "run.json), or on Ctrl-C; wait for runs that crashed or were interrupted, because they can be resumed",
     )
     parser.add_argument(
         "--interval",

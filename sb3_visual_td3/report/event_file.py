@@ -69,7 +69,7 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 class Batch(NamedTuple):
     """Consecutive records of a file.
 
-    :ivar records: their data; a record of more than ``MAX_RECORD_BYTES`` is left out
+    :ivar records: data of each record; a record of more than ``MAX_RECORD_BYTES`` is left out
     :ivar n_whole: number of records, including one that was left out
     :ivar n_bytes: bytes that they take in the file
     :ivar tail: the last bytes of the last record
@@ -157,9 +157,9 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
 class _Frames(NamedTuple):
     """The complete records at the start of a buffer.
 
-    :ivar records: their data
-    :ivar n_bytes: bytes that they take, frames included
-    :ivar is_damaged: whether the bytes after them are not a record, whatever follows
+    :ivar records: data of each record
+    :ivar n_bytes: size of these records in bytes, frames included
+    :ivar is_damaged: whether the next record is damaged, whatever bytes follow
     :ivar n_missing: bytes that are still missing from the next record
     """
 

@@ -350,7 +350,7 @@ points that are logged, which need not be the steps of the updates."""
 class Against:
     """One parameter compared with one reference.
 
-    :param reference: its value there, as text; None if the reference does not have the parameter
+    :param reference: value of the reference, as text; None if the reference does not have the parameter
     :param agreement: the result, for programs
     :param words: the result, for readers
     :param factor: ratio of the two values; None if a factor has no meaning

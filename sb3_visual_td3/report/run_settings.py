@@ -43,7 +43,7 @@ class Setting:
 class Layer:
     """The settings of one source.
 
-    :param source: its name, for the report
+    :param source: name of the source, for the report
     :param values: flat name to value; a flat name is, for example, ``policy_kwargs.trunk_dim`` or
         ``normalize.norm_reward``
     :param code: the settings that are Python code there, as they are written, by name
@@ -58,7 +58,7 @@ class Layer:
         """Flatten the content of a file. Callbacks are left out, since they are not settings of the algorithm.
 
         :param source: the name of the file, for the report
-        :param content: its mapping
+        :param content: the mapping that the file holds
         """
         values: dict[str, Any] = {}
         code: dict[str, str] = {}

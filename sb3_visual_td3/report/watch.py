@@ -83,7 +83,7 @@ class _Watched:
 class Watch:
     """The state of all watched runs. :meth:`look` does the work of one check, and never waits.
 
-    :param job: finds, judges and writes the runs
+    :param job: the work to do at each check: find, judge and write the runs
     :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
         points, such as those of an evaluation, after run.json says that it has finished; a second check without
         anything new also completes it.
@@ -194,10 +194,10 @@ def watch(
 ) -> Watch:
     """Check the runs again and again, until every run is finished or stopped, or the user presses Ctrl-C.
 
-    :param job: finds, judges and writes the runs
+    :param job: the work to do at each check: find, judge and write the runs
     :param interval_s: seconds between two checks; a pause is never shorter than the check before it
-    :param status: opens a status line
-    :param wait: waits for a number of seconds
+    :param status: function that opens a status line
+    :param wait: function that waits for a number of seconds
     :return: the runs in their state at the last check
     """
     watched = Watch(job, interval_s)

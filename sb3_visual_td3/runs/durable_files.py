@@ -149,7 +149,7 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
     """Read bytes from a file into memory that is already allocated.
 
     :param path: path of the file
-    :param target: its length says how many bytes to read
+    :param target: memory to read into; its length is the number of bytes to read
     :param offset: position of the first byte in the file
     :return: whether the file had that many bytes
     """

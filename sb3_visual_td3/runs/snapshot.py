@@ -493,7 +493,7 @@ def rewrite_record(folder: Path, record: SnapshotRecord) -> None:
 class Snapshot:
     """A snapshot that was complete when it was loaded.
 
-    :param path: its folder
+    :param path: folder of the snapshot
     :param step: environment steps
     :param created: ISO 8601 time with its UTC offset
     :param versions: package name to version, as saved

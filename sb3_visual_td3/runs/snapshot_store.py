@@ -539,7 +539,7 @@ def load_snapshot(
     """Check every file and every chunk of a snapshot, then read all but the large arrays.
 
     :param folder: folder of the snapshot
-    :param record: its record
+    :param record: record of the snapshot
     :param objects: the store of its chunks
     :param with_large_arrays: whether the large arrays will be read; otherwise they are not checked
     :return: the snapshot

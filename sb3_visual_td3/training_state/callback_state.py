@@ -71,7 +71,7 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
     """Read the state of every callback of a training.
 
     :param root: the callback of ``learn()``, which holds the others
-    :param env_state: reads the state of an evaluation's environments; None leaves them out
+    :param env_state: function that reads the state of an evaluation's environments; None leaves them out
     :return: plain data
     """
     records = []
@@ -102,7 +102,7 @@ def set_callbacks_state(
 
     :param root: the callback of ``learn()``, which holds the others
     :param state: the state returned by :func:`callbacks_state`
-    :param set_env_state: sets the state of an evaluation's environments; None leaves them as they are
+    :param set_env_state: function that sets the state of an evaluation's environments; None leaves them as they are
     :return: a message for each callback without a saved state, and for each saved state without a callback
     """
     kept: dict[Key, Mapping[str, Any]] = {

@@ -105,7 +105,7 @@ def _described(value: Any, name: str) -> Any:  # noqa: PLR0911 - one return for 
     """Return plain data that is equal for equal values.
 
     :param value: a constructor argument, or a part of one
-    :param name: its name, for the error message
+    :param name: name of the value, for the error message
     """
     if isinstance(value, type):
         return class_path(value)

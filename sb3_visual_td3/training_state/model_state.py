@@ -325,7 +325,7 @@ def _counter(name: str, value: Any) -> Any:
     """Return a counter from a state, after making sure that it is one.
 
     :param name: name of the counter
-    :param value: its value in the state
+    :param value: value of the counter in the state
     :raises ValueError: if there is no such counter, or it cannot have this value
     """
     # The remaining progress falls below 0 when the last rollout is longer than what is left of the training.

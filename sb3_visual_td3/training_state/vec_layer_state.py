@@ -71,7 +71,7 @@ def describe_layer(layer: VecEnvWrapper) -> str:
     """Return the class of a wrapper and those of its settings that change numbers.
 
     :param layer: a VecEnv wrapper
-    :return: such as ``VecFrameStack(n_stack=4)``
+    :return: a description such as ``VecFrameStack(n_stack=4)``
     """
     settings: dict[str, Any] = {}
     if isinstance(layer, VecNormalize):

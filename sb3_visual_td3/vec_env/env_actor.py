@@ -149,7 +149,7 @@ class EnvActor:
         """Answer a request between two steps.
 
         :param request: a name of :data:`REQUESTS`
-        :param packed: its pickled arguments
+        :param packed: pickled arguments of the request
         :return: the pickled result
         """
         env = self.env

@@ -178,7 +178,7 @@ def run_tasks(
 
     Each call runs in a process of its own, in the working folder of this process if that folder exists there.
 
-    :param function: it is pickled by value if it cannot be imported
+    :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call
     :param num_cpus: processors for each call
     :param num_gpus: share of a GPU for each call

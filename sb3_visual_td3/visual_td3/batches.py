@@ -125,7 +125,7 @@ def batch_of(
     :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of pictures, in pixels
     :param pictures: the spaces of the pictures among the observations, by key
-    :param prepare: converts the observations for all networks; None leaves that to each of them
+    :param prepare: function that converts the observations for all networks; None leaves that to each network
     :return: the batch
     """
     shifted, next_shifted = (augmented(each, pad, pictures) for each in (data.observations, data.next_observations))

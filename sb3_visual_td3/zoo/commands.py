@@ -42,7 +42,7 @@ class ZooCommand(NamedTuple):
 
     :ivar help: one line, which ``visual-td3 --help`` shows
     :ivar group: heading under which ``visual-td3 --help`` lists it
-    :ivar play: reads rl-zoo's flags from ``sys.argv`` and does the work
+    :ivar play: function that reads rl-zoo's flags from ``sys.argv`` and does the work
     :ivar defaults: flags that are put before the user's, so that the user's win
     :ivar extra: the extra of this package that installs the libraries it imports; None if it needs none
     :ivar makes_environments: whether it accepts ``--gym-packages``, and checks ``--env`` first

@@ -218,7 +218,7 @@ def check_env_id(env_id: Any, where: str) -> None:
 def check_algorithm(algo: Any) -> None:
     """Check that rl-zoo, with our plug-in, has an algorithm.
 
-    :param algo: its name
+    :param algo: name of the algorithm
     :raises ValueError: if there is no such algorithm
     """
     if not isinstance(algo, str) or algo not in ALGOS:
@@ -619,7 +619,7 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
     """Write the description of how a run was started to its new RUN_DIR.
 
     :param run_dir: the folder of the run
-    :param experiment: its description
+    :param experiment: description of the run's start
     """
     write_atomically(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
 

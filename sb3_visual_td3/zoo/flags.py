@@ -104,7 +104,7 @@ def import_packages(packages: Sequence[str]) -> None:
     The current folder is searched last. It stays on the path, because processes that are started later need it too.
     (rl-zoo finds modules of the current folder only under ``python -m``.)
 
-    :param packages: their dotted names
+    :param packages: dotted names of the modules
     :raises UsageError: if there is no such module; an error within a module is raised as it is
     """
     current_folder = os.getcwd()
@@ -132,7 +132,7 @@ def import_packages(packages: Sequence[str]) -> None:
 def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     """Check that gymnasium knows an environment.
 
-    :param env_id: its id, such as ``LiteDriving-v0``
+    :param env_id: id of the environment, such as ``LiteDriving-v0``
     :param packages: modules that have been imported because they should register it
     :raises UsageError: if it is not registered; the message proposes a similar name
     """
@@ -196,7 +196,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
     :param owner: the module or class
     :param name: the attribute's name; the attribute need not exist
-    :param value: its value within the block
+    :param value: value of the attribute within the block
     """
     before = vars(owner).get(name, _ABSENT)
     setattr(owner, name, value)
@@ -214,7 +214,7 @@ def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
     """Have rl_zoo3 read these arguments instead of those of the process.
 
     :param command: our subcommand, which ``--help`` shows as the program's name
-    :param arguments: its flags
+    :param arguments: flags of the subcommand
     """
     parse: Callable[..., tuple[argparse.Namespace, list[str]]] = argparse.ArgumentParser.parse_known_args
     program = f"visual-td3 {command}"

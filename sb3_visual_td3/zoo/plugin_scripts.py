@@ -90,7 +90,7 @@ def watching(algo: str) -> Iterator[None]:
 def run_watching(module: str, algo: str) -> None:
     """Run a script of rl_zoo3 that loads a model.
 
-    :param module: its dotted name
+    :param module: dotted name of the script
     :param algo: name of our algorithm
     """
     with watching(algo):
@@ -100,7 +100,7 @@ def run_watching(module: str, algo: str) -> None:
 def run_script_of_zoo(module: str) -> None:
     """Run a script of rl_zoo3 as ``python -m`` would.
 
-    :param module: its dotted name
+    :param module: dotted name of the script
     """
     # Some scripts have been imported by others before. runpy warns about that, which does not concern the user.
     with warnings.catch_warnings():

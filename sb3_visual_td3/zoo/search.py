@@ -99,7 +99,7 @@ class Worker:
     """Run trials of a study.
 
     :param study: the study
-    :param storage: its storage
+    :param storage: storage of the study
     :param objective: trains and evaluates
     :param budget: number of trials to run
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead

@@ -135,7 +135,7 @@ class WorkerMonitor:
     """Fail the trials of dead workers, and queue their parameters again.
 
     :param study: the study
-    :param storage: its storage
+    :param storage: storage of the study
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
     :param clock: a clock in seconds that never goes back
     """
@@ -197,7 +197,7 @@ def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
     """Return the storage's id of a trial.
 
     :param study: the study
-    :param storage: its storage
+    :param storage: storage of the study
     :param number: number of the trial
     """
     study_id = storage.get_study_id_from_name(study.study_name)
@@ -208,7 +208,7 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
     """Mark a trial as failed.
 
     :param study: the study
-    :param storage: its storage
+    :param storage: storage of the study
     :param number: number of the trial
     :param reason: stored as the trial's user attribute ``fail_reason``
     :return: whether this call failed it; if several workers try, one succeeds
@@ -300,7 +300,7 @@ def open_study(
     :param name: name of the study; None makes one up
     :param identity: properties that its trials must share so that they can be compared; it is stored with a new study,
         and compared with an old one
-    :param sampler: draws the hyperparameters
+    :param sampler: sampler that draws the hyperparameters
     :param pruner: ends trials that are worse than others
     :return: the study, which maximises
     :raises ValueError: if a study of that name has another identity, or the storage cannot be read

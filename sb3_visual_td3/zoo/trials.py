@@ -69,7 +69,7 @@ def sample_visual_td3_params(
 ) -> dict[str, Any]:
     """Draw hyperparameters; every combination is valid.
 
-    :param trial: draws them
+    :param trial: the trial that draws them
     :param n_actions: not used; rl-zoo passes the number of dimensions of an action
     :param n_envs: not used; rl-zoo passes the number of environments
     :param additional_args: ``has_encoder``: whether the policy sees images (True by default); ``has_n_steps``: whether
@@ -171,7 +171,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
     A rule that is not sure, or has no data, is no reason: a healthy trial must not be lost.
 
-    :param findings: findings of the live rules, the cause to remedy first in front
+    :param findings: findings of the live rules, with the cause to remedy first at the front
     :return: the first finding if any is critical; None if training may continue
     """
     if any(finding.level == "critical" for finding in findings):
@@ -205,8 +205,8 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
     """rl-zoo's evaluation of a trial, which also checks the health of the run after each evaluation.
 
     :param eval_env: the environment to evaluate on
-    :param trial: receives the results
-    :param health: watches the updates; it must come earlier in the list of callbacks
+    :param trial: the trial that receives the results
+    :param health: the callback that watches the updates; it must come earlier in the list of callbacks
     :param n_eval_episodes: number of episodes of each evaluation
     :param eval_freq: number of calls of the callback between two evaluations
     :param deterministic: whether the policy acts deterministically

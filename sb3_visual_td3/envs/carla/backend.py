@@ -72,7 +72,7 @@ def weather_of_scene(weather: str, scene_seed: int) -> str:
     """Return the weather of one episode.
 
     :param weather: the environment's weather; ``"random"`` draws clear, rain or night.
-    :param scene_seed: determines the draw.
+    :param scene_seed: seed of the draw.
     """
     if weather != "random":
         return weather

@@ -200,7 +200,7 @@ class CarlaDrivingEnv(DrivingEnv):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode. If the simulator has failed, reconnect to it or restart it first.
 
-        :param seed: restarts the environment's random stream; ``None`` continues it.
+        :param seed: new seed of the environment's random stream; ``None`` continues the stream.
         :param options: must be empty.
         :return: the first observation and the info.
         :raises ValueError: if ``options`` is not empty.

@@ -189,7 +189,7 @@ class Connection:
     def blueprint(self, blueprint_id: str) -> Any:
         """Return one of the server's blueprints.
 
-        :param blueprint_id: its id, such as ``"vehicle.tesla.model3"``.
+        :param blueprint_id: id of the blueprint, such as ``"vehicle.tesla.model3"``.
         :raises SimulatorUnusableError: if the server does not have it.
         :raises SimulatorLostError: if the server fails.
         """
@@ -220,7 +220,7 @@ class Connection:
     def destroy(self, actor_ids: Sequence[int]) -> None:
         """Destroy actors; those that do not exist any more are ignored.
 
-        :param actor_ids: their numbers.
+        :param actor_ids: numbers of the actors.
         """
         commands = [self._carla.command.DestroyActor(actor_id) for actor_id in actor_ids]
         if commands:

@@ -223,8 +223,8 @@ class Ego:
     def release(self, yaw_rad: float, speed_mps: float) -> None:
         """Turn on physics and set the initial velocity, from the next tick on.
 
-        :param yaw_rad: its heading.
-        :param speed_mps: its speed.
+        :param yaw_rad: heading of the vehicle in radians.
+        :param speed_mps: speed of the vehicle in m/s.
         :raises SimulatorLostError: if the server fails.
         """
         # CARLA's y axis points to the right, the task's to the left.

@@ -72,7 +72,7 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
     """Lease the first of several running servers that no other environment uses.
 
     :param host: the machine on which they run.
-    :param ports: their RPC ports.
+    :param ports: RPC ports of the servers.
     :return: the lease.
     :raises SimulatorUnusableError: if all are in use; the message names the processes.
     """
@@ -119,7 +119,7 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
     """Lease a port if it is not leased.
 
     :param host: the machine on which the server runs.
-    :param port: its RPC port.
+    :param port: RPC port of the server.
     :return: the lease and an empty string; or None and the id of the process that holds the lease.
     :raises SimulatorUnusableError: if there is no folder, or no file, that is safe to use.
     """
@@ -202,7 +202,7 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
 
     :param folder: the file descriptor of the folder.
     :param name: the name of the file.
-    :param path: its path, for the message.
+    :param path: path of the file, for the message.
     :return: its file descriptor; None if the caller should try again: something else had the name and was removed, or
         the folder has just been removed.
     :raises SimulatorUnusableError: if something else has the name and cannot be removed.

@@ -189,7 +189,7 @@ class Simulator:
     """A simulator that this process starts. It ends with :meth:`stop`, or with this process, even if that is killed.
 
     :param command: the command; see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`.
-    :param port: its RPC port.
+    :param port: RPC port of the simulator.
     :raises SimulatorUnusableError: if there is no such program.
     """
 

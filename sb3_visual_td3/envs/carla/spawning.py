@@ -82,7 +82,7 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 class OtherCars:
     """The other cars of one world. They are spawned once and placed again for each episode.
 
-    :param settings: their number and driving style.
+    :param settings: number and driving style of the cars.
     :param ego_body: outer size of the vehicle that the policy drives.
     """
 

@@ -237,7 +237,7 @@ class WorldCalls:
 
     :param simulation: the world.
     :param streams: the stream server, for the status.
-    :param stream_port: its port, for tokens.
+    :param stream_port: port of the stream server, for tokens.
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
@@ -337,8 +337,8 @@ class WorldCalls:
         """Return where a ray meets the ground: an optional labelled point.
 
         :param location: starting point of the ray.
-        :param direction: its direction, of any length.
-        :param search_m: its length in metres.
+        :param direction: direction of the ray, of any length.
+        :param search_m: length of the ray in metres.
         """
         length = math.hypot(*direction)
         down = 0.0  # metres down per metre along the ray
@@ -456,7 +456,7 @@ class Calls:
 
     :param simulation: the world.
     :param streams: the stream server.
-    :param stream_port: its port.
+    :param stream_port: port of the stream server.
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
@@ -470,7 +470,7 @@ class Calls:
         """Execute a call.
 
         :param name: the call.
-        :param arguments: its arguments, as they came from the network.
+        :param arguments: arguments of the call, as they came from the network.
         :return: the result to send back, and a line for the server's console, which is empty if all is well.
         """
         is_void = name.startswith(_VOID_PREFIXES) and name not in _NOT_VOID

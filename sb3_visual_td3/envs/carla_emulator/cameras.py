@@ -163,7 +163,7 @@ def _in_camera_axes(
     """Return a box's corners at one height as depth, left and up from the camera, ``(n_corners, 3)``.
 
     :param corners: forward and left of the box's centre.
-    :param up_m: their height above the ground.
+    :param up_m: height of the corners above the ground, in metres.
     :param box: the box.
     :param transform: the camera's transform in the world.
     :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``.

@@ -29,7 +29,7 @@ class EmulatorControl:
     """Inject faults into a running emulator and ask for its status, without CARLA's client.
 
     :param port: the emulator's port for calls.
-    :param host: its address.
+    :param host: address of the emulator.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:

@@ -334,8 +334,8 @@ def actor_state(
 ) -> bytes:
     """Return the 119 bytes of one actor in the world's state.
 
-    :param actor_id: its number.
-    :param transform: its transform in the world.
+    :param actor_id: number of the actor.
+    :param transform: transform of the actor in the world.
     :param velocity: velocity in m/s, in the world's axes.
     :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.

@@ -69,7 +69,7 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
 
     :param sensor: any sensor but a collision detector.
     :param view: the world.
-    :param actor_message: returns the msgpack form of an actor.
+    :param actor_message: function that returns the msgpack form of an actor.
     :return: the body; None if the sensor has nothing to report.
     """
     others = [thing for thing in view.things if thing is not sensor.parent]

@@ -92,7 +92,7 @@ class ServerTraffic:
         """Spawn the cars on a new map.
 
         :param track: the track of the map's route.
-        :param spawn_vehicle: creates a vehicle from a description and a transform.
+        :param spawn_vehicle: function that creates a vehicle from a description and a transform.
         """
         self._track = track
         self._nearest: dict[int, int] = {}
@@ -242,7 +242,7 @@ class Simulation:
     def actor(self, actor_id: int) -> Actor:
         """Return an actor.
 
-        :param actor_id: its number.
+        :param actor_id: number of the actor.
         :raises CallError: if it does not exist.
         """
         if actor_id not in self.actors:
@@ -252,7 +252,7 @@ class Simulation:
     def vehicle(self, actor_id: int) -> Vehicle:
         """Return a vehicle.
 
-        :param actor_id: its number.
+        :param actor_id: number of the actor.
         :raises CallError: if it does not exist or is not a vehicle.
         """
         actor = self.actor(actor_id)
@@ -263,7 +263,7 @@ class Simulation:
     def walker(self, actor_id: int) -> Walker:
         """Return a walker.
 
-        :param actor_id: its number.
+        :param actor_id: number of the actor.
         :raises CallError: if it does not exist or is not a walker.
         """
         actor = self.actor(actor_id)
@@ -314,7 +314,7 @@ class Simulation:
     def destroy(self, actor_id: int) -> bool:
         """Remove an actor. Actors that are attached to it stay where they are.
 
-        :param actor_id: its number.
+        :param actor_id: number of the actor.
         :return: whether it existed.
         """
         actor = self.actors.get(actor_id)

@@ -76,7 +76,7 @@ class View:
         """Begin an episode.
 
         :param scene: the map to draw.
-        :param scene_seed: determines the weather and the noise.
+        :param scene_seed: seed of the weather and the noise.
         """
         self._scene, self._seed = scene, scene_seed
         self._sky = choose_sky(self._settings.weather, scene_seed)

@@ -194,7 +194,7 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation,
     as in a camera's picture: the last row is the horizon, the first one 45 degrees above it.
 
-    :param rng: determines the panorama. The order of its draws is part of the result.
+    :param rng: generator of the panorama's random values. The order of its draws is part of the result.
     :return: ``(240, 2048) uint8``.
     """
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)

@@ -170,7 +170,7 @@ def random_loop(
 ) -> LoopShape:
     """Draw a closed road with bends to both sides, 450 to 800 m long, that keeps 30 m distance from itself.
 
-    :param rng: determines the loop.
+    :param rng: generator of the loop's random values.
     :param is_clockwise: True for a loop with more right turns than left turns.
     :param min_radius_m: smallest radius of a bend, below 22 m.
     :param min_straight_m: smallest length of the longest line.

@@ -59,7 +59,7 @@ class Logged:
 class Missing:
     """One known tag that the run did not log.
 
-    :param tag: its name
+    :param tag: name of the tag
     :param meaning: description of the tag, from the table in ``common/tags.py``
     :param owner: the callback that writes it
     :param needed_by: ids of the criteria that are unknown without it

@@ -35,7 +35,7 @@ class Quantity:
     :param mean: mean of the values
     :param std: standard deviation of the values
     :param largest: the largest magnitude
-    :param largest_step: its step
+    :param largest_step: step of the largest value
     """
 
     tag: str
@@ -63,7 +63,7 @@ class Twins:
     :param n: number of common steps
     :param mean_distance: mean of |Q1 - Q2|
     :param max_distance: largest |Q1 - Q2|
-    :param max_step: its step
+    :param max_step: step of the largest distance
     :param mean_difference: mean of Q1 - Q2, with its sign
     :param scale: the largest |Q| of the pair, at least 1
     :param rows: a dozen of the common steps

@@ -86,7 +86,7 @@ _SB3_LENGTH = "rollout/ep_len_mean"
 class Episode(NamedTuple):
     """One episode, with None for every figure that was not logged.
 
-    :ivar episode: its number, from 0
+    :ivar episode: number of the episode, from 0
     :ivar end_step: environment step at which it ended; None if an episode before it was not logged
     :ivar length: length in environment steps
     :ivar reward: sum of its rewards

@@ -37,7 +37,7 @@ PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (C
 class GroupNorm:
     """The gradient norm of one group over the run.
 
-    :param group: its name
+    :param group: name of the group
     :param n: number of points
     :param mean: mean of the norms
     :param max: largest of the norms
