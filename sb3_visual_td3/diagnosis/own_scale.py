@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind
@@ -185,8 +186,7 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for a learning rate that is 0 for most of the run. A schedule may reach 0 at the end."""
-    names = [name for name in data.names() if {"learning", "rate"} <= set(words_of(name)) or "lr" in words_of(name)]
-    rates = [data[name].finite for name in names if len(data[name].finite) >= 3]
+    rates = [data[name].finite for name in rate_tags(data.names()) if len(data[name].finite) >= 3]
     if not rates:
         return NotMade("a learning rate")
     for series in rates:
@@ -195,6 +195,22 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
             told = f"{series.name} is 0 in {part:.0%} of the points: nothing is learned"
             return Sign("frozen_by_learning_rate", True, series.name, int(series.steps[0]), 0.0, 0.0, told)
     return None
+
+
+def rate_tags(names: Iterable[str]) -> list[str]:
+    """Return the tags that hold the learning rate of a run.
+
+    Our alert ``alerts/learning_rate_too_high`` is 0 where all is well. A group of weights with a rate of 0 beside
+    groups that learn is intended, so the rates by group are not among them.
+    """
+    others = set(tags.GROUP_LR.values())
+    found = []
+    for name in names:
+        words = set(words_of(name))
+        is_rate = {"learning", "rate"} <= words or "lr" in words
+        if is_rate and "alerts" not in words and name not in others:
+            found.append(name)
+    return found
 
 
 # ---- Critics of off-policy algorithms
@@ -325,7 +341,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     The entropy bonus, or a loss that cannot find a better mean, then drives the policy towards pure noise: the
     actions are cut off at the ends of their range. A deviation that shrinks is how a policy settles.
     """
-    series = _named(data, {"std"}, must_not=_RETURN_OR_OTHER)
+    series = named(data, {"std"}, must_not=RETURN_OR_OTHER)
     if series is None:
         return NotMade("the standard deviation of the actions")
     first, late = _ends(series)
@@ -346,9 +362,9 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     This speaks against a run only together with another sign: a solved task needs no exploration either. The
     entropy of a continuous policy passes through 0 on its way down; its standard deviation is judged instead.
     """
-    if _named(data, {"std"}, must_not=_RETURN_OR_OTHER) is not None:
+    if named(data, {"std"}, must_not=RETURN_OR_OTHER) is not None:
         return NotMade("the entropy of a discrete policy")
-    series = _named(data, {"entropy"}, must_not={"coef", "target"})
+    series = named(data, {"entropy"}, must_not={"coef", "target"})
     if series is None:
         return NotMade("the policy's entropy")
     values = np.abs(series.values)
@@ -375,7 +391,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
     NaN stands where all returns of a rollout are equal, and says nothing.
     """
-    series = _named(data, {"explained", "variance"})
+    series = named(data, {"explained", "variance"})
     if series is None:
         return NotMade("the explained variance")
     median = float(np.median(series.values[len(series) // 2 :]))
@@ -399,7 +415,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
 def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for updates that replace the policy, or that do not move it at all, by the KL between old and new."""
-    series = _named(data, {"approx", "kl"}, must_not={"old"}) or _named(data, {"kl", "divergence"})
+    series = named(data, {"approx", "kl"}, must_not={"old"}) or named(data, {"kl", "divergence"})
     if series is None:
         return NotMade("the approximate KL")
     median = float(np.median(series.values))
@@ -413,10 +429,13 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     return None
 
 
-_RETURN_OR_OTHER = {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
+RETURN_OR_OTHER = frozenset(
+    {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
+)
+"""Words of tags that hold a spread or an entropy of something other than the policy's actions."""
 
 
-def _named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
+def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
     """Return the finite points of the first tag whose name has all these words, if it has enough points."""
     for name in data.names():
         known = set(words_of(name))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability, q_series, return_scale
+from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability, q_series, rate_tags, return_scale
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -233,3 +233,8 @@ def test_a_run_of_sb3_that_learns_is_go_and_one_that_diverges_is_no_go() -> None
     assert ask(run(**{**TD3, **changes})).verdict is Verdict.GO
     assert ask(run(**{**TD3, "train__actor_loss": np.linspace(0.0, -1e6, N)})).verdict is Verdict.NO_GO
     assert ask(run()).verdict is Verdict.INSUFFICIENT
+
+
+def test_an_alert_and_the_rate_of_one_group_are_no_learning_rate_of_the_run() -> None:
+    names = ["alerts/learning_rate_too_high", "agent/actor_cnn_lr", "train/learning_rate", "charts/lr"]
+    assert rate_tags(names) == ["train/learning_rate", "charts/lr"]
