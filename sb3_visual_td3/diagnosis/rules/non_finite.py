@@ -7,6 +7,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import words_of
 
 ID = "non_finite"
 TITLE = "NaN or infinite values were logged"
@@ -22,7 +23,8 @@ CURE = Cure(code=("No hyperparameter cures it: find where the first NaN comes fr
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Find the tags with non-finite values, and list those first that were non-finite first."""
     # A derived tag may be infinite by definition, such as the bound of undiscounted returns.
-    measured = [data[name] for name in data.names() if name not in tags.DERIVED]
+    # SB3 writes NaN as the explained variance of a rollout whose returns are all equal, and minus infinity is possible.
+    measured = [data[name] for name in data.names() if name not in tags.DERIVED and "explained" not in words_of(name)]
     bad = [series.where(~np.isfinite(series.values)) for series in measured]
     # By step and then by name, so that the order does not depend on the order in the log.
     bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))
