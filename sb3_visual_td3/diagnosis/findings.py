@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 Role = Literal["cause", "blind_spot", "consequence"]
@@ -36,6 +38,14 @@ class Evidence:
     def largest_of(cls, series: Series, note: str) -> Evidence:
         """Return the largest point of a series that is not empty, as evidence."""
         at = int(series.values.argmax())
+        return cls(series.name, int(series.steps[at]), float(series.values[at]), note)
+
+    @classmethod
+    def near(cls, series: Series, step: int | None, note: str) -> Evidence:
+        """Return the last point at or before a step (None: the last of all) of a series that is not empty."""
+        if step is None:
+            return cls.last_of(series, note)
+        at = max(int(np.searchsorted(series.steps, step, side="right")) - 1, 0)
         return cls(series.name, int(series.steps[at]), float(series.values[at]), note)
 
 

@@ -1,0 +1,104 @@
+"""A learning rate of 0, or one so small that no weight changes: nothing is learned.
+
+A typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong unit does this. The rate
+is read where it is logged. Where it is not, the optimizer's steps or the statistics of the weights show it: gradients
+arrive, and the weights stay as they are.
+"""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import groups_of
+from sb3_visual_td3.common.types import NETWORKS, Network
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset, recent
+
+ID = "frozen_by_learning_rate"
+TITLE = "The learning rate is 0, or so small that the weights do not change"
+REMEDY = (
+    "Check the learning rate and its schedule: SB3's schedules receive the progress that REMAINS, from 1 down to 0; "
+    "3e-4 to 1e-3 is usual for Adam. Where the rate is right, check that the optimizer holds these parameters."
+)
+IS_LIVE = True
+EXPLAINED_BY: tuple[str, ...] = ()
+CURE = Cure(
+    changes=(SettingChange(key="learning_rate", at_least=1e-4, reason="lets the weights move; 1e-4 is DrQ-v2's"),)
+)
+
+TINY = 1e-9
+"""A rate below this changes no weight: single precision resolves 6e-8 of a weight of 1, and a step of Adam is about as
+large as the rate."""
+
+PART = 0.5
+"""Part of the points with such a rate. A schedule may end at 0; one that is 0 for half of the run is a mistake."""
+
+MIN_POINTS = 5
+A_GRADIENT = 1e-6
+"""Gradient norm from which a network should move. Below it, standing still needs no further explanation."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Read the logged learning rates; without one, compare gradients with steps and with the weights.
+
+    A rate of 0 for one group of a network, beside a group that learns, is intended and not reported.
+    """
+    return _by_rate(data) or _by_steps(data)
+
+
+def _by_rate(data: SeriesSet) -> Diagnosis | None:
+    rates = [data[name].finite for name in own_scale.rate_tags(data.names())]
+    rates += [rate for network in NETWORKS if (rate := _rate_of(data, network)) is not None]
+    for rate in rates:
+        if len(rate) < MIN_POINTS:
+            continue
+        is_zero = rate.values <= TINY
+        if is_zero.mean() <= PART:
+            continue
+        first = onset(rate, is_zero)
+        evidence = (Evidence.near(rate, first, f"the rate is 0 in {is_zero.mean():.0%} of the points"),)
+        return _diagnosis(0.74, evidence, first, float(rate.values[is_zero][0]))
+    return None
+
+
+def _rate_of(data: SeriesSet, network: Network) -> Series | None:
+    """Return the rate of the network's group that learns fastest; None if none was logged."""
+    groups = [data[tags.GROUP_LR[group.name]].finite for group in groups_of(network)]
+    logged = [rate for rate in groups if len(rate)]
+    if not logged:
+        return None
+    # One group at 0 beside one that learns is intended; a policy without an encoder logs its head alone.
+    return max(logged, key=lambda rate: float(rate.values.max()))
+
+
+def _by_steps(data: SeriesSet) -> Diagnosis | None:
+    for network in NETWORKS:
+        head = groups_of(network)[-1].name
+        norm = data[tags.GRADIENT_NORM[head]].finite
+        if len(norm) < MIN_POINTS or not recent(norm).median() > A_GRADIENT:
+            continue
+        # The head stands for its network: an encoder that stands still beside a head that moves is encoder_frozen.
+        ratio = data[tags.UPDATE_RATIO[head]].finite
+        if len(ratio) >= MIN_POINTS and recent(ratio).abs_max() == 0.0:
+            evidence = (
+                Evidence.last_of(ratio, "the optimizer's steps are 0"),
+                Evidence.last_of(norm, "although a gradient arrives"),
+            )
+            return _diagnosis(0.7, evidence, onset(ratio, ratio.values == 0.0), 0.0)
+        mean, std = data[tags.PARAM_MEAN[head]].finite, data[tags.PARAM_STD[head]].finite
+        if min(len(mean), len(std)) >= MIN_POINTS and not len(ratio) and _stands(mean) and _stands(std):
+            evidence = (
+                Evidence.last_of(std, f"has not changed over {len(std)} points"),
+                Evidence.last_of(norm, "although a gradient arrives"),
+            )
+            return _diagnosis(0.65, evidence, int(std.steps[0]), 0.0)
+    return None
+
+
+def _stands(series: Series) -> bool:
+    return float(series.values.max()) == float(series.values.min())
+
+
+def _diagnosis(confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float) -> Diagnosis:
+    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=value, threshold=TINY)
