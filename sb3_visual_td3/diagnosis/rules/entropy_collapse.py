@@ -1,0 +1,78 @@
+"""A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
+
+A solved task needs no exploration either, so the fall counts only where the return does not say that the run learns.
+The entropy of discrete actions is compared with its first value. The entropy of continuous actions passes through 0 on
+its way down and says nothing by its size; the standard deviation of the actions is compared instead.
+
+Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
+2019, arXiv 1811.11214, on what entropy does in policy optimisation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "entropy_collapse"
+TITLE = "The policy stopped exploring before it had learned"
+REMEDY = (
+    "Raise ent_coef (0.01 is usual for discrete actions), lower the learning rate or the number of epochs, so that one "
+    "batch cannot make the policy certain, and normalise the rewards: a large reward makes large policy steps."
+)
+IS_LIVE = False
+EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale")
+CURE = Cure(code="Raise ent_coef, or lower the learning rate: settings of PPO and A2C, not of VisualTD3.")
+
+LEFT = own_scale.ENTROPY_LEFT
+"""Part of the first entropy, or of the first standard deviation, below which a policy hardly explores."""
+
+MIN_POINTS = own_scale.MIN_POINTS
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare entropy or spread at the end with the begin, in an on-policy run that is not seen to learn."""
+    if recognise(data.names()).family is not Family.ON_POLICY:
+        return None
+    learning = judge_learning(data).answer
+    if learning == "yes":
+        return None
+    series = _entropy_or_spread(data)
+    if series is None:
+        return None
+    sizes = np.abs(series.values)
+    late = float(np.median(sizes[-max(3, sizes.size // 10) :]))
+    # A policy begins with its widest actions; a mean over the first points would miss a fast collapse.
+    if not sizes[0] > 0.0 or late > LEFT * sizes[0]:
+        return None
+    part = late / float(sizes[0])
+    evidence = (
+        Evidence(series.name, int(series.steps[0]), float(series.values[0]), "at the begin"),
+        Evidence.last_of(series, f"{rounded(100 * part)} % of it are left at the end"),
+    )
+    # A return that is seen not to rise supports it; without one, a solved task would look the same.
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.65 if learning == "no" else 0.4),
+        evidence,
+        REMEDY,
+        onset(series, sizes <= LEFT * sizes[0]),
+        explained_by=EXPLAINED_BY,
+        value=part,
+        threshold=LEFT,
+    )
+
+
+def _entropy_or_spread(data: SeriesSet) -> Series | None:
+    """Return the standard deviation of the actions if it is logged, otherwise the entropy."""
+    spread = own_scale.named(data, {"std"}, must_not=own_scale.RETURN_OR_OTHER)
+    if spread is not None:
+        return spread
+    return own_scale.named(data, {"entropy"}, must_not={"coef", "target"})
