@@ -1,0 +1,69 @@
+"""The updates of an on-policy algorithm no longer change the policy: the KL between old and new is about 0.
+
+PPO aims at an approximate KL of 0.01 to 0.05 an update; A2C logs none, but its actions' standard deviation is a weight
+and moves with every update. If the KL is 0 to seven digits or the deviation does not change, no update reaches the
+policy: a learning rate of 0, a ``target_kl`` that ends every update at its first batch, advantages that are all equal,
+or parameters that the optimizer does not hold.
+
+Source: Schulman et al. 2017, arXiv 1707.06347; the estimator of the KL: http://joschu.net/blog/kl-approx.html.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.trends import onset, recent
+
+ID = "policy_stopped_updating"
+TITLE = "The updates no longer change the policy"
+REMEDY = (
+    "Check, in this order: the learning rate and its schedule, target_kl (a small one ends every update at its first "
+    "batch), and whether the advantages differ at all (a constant reward gives none). Log train/learning_rate, "
+    "train/approx_kl and train/clip_fraction to tell them apart."
+)
+IS_LIVE = False
+EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "entropy_collapse")
+CURE = Cure(code="No single hyperparameter cures it: check the learning rate's schedule, target_kl and the reward.")
+
+STOPPED = own_scale.KL_STOPPED
+"""KL of an update that does not change the policy; PPO aims at 0.01 to 0.05."""
+
+MIN_POINTS = own_scale.MIN_POINTS
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look at the KL of the last quarter, and without one at a standard deviation that never changes."""
+    if recognise(data.names()).family is not Family.ON_POLICY:
+        return None
+    kl = own_scale.named(data, {"kl"}, must_not={"loss", "target", "old", "coef", "max"})
+    if kl is not None:
+        late = float(np.median(np.abs(recent(kl).values)))
+        if late >= STOPPED:
+            return None
+        evidence = (Evidence.last_of(kl, f"the median of the last quarter is {rounded(late)}"),)
+        return _diagnosis(0.7, evidence, onset(kl, np.abs(kl.values) < STOPPED), late)
+    std = own_scale.named(data, {"std"}, must_not=own_scale.RETURN_OR_OTHER)
+    if std is None or float(np.ptp(std.values)) > 0.0:
+        return None
+    evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a weight"),)
+    # The deviation may be fixed on purpose (a custom policy), so that this alone does not decide.
+    return _diagnosis(0.55, evidence, int(std.steps[0]), 0.0)
+
+
+def _diagnosis(confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float) -> Diagnosis:
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        evidence,
+        REMEDY,
+        first,
+        explained_by=EXPLAINED_BY,
+        value=value,
+        threshold=STOPPED,
+    )
