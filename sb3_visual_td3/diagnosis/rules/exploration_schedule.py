@@ -1,0 +1,128 @@
+"""Exploration does not fit the run: it ends before anything was learned, never ends, or grows into pure noise.
+
+Three schedules are told apart. The noise (or epsilon) falls to nothing in the first tenth of a run: what was not found
+by then is not found. Epsilon stays large to the end: most actions are still random. The standard deviation of a
+stochastic policy grows to a multiple of its first level: the actions are cut off at the ends of their range and turn
+into noise, usually because an entropy bonus outweighs the reward.
+
+Source: Mnih et al. 2015, doi:10.1038/nature14236 (epsilon from 1 to 0.1 over the first million of 50 million frames);
+Yarats et al. 2021, arXiv 2107.09645 (noise from 1 to 0.1 over 100,000 to 2 million frames).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import words_of
+from sb3_visual_td3.diagnosis.trends import onset
+
+ID = "exploration_schedule"
+TITLE = "The exploration does not fit the run"
+REMEDY = (
+    "Let the noise (or epsilon) fall over half of the run or all of it, not over its first steps, and leave a tenth of "
+    "it to the end; where the policy's own deviation grows, lower ent_coef and look at the scale of the rewards."
+)
+IS_LIVE = False
+EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale", "frozen_by_learning_rate")
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="noise_schedule",
+            to="lin_1.0_0.1",
+            unless_set=True,
+            reason="noise falls over the whole run, from and to the values of DrQ-v2",
+        ),
+    )
+)
+
+GONE = 0.05
+"""Part of the first noise, or of the first epsilon, that counts as no exploration."""
+
+EARLY = 0.1
+"""Part of the run. A schedule that is over by then left no time to find anything."""
+
+STILL_RANDOM = 0.5
+"""Epsilon at the end from which most actions are still random."""
+
+MIN_POINTS = 10
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look at the noise, epsilon or deviation of the policy, in a run that is not seen to learn."""
+    learning = judge_learning(data).answer
+    if learning == "yes":
+        return None
+    # A schedule is only a suspicion where the return does not say that the run failed.
+    is_sure = learning == "no"
+    return _explodes(data, is_sure) or _ends_early(data, is_sure) or _never_ends(data, is_sure)
+
+
+def _explodes(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+    kind = recognise(data.names())
+    if kind.family is not Family.ON_POLICY:
+        return None
+    sign = own_scale.policy_spread(data, kind, "no" if is_sure else "unknown")
+    if not isinstance(sign, own_scale.Sign):
+        return None
+    std = data[sign.tag].finite
+    evidence = (Evidence.last_of(std, f"{rounded(sign.value)} times its first level: the actions turn into noise"),)
+    confidence = (0.65 if sign.is_clear else 0.5) if is_sure else 0.4
+    first = onset(std, std.values >= own_scale.SPREAD_NOTED * float(np.median(std.values[:3])))
+    return _diagnosis(confidence, evidence, first, sign.value, own_scale.SPREAD_NOTED)
+
+
+def _ends_early(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+    noise = _schedule(data)
+    if noise is None or not noise.values[0] > 0.0:
+        return None
+    left = noise.values / noise.values[0]
+    first = onset(noise, left <= GONE)
+    end = data.n_steps or int(noise.steps[-1])
+    if first is None or left[-1] > GONE or first > EARLY * end:
+        return None
+    note = f"{rounded(100 * float(left[-1]))} % of its first value, from {first / max(end, 1):.0%} of the run on"
+    return _diagnosis(0.6 if is_sure else 0.4, (Evidence.near(noise, first, note),), first, float(left[-1]), GONE)
+
+
+def _never_ends(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+    epsilon = _schedule(data)
+    if epsilon is None or "noise" in words_of(epsilon.name) or float(epsilon.values.max()) > 1.0:
+        return None
+    late = float(np.median(epsilon.tail(EARLY).values))
+    if late < STILL_RANDOM:
+        return None
+    evidence = (Evidence.last_of(epsilon, f"{late:.0%} of the actions are still random at the end"),)
+    return _diagnosis(0.6 if is_sure else 0.35, evidence, None, late, STILL_RANDOM)
+
+
+def _schedule(data: SeriesSet) -> Series | None:
+    """Return the noise of the actions, or the probability of a random one."""
+    for name in data.names():
+        words = set(words_of(name))
+        is_schedule = {"exploration", "rate"} <= words or "epsilon" in words or name == tags.EXPLORATION_NOISE
+        if is_schedule and len(data[name].finite) >= MIN_POINTS:
+            return data[name].finite
+    return None
+
+
+def _diagnosis(
+    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float
+) -> Diagnosis:
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(confidence),
+        evidence,
+        REMEDY,
+        first,
+        explained_by=EXPLAINED_BY,
+        value=value,
+        threshold=threshold,
+    )
