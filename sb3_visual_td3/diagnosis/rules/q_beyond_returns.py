@@ -1,0 +1,96 @@
+"""The critic's values are larger than the returns that the same run logged.
+
+The value of a state is a discounted part of an episode's return, so the two have one scale. A mean Q of several times
+the largest |return| is worth nothing. No bound of the rewards is needed for this, and no tag beyond what
+Stable-Baselines3 logs: minus the actor's loss stands for Q (for SAC with an allowance for the entropy). Where our own
+callbacks logged the bound, critic_overestimation is the sharper rule.
+
+Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The figures are those of
+`diagnosis/own_scale.py`: public runs that learned stay below 0.35, diverged ones measured 2.4 and more.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import SeriesSet
+
+ID = "q_beyond_returns"
+TITLE = "The critic's values are larger than the returns of the run allow"
+REMEDY = (
+    "Check that the logged returns and the rewards in the replay buffer have one scale. If they have, the critic "
+    "overestimates: check gamma and the sign of its exponent, lower the learning rate, put LayerNorm after the "
+    "critics' dense layers, and use the smaller of two critics in the target."
+)
+IS_LIVE = False
+# A value beyond the returns follows from each of these; critic_overestimation says the same with a bound.
+EXPLAINED_BY = (
+    "non_finite",
+    "feature_leak",
+    "learning_rate_too_high",
+    "reward_scale",
+    "critic_overestimation",
+    "stale_target_network",
+    "twin_critic_desync",
+    "policy_extrapolation",
+)
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="target_q_clamp",
+            to=True,
+            unless_set=True,
+            reason="targets stay within what the rewards seen so far can add up to (TD7)",
+        ),
+        SettingChange(
+            key="policy_kwargs.layer_norm",
+            to=True,
+            reason="LayerNorm after the critics' dense layers bounds what they extrapolate (BRO)",
+        ),
+    )
+)
+
+CLEAR = own_scale.Q_CLEAR
+"""|Q| over what the returns allow, from which the rule is fairly sure."""
+
+WEAK = own_scale.Q_NOTED
+"""The same, from which it is mentioned: the discount is not in the log, and 0.99 is assumed."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Compare Q, or minus the actor's loss, with the largest returns, over twentieths of the run.
+
+    A run that learns all the same is not reported, unless Q is beyond any reason.
+    """
+    kind = recognise(data.names())
+    if kind.family not in (Family.OFF_POLICY, Family.VALUE_BASED):
+        return None
+    learning = judge_learning(data).answer
+    sign = own_scale.q_within_returns(data, kind, learning)
+    if not isinstance(sign, own_scale.Sign):
+        return None
+    if learning == "yes" and not sign.is_clear:
+        return None
+    q, scale = data[sign.tag].finite, own_scale.return_scale(data)
+    note = f"about {rounded(sign.value)} times what the returns of the run allow"
+    if scale is not None:
+        note += f" (largest |return| {rounded(scale.largest)})"
+    # From 0.5 where it begins to speak to 0.7 at twenty times. It stays below the 0.75 that blocks a verdict: returns
+    # that were logged before a reward wrapper have another scale.
+    sureness = math.log(sign.value / WEAK) / math.log(own_scale.Q_HOPELESS / WEAK)
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.5 + 0.2 * min(1.0, sureness)),
+        (Evidence.near(q, sign.step, note),),
+        REMEDY,
+        sign.step,
+        explained_by=EXPLAINED_BY,
+        value=sign.value,
+        threshold=WEAK,
+    )
