@@ -1,0 +1,103 @@
+"""The policy had learned, and has lost a large part of it again: the best policy is not the last one.
+
+The return curve is judged against its own noise (`diagnosis/return_curve.py`): it rose clearly above its begin, and
+ends well below its best level. Many causes end like this, and each of them is listed first if its own rule finds it.
+Whatever the cause was, there is a checkpoint that is better than the last one.
+
+Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
+lose it; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause of it.
+"""
+
+from __future__ import annotations
+
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import LARGE_FALL, CurveState, ReturnCurve, judge_learning
+from sb3_visual_td3.diagnosis.series import SeriesSet
+
+ID = "learned_then_fell"
+TITLE = "The policy learned, and then lost what it had learned"
+REMEDY = (
+    "Restore the best checkpoint instead of the last one (EvalCallback and DrivingEvalCallback keep best_model.zip), "
+    "and end the next run there, or lower the learning rate towards the end."
+)
+IS_LIVE = False
+# Each of these makes a policy that drove well drive badly. The first one found counts.
+EXPLAINED_BY = (
+    "non_finite",
+    "feature_leak",
+    "learning_rate_too_high",
+    "dead_camera",
+    "critic_overestimation",
+    "q_beyond_returns",
+    "twin_critic_desync",
+    "actor_saturation",
+    "vanishing_actor_gradient",
+    "exploration_schedule",
+    "entropy_collapse",
+    "reward_scale",
+    "reward_imbalance",
+)
+CURE = Cure(
+    changes=(
+        SettingChange(
+            key="learning_rate",
+            times=0.3,
+            reason="small steps change a good policy less; a guess where no other cause was found",
+        ),
+    )
+)
+
+MIN_STEPS = 10_000.0
+"""A shorter run that ends below its best level has not failed yet: early policies swing."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look for a return curve that collapsed after learning, evaluation before training.
+
+    Confidence 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below the 0.75 that
+    blocks a verdict by itself, because the curve shows that the policy fell and not why.
+    """
+    n_steps = data.n_steps
+    if n_steps is None or n_steps < MIN_STEPS:
+        return None
+    fallen = [curve for curve in judge_learning(data).curves if curve.state is CurveState.COLLAPSED]
+    # A fall that is clear in one curve counts, even if the other one has not fallen.
+    curve = max(fallen, key=_confidence, default=None)
+    if curve is None or curve.peak_step is None:
+        return None
+    series = data[curve.tag].finite
+    evidence = (
+        Evidence(curve.tag, curve.peak_step, curve.peak, "the best level of the run, reached near this step"),
+        Evidence(
+            curve.tag,
+            curve.last_step,
+            curve.late,
+            f"the level at the end; {min(curve.lost, 1.0):.0%} of what was gained is lost",
+        ),
+    )
+    # From the middle of the best stretch on, the first point below half of the gain.
+    half = curve.peak - LARGE_FALL * (curve.peak - curve.start)
+    below = series.where((series.steps > curve.peak_step) & (series.values < half))
+    step = f"{curve.peak_step:,}"
+    remedy = (
+        f"The best policy was near step {step} ({curve.tag} {rounded(curve.peak)}): restore that checkpoint. {REMEDY}"
+    )
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(_confidence(curve)),
+        evidence,
+        remedy,
+        int(below.steps[0]) if len(below) else None,
+        explained_by=EXPLAINED_BY,
+        value=curve.lost,
+        threshold=LARGE_FALL,
+    )
+
+
+def _confidence(curve: ReturnCurve) -> float:
+    if curve.learning == "no":
+        return 0.7
+    # Half of the gain is lost, but noise or a short curve may explain it; a smaller loss may be one bad stretch.
+    return 0.55 if curve.lost >= LARGE_FALL else 0.4
