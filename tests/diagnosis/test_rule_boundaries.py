@@ -55,6 +55,21 @@ def rewards(low: object, high: object, **others: object) -> Values:
     return {tags.REWARD_MIN: low, tags.REWARD_MAX: high, **others}
 
 
+def td3(actor_loss: float) -> Values:
+    """Return what stock TD3 logs, with returns of 100."""
+    return {"rollout/ep_rew_mean": 100.0, "train/actor_loss": actor_loss, "train/critic_loss": 1.0}
+
+
+def standing(norm_tag: str, norm: float) -> Values:
+    """Return weights that do not change, and a gradient."""
+    return {norm_tag: norm, tags.PARAM_MEAN["critic_mlp"]: 0.01, tags.PARAM_STD["critic_mlp"]: 0.04}
+
+
+def entropy(late: float) -> Values:
+    """Return what PPO logs with discrete actions, with an entropy that begins at 1."""
+    return {"train/approx_kl": 0.01, "train/entropy_loss": lambda n: np.array([-1.0] + [late] * (n - 1))}
+
+
 # (rule, what is just on the silent side, what is just on the other)
 TABLE: list[tuple[str, Values, Values]] = [
     ("feature_leak", leak(0.0201), leak(0.02)),
@@ -152,6 +167,28 @@ TABLE: list[tuple[str, Values, Values]] = [
     ("short_warmup", {tags.TOTAL_ITERATIONS: counted_from(91)}, {tags.TOTAL_ITERATIONS: counted_from(90)}),
     ("non_finite", {tags.CRITIC_LOSS: 1e30}, {tags.CRITIC_LOSS: ending(np.inf, 1, 1.0)}),
     ("non_finite", {tags.REWARD_MAX: 0.0}, {tags.REWARD_MAX: ending(np.nan, 1, 1.0)}),
+    ("non_finite", {"train/explained_variance": np.nan}, {"train/value_loss": np.nan}),
+    ("q_beyond_returns", td3(-149.0), td3(-151.0)),
+    ("frozen_by_learning_rate", {"train/learning_rate": 1.1e-9}, {"train/learning_rate": 1e-9}),
+    (
+        "frozen_by_learning_rate",
+        {"train/learning_rate": lambda n: np.repeat([1e-3, 0.0], [n // 2, n - n // 2])},
+        {"train/learning_rate": lambda n: np.repeat([1e-3, 0.0], [n // 2 - 1, n - n // 2 + 1])},
+    ),
+    (
+        "frozen_by_learning_rate",
+        {tags.GROUP_LR["critic_cnn"]: 0.0, tags.GROUP_LR["critic_mlp"]: 1e-4},
+        {tags.GROUP_LR["critic_cnn"]: 0.0, tags.GROUP_LR["critic_mlp"]: 0.0},
+    ),
+    ("frozen_by_learning_rate", standing(NORM["critic_mlp"], 0.9e-6), standing(NORM["critic_mlp"], 1.1e-6)),
+    ("policy_stopped_updating", {"train/approx_kl": 1e-7}, {"train/approx_kl": 0.9e-7}),
+    (
+        "policy_stopped_updating",
+        {"train/explained_variance": 0.5, "train/std": ending(0.9, 1, 1.0)},
+        {"train/explained_variance": 0.5, "train/std": 1.0},
+    ),
+    ("entropy_collapse", entropy(-0.11), entropy(-0.1)),
+    ("exploration_schedule", {"rollout/exploration_rate": 0.49}, {"rollout/exploration_rate": 0.5}),
 ]
 
 
@@ -172,8 +209,44 @@ def test_a_rule_begins_to_speak_at_its_boundary(resolution: str, rule: str, sile
     assert (rule in [finding.rule for finding in judge(built(speaking, steps))]) == is_live
 
 
+def curve(*levels: float) -> np.ndarray:
+    """Return 60 returns that pass through these levels, with noise of standard deviation 1."""
+    noise = np.random.default_rng(0).normal(0.0, 1.0, 60)
+    return np.interp(np.linspace(0, 1, 60), np.linspace(0, 1, len(levels)), levels) + noise
+
+
+# Returns over 120,000 steps. (rule, a run of the silent kind, a run that shows it)
+CURVES: list[tuple[str, np.ndarray, np.ndarray]] = [
+    ("learned_then_fell", curve(0.0, 100.0, 100.0), curve(0.0, 100.0, 20.0)),
+    ("learned_then_fell", curve(0.0, 100.0, 85.0), curve(0.0, 100.0, 60.0)),
+    ("learned_then_fell", curve(0.0, 0.0), curve(0.0, 100.0, 100.0, -50.0)),
+    ("never_learned", curve(0.0, 100.0), curve(0.0, 0.0)),
+    ("never_learned", curve(0.0, 100.0, 20.0), curve(0.0, -40.0)),
+]
+
+
+def returns(values: np.ndarray, spacing: int) -> SeriesSet:
+    steps = np.arange(1, values.size + 1) * spacing
+    length = Series("rollout/ep_len_mean", steps, np.full(steps.size, 50.0))
+    return SeriesSet.of([Series("eval/mean_reward", steps, values), length])
+
+
+@pytest.mark.parametrize(("rule", "silent", "speaking"), CURVES, ids=[f"{i}-{row[0]}" for i, row in enumerate(CURVES)])
+def test_a_rule_of_the_return_curve_speaks_of_that_shape_alone(
+    rule: str, silent: np.ndarray, speaking: np.ndarray
+) -> None:
+    assert RULES[rule].diagnose(returns(silent, 2_000)) is None
+    assert RULES[rule].diagnose(returns(speaking, 160)) is None  # 9,600 steps are too early to say
+    diagnosis = RULES[rule].diagnose(returns(speaking, 2_000))
+    assert diagnosis is not None
+    assert diagnosis.id == rule
+    # It never blocks a verdict by itself: the curve shows that something failed and not why.
+    assert MIN_CONFIDENCE <= diagnosis.confidence < 0.75
+    assert not RULES[rule].is_live
+
+
 def test_the_table_holds_every_rule() -> None:
-    assert {rule for rule, _, _ in TABLE} == RULES.keys()
+    assert {rule for rule, _, _ in TABLE} | {rule for rule, _, _ in CURVES} == RULES.keys()
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)

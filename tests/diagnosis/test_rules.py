@@ -209,6 +209,101 @@ def test_overestimation_explains_saturated_actions() -> None:
     assert told == {"critic_overestimation": None, "actor_saturation": "critic_overestimation"}
 
 
+def run(**values: object) -> SeriesSet:
+    """Return sixty points of each tag over 60,000 steps; ``__`` stands for the slash, a number for a constant."""
+    steps = np.arange(1, 61) * 1_000
+    return SeriesSet.of(
+        Series(name.replace("__", "/"), steps, np.broadcast_to(np.asarray(value, dtype=float), 60))
+        for name, value in values.items()
+    )
+
+
+NOISE = np.random.default_rng(1).normal(0.0, 1.0, 60)
+FLAT = {"rollout__ep_rew_mean": NOISE, "rollout__ep_len_mean": 50.0}
+RISING = {"rollout__ep_rew_mean": np.linspace(0.0, 100.0, 60) + NOISE, "rollout__ep_len_mean": 50.0}
+
+
+def test_the_step_of_the_best_policy_is_named() -> None:
+    returns = np.concatenate([np.linspace(0, 100, 30), np.full(10, 100.0), np.linspace(100, 10, 20)]) + NOISE
+    diagnosis = RULES["learned_then_fell"].diagnose(run(eval__mean_reward=returns, rollout__ep_len_mean=50.0))
+    assert diagnosis is not None
+    peak, end = diagnosis.evidence
+    assert peak.step is not None
+    assert 30_000 <= peak.step <= 42_000
+    assert f"{peak.step:,}" in diagnosis.remedy
+    assert "restore that checkpoint" in diagnosis.remedy
+    assert (end.step, diagnosis.confidence) == (60_000, 0.7)
+    assert diagnosis.first_step is not None
+    assert 45_000 <= diagnosis.first_step <= 56_000
+
+
+def test_a_flat_return_names_what_it_is_consistent_with_and_what_to_log() -> None:
+    losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
+    stock = RULES["never_learned"].diagnose(run(**FLAT, **losses, train__learning_rate=1e-3))
+    assert stock is not None
+    assert stock.remedy.startswith("Consistent with target networks that never move (tau), then an encoder or an actor")
+    assert "log: agent/critic_target_moved; the norms of the gradients" in stock.remedy
+    seen = {"agent__critic_target_moved": 1.0, "gradients__critic_mlp_norm": 1.0, "gradients__critic_cnn_norm": 1.0}
+    watched = RULES["never_learned"].diagnose(run(**FLAT, **losses, **seen, train__learning_rate=1e-3))
+    assert watched is not None
+    assert watched.remedy.startswith("Consistent with a reward that the actions do not change.")
+    ppo = RULES["never_learned"].diagnose(run(**FLAT, train__clip_fraction=0.1, train__approx_kl=0.01))
+    assert ppo is not None
+    assert "learning rate" in ppo.remedy
+    assert "no longer explores" in ppo.remedy
+    assert "target networks" not in ppo.remedy
+
+
+def test_a_cause_that_is_known_explains_a_flat_return() -> None:
+    losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
+    told = {d.id: d.consequence_of for d in diagnose(run(**FLAT, **losses, train__learning_rate=0.0))}
+    assert told == {"frozen_by_learning_rate": None, "never_learned": "frozen_by_learning_rate"}
+
+
+def test_values_beyond_the_returns_are_not_reported_of_a_run_that_learns() -> None:
+    losses = {"train__actor_loss": -300.0, "train__critic_loss": 1.0}
+    assert RULES["q_beyond_returns"].diagnose(run(**RISING, **losses)) is None
+    assert RULES["q_beyond_returns"].diagnose(run(**FLAT, **losses)) is not None
+    # The entropy of SAC is part of its values: the same loss is allowed.
+    assert RULES["q_beyond_returns"].diagnose(run(**FLAT, **losses, train__ent_coef=1.0)) is None
+
+
+def test_a_policy_that_learned_needs_no_exploration() -> None:
+    entropy = {"train__entropy_loss": np.linspace(-1.0, -0.01, 60), "train__approx_kl": 0.01}
+    assert RULES["entropy_collapse"].diagnose(run(**RISING, **entropy)) is None
+    failed = RULES["entropy_collapse"].diagnose(run(**FLAT, **entropy))
+    assert failed is not None
+    assert failed.confidence == 0.65
+    # Continuous actions: the entropy passes through 0, the deviation decides.
+    spread = {**entropy, "train__std": np.linspace(1.0, 0.5, 60)}
+    assert RULES["entropy_collapse"].diagnose(run(**FLAT, **spread)) is None
+
+
+def test_exploration_that_ends_early_never_ends_or_explodes_is_told_apart() -> None:
+    def found(**values: object) -> tuple[str, str] | None:
+        diagnosis = RULES["exploration_schedule"].diagnose(run(**values))
+        return None if diagnosis is None else (diagnosis.evidence[0].tag, diagnosis.evidence[0].note)
+
+    early = found(**FLAT, train__exploration_noise=[1.0] * 4 + [0.04] * 56)
+    assert early == ("train/exploration_noise", "4 % of its first value, from 8% of the run on")
+    assert found(**FLAT, train__exploration_noise=[1.0] * 12 + [0.04] * 48) is None
+    assert found(**FLAT, train__exploration_noise=0.2) is None
+    random = found(**FLAT, rollout__exploration_rate=0.9)
+    assert random == ("rollout/exploration_rate", "90% of the actions are still random at the end")
+    growing = {"train__std": np.linspace(1.0, 9.0, 60), "train__approx_kl": 0.01}
+    exploded = found(**FLAT, **growing)
+    assert exploded is not None
+    assert exploded[0] == "train/std"
+    assert found(**RISING, **growing) is None
+
+
+def test_a_policy_that_stops_in_the_last_quarter_is_found_with_the_step() -> None:
+    stopped = RULES["policy_stopped_updating"].diagnose(run(train__approx_kl=[0.01] * 40 + [0.0] * 20))
+    assert stopped is not None
+    assert stopped.first_step == 41_000
+    assert RULES["policy_stopped_updating"].diagnose(run(train__approx_kl=[0.0] * 40 + [0.01] * 20)) is None
+
+
 @pytest.fixture
 def new_cause_is_not_imported() -> Iterator[None]:
     yield

@@ -1,0 +1,138 @@
+"""The return never rises above its own noise, although the run was long enough.
+
+A flat return shows that something is wrong and not what. The rule therefore names the causes that the run is consistent
+with, in order, and what to log to tell them apart. Which of them can be ruled out follows from the tags that were
+logged: a network that is seen to move is not the reason.
+
+Source: the shape of the curve, see `diagnosis/return_curve.py`; Henderson et al. 2018, arXiv 1709.06560, on how far
+reward scale and learning rates decide whether a run learns at all.
+"""
+
+from __future__ import annotations
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.return_curve import CLEAR_GAIN, CurveState, judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import words_of
+
+ID = "never_learned"
+TITLE = "The return never rises above its own noise"
+REMEDY = (
+    "Train the same settings on a task that is known to be solved by them (Pendulum-v1, CartPole-v1). If that works, "
+    "look at the environment: does the reward change with the actions, and do the observations show what it depends on?"
+)
+IS_LIVE = False
+# Whatever keeps a policy from learning explains a flat return. The surest explanations come first.
+EXPLAINED_BY = (
+    "non_finite",
+    "frozen_by_learning_rate",
+    "learning_rate_too_high",
+    "feature_leak",
+    "dead_camera",
+    "stale_target_network",
+    "policy_stopped_updating",
+    "encoder_frozen",
+    "vanishing_actor_gradient",
+    "actor_saturation",
+    "reward_scale",
+    "critic_overestimation",
+    "q_beyond_returns",
+    "twin_critic_desync",
+    "policy_extrapolation",
+    "constant_clipping",
+    "gradient_explosion",
+    "exploration_schedule",
+    "entropy_collapse",
+    "reward_imbalance",
+    "episode_collapse",
+)
+CURE = Cure(
+    code="No single hyperparameter cures it: first find out which of the candidates it is; the report says what to log."
+)
+
+FEWEST_STEPS = 10_000.0
+"""A run whose length is known to be shorter has not had the time to learn."""
+
+
+def diagnose(data: SeriesSet) -> Diagnosis | None:
+    """Look for a return curve that is flat or declines from its begin, in a run that was long enough to learn."""
+    n_steps = data.n_steps
+    learning = judge_learning(data)
+    if learning.answer != "no" or (n_steps is not None and n_steps < FEWEST_STEPS and not _counts_otherwise(data)):
+        return None
+    flat = [curve for curve in learning.curves if curve.state in (CurveState.FLAT, CurveState.DECLINING)]
+    curve = next((curve for curve in flat if curve.learning == "no"), None)
+    # A curve that had risen before is not one that never learned: learned_then_fell.
+    if curve is None or any(curve.state is CurveState.COLLAPSED for curve in learning.curves):
+        return None
+    series = data[curve.tag].finite
+    declines = curve.state is CurveState.DECLINING
+    note = "the level at the end"
+    if declines:
+        note = "the level at the end, below that of the begin by more than the noise of the curve"
+    evidence = (
+        Evidence(curve.tag, int(series.steps[0]), curve.start, "the level at the begin"),
+        Evidence(curve.tag, curve.last_step, curve.late, note),
+    )
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.65 if declines else 0.6),
+        evidence,
+        f"{candidates(data)} {REMEDY}",
+        None,
+        explained_by=EXPLAINED_BY,
+        value=curve.gain,
+        threshold=CLEAR_GAIN,
+    )
+
+
+def candidates(data: SeriesSet) -> str:
+    """Return the causes that a flat return is consistent with and that the logged tags do not rule out.
+
+    :param data: the series of a run
+    :return: one or two sentences with up to three causes, the likeliest first, and the tag that tells each apart
+    """
+    family = recognise(data.names()).family
+    possible: list[tuple[str, str]] = []
+    if not own_scale.rate_tags(data.names()):
+        possible.append(("a learning rate far too high or too low", "the learning rate"))
+    if family is Family.ON_POLICY:
+        possible += _unseen_on_policy(data)
+    elif family is not Family.UNKNOWN:
+        possible += _unseen_off_policy(data)
+    possible.append(("a reward that the actions do not change", "the return of random actions"))
+    possible = possible[:3]
+    causes = ", then ".join(cause for cause, _ in possible)
+    wanted = "; ".join(tag for _, tag in possible)
+    return f"Consistent with {causes}. To tell them apart, log: {wanted}."
+
+
+def _unseen_off_policy(data: SeriesSet) -> list[tuple[str, str]]:
+    # Targets first: nothing that SB3 logs shows them. An encoder is a candidate until its gradient has been seen.
+    possible = []
+    if tags.TARGET_MOVED["critic"] not in data:
+        possible.append(("target networks that never move (tau)", tags.TARGET_MOVED["critic"]))
+    if not any(tag in data for tag in (*tags.GRADIENT_NORM.values(), *tags.UPDATE_RATIO.values())):
+        possible.append(("an encoder or an actor that does not learn", "the norms of the gradients by network"))
+    return possible
+
+
+def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
+    known = [set(words_of(name)) for name in data.names()]
+    possible = []
+    if not any("kl" in words for words in known):
+        possible.append(("updates that do not move the policy, or that replace it", "approx_kl"))
+    if not any({"entropy", "std"} & words for words in known):
+        possible.append(("a policy that no longer explores", "entropy_loss"))
+    if not any({"explained", "variance"} <= words for words in known):
+        possible.append(("a value function that explains nothing", "explained_variance"))
+    return possible
+
+
+def _counts_otherwise(data: SeriesSet) -> bool:
+    """Return whether no tag of the run is known to count environment steps: its axis may count episodes or updates."""
+    return not any(name in tags.TAGS for name in data.names())
