@@ -5,6 +5,8 @@ failure can be repeated (--targets NAME --first NUMBER --count 1). It runs in a 
 and 1 GB; the libraries are imported once, in the parent. A mutation fails if its exit code is not 0, 1, 2 or 3, if it
 writes a traceback, if a signal ends it, or if it exceeds the limits.
 
+Tables (progress.csv, monitor.csv, evaluations.npz, and a CSV of one's own) stand alone in their folder.
+
 Text files are mutated as values (another type, a huge number, a deep list in place of one value) and as bytes, event
 files as messages, as records with valid checksums, and as bytes. --keep DIR keeps the files of failures.
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import random
@@ -24,6 +27,7 @@ import signal
 import sys
 import tempfile
 import time
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -31,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 from result_rows import read_json
 from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -296,6 +301,74 @@ def _report(*flags: str) -> Callable[[Path], list[str]]:
     ]
 
 
+def changed_csv(content: bytes, draw: random.Random) -> bytes:
+    """Return a CSV file in which cells, rows or bytes are changed."""
+    if draw.random() < 0.4:
+        return changed_bytes(content, draw)
+    rows = [line.split(",") for line in content.decode().splitlines()]
+    for _ in range(draw.choice([1, 3, 30])):
+        row = draw.choice(rows)
+        what = draw.randrange(5)
+        if what == 0:
+            rows.insert(draw.randrange(len(rows)), list(row))
+        elif what == 1:
+            row *= draw.choice([0, 2, 3000])
+        else:
+            cell = draw.choice(
+                ["", "nan", "-inf", "1e999", "9" * 5000, "x" * 200_000, '"', "\0", "-1", "value", "step"]
+            )
+            at = draw.randrange(len(row) + 1)
+            row[at : at + 1] = [cell]
+    return "\n".join(",".join(row) for row in rows).encode()
+
+
+def changed_npz(content: bytes, draw: random.Random) -> bytes:
+    """Return an .npz file of which the bytes, an array or its heading are changed."""
+    if draw.random() < 0.4:
+        return changed_bytes(content, draw)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = draw.choice(list(members))
+    what = draw.randrange(4)
+    if what == 0:
+        del members[name]
+    elif what == 1:
+        members[name] = changed_bytes(members[name], draw)
+    elif what == 2:
+        shape = draw.choice(["(10000000000000,)", "(-1,)", "()", "(0,)", "(3, 0)", "(True,)"])
+        at = members[name].index(b"(")
+        members[name] = members[name][:at] + shape.encode() + members[name][at + 4 :]
+    else:
+        dtype = draw.choice([b"'|O' ", b"'<c16'", b"'<U9'", b"'<f2'", b"'<M8'"])
+        members[name] = members[name].replace(b"'<f8'", dtype).replace(b"'<i8'", dtype)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+        for each, data in members.items():
+            archive.writestr(each, data)
+    return stream.getvalue()
+
+
+def _table(name: str, content: bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / "Env-v0_1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def _evaluations() -> bytes:
+    stream = io.BytesIO()
+    steps = np.arange(100, 1300, 100)
+    np.savez(stream, timesteps=steps, results=np.ones((12, 5)), ep_lengths=np.ones((12, 5)))
+    return stream.getvalue()
+
+
+def _csv(heading: str, row: str) -> bytes:
+    return "\n".join([heading, *(row.format(at, at / 7) for at in range(100, 1300, 100)), ""]).encode()
+
+
 CRITERIA = """format_version: 1
 criteria:
   policy_drives: {blocking: false}
@@ -320,6 +393,18 @@ noise_type: normal
 
 TARGETS: Mapping[str, Target] = {
     "event files": Target(write_run, changed_events, _report()),
+    "progress.csv": Target(
+        _table("progress.csv", _csv("time/total_timesteps,rollout/ep_rew_mean,train/actor_loss,x", "{},{:.3f},1e-3,")),
+        changed_csv,
+        _report(),
+    ),
+    "monitor.csv": Target(
+        _table("monitor.csv", _csv('#{"t_start": 1.7e9, "env_id": "Env-v0"}\nr,l,t', "{1:.3f},{0},{0}.5")),
+        changed_csv,
+        _report(),
+    ),
+    "evaluations.npz": Target(_table("evaluations.npz", _evaluations()), changed_npz, _report()),
+    "own CSV": Target(_table("mine.csv", _csv("step,key,value,run_id", "{},loss/a,{:.3f},a1")), changed_csv, _report()),
     "run.json": Target(_of_run("run.json"), changed_json, _report()),
     "criteria": Target(_beside("c.yml", CRITERIA), changed_yaml, _report("--criteria", "c.yml")),
     "tags": Target(_beside("t.yml", TAGS), changed_yaml, _report("--tags", "t.yml")),

@@ -23,7 +23,19 @@ def campaign():
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here, which the limits are set by")
 @pytest.mark.parametrize(
     "target",
-    ["event files", "run.json", "criteria", "tags", "hyperparameters", "rl-zoo's config.yml", "rl-zoo's args.yml"],
+    [
+        "event files",
+        "progress.csv",
+        "monitor.csv",
+        "evaluations.npz",
+        "own CSV",
+        "run.json",
+        "criteria",
+        "tags",
+        "hyperparameters",
+        "rl-zoo's config.yml",
+        "rl-zoo's args.yml",
+    ],
 )
 def test_a_damaged_input_file_gives_an_exit_code_of_0_to_3(campaign, target):
     outcomes = {number: campaign.try_mutation(target, number) for number in range(5000, 5003)}

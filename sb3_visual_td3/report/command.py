@@ -15,7 +15,8 @@ from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, wo
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
-from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
+from sb3_visual_td3.report.event_file import OnBytes
+from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
 from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="a run's folder, a folder above several runs, or one event file",
+        help="a run's folder, a folder above several runs, or one file: an event file, SB3's progress.csv, monitor.csv "
+        "or evaluations.npz, or a CSV file with a step column",
     )
     parser.add_argument(
         "--output",
@@ -115,9 +117,10 @@ def _report(args: argparse.Namespace) -> ExitCode:
     )
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status)
-        analyses, unreadable, written = watched.analyses, watched.problems, watched.written
+        analyses, written = watched.analyses, watched.written
+        is_unreadable = bool(watched.problems) and job.has_unreadable_path(analyses)
     else:
-        analyses, unreadable, written = job.do_once()
+        analyses, is_unreadable, written = job.do_once()
     # If the program that reads our stdout has ended (such as head), the reports are written all the same, and the exit
     # code is that of the verdict.
     with suppress(BrokenPipeError):
@@ -126,7 +129,9 @@ def _report(args: argparse.Namespace) -> ExitCode:
         if written:
             print_lines(["Reports:", *(f"  {path.resolve()}" for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
-    return worst([*codes, *(ExitCode.UNREADABLE for _ in unreadable)])
+    if is_unreadable:
+        codes.append(ExitCode.UNREADABLE)
+    return worst(codes)
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
@@ -146,17 +151,30 @@ class _Job:
     tag_mapping: TagMapping | None
     hyperparams: Layer | None
 
-    def do_once(self) -> tuple[Sequence[Analysis], Sequence[str], Sequence[Path]]:
-        """Read, judge and write once; return the analyses, the problems, and the paths of the reports."""
+    def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
+        """Read, judge and write once.
+
+        One unreadable or empty folder among others is listed, and does not change the answer of the others. A path
+        that was given and holds nothing to judge does.
+
+        :return: the analyses, whether a path that was given cannot be read, and the paths of the reports
+        """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]
+        is_unreadable = bool(unreadable)
         n_bytes = sum(file.stat().st_size for _, files in found.runs for file in files.files if file.exists())
         with progress(n_bytes >= PROGRESS_FROM_BYTES) as begin:
-            analyses = self._analyse_all(found.runs, unreadable, n_bytes, begin)
+            analyses, is_refused = self._analyse_all(found.runs, unreadable, n_bytes, begin)
             for line in unreadable:
                 complain(line)
             written = self.publish(analyses, unreadable, begin) if analyses else ()
-        return analyses, unreadable, written
+        return analyses, is_unreadable or is_refused or self.has_unreadable_path(analyses), written
+
+    def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
+        """Return whether a path that was given holds nothing that could be judged."""
+        judged = [analysis.data.path.resolve() for analysis in analyses]
+        paths = [path.resolve() for path in self.paths]
+        return not all(any(path == run or path in run.parents for run in judged) for path in paths)
 
     def find(self) -> FoundRuns:
         """Find the runs below all paths, each run once even if two paths contain it."""
@@ -208,17 +226,35 @@ class _Job:
 
     def _analyse_all(
         self, runs: Sequence[tuple[str, RunFiles]], unreadable: list[str], n_bytes: int, begin: BeginPart
-    ) -> list[Analysis]:
-        analyses = []
-        on_bytes, on_run = begin("Reading event files", n_bytes), begin("Judging", len(runs))
+    ) -> tuple[list[Analysis], bool]:
+        """Return the analyses, and whether a run could be read and not be judged."""
+        analyses: list[Analysis] = []
+        is_refused = False
+        read: Sequence[RunData]
+        on_bytes, on_run = begin("Reading logs", n_bytes), begin("Judging", len(runs))
         for name, files in runs:
             try:
-                analyses.append(self.analyse(name, files, read_run(files.path, files.files, on_bytes)))
+                read = self._read(files, on_bytes)
             except (UnreadableRunError, OSError) as error:
                 unreadable.append(one_line(error))
+                read = ()
+            for data in read:
+                try:
+                    analyses.append(self.analyse(run_name(name, data), files, data))
+                except (UnreadableRunError, OSError) as error:
+                    # The run can be read, but not with the files that the user gave, such as --tags.
+                    unreadable.append(one_line(error))
+                    is_refused = True
             # Counted also for a run that could not be read, or the bar would never end.
             on_run(1)
-        return analyses
+        return analyses, is_refused
+
+    def _read(self, files: RunFiles, on_bytes: OnBytes) -> Sequence[RunData]:
+        """Read every run of a folder."""
+        # A folder with a run.json holds one run: what seems to start again was resumed from a very early checkpoint.
+        if find_manifest(files.path)[0] is not None:
+            return (read_run(files.path, files.files, on_bytes),)
+        return read_runs(files.path, files.files, on_bytes)
 
 
 def _end_note(manifest: RunManifest | None) -> str | None:
@@ -226,6 +262,13 @@ def _end_note(manifest: RunManifest | None) -> str | None:
     if manifest is None or manifest.end in {None, "finished"}:
         return None
     return f"the run was not trained to its end: {manifest.how_it_ended}"
+
+
+def run_name(name: str, data: RunData) -> str:
+    """Return the name of a run, with its number where its folder holds several."""
+    if data.n_runs == 1:
+        return name
+    return f"{name} (run {data.number} of {data.n_runs})"
 
 
 def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:

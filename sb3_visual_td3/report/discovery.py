@@ -1,19 +1,23 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files, or a single event file.
+A run is a folder that directly holds event files or tables (SB3's progress.csv, monitor files and evaluations.npz, a
+CSV file with a step column), or a single such file. Some folders below a run are a part of it: PyTorch's
+``add_scalars`` and ``add_hparams`` write into folders of their own.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sb3_visual_td3.report.console import one_line
+from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, scalars_at_begin
 from sb3_visual_td3.report.event_reader import UnreadableRunError
+from sb3_visual_td3.report.table_file import OUR_OWN_TABLES, has_step_column, is_sb3_table, is_table
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
-EVENT_FILE_MARK = "tfevents"
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of them belongs to another program."""
 ZOO_MONITOR = "0.monitor.csv"
@@ -25,7 +29,7 @@ MAX_LEVELS_BELOW = 64
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The event files of one run, sorted by name."""
+    """The files of one run: event files, then tables, each sorted by name."""
 
     path: Path
     files: tuple[Path, ...]
@@ -34,27 +38,108 @@ class RunFiles:
 def find_runs(path: Path) -> tuple[RunFiles, ...]:
     """Return the runs at or below a path.
 
-    :param path: a folder, or one event file
-    :raises UnreadableRunError: if the path does not exist, holds no event file, or has too deeply nested folders
+    :param path: a folder, or one file
+    :raises UnreadableRunError: if the path does not exist, holds no log, or has too deeply nested folders
     :raises OSError: if a folder cannot be read
     """
     if not path.exists():
         raise UnreadableRunError(f"{path}: no such file or folder")
     if path.is_file():
         return (RunFiles(path, (path,)),)
-    runs = []
-    for folder, folders, names in os.walk(path, onerror=_refuse):
+    events: dict[Path, tuple[Path, ...]] = {}
+    tables: dict[Path, tuple[Path, ...]] = {}
+    for name, folders, names in os.walk(path, onerror=_refuse):
         folders.sort()
-        if folders and len(Path(folder).parts) - len(path.parts) >= MAX_LEVELS_BELOW:
+        folder = Path(name)
+        if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
             raise UnreadableRunError(
                 f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; give a folder further down"
             )
-        files = tuple(Path(folder) / name for name in sorted(names) if EVENT_FILE_MARK in name)
-        if files:
-            runs.append(RunFiles(Path(folder), files))
-    if not runs:
-        raise UnreadableRunError(f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name)")
-    return tuple(runs)
+        found = tuple(folder / each for each in sorted(names) if EVENT_FILE_MARK in each)
+        if found:
+            events[folder] = found
+        logs = tuple(folder / each for each in sorted(names) if _is_log_table(folder / each))
+        if logs:
+            tables[folder] = logs
+    if not events and not tables:
+        raise UnreadableRunError(
+            f"{path}: no log here: no event file (a file with {EVENT_FILE_MARK!r} in its name), no progress.csv, "
+            "monitor.csv or evaluations.npz of SB3, and no CSV file with a step column"
+        )
+    return _grouped(events, tables)
+
+
+def _is_log_table(path: Path) -> bool:
+    name = path.name
+    if EVENT_FILE_MARK in name or name in OUR_OWN_TABLES or not is_table(path):
+        return False
+    if is_sb3_table(name):
+        return True
+    return name.endswith(".csv") and has_step_column(path)
+
+
+def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path, ...]]) -> tuple[RunFiles, ...]:
+    """Return the runs, each with the files of the folders that belong to it."""
+    files: dict[Path, list[Path]] = {}
+    for folder, found in events.items():
+        above = _nearest(folder, files)
+        if above is not None and _is_part(folder, above, found):
+            files[above] += found
+        else:
+            files[folder] = list(found)
+    # SB3's tables often lie beside or above the folder of the event files. Where only one run has event files, they
+    # are a part of it; among several runs, they belong to the nearest run around them.
+    only = next(iter(files)) if len(files) == 1 else None
+    alone: dict[Path, list[Path]] = {}
+    for folder, found in tables.items():
+        named = [file for file in found if is_sb3_table(file.name)]
+        above = folder if folder in files else _nearest(folder, files)
+        if above is None and len(named) == len(found):
+            above = only or _only_one_below(folder, files)
+        if above is None:
+            around = _nearest(folder, alone)
+            if around is not None and len(named) == len(found):
+                alone[around] += found
+            else:
+                alone[folder] = list(found)
+        elif above == folder:
+            files[folder] += found
+        else:
+            files[above] += named
+    files |= alone
+    return tuple(RunFiles(folder, tuple(files[folder])) for folder in sorted(files))
+
+
+def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:
+    """Return the nearest folder above that is a run."""
+    known = set(runs)
+    return next((above for above in folder.parents if above in known), None)
+
+
+def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
+    below = [run for run in runs if folder in run.parents]
+    return below[0] if len(below) == 1 else None
+
+
+def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
+    """Return whether the event files of a folder are a part of the run above it.
+
+    ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic";
+    ``add_hparams`` writes settings, and each final figure once, into a folder that is named for the time.
+    """
+    tag_sets = []
+    for file in files:
+        begin = scalars_at_begin(file)
+        if begin is None:
+            return False
+        if begin.has_hparams and begin.is_whole and begin.n_points == len(begin.tags):
+            continue
+        tag_sets.append(begin.tags)
+    inside = folder.relative_to(run).as_posix()
+    for names in tag_sets:
+        if len(names) != 1 or not inside.startswith(f"{next(iter(names)).replace('/', '_')}_"):
+            return False
+    return True
 
 
 def _refuse(error: OSError) -> None:

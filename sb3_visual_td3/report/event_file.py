@@ -29,6 +29,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
 from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 
+EVENT_FILE_MARK = "tfevents"
+"""What the name of every event file holds."""
 MAX_RECORD_BYTES = 64 << 20
 """A longer record is left out: scalars take a few hundred bytes, an image a few megabytes."""
 
@@ -413,6 +415,47 @@ class EventFile:
         elif wall_time > self.last_wall_time:
             self.last_wall_time = wall_time
         self.first_wall_time = min(self.first_wall_time, wall_time)
+
+
+class Begin(NamedTuple):
+    """What the first records of an event file hold.
+
+    :ivar tags: the names of its scalars
+    :ivar n_points: number of its scalars
+    :ivar has_hparams: whether it holds hyperparameters as TensorBoard's plugin shows them
+    :ivar is_whole: whether these are all records of the file
+    """
+
+    tags: frozenset[str]
+    n_points: int
+    has_hparams: bool
+    is_whole: bool
+
+
+def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
+    """Return what the first records of an event file hold, without reading the rest.
+
+    :param path: of the file
+    :param n_bytes: how much of it is read
+    :return: None if it is not an event file, or cannot be read
+    """
+    try:
+        with open_regular(path) as stream:
+            content = stream.read(n_bytes)
+            size = os.fstat(stream.fileno()).st_size
+        frames = _frames(content)
+        events = [event_pb2.Event.FromString(record) for record in frames.records]
+    except (OSError, DecodeError):
+        return None
+    if not events:
+        return None
+    names, n_points, has_hparams = set(), 0, False
+    for value in (value for event in events for value in event.summary.value):
+        if scalar(value) is not None:
+            names.add(value.tag)
+            n_points += 1
+        has_hparams |= value.metadata.plugin_data.plugin_name == "hparams"
+    return Begin(frozenset(names), n_points, has_hparams, size <= n_bytes)
 
 
 def scalar(value: Any) -> float | None:

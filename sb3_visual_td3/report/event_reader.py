@@ -1,8 +1,9 @@
-"""Combine the event files of a run into one set of series.
+"""Combine the files of a run into one set of series, and tell several runs in one folder apart.
 
-A folder may hold several files of one run (each process that continues a run starts another), and one file may hold
-several runs (a writer that appends to an old file starts at step 0 again). Sorted by step alone, they would be judged
-as one run. This module finds out which points belong to the run, and notes what it left out.
+A folder may hold several files of one run (each process that continues a run starts another) or of several runs (each
+training of a script that always logs to the same folder), and one file may hold several runs (a writer that appends to
+an old file starts at step 0 again). Sorted by step alone, they would be judged as one run. This module finds out which
+points belong to which run, and notes what it left out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,27 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.report.event_file import EventFile, OnBytes, Track
+from sb3_visual_td3.diagnosis.return_curve import counts_episodes
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.tag_search import find_returns, is_standard, words_of
+from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
+from sb3_visual_td3.report.table_file import (
+    ENVIRONMENT_STEPS,
+    EVALUATIONS,
+    MONITOR_END,
+    PROGRESS,
+    STEPS,
+    TableFile,
+    is_table,
+    read_monitors,
+)
 
 NEW_RUN_FRACTION = 0.05
 """Where steps go back to the first 5 % of the run before, a new run begins; a resumed run continues at a later step."""
 MAX_RESTARTS = 20
 """If the steps go back more often, several programs write into one file, and its points are only sorted by step."""
+MIN_POINTS_FOR_INTERVAL = 4
+"""With fewer points, the interval at which a tag is logged is not known."""
 _MAX_DROPS = 200
 """A tag whose steps go back more often was not written in order, and shows no restart."""
 _MAX_NAMED = 3
@@ -42,40 +57,53 @@ class _Drop(NamedTuple):
     tag: str
 
 
-def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track], list[str]]:
-    """Return the points of the last run in a file, and notes on what else the file holds.
+class InFile(NamedTuple):
+    """One run in a file.
 
-    Where the steps of most tags go back to the start, a new run begins, and all points before it are left out. Where
-    they go back less far, the run was resumed, and its later points replace earlier ones with the same or a later step.
-    Where only some tags go back, all points are kept.
+    :ivar tracks: its points, by tag
+    :ivar notes: what was decided about them, in words
+    """
+
+    tracks: Mapping[str, Track]
+    notes: list[str]
+
+
+def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
+    """Return the runs in a file, in the order in which it holds them.
+
+    Where the steps of most tags go back to the start, a new run begins. Where they go back less far, the run was
+    resumed, and its later points replace earlier ones with the same or a later step. Where only some tags go back, all
+    points are kept.
 
     :param tracks: the points of the file, by tag
     :param name: name of the file, for the notes
     """
     drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
     if not drops:
-        return tracks, []
+        return [InFile(tracks, [])]
     # Restarts at which most tags agree, and tags that go back on their own, such as an episode counter that starts
     # again.
     found, lone = _restarts(drops, tracks)
     if len(found) > MAX_RESTARTS:
-        return tracks, [
+        note = (
             f"{name}: the steps go back {len(found):,} times, so several runs seem to write into this file at the same "
             "time. Their points are judged together, ordered by step: give each run its own folder"
-        ]
+        )
+        return [InFile(tracks, [note])]
     # From the first restart to the last, each one shortens what the earlier ones have left.
-    n_new, notes = 0, []
+    runs: list[InFile] = []
+    notes: list[str] = []
     for record in found:
         left, begins, is_new_run = _how_far(tracks, record)
         n_before = sum(len(track.order) for track in tracks.values())
         if is_new_run:
-            n_new += 1
+            before = {tag: track.where(track.order < record) for tag, track in tracks.items()}
+            runs.append(InFile({tag: track for tag, track in before.items() if len(track.order)}, notes))
             tracks = {tag: track.where(track.order >= record) for tag, track in tracks.items()}
             tracks = {tag: track for tag, track in tracks.items() if len(track.order)}
-            # Notes on the runs before no longer matter: their points are gone.
             notes = [
-                f"{name} holds {n_new + 1} runs, one after the other: its steps go back from {left:,} to {begins:,}. "
-                f"Only the last run is judged, from step {begins:,} on; everything before it was left out"
+                f"{name} holds {len(runs) + 1} runs, one after the other: its steps go back from {left:,} to "
+                f"{begins:,}. This run is judged from step {begins:,} on, without what the file holds before it"
             ]
         else:
             tracks = {tag: _resumed(tag, track, record, begins) for tag, track in tracks.items()}
@@ -91,7 +119,7 @@ def last_run(tracks: Mapping[str, Track], name: str) -> tuple[Mapping[str, Track
             f"{name}: the steps of {', '.join(lone_tags[:_MAX_NAMED])}{more} go back while other tags continue; all "
             "their points are kept, ordered by step"
         )
-    return tracks, notes
+    return [*runs, InFile(tracks, notes)]
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
@@ -187,13 +215,16 @@ class UnreadableRunError(ValueError):
 
 @dataclass(frozen=True)
 class RunData:
-    """The content of the event files of one run.
+    """The content of the files of one run.
 
     :param path: the folder or the file that was requested
     :param series: all scalars, by tag
-    :param files: the event files, in the order of their clocks
+    :param files: the files, in the order of their clocks
     :param n_points: number of scalar points that were kept
     :param notes: remarks on what the reader left out or had to decide
+    :param axis: what the steps count, as far as the tags or the table show it
+    :param number: which of the runs of its folder it is, from 1
+    :param n_runs: number of runs in its folder
     """
 
     path: Path
@@ -201,13 +232,16 @@ class RunData:
     files: tuple[Path, ...]
     n_points: int
     notes: tuple[str, ...] = ()
+    axis: str = ENVIRONMENT_STEPS
+    number: int = 1
+    n_runs: int = 1
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
-    """Read the event files of one run once.
+    """Read the files of one run once; where they hold several runs, return the last one.
 
     :param path: the folder or the file that was requested
-    :param files: the run's event files
+    :param files: the run's files
     :param on_bytes: called with the number of bytes of each part, for a progress bar
     :raises UnreadableRunError: if the files do not hold a single scalar
     :raises OSError: if a file cannot be read
@@ -217,8 +251,22 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
     return reader.data()
 
 
+def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> tuple[RunData, ...]:
+    """Read the files of a folder once; return every run that they hold, in the order of their clocks.
+
+    :param path: the folder or the file that was requested
+    :param files: the files of the folder
+    :param on_bytes: called with the number of bytes of each part, for a progress bar
+    :raises UnreadableRunError: if the files do not hold a single scalar
+    :raises OSError: if a file cannot be read
+    """
+    reader = RunReader(path)
+    reader.read_new(files, on_bytes)
+    return reader.runs()
+
+
 class RunReader:
-    """Reads the event files of one run again and again, while they grow, are truncated, appear or vanish.
+    """Reads the files of one folder again and again, while they grow, are truncated, appear or vanish.
 
     :param path: the folder or the file that was requested
     """
@@ -226,125 +274,309 @@ class RunReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[Path, EventFile] = {}
+        self._tables: dict[Path, TableFile] = {}
 
     def read_new(self, files: Sequence[Path], on_bytes: OnBytes | None = None) -> bool:
         """Read what is new since the last call.
 
-        :param files: the event files that the run has now
+        :param files: the files that the run has now
         :param on_bytes: called with the number of bytes of each part, for a progress bar
         :return: whether the data have changed
         :raises OSError: if a file cannot be read
         """
         # A file that vanished changes the data if it held points.
         is_changed = any(self._files[gone].points for gone in self._files.keys() - set(files))
-        self._files = {file: self._files.get(file) or EventFile(file) for file in files}
+        is_changed |= any(self._tables[gone].table.series for gone in self._tables.keys() - set(files))
+        tables = [file for file in files if is_table(file) and EVENT_FILE_MARK not in file.name]
+        self._files = {file: self._files.get(file) or EventFile(file) for file in files if file not in tables}
+        self._tables = {file: self._tables.get(file) or TableFile(file) for file in tables}
         for file in self._files.values():
             is_changed |= file.read_new(on_bytes)
+        for table in self._tables.values():
+            is_changed |= table.read_new()
         return is_changed
 
     def data(self, is_growing: bool = False) -> RunData:
-        """Return the run so far.
+        """Return the run so far; where the files hold several runs, one after the other, the last one.
 
-        A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
-        of the earlier file from the first repeated step on. Files whose clocks overlap are merged by step. If one file
-        holds several runs, the last one counts.
+        Runs that were trained side by side in one folder stay together: none of them is the last one.
 
         :param is_growing: whether the run still writes; a last record that is only half there is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
         """
-        # By clock, because names need not sort by time; the name decides between files with the same clock.
-        files = sorted(self._files.values(), key=lambda file: (file.first_wall_time, file.path.name))
+        return self._combined(is_growing, are_apart=False)[-1]
+
+    def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
+        """Return every run that the files hold, in the order of their clocks.
+
+        A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
+        of the earlier file from the first repeated step on. A file that starts at the first steps again, or that covers
+        the same steps as another one of the same time, holds another run. Tables add what the event files do not log.
+
+        :param is_growing: whether the run still writes; a last record that is only half there is then not noted
+        :raises UnreadableRunError: if the files do not hold a single scalar
+        """
+        return self._combined(is_growing, are_apart=True)
+
+    def _combined(self, is_growing: bool, *, are_apart: bool) -> tuple[RunData, ...]:
+        # By clock, because names need not sort by time; the name decides between files with the same clock. Files in
+        # folders below come last: they belong to the run, and never begin one.
+        files = sorted(self._files.values(), key=lambda f: (self._is_below(f), f.first_wall_time, f.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
-        merged, how = _merged(files)
-        notes += how.restarts
-        if not merged:
-            raise UnreadableRunError(_why_empty(self.path, len(files), notes))
-        notes += how.notes()
-        n_points = sum(map(len, merged.values()))
-        return RunData(self.path, SeriesSet(merged), tuple(file.path for file in files), n_points, tuple(notes))
+        notes += [note for table in self._tables.values() for note in table.notes()]
+        runs: list[_Run] = []
+        for file in files:
+            if self._is_below(file):
+                _add_part(runs, file, file.path.parent.relative_to(self.path).as_posix())
+            else:
+                _add_file(runs, file, are_apart=are_apart)
+        self._add_tables(runs)
+        runs = [run for run in runs if run.series]
+        if not runs:
+            raise UnreadableRunError(_why_empty(self.path, len(files), len(self._tables), notes))
+        every = tuple(file.path for file in files)
+        if not are_apart:
+            last = runs[-1]
+            if len(runs) > 1 and last.files[0] != runs[-2].files[-1]:
+                last.notes_at_end.append(
+                    f"several runs seem to lie in one folder: the steps start again in {last.files[0].name}. Only the "
+                    "last run is judged: give each run its own folder"
+                )
+            return (last.data(self.path, 1, 1, every, notes),)
+        return tuple(
+            run.data(self.path, number, len(runs), every, notes if number == len(runs) else [])
+            for number, run in enumerate(runs, start=1)
+        )
+
+    def _is_below(self, file: EventFile) -> bool:
+        return file.path.parent != self.path and self.path in file.path.parents
+
+    def _add_tables(self, runs: list[_Run]) -> None:
+        """Add what only the tables hold to the last run; without event files they are a run of their own."""
+        # progress.csv holds what SB3 also writes into event files, then come more and more indirect sources.
+        order = {PROGRESS: 0, EVALUATIONS: 1}
+        tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
+        monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END) and table.table.series]
+        together = read_monitors(monitors) if len(monitors) > 1 else {}
+        for table in tables:
+            series = table.table.series
+            if table.path in monitors and together:
+                series = together
+            if not series:
+                continue
+            if not runs:
+                runs.append(_Run(axis=table.table.axis))
+            added = [name for name in series if name not in runs[-1].series]
+            # Episodes beside environment steps would be judged as steps.
+            if runs[-1].series and table.table.axis != runs[-1].known_axis():
+                runs[-1].notes.append(
+                    f"{table.path.name} counts {table.table.axis}, the other files count {runs[-1].known_axis()}: "
+                    "it was left out"
+                )
+                continue
+            runs[-1].series |= {name: series[name] for name in added}
+            if added:
+                runs[-1].files.append(table.path)
 
 
 @dataclass
-class _Merging:
-    """The record of how the files of a run were combined.
+class _Run:
+    """One run while its files are combined.
 
+    :param series: the points so far, by tag
+    :param files: the files that hold them
+    :param notes: remarks on what was decided
+    :param notes_at_end: remarks on what the folder seems to hold
+    :param end: clock of the last point
+    :param axis: what the steps count, if a table says it
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
-    :param restarts: notes on files that hold more than one run, or a run that was resumed
-    :param begun_again: names of later files that start at the first step again
-    :param overlapping: names of files that cover the same steps as others of the same time
     """
 
+    series: dict[str, Series] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    notes_at_end: list[str] = field(default_factory=list)
+    end: float = -math.inf
+    axis: str | None = None
     n_replaced: int = 0
     n_repeated: int = 0
-    restarts: list[str] = field(default_factory=list)
-    begun_again: list[str] = field(default_factory=list)
-    overlapping: list[str] = field(default_factory=list)
 
-    def notes(self) -> list[str]:
-        """Return notes on what was done, and on what the folder seems to hold."""
-        notes = []
+    def known_axis(self) -> str:
+        """Return what the steps count."""
+        return self.axis or axis_of(SeriesSet(self.series))
+
+    def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
+        """Return the run as the report reads it.
+
+        :param path: the folder or the file that was requested
+        :param number: which of the runs of its folder it is, from 1
+        :param n_runs: number of runs in its folder
+        :param every: all event files of the folder, also those without a point
+        :param notes: remarks on the files of the folder
+        """
+        told = [*notes, *self.notes]
         if self.n_replaced:
-            notes.append(
+            told.append(
                 f"{self.n_replaced:,} points of an earlier file were replaced by a later file that repeats their steps"
             )
         if self.n_repeated:
-            notes.append(
+            told.append(
                 f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not show which file is "
                 "the later one: all are kept"
             )
-        if self.begun_again:
-            notes.append(
-                f"several runs seem to lie in one folder: the steps start again in {_named(self.begun_again)}. The "
-                "last run is judged, together with the tags that only earlier runs logged: give each run its own folder"
+        told += self.notes_at_end
+        files = tuple(dict.fromkeys(self.files))
+        if n_runs > 1:
+            told.append(
+                f"several runs lie in one folder, and each is judged by itself: this is run {number} of {n_runs}, from "
+                f"{_named([file.name for file in files])}. Give each run its own folder"
             )
-        if self.overlapping:
-            notes.append(
-                f"several runs seem to lie in one folder: {_named(self.overlapping)} covers the same steps as other "
-                "files of the same time. They are judged together: give each run its own folder"
-            )
-        return notes
+        else:
+            files = tuple(dict.fromkeys([*every, *files]))
+        n_points = sum(map(len, self.series.values()))
+        return RunData(path, SeriesSet(self.series), files, n_points, tuple(told), self.known_axis(), number, n_runs)
 
 
-def _merged(files: Sequence[EventFile]) -> tuple[dict[str, Series], _Merging]:
-    """Return the series of all files, and what was done to combine them.
+def axis_of(series: SeriesSet) -> str:
+    """Return what the steps of a run count, as far as its tags show it.
 
-    :param files: the files, in the order of their clocks
+    SB3, CleanRL and this package log over environment steps. Code of one's own often logs over episodes or epochs, and
+    nothing but the names and the spacing of its points says so.
+
+    :param series: everything that the run logged
+    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
     """
-    merged: dict[str, Series] = {}
-    how = _Merging()
-    end = -math.inf
-    for file in files:
+    names = series.names()
+    if any(is_on_steps(name) or is_standard(name) for name in names if not _is_on_episodes(name)):
+        return ENVIRONMENT_STEPS
+    if any(_is_on_episodes(name) for name in names):
+        return "episodes"
+    returns = [tag for tag in find_returns(names) if tag.source == "training"]
+    if any(len(series[tag.name]) > 2 and counts_episodes(tag, series[tag.name]) for tag in returns):
+        return "episodes"
+    counted_by_one = [name for name in names if _counts_by_one(series[name])]
+    if any("epoch" in words_of(name) for name in counted_by_one):
+        return "epochs"
+    if names and all("loss" in words_of(name) for name in counted_by_one) and len(counted_by_one) == len(names):
+        return "updates"
+    return STEPS
+
+
+def _is_on_episodes(name: str) -> bool:
+    return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
+
+
+def _counts_by_one(series: Series) -> bool:
+    return len(series) > 2 and bool(np.median(np.diff(series.offsets)) == 1.0)
+
+
+def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
+    """Add the points of one event file to the run that they belong to.
+
+    :param runs: the runs so far, from the files before in the order of their clocks
+    :param file: the next file
+    :param are_apart: whether runs that were trained side by side are told apart
+    """
+    tracks: Mapping[str, Track] = file.tracks()
+    if not tracks:
+        return
+    parts = [InFile(tracks, [])]
+    if file.steps_go_back:
+        parts = runs_in_file(tracks, file.path.name)
+    for number, (part, notes) in enumerate(parts):
+        new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
         # A file is the later one if its clock starts after the clocks of all earlier files have ended. A clock that is
         # missing or constant does not make a file the later one.
-        is_later = file.clock_is_known and file.first_wall_time > end
-        tracks: Mapping[str, Track] = file.tracks()
-        if file.steps_go_back:
-            tracks, notes = last_run(tracks, file.path.name)
-            how.restarts += notes
-        n_shared, n_begun_again, n_overlapping = 0, 0, 0
-        for tag, track in tracks.items():
-            new = Series(tag, track.steps, track.values)
-            old = merged.get(tag)
-            if old is not None:
-                # Whether the new file starts at or before the old one, and whether their steps overlap at all.
-                n_shared += 1
-                n_begun_again += bool(new.steps[0] <= old.steps[0] < old.steps[-1])
-                n_overlapping += bool(new.steps[0] < old.steps[-1] and old.steps[0] < new.steps[-1])
-                if is_later:
-                    kept = old.where(old.steps < new.steps[0])
-                    how.n_replaced += len(old) - len(kept)
-                    old = kept
-                else:
-                    how.n_repeated += int(np.isin(new.steps, old.steps).sum())
-                new = _joined(old, new)
-            merged[tag] = new
-        if is_later and 2 * n_begun_again > n_shared:
-            how.begun_again.append(file.path.name)
-        elif not is_later and 2 * n_overlapping > n_shared:
-            how.overlapping.append(file.path.name)
-        end = max(end, file.last_wall_time)
-    return merged, how
+        is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
+        is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
+        is_beside = is_another and number == 0 and not is_later
+        if not runs or (is_another and (are_apart or not is_beside)):
+            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time))
+            continue
+        run = runs[-1]
+        if is_beside:
+            run.notes_at_end.append(
+                f"several runs seem to lie in one folder: {file.path.name} covers the same steps as other files of the "
+                "same time. They are judged together: give each run its own folder"
+            )
+        run.files.append(file.path)
+        run.notes += notes
+        run.end = max(run.end, file.last_wall_time)
+        for tag, series in new.items():
+            old = run.series.get(tag)
+            if old is None:
+                run.series[tag] = series
+                continue
+            if is_later:
+                kept = old.where(old.steps < series.steps[0])
+                run.n_replaced += len(old) - len(kept)
+                old = kept
+            else:
+                run.n_repeated += int(np.isin(series.steps, old.steps).sum())
+            run.series[tag] = _joined(old, series)
+
+
+def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
+    """Return whether a file starts a run of its own, by the majority of the tags that both have.
+
+    :param old: the run before, by tag
+    :param new: the file
+    :param is_later: whether the clock of the file starts after the run before has ended. A later file that starts at
+        the first steps again is another run, and one that starts further on continues the run before. Two files of the
+        same time that cover the same steps are two runs that were trained side by side.
+    """
+    shared = [tag for tag in new if tag in old]
+    # A run that continues may count its episodes from 0 again: where some tags count steps, they alone decide.
+    shared = [tag for tag in shared if _may_count_steps(tag)] or shared
+    if not shared:
+        return False
+    votes = 0
+    for tag in shared:
+        first, last = int(old[tag].steps[0]), int(old[tag].steps[-1])
+        begins = int(new[tag].steps[0])
+        if is_later:
+            votes += begins <= last and _starts_again(first, last, new[tag])
+        else:
+            votes += begins < last and first < int(new[tag].steps[-1])
+    return 2 * votes > len(shared)
+
+
+def _starts_again(first: int, last: int, new: Series) -> bool:
+    """Return whether a series starts where a run starts.
+
+    :param first: step of the first point of the run before
+    :param last: step of its last point
+    :param new: points of the later file
+    """
+    begins = int(new.steps[0])
+    if begins - first <= NEW_RUN_FRACTION * (last - first):
+        return True
+    # Where the run before was short, 5 % of it is nothing. A run that starts logs its first point about one interval
+    # after step 0; a resumed one logs it one interval after its checkpoint.
+    if len(new) < MIN_POINTS_FOR_INTERVAL:
+        return False
+    return begins <= 1.5 * float(np.median(np.diff(new.offsets)))
+
+
+def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
+    """Add what PyTorch wrote into a folder of its own to the last run, and never replace a tag of the run.
+
+    :param runs: the runs so far
+    :param file: an event file in a folder below that of the run
+    :param inside: that folder, relative to the run
+    """
+    for tag, track in file.tracks().items():
+        name = tag
+        # add_scalars("loss", {"critic": 1.0}) writes the tag "loss" into the folder "loss_critic".
+        prefix = f"{tag.replace('/', '_')}_"
+        if inside.startswith(prefix):
+            name = f"{tag}/{inside.removeprefix(prefix)}"
+        if not runs:
+            runs.append(_Run())
+        if name not in runs[-1].series:
+            runs[-1].series[name] = Series(name, track.steps, track.values)
+            runs[-1].files.append(file.path)
 
 
 def _named(names: Sequence[str]) -> str:
@@ -355,6 +587,11 @@ def _joined(old: Series, new: Series) -> Series:
     return Series(old.name, np.concatenate([old.steps, new.steps]), np.concatenate([old.values, new.values]))
 
 
-def _why_empty(path: Path, n_files: int, notes: Sequence[str]) -> str:
+def _why_empty(path: Path, n_event_files: int, n_tables: int, notes: Sequence[str]) -> str:
+    held = []
+    if n_event_files:
+        held.append(counted(n_event_files, "event file"))
+    if n_tables:
+        held.append(counted(n_tables, "table"))
     reason = "; ".join(notes) if notes else "the event files hold no scalar"
-    return f"{path}: nothing to judge in {counted(n_files, 'event file')}: {reason}"
+    return f"{path}: nothing to judge in {' and '.join(held)}: {reason}"

@@ -69,8 +69,9 @@ def first_step_to_take(analysis: Analysis) -> str:
 def run_line(analysis: Analysis) -> str:
     """Describe a run in one line: its length, and the number of tags, points and files."""
     steps = analysis.series.n_steps
-    length = "unknown length" if steps is None else f"{steps:,} environment steps"
-    files = counted(len(analysis.data.files), "event file")
+    # Episodes or epochs are no environment steps, and a reader would take them for that.
+    length = "unknown length" if steps is None else f"{steps:,} {analysis.data.axis}"
+    files = counted(len(analysis.data.files), "file")
     return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {files}"
 
 

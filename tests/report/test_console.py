@@ -66,7 +66,7 @@ def test_a_terminal_sees_how_far_a_large_run_is(tmp_path: Path) -> None:
     report = OnTerminal(tmp_path, "run")
     out = report.end()
     assert report.process.returncode == 0
-    for part in ("Reading event files", "Judging", "Writing reports"):
+    for part in ("Reading logs", "Judging", "Writing reports"):
         assert part in report.seen
     assert out.startswith("GO  run")
     assert "\x1b" not in out

@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.discovery import find_runs
-from sb3_visual_td3.report.event_reader import RunData, RunReader, read_run
+from sb3_visual_td3.report.event_reader import RunData, RunReader, axis_of, read_run, read_runs
 
 Record = tuple[int, Mapping[str, float]]
 
@@ -36,6 +38,11 @@ def read(path: Path) -> RunData:
     return read_run(run.path, run.files)
 
 
+def read_all(path: Path) -> tuple[RunData, ...]:
+    (run,) = find_runs(path)
+    return read_runs(run.path, run.files)
+
+
 def run(first: int, last: int, every: int, value: float, *names: str) -> list[Record]:
     return [(step, dict.fromkeys(names or ("a", "b"), value)) for step in range(first, last + 1, every)]
 
@@ -51,7 +58,11 @@ def test_of_two_runs_in_one_file_the_last_alone_is_judged(tmp_path: Path) -> Non
     assert data.n_points == 2 * 13
     (note,) = data.notes
     assert "holds 2 runs, one after the other: its steps go back from 1,000 to 0" in note
-    assert "Only the last run is judged, from step 0 on" in note
+    assert "This run is judged from step 0 on" in note
+    first, second = read_all(tmp_path)
+    assert points(first, "a") == [(step, 1.0) for step in range(0, 1001, 50)]
+    assert points(second, "a") == points(data, "a")
+    assert (first.number, second.number, second.n_runs) == (1, 2, 2)
 
 
 def test_the_explosion_of_an_earlier_run_is_not_the_later_ones(
@@ -71,7 +82,9 @@ def test_the_explosion_of_an_earlier_run_is_not_the_later_ones(
         main(["report", str(tmp_path / name), "--output", str(output)])
         found[name] = json.loads((output / "report.json").read_text())
     said = capsys.readouterr().out
-    both, alone = found["both"], found["alone"]
+    both, alone = found["both"]["runs"][1], found["alone"]
+    assert found["both"]["runs"][0]["verdict"] == "NO-GO"
+    assert "both (run 2 of 2)" in said
     for key in ("verdict", "criteria", "diagnoses", "alerts", "metrics"):
         assert both[key] == alone[key]
     (note,) = (each for each in both["run"]["notes"] if "holds 2 runs" in each)
@@ -178,14 +191,42 @@ def test_two_writers_at_the_same_time_lose_no_point_and_are_noted(tmp_path: Path
     assert "several runs seem to write into this file at the same time" in data.notes[0]
 
 
-def test_files_of_several_runs_in_one_folder_are_noted(tmp_path: Path) -> None:
-    for name, start_time in (("later", 5_000.0), ("meanwhile", 110.0)):
-        write(tmp_path / name, run(0, 1000, 50, 1.0))
-        write(tmp_path / name, run(0, 800, 40, 2.0), start_time)
-    assert (
-        "several runs seem to lie in one folder: the steps start again in events" in read(tmp_path / "later").notes[-1]
-    )
-    assert "covers the same steps as other files of the same time" in read(tmp_path / "meanwhile").notes[-1]
+@pytest.mark.parametrize("start_time", [5_000.0, 110.0])
+def test_files_that_cover_the_same_steps_are_several_runs(tmp_path: Path, start_time: float) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0))
+    write(tmp_path, run(0, 800, 40, 2.0), start_time)
+    first, second = read_all(tmp_path)
+    assert points(first, "a") == [(step, 1.0) for step in range(0, 1001, 50)]
+    assert points(second, "b") == [(step, 2.0) for step in range(0, 801, 40)]
+    assert "this is run 2 of 2" in second.notes[-1]
+
+
+def test_side_by_side_runs_stay_together_while_they_are_watched(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0))
+    write(tmp_path, run(0, 800, 40, 2.0), 110.0)
+    data = read(tmp_path)
+    assert len(data.series["a"]) == 21 + 21
+    assert any("covers the same steps as other files of the same time" in note for note in data.notes)
+
+
+def test_tags_of_an_earlier_run_are_not_judged_with_a_later_one(tmp_path: Path) -> None:
+    write(tmp_path, run(0, 1000, 50, 1.0, "a", "only/before"))
+    write(tmp_path, run(0, 1000, 50, 2.0, "a"), 5_000.0)
+    assert [data.series.names() for data in read_all(tmp_path)] == [["a", "only/before"], ["a"]]
+    assert read(tmp_path).series.names() == ["a"]
+
+
+def test_a_short_run_before_another_one_is_told_apart_by_the_interval(tmp_path: Path) -> None:
+    write(tmp_path, run(500, 1500, 500, 1.0))
+    write(tmp_path, run(700, 7000, 700, 2.0), 5_000.0)
+    assert [data.n_points for data in read_all(tmp_path)] == [6, 20]
+
+
+def test_five_files_of_a_run_that_continues_are_one_run(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path, run(1000 * number + 100, 1000 * number + 1200, 100, 1.0), 5_000.0 * (number + 1))
+    (data,) = read_all(tmp_path)
+    assert data.series["a"].steps.tolist() == list(range(100, 5201, 100))
 
 
 def test_a_file_that_continues_another_belongs_to_the_same_run(tmp_path: Path) -> None:
@@ -193,3 +234,50 @@ def test_a_file_that_continues_another_belongs_to_the_same_run(tmp_path: Path) -
     write(tmp_path, run(800, 1500, 50, 2.0), 5_000.0)
     (note,) = read(tmp_path).notes
     assert "points of an earlier file were replaced" in note
+
+
+def test_scalars_of_sub_folders_belong_to_their_run(tmp_path: Path) -> None:
+    write(tmp_path / "run", run(0, 1000, 50, 1.0))
+    # What SummaryWriter.add_scalars("loss/all", {"critic": ..., "actor": ...}) leaves.
+    for name in ("critic", "actor"):
+        write(tmp_path / "run" / f"loss_all_{name}", run(0, 500, 50, 2.0, "loss/all"))
+    write(tmp_path / "run" / "other", run(0, 500, 50, 3.0, "loss/all"))
+    found = find_runs(tmp_path)
+    assert [each.path.name for each in found] == ["run", "other"]
+    data = read_run(found[0].path, found[0].files)
+    assert data.series.names() == ["a", "b", "loss/all/actor", "loss/all/critic"]
+
+
+def test_a_folder_of_hyperparameters_belongs_to_its_run(tmp_path: Path) -> None:
+    write(tmp_path / "run", run(0, 1000, 50, 1.0))
+    stub = tmp_path / "run" / "1764381572.38"
+    stub.mkdir()
+    writer = EventFileWriter(str(stub))
+    value = summary_pb2.Summary.Value(tag="_hparams_/experiment")
+    value.metadata.plugin_data.plugin_name = "hparams"
+    writer.add_event(event_pb2.Event(wall_time=1.0, summary=summary_pb2.Summary(value=[value])))
+    final = [summary_pb2.Summary.Value(tag=tag, simple_value=9.0) for tag in ("a", "best")]
+    writer.add_event(event_pb2.Event(wall_time=1.0, summary=summary_pb2.Summary(value=final)))
+    writer.close()
+    (found,) = find_runs(tmp_path)
+    data = read_run(found.path, found.files)
+    assert points(data, "best") == [(0, 9.0)]
+    assert len(data.series["a"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("tag", "steps", "axis"),
+    [
+        ("rollout/ep_rew_mean", range(100, 1000, 100), "environment steps"),
+        ("train/episode_reward", range(10), "episodes"),
+        ("Episode/Reward", range(10), "episodes"),
+        ("epoch_return", range(10), "episodes"),
+        ("accuracy/epoch", range(10), "epochs"),
+        ("critic_loss", range(10), "updates"),
+        ("speed", range(10), "steps"),
+        ("avg_reward", [150, 410, 790, 1200, 1650], "steps"),
+    ],
+)
+def test_the_axis_is_named_as_the_tags_show_it(tag: str, steps: Iterable[int], axis: str) -> None:
+    at = np.array(list(steps))
+    assert axis_of(SeriesSet.of([Series(tag, at, np.ones(at.size))])) == axis

@@ -1,0 +1,447 @@
+"""Read logs that are tables: SB3's progress.csv, monitor files and evaluations.npz, and CSV files of other programs.
+
+Each table becomes series under the names that SB3's own event files use, so that criteria and rules need not know where
+a point comes from. The files may come from a stranger: they are read as data, up to a size, and nothing in them is
+executed (an .npz file could hold a pickle, which is refused).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.input_files import open_regular, read_text
+from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
+from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
+
+MAX_TABLE_BYTES = 64 << 20
+"""A progress.csv of a training of days has a few megabytes."""
+MAX_COLUMNS = 4_000
+MAX_HEADER_BYTES = 1 << 16
+PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
+OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
+"""What ``report --format csv`` writes. In a folder it is the copy of a log, not a log; given by name it is read."""
+
+STEP_COLUMNS = (
+    "time/total_timesteps",
+    "total_timesteps",
+    "num_timesteps",
+    "timesteps",
+    "timestep",
+    "global_step",
+    "trainer/global_step",
+    "env_steps",
+    "env_step",
+    "environment_steps",
+    "total_steps",
+    "_step",
+    "step",
+    "steps",
+    "update",
+    "updates",
+    "n_updates",
+    "iteration",
+    "episode",
+    "episodes",
+    "epoch",
+    "epochs",
+)
+"""Columns that can be the x-axis, the best one first; case and spaces do not matter."""
+ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
+_AXIS_OF_COLUMN = {
+    **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
+    **dict.fromkeys(["env_steps", "env_step", "environment_steps"], ENVIRONMENT_STEPS),
+    **dict.fromkeys(["update", "updates", "n_updates"], "updates"),
+    "iteration": "iterations",
+    **dict.fromkeys(["episode", "episodes"], "episodes"),
+    **dict.fromkeys(["epoch", "epochs"], "epochs"),
+}
+# MLflow exports "key", TensorBoard's and our own long tables "tag".
+_NAME_COLUMNS = ("metric", "key", "tag", "name")
+_RUN_COLUMNS = ("run", "run_id", "run id")
+_NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
+_EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_len_mean"
+
+
+class TableError(ValueError):
+    """A table cannot be read; the message is the rest of a sentence that begins with the name of the file."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The content of one table.
+
+    :param series: by name
+    :param axis: what the steps count, in words
+    """
+
+    series: Mapping[str, Series] = field(default_factory=dict)
+    axis: str = ENVIRONMENT_STEPS
+
+
+def is_sb3_table(name: str) -> bool:
+    """Return whether a file name is one that SB3 gives to a table."""
+    return name in {PROGRESS, EVALUATIONS} or name == MONITOR_END or name.endswith(f".{MONITOR_END}")
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table, by its name."""
+    return path.suffix.lower() in {".csv", ".npz"}
+
+
+def has_step_column(path: Path) -> bool:
+    """Return whether a CSV file begins with a heading that names an x-axis."""
+    try:
+        with open_regular(path) as stream:
+            begin = stream.read(MAX_HEADER_BYTES)
+        heading = next(csv.reader([begin.decode("utf-8").splitlines()[0]]))
+    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
+        return False
+    return _find_column(heading, STEP_COLUMNS) is not None and len(heading) > 1
+
+
+class TableFile:
+    """One table, read again as a whole when it has changed.
+
+    :param path: of the file
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = Table()
+        self.wall_time = -math.inf
+        self._problem: str | None = None
+        self._state: tuple[int, int, int] | None = None
+
+    def read_new(self) -> bool:
+        """Read the file if it has changed since the last call.
+
+        :return: whether the points may have changed
+        :raises OSError: if the file cannot be read
+        """
+        status = self.path.stat()
+        state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if state == self._state:
+            return False
+        had_points = bool(self.table.series)
+        self._state, self.wall_time = state, status.st_mtime
+        self.table, self._problem = Table(), None
+        if not stat.S_ISREG(status.st_mode):
+            self._problem = "is not a regular file, and was left out"
+        elif status.st_size == 0:
+            self._problem = "is empty (0 bytes)"
+        else:
+            try:
+                self.table = read_table(self.path)
+            except TableError as error:
+                self._problem = str(error)
+        return had_points or bool(self.table.series)
+
+    def notes(self) -> list[str]:
+        """Return why the file could not be read, in words."""
+        return [] if self._problem is None else [f"{self.path.name} {self._problem}"]
+
+
+def read_table(path: Path) -> Table:
+    """Read a table; its name decides how.
+
+    :param path: of the file
+    :raises TableError: if it is not such a table
+    :raises OSError: if it cannot be read
+    """
+    if path.suffix.lower() == ".npz":
+        return Table(_evaluations(path))
+    try:
+        text = read_text(path, MAX_TABLE_BYTES)
+    except ValueError as error:
+        raise TableError(f"is not a text file of up to {MAX_TABLE_BYTES >> 20} MB, and was left out") from error
+    try:
+        if path.name.endswith(MONITOR_END):
+            return Table(_episodes([text]))
+        return _columns(path, text)
+    except csv.Error as error:
+        raise TableError(f"is not a CSV file ({error}), and was left out") from error
+
+
+def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
+    """Read the monitor files of one run, one for each of its parallel environments, as one sequence of episodes.
+
+    :param paths: of the files
+    :return: empty if one of them cannot be read
+    """
+    try:
+        return _episodes([read_text(path, MAX_TABLE_BYTES) for path in paths])
+    except (ValueError, OSError, csv.Error):
+        return {}
+
+
+# ---- Monitor files
+
+
+def _episodes(texts: Sequence[str]) -> dict[str, Series]:
+    """Return what SB3's logger would have written of these episodes.
+
+    ``rollout/ep_rew_mean`` is the mean of the last 100 episodes (SB3's ``stats_window_size``). The x-axis is the number
+    of environment steps of all environments together: the sum of the lengths in the order in which episodes ended.
+    """
+    ended: list[tuple[float, float, float]] = []
+    for text in texts:
+        lines = text.splitlines()
+        start = 0.0
+        if lines and lines[0].startswith("#"):
+            start = _start_time(lines[0])
+            lines = lines[1:]
+        rows = csv.reader(lines)
+        heading = [cell.strip() for cell in next(rows, [])]
+        if not {"r", "l"} <= set(heading):
+            raise TableError("has no columns r and l, which SB3's Monitor writes; it was left out")
+        at_r, at_l = heading.index("r"), heading.index("l")
+        at_t = heading.index("t") if "t" in heading else None
+        for row in rows:
+            # The last row of a run that was killed may be cut in the middle.
+            if len(row) < len(heading):
+                continue
+            reward, length = _number(row[at_r]), _number(row[at_l])
+            seconds = _number(row[at_t]) if at_t is not None else float(len(ended))
+            if reward is None or length is None or not 0 < length < MAX_STEP:
+                continue
+            ended.append((start + (seconds if seconds is not None and math.isfinite(seconds) else 0.0), reward, length))
+    if not ended:
+        raise TableError("holds no finished episode")
+    if len(texts) > 1:
+        ended.sort(key=lambda episode: episode[0])
+    rewards = np.array([reward for _, reward, _ in ended])
+    lengths = np.array([float(int(length)) for _, _, length in ended])
+    ends = np.cumsum(lengths)
+    # A sum beyond 64 bits is no count of steps: what comes after it is left out.
+    is_usable = ends < MAX_STEP
+    steps = ends[is_usable].astype(np.int64)
+    return {
+        name: Series(name, steps, _means_of_the_last(values, ROLLOUT_WINDOW)[is_usable])
+        for name, values in ((_EPISODE_REWARD_MEAN, rewards), (_EPISODE_LENGTH_MEAN, lengths))
+    }
+
+
+def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:
+    """Return at each place the mean of up to ``n`` values that end there, ``(len(values),)``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = np.cumsum(values[:n]) / np.arange(1, min(n, len(values)) + 1)
+        if len(values) <= n:
+            return first
+        # A difference of running sums would be faster, but one infinite reward would spoil all means after it.
+        return np.concatenate([first, np.lib.stride_tricks.sliding_window_view(values[1:], n).mean(axis=1)])
+
+
+def _start_time(line: str) -> float:
+    try:
+        started = json.loads(line[1:]).get("t_start", 0.0)
+    except (ValueError, AttributeError, RecursionError):
+        return 0.0
+    is_number = isinstance(started, int | float) and not isinstance(started, bool)
+    # An integer of 400 digits is valid JSON, and no double.
+    if not is_number or not abs(started) < 1e18:
+        return 0.0
+    return float(started)
+
+
+# ---- Tables with a step column
+
+
+def _columns(path: Path, text: str) -> Table:
+    rows = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    heading = [cell.strip().lstrip("\ufeff") for cell in next(rows, [])]
+    if len(heading) > MAX_COLUMNS:
+        raise TableError(f"has {len(heading):,} columns, more than {MAX_COLUMNS:,}; it was left out")
+    at_step = _find_column(heading, STEP_COLUMNS)
+    if at_step is None:
+        raise TableError(
+            "is not a log that the report reads: its first line names no step column, such as step, global_step, "
+            "timesteps, update, episode or epoch"
+        )
+    axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
+    runs: set[str] = set()
+    if _find_column(heading, ("value",)) is not None:
+        points = _long_points(rows, heading, at_step, _name_in_file_name(path), runs)
+    else:
+        points = _wide_points(rows, heading, at_step, runs)
+    if len(runs) > 1:
+        raise TableError(f"holds {len(runs)} runs; export each run into a file of its own. It was left out")
+    if not points:
+        raise TableError("holds no number beside its step column")
+    return Table(
+        {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
+        axis,
+    )
+
+
+_Points = dict[str, tuple[list[int], list[float]]]
+
+
+def _long_points(
+    rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, default_name: str, runs: set[str]
+) -> _Points:
+    """Read one row for each point: exports of MLflow and TensorBoard, and our own series.csv."""
+    points: _Points = {}
+    at_name, at_run = _find_column(heading, _NAME_COLUMNS), _find_column(heading, _RUN_COLUMNS)
+    at_value = _find_column(heading, ("value",))
+    for row in rows:
+        if len(row) < len(heading):
+            continue
+        step = _step_in(row, at_step)
+        value = None if at_value is None else _number(row[at_value])
+        if step is None or value is None:
+            continue
+        if at_run is not None:
+            runs.add(row[at_run])
+        _add(points, default_name if at_name is None else row[at_name], step, value)
+    return points
+
+
+def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str]) -> _Points:
+    """Read one row for each step: SB3's progress.csv, exports of Weights & Biases, and most tables of one's own."""
+    points: _Points = {}
+    names = _metric_names(heading, at_step, runs)
+    for row in rows:
+        step = _step_in(row, at_step)
+        if step is None:
+            continue
+        for at, name in names:
+            value = _number(row[at]) if at < len(row) else None
+            if value is not None:
+                _add(points, name, step, value)
+    return points
+
+
+def _add(points: _Points, name: str, step: int, value: float) -> None:
+    if name not in points:
+        if len(points) >= MAX_COLUMNS:
+            raise TableError(f"holds more than {MAX_COLUMNS:,} names; it was left out")
+        points[name] = ([], [])
+    points[name][0].append(step)
+    points[name][1].append(value)
+
+
+def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[tuple[int, str]]:
+    """Return the place and the name of each column with values.
+
+    Weights & Biases exports a chart as ``RUN - METRIC``, ``RUN - METRIC__MIN`` and ``RUN - METRIC__MAX``.
+    """
+    found = []
+    for at, column in enumerate(heading):
+        if at == at_step or not column or column.lower() in _NO_SERIES:
+            continue
+        run, separator, metric = column.partition(" - ")
+        if not separator:
+            found.append((at, column))
+            continue
+        runs.add(run)
+        if not metric.endswith(("__MIN", "__MAX")):
+            found.append((at, metric))
+    return found
+
+
+def _name_in_file_name(path: Path) -> str:
+    """Return the tag of a table that TensorBoard exported: ``run-RUN-tag-rollout_ep_rew_mean.csv``."""
+    name = path.stem.rpartition("-tag-")[2]
+    for known in (_EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN, *tags.TAGS):
+        if known.replace("/", "_") == name:
+            return known
+    return name.replace("_", "/", 1)
+
+
+def _find_column(heading: Sequence[str], wanted: Sequence[str]) -> int | None:
+    known = [cell.strip().lstrip("\ufeff").lower().replace(" ", "_") for cell in heading]
+    for name in wanted:
+        if name.replace(" ", "_") in known:
+            return known.index(name.replace(" ", "_"))
+    return None
+
+
+def _step_in(row: Sequence[str], at: int) -> int | None:
+    step = _number(row[at]) if at < len(row) else None
+    if step is None or not abs(step) < MAX_STEP:
+        return None
+    return int(step)
+
+
+def _number(cell: str) -> float | None:
+    """Return the number in a cell; None for an empty one, and for text."""
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+# ---- evaluations.npz
+
+
+def _evaluations(path: Path) -> dict[str, Series]:
+    """Read what SB3's EvalCallback stores: ``timesteps (n,)``, ``results`` and ``ep_lengths`` ``(n, n_episodes)``."""
+    try:
+        arrays = dict(_arrays(path))
+    except OSError:
+        raise
+    except Exception as error:
+        # Damaged files make zipfile, zlib, NumPy and the tokenizer that NumPy reads headings with raise errors of a
+        # dozen classes; none of them documents which.
+        reason = " ".join(str(error).split())
+        raise TableError(f"is not an evaluations.npz of plain numbers ({reason}), and was left out") from error
+    steps, results = arrays.get("timesteps"), arrays.get("results")
+    if steps is None or results is None or steps.ndim != 1 or not steps.size:
+        raise TableError("has no timesteps and results, which SB3's EvalCallback writes; it was left out")
+    is_usable = np.isfinite(steps) & (np.abs(steps) < MAX_STEP)
+    found = {}
+    for name, values in (
+        (tags.EVAL_REWARD, results),
+        (tags.EVAL_LENGTH_OF_SB3, arrays.get("ep_lengths")),
+        (tags.EVAL_SUCCESS_RATE, arrays.get("successes")),
+    ):
+        if values is None or values.ndim not in {1, 2} or len(values) != len(steps) or not values.size:
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = values.reshape(len(steps), -1).mean(axis=1)
+        found[name] = Series(name, steps[is_usable].astype(np.int64), means[is_usable])
+    return found
+
+
+def _arrays(path: Path) -> Iterator[tuple[str, FloatArray]]:
+    with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+        for name in ("timesteps", "results", "ep_lengths", "successes"):
+            try:
+                info = archive.getinfo(f"{name}.npy")
+            except KeyError:
+                continue
+            # A zip file of a few bytes can hold a member of gigabytes.
+            if info.file_size > MAX_TABLE_BYTES:
+                raise ValueError(f"{name} is larger than {MAX_TABLE_BYTES >> 20} MB")
+            with archive.open(info) as member:
+                content = member.read(MAX_TABLE_BYTES + 1)
+            yield name, _array(content[:MAX_TABLE_BYTES])
+
+
+def _array(content: bytes) -> FloatArray:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header: Any = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read_header = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise ValueError(f"its values are of type {dtype}")
+    # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is a lie.
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > len(content):
+        raise ValueError("it is shorter than its heading says")
+    stream.seek(0)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    return np.asarray(array, dtype=np.float64)

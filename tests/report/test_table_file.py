@@ -1,0 +1,184 @@
+"""Logs that are tables: SB3's progress.csv, monitor files and evaluations.npz, and CSV files of other programs."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.logger import CSVOutputFormat
+
+from sb3_visual_td3.report import table_file
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError, read_run
+from sb3_visual_td3.report.table_file import TableError, read_table
+
+from .synthetic_runs import healthy, write_events
+
+MONITOR = '#{"t_start": 100.0, "env_id": "x"}\nr,l,t\n'
+
+
+def read(path: Path) -> RunData:
+    (run,) = find_runs(path)
+    return read_run(run.path, run.files)
+
+
+def points(data: RunData, tag: str) -> list[tuple[int, float]]:
+    return list(zip(data.series[tag].steps.tolist(), data.series[tag].values.tolist(), strict=True))
+
+
+def evaluations(path: Path, **arrays: object) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def test_progress_csv_is_read_under_the_names_of_event_files(tmp_path: Path) -> None:
+    writer = CSVOutputFormat(str(tmp_path / "progress.csv"))
+    writer.write({"time/total_timesteps": 100, "rollout/ep_rew_mean": -5.0}, {})
+    # SB3 rewrites the heading when a new name comes, and earlier rows stay shorter.
+    writer.write({"time/total_timesteps": 200, "rollout/ep_rew_mean": -3.0, "train/critic_loss": 0.5}, {})
+    writer.close()
+    data = read(tmp_path)
+    assert points(data, "rollout/ep_rew_mean") == [(100, -5.0), (200, -3.0)]
+    assert points(data, "train/critic_loss") == [(200, 0.5)]
+    assert data.axis == "environment steps"
+
+
+def test_monitor_files_give_the_means_that_sb3_would_log(tmp_path: Path) -> None:
+    rows = "".join(f"{reward}.0,10,{reward}.5\n" for reward in range(150))
+    (tmp_path / "monitor.csv").write_text(MONITOR + rows + "7.0,1")
+    data = read(tmp_path)
+    found = points(data, "rollout/ep_rew_mean")
+    assert found[0] == (10, 0.0)
+    assert found[2] == (30, 1.0)
+    assert found[149] == (1500, np.mean(range(50, 150)))
+    assert {value for _, value in points(data, "rollout/ep_len_mean")} == {10.0}
+
+
+def test_monitors_of_parallel_environments_are_one_sequence_of_episodes(tmp_path: Path) -> None:
+    (tmp_path / "0.monitor.csv").write_text(MONITOR + "1.0,10,1.0\n3.0,10,3.0\n")
+    (tmp_path / "1.monitor.csv").write_text(MONITOR + "2.0,20,2.0\n")
+    assert points(read(tmp_path), "rollout/ep_rew_mean") == [(10, 1.0), (30, 1.5), (40, 2.0)]
+
+
+def test_evaluations_are_read_with_their_successes(tmp_path: Path) -> None:
+    evaluations(
+        tmp_path / "evaluations.npz",
+        timesteps=[1000, 2000],
+        results=[[1.0, 3.0], [5.0, 7.0]],
+        ep_lengths=[[10, 20], [30, 40]],
+        successes=[[True, False], [True, True]],
+    )
+    data = read(tmp_path)
+    assert points(data, "eval/mean_reward") == [(1000, 2.0), (2000, 6.0)]
+    assert points(data, "eval/mean_ep_length") == [(1000, 15.0), (2000, 35.0)]
+    assert points(data, "eval/success_rate") == [(1000, 0.5), (2000, 1.0)]
+
+
+def test_an_object_array_is_refused_and_never_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
+
+    evaluations(tmp_path / "evaluations.npz", timesteps=np.array([Trap()], dtype=object), results=np.zeros((1, 1)))
+    with pytest.raises(UnreadableRunError, match=r"not an evaluations\.npz of plain numbers"):
+        read(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_heading_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(tmp_path / "evaluations.npz", "w") as archive:
+        archive.writestr("timesteps.npy", stream.getvalue())
+    with pytest.raises(TableError, match="shorter than its heading says"):
+        read_table(tmp_path / "evaluations.npz")
+
+
+def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_file, "MAX_TABLE_BYTES", 1000)
+    (tmp_path / "progress.csv").write_text("step,a\n" + "1,2\n" * 500)
+    with pytest.raises(TableError, match="not a text file of up to"):
+        read_table(tmp_path / "progress.csv")
+    evaluations(tmp_path / "evaluations.npz", timesteps=np.arange(500), results=np.zeros((500, 1)))
+    with pytest.raises(TableError, match="timesteps is larger"):
+        read_table(tmp_path / "evaluations.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "tag", "axis"),
+    [
+        ("own.csv", "step,reward\n10,1.5\n20,\n30,2.5\n", "reward", "steps"),
+        ("own.csv", "Episode,avg_reward\n10,1.5\n30,2.5\n", "avg_reward", "episodes"),
+        (
+            "wandb.csv",
+            "Step,fox-1 - eval/return,fox-1 - eval/return__MIN\n10,1.5,1\n30,2.5,1\n",
+            "eval/return",
+            "steps",
+        ),
+        ("mlflow.csv", "run_id,key,value,step,timestamp\nf,ret,1.5,10,1\nf,ret,2.5,30,2\n", "ret", "steps"),
+        (
+            "run-x-tag-rollout_ep_rew_mean.csv",
+            "Wall time,Step,Value\n1,10,1.5\n2,30,2.5\n",
+            "rollout/ep_rew_mean",
+            None,
+        ),
+        ("own.csv", "\ufefftimesteps,reward\r\n10,1.5\r\n30,2.5\r\n", "reward", "environment steps"),
+    ],
+)
+def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: str, tag: str, axis: str | None) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    for path in (tmp_path, tmp_path / name):
+        data = read(path)
+        assert points(data, tag) == [(10, 1.5), (30, 2.5)]
+        assert axis is None or data.axis == axis
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("notes.csv", "a,b\n1,2\n", "names no step column"),
+        ("own.csv", "step,a\n", "holds no number"),
+        ("two.csv", "Step,fox - r,owl - r\n1,2,3\n", "holds 2 runs"),
+        ("monitor.csv", "a,b\n1,2\n", "no columns r and l"),
+        ("monitor.csv", MONITOR, "no finished episode"),
+        ("progress.csv", "", "is empty"),
+        ("evaluations.npz", "text", "is not an evaluations.npz"),
+    ],
+)
+def test_a_file_that_is_no_log_is_told_by_name(tmp_path: Path, name: str, text: str, why: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UnreadableRunError, match=f"{name}.*{why}"):
+        read(tmp_path / name)
+
+
+def test_tables_add_what_the_event_files_lack_and_replace_nothing(tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "tb" / "SAC_1")
+    before = read(tmp_path)
+    (tmp_path / "progress.csv").write_text("time/total_timesteps,train/critic_loss,train/ent_coef\n10,9,0.5\n")
+    evaluations(tmp_path / "evaluations.npz", timesteps=[1000], results=[[1.0]])
+    data = read(tmp_path)
+    assert data.path.name == "SAC_1"
+    assert points(data, "train/ent_coef") == [(10, 0.5)]
+    assert points(data, "train/critic_loss") == points(before, "train/critic_loss")
+
+
+def test_tables_among_several_runs_belong_to_the_nearest_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_events(healthy(), tmp_path / name / "tb")
+        (tmp_path / name / "progress.csv").write_text(f"time/total_timesteps,train/{name}\n10,1\n")
+    runs = find_runs(tmp_path)
+    assert [run.path.relative_to(tmp_path).as_posix() for run in runs] == ["a/tb", "b/tb"]
+    assert "train/b" in read_run(runs[1].path, runs[1].files).series
+
+
+def test_a_table_that_grows_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    path.write_text("step,a\n1,2\n")
+    reader = RunReader(tmp_path)
+    assert reader.read_new([path])
+    assert not reader.read_new([path])
+    path.write_text("step,a\n1,2\n2,3\n")
+    assert reader.read_new([path])
+    assert reader.data().n_points == 2
