@@ -4,19 +4,25 @@ With Adam, the ratio of the first steps of a new network to its weights follows 
 mean of the first 25 updates: 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3
 to 7 for 1.
 
+Where no steps were measured, the logged rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
+networks learn anything. A run that is seen to learn with its rate is not reported for it.
+
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
 
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "learning_rate_too_high"
-TITLE = "Single steps are as large as the weights that they change"
+TITLE = "The learning rate is so high that single steps replace the weights"
 REMEDY = (
     "Lower the learning rate of the group named in the evidence: 1e-4 to 1e-3 is usual for Adam. A step of this size "
     "overwrites what the network has learnt: start again, or from the last healthy snapshot."
@@ -45,12 +51,45 @@ OUT_OF_THE_BLUE = 30.0
 """Largest step over the median: such a step hit a network that had settled. The first steps of a new network stay
 within ten times its later ones."""
 
+HIGH_RATE = 0.05
+"""A logged rate from which steps replace a network, by the measurements above: fifty times the largest usual one."""
+
+DOUBTFUL_RATE = 0.01
+"""A logged rate that is only reported if the return says that nothing was learned."""
+
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Check the ratio of steps to weights of all four groups, and report the most certain and then the largest."""
+    """Check the ratio of steps to weights of all four groups, and report the most certain and then the largest.
+
+    Without such ratios, check the logged learning rates of a network.
+    """
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]
+    if not ratios:
+        return _by_rate(data)
     return max(found, key=lambda d: (d.confidence, d.value), default=None)
+
+
+def _by_rate(data: SeriesSet) -> Diagnosis | None:
+    names = [*own_scale.rate_tags(data.names()), *tags.GROUP_LR.values()]
+    rates = [data[name].finite for name in names if len(data[name].finite)]
+    # A table of Q values is trained with rates of 0.1; only the kinds that are known to train networks count.
+    if not rates or recognise(data.names()).family is Family.UNKNOWN:
+        return None
+    # Warm-up schedules begin low and others end low: the typical rate counts.
+    rate = max(rates, key=lambda series: series.median())
+    typical = rate.median()
+    if typical < DOUBTFUL_RATE:
+        return None
+    learning = judge_learning(data).answer
+    if learning == "yes" or (typical < HIGH_RATE and learning != "no"):
+        return None
+    # Below the 0.75 that blocks a verdict: the rate is a setting, and its effect was not measured.
+    threshold = HIGH_RATE if typical >= HIGH_RATE else DOUBTFUL_RATE
+    confidence = 0.72 if typical >= HIGH_RATE else 0.55
+    evidence = (Evidence.largest_of(rate, "the logged rate; 1e-4 to 1e-3 is usual for Adam"),)
+    first = int(rate.steps[0])
+    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=typical, threshold=threshold)
 
 
 def _judge(data: SeriesSet, ratio: Series) -> Diagnosis | None:
