@@ -2,14 +2,27 @@
 
 Whether a target moves is measured directly. Its distance from the critic would not show it: in the first hundreds of
 updates it grows in a healthy run almost as it does here.
+
+Where it was not measured, the values show it. A critic whose targets never move learns the reward of one step plus
+the value that an untrained network gives, about 0: it looks a single step ahead. Q over the reward of a step is then
+about 1, and the critic's error is so small that nothing will change any more. Measured with stock TD3 on Pendulum-v1
+(12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same (1.01), so the
+diagnosis then says that the run is consistent with both.
 """
 
 from __future__ import annotations
 
+import math
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "stale_target_network"
@@ -29,10 +42,29 @@ CURE = Cure(
 )
 
 MIN_POINTS = 5
+FEWEST_STEPS_AHEAD = 0.7
+"""Q over the reward of a step, below which the critic has not learned even the reward: its rate is too low."""
+
+STEPS_AHEAD = 2.0
+"""The same, up to which the critic looks a single step ahead."""
+
+SETTLED = 0.3
+"""Error of the critic over the reward of a step, below which its values have settled. Measured: 0.003 with tau = 0."""
+
+FEWEST_STEPS = 10_000.0
+"""In a shorter run, a critic that looks a single step ahead may be on its way."""
+
+SHORTEST_EPISODE = 20.0
+"""Steps. In shorter episodes a value of two rewards may be right."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Look for a target of the critics that did not change while critics and actor were updated."""
+    """Look for a target of the critics that did not change while critics and actor were updated.
+
+    Without that measurement, look for a critic that has settled at the reward of a single step.
+    """
+    if tags.TARGET_MOVED["critic"] not in data:
+        return _looks_one_step_ahead(data)
     moved, steps = data[tags.TARGET_MOVED["critic"]].finite, data[tags.UPDATE_RATIO[CRITIC_MLP.name]].finite
     still = _still_end(moved)
     if len(still) < MIN_POINTS:
@@ -50,6 +82,38 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence.append(Evidence.last_of(distance, "distance of the critics from it by now"))
     first = onset(moved, moved.values == 0.0)
     return Diagnosis(ID, TITLE, bounded(0.9), tuple(evidence), REMEDY, first, value=0.0, threshold=0.0)
+
+
+def _looks_one_step_ahead(data: SeriesSet) -> Diagnosis | None:
+    kind = recognise(data.names())
+    returns, length_tag = find_returns(data.names()), find_lengths(data.names())
+    q, loss = own_scale.q_series(data, kind), own_scale.critic_loss(data)
+    if kind.family is not Family.OFF_POLICY or not returns or length_tag is None or q is None or loss is None:
+        return None
+    series, length = data[returns[0].name].finite, data[length_tag].median()
+    if min(len(series), len(q), len(loss)) < own_scale.MIN_POINTS or not length >= SHORTEST_EPISODE:
+        return None
+    # Q and the returns of the same, later half: the replay buffer holds older steps too, hence medians and wide limits.
+    reward = abs(series.tail(0.5).median()) / length
+    if not reward > 0.0:
+        return None
+    ahead = abs(q.tail(0.5).median()) / reward
+    error = math.sqrt(max(loss.tail(0.5).median(), 0.0) / 2.0) / reward
+    if not FEWEST_STEPS_AHEAD <= ahead <= STEPS_AHEAD or error > SETTLED:
+        return None
+    learning = judge_learning(data).answer
+    if learning == "yes" or (data.n_steps or 0) < FEWEST_STEPS:
+        return None
+    confidence = 0.6 if learning == "no" else 0.5
+    evidence = (
+        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: the critic looks a single step ahead"),
+        Evidence.last_of(loss, f"its error is {rounded(error)} of that reward, so it has settled there"),
+    )
+    remedy = (
+        f"Consistent with targets that never move (tau), then a discount near 0 (gamma). To tell them apart, log: "
+        f"{tags.TARGET_MOVED['critic']}. {REMEDY}"
+    )
+    return Diagnosis(ID, TITLE, bounded(confidence), evidence, remedy, None, value=ahead, threshold=STEPS_AHEAD)
 
 
 def _still_end(moved: Series) -> Series:
