@@ -2,17 +2,27 @@
 
 A target of 1,000 moves a network with Adam no faster than a target of 1, but its squared error and the critics'
 gradients are a million and a thousand times larger.
+
+Where the rewards themselves are not logged, two other figures show their size: the return of an episode over its
+length, and the critic's first losses. As long as Q is still near 0, the critic's error is the reward of one or a
+few steps.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import CRITIC_CNN, CRITIC_MLP
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "reward_scale"
@@ -50,12 +60,21 @@ normal."""
 CRITICS_SUFFER = 10_000.0
 """Gradient norm of a critic: the warning threshold in the CARLA run that started this project."""
 
+NEAR_ZERO = 0.1
+"""Part of the critic's error below which its first values are near 0."""
+
 MIN_POINTS = 3
 """The median of this many points counts: one reward of 1,000 on arrival is not the scale of the rewards."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Check the largest reward of the last points, its size before, and the critics' gradients."""
+    """Check the largest reward of the last points, its size before, and the critics' gradients.
+
+    Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run that
+    learns all the same is then not reported.
+    """
+    if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
+        return _estimated(data)
     low, high = aligned(data[tags.REWARD_MIN], data[tags.REWARD_MAX])
     if len(low) < MIN_POINTS:
         return None
@@ -85,3 +104,41 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         evidence.append(Evidence.largest_of(suffering[-1], "the critics' gradients have grown with the rewards"))
     first = onset(size, size.values >= threshold)
     return Diagnosis(ID, TITLE, bounded(confidence), tuple(evidence), REMEDY, first, value=late, threshold=threshold)
+
+
+def _estimated(data: SeriesSet) -> Diagnosis | None:
+    found = _from_first_losses(data) or _from_returns(data)
+    if found is None or judge_learning(data).answer == "yes":
+        return None
+    size, evidence = found
+    # Weaker evidence than a logged reward: 0.6 where it is one.
+    return Diagnosis(ID, TITLE, bounded(0.55), (evidence,), REMEDY, evidence.step, value=size, threshold=LARGE)
+
+
+def _from_first_losses(data: SeriesSet) -> tuple[float, Evidence] | None:
+    kind = recognise(data.names())
+    loss, q = own_scale.critic_loss(data), own_scale.q_series(data, kind)
+    if kind.family is not Family.OFF_POLICY or loss is None or q is None:
+        return None
+    if len(loss) < MIN_POINTS or len(q) < MIN_POINTS:
+        return None
+    first, first_q = loss.values[:MIN_POINTS], np.abs(q.values[:MIN_POINTS])
+    # The logged loss is the sum over two critics: half of it is the mean squared error of one.
+    error = math.sqrt(max(float(np.median(first)), 0.0) / 2.0)
+    if error < LARGE or float(np.median(first_q)) > NEAR_ZERO * error:
+        return None
+    note = f"the critic's error is about {rounded(error)} while Q is still near 0: so large are the rewards"
+    return error, Evidence(loss.name, int(loss.steps[0]), float(loss.values[0]), note)
+
+
+def _from_returns(data: SeriesSet) -> tuple[float, Evidence] | None:
+    returns, length_tag = find_returns(data.names()), find_lengths(data.names())
+    if not returns or length_tag is None:
+        return None
+    series, length = data[returns[0].name].finite, data[length_tag].median()
+    if len(series) < MIN_POINTS or not length >= 1.0:
+        return None
+    size = float(np.median(np.abs(series.values))) / length
+    if size < LARGE:
+        return None
+    return size, Evidence.last_of(series, f"about {rounded(size)} for every step of an episode of {rounded(length)}")
