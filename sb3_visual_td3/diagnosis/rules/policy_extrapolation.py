@@ -8,13 +8,16 @@ Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the boun
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
-from sb3_visual_td3.diagnosis.q_support import FLOOR
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support
+from sb3_visual_td3.diagnosis.run_kind import recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "policy_extrapolation"
@@ -50,8 +53,12 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
-    """Compare the policy's value with what the rewards allow, else its gap with the values of replayed actions."""
-    return _beyond_bound(data) or _wide_gap(data)
+    """Compare the policy's value with what the rewards allow, else its gap with the values of replayed actions.
+
+    Where neither is logged, minus the actor's loss stands for the policy's value. SAC's loss contains the entropy and
+    is not used.
+    """
+    return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 
 
 def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
@@ -71,8 +78,26 @@ def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
     return _diagnosis(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
 
 
-def _wide_gap(data: SeriesSet) -> Diagnosis | None:
-    gap, q1 = data[tags.Q_GAP].finite, data[tags.Q1_VALUE].finite
+def _gap_of_loss(data: SeriesSet) -> Diagnosis | None:
+    is_logged = tags.POLICY_Q_VALUE in data or tags.Q_GAP in data
+    if is_logged or recognise(data.names()).has_entropy_bonus:
+        return None
+    # A loss of more than ten times Q is no value of an action any more: that is feature_leak's to judge.
+    support = actor_loss_support(data)
+    if support is None or support.ratio > UNSUPPORTED:
+        return None
+    loss, q1 = aligned(data[tags.ACTOR_LOSS], data[tags.Q1_VALUE])
+    # TD3's loss is minus the mean of Q1. A penalty on the activations only makes it larger, so that the gap is no
+    # larger than this. A single loss is noisy, and the medians of the gaps count.
+    found = _wide_gap(data, Series(tags.ACTOR_LOSS, loss.steps, -loss.values - q1.values))
+    if found is None:
+        return None
+    evidence = Evidence.last_of(loss, f"minus this is the policy's value, {rounded(found.value)} times |Q| above Q")
+    return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
+
+
+def _wide_gap(data: SeriesSet, gap: Series) -> Diagnosis | None:
+    q1 = data[tags.Q1_VALUE].finite
     if len(gap) < MIN_POINTS or len(q1) == 0:
         return None
     # Relative to the largest |Q| of the whole run, so that the measure does not depend on the scale of the rewards.
