@@ -5,6 +5,8 @@ The head still learns something from random features, so losses and Q values can
 
 from __future__ import annotations
 
+import numpy as np
+
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.types import NETWORKS, Network
@@ -87,4 +89,25 @@ def _judge(data: SeriesSet, network: Network) -> Diagnosis | None:
             value=late / late_head,
             threshold=FROZEN,
         )
-    return None
+    return _weights_stand_still(data, cnn, mlp)
+
+
+def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> Diagnosis | None:
+    """Compare the statistics of the weights where neither gradients nor steps of the encoder were logged."""
+    if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
+        return None
+    encoder, head = data[tags.PARAM_STD[cnn]].finite, data[tags.PARAM_STD[mlp]].finite
+    mean = data[tags.PARAM_MEAN[cnn]].finite
+    if min(len(encoder), len(head), len(mean)) < MIN_POINTS:
+        return None
+    # Each step of an optimizer changes the last digits of a mean of thousands of weights.
+    if np.ptp(encoder.values) > 0.0 or np.ptp(mean.values) > 0.0 or np.ptp(recent(head).values) == 0.0:
+        return None
+    evidence = (
+        Evidence.last_of(encoder, f"has not changed over {len(encoder)} points"),
+        Evidence.last_of(head, "the head has changed meanwhile"),
+    )
+    first = int(encoder.steps[0])
+    return Diagnosis(
+        ID, TITLE, bounded(0.7), evidence, REMEDY, first, explained_by=EXPLAINED_BY, value=0.0, threshold=FROZEN
+    )
