@@ -11,8 +11,10 @@ import math
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.run_kind import recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor, onset
 
@@ -49,6 +51,9 @@ UNTRAINED = 1.0
 RUNAWAY = 10.0
 """Growth over the later half that counts where no bound was logged. A guess."""
 
+BEYOND_RETURNS = 0.1
+"""What such growth gains in confidence if Q is also beyond what the logged returns allow (q_beyond_returns)."""
+
 LARGE = 200.0
 """|Q| that such growth has to reach; the criterion q_magnitude has the same value."""
 
@@ -65,7 +70,7 @@ def _judge(data: SeriesSet, q: Series) -> Diagnosis | None:
     bound = data[tags.Q_BOUND].finite
     # A bound of 0 means that no reward but 0 has been seen yet.
     bound = bound.where(bound.values > 0)
-    return _beyond_bound(q, bound) if len(bound) else _runaway(q)
+    return _beyond_bound(q, bound) if len(bound) else _runaway(data, q)
 
 
 def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
@@ -86,15 +91,21 @@ def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
     return _diagnosis(confidence, evidence, onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
 
 
-def _runaway(q: Series) -> Diagnosis | None:
+def _runaway(data: SeriesSet, q: Series) -> Diagnosis | None:
     later = q.tail(0.5)
     growth = growth_factor(later)
     if len(later) < 3 or not growth >= RUNAWAY or not abs(later.values[-1]) > LARGE:
         return None
     evidence = Evidence.last_of(q, f"grows {rounded(growth)} times over the later half; no bound was logged")
     # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 on.
-    confidence = bounded(0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0))
-    return _diagnosis(confidence, evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY)
+    confidence = 0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0)
+    # Beyond what the logged returns allow, such growth is no longer a critic that catches up with its task.
+    beyond = own_scale.q_within_returns(data, recognise(data.names()), "unknown")
+    if isinstance(beyond, own_scale.Sign):
+        confidence += BEYOND_RETURNS
+    return _diagnosis(
+        bounded(min(confidence, 0.75)), evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY
+    )
 
 
 def _diagnosis(
