@@ -12,6 +12,7 @@ from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
@@ -30,6 +31,10 @@ CURE = Cure(
 TINY = 1e-9
 """A rate below this changes no weight: single precision resolves 6e-8 of a weight of 1, and a step of Adam is about as
 large as the rate."""
+
+LOW = 2e-6
+"""A rate below this is too low to be seen: 12,000 steps of Adam move a weight by 0.02 at most. It counts only where the
+return says that nothing was learned."""
 
 PART = 0.5
 """Part of the points with such a rate. A schedule may end at 0; one that is 0 for half of the run is a mistake."""
@@ -55,6 +60,9 @@ def _by_rate(data: SeriesSet) -> Diagnosis | None:
             continue
         is_zero = rate.values <= TINY
         if is_zero.mean() <= PART:
+            if rate.median() < LOW and judge_learning(data).answer == "no":
+                evidence = (Evidence.last_of(rate, "too low to be seen in this many steps; 1e-4 to 1e-3 is usual"),)
+                return _diagnosis(0.6, evidence, int(rate.steps[0]), rate.median(), LOW)
             continue
         first = onset(rate, is_zero)
         evidence = (Evidence.near(rate, first, f"the rate is 0 in {is_zero.mean():.0%} of the points"),)
@@ -100,5 +108,7 @@ def _stands(series: Series) -> bool:
     return float(series.values.max()) == float(series.values.min())
 
 
-def _diagnosis(confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float) -> Diagnosis:
-    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=value, threshold=TINY)
+def _diagnosis(
+    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float = TINY
+) -> Diagnosis:
+    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=value, threshold=threshold)
