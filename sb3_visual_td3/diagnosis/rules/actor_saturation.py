@@ -3,13 +3,18 @@
 Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tanh of 13 to 16, and actor gradients of
 0 from about 750 updates on, while the critic's loss and gradients looked normal. Saturation alone does not prove that
 a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
+
+Where the saturation was not logged, the gradients are consistent with it: the head of the actor got a gradient at first
+and gets none later, while the critics still learn. An action that is cut off from the loss has no gradient from the
+first update on, which is vanishing_actor_gradient.
 """
 
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.groups import ACTOR_MLP
+from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
 from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -50,13 +55,21 @@ STILL_ALIVE = 0.7
 warning."""
 
 
+WAS_ALIVE = 1e-3
+"""Part of the critics' norm that the head's first norm has to exceed: it received a gradient once."""
+
+
 def diagnose(data: SeriesSet) -> Diagnosis | None:
     """Compare the fraction of saturated actions over the last quarter with a threshold.
+
+    Without it, look for an actor's head whose gradient was there at first and has vanished.
 
     Large activations before the tanh, an action that no longer varies and a head without a gradient raise the
     confidence.
     """
     saturation = data[tags.ACTION_SATURATION].finite
+    if tags.ACTION_SATURATION not in data:
+        return _by_gradients(data)
     if len(saturation) < 3:
         return None
     level = saturation.tail(0.25).mean()
@@ -92,4 +105,34 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         explained_by=EXPLAINED_BY,
         value=level,
         threshold=SATURATED,
+    )
+
+
+def _by_gradients(data: SeriesSet) -> Diagnosis | None:
+    if not head_has_vanished(data):
+        return None
+    head = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
+    critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
+    # Three points, because a saturated head loses its gradient within some hundred updates.
+    first, late = float(head.values[:3].max()), head.tail(0.25).median()
+    if first <= WAS_ALIVE * critic.median():
+        return None
+    evidence = (
+        Evidence.last_of(head, f"the head gets none now; at first it was {rounded(first)}"),
+        Evidence.last_of(critic, "the critics still receive one"),
+    )
+    remedy = (
+        "Consistent with a saturated tanh, then with dead units in the actor. To tell them apart, log: "
+        f"{tags.ACTION_SATURATION}. {REMEDY}"
+    )
+    return Diagnosis(
+        ID,
+        TITLE,
+        bounded(0.6),
+        evidence,
+        remedy,
+        onset(head, head.values <= WAS_ALIVE * first),
+        explained_by=EXPLAINED_BY,
+        value=late,
+        threshold=WAS_ALIVE * first,
     )
