@@ -60,6 +60,26 @@ def td3(actor_loss: float) -> Values:
     return {"rollout/ep_rew_mean": 100.0, "train/actor_loss": actor_loss, "train/critic_loss": 1.0}
 
 
+def vanished(first: float) -> Values:
+    """Return an actor's head whose gradient is 0 after the first points."""
+    return {NORM["actor_mlp"]: lambda n: np.array([first] * 2 + [0.0] * (n - 2)), NORM["critic_mlp"]: 1.0}
+
+
+def first_losses(loss: float, actor_loss: float) -> Values:
+    """Return losses of a critic that has hardly learned yet."""
+    return {tags.CRITIC_LOSS: loss, tags.ACTOR_LOSS: actor_loss}
+
+
+def weights(encoder: object) -> Values:
+    """Return the statistics of an encoder's weights, and of a head that learns."""
+    mean = {tags.PARAM_MEAN["critic_cnn"]: 0.001, tags.PARAM_MEAN["critic_mlp"]: 0.001}
+    return {
+        **mean,
+        tags.PARAM_STD["critic_cnn"]: encoder,
+        tags.PARAM_STD["critic_mlp"]: lambda n: np.linspace(0.03, 0.04, n),
+    }
+
+
 def standing(norm_tag: str, norm: float) -> Values:
     """Return weights that do not change, and a gradient."""
     return {norm_tag: norm, tags.PARAM_MEAN["critic_mlp"]: 0.01, tags.PARAM_STD["critic_mlp"]: 0.04}
@@ -95,8 +115,14 @@ TABLE: list[tuple[str, Values, Values]] = [
     ),
     ("policy_extrapolation", {tags.Q_GAP: 10.0, tags.Q1_VALUE: -20.0}, {tags.Q_GAP: 10.1, tags.Q1_VALUE: -20.0}),
     ("policy_extrapolation", {tags.Q_GAP: -99.0, tags.Q1_VALUE: 0.1}, {tags.Q_GAP: 0.51, tags.Q1_VALUE: 0.1}),
+    (
+        "policy_extrapolation",
+        {tags.ACTOR_LOSS: -3.0, tags.Q1_VALUE: 2.0},
+        {tags.ACTOR_LOSS: -3.01, tags.Q1_VALUE: 2.0},
+    ),
     ("twin_critic_desync", {tags.Q1_VALUE: 10.0, tags.Q2_VALUE: 13.0}, {tags.Q1_VALUE: 10.0, tags.Q2_VALUE: 13.1}),
     ("actor_saturation", {tags.ACTION_SATURATION: 0.49}, {tags.ACTION_SATURATION: 0.5}),
+    ("actor_saturation", vanished(0.9e-3), vanished(1.1e-3)),
     (
         "vanishing_actor_gradient",
         {NORM["actor_mlp"]: 1.1e-5, NORM["critic_mlp"]: 1.0},
@@ -116,12 +142,19 @@ TABLE: list[tuple[str, Values, Values]] = [
     ("reward_scale", rewards(-1.0, 999.0), rewards(-1.0, 1000.0)),
     ("reward_scale", rewards(-1.0, ending(100.0, 3, 1.01)), rewards(-1.0, ending(100.0, 3, 1.0))),
     ("reward_scale", rewards(-1.0, ending(5e3, 1, 60.0)), rewards(-1.0, ending(5e3, 2, 60.0))),
+    ("reward_scale", first_losses(1.99e6, -1.0), first_losses(2.01e6, -1.0)),
+    ("reward_scale", first_losses(2.01e6, -101.0), first_losses(2.01e6, -100.0)),
     ("learning_rate_too_high", {RATIO["critic_mlp"]: 0.099}, {RATIO["critic_mlp"]: 0.1}),
     ("learning_rate_too_high", {RATIO["actor_cnn"]: ending(0.49, 1, 0.05)}, {RATIO["actor_cnn"]: ending(0.5, 1, 0.05)}),
     (
         "learning_rate_too_high",
         {RATIO["critic_cnn"]: ending(0.1, 1, 0.1 / 29)},
         {RATIO["critic_cnn"]: ending(0.1, 1, 0.1 / 31)},
+    ),
+    (
+        "learning_rate_too_high",
+        {**td3(-10.0), "train/learning_rate": 0.049},
+        {**td3(-10.0), "train/learning_rate": 0.05},
     ),
     ("stale_target_network", still_targets(4), still_targets(5)),
     ("stale_target_network", still_targets(9, ratio=0.0), still_targets(9)),
@@ -150,6 +183,7 @@ TABLE: list[tuple[str, Values, Values]] = [
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 0.99e-5},
         {NORM["actor_cnn"]: 0.0, NORM["actor_mlp"]: 1e-5},
     ),
+    ("encoder_frozen", weights(ending(0.0301, 1, 0.03)), weights(0.03)),
     ("dead_camera", {tags.FRAME_STD: 1.0}, {tags.FRAME_STD: 0.99}),
     ("dead_camera", {tags.FRAME_CHANGE: ending(0.0, 5, 9.0)}, {tags.FRAME_CHANGE: ending(0.0, 6, 9.0)}),
     ("dead_camera", {tags.FRAME_CHANGE: 1e-6}, {tags.FRAME_CHANGE: 0.0}),

@@ -268,6 +268,88 @@ def test_values_beyond_the_returns_are_not_reported_of_a_run_that_learns() -> No
     assert RULES["q_beyond_returns"].diagnose(run(**FLAT, **losses, train__ent_coef=1.0)) is None
 
 
+ONE_STEP = {
+    "rollout__ep_rew_mean": -700.0 + 50.0 * NOISE,
+    "rollout__ep_len_mean": 100.0,
+    "train__actor_loss": 7.2,
+    "train__critic_loss": 0.01,
+    "train__learning_rate": 1e-3,
+}
+
+
+def test_a_critic_that_looks_a_single_step_ahead_is_consistent_with_targets_that_never_move() -> None:
+    stale = RULES["stale_target_network"].diagnose(run(**ONE_STEP))
+    assert stale is not None
+    assert stale.value == pytest.approx(7.2 / 7.0, rel=0.05)
+    assert stale.remedy.startswith("Consistent with targets that never move (tau), then a discount near 0 (gamma).")
+    silent: list[dict[str, object]] = [
+        {"train__actor_loss": 80.0},  # it looks eleven steps ahead
+        {"train__actor_loss": 1.0},  # it has not even learned the reward
+        {"train__critic_loss": 50.0},  # its values still change
+        {"agent__critic_target_moved": 1.0},  # the targets are seen to move
+        {"rollout__ep_rew_mean": np.linspace(-900.0, -500.0, 60)},  # the run learns
+    ]
+    for change in silent:
+        assert RULES["stale_target_network"].diagnose(run(**{**ONE_STEP, **change})) is None, change
+
+
+def test_a_rate_without_measured_steps_counts_unless_the_run_learns() -> None:
+    losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
+    for rule, rate in (
+        ("learning_rate_too_high", 0.3),
+        ("learning_rate_too_high", 0.02),
+        ("frozen_by_learning_rate", 1e-6),
+    ):
+        assert RULES[rule].diagnose(run(**RISING, **losses, train__learning_rate=rate)) is None
+        failed = RULES[rule].diagnose(run(**FLAT, **losses, train__learning_rate=rate))
+        assert failed is not None
+        assert failed.confidence < 0.75
+    # Tables of Q values are trained with rates of 0.1.
+    assert RULES["learning_rate_too_high"].diagnose(run(**FLAT, learning_rate=0.3)) is None
+    # Steps that were measured decide, whatever the rate.
+    measured = run(**FLAT, **losses, train__learning_rate=0.3, gradients__critic_mlp_update_ratio=1e-3)
+    assert RULES["learning_rate_too_high"].diagnose(measured) is None
+
+
+def test_returns_of_a_thousand_a_step_are_too_large_unless_the_run_learns() -> None:
+    lengths = {"rollout__ep_len_mean": 100.0}
+    flat = RULES["reward_scale"].diagnose(run(rollout__ep_rew_mean=-120_000.0 + 1_000.0 * NOISE, **lengths))
+    assert flat is not None
+    assert flat.value == pytest.approx(1_200.0, rel=0.05)
+    smaller = run(rollout__ep_rew_mean=-80_000.0 + 1_000.0 * NOISE, **lengths)
+    assert RULES["reward_scale"].diagnose(smaller) is None
+    rising = run(rollout__ep_rew_mean=1e3 * (120.0 + np.linspace(0.0, 100.0, 60) + NOISE), **lengths)
+    assert RULES["reward_scale"].diagnose(rising) is None
+
+
+def test_growth_beyond_the_returns_is_surer_than_growth_alone() -> None:
+    q = {"train__q1_value": np.exp(np.linspace(0.0, 8.0, 60)), "train__q2_value": 1.0}
+    alone = RULES["critic_overestimation"].diagnose(run(**q))
+    beside = RULES["critic_overestimation"].diagnose(run(**q, **FLAT))
+    assert alone is not None
+    assert beside is not None
+    assert beside.confidence > alone.confidence
+
+
+def test_a_gradient_that_was_never_there_is_no_saturated_action() -> None:
+    critic = {"gradients__critic_mlp_norm": 1.0}
+    never = diagnose(run(**critic, gradients__actor_mlp_norm=0.0))
+    assert [d.id for d in never] == ["vanishing_actor_gradient"]
+    lost = diagnose(run(**critic, gradients__actor_mlp_norm=[0.1] * 5 + [0.0] * 55))
+    assert [(d.id, d.consequence_of) for d in lost] == [
+        ("actor_saturation", None),
+        ("vanishing_actor_gradient", "actor_saturation"),
+    ]
+    assert lost[0].remedy.startswith("Consistent with a saturated tanh, then with dead units")
+
+
+def test_a_gap_out_of_the_loss_of_sac_says_nothing() -> None:
+    td3 = {"train__actor_loss": -10.0, "train__q1_value": 2.0, "train__q2_value": 2.0}
+    assert RULES["policy_extrapolation"].diagnose(run(**td3)) is not None
+    assert RULES["policy_extrapolation"].diagnose(run(**td3, train__ent_coef=0.5)) is None
+    assert RULES["policy_extrapolation"].diagnose(run(**td3, train__policy_q_value=2.1)) is None
+
+
 def test_a_policy_that_learned_needs_no_exploration() -> None:
     entropy = {"train__entropy_loss": np.linspace(-1.0, -0.01, 60), "train__approx_kl": 0.01}
     assert RULES["entropy_collapse"].diagnose(run(**RISING, **entropy)) is None
