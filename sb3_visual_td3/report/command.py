@@ -21,7 +21,7 @@ from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
-from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, watch
+from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, split_command, watch
 from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
 from sb3_visual_td3.report.writing import output_folders, report_csv, series_csv, write_reports
 from sb3_visual_td3.runs.manifest import RunManifest
@@ -81,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"with --watch: seconds between two checks (default: {DEFAULT_INTERVAL_S:g})",
     )
+    parser.add_argument(
+        "--on-change",
+        metavar="CMD",
+        help="with --watch: program and arguments to run, without a shell, when the verdict or cause of a run changes; "
+        "it finds the run in the environment variables VISUAL_TD3_RUN, _PATH, _VERDICT, _CAUSE, _STEP and _BEFORE",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,6 +113,9 @@ def _report(args: argparse.Namespace) -> ExitCode:
         raise ValueError(
             f"--interval {args.interval:g} sets how often --watch checks the runs: add --watch, or leave --interval out"
         )
+    if args.on_change is not None and not args.watch:
+        raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
+    on_change = () if args.on_change is None else split_command(args.on_change)
     job = _Job(
         paths=tuple(args.paths),
         output=args.output,
@@ -116,7 +125,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         hyperparams=None if args.hyperparams is None else read_given_settings(args.hyperparams),
     )
     if args.watch:
-        watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status)
+        watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status, on_change=on_change)
         analyses, written = watched.analyses, watched.written
         is_unreadable = bool(watched.problems) and job.has_unreadable_path(analyses)
     else:

@@ -63,7 +63,7 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
             tables[folder] = logs
     if not events and not tables:
         raise UnreadableRunError(
-            f"{path}: no log here: no event file (a file with {EVENT_FILE_MARK!r} in its name), no progress.csv, "
+            f"{path}: no event file here (a file with {EVENT_FILE_MARK!r} in its name), no progress.csv, "
             "monitor.csv or evaluations.npz of SB3, and no CSV file with a step column"
         )
     return _grouped(events, tables)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +16,14 @@ from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.console import complain, one_line, print_lines
 from sb3_visual_td3.report.discovery import RunFiles
+from sb3_visual_td3.report.document import visible_line
 from sb3_visual_td3.report.event_reader import RunData, RunReader, UnreadableRunError
 from sb3_visual_td3.report.wording import reason, reasons
 
 DEFAULT_INTERVAL_S = 10.0
 NOTHING_YET = "no verdict"
+ON_CHANGE_TIMEOUT_S = 60.0
+"""A command of --on-change that takes longer is ended, because the watch waits for it."""
 
 
 class FoundRuns(NamedTuple):
@@ -87,10 +93,12 @@ class Watch:
     :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
         points, such as those of an evaluation, after run.json says that it has finished; a second check without
         anything new also completes it.
+    :param on_change: program and arguments that are run when the verdict or the cause of a run changes
     """
 
-    def __init__(self, job: Job, quiet_s: float) -> None:
+    def __init__(self, job: Job, quiet_s: float, on_change: Sequence[str] = ()) -> None:
         self._job = job
+        self._on_change = on_change
         self._quiet_s = quiet_s
         self._watched: dict[Path, _Watched] = {}
         self._complaints: set[str] = set()
@@ -156,6 +164,8 @@ class Watch:
         new = NOTHING_YET if run.analysis is None else _state(run.analysis)
         if new != run.said:
             print_lines([_change_line(name, run.analysis, run.said, new)])
+            if self._on_change:
+                run_on_change(self._on_change, change_variables(name, run.reader.path, run.analysis, run.said))
             run.said = new
 
     def _drop_vanished_runs(self, places: Collection[Path]) -> bool:
@@ -191,6 +201,7 @@ def watch(
     interval_s: float,
     status: Callable[[], AbstractContextManager[Callable[[str], None]]],
     wait: Callable[[float], None] = time.sleep,
+    on_change: Sequence[str] = (),
 ) -> Watch:
     """Check the runs again and again, until every run is finished or stopped, or the user presses Ctrl-C.
 
@@ -198,9 +209,10 @@ def watch(
     :param interval_s: seconds between two checks; a pause is never shorter than the check before it
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
+    :param on_change: program and arguments that are run when the verdict or the cause of a run changes
     :return: the runs in their state at the last check
     """
-    watched = Watch(job, interval_s)
+    watched = Watch(job, interval_s, on_change)
     try:
         with status() as show:
             while True:
@@ -213,6 +225,70 @@ def watch(
                 wait(max(interval_s, time.monotonic() - began))
     except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
         return watched
+
+
+def split_command(text: str) -> tuple[str, ...]:
+    """Split the command of --on-change as a shell does, without running a shell.
+
+    :param text: such as ``"notify-send 'the verdict has changed'"``
+    :raises ValueError: if a quotation mark is missing, or the text is empty
+    """
+    try:
+        parts = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"--on-change {text!r}: expected a program and its arguments ({error})") from error
+    if not parts:
+        raise ValueError(f"--on-change {text!r}: expected a program and its arguments")
+    return parts
+
+
+def change_variables(name: str, path: Path, analysis: Analysis | None, before: str) -> dict[str, str]:
+    """Return the environment variables that tell the command of --on-change what has changed.
+
+    :param name: name of the run
+    :param path: its folder or file
+    :param analysis: the run now; None if its files hold nothing any more
+    :param before: verdict and cause before
+    """
+    verdict, cause, step = NOTHING_YET, "", ""
+    if analysis is not None:
+        verdict = analysis.verdict.value
+        cause = analysis.cause.id if analysis.cause else ""
+        step = "" if analysis.series.n_steps is None else str(analysis.series.n_steps)
+    variables = {
+        "VISUAL_TD3_RUN": name,
+        "VISUAL_TD3_PATH": str(path),
+        "VISUAL_TD3_VERDICT": verdict,
+        "VISUAL_TD3_CAUSE": cause,
+        "VISUAL_TD3_STEP": step,
+        "VISUAL_TD3_BEFORE": before,
+    }
+    # Names of folders may hold control characters, and a script may print them to a terminal.
+    return {key: visible_line(value, 4000) for key, value in variables.items()}
+
+
+def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Run the command of --on-change and wait for its end. Its failure is reported and never ends the watch.
+
+    The command is exactly what the user gave. What comes from a log reaches it in environment variables alone, so that
+    no text of a log can become a program, an argument or a part of a shell's line.
+
+    :param command: program and arguments
+    :param variables: environment variables beside those of this process
+    """
+    try:
+        done = subprocess.run(
+            list(command),
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            timeout=ON_CHANGE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        complain(f"--on-change: {one_line(error)}")
+        return
+    if done.returncode:
+        complain(f"--on-change: {command[0]} ended with exit code {done.returncode}")
 
 
 def _say_ending(name: str, ending: Ending) -> None:

@@ -367,3 +367,38 @@ def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert rest.startswith("NO-GO  run") or "\nNO-GO  run" in rest
     assert "Traceback" not in errors
+
+
+def test_a_change_runs_the_command_with_the_verdict_in_its_environment(watched: Watched, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "it's; touch $HOME")
+    code = "import os, sys; open(sys.argv[1], 'a').write(str({k: v for k, v in os.environ.items() if 'TD3_' in k}))"
+    told = tmp_path / "told"
+    path = tmp_path / "it's; touch $HOME"
+    command_line = f"{sys.executable} -c {json.dumps(code)} {told}"
+    assert watched(path, "--on-change", command_line, happens=[lambda: None]) == 0
+    text = told.read_text()
+    assert "'VISUAL_TD3_VERDICT': 'GO'" in text
+    assert "'VISUAL_TD3_BEFORE': 'no verdict'" in text
+    assert "touch $HOME" in text
+    assert text.count("VISUAL_TD3_VERDICT") == 1
+
+
+@pytest.mark.parametrize(
+    ("command_line", "why"),
+    [("/no/such/program", "No such file"), (f"{sys.executable} -c 'exit(7)'", "ended with exit code 7")],
+)
+def test_a_command_that_fails_is_reported_and_does_not_end_the_watch(
+    watched: Watched, tmp_path: Path, command_line: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    assert watched(tmp_path / "run", "--on-change", command_line) == 0
+    assert why in capsys.readouterr().err
+
+
+def test_on_change_needs_watch_and_a_program(
+    report: Report, watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(tmp_path, "--on-change", "true") == 2
+    assert "add --watch" in capsys.readouterr().err
+    assert watched(tmp_path, "--on-change", "'true") == 2
+    assert "expected a program and its arguments" in capsys.readouterr().err
