@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sb3_visual_td3.callbacks.driving_metrics import DrivingMetricsCallback
     from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
     from sb3_visual_td3.callbacks.gradient_norm import GradientNormCallback
+    from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
     from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
     from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
     from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
@@ -32,6 +33,7 @@ _HOMES = {
     "DrivingMetricsCallback": "callbacks.driving_metrics",
     "ExplosionAlertCallback": "callbacks.explosion_alert",
     "GradientNormCallback": "callbacks.gradient_norm",
+    "PolicyEvalCallback": "callbacks.policy_eval",
     "RunRecorderCallback": "callbacks.run_recorder",
     "SnapshotCallback": "callbacks.snapshot",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "ExplosionAlertCallback",
     "FrameReplayBuffer",
     "GradientNormCallback",
+    "PolicyEvalCallback",
     "RayVecEnv",
     "RunRecorderCallback",
     "SnapshotCallback",

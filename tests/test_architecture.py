@@ -209,8 +209,8 @@ def test_no_room_is_named_after_nothing():
 
 def test_logged_names_are_spelled_in_one_file_only():
     name = re.compile("(train|gradients|alerts|agent|progress|eval|reward)/[a-z0-9_]+")
-    # Stable-Baselines3's own console names, which its train() and ours record.
-    allowed = {"train/n_updates", "train/actor_loss", "train/critic_loss", "train/learning_rate"}
+    # Stable-Baselines3's own names, which its train() and EvalCallback record, and ours.
+    allowed = {"train/n_updates", "train/actor_loss", "train/critic_loss", "train/learning_rate", "eval/mean_ep_length"}
     for file in FILES:
         if file == PACKAGE / "common" / "tags.py":
             continue

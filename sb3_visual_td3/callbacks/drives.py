@@ -1,26 +1,41 @@
-"""Driving evaluation episodes and their results, with two baseline drivers that learn nothing.
+"""Playing evaluation episodes and their results, with baselines that learn nothing.
 
-DrivingEvalCallback and ``visual-td3 evaluate`` both use it, so that their figures can be compared.
+DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use it, so that their figures can be compared.
+A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
 Driver = Callable[[Any], np.ndarray]
-"""Maps a batch of observations to a batch of actions of shape ``(n_envs, action_dim)``."""
+"""Maps a batch of observations to a batch of actions, one for each environment."""
+Policy = Callable[[Any, np.ndarray], np.ndarray]
+"""The same, with one bool for each environment: whether an episode begins with this observation."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
-"""Keys that the environment's ``info`` must have. ``route_completion`` is optional."""
+"""Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
+
+
+class Episode(NamedTuple):
+    """The result of one episode in any environment."""
+
+    reward: float
+    """Return of the episode."""
+    length: float
+    success_rate: float = np.nan
+    """1 if the episode ended in success, 0 if not; NaN if the environment does not say."""
 
 
 class Drive(NamedTuple):
-    """The result of one episode, or the mean over several episodes."""
+    """The result of one episode of driving, or the mean over several episodes."""
 
     reward: float
     length: float
@@ -33,26 +48,21 @@ class Drive(NamedTuple):
     """Fraction of the route, 0 to 1; NaN if the environment has no route."""
 
 
-class _Tally:
+Result = TypeVar("Result", Episode, Drive)
+
+
+class _Tally(Generic[Result]):
     """Sums of one episode in progress."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin with a new episode."""
         self.reward = 0.0
-        self.speeds: list[float] = []
-        self.last_info: dict[str, Any] = {}
+        self.length = 0
 
-    def _add(self, reward: float, info: dict[str, Any]) -> None:
-        missing = [key for key in _REQUIRED_INFO if key not in info]
-        if missing:
-            raise ValueError(
-                f"the evaluation environment's info has no {', '.join(missing)}: expected a driving environment, such "
-                "as LiteDriving-v0. For other environments, use Stable-Baselines3's EvalCallback"
-            )
-        self.reward += reward
-        self.speeds.append(info["speed_mps"])
-        self.last_info = info
-
-    def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Drive | None:
+    def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Result | None:
         """Add one step of the environment.
 
         :param reward: reward of the step
@@ -62,32 +72,99 @@ class _Tally:
         """
         # The simulator failed to make this step. The environment begins a new episode, and this one does not count.
         if info.get("invalid_transition"):
-            self._clear()
+            self.clear()
             return None
-        self._add(reward, info)
+        self.reward += reward
+        self.length += 1
+        self.add(info)
         if not is_done:
             return None
-        drive = self._drive()
-        self._clear()
-        return drive
-
-    def _clear(self) -> None:
-        self.reward, self.speeds, self.last_info = 0.0, [], {}
-
-    def _drive(self) -> Drive:
-        info = self.last_info
         # Monitor has the environment's own rewards, in case a wrapper changes them.
-        episode = info.get("episode", {"r": self.reward, "l": len(self.speeds)})
+        episode = info.get("episode", {"r": self.reward, "l": self.length})
+        result = self.result(float(episode["r"]), float(episode["l"]), info)
+        self.clear()
+        return result
+
+    def add(self, info: dict[str, Any]) -> None:
+        """Gather what ``info`` has beside the reward."""
+
+    def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
+        """Return the result of the episode that has just ended.
+
+        :param reward: its return
+        :param length: its number of steps
+        :param last_info: ``info`` of its last step
+        """
+        raise NotImplementedError
+
+
+class _EpisodeTally(_Tally[Episode]):
+    def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Episode:
+        is_success = last_info.get("is_success")
+        return Episode(reward, length, np.nan if is_success is None else float(is_success))
+
+
+class _DriveTally(_Tally[Drive]):
+    def clear(self) -> None:
+        super().clear()
+        self.speeds: list[float] = []
+
+    def add(self, info: dict[str, Any]) -> None:
+        missing = [key for key in _REQUIRED_INFO if key not in info]
+        if missing:
+            raise ValueError(
+                f"the evaluation environment's info has no {', '.join(missing)}: expected a driving environment, such "
+                "as LiteDriving-v0. For other environments, use PolicyEvalCallback or Stable-Baselines3's EvalCallback"
+            )
+        self.speeds.append(info["speed_mps"])
+
+    def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Drive:
         return Drive(
-            float(episode["r"]),
-            float(episode["l"]),
-            float(info["distance_m"]),
+            reward,
+            length,
+            float(last_info["distance_m"]),
             float(np.mean(self.speeds)),
-            float(info["collisions"]),
-            float(info["lane_invasions"]),
-            float(info["is_success"]),
-            float(info.get("route_completion", np.nan)),
+            float(last_info["collisions"]),
+            float(last_info["lane_invasions"]),
+            float(last_info["is_success"]),
+            float(last_info.get("route_completion", np.nan)),
         )
+
+
+def _play(
+    policy: Policy,
+    env: VecEnv,
+    seed: int,
+    tallies: Sequence[_Tally[Result]],
+    n_wanted: np.ndarray,
+    on_episode: Callable[[], object],
+    render: bool,
+) -> list[list[Result]]:
+    """Play episodes until each environment has ended as many as it should.
+
+    :param policy: function that chooses the actions
+    :param env: the environments; the first one is reset with the seed, the others with the seeds that follow
+    :param seed: seed of the first environment
+    :param tallies: one for each environment
+    :param n_wanted: number of episodes of each environment
+    :param on_episode: called after each episode
+    :param render: whether to render each step
+    :return: results of each environment
+    """
+    env.seed(seed)
+    observations = env.reset()
+    dones = np.ones(env.num_envs, dtype=bool)
+    results: list[list[Result]] = [[] for _ in range(env.num_envs)]
+    while (playing := np.array([len(done) for done in results]) < n_wanted).any():
+        observations, rewards, dones, infos = env.step(policy(observations, dones))
+        for index in np.flatnonzero(playing):
+            result = tallies[int(index)].step(float(rewards[index]), bool(dones[index]), infos[index])
+            if result is not None:
+                results[index].append(result)
+                on_episode()
+        if render:
+            env.render()
+    return results
 
 
 def drive_episodes(
@@ -117,21 +194,46 @@ def drive_episodes(
         n_episodes = env.num_envs
     # Fixed shares instead of "the first n episodes to finish": those would be the short ones, which end in a crash.
     n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
-    env.seed(seed)
-    observations = env.reset()
-    drives: list[list[Drive]] = [[] for _ in range(env.num_envs)]
-    tallies = [_Tally() for _ in range(env.num_envs)]
+    tallies = [_DriveTally() for _ in range(env.num_envs)]
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
-        while (driving := np.array([len(done) for done in drives]) < n_wanted).any():
-            observations, rewards, dones, infos = env.step(driver(observations))
-            for index in np.flatnonzero(driving):
-                drive = tallies[index].step(float(rewards[index]), bool(dones[index]), infos[index])
-                if drive is not None:
-                    drives[index].append(drive)
-                    bar.update()
-            if render:
-                env.render()
+        drives = _play(lambda observations, _: driver(observations), env, seed, tallies, n_wanted, bar.update, render)
     return [drive for done in drives for drive in done]
+
+
+def play_episodes(
+    policy: Policy,
+    env: VecEnv,
+    seed: int,
+    n_episodes: int,
+    description: str = "evaluation",
+    quiet: bool = True,
+    render: bool = False,
+) -> list[Episode]:
+    """Play a number of episodes in any environment, each from a seed of its own.
+
+    Episode i begins with seed + i, however many environments there are and whatever was done before. So two
+    policies, and two evaluations of a policy that learns, meet the same starts. An episode in which the simulator fails
+    (``info["invalid_transition"]``) does not count and is repeated.
+
+    :param policy: function that chooses the actions
+    :param env: the environments
+    :param seed: seed of the first episode
+    :param n_episodes: number of episodes, >= 1
+    :param description: label of the progress bar
+    :param quiet: whether to hide the progress bar, which is shown on a terminal only
+    :param render: whether to render each step
+    :return: results of the episodes, in the order of their seeds
+    """
+    episodes: list[Episode] = []
+    with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
+        # A VecEnv resets an environment without a seed when its episode ends, so each batch of episodes, one in each
+        # environment, begins with a reset of its own.
+        for n_done in range(0, n_episodes, env.num_envs):
+            n_wanted = (np.arange(env.num_envs) < n_episodes - n_done).astype(int)
+            tallies = [_EpisodeTally() for _ in range(env.num_envs)]
+            batch = _play(policy, env, seed + n_done, tallies, n_wanted, bar.update, render)
+            episodes += [episode for done in batch for episode in done]
+    return episodes
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:
@@ -150,6 +252,34 @@ def random_driver(env: VecEnv, seed: int) -> Driver:
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     shape = (env.num_envs, *env.action_space.shape)
     return lambda _: generator.uniform(low, high, shape).astype(np.float32)
+
+
+def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
+    """Return the policy of a model, which may be recurrent.
+
+    :param model: the model
+    :param deterministic: whether it acts without randomness
+    """
+    states: tuple[np.ndarray, ...] | None = None
+
+    def act(observations: Any, starts: np.ndarray) -> np.ndarray:
+        nonlocal states
+        actions, states = model.predict(observations, state=states, episode_start=starts, deterministic=deterministic)
+        return actions
+
+    return act
+
+
+def random_policy(env: VecEnv, seed: int) -> Policy:
+    """Return a policy that samples every action from the action space, of whatever kind that is.
+
+    :param env: the environments
+    :param seed: seed of the actions
+    """
+    # A copy, because the space of an environment has a random generator, which others may use.
+    space = copy.deepcopy(env.action_space)
+    space.seed(seed)
+    return lambda *_: np.array([space.sample() for _ in range(env.num_envs)])
 
 
 def full_brake_driver(env: VecEnv) -> Driver:

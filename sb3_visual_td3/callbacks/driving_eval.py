@@ -14,23 +14,15 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.callbacks.event_writer import EventWriter
-from sb3_visual_td3.callbacks.saving import Saver, save_arrays
+from sb3_visual_td3.callbacks.policy_eval import check_counts, keep_evaluation, needs_server, warn_without_monitor
+from sb3_visual_td3.callbacks.saving import Saver
 from sb3_visual_td3.common import tags
 
 _ADDRESS, _LEND, _SHARE = "server_address", "lend_server", "share_server"
-
-
-def needs_server(env: VecEnv) -> bool:
-    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
-
-    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
-    """
-    return env.has_attr(_ADDRESS)
 
 
 @contextmanager
@@ -116,7 +108,7 @@ class DrivingEvalCallback(EvalCallback):
         seed: int = 1_000,
         best_by: BestBy = "distance",
     ) -> None:
-        _check_numbers(eval_freq, n_eval_episodes)
+        check_counts(eval_freq, n_eval_episodes)
         if best_by not in get_args(BestBy):
             raise ValueError(f"best_by={best_by!r}: expected one of {', '.join(get_args(BestBy))}")
         self._make_env: partial[VecEnv] | None = None
@@ -171,7 +163,7 @@ class DrivingEvalCallback(EvalCallback):
             eval_freq = self.eval_freq
         if n_eval_episodes is None:
             n_eval_episodes = self.n_eval_episodes
-        _check_numbers(eval_freq, n_eval_episodes)
+        check_counts(eval_freq, n_eval_episodes)
         kwargs = self.eval_env_kwargs if eval_env_kwargs is None else dict(eval_env_kwargs)
         if self._make_env is None and kwargs is not None:
             raise ValueError(_KWARGS_WITHOUT_ID)
@@ -198,12 +190,8 @@ class DrivingEvalCallback(EvalCallback):
             if self._make_env is not None:
                 warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
-        is_monitored = is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]
-        if self.warn and not is_monitored:
-            warnings.warn(
-                "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
-                stacklevel=2,
-            )
+        if self.warn:
+            warn_without_monitor(self.eval_env)
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -336,23 +324,6 @@ class DrivingEvalCallback(EvalCallback):
         self._writer.write({**scalars, **self._baselines}, self.num_timesteps)
 
     def _keep_record(self, drives: list[Drive]) -> None:
-        """Add the episodes to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect."""
-        self._is_success_buffer = [bool(drive.success_rate) for drive in drives]
-        if self.log_path is None:
-            return
-        self.evaluations_timesteps.append(self.num_timesteps)
-        self.evaluations_results.append([drive.reward for drive in drives])
-        self.evaluations_length.append([int(drive.length) for drive in drives])
-        self.evaluations_successes.append(self._is_success_buffer)
-        record = {
-            "timesteps": self.evaluations_timesteps,
-            "results": self.evaluations_results,
-            "ep_lengths": self.evaluations_length,
-            "successes": self.evaluations_successes,
-        }
-        self._saver.save(f"{self.log_path}.npz", lambda begun: save_arrays(begun, record))
-
-
-def _check_numbers(eval_freq: int, n_eval_episodes: int) -> None:
-    if eval_freq < 1 or n_eval_episodes < 1:
-        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
+        successes = [bool(drive.success_rate) for drive in drives]
+        rewards, lengths = [drive.reward for drive in drives], [int(drive.length) for drive in drives]
+        keep_evaluation(self, self._saver, rewards, lengths, successes)

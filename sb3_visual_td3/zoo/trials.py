@@ -23,6 +23,7 @@ from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.driving_metrics import DrivingMetricsCallback
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.gradient_norm import GradientNormCallback
+from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.diagnosis.live import Finding, judge
@@ -262,6 +263,7 @@ WRITERS = (
     DrivingMetricsCallback,
     ExplosionAlertCallback,
     GradientNormCallback,
+    PolicyEvalCallback,
     RunRecorderCallback,
     SnapshotCallback,
 )

@@ -1,0 +1,411 @@
+"""Evaluation of a policy in any environment, on held-out seeds and beside a random policy."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+)
+
+from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, random_policy, trained_policy
+from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.callbacks.saving import Saver, save_arrays
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.training_state.random_state import random_state, set_random_state
+from sb3_visual_td3.training_state.vec_layer_state import layers_of
+
+EVALUATION_SEED = 1_000_000
+"""Seed of the first evaluation episode: far from the small seeds that people train with."""
+_ADDRESS = "server_address"
+
+
+def needs_server(env: VecEnv) -> bool:
+    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
+
+    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
+    """
+    return env.has_attr(_ADDRESS)
+
+
+def warn_without_monitor(env: VecEnv) -> None:
+    """Warn if an evaluation environment has no Monitor, so that its wrappers may change rewards and lengths.
+
+    :param env: the evaluation environment
+    """
+    if is_vecenv_wrapped(env, VecMonitor) or env.env_is_wrapped(Monitor)[0]:
+        return
+    warnings.warn(
+        "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
+        stacklevel=3,
+    )
+
+
+def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
+    """Check the counts of an evaluation callback.
+
+    :param eval_freq: environment steps between two evaluations
+    :param n_eval_episodes: number of episodes of each evaluation
+    :raises ValueError: if one is below 1
+    """
+    if eval_freq < 1 or n_eval_episodes < 1:
+        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
+
+
+def keep_evaluation(
+    callback: EvalCallback, saver: Saver, rewards: list[float], lengths: list[int], successes: list[bool]
+) -> None:
+    """Add an evaluation to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect.
+
+    :param callback: the evaluation callback, whose ``log_path`` says where; None writes no file
+    :param saver: writes the file
+    :param rewards: return of each episode
+    :param lengths: number of steps of each episode
+    :param successes: whether each episode ended in success; empty if the environment does not say
+    """
+    callback._is_success_buffer = successes
+    if callback.log_path is None:
+        return
+    callback.evaluations_timesteps.append(callback.num_timesteps)
+    callback.evaluations_results.append(rewards)
+    callback.evaluations_length.append(lengths)
+    record: dict[str, Any] = {
+        "timesteps": callback.evaluations_timesteps,
+        "results": callback.evaluations_results,
+        "ep_lengths": callback.evaluations_length,
+    }
+    if successes:
+        callback.evaluations_successes.append(successes)
+        record["successes"] = callback.evaluations_successes
+    saver.save(f"{callback.log_path}.npz", lambda begun: save_arrays(begun, record))
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Leave the global random generators as they are, so that an evaluation does not change the training."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+class PolicyEvalCallback(EvalCallback):
+    """Evaluates the policy in any environment, and compares it with a random policy and with its own best.
+
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback`: ``best_model.zip``,
+    ``evaluations.npz`` and ``eval/mean_reward`` are the same. The differences:
+
+    - Episodes begin with held-out seeds, which the training environments do not use and which are the same in every
+      evaluation: two evaluations differ because the policy differs.
+    - Before the first step, a random policy plays the same episodes. Its return is ``eval/random_reward``; without it,
+      a return says little in an environment that nobody knows. It is logged again with each evaluation, together with
+      the best evaluation (``eval/best_reward``) and its step (``eval/best_step``).
+    - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
+    - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.
+    - Global random generators are left as they are: a run with this callback makes the same updates as without it.
+
+    For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents, and
+    shares the server of CARLA with the training.
+
+    :param eval_env: environment or VecEnv, wrapped as the training environment; or the id of an environment, which is
+        then created here and wrapped in the same VecEnv wrappers as the training environment
+    :param callback_on_new_best: callback to trigger when there is a new best model
+    :param callback_after_eval: callback to trigger after every evaluation
+    :param n_eval_episodes: number of episodes of each evaluation
+    :param eval_freq: environment steps between two evaluations
+    :param log_path: folder for ``evaluations.npz``; None writes no file
+    :param best_model_save_path: folder for ``best_model.zip``; None saves no model
+    :param deterministic: whether the policy acts without randomness
+    :param render: whether to render each step of an evaluation
+    :param verbose: verbosity level; 0 prints nothing
+    :param warn: whether to warn if the environment is not wrapped in a Monitor
+    :param eval_env_kwargs: arguments of the environment with that id
+    :param seed: seed of the first evaluation episode; the others follow it. If the training environments use one of
+        these seeds, the next ones that they do not use are taken
+    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; when
+        training starts, if the environment is the training environment, is not wrapped like it, or needs a simulator
+        server
+    """
+
+    # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.
+    state_class: ClassVar[type] = EvalCallback
+
+    def __init__(
+        self,
+        eval_env: str | gym.Env[Any, Any] | VecEnv,
+        callback_on_new_best: BaseCallback | None = None,
+        callback_after_eval: BaseCallback | None = None,
+        n_eval_episodes: int = 5,
+        eval_freq: int = 10_000,
+        log_path: str | Path | None = None,
+        best_model_save_path: str | Path | None = None,
+        deterministic: bool = True,
+        render: bool = False,
+        verbose: int = 1,
+        warn: bool = True,
+        *,
+        eval_env_kwargs: Mapping[str, Any] | None = None,
+        seed: int = EVALUATION_SEED,
+    ) -> None:
+        check_counts(eval_freq, n_eval_episodes)
+        self._is_made_here = isinstance(eval_env, str)
+        if isinstance(eval_env, str):
+            kwargs = dict(eval_env_kwargs or {})
+            eval_env = make_vec_env(eval_env, 1, seed, env_kwargs=kwargs)
+        elif eval_env_kwargs is not None:
+            raise ValueError("eval_env_kwargs is only used with the id of an environment, such as 'CarRacing-v3'")
+        super().__init__(
+            eval_env,
+            callback_on_new_best,
+            callback_after_eval,
+            n_eval_episodes,
+            eval_freq,
+            None if log_path is None else str(log_path),
+            None if best_model_save_path is None else str(best_model_save_path),
+            deterministic,
+            render,
+            verbose,
+            warn,
+        )
+        self.seed = seed
+        self.random_reward: float | None = None
+        """Mean return of the random policy; None before training."""
+        self.best_step: int | None = None
+        """Environment steps at which the best evaluation was made; None before the first one."""
+        self._saver = Saver()
+        self._is_wrapped = False
+        self._is_new_best = False
+        self._last_evaluated = 0
+
+    def _init_callback(self) -> None:
+        if self._is_made_here and not self._is_wrapped:
+            self.eval_env = wrapped_alike(self.eval_env, self.training_env)
+            self._is_wrapped = True
+        # The model has wrapped the training environment so if its images are channels last.
+        is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
+        if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
+            self.eval_env = VecTransposeImage(self.eval_env)
+        with warnings.catch_warnings():
+            # What matters is checked when training starts: the spaces, and the statistics of VecNormalize.
+            warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
+            super()._init_callback()
+        if self.warn:
+            warn_without_monitor(self.eval_env)
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if _base_of(self.eval_env) is _base_of(self.training_env):
+            raise ValueError(
+                "the evaluation environment is the training environment, whose episodes an evaluation would cut: "
+                "expected an environment of its own"
+            )
+        if needs_server(self.eval_env):
+            raise ValueError(
+                f"{self.eval_env} needs a simulator server, which only one environment can use at a time: expected "
+                "DrivingEvalCallback, which shares the server of the training"
+            )
+        self._require_same_spaces()
+        # Here as well as before each evaluation, so that an error comes before training and not hours later.
+        self._sync_normalization()
+        self._writer = EventWriter(self.logger)
+        # learn() may be called a second time, and counts on from the first.
+        self._last_evaluated = self.model.num_timesteps
+
+    def _require_same_spaces(self) -> None:
+        for name in ("observation_space", "action_space"):
+            here, there = getattr(self.eval_env, name), getattr(self.training_env, name)
+            if _shapes_of(here) != _shapes_of(there):
+                raise ValueError(
+                    f"the {name} of the evaluation environment is {here}, that of the training environment {there}: "
+                    "expected an environment with the same wrappers and arguments"
+                )
+
+    def _on_rollout_start(self) -> None:
+        # Not when training starts: a snapshot restores the result of the interrupted run after that, and before this.
+        if self.random_reward is not None:
+            return
+        episodes = self._play(random_policy(self.eval_env, self.seed), "random policy")
+        self.random_reward = float(np.mean([episode.reward for episode in episodes]))
+        self._writer.write({tags.EVAL_RANDOM_REWARD: self.random_reward}, self.model.num_timesteps)
+        if self.verbose >= 1:
+            print(f"Random policy on the evaluation episodes: episode_reward={self.random_reward:.2f}")
+
+    def _play(self, policy: Policy, description: str) -> list[Episode]:
+        with _random_state_kept():
+            return play_episodes(
+                policy,
+                self.eval_env,
+                self._first_seed(),
+                self.n_eval_episodes,
+                description,
+                quiet=not self.verbose,
+                render=self.render,
+            )
+
+    def _first_seed(self) -> int:
+        """Return the seed of the first episode, such that no training environment began with one of the seeds."""
+        first = self.model.seed
+        if first is None:
+            return self.seed
+        # Stable-Baselines3 seeds environment i of the training with the model's seed + i.
+        end = first + self.training_env.num_envs
+        if first < self.seed + self.n_eval_episodes and self.seed < end:
+            return end
+        return self.seed
+
+    def _sync_normalization(self) -> None:
+        """Copy the statistics of VecNormalize, so that the policy sees observations as in training."""
+        trained = self.model.get_vec_normalize_env()
+        if trained is None:
+            return
+        own = unwrap_vec_normalize(self.eval_env)
+        if own is None and trained.norm_obs:
+            raise ValueError(
+                f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
+                "expected a VecNormalize around it too, or the id of an environment"
+            )
+        if own is not None:
+            if trained.norm_obs:
+                own.obs_rms = deepcopy(trained.obs_rms)
+            own.ret_rms = deepcopy(trained.ret_rms)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps - self._last_evaluated < self.eval_freq:
+            return True
+        self.evaluate()
+        return self._call_callbacks()
+
+    def _on_training_end(self) -> None:
+        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
+        if self._last_evaluated != self.num_timesteps:
+            self.evaluate()
+            self._call_callbacks()
+
+    def _call_callbacks(self) -> bool:
+        """Trigger the user's callbacks and return whether training continues."""
+        continues = True
+        if self._is_new_best and self.callback_on_new_best is not None:
+            continues = self.callback_on_new_best.on_step()
+        return self._on_event() and continues
+
+    def evaluate(self) -> float:
+        """Evaluate the current policy, log the result, and save the model if it is the best so far.
+
+        :return: mean return over the episodes
+        """
+        self._last_evaluated = self.num_timesteps
+        self._sync_normalization()
+        episodes = self._play(trained_policy(self.model, self.deterministic), "policy")
+        rewards = [episode.reward for episode in episodes]
+        successes = [bool(each.success_rate) for each in episodes if not np.isnan(each.success_rate)]
+        keep_evaluation(self, self._saver, rewards, [int(each.length) for each in episodes], successes)
+        self.last_mean_reward = float(np.mean(rewards))
+        self._is_new_best = self.last_mean_reward > self.best_mean_reward
+        if self._is_new_best:
+            self.best_mean_reward, self.best_step = self.last_mean_reward, self.num_timesteps
+        self._log(rewards, float(np.mean([each.length for each in episodes])), successes)
+        if self._is_new_best and self.best_model_save_path is not None:
+            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
+        return self.last_mean_reward
+
+    def _log(self, rewards: Sequence[float], length: float, successes: Sequence[bool]) -> None:
+        if self.verbose >= 1:
+            text = f"Eval num_timesteps={self.num_timesteps}, "
+            text += f"episode_reward={self.last_mean_reward:.2f} +/- {np.std(rewards):.2f}"
+            if self.random_reward is not None:
+                text += f" (random {self.random_reward:.2f}, best {self.best_mean_reward:.2f} at step {self.best_step})"
+            print(text)
+        # The names of Stable-Baselines3's callback, through the logger as there.
+        self.logger.record(tags.EVAL_REWARD, self.last_mean_reward)
+        self.logger.record("eval/mean_ep_length", length)
+        if successes:
+            self.logger.record(tags.EVAL_SUCCESS_RATE, float(np.mean(successes)))
+        if self.random_reward is not None:
+            self.logger.record(tags.EVAL_RANDOM_REWARD, self.random_reward)
+        if self.best_step is not None:
+            self.logger.record(tags.EVAL_BEST_REWARD, self.best_mean_reward)
+            self.logger.record(tags.EVAL_BEST_STEP, self.best_step)
+        # Written now, so that the values stand at the step of the evaluation.
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what EvalCallback does not have; its own attributes are saved with those of all SB3 callbacks."""
+        return {
+            "random_reward": self.random_reward,
+            "best_step": self.best_step,
+            "last_evaluated": self._last_evaluated,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved record; call this after training has started.
+
+        :param state: as returned by ``get_state``
+        """
+        self.random_reward = state["random_reward"]
+        self.best_step = state["best_step"]
+        self._last_evaluated = state["last_evaluated"]
+
+
+def _shapes_of(space: gym.Space[Any]) -> Any:
+    if isinstance(space, gym.spaces.Dict):
+        return {name: part.shape for name, part in space.spaces.items()}
+    return space.shape
+
+
+def _base_of(env: VecEnv) -> VecEnv:
+    """Return a VecEnv without its wrappers."""
+    layers = layers_of(env)
+    return layers[-1].venv if layers else env
+
+
+def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
+    """Wrap an evaluation environment in the same VecEnv wrappers as the training environment.
+
+    VecNormalize gets the settings of the training's, but leaves rewards as they are and does not update its statistics.
+
+    :param env: the evaluation environment, without VecEnv wrappers
+    :param training_env: the training environment
+    :return: the wrapped environment
+    :raises ValueError: if the training environment has a wrapper other than Stable-Baselines3's
+    """
+    for layer in reversed(layers_of(training_env)):
+        if isinstance(layer, VecNormalize):
+            env = VecNormalize(
+                env,
+                training=False,
+                norm_obs=layer.norm_obs,
+                norm_reward=False,
+                clip_obs=layer.clip_obs,
+                gamma=layer.gamma,
+                epsilon=layer.epsilon,
+                norm_obs_keys=layer.norm_obs_keys,
+            )
+        elif isinstance(layer, VecFrameStack):
+            env = VecFrameStack(env, layer.stacked_obs.n_stack)
+        elif isinstance(layer, VecTransposeImage):
+            env = VecTransposeImage(env, skip=layer.skip)
+        elif not isinstance(layer, VecMonitor):  # environments that are made by id have a Monitor
+            raise ValueError(
+                f"the training environment is wrapped in {type(layer).__name__}: expected the evaluation environment "
+                "itself, wrapped in the same way, instead of its id"
+            )
+    return env
