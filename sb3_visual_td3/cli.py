@@ -195,7 +195,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 evaluate",
         description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
-        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals.",
+        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals. In an "
+        "environment without maps: return and length of episodes from held-out seeds, beside a random policy.",
     )
     parser.add_argument(
         "run_dir",
@@ -222,13 +223,12 @@ def _evaluate(arguments: list[str]) -> int:
         help="number of episodes on each map with each seed (default: %(default)s)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[1_000], help="seeds of the start positions (default: 1000)"
+        "--seeds", type=int, nargs="+", help="seeds of the start positions (default: 1000; without maps 1000000)"
     )
     parser.add_argument(
         "--maps",
         nargs="+",
-        default=["held_out"],
-        help="maps or groups of maps of the environment (default: held_out, which training never sees)",
+        help="maps or groups of maps of a driving environment (default: held_out, which training never sees)",
     )
     parser.add_argument("--n-envs", type=positive_int, help="number of parallel environments (default: 10; in CARLA 1)")
     parser.add_argument(
@@ -278,7 +278,7 @@ COMMANDS = {
     "validate": Command("train for a short while and judge: may the long run start?", JUDGING_GROUP, _validate),
     "report": Command("give a GO/NO-GO verdict on event files, with cause and remedy", JUDGING_GROUP, _report),
     "sweep": Command("train several seeds, or search hyperparameters, with Ray", JUDGING_GROUP, _sweep),
-    "evaluate": Command("measure success and infractions on held-out maps", JUDGING_GROUP, _evaluate),
+    "evaluate": Command("measure a trained agent on held-out maps or seeds", JUDGING_GROUP, _evaluate),
     "carla-emulator": Command(
         "serve CARLA's own client without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
     ),

@@ -72,6 +72,31 @@ def test_the_script_of_the_own_environment_trains_and_is_judged(own_environment:
     assert main(["report", "runs/mine"]) == 3
 
 
+def test_the_commands_of_the_own_environment_run_in_its_folder(
+    own_environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--env", "MyCamera-v0", "--gym-packages", "mycam"]
+    assert main(["validate", *flags, "--conf-file", "mine.yml", "-n", "60"]) == 3  # too short for a verdict
+    run_dir = own_environment / "logs" / "visual_td3" / "MyCamera-v0_1"
+    assert (run_dir / "evaluations.npz").is_file()
+    capsys.readouterr()
+    assert main(["evaluate", *flags, "-n", "3", "--n-envs", "2", "--output", "found.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "random" in printed
+    assert "std of the return" in printed
+    found = json.loads((own_environment / "found.json").read_text())
+    assert list(found["results"]) == ["policy", "random"]
+    for player in found["results"]:
+        episodes = found["episodes"][player]["all"]
+        assert [episode["length"] for episode in episodes] == [100.0] * 3
+        interval = found["results"][player]["all"]["return"]
+        assert interval["mean"] == pytest.approx(sum(episode["reward"] for episode in episodes) / 3)
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+    pytest.importorskip("moviepy")
+    assert main(["record-video", *flags, "-n", "5"]) == 0
+    assert list((run_dir / "videos").glob("*.mp4"))
+
+
 def test_the_wrapper_of_the_own_reward_page_subtracts_its_cost() -> None:
     names: dict[str, Any] = {}
     exec(blocks("docs/own_reward.md", "python")[0], names)

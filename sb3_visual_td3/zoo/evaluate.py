@@ -1,6 +1,7 @@
 """``visual-td3 evaluate``: drive a trained agent on held-out maps, beside a random and a full-brake driver.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.callbacks.drives` drives the episodes.
+In an environment that has no maps, the agent plays episodes from held-out seeds beside a random policy. The arguments
+are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.callbacks.drives` plays the episodes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from tqdm.auto import tqdm
 
-from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, random_driver
+from sb3_visual_td3.callbacks.drives import (
+    Drive,
+    Driver,
+    Episode,
+    drive_episodes,
+    full_brake_driver,
+    play_episodes,
+    random_driver,
+    random_policy,
+    trained_policy,
+)
+from sb3_visual_td3.callbacks.policy_eval import EVALUATION_SEED
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.flags import check_environment, import_packages
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -32,21 +44,33 @@ Interval = dict[str, float]
 """``mean``, and ``low`` and ``high`` of the 95 % interval."""
 Table = dict[str, dict[str, dict[str, Interval]]]
 """An interval for each driver, map (and ``all``), and quantity, in this order of keys."""
+Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]]]
+"""Episodes by driver and map."""
 
 DRIVERS = ("policy", "random", "full brake")
+PLAYERS = ("policy", "random")
+"""What plays in an environment without maps."""
 ALL_MAPS = "all"
+HELD_OUT = ("held_out",)
+"""Default of ``--maps``."""
+_DRIVING_SEED = 1_000
 _N_ENVS = 10
 """Number of parallel environments by default, except in CARLA."""
 _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
 Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Reduces episodes ``(..., episode, field of Drive)`` to ``(...)``."""
+"""Reduces episodes ``(..., episode, field of Drive or Episode)`` to ``(...)``."""
 
 
-def _mean(field: str) -> Quantity:
-    column = Drive._fields.index(field)
+def _mean(field: str, kind: type[Drive | Episode] = Drive) -> Quantity:
+    column = kind._fields.index(field)
     return lambda rows: np.asarray(rows[..., column].mean(axis=-1))
+
+
+def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
+    column = kind._fields.index(field)
+    return lambda rows: np.asarray(rows[..., column].std(axis=-1))
 
 
 def _per_km(field: str) -> Quantity:
@@ -74,10 +98,18 @@ QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "collisions_per_km": ("collisions/km", "{:.1f}", _per_km("collisions")),
     "lane_invasions_per_km": ("invasions/km", "{:.1f}", _per_km("lane_invasions")),
 }
-"""Heading, number format and reduction of each quantity, by its name in the JSON file."""
+"""Heading, number format and reduction of each quantity of driving, by its name in the JSON file."""
+EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
+    "return": ("return", "{:.2f}", _mean("reward", Episode)),
+    "return_std": ("std of the return", "{:.2f}", _std("reward", Episode)),
+    "length": ("steps", "{:.0f}", _mean("length", Episode)),
+    "success_rate": ("success", "{:.0%}", _mean("success_rate", Episode)),
+}
+"""The same in an environment without maps."""
 
+_INTERVAL = "[low, high] is the 95 % bootstrap interval over episodes."
 _EXPLANATION = (
-    "[low, high] is the 95 % bootstrap interval over episodes. success: the episode ended without collision, leaving "
+    f"{_INTERVAL} success: the episode ended without collision, leaving "
     "the road, driving the wrong way or standing still, and the mean speed along the lane was at least half the target "
     "speed (the default; an environment may be set to another fraction)."
 )
@@ -91,19 +123,30 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """
     table: Table = {}
     for driver, by_map in drives.items():
-        table[driver] = {name: _intervals(rows) for name, rows in by_map.items()}
-        table[driver][ALL_MAPS] = _intervals([drive for rows in by_map.values() for drive in rows])
+        table[driver] = {name: _intervals(rows, QUANTITIES) for name, rows in by_map.items()}
+        table[driver][ALL_MAPS] = _intervals([drive for rows in by_map.values() for drive in rows], QUANTITIES)
     return table
 
 
-def _intervals(drives: Sequence[Drive]) -> dict[str, Interval]:
-    rows = np.array(drives, dtype=np.float64)  # (episode, field)
+def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
+    """Summarise episodes in an environment without maps.
+
+    :param episodes: episodes by player, all under :data:`ALL_MAPS`
+    :return: the table
+    """
+    return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
+
+
+def _intervals(
+    episodes: Sequence[Drive] | Sequence[Episode], quantities: Mapping[str, tuple[str, str, Quantity]]
+) -> dict[str, Interval]:
+    rows = np.array(episodes, dtype=np.float64)  # (episode, field)
     # The bootstrap resamples whole episodes, because the fields of one episode depend on each other. The seed is fixed,
     # so that all drivers, and two evaluations of the same episodes, have the same resamples.
     draws = np.random.default_rng(0).integers(len(rows), size=(_N_RESAMPLES, len(rows)))
     resampled = rows[draws]  # (resample, episode, field)
     intervals: dict[str, Interval] = {}
-    for name, (_, _, quantity) in QUANTITIES.items():
+    for name, (_, _, quantity) in quantities.items():
         mean = float(quantity(rows))
         if not np.isfinite(mean):
             continue
@@ -136,6 +179,27 @@ def show(table: Table, title: str) -> None:
         for name in names:
             console.print(_narrow_table(table, name))
     console.print(_EXPLANATION, markup=False, highlight=False)
+
+
+def show_episodes(table: Table, title: str) -> None:
+    """Print the table of an environment without maps: a row for each quantity, a column for each player.
+
+    :param table: what to show
+    :param title: the line above it
+    """
+    console = Console(width=shutil.get_terminal_size().columns)
+    console.print(title, markup=False, highlight=False)
+    shown = RichTable()
+    shown.add_column("")
+    for player in table:
+        shown.add_column(player, justify="right")
+    for key, (heading, number, _) in EPISODE_QUANTITIES.items():
+        cells = [by_map[ALL_MAPS].get(key) for by_map in table.values()]
+        # Most environments do not say whether an episode is a success.
+        if any(cell is not None for cell in cells):
+            shown.add_row(heading, *(_cell(cell, number) for cell in cells))
+    console.print(shown)
+    console.print(f"{_INTERVAL} Both play from the same seeds.", markup=False, highlight=False)
 
 
 def _wide_table(table: Table) -> RichTable:
@@ -184,17 +248,41 @@ def run(settings: argparse.Namespace) -> int:
         import_packages(settings.gym_packages)
         saved = _find_saved_run(settings)
         check_environment(saved.env_id, settings.gym_packages)
-        maps = _resolve_maps(saved, settings.maps)
-        drives = _drive_all(saved, maps, settings)
+        has_maps, needs_server = _look_at(saved)
+        if not has_maps and settings.maps is not None:
+            raise ValueError(
+                f"{saved.env_id} has no maps, but --maps names some: expected a driving environment, such as "
+                "LiteDriving-v0, or no --maps"
+            )
+        if settings.seeds is None:
+            settings.seeds = [_DRIVING_SEED if has_maps else EVALUATION_SEED]
+        n_envs = settings.n_envs or (1 if needs_server else _N_ENVS)
+        n_envs = min(n_envs, settings.n_episodes)
+        maps, episodes, table = _evaluate(saved, has_maps, n_envs, settings)
     except Exception as error:
         return answer("evaluate", error)
-    table = summarise(drives)
-    show(table, f"{saved.model_path}, {settings.n_episodes * len(settings.seeds)} episodes on each map")
+    n_episodes = settings.n_episodes * len(settings.seeds)
+    if has_maps:
+        show(table, f"{saved.model_path}, {n_episodes} episodes on each map")
+    else:
+        show_episodes(table, f"{saved.model_path}, {n_episodes} episodes")
     if settings.output is not None:
-        content = json.dumps(_as_json(saved, settings, maps, table, drives), indent=2) + "\n"
+        content = json.dumps(_as_json(saved, settings, maps, table, episodes), indent=2) + "\n"
         write_atomically(settings.output, content)
         print(f"Written to {settings.output}")
     return 0
+
+
+def _evaluate(
+    saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
+) -> tuple[list[str], Episodes, Table]:
+    """Return the maps, which are none in an environment without maps, the episodes, and their table."""
+    if has_maps:
+        maps = _resolve_maps(saved, settings.maps or list(HELD_OUT))
+        drives = _drive_all(saved, maps, n_envs, settings)
+        return maps, drives, summarise(drives)
+    episodes = _play_all(saved, n_envs, settings)
+    return [], episodes, summarise_episodes(episodes)
 
 
 def _find_saved_run(settings: argparse.Namespace) -> SavedRun:
@@ -205,42 +293,35 @@ def _find_saved_run(settings: argparse.Namespace) -> SavedRun:
     return find_run(settings.folder, settings.algo, settings.env, settings.exp_id, **which)
 
 
+def _look_at(saved: SavedRun) -> tuple[bool, bool]:
+    """Return whether the environment has maps to drive on, and whether it needs a simulator server."""
+    env = gym.make(saved.env_id, **saved.env_kwargs())
+    has_maps = hasattr(env.unwrapped, "maps")
+    # Each CARLA environment needs a server of its own.
+    needs_server = hasattr(env.unwrapped, "server_address")
+    env.close()
+    return has_maps, needs_server
+
+
 def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
     """Return the names of the maps; the environment itself resolves groups such as ``held_out``."""
     maps: list[str] = []
     for each in requested:
-        try:
-            env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))
-        except TypeError as error:
-            # An environment that is not a driving environment does not accept the keyword.
-            if "'maps'" not in str(error):
-                raise
-            names = None
-        else:
-            names = getattr(env.unwrapped, "maps", None)
-            env.close()
-        if names is None:
-            raise ValueError(f"{saved.env_id} has no maps: expected a driving environment, such as LiteDriving-v0")
-        maps += [name for name in names if name not in maps]
+        env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))
+        maps += [name for name in env.unwrapped.maps if name not in maps]  # type: ignore[attr-defined]
+        env.close()
     return maps
 
 
-def _default_n_envs(saved: SavedRun) -> int:
-    """Return the number of parallel environments; each CARLA environment needs a server of its own."""
-    env = gym.make(saved.env_id, **saved.env_kwargs())
-    needs_server = hasattr(env.unwrapped, "server_address")
-    env.close()
-    return 1 if needs_server else _N_ENVS
-
-
-def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -> dict[str, dict[str, list[Drive]]]:
+def _drive_all(
+    saved: SavedRun, maps: list[str], n_envs: int, settings: argparse.Namespace
+) -> dict[str, dict[str, list[Drive]]]:
     """Return the episodes of each driver on each map."""
     model = saved.load(settings.device)
     drives: dict[str, dict[str, list[Drive]]] = {driver: {name: [] for name in maps} for driver in DRIVERS}
     n_episodes = len(DRIVERS) * len(maps) * len(settings.seeds) * settings.n_episodes
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for name in maps:
-            n_envs = min(settings.n_envs or _default_n_envs(saved), settings.n_episodes)
             env = saved.make_envs(n_envs, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), {"maps": [name]}))
             for seed in settings.seeds:
                 drivers: tuple[Driver, ...] = (
@@ -260,12 +341,23 @@ def _drive_all(saved: SavedRun, maps: list[str], settings: argparse.Namespace) -
     return drives
 
 
+def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dict[str, dict[str, list[Episode]]]:
+    """Return the episodes of the policy and of a random one, in an environment without maps."""
+    model = saved.load(settings.device)
+    env = saved.make_envs(n_envs, settings.seeds[0], saved.env_kwargs())
+    episodes: dict[str, dict[str, list[Episode]]] = {player: {ALL_MAPS: []} for player in PLAYERS}
+    for seed in settings.seeds:
+        policies = (trained_policy(model, not settings.stochastic), random_policy(env, seed))
+        for player, policy in zip(PLAYERS, policies, strict=True):
+            episodes[player][ALL_MAPS] += play_episodes(
+                policy, env, seed, settings.n_episodes, description=player, quiet=False
+            )
+    env.close()
+    return episodes
+
+
 def _as_json(
-    saved: SavedRun,
-    settings: argparse.Namespace,
-    maps: list[str],
-    table: Table,
-    drives: dict[str, dict[str, list[Drive]]],
+    saved: SavedRun, settings: argparse.Namespace, maps: list[str], table: Table, episodes: Episodes
 ) -> dict[str, Any]:
     return {
         "format_version": 1,
@@ -278,7 +370,12 @@ def _as_json(
         "deterministic": not settings.stochastic,
         "results": table,
         "episodes": {
-            driver: {name: [drive._asdict() for drive in rows] for name, rows in by_map.items()}
-            for driver, by_map in drives.items()
+            driver: {name: [_episode_as_json(episode) for episode in rows] for name, rows in by_map.items()}
+            for driver, by_map in episodes.items()
         },
     }
+
+
+def _episode_as_json(episode: Drive | Episode) -> dict[str, float | None]:
+    """Return an episode by field; what the environment does not say is null, because JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in episode._asdict().items()}

@@ -42,6 +42,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
+from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback, needs_server
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
@@ -75,6 +76,10 @@ CONFIGS = files("sb3_visual_td3.zoo_configs")
 # with its default value leaves the decision to the hyperparameter file.
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
+_EVALUATIONS_OF_A_SHORT_RUN = 10
+"""Evaluations of a short run without ``--eval-freq``: so many let the report say that a policy learns nothing."""
+_LEAST_EVAL_FREQ = 500
+"""Most often that a run is evaluated without ``--eval-freq``, in steps; guess: policies change little in fewer."""
 
 
 def register() -> None:
@@ -320,7 +325,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR
     - ``--vec-env ray`` steps environments in Ray actors, and ``vec_env_kwargs`` of the hyperparameter file are read
     - callbacks that write to RUN_DIR are given its path
-    - a DrivingEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys its flags
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys its
+      flags; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is not given
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0; checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - a terminal shows a progress bar
@@ -476,8 +482,14 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.records_the_end = False
             if isinstance(callback, ExplosionAlertCallback) and self._options.stops_on_critical:
                 callback.guard.on_critical = "stop"
-        self._replace_evaluation([each for each in self.callbacks if isinstance(each, DrivingEvalCallback)])
+        self._replace_evaluation(
+            [each for each in self.callbacks if isinstance(each, DrivingEvalCallback | PolicyEvalCallback)]
+        )
+        # With a positive frequency, rl-zoo would create Stable-Baselines3's EvalCallback.
+        eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()
+        if eval_freq > 0:
+            self.callbacks.append(self._create_evaluation(eval_freq))
         # rl-zoo's own checkpoints (--save-freq) hold only the model, so that -i could not continue from one.
         for callback in self.callbacks:
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
@@ -504,8 +516,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     "overlap: true and use --vec-env subproc: the simulator then steps while the learner trains"
                 )
 
-    def _replace_evaluation(self, callbacks: list[DrivingEvalCallback]) -> None:
-        """Apply rl-zoo's flags to our evaluation, and run it instead of rl-zoo's."""
+    def _replace_evaluation(self, callbacks: list[DrivingEvalCallback | PolicyEvalCallback]) -> None:
+        """Apply rl-zoo's flags to the evaluation of the hyperparameter file, and run it instead of rl-zoo's."""
         for callback in callbacks:
             if self.eval_freq < 0:  # rl-zoo's way to switch evaluation off
                 callback.eval_env.close()
@@ -513,16 +525,42 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 continue
             callback.best_model_save_path = callback.best_model_save_path or self.save_path
             callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
+            eval_freq = None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1)
+            n_episodes = None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes
+            if isinstance(callback, PolicyEvalCallback):
+                callback.eval_freq = eval_freq or callback.eval_freq
+                callback.n_eval_episodes = n_episodes or callback.n_eval_episodes
+                continue
             kwargs, own = self._eval_env_kwargs_args or {}, callback.eval_env_kwargs
             if own is not None:
                 kwargs = env_kwargs_of(self.env_kwargs, own, kwargs)
-            callback.configure(
-                None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1),
-                None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes,
-                kwargs or None,
-            )
+            callback.configure(eval_freq, n_episodes, kwargs or None)
         if callbacks:
             self.eval_freq = -1
+
+    def _create_evaluation(self, eval_freq: int) -> EvalCallback:
+        """Create the evaluation of a run whose hyperparameters have none, with rl-zoo's arguments.
+
+        :param eval_freq: environment steps between two evaluations, as ``--eval-freq`` says
+        """
+        if self.verbose > 0:
+            print("Creating test environment")
+        env = self.create_envs(self.n_eval_envs, eval_env=True)
+        settings: dict[str, Any] = {
+            "callback_on_new_best": SaveVecNormalizeCallback(save_freq=1, save_path=self.params_path),
+            "best_model_save_path": self.save_path,
+            "n_eval_episodes": self.n_eval_episodes,
+            "log_path": self.save_path,
+            "deterministic": self.deterministic_eval,
+        }
+        # PolicyEvalCallback refuses such environments; rl-zoo's evaluation has a server of its own. It counts calls,
+        # of which there is one for a step of all training environments.
+        if needs_server(env):
+            return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
+        # Few evaluations leave a short run without a verdict.
+        if eval_freq == _ZOO_EVAL_FREQ:
+            eval_freq = min(eval_freq, max(self.n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
+        return PolicyEvalCallback(env, eval_freq=eval_freq, **settings)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""

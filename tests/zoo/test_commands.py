@@ -490,13 +490,22 @@ def test_more_environments_at_once_drive_the_same_episodes(logs, tmp_path):
         assert len({drive["distance_m"] for drive in one}) == 2
 
 
-def test_evaluate_needs_an_environment_with_maps(in_folder, capsys):
+def test_evaluate_compares_with_a_random_policy_where_there_are_no_maps(in_folder, capsys):
     arguments = ["--env", "Pendulum-v1", "-n", "20", "--verbose", "0", "--eval-freq", "-1"]
     assert visual_td3(["train", *arguments, "-params", "callback:None"]) == 0
+    assert visual_td3(["evaluate", "--env", "Pendulum-v1", "-n", "3", "--output", "found.json"]) == 0
+    assert "std of the return" in capsys.readouterr().out
+    found = json.loads((in_folder / "found.json").read_text())
+    assert (found["maps"], found["seeds"]) == ([], [1_000_000])
+    rewards = [episode["reward"] for episode in found["episodes"]["random"]["all"]]
+    assert len(rewards) == len(set(rewards)) == 3
+    interval = found["results"]["random"]["all"]
+    assert interval["return"]["mean"] == pytest.approx(np.mean(rewards))
+    assert interval["return_std"]["mean"] == pytest.approx(np.std(rewards))
     capsys.readouterr()
-    assert visual_td3(["evaluate", "--env", "Pendulum-v1"]) == 2
+    assert visual_td3(["evaluate", "--env", "Pendulum-v1", "--maps", "train"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Pendulum-v1" in line
+    assert "Pendulum-v1 has no maps" in line
 
 
 def test_i_continues_with_another_number_of_environments_and_other_settings(logs, tmp_path):

@@ -282,7 +282,7 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["evaluate"], "ZooPattern-v0 has no maps"),
+        (["evaluate", "--maps", "train"], "ZooPattern-v0 has no maps"),
         (["push-to-hub", "-orga", "me", "--no-render"], "hub cannot be reached"),
         (["validate", "-conf", "nowhere.yml"], "nowhere.yml"),
         (["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs CPU 10000"),
