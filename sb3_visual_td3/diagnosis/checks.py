@@ -18,6 +18,7 @@ from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
+from sb3_visual_td3.diagnosis.two_questions import ask, too_early
 from sb3_visual_td3.diagnosis.verdict import Status
 
 Tags = tuple[str, ...]
@@ -236,7 +237,9 @@ def _episode_lengths(
 def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no value is NaN or infinite, in the named tags or, without any, in all tags that were measured."""
     # Derived tags, such as the bound of undiscounted returns, may be infinite by definition.
-    chosen = tags or tuple(name for name in data.names() if name not in names.DERIVED)
+    # SB3 writes explained_variance as NaN wherever all returns of a rollout are equal.
+    left_out = {*names.DERIVED, "train/explained_variance"}
+    chosen = tags or tuple(name for name in data.names() if name not in left_out)
     n_points = sum(len(data[tag]) for tag in chosen)
     if n_points == 0:
         return _unknown(*(tags or ("anything",)))
@@ -370,6 +373,39 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     return Measurement(Status.PASS, value, detail)
 
 
+def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
+    """Pass if nothing that the run logged shows an instability, in the scale of its own returns."""
+    stability = ask(data).stability
+    told = "; ".join(sign.told for sign in stability.signs)
+    made = ", ".join(stability.checks)
+    if stability.answer == "no":
+        early = too_early(data)
+        if early is not None and not any(sign.id == "non_finite" for sign in stability.signs):
+            return Measurement(Status.UNKNOWN, None, f"{told}; {early}")
+        return Measurement(Status.FAIL, None, told)
+    if stability.answer == "yes":
+        return Measurement(Status.PASS, None, f"no sign of an instability in {made or 'what was logged'}")
+    if not stability.checks:
+        return Measurement(Status.UNKNOWN, None, "neither losses nor Q values are logged under a known name")
+    # One weak sign: where GradientNormCallback ran, its criteria look closer and decide.
+    if any(name.startswith("gradients/") for name in data.names()):
+        return Measurement(Status.PASS, None, f"a weak sign alone: {told}")
+    return Measurement(Status.UNKNOWN, None, f"a sign that is not clear alone: {told}")
+
+
+def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
+    """Pass if the returns rise, or the evaluations lie clearly above those of policies that know nothing."""
+    found = ask(data).learning
+    told = "; ".join(found.reasons)
+    early = too_early(data)
+    if early is not None:
+        return Measurement(Status.UNKNOWN, None, f"{early}; {told}")
+    return Measurement(_STATUS_OF[found.answer], None, told)
+
+
+_STATUS_OF = {"yes": Status.PASS, "no": Status.FAIL, "unknown": Status.UNKNOWN}
+
+
 CHECKS: dict[str, Check] = {
     "mean_below": Check(mean_below),
     "mean_at_most": Check(mean_at_most),
@@ -388,5 +424,7 @@ CHECKS: dict[str, Check] = {
     "last_above_baselines": Check(last_above_baselines, needs_threshold=False, n_tags=2),
     "gap_within": Check(gap_within, n_tags=2),
     "no_sure_cause": Check(no_sure_cause),
+    "own_scale": Check(own_scale, needs_threshold=False, n_tags=0),
+    "learning": Check(learning, needs_threshold=False, n_tags=0),
 }
 """The checks by the kind that criteria.yml names."""

@@ -17,8 +17,11 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
+from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
+from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.two_questions import too_early
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
 FORMAT_VERSION = 1
@@ -54,10 +57,13 @@ class Criterion:
     scale_dependent: bool = False
     needs_actor_encoder: bool = False
     min_points: int = 5
+    reward_size: tuple[float, float] | None = None
+    is_given: bool = False
+    """Whether a file of the user names it: such a criterion blocks whichever callbacks ran."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
-_KEYS = {f.name: f for f in fields(Criterion) if f.name != "id"}
+_KEYS = {f.name: f for f in fields(Criterion) if f.name not in {"id", "is_given"}}
 _REQUIRED = {name for name, f in _KEYS.items() if f.default is MISSING}
 _EXPECTED: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -70,7 +76,43 @@ _EXPECTED: dict[str, tuple[type, ...]] = {
     "scale_dependent": (bool,),
     "needs_actor_encoder": (bool,),
     "min_points": (int,),
+    "reward_size": (list, type(None)),
 }
+
+_MONITOR, _ALERTS = "GradientNormCallback", "ExplosionAlertCallback"
+_METRICS, _EVALUATION = "DrivingMetricsCallback", "DrivingEvalCallback"
+_NAMES_OF_OTHERS = frozenset(
+    [
+        tags.ACTOR_LOSS,
+        tags.CRITIC_LOSS,
+        tags.CRITIC_1_LOSS,
+        tags.CRITIC_2_LOSS,
+        tags.Q1_VALUE,
+        tags.Q2_VALUE,
+        tags.EPISODE_REWARD,
+        tags.EPISODE_LENGTH,
+        tags.EVAL_REWARD,
+        tags.EVAL_SUCCESS_RATE,
+        tags.EVAL_LENGTH,
+    ]
+)
+"""Tags of ours that other code logs too, or that a mapping of foreign names fills. They do not show that a callback of
+ours ran."""
+
+
+def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
+    """Return which of our callbacks wrote into a run, as its tags show it.
+
+    :param data: the series of the run
+    """
+    names = data.names()
+    ran = {tags.TAGS[name].owner for name in names if name in tags.TAGS and name not in _NAMES_OF_OTHERS}
+    if any(name.startswith("alerts/") for name in names):
+        ran.add(_ALERTS)
+    # An environment that drives is watched by both of them; a few reward terms alone may be anybody's.
+    if _EVALUATION in ran or (tags.EPISODE_LENGTH in data and _MONITOR in ran):
+        ran.add(_METRICS)
+    return frozenset(ran)
 
 
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
@@ -84,16 +126,17 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
     criteria = _merge({}, _entries(parse_mapping(built_in, _BUILT_IN), _BUILT_IN), _BUILT_IN)
     if path is not None:
-        criteria = _merge(criteria, _entries(read_mapping(path), str(path)), str(path))
+        given = _entries(read_mapping(path), str(path))
+        criteria = _merge(criteria, given, str(path))
+        criteria |= {key: replace(criteria[key], is_given=True) for key in given}
     return tuple(criteria.values())
 
 
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Removing whole tags never turns NO-GO into GO: a missing tag makes a criterion unknown, never passed and never
-    inapplicable. The one exception is ``all_finite`` without named tags, because the removed tag may have held the only
-    NaN.
+    What only our callbacks log blocks where they ran: there a missing tag makes a criterion unknown, never passed and
+    never inapplicable. Where a callback did not run, a criterion that needs its tags does not apply.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
@@ -105,6 +148,9 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
     with np.errstate(all="ignore"):
         for criterion in criteria:
             measured = _measure(criterion, data, run)
+            needed = run.lacks_callback(criterion)
+            if needed is not None and measured.status is Status.UNKNOWN:
+                measured = Measurement(Status.NOT_APPLICABLE, None, run.why_without(needed))
             results.append(
                 CriterionResult(
                     id=criterion.id,
@@ -116,6 +162,7 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                     source=criterion.source,
                     detail=measured.detail,
                     tags=criterion.tags,
+                    needs_callback=needed if run.could_run(needed) else None,
                 )
             )
     return tuple(results)
@@ -134,6 +181,10 @@ class _Run:
     :param judged_length: length from the tags alone that a GO needs. Other tags must not decide whether a criterion
         applies: leaving them out of the log would then excuse the same failure.
     :param last_step: the last environment step of any known tag
+    :param kind: the kind of algorithm
+    :param callbacks: which of our callbacks ran
+    :param largest_reward: largest |reward| of a step; None if the run did not log it
+    :param early: why it is too early for a failure; None if it is not
     """
 
     encoder_is_shared: bool
@@ -144,6 +195,10 @@ class _Run:
     length: int | None = None
     judged_length: int | None = None
     last_step: int | None = None
+    kind: RunKind = RunKind(Family.UNKNOWN)
+    callbacks: frozenset[str] = frozenset()
+    largest_reward: float | None = None
+    early: str | None = None
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
@@ -154,6 +209,10 @@ class _Run:
             reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
             has_no_bound=_has_no_bound(data),
             frozen=frozenset(group for group, tag in tags.GROUP_FROZEN.items() if data.flag(tag) is True),
+            kind=recognise(data.names()),
+            callbacks=callbacks_that_ran(data),
+            largest_reward=_largest_reward(data),
+            early=too_early(data),
         )
         # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
         # so it gains nothing by leaving them out.
@@ -169,7 +228,40 @@ class _Run:
 
     def blocks(self, criterion: Criterion) -> bool:
         """Return whether the criterion counts for the verdict on this run."""
-        return criterion.blocking and not (criterion.scale_dependent and self.reward_is_normalized)
+        if not criterion.blocking or (criterion.scale_dependent and self.reward_is_normalized):
+            return False
+        if criterion.is_given:
+            return True
+        if criterion.reward_size is not None and self.largest_reward is not None:
+            lowest, highest = criterion.reward_size
+            if not lowest <= self.largest_reward <= highest:
+                return False
+        # A NaN in some foreign tag may be the mean of nothing; stable_in_own_scale asks for losses that end as NaN.
+        if criterion.kind == "all_finite" and not self.callbacks:
+            return False
+        return self.lacks_callback(criterion) is None
+
+    def lacks_callback(self, criterion: Criterion) -> str | None:
+        """Return the callback whose tags a criterion needs, if it did not run; otherwise None."""
+        owners = {tags.TAGS[tag].owner for tag in criterion.tags if tag in tags.TAGS}
+        if criterion.is_given or not owners or owners & self.callbacks:
+            return None
+        return min(owners)
+
+    def could_run(self, callback: str | None) -> bool:
+        """Return whether a callback that did not run would have something to write in such a run."""
+        drives = bool(self.callbacks & {_METRICS, _EVALUATION})
+        if callback in {_METRICS, _EVALUATION}:
+            return drives
+        return callback is not None and self.kind.family is Family.OFF_POLICY
+
+    def why_without(self, callback: str) -> str:
+        """Return why a criterion does not apply where a callback did not run, in words."""
+        if callback in {_METRICS, _EVALUATION}:
+            return "for runs in a driving environment"
+        if self.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
+            return f"for off-policy actor-critic algorithms; this run is {self.kind.family.value}"
+        return f"needs what only {callback} logs, which did not run"
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
         """Return the tags of a criterion that such a run can log at all."""
@@ -213,6 +305,15 @@ class _Run:
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
+_JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
+"""Kinds that decide themselves what is too early, or for which nothing is: NaN stays NaN."""
+
+
+def _largest_reward(data: SeriesSet) -> float | None:
+    sizes = [data[tag].abs_max() for tag in (tags.REWARD_MIN, tags.REWARD_MAX) if len(data[tag].finite)]
+    return max(sizes) if len(sizes) == 2 else None
+
+
 def _has_no_bound(data: SeriesSet) -> bool:
     """Return whether the run logged that its returns are undiscounted.
 
@@ -237,6 +338,14 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if begin > 0 and run.length is not None and run.length < begin:
         return Measurement(Status.NOT_APPLICABLE, None, f"applies from {begin:,} steps; the run has {run.length:,}")
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
+    if measured.status is Status.FAIL and criterion.kind not in _JUDGE_EARLY:
+        early = run.early
+        if early is None and criterion.kind == "last_above_baselines":
+            n_points = len(data[asked[0]].finite)
+            if n_points < MIN_EVALUATIONS:
+                early = f"too early to say: {n_points} of {MIN_EVALUATIONS} evaluations"
+        if early is not None:
+            return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {early}")
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
     # Some tag shows that the run is long enough, but the tags that judge the training end before: unknown, not failed.
@@ -307,6 +416,10 @@ def _checked(key: str, value: Any, where: str) -> Any:
         if not all(isinstance(tag, str) for tag in value):
             raise ValueError(f"{where}: tags is {shown(value)}; expected a list of names")
         return tuple(value)
+    if key == "reward_size" and value is not None:
+        if len(value) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in value):
+            raise ValueError(f"{where}: reward_size is {shown(value)}; expected [lowest, highest]")
+        return (float(value[0]), float(value[1]))
     if key == "min_points" and value < 1:
         raise ValueError(f"{where}: min_points is {value}; expected 1 or more")
     return float(value) if key == "threshold" and value is not None else value

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from sb3_visual_td3.diagnosis.baseline_comparison import Comparison, compare_with_baselines
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability
-from sb3_visual_td3.diagnosis.return_curve import Answer, Learning, judge_learning
-from sb3_visual_td3.diagnosis.run_kind import RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.return_curve import (
+    MIN_STEPS_FOR_NO,
+    Answer,
+    CurveState,
+    Learning,
+    ReturnCurve,
+    judge_learning,
+)
+from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
+from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES
 from sb3_visual_td3.diagnosis.verdict import Verdict
+
+EvidenceLevel = Literal["full", "standard", "thin"]
+EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
+"""How much of a run could be checked, in ascending order."""
+
+EARLY_STEPS = 2_000
+"""Below this number of environment steps it is too early for a verdict, except for values that are not finite."""
+EARLY_UPDATES = 500
+"""Below this number of updates an off-policy run is also too early; only within the first 10,000 steps, since a run
+that still does not train after them will not learn either."""
 
 
 class Answers(NamedTuple):
@@ -17,11 +36,13 @@ class Answers(NamedTuple):
     :param kind: the kind of algorithm, which decides what can be asked.
     :param stability: the answer to "is it stable?", with its signs.
     :param learning: the answer to "is it learning?", with the curves behind it.
+    :param comparison: the evaluations beside policies that know nothing; None where no such policy was evaluated.
     """
 
     kind: RunKind
     stability: Stability
     learning: Learning
+    comparison: Comparison | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -35,8 +56,9 @@ def ask(data: SeriesSet) -> Answers:
     :param data: everything that the run logged, under the names that its own code uses.
     """
     kind = recognise(data.names())
-    learning = judge_learning(data)
-    return Answers(kind, judge_stability(data, kind, learning.answer), learning)
+    comparison = compare_with_baselines(data)
+    learning = _combined(judge_learning(data), comparison, environment_steps(data))
+    return Answers(kind, judge_stability(data, kind, learning.answer), learning, comparison)
 
 
 def verdict_of(stable: Answer, learning: Answer) -> Verdict:
@@ -46,3 +68,76 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
     if stable == learning == "yes":
         return Verdict.GO
     return Verdict.INSUFFICIENT
+
+
+def environment_steps(data: SeriesSet) -> int | None:
+    """Return the last environment step of the tags that are known to count them; None without such a tag.
+
+    The x-axis of other names may count episodes or updates.
+    """
+    known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
+    by_episode = {"train/episode_reward", "train/episode_length"}
+    return max((int(data[name].steps[-1]) for name in known if name not in by_episode), default=None)
+
+
+def too_early(data: SeriesSet) -> str | None:
+    """Return why it is too early for a verdict, in words; None if the run is long enough or its length is unknown.
+
+    :param data: the series of the run
+    """
+    steps = environment_steps(data)
+    if steps is None:
+        return None
+    if steps < EARLY_STEPS:
+        return f"too early to say: {steps:,} environment steps, and a verdict takes {EARLY_STEPS:,}"
+    updates = data["train/n_updates"].finite
+    if len(updates) and steps < MIN_STEPS_FOR_NO and recognise(data.names()).family is Family.OFF_POLICY:
+        n_updates = int(updates.values.max())
+        if n_updates < EARLY_UPDATES:
+            return f"too early to say: {n_updates:,} updates, and a verdict takes {EARLY_UPDATES:,}"
+    return None
+
+
+def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:
+    """Combine the shape of the return curves with the distance to policies that know nothing."""
+    if comparison is None:
+        return learning
+    answer = learning.answer
+    curve = learning.curve
+    if comparison.has_fallen:
+        # A fall of a few evaluations is no proof of a failure, but it is no reason for a long run either.
+        answer = "no" if answer == "no" else "unknown"
+        if curve is None or curve.state is not CurveState.COLLAPSED:
+            curve = _curve_of(comparison, CurveState.COLLAPSED)
+    elif comparison.answer == "yes":
+        if curve is not None and curve.state in {CurveState.COLLAPSED, CurveState.DECLINING}:
+            answer = "unknown"
+        else:
+            # A flat curve beside it began after the policy had learned.
+            answer = "yes"
+        if curve is None or curve.state in {CurveState.FLAT, CurveState.TOO_SHORT, CurveState.UNCLEAR}:
+            is_rising = comparison.peak_step == comparison.last_step
+            curve = _curve_of(comparison, CurveState.IMPROVING if is_rising else CurveState.PLATEAU)
+    elif comparison.answer == "no":
+        is_long = n_steps is not None and n_steps >= MIN_STEPS_FOR_NO
+        answer = "no" if answer != "yes" and is_long else "unknown"
+        if curve is None:
+            curve = _curve_of(comparison, CurveState.FLAT)
+    elif curve is None:
+        curve = _curve_of(comparison, CurveState.UNCLEAR)
+    return Learning(answer, curve, learning.curves, (comparison.reason, *learning.reasons))
+
+
+def _curve_of(comparison: Comparison, state: CurveState) -> ReturnCurve:
+    return ReturnCurve(
+        comparison.tag,
+        state,
+        comparison.answer,
+        comparison.n_points,
+        start=comparison.baseline,
+        late=comparison.late,
+        peak=comparison.peak,
+        peak_step=comparison.peak_step,
+        last_step=comparison.last_step,
+        reasons=(comparison.reason,),
+    )

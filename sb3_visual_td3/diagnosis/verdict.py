@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Literal
 
 
 class Status(str, Enum):
@@ -62,6 +63,7 @@ class CriterionResult:
     :param source: origin of the criterion
     :param detail: the figures behind the status, in words
     :param tags: the logged names that it reads
+    :param needs_callback: the callback that would supply what the criterion needs, where it did not run and could
     """
 
     id: str
@@ -73,6 +75,7 @@ class CriterionResult:
     source: str
     detail: str = ""
     tags: tuple[str, ...] = ()
+    needs_callback: str | None = None
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
@@ -87,6 +90,24 @@ def decide(results: Iterable[CriterionResult]) -> Verdict:
     if Status.UNKNOWN in blocking or Status.PASS not in blocking:
         return Verdict.INSUFFICIENT
     return Verdict.GO
+
+
+ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
+"""Ids of the criteria that answer "is it learning?"; all others answer "is it stable?"."""
+
+
+def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
+    """Return what the blocking criteria answer to one of the two questions.
+
+    :param results: of all criteria
+    :param about_learning: "is it learning?"; otherwise "is it stable?"
+    """
+    asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}
+    if Status.FAIL in asked:
+        return "no"
+    if Status.UNKNOWN in asked or Status.PASS not in asked:
+        return "unknown"
+    return "yes"
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:

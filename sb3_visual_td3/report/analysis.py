@@ -11,10 +11,14 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
+from sb3_visual_td3.diagnosis.evidence import Evidence, evidence_of
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.return_curve import Answer as Answered
+from sb3_visual_td3.diagnosis.return_curve import ReturnCurve
 from sb3_visual_td3.diagnosis.series import SeriesSet
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
+from sb3_visual_td3.diagnosis.two_questions import Answers, EvidenceLevel, ask, too_early
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, answer_of, decide
 from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
@@ -213,6 +217,36 @@ class Analysis:
     hyperparams: tuple[ComparedParameter, ...] = ()
     recommendation: Recommendation = field(default_factory=Recommendation)
 
+    @cached_property
+    def questions(self) -> Answers:
+        """Return what the run answers to "is it stable?" and "is it learning?", with the curves behind it."""
+        return ask(self.series)
+
+    @property
+    def stable(self) -> Answered:
+        """Return the answer to "is it stable?", of all blocking criteria that ask it."""
+        return answer_of(self.criteria, about_learning=False)
+
+    @property
+    def learning(self) -> Answered:
+        """Return the answer to "is it learning?"."""
+        return answer_of(self.criteria, about_learning=True)
+
+    @property
+    def curve(self) -> ReturnCurve | None:
+        """Return the curve that speaks for the run; None if no return was logged."""
+        return self.questions.learning.curve
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Return how much of the run could be checked."""
+        return evidence_of(self.series, self.criteria, self.questions)
+
+    @property
+    def early(self) -> str | None:
+        """Return why it is too early for a verdict, in words; None if it is not."""
+        return too_early(self.series)
+
     @property
     def series(self) -> SeriesSet:
         """Return the series of the event files."""
@@ -234,10 +268,29 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """Return the diagnosis to remedy first; None if no diagnosis has a confidence of at least 0.5."""
+        """Return the diagnosis to remedy first; None if none has a confidence of at least 0.5.
+
+        A run that is GO has none: what the rules found did not keep it from learning. Neither has a run that is too
+        short to be judged.
+        """
+        if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
+            return None
         if not self.diagnoses or self.diagnoses[0].confidence < 0.5:
             return None
         return self.diagnoses[0]
+
+
+def _too_thin(evidence: Evidence, required: EvidenceLevel) -> CriterionResult:
+    return CriterionResult(
+        id="evidence",
+        title=f"The evidence is {required}, as --require-evidence asks",
+        status=Status.UNKNOWN,
+        blocking=True,
+        value=None,
+        threshold=None,
+        source="--require-evidence",
+        detail=f"the evidence is {evidence}",
+    )
 
 
 def analyse(
@@ -248,6 +301,7 @@ def analyse(
     manifest: RunManifest | None = None,
     notes: Sequence[str] = (),
     settings: RunSettings | None = None,
+    require_evidence: EvidenceLevel = "thin",
 ) -> Analysis:
     """Judge the series of a run.
 
@@ -257,6 +311,7 @@ def analyse(
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: state properties that the event file does not show; the notes say what they changed
+    :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     """
     settings = settings or RunSettings()
     series = data.series
@@ -264,9 +319,12 @@ def analyse(
     # The flags from settings are laid beside the series, not into them: the figures show only what was logged.
     known = replace(series, known_flags={answer.tag: True for answer in answered})
     results, diagnoses = judge(criteria, known), diagnose(known)
+    answers_did = effect(answered, series, criteria, results, diagnoses)
+    evidence = evidence_of(series, results, ask(series))
+    if decide(results) is Verdict.GO and evidence.is_below(require_evidence):
+        results = (*results, _too_thin(evidence, require_evidence))
     verdict = decide(results)
     hyperparams = compare_hyperparams(settings, series)
-    answers_did = effect(answered, series, criteria, results, diagnoses)
     return Analysis(
         name=name,
         data=data,

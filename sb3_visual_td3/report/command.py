@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sb3_visual_td3.common.errors import report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
+from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
@@ -22,7 +23,15 @@ from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_s
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
 from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
 from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, split_command, watch
-from sb3_visual_td3.report.wording import first_step_to_take, reason, reasons, run_line
+from sb3_visual_td3.report.wording import (
+    answers_line,
+    first_step_to_take,
+    how_to_relax,
+    near_misses,
+    reason,
+    reasons,
+    run_line,
+)
 from sb3_visual_td3.report.writing import output_folders, report_csv, series_csv, write_reports
 from sb3_visual_td3.runs.manifest import RunManifest
 
@@ -67,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("no-go", "insufficient"),
         default="insufficient",
         help="no-go: exit with 0 if the data do not suffice for a verdict (default: insufficient, exit with 3)",
+    )
+    parser.add_argument(
+        "--require-evidence",
+        choices=("thin", "standard", "full"),
+        default="thin",
+        help="the least evidence for a GO; below it the verdict is INSUFFICIENT. full: our callbacks ran and every "
+        "blocking criterion could be answered; standard: returns of training and evaluation, and all checks of the "
+        "run's kind; thin: whatever the run logged (default: thin)",
     )
     parser.add_argument(
         "--watch",
@@ -123,6 +140,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         criteria=load_criteria(args.criteria),
         tag_mapping=None if args.tags is None else load_tag_mapping(args.tags),
         hyperparams=None if args.hyperparams is None else read_given_settings(args.hyperparams),
+        require_evidence=args.require_evidence,
     )
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status, on_change=on_change)
@@ -159,6 +177,7 @@ class _Job:
     criteria: Sequence[Criterion]
     tag_mapping: TagMapping | None
     hyperparams: Layer | None
+    require_evidence: EvidenceLevel = "thin"
 
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read, judge and write once.
@@ -220,7 +239,15 @@ class _Job:
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
         notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
         data = with_our_names(data, self.tag_mapping)
-        return analyse(data, self.criteria, name=name, manifest=manifest, notes=notes, settings=settings)
+        return analyse(
+            data,
+            self.criteria,
+            name=name,
+            manifest=manifest,
+            notes=notes,
+            settings=settings,
+            require_evidence=self.require_evidence,
+        )
 
     def publish(
         self, analyses: Sequence[Analysis], unreadable: Sequence[str], begin: BeginPart = no_progress
@@ -311,15 +338,20 @@ def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
 
 def _summary(analysis: Analysis) -> list[str]:
     lines = [f"{analysis.verdict.value}  {analysis.name}  ({run_line(analysis)})"]
+    lines.append(f"  {answers_line(analysis)}")
     why = reasons(analysis)
     lines += [f"  {r.status.value}: {r.title}. {reason(r)}" for r in why[:MAX_REASONS]]
     if len(why) > MAX_REASONS:
         lines.append(f"  and {len(why) - MAX_REASONS} more")
+    lines += [f"  Near a limit: {near}" for near in near_misses(analysis)]
     if analysis.cause:
         cause = analysis.cause
         since = "" if cause.first_step is None else f", first seen at step {cause.first_step:,}"
         lines.append(f"  Likely cause: {cause.id} (confidence {cause.confidence:.0%}{since}): {cause.title}")
     lines.append(f"  Do first: {first_step_to_take(analysis)}")
+    relax = how_to_relax(analysis)
+    if relax is not None:
+        lines.append(f"  {relax}")
     lines += [f"  Note: {note}" for note in analysis.notes]
     return lines
 

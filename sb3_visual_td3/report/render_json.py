@@ -13,7 +13,7 @@ from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.hyperparam_comparison import reference_table
 from sb3_visual_td3.report.sections.alerts import Alert
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
@@ -39,6 +39,12 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "verdict": analysis.verdict.value,
+        "stable": analysis.stable,
+        "learning": analysis.learning,
+        "evidence": analysis.evidence.level,
+        "checks": {"made": analysis.evidence.n_made, "possible": analysis.evidence.n_possible},
+        "kind": analysis.questions.kind.family.value,
+        "curve": _curve(analysis),
         "criteria": [
             {
                 "id": r.id,
@@ -65,6 +71,23 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
         "alerts": _alerts(analysis),
         "metrics": {tag: asdict(metric) for tag, metric in analysis.metrics.items()},
         "run": _run(analysis),
+    }
+
+
+def _curve(analysis: Analysis) -> dict[str, Any] | None:
+    """Return the shape of the curve that speaks for the run; None if no return was logged."""
+    curve = analysis.curve
+    if curve is None:
+        return None
+    return {
+        "tag": curve.tag,
+        "state": curve.state.value,
+        "start": curve.start,
+        "peak": curve.peak,
+        "peak_step": curve.peak_step,
+        "last": curve.late,
+        "last_step": curve.last_step,
+        "reasons": list(analysis.questions.learning.reasons),
     }
 
 
@@ -107,7 +130,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
 
 
 def run_figures(analysis: Analysis) -> dict[str, Any]:
-    """Return the figures of the sections by name. They are not part of the stable format of version 1."""
+    """Return the figures of the sections by name. They are not part of the stable format."""
     sections = analysis.sections
     return {
         "availability": asdict(sections.availability)["kinds"],

@@ -24,12 +24,15 @@ from sb3_visual_td3.report.wording import (
     HEADINGS,
     STATUS_MARK,
     STATUS_WORD,
-    VERDICT_SENTENCE,
+    answers_line,
     comparison,
     first_step_to_take,
+    how_to_relax,
+    near_misses,
     reason,
     reasons,
     run_line,
+    verdict_sentence,
 )
 
 MAX_CHARACTERS = 65_536
@@ -76,7 +79,9 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
     lines = [
         f"# {analysis.verdict.value}: {_safe(analysis.name)}",
         "",
-        VERDICT_SENTENCE[analysis.verdict],
+        verdict_sentence(analysis),
+        "",
+        _safe(answers_line(analysis)),
         "",
         f"{run_line(analysis)}.",
         "",
@@ -85,6 +90,7 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
         "",
         first_step_to_take(analysis),
         "",
+        *[line for near in near_misses(analysis) for line in (f"Near a limit: {_safe(near)}", "")],
     ]
     if detail is _Detail.SHORT:
         return lines
@@ -111,6 +117,9 @@ def _why(analysis: Analysis) -> list[str]:
     if not lines:
         return []
     what = "Required, and not met" if analysis.verdict is Verdict.NO_GO else "Required, and not answered by the data"
+    relax = how_to_relax(analysis)
+    if relax is not None:
+        lines += ["", _safe(relax)]
     return ["## Why", "", f"{what}:", "", *lines, ""]
 
 

@@ -1,0 +1,119 @@
+"""Compares the evaluations of a run with policies that know nothing: random actions, and full braking where it drives.
+
+A return curve shows learning only if it began before the policy had learned. A run of five or ten evaluations may have
+learned before the first one; then the distance from a random policy is the better witness. The functions here read
+named series only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import NOTED_FALL, Answer
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+
+EVAL_RANDOM_REWARD = "eval/random_reward"
+"""Mean return of random actions in the evaluation environment."""
+
+BASELINES = (
+    (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
+    (tags.EVAL_REWARD, (EVAL_RANDOM_REWARD,)),
+)
+"""Each evaluated quantity with the tags of the policies that know nothing. Metres go before returns: a policy may earn
+reward by standing still."""
+
+MIN_EVALUATIONS = 3
+"""Fewer evaluations are too few to say."""
+CLEARLY_ABOVE = 2.0
+"""How many spreads of one evaluation the policy must lie above the best baseline."""
+CLEAR_FALL = 1.5
+"""How many spreads of one evaluation a fall from the best evaluation must measure."""
+
+
+class Comparison(NamedTuple):
+    """The evaluations of a run beside its baselines.
+
+    :param tag: the evaluated quantity.
+    :param n_points: how many evaluations there are.
+    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if it is
+        not better; otherwise unknown.
+    :param late: level of the last three evaluations.
+    :param baseline: level of the best baseline.
+    :param peak: the best evaluation.
+    :param peak_step: its step.
+    :param last_step: step of the last evaluation.
+    :param has_fallen: whether a considerable part of the distance to the baseline is lost again.
+    :param reason: what decided, in words.
+    """
+
+    tag: str
+    n_points: int
+    answer: Answer
+    late: float
+    baseline: float
+    peak: float
+    peak_step: int
+    last_step: int
+    has_fallen: bool
+    reason: str
+
+
+def evaluation_spread(values: FloatArray) -> float:
+    """Estimate the standard deviation of one evaluation, not inflated by a trend.
+
+    The second difference of three neighbours cancels a steady trend and has six times the variance of one value; the
+    median over the curve cancels single jumps, such as the first one of a fast learner.
+
+    :param values: ``(n,)``, finite, ``n >= 3``
+    """
+    bends = values[:-2] - 2.0 * values[1:-1] + values[2:]
+    return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
+
+
+def compare_with_baselines(data: SeriesSet) -> Comparison | None:
+    """Compare the evaluations with their baselines; None if no baseline was logged.
+
+    :param data: the series of the run
+    """
+    for tag, baseline_tags in BASELINES:
+        policy = data[tag].finite
+        logged = [data[name].finite for name in baseline_tags if len(data[name].finite)]
+        if len(policy) and logged:
+            return _compared(policy, max(series.median() for series in logged))
+    return None
+
+
+def _compared(policy: Series, baseline: float) -> Comparison:
+    values = policy.values
+    n = values.size
+    late = float(np.median(values[-3:]))
+    best = int(np.argmax(values))
+    peak, peak_step = float(values[best]), int(policy.steps[best])
+    told = f"{policy.name}: the last evaluations are at {rounded(late)}, policies that know nothing at "
+    told += rounded(baseline)
+    answer: Answer = "unknown"
+    has_fallen = False
+    if n < MIN_EVALUATIONS:
+        told += f"; {n} of {MIN_EVALUATIONS} evaluations that a comparison takes"
+    else:
+        spread = evaluation_spread(values)
+        lost = (peak - late) / (peak - baseline) if peak > baseline else 0.0
+        has_fallen = lost >= NOTED_FALL and peak - late >= CLEAR_FALL * spread
+        if has_fallen:
+            told += (
+                f"; the best policy was near step {peak_step:,} with {rounded(peak)}: {min(lost, 1.0):.0%} of what it "
+                "had gained is lost"
+            )
+        elif late > baseline and late - baseline >= CLEARLY_ABOVE * spread:
+            answer = "yes"
+        elif late <= baseline:
+            answer = "no"
+        else:
+            told += f", with a spread of {rounded(spread)} from one evaluation to the next"
+    last_step = int(policy.steps[-1])
+    return Comparison(policy.name, n, answer, late, baseline, peak, peak_step, last_step, has_fallen, told)

@@ -1,0 +1,81 @@
+"""Says how much of a run could be checked: full, standard or thin, with the number of checks behind it.
+
+A verdict on few tags can be right and still rest on little. The level lets a gate ask for more than a GO: where a tag
+is missing that would have shown a failure, the level is lower than with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
+from sb3_visual_td3.diagnosis.run_kind import Family
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
+from sb3_visual_td3.diagnosis.two_questions import EVIDENCE_LEVELS, Answers, EvidenceLevel
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
+
+_EVERY_KIND = ("finite_losses", "learning_rate")
+_OF_CRITICS = (*_EVERY_KIND, "q_within_returns", "critic_error")
+_OWN_SCALE = {
+    Family.OFF_POLICY: _OF_CRITICS,
+    Family.VALUE_BASED: _OF_CRITICS,
+    # The entropy of a discrete policy and the spread of a continuous one are the same check here: a run has one.
+    Family.ON_POLICY: (*_EVERY_KIND, "policy_spread", "explained_variance", "policy_steps"),
+    Family.UNKNOWN: _EVERY_KIND,
+}
+
+
+class Evidence(NamedTuple):
+    """How much of a run could be checked.
+
+    :param level: "full" where our callbacks ran and every criterion could be answered (for algorithms that they do not
+        fit: where every check of that kind could be made); "standard" where the returns of training and of evaluation
+        and all checks of the run's kind were there; otherwise "thin".
+    :param n_made: how many checks could be made.
+    :param n_possible: how many the kind of run allows.
+    """
+
+    level: EvidenceLevel
+    n_made: int
+    n_possible: int
+
+    def __str__(self) -> str:
+        return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from these tags)"
+
+    def is_below(self, required: EvidenceLevel) -> bool:
+        """Return whether this is less than a required level."""
+        return EVIDENCE_LEVELS.index(self.level) < EVIDENCE_LEVELS.index(required)
+
+
+def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: Answers) -> Evidence:
+    """Return how much of a run could be checked.
+
+    :param data: the series of the run
+    :param results: of all criteria
+    :param answers: of the run to both questions
+    """
+    asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
+    n_made = sum(r.status in {Status.PASS, Status.FAIL} for r in asked)
+    n_possible = n_made + sum(r.status is Status.UNKNOWN or r.needs_callback is not None for r in asked)
+    wanted = _OWN_SCALE[answers.kind.family]
+    made = {"policy_spread" if check == "policy_entropy" else check for check in answers.stability.checks}
+    n_made += len(made & set(wanted))
+    n_possible += len(wanted)
+    sources = {tag.source for tag in find_returns(data.names())}
+    has_evaluation = "evaluation" in sources or answers.comparison is not None
+    n_made += int(has_evaluation) + int("training" in sources)
+    n_possible += 2
+    level: EvidenceLevel = "thin"
+    is_known = answers.kind.family is not Family.UNKNOWN
+    if is_known and has_evaluation and "training" in sources and made >= set(wanted):
+        level = "standard"
+    if answers.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
+        if level == "standard":
+            level = "full"
+    elif has_evaluation and {"GradientNormCallback", "ExplosionAlertCallback"} <= callbacks_that_ran(data):
+        is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)
+        if is_answered and not any(r.needs_callback for r in asked):
+            level = "full"
+    return Evidence(level, n_made, n_possible)
