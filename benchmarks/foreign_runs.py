@@ -103,7 +103,7 @@ def row_of(judged: Judged) -> dict[str, object]:
     row: dict[str, object] = {"run": judged.run, "label": judged.label, "verdict": judged.verdict}
     if judged.answers is None:
         return row
-    kind, stability, learning = judged.answers
+    kind, stability, learning, _ = judged.answers
     row |= {
         "stable": stability.answer,
         "learning": learning.answer,
@@ -128,7 +128,7 @@ def line_of(judged: Judged) -> str:
     head = f"{judged.label} {judged.run:<12} {judged.verdict:<12}"
     if judged.answers is None:
         return head
-    _, stability, learning = judged.answers
+    _, stability, learning, _ = judged.answers
     state = learning.curve.state.value if learning.curve else "no return logged"
     told = "; ".join([*(sign.told for sign in stability.signs), *learning.reasons])
     return f"{head} stable {stability.answer:<7} learning {learning.answer:<7} {state}: {told}"

@@ -202,7 +202,7 @@ def label_of(mean_return: float) -> str:
 def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
     """Judge the event files of a mutant, and return its row of the results."""
     (run,) = find_runs(folder)
-    kind, stability, learning = answers = ask(read_run(run.path, run.files).series)
+    kind, stability, learning, _ = answers = ask(read_run(run.path, run.files).series)
     del kind
     return {
         "number": mutant.number,

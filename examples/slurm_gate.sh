@@ -16,7 +16,7 @@ short=$(sbatch --parsable --job-name=short --time=1:00:00 --cpus-per-task=2 --wr
   "visual-td3 train --algo visual_td3 --env $env --n-timesteps $short_steps --seed 0 --log-folder $logs/short")
 
 verdict=$(sbatch --parsable --job-name=verdict --time=0:10:00 --dependency="afterany:$short" --wrap \
-  "visual-td3 report $logs/short --output $logs/verdict")
+  "visual-td3 report $logs/short --require-evidence full --output $logs/verdict")
 
 # Sixty seconds before the time limit Slurm sends SIGUSR1 to the shell, which hands it on; at a preemption Slurm sends
 # SIGTERM to all processes. The training then takes a snapshot and ends with exit code 75, and the job is queued again. The

@@ -83,7 +83,7 @@ def _validate(arguments: list[str]) -> int:
     outcome = run_validation(settings)
     if isinstance(outcome, int):
         return outcome
-    return _report([str(outcome)])
+    return _report([str(outcome), "--require-evidence", "full"])
 
 
 def _resume(arguments: list[str]) -> int:

@@ -17,12 +17,9 @@ from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import NOTED_FALL, Answer
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
 
-EVAL_RANDOM_REWARD = "eval/random_reward"
-"""Mean return of random actions in the evaluation environment."""
-
 BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
-    (tags.EVAL_REWARD, (EVAL_RANDOM_REWARD,)),
+    (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
 """Each evaluated quantity with the tags of the policies that know nothing. Metres go before returns: a policy may earn
 reward by standing still."""

@@ -238,8 +238,8 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
     """Pass if no value is NaN or infinite, in the named tags or, without any, in all tags that were measured."""
     # Derived tags, such as the bound of undiscounted returns, may be infinite by definition.
     # SB3 writes explained_variance as NaN wherever all returns of a rollout are equal.
-    left_out = {*names.DERIVED, "train/explained_variance"}
-    chosen = tags or tuple(name for name in data.names() if name not in left_out)
+    measured = (name for name in data.names() if name not in names.DERIVED)
+    chosen = tags or tuple(name for name in measured if not name.endswith("explained_variance"))
     n_points = sum(len(data[tag]) for tag in chosen)
     if n_points == 0:
         return _unknown(*(tags or ("anything",)))
@@ -378,19 +378,23 @@ def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int)
     stability = ask(data).stability
     told = "; ".join(sign.told for sign in stability.signs)
     made = ", ".join(stability.checks)
-    if stability.answer == "no":
-        early = too_early(data)
-        if early is not None and not any(sign.id == "non_finite" for sign in stability.signs):
-            return Measurement(Status.UNKNOWN, None, f"{told}; {early}")
+    if stability.answer == "no" and any(sign.id == "non_finite" for sign in stability.signs):
         return Measurement(Status.FAIL, None, told)
-    if stability.answer == "yes":
-        return Measurement(Status.PASS, None, f"no sign of an instability in {made or 'what was logged'}")
-    if not stability.checks:
-        return Measurement(Status.UNKNOWN, None, "neither losses nor Q values are logged under a known name")
+    early = too_early(data)
+    if early is not None:
+        return Measurement(Status.UNKNOWN, None, "; ".join(filter(None, (early, told))))
+    if stability.answer == "no":
+        return Measurement(Status.FAIL, None, told)
     # One weak sign: where GradientNormCallback ran, its criteria look closer and decide.
-    if any(name.startswith("gradients/") for name in data.names()):
-        return Measurement(Status.PASS, None, f"a weak sign alone: {told}")
-    return Measurement(Status.UNKNOWN, None, f"a sign that is not clear alone: {told}")
+    is_watched = any(name.startswith("gradients/") for name in data.names())
+    if stability.answer == "yes" or (stability.checks and is_watched):
+        weak = f"a weak sign alone: {told}" if told else f"no sign of an instability in {made or 'what was logged'}"
+        return Measurement(Status.PASS, None, weak)
+    if not stability.checks:
+        told = "neither losses nor Q values are logged under a known name"
+    else:
+        told = f"a sign that is not clear alone: {told}"
+    return Measurement(Status.UNKNOWN, None, told)
 
 
 def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:

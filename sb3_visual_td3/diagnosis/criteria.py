@@ -7,7 +7,7 @@ the criterion applies to a run at all, and whether a pass still holds at the end
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Criterion:
     needs_actor_encoder: bool = False
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
-    is_given: bool = False
+    is_given: bool = field(default=False, compare=False)
     """Whether a file of the user names it: such a criterion blocks whichever callbacks ran."""
 
 
@@ -149,14 +149,20 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
         for criterion in criteria:
             measured = _measure(criterion, data, run)
             needed = run.lacks_callback(criterion)
-            if needed is not None and measured.status is Status.UNKNOWN:
+            is_unlogged = measured.status is Status.UNKNOWN and not any(tag in data for tag in criterion.tags)
+            if needed is not None and is_unlogged:
                 measured = Measurement(Status.NOT_APPLICABLE, None, run.why_without(needed))
+            blocking = run.blocks(criterion)
+            early = run.is_early_for(criterion, data)
+            if blocking and measured.status is Status.FAIL and early is not None:
+                blocking = False
+                measured = measured._replace(detail=f"{measured.detail}; {early}")
             results.append(
                 CriterionResult(
                     id=criterion.id,
                     title=criterion.title,
                     status=measured.status,
-                    blocking=run.blocks(criterion),
+                    blocking=blocking,
                     value=measured.value,
                     threshold=criterion.threshold,
                     source=criterion.source,
@@ -166,6 +172,9 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                 )
             )
     return tuple(results)
+
+
+_UNKNOWN_KIND = RunKind(Family.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,7 @@ class _Run:
     length: int | None = None
     judged_length: int | None = None
     last_step: int | None = None
-    kind: RunKind = RunKind(Family.UNKNOWN)
+    kind: RunKind = _UNKNOWN_KIND
     callbacks: frozenset[str] = frozenset()
     largest_reward: float | None = None
     early: str | None = None
@@ -247,6 +256,15 @@ class _Run:
         if criterion.is_given or not owners or owners & self.callbacks:
             return None
         return min(owners)
+
+    def is_early_for(self, criterion: Criterion, data: SeriesSet) -> str | None:
+        """Return why it is too early to call a criterion failed, in words; None if it is not."""
+        if criterion.kind in _JUDGE_EARLY or criterion.is_given:
+            return None
+        n_points = len(data[criterion.tags[0]].finite)
+        if self.early is None and criterion.kind == "last_above_baselines" and n_points < MIN_EVALUATIONS:
+            return f"too early to say: {n_points} of {MIN_EVALUATIONS} evaluations"
+        return self.early
 
     def could_run(self, callback: str | None) -> bool:
         """Return whether a callback that did not run would have something to write in such a run."""
@@ -338,14 +356,6 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if begin > 0 and run.length is not None and run.length < begin:
         return Measurement(Status.NOT_APPLICABLE, None, f"applies from {begin:,} steps; the run has {run.length:,}")
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
-    if measured.status is Status.FAIL and criterion.kind not in _JUDGE_EARLY:
-        early = run.early
-        if early is None and criterion.kind == "last_above_baselines":
-            n_points = len(data[asked[0]].finite)
-            if n_points < MIN_EVALUATIONS:
-                early = f"too early to say: {n_points} of {MIN_EVALUATIONS} evaluations"
-        if early is not None:
-            return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {early}")
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
     # Some tag shows that the run is long enough, but the tags that judge the training end before: unknown, not failed.

@@ -57,8 +57,9 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     :param answers: of the run to both questions
     """
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
-    n_made = sum(r.status in {Status.PASS, Status.FAIL} for r in asked)
-    n_possible = n_made + sum(r.status is Status.UNKNOWN or r.needs_callback is not None for r in asked)
+    open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
+    n_made = len(asked) - len(open_ones)
+    n_possible = n_made + sum(r.status is Status.UNKNOWN or r.needs_callback is not None for r in open_ones)
     wanted = _OWN_SCALE[answers.kind.family]
     made = {"policy_spread" if check == "policy_entropy" else check for check in answers.stability.checks}
     n_made += len(made & set(wanted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sb3_visual_td3.common.tags import TAGS
 from sb3_visual_td3.diagnosis.baseline_comparison import Comparison, compare_with_baselines
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability
 from sb3_visual_td3.diagnosis.return_curve import (
@@ -76,7 +77,7 @@ def environment_steps(data: SeriesSet) -> int | None:
     The x-axis of other names may count episodes or updates.
     """
     known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
-    by_episode = {"train/episode_reward", "train/episode_length"}
+    by_episode = {name for name, tag in TAGS.items() if tag.x_axis == "episode"}
     return max((int(data[name].steps[-1]) for name in known if name not in by_episode), default=None)
 
 
@@ -123,8 +124,11 @@ def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | 
         answer = "no" if answer != "yes" and is_long else "unknown"
         if curve is None:
             curve = _curve_of(comparison, CurveState.FLAT)
-    elif curve is None:
-        curve = _curve_of(comparison, CurveState.UNCLEAR)
+    else:
+        if answer == "yes" and comparison.late <= comparison.baseline:
+            answer = "unknown"
+        if curve is None:
+            curve = _curve_of(comparison, CurveState.UNCLEAR)
     return Learning(answer, curve, learning.curves, (comparison.reason, *learning.reasons))
 
 

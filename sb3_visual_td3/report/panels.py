@@ -232,3 +232,21 @@ def reward_panel(terms: tuple[str, ...]) -> Panel:
     )
     caption = "Mean per step of each term, weighted as it enters the sum."
     return Panel("reward_terms", "Reward terms", caption, tuple(lines), unit="reward")
+
+
+RETURNS = "returns"
+
+
+def returns_panel(names: tuple[str, ...], *, counts_episodes: bool) -> Panel:
+    """Return the panel of the return curves that the verdict read.
+
+    :param names: their tags, the evaluation first
+    :param counts_episodes: whether the x-axis counts episodes
+    """
+    lines = (
+        Line(name, name, LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])
+        for i, name in enumerate(names)
+    )
+    caption = "The curves that answer whether the policy learns."
+    x_title = EPISODE_AXIS if counts_episodes else STEP_AXIS
+    return Panel(RETURNS, "Returns", caption, tuple(lines), unit="return", x_title=x_title)

@@ -17,9 +17,11 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import GROUP_NAMES
+from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.series import Series
+from sb3_visual_td3.diagnosis.verdict import Status
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.panels import (
     BLACK,
@@ -31,10 +33,12 @@ from sb3_visual_td3.report.panels import (
     PANELS,
     PURPLE,
     RED,
+    RETURNS,
     STEP_AXIS,
     Line,
     Mark,
     Panel,
+    returns_panel,
     reward_panel,
 )
 from sb3_visual_td3.report.sections.alerts import Alert, Stretch
@@ -447,15 +451,51 @@ FIRST = "actor_loss"
 
 
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
-    """Return the plots for which the run has data; the alerts follow the first one."""
+    """Return the plots for which the run has data; the alerts follow the first one.
+
+    The returns come first where none of our callbacks ran: they are then all that most readers look for, and the page
+    shows them above everything else.
+    """
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
-    drawn = [plot for panel in (*PANELS, reward_panel(terms)) if (plot := _drawn(panel, analysis)) is not None]
-    ordered = [replace(plot, is_wide=True) for plot in drawn if plot.id == FIRST]
+    panels = [*PANELS, reward_panel(terms)]
+    is_foreign = not callbacks_that_ran(analysis.series)
+    judged = tuple(curve.tag for curve in analysis.questions.learning.curves)
+    # Episodes and environment steps have no axis in common; where both were judged, the first curve is drawn.
+    counted = [tag for tag in judged if tag == tags.EPISODE_REWARD]
+    if counted and len(judged) > 1:
+        judged = tuple(tag for tag in judged if tag not in counted)
+    first = FIRST
+    if is_foreign and judged:
+        first = RETURNS
+        panels.insert(0, returns_panel(judged, counts_episodes=judged[0] in counted))
+    drawn = [plot for panel in panels if (plot := _drawn(panel, analysis)) is not None]
+    ordered = [replace(plot, is_wide=True) for plot in drawn if plot.id == first]
     strip = alert_strip(analysis.alerts)
     if strip is not None:
         ordered.append(strip)
-    ordered += [plot for plot in drawn if plot.id != FIRST]
+    ordered += [plot for plot in drawn if plot.id != first]
     return in_pairs(ordered)
+
+
+def limits_to_draw(panel: Panel, analysis: Analysis, drawn: Iterable[Series]) -> dict[str, float | None]:
+    """Return the thresholds of a panel that are worth drawing, by criterion.
+
+    A threshold that only informs is left out where it lies far from the curve: a critic loss near 0 under a line at
+    200 is a flat line.
+
+    :param panel: the plot
+    :param analysis: the run
+    :param drawn: the finite values of the curves
+    """
+    largest = max((series.abs_max() for series in drawn), default=0.0)
+    reach = 100.0 if panel.log else 2.0
+    return {
+        r.id: r.threshold
+        for r in analysis.criteria
+        if r.threshold is not None
+        and (r.blocking or abs(r.threshold) <= reach * largest)
+        and r.status is not Status.NOT_APPLICABLE
+    }
 
 
 def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
@@ -464,7 +504,8 @@ def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
     if not lines or (panel.requires is not None and len(analysis.series[panel.requires].finite) == 0):
         return None
     # Alerts and the onset of the cause are environment steps: on an axis of episodes they would be in the wrong place.
-    shapes, labels = thresholds(panel, {r.id: r.threshold for r in analysis.criteria})
+    limits = limits_to_draw(panel, analysis, (series for _, series in lines))
+    shapes, labels = thresholds(panel, limits)
     if panel.has_alerts:
         line, label = onset(analysis.cause, analysis.series.n_steps)
         shapes += [*alert_bands(analysis.alerts.values()), *line]

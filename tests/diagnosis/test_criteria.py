@@ -8,7 +8,7 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import CHECKS, Criterion, judge, load_criteria
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.diagnosis.verdict import Status
+from sb3_visual_td3.diagnosis.verdict import Status, Verdict, decide
 
 P, F, U, N = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.NOT_APPLICABLE
 BUILT_IN = {criterion.id: criterion for criterion in load_criteria()}
@@ -36,7 +36,11 @@ def test_every_built_in_criterion_reads_known_tags_and_every_kind_is_used() -> N
 
 
 def test_nothing_logged_passes_nothing() -> None:
-    assert {result.status for result in judge(tuple(BUILT_IN.values()), SeriesSet())} == {U}
+    results = judge(tuple(BUILT_IN.values()), SeriesSet())
+    # What only a callback of ours logs does not apply where it did not run; it blocks nothing either.
+    assert {result.status for result in results if result.blocking} == {U}
+    assert {result.status for result in results} == {U, Status.NOT_APPLICABLE}
+    assert decide(results) is Verdict.INSUFFICIENT
 
 
 CNN, Q1, Q2 = tags.GRADIENT_NORM["actor_cnn"], tags.Q1_VALUE, tags.Q2_VALUE

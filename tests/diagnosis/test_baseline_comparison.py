@@ -1,0 +1,67 @@
+"""Evaluations beside policies that know nothing, as a witness of learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.baseline_comparison import compare_with_baselines, evaluation_spread
+from sb3_visual_td3.diagnosis.return_curve import CurveState
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.two_questions import ask
+
+FALLEN = (8, 358, 342, 210, 235, 268, 436, 277, 264, 255)
+"""Metres of a run that reached its best policy at step 7,000 and lost it again."""
+KEPT = (14, 392, 352, 401, 369)
+
+
+def evaluated(metres: tuple[float, ...], random: float = 11.0, of_reward: bool = False) -> SeriesSet:
+    steps = np.arange(1, len(metres) + 1) * 1000
+    tag, baseline = tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE
+    if of_reward:
+        tag, baseline = tags.EVAL_REWARD, tags.EVAL_RANDOM_REWARD
+    return SeriesSet.of([Series(tag, steps, np.array(metres)), Series(baseline, steps[:1], np.array([random]))])
+
+
+def test_a_run_that_keeps_its_level_has_learned() -> None:
+    found = compare_with_baselines(evaluated(KEPT))
+    assert found is not None
+    assert found.answer == "yes"
+    assert not found.has_fallen
+
+
+def test_a_run_that_falls_from_its_best_policy_is_told_where_that_was() -> None:
+    data = evaluated(FALLEN)
+    found = compare_with_baselines(data)
+    assert found is not None
+    assert found.has_fallen
+    assert "near step 7,000" in found.reason
+    learning = ask(data).learning
+    assert learning.answer == "unknown"
+    assert learning.curve is not None
+    assert (learning.curve.state, learning.curve.peak_step) == (CurveState.COLLAPSED, 7000)
+
+
+def test_returns_above_those_of_random_actions_count_although_the_curve_began_late() -> None:
+    late = (610.0, 640.0, 590.0, 630.0, 605.0, 615.0)
+    assert ask(evaluated(late, random=-35.0, of_reward=True)).learning.answer == "yes"
+    assert ask(evaluated(late, random=612.0, of_reward=True)).learning.answer == "unknown"
+
+
+@pytest.mark.parametrize(("metres", "answer"), [((300.0, 400.0), "unknown"), ((5.0, 6.0, 4.0), "no")])
+def test_few_evaluations_say_nothing_and_bad_ones_say_no(metres: tuple[float, ...], answer: str) -> None:
+    found = compare_with_baselines(evaluated(metres))
+    assert found is not None
+    assert found.answer == answer
+
+
+def test_no_baseline_no_comparison() -> None:
+    data = evaluated(KEPT)
+    assert compare_with_baselines(SeriesSet.of([data[tags.EVAL_DISTANCE]])) is None
+
+
+def test_a_steady_trend_does_not_count_as_spread() -> None:
+    assert evaluation_spread(np.arange(8) * 100.0) == 0.0
+    noise = np.random.default_rng(0).normal(0.0, 3.0, 4000)
+    assert evaluation_spread(noise + np.arange(4000) * 50.0) == pytest.approx(3.0, rel=0.1)

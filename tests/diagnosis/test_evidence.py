@@ -1,0 +1,85 @@
+"""How much of a run could be checked, and what removing tags does to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.evidence import Evidence, evidence_of
+from sb3_visual_td3.diagnosis.two_questions import EVIDENCE_LEVELS, ask
+from sb3_visual_td3.diagnosis.verdict import Verdict, answer_of, decide
+from tests.report.synthetic_runs import Values, as_series, healthy
+
+BUILT_IN = load_criteria()
+
+
+def seen(run: Values) -> tuple[Verdict, Evidence]:
+    data = as_series(run)
+    results = judge(BUILT_IN, data)
+    return decide(results), evidence_of(data, results, ask(data))
+
+
+def stock_sac(fails: bool = False) -> Values:
+    """Return a run with the tags of SB3's SAC; a failing one falls in the evaluations alone."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(1000, 200_001, 1000)
+    x = np.linspace(0, 1, steps.size)
+    rise = -100 + 300 * np.minimum(3 * x, 1)
+    evaluated = rise if not fails else -100 + 300 * np.where(x < 0.5, np.minimum(3 * x, 1), 0.0)
+    return {
+        "rollout/ep_rew_mean": (steps, rise + rng.normal(0, 3, steps.size)),
+        "rollout/ep_len_mean": (steps, np.full(steps.size, 200.0)),
+        tags.EVAL_REWARD: (steps, evaluated + rng.normal(0, 10, steps.size)),
+        "train/actor_loss": (steps, -20 * x + rng.normal(0, 0.1, steps.size)),
+        "train/critic_loss": (steps, 0.5 + rng.random(steps.size) * 0.1),
+        "train/ent_coef": (steps, 0.1 * np.exp(-3 * x)),
+        "train/learning_rate": (steps, np.full(steps.size, 3e-4)),
+    }
+
+
+def test_a_stock_run_needs_no_tag_of_ours() -> None:
+    verdict, evidence = seen(stock_sac())
+    assert verdict is Verdict.GO
+    assert evidence.level == "standard"
+    assert 0 < evidence.n_made < evidence.n_possible
+
+
+def test_our_own_callbacks_make_the_evidence_full() -> None:
+    verdict, evidence = seen(healthy())
+    assert (verdict, evidence.level) == (Verdict.GO, "full")
+
+
+def test_a_tag_of_ours_that_is_missing_where_ours_ran_still_blocks() -> None:
+    run = healthy()
+    for tag in (tags.ACTION_SATURATION, tags.Q_BOUND, tags.EVAL_RANDOM_DISTANCE, tags.ALERT_CRITICAL):
+        assert seen({name: points for name, points in run.items() if name != tag})[0] is Verdict.INSUFFICIENT, tag
+
+
+def test_a_whole_tag_removed_lowers_the_evidence_where_it_turns_no_go_into_go() -> None:
+    run = stock_sac(fails=True)
+    verdict, evidence = seen(run)
+    assert verdict is not Verdict.GO
+    for tag in run:
+        without, thinner = seen({name: points for name, points in run.items() if name != tag})
+        if without is Verdict.GO:
+            assert thinner.is_below(evidence.level), tag
+
+
+@pytest.mark.parametrize("names", [(tags.ALERT_CRITICAL, tags.ALERT_WARNING), (tags.EVAL_DISTANCE,)])
+def test_all_tags_of_a_callback_removed_lower_the_evidence(names: tuple[str, ...]) -> None:
+    run = {name: points for name, points in healthy().items() if name not in names}
+    verdict, evidence = seen(run)
+    assert verdict is Verdict.INSUFFICIENT or evidence.is_below("full")
+
+
+def test_levels_are_ordered() -> None:
+    assert [Evidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
+    assert str(Evidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from these tags)"
+
+
+def test_both_questions_are_answered_by_the_blocking_criteria() -> None:
+    results = judge(BUILT_IN, as_series(stock_sac()))
+    assert answer_of(results, about_learning=False) == answer_of(results, about_learning=True) == "yes"
+    assert answer_of((), about_learning=True) == "unknown"
