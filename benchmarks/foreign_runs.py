@@ -24,11 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
 from sb3_visual_td3.diagnosis.return_curve import episode_spread
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.two_questions import Answers, ask
-from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Verdict, decide
 from sb3_visual_td3.report.discovery import RunFiles, find_runs
 from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
 
@@ -60,11 +61,14 @@ class Judged(NamedTuple):
     run: str
     label: str
     answers: Answers | None
+    criteria: tuple[CriterionResult, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """The verdict in words."""
-        return UNREADABLE if self.answers is None else self.answers.verdict.value
+        """The verdict of ``visual-td3 report`` in words: that of the criteria, where they were judged."""
+        if self.answers is None:
+            return UNREADABLE
+        return (decide(self.criteria) if self.criteria else self.answers.verdict).value
 
 
 def labelled(folder: Path) -> dict[str, str]:
@@ -93,9 +97,13 @@ def read(folder: Path, label: str) -> SeriesSet | None:
 
 def judge_all(folder: Path) -> Iterator[tuple[Judged, SeriesSet | None]]:
     """Judge every labelled run."""
+    criteria = load_criteria()
     for run, label in labelled(folder).items():
         data = read(folder / run, label)
-        yield Judged(run, label, None if data is None else ask(data)), data
+        if data is None:
+            yield Judged(run, label, None), None
+        else:
+            yield Judged(run, label, ask(data), judge(criteria, data)), data
 
 
 def row_of(judged: Judged) -> dict[str, object]:
