@@ -99,8 +99,10 @@ def _compared(policy: Series, baseline: float) -> Comparison:
         told += f"; {n} of {MIN_EVALUATIONS} evaluations that a comparison takes"
     else:
         spread = evaluation_spread(values)
-        lost = (peak - late) / (peak - baseline) if peak > baseline else 0.0
-        has_fallen = lost >= NOTED_FALL and peak - late >= CLEAR_FALL * spread
+        # The median of three lags behind a curve that still rises.
+        end = max(late, float(values[-1]))
+        lost = (peak - end) / (peak - baseline) if peak > baseline else 0.0
+        has_fallen = lost >= NOTED_FALL and peak - end >= CLEAR_FALL * spread
         if has_fallen:
             told += (
                 f"; the best policy was near step {peak_step:,} with {rounded(peak)}: {min(lost, 1.0):.0%} of what it "

@@ -194,6 +194,7 @@ class _Run:
     :param callbacks: which of our callbacks ran
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param early: why it is too early for a failure; None if it is not
+    :param logged: the names that the run logged
     """
 
     encoder_is_shared: bool
@@ -208,6 +209,7 @@ class _Run:
     callbacks: frozenset[str] = frozenset()
     largest_reward: float | None = None
     early: str | None = None
+    logged: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
@@ -222,6 +224,7 @@ class _Run:
             callbacks=callbacks_that_ran(data),
             largest_reward=_largest_reward(data),
             early=too_early(data),
+            logged=frozenset(data.names()),
         )
         # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
         # so it gains nothing by leaving them out.
@@ -248,7 +251,10 @@ class _Run:
         # A NaN in some foreign tag may be the mean of nothing; stable_in_own_scale asks for losses that end as NaN.
         if criterion.kind == "all_finite" and not self.callbacks:
             return False
-        return self.lacks_callback(criterion) is None
+        needed = self.lacks_callback(criterion)
+        # A loss beyond its own Q values is a failure whoever logged both; SAC's loss also holds an entropy.
+        is_logged = criterion.kind in _FOR_ANY_CRITIC and self.logged.issuperset(criterion.tags)
+        return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
     def lacks_callback(self, criterion: Criterion) -> str | None:
         """Return the callback whose tags a criterion needs, if it did not run; otherwise None."""
@@ -323,6 +329,8 @@ class _Run:
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
+_FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
+"""Kinds without a scale of rewards that block on runs of other code too, where it logged all their tags."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds that decide themselves what is too early, or for which nothing is: NaN stays NaN."""
 

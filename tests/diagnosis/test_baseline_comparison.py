@@ -43,6 +43,12 @@ def test_a_run_that_falls_from_its_best_policy_is_told_where_that_was() -> None:
     assert (learning.curve.state, learning.curve.peak_step) == (CurveState.COLLAPSED, 7000)
 
 
+def test_a_curve_that_still_rises_has_not_fallen() -> None:
+    found = compare_with_baselines(evaluated((60.0, 100.0, 140.0)))
+    assert found is not None
+    assert (found.answer, found.has_fallen) == ("yes", False)
+
+
 def test_returns_above_those_of_random_actions_count_although_the_curve_began_late() -> None:
     late = (610.0, 640.0, 590.0, 630.0, 605.0, 615.0)
     assert ask(evaluated(late, random=-35.0, of_reward=True)).learning.answer == "yes"
