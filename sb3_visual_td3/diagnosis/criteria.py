@@ -151,7 +151,8 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
             needed = run.lacks_callback(criterion)
             is_unlogged = measured.status is Status.UNKNOWN and not any(tag in data for tag in criterion.tags)
             if needed is not None and is_unlogged:
-                measured = Measurement(Status.NOT_APPLICABLE, None, run.why_without(needed))
+                detail = f"{run.why_without(needed)}; {measured.detail}"
+                measured = Measurement(Status.NOT_APPLICABLE, None, detail)
             blocking = run.blocks(criterion)
             early = run.is_early_for(criterion, data)
             if blocking and measured.status is Status.FAIL and early is not None:

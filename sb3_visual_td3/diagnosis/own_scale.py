@@ -166,7 +166,9 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     Weights that are NaN stay NaN. A loss that is finite again later on was the mean of nothing, so only the end
     counts. ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
     """
-    names = [name for name in data.names() if set(words_of(name)) & _LOSS_WORDS and "explained" not in words_of(name)]
+    # The bound of undiscounted returns is infinite by definition.
+    names = [name for name in data.names() if name not in tags.DERIVED]
+    names = [name for name in names if set(words_of(name)) & _LOSS_WORDS and "explained" not in words_of(name)]
     if not names:
         return NotMade("a loss")
     for name in names:

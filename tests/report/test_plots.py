@@ -39,7 +39,7 @@ def figure(analysis: Analysis, name: str) -> Figure:
 
 
 def test_plots_appear_only_if_they_have_data() -> None:
-    assert ids(analysed(foreign())) == ["actor_loss", "critic_loss"]
+    assert ids(analysed(foreign())) == ["returns", "actor_loss", "critic_loss"]
     assert ids(analysed(healthy())) == [
         "actor_loss",
         "gradients",
