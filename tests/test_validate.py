@@ -42,7 +42,7 @@ STOCK = """
 LiteDriving-v0:
   policy: CnnPolicy
   preset: td3
-  n_timesteps: 1300
+  n_timesteps: 2100
   learning_rate: 1.0e-3
   learning_starts: 300
   batch_size: 32
