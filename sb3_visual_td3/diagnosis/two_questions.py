@@ -111,12 +111,12 @@ def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | 
         if curve is None or curve.state is not CurveState.COLLAPSED:
             curve = _curve_of(comparison, CurveState.COLLAPSED)
     elif comparison.answer == "yes":
-        if curve is not None and curve.state in {CurveState.COLLAPSED, CurveState.DECLINING}:
+        if answer == "no" and curve is not None and curve.state is not CurveState.FLAT:
             answer = "unknown"
         else:
-            # A flat curve beside it began after the policy had learned.
+            # A flat curve beside it began after the policy had learned; one that is unclear holds exploration too.
             answer = "yes"
-        if curve is None or curve.state in {CurveState.FLAT, CurveState.TOO_SHORT, CurveState.UNCLEAR}:
+        if curve is None or (answer == "yes" and curve.state not in {CurveState.IMPROVING, CurveState.PLATEAU}):
             is_rising = comparison.peak_step == comparison.last_step
             curve = _curve_of(comparison, CurveState.IMPROVING if is_rising else CurveState.PLATEAU)
     elif comparison.answer == "no":
