@@ -343,6 +343,21 @@ def test_a_gradient_that_was_never_there_is_no_saturated_action() -> None:
     assert lost[0].remedy.startswith("Consistent with a saturated tanh, then with dead units")
 
 
+def test_values_beyond_the_returns_run_away_below_200_if_the_error_grows_with_them() -> None:
+    runaway = {"train__q1_value": -np.exp(np.linspace(-2.0, 4.6, 60)), "train__q2_value": -1.0, **FLAT}
+    growing = run(**runaway, train__critic_loss=np.exp(np.linspace(-4.0, 9.2, 60)))
+    found = RULES["critic_overestimation"].diagnose(growing)
+    assert found is not None
+    assert found.confidence >= 0.5
+    assert RULES["critic_overestimation"].diagnose(run(**runaway, train__critic_loss=1e4)) is None
+    larger_returns = {
+        **runaway,
+        "rollout__ep_rew_mean": 200.0 + NOISE,
+        "train__critic_loss": growing["train/critic_loss"].values,
+    }
+    assert RULES["critic_overestimation"].diagnose(run(**larger_returns)) is None
+
+
 def test_a_gap_out_of_the_loss_of_sac_says_nothing() -> None:
     td3 = {"train__actor_loss": -10.0, "train__q1_value": 2.0, "train__q2_value": 2.0}
     assert RULES["policy_extrapolation"].diagnose(run(**td3)) is not None

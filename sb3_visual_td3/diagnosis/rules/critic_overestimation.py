@@ -55,7 +55,8 @@ BEYOND_RETURNS = 0.1
 """What such growth gains in confidence if Q is also beyond what the logged returns allow (q_beyond_returns)."""
 
 LARGE = 200.0
-"""|Q| that such growth has to reach; the criterion q_magnitude has the same value."""
+"""|Q| that such growth has to reach; the criterion q_magnitude has the same value. Less is enough where Q is beyond
+every logged return and the critic's error grows with it."""
 
 
 def diagnose(data: SeriesSet) -> Diagnosis | None:
@@ -94,7 +95,9 @@ def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
 def _runaway(data: SeriesSet, q: Series) -> Diagnosis | None:
     later = q.tail(0.5)
     growth = growth_factor(later)
-    if len(later) < 3 or not growth >= RUNAWAY or not abs(later.values[-1]) > LARGE:
+    if len(later) < 3 or not growth >= RUNAWAY:
+        return None
+    if not abs(later.values[-1]) > LARGE and not _error_runs_away(data, q):
         return None
     evidence = Evidence.last_of(q, f"grows {rounded(growth)} times over the later half; no bound was logged")
     # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 on.
@@ -103,9 +106,23 @@ def _runaway(data: SeriesSet, q: Series) -> Diagnosis | None:
     beyond = own_scale.q_within_returns(data, recognise(data.names()), "unknown")
     if isinstance(beyond, own_scale.Sign):
         confidence += BEYOND_RETURNS
-    return _diagnosis(
-        bounded(min(confidence, 0.75)), evidence, onset(q, np.abs(q.values) > LARGE), value=growth, threshold=RUNAWAY
-    )
+    # A Q that ends below LARGE shows its growth from a tenth of its end on.
+    end = abs(float(q.values[-1]))
+    first = onset(q, np.abs(q.values) > (LARGE if end > LARGE else end / RUNAWAY))
+    return _diagnosis(bounded(min(confidence, 0.75)), evidence, first, value=growth, threshold=RUNAWAY)
+
+
+def _error_runs_away(data: SeriesSet, q: Series) -> bool:
+    """Return whether a Q that is still below LARGE is beyond every return, and the critic's error grows with it.
+
+    The values of a critic that catches up with its task grow as well, but its error does not grow with the square of
+    them, and they stop at the scale of the returns.
+    """
+    scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
+    if scale is None or len(loss) < MIN_POINTS:
+        return False
+    # The loss is a squared error: it grows a hundredfold where the error grows tenfold.
+    return abs(float(q.values[-1])) > scale.largest and growth_factor(loss.tail(0.5)) >= RUNAWAY**2
 
 
 def _diagnosis(
