@@ -39,6 +39,7 @@ EXPLAINED_BY = (
     "vanishing_actor_gradient",
     "encoder_frozen",
     "reward_imbalance",
+    "reward_scale",
     "non_finite",
 )
 
