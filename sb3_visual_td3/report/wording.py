@@ -145,6 +145,9 @@ def first_step_to_take(analysis: Analysis) -> str:
             f"{curve.last_step or 0:,}: restore that checkpoint (rl-zoo and EvalCallback keep it as best_model.zip)."
         )
     if analysis.cause is not None:
+        # This cause names the step itself.
+        if analysis.cause.id == "learned_then_fell":
+            return analysis.cause.remedy
         return f"{analysis.cause.remedy} {fell}".strip()
     if analysis.verdict is Verdict.GO:
         return f"{fell} {_long_run(analysis)}".strip()
