@@ -250,8 +250,8 @@ class SnapshotCallback(BaseCallback):
             was_total = int(state["training"]["model"]["counters"]["_total_timesteps"])
         if total != was_total:
             raise SnapshotError(
-                f"the run in {self._folder} was started with {was_total:,} steps, and this call with {total:,}: call "
-                "learn() as the first time, because schedules depend on the number of steps"
+                f"the run in {self._folder} was started with {was_total:,} steps, but this call has {total:,}: call "
+                f"learn() with total_timesteps={was_total}, because schedules depend on the number of steps"
             )
         assert isinstance(self.model, OffPolicyAlgorithm)
         with describing_errors(f"{snapshot.path} cannot be resumed"):

@@ -99,7 +99,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         while len(content) <= max_bytes and (chunk := stream.read(max_bytes + 1 - len(content))):
             content += chunk
     if len(content) > max_bytes:
-        raise ValueError(f"{path}: more than {max_bytes:,} bytes are too many for a file of settings")
+        raise ValueError(f"{path}: larger than {max_bytes:,} bytes, the limit for a settings file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -116,7 +116,7 @@ def python_literal(code: str) -> Any:
     :raises ValueError: if it is anything else
     """
     if len(code) > MAX_CHARACTERS:
-        raise ValueError(f"{len(code):,} characters are too many for a literal ({MAX_CHARACTERS:,})")
+        raise ValueError(f"a literal of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
     try:
         return _literal_value(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
@@ -249,9 +249,9 @@ def plain_value(content: Any, name: str) -> Any:
         nonlocal n_values
         n_values += 1
         if n_values > MAX_VALUES:
-            raise ValueError(f"{where}: more than {MAX_VALUES:,} values, which no settings have")
+            raise ValueError(f"{where}: more than {MAX_VALUES:,} values, the limit for settings")
         if depth > MAX_DEPTH:
-            raise ValueError(f"{where}: nested deeper than {MAX_DEPTH}, which no setting is")
+            raise ValueError(f"{where}: nested deeper than {MAX_DEPTH} levels, the limit for settings")
         if isinstance(value, Mapping):
             read = {}
             for key, item in value.items():

@@ -128,8 +128,8 @@ def _described_object(value: Any, name: str) -> dict[str, Any]:
     # Two functions of the same name may compute something else: code cannot be compared.
     if isinstance(value, _FUNCTIONS):
         raise ValueError(
-            f"{name} is a function, which a snapshot cannot describe: use a number, 'lin_1e-4' where a string may "
-            "stand, or an object of a class, such as stable_baselines3.common.utils.LinearSchedule"
+            f"{name} is a function, which a snapshot cannot describe: use a number, a text such as 'lin_1e-4' where "
+            "text is accepted, or an object of a class, such as stable_baselines3.common.utils.LinearSchedule"
         )
     cls = type(value)
     if not hasattr(value, "__dict__") or "<locals>" in cls.__qualname__ or isinstance(value, th.Tensor | th.nn.Module):

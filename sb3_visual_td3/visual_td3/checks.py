@@ -140,21 +140,22 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
         if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
             raise InvalidSettingError(
                 f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: "
-                "Stable-Baselines3 transposes it outside, and replay would hold the untransposed one. Put "
+                "Stable-Baselines3 transposes images outside, and the replay buffer would hold untransposed ones. Put "
                 f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
                 f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or have the environment give channels "
                 "first"
             )
         if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
             raise InvalidSettingError(
-                f"VecNormalize scales {key} of shape {given[key].shape}, and the policy sees {part.shape}: it lies "
-                "inside a VecFrameStack or another wrapper that changes the shape, and replay would hold the wrong "
-                "one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+                f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: a "
+                "VecFrameStack or another wrapper outside VecNormalize changes the shape, and the replay buffer would "
+                "hold the inner one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, "
+                "norm_reward: true}"
             )
         raise InvalidSettingError(
             f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: a wrapper "
-            "outside VecNormalize changes its shape, and replay would hold the one inside. Put VecNormalize outside, "
-            "or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            "outside VecNormalize changes the shape, and the replay buffer would hold the inner one. Put VecNormalize "
+            "outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
         )
 
 

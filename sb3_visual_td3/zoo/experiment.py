@@ -249,7 +249,7 @@ def read_code(code: str) -> Any:
     :raises ValueError: if it is any other code
     """
     if len(code) > MAX_CHARACTERS:
-        raise ValueError(f"{len(code):,} characters are too many for a setting ({MAX_CHARACTERS:,})")
+        raise ValueError(f"a setting of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
     try:
         return _node_as_data(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
@@ -441,8 +441,8 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
         _check_starts_nothing(experiment, "")
         if experiment["trained_agent"]:
             raise ValueError(
-                f"the run was begun with the saved model {experiment['trained_agent']}, and loading a model runs what "
-                "is pickled in it. If the run is yours, add --trust"
+                f"the run was started from the saved model {experiment['trained_agent']}, and loading a model "
+                "executes the code that is pickled in it. If the run is yours, add --trust"
             )
 
 

@@ -193,7 +193,7 @@ def run_record_training() -> None:
     ):
         run_script_of_zoo("rl_zoo3.record_training")
     if not films[0].is_file():
-        raise ValueError(f"{films[0]} was not made: is there a model of this run?")
+        raise ValueError(f"{films[0]} was not made: check that the run has a saved model")
 
 
 @contextmanager

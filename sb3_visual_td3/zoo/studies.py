@@ -354,8 +354,8 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
         theirs = ", ".join(f"{key} {other[key]}" for key in other)
         ours = ", ".join(f"{key} {identity[key]}" for key in other)
         raise ValueError(
-            f"the study {study.study_name!r} is of {theirs}, this search of {ours}: their trials do not compare, "
-            "choose another --study-name"
+            f"the study {study.study_name!r} was created for {theirs}, this search is for {ours}: their trials are not "
+            "comparable, choose another --study-name"
         )
 
 

@@ -352,7 +352,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, again, message
 
 def test_another_number_of_steps_is_refused(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
-    with pytest.raises(ValueError, match="was started with 50 steps, and this call with 80"):
+    with pytest.raises(ValueError, match="was started with 50 steps, but this call has 80"):
         _learn_again(tmp_path, vector_td3(), total=80)
 
 

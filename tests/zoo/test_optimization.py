@@ -241,7 +241,7 @@ def test_a_study_of_another_environment_is_rejected(tmp_path, short_env, capsys)
     capsys.readouterr()
     assert main([*arguments(tmp_path, env="Pendulum-v1"), "--n-trials", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is of env Short-v0, this search of env Pendulum-v1" in line
+    assert "was created for env Short-v0, this search is for env Pendulum-v1" in line
     assert len(study_in(tmp_path).trials) == 1
 
 

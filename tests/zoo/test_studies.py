@@ -77,7 +77,7 @@ def test_a_study_is_opened_again(tmp_path):
 def test_a_study_with_another_identity_is_rejected(tmp_path, key):
     open_study(open_storage(f"{tmp_path}/study.log"), "study", PENDULUM)
     storage = open_storage(f"{tmp_path}/study.log")
-    with pytest.raises(ValueError, match=rf"is of {key} {PENDULUM[key]}, this search of {key} other"):
+    with pytest.raises(ValueError, match=rf"was created for {key} {PENDULUM[key]}, this search is for {key} other"):
         open_study(storage, "study", {**PENDULUM, key: "other"})
     with pytest.raises(ValueError, match="--study-name"):
         load_study(storage, "study", {**PENDULUM, key: "other"})

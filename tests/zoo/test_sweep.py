@@ -142,7 +142,7 @@ def test_a_no_go_seed_is_stored_as_pruned_with_its_cause(tmp_path):
     assert trials[1].state is TrialState.PRUNED
     assert trials[1].user_attrs["diagnosis"] == "feature_leak"
     assert trials[1].user_attrs["run_dir"] == str(run_dirs[4])
-    with pytest.raises(ValueError, match="their trials do not compare"):
+    with pytest.raises(ValueError, match="their trials are not comparable"):
         keep_seeds(str(storage), "mine", run_dirs, tmp_path / "report.json", ["-n", "6"])
 
 

@@ -308,7 +308,7 @@ class CarlaDrivingEnv(DrivingEnv):
 def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the maps for episodes, from the arguments ``town`` and ``maps``."""
     if town is not None and maps is not None:
-        raise ValueError(f"town={town!r} and maps={maps!r}: expected one of them; maps=[{town!r}] is that town")
+        raise ValueError(f"town={town!r} and maps={maps!r}: expected one of them; town={town!r} means maps=[{town!r}]")
     if town is not None:
         maps = (town,)
     if maps is None:

@@ -65,7 +65,7 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
             if connection.getsockname() == connection.getpeername():
                 # TCP self-connect: if nothing listens on a port of the ephemeral range, the system may choose that very
                 # port for the client's end, and the probe would come back as its own response.
-                raise ConnectionRefusedError("the connection reached itself")
+                raise ConnectionRefusedError("the socket connected to itself, because nothing listens on the port")
             connection.sendall(request)
             start, n_bytes = b"", 0
             while True:

@@ -266,7 +266,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if port:
                 raise
             # The system chose a port whose neighbour is in use: try another one.
-    raise OSError("found no two neighbouring ports that are free")
+    raise OSError("found no free port whose successor is free too: the server needs both; free some ports")
 
 
 def _listener(host: str, port: int) -> socket.socket:
