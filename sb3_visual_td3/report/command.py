@@ -18,6 +18,7 @@ from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
+from sb3_visual_td3.report.overview import overview_lines
 from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
@@ -39,6 +40,8 @@ FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 """Smaller event files are read within a second, and need no progress bar."""
+MAX_SUMMARIES = 10
+"""Of more runs, only the table is printed; the reports hold each run in full."""
 MAX_REASONS = 4
 """Criteria that the summary of a run lists; the reports list all of them."""
 
@@ -151,8 +154,11 @@ def _report(args: argparse.Namespace) -> ExitCode:
     # If the program that reads our stdout has ended (such as head), the reports are written all the same, and the exit
     # code is that of the verdict.
     with suppress(BrokenPipeError):
-        for analysis in analyses:
-            print_lines(_summary(analysis))
+        if len(analyses) <= MAX_SUMMARIES:
+            for analysis in analyses:
+                print_lines(_summary(analysis))
+        if len(analyses) > 1:
+            print_lines(overview_lines(analyses))
         if written:
             print_lines(["Reports:", *(f"  {path.resolve()}" for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
