@@ -435,7 +435,7 @@ class Begin(NamedTuple):
 def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
     """Return what the first records of an event file hold, without reading the rest.
 
-    :param path: of the file
+    :param path: path of the file
     :param n_bytes: how much of it is read
     :return: None if it is not an event file, or cannot be read
     """

@@ -114,7 +114,7 @@ def has_step_column(path: Path) -> bool:
 class TableFile:
     """One table, read again as a whole when it has changed.
 
-    :param path: of the file
+    :param path: path of the file
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,7 +156,7 @@ class TableFile:
 def read_table(path: Path) -> Table:
     """Read a table; its name decides how.
 
-    :param path: of the file
+    :param path: path of the file
     :raises TableError: if it is not such a table
     :raises OSError: if it cannot be read
     """
@@ -177,7 +177,7 @@ def read_table(path: Path) -> Table:
 def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
     """Read the monitor files of one run, one for each of its parallel environments, as one sequence of episodes.
 
-    :param paths: of the files
+    :param paths: paths of the files
     :return: empty if one of them cannot be read
     """
     try:

@@ -184,7 +184,7 @@ def show(table: Table, title: str) -> None:
 def show_episodes(table: Table, title: str) -> None:
     """Print the table of an environment without maps: a row for each quantity, a column for each player.
 
-    :param table: what to show
+    :param table: the table to show
     :param title: the line above it
     """
     console = Console(width=shutil.get_terminal_size().columns)
