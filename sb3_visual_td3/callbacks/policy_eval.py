@@ -358,7 +358,7 @@ class PolicyEvalCallback(EvalCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved record; call this after training has started.
 
-        :param state: as returned by ``get_state``
+        :param state: the state returned by ``get_state``
         """
         self.random_reward = state["random_reward"]
         self.best_step = state["best_step"]

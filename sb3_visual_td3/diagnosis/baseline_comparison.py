@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
     :param peak_step: its step.
     :param last_step: step of the last evaluation.
     :param has_fallen: whether a considerable part of the distance to the baseline is lost again.
-    :param reason: what decided, in words.
+    :param reason: the deciding fact, in words.
     """
 
     tag: str

@@ -53,8 +53,8 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     """Return how much of a run could be checked.
 
     :param data: the series of the run
-    :param results: of all criteria
-    :param answers: of the run to both questions
+    :param results: results of all criteria
+    :param answers: answers of the run to both questions
     """
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]

@@ -99,7 +99,7 @@ ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
     """Return what the blocking criteria answer to one of the two questions.
 
-    :param results: of all criteria
+    :param results: results of all criteria
     :param about_learning: "is it learning?"; otherwise "is it stable?"
     """
     asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}

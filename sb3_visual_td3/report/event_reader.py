@@ -61,7 +61,7 @@ class InFile(NamedTuple):
     """One run in a file.
 
     :ivar tracks: its points, by tag
-    :ivar notes: what was decided about them, in words
+    :ivar notes: remarks on the decisions about them
     """
 
     tracks: Mapping[str, Track]
@@ -222,7 +222,7 @@ class RunData:
     :param files: the files, in the order of their clocks
     :param n_points: number of scalar points that were kept
     :param notes: remarks on what the reader left out or had to decide
-    :param axis: what the steps count, as far as the tags or the table show it
+    :param axis: unit that the steps count, as far as the tags or the table show it
     :param number: which of the runs of its folder it is, from 1
     :param n_runs: number of runs in its folder
     """
@@ -388,7 +388,7 @@ class _Run:
     :param notes: remarks on what was decided
     :param notes_at_end: remarks on what the folder seems to hold
     :param end: clock of the last point
-    :param axis: what the steps count, if a table says it
+    :param axis: unit that the steps count, if a table says it
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
     """
@@ -564,7 +564,7 @@ def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
 
     :param runs: the runs so far
     :param file: an event file in a folder below that of the run
-    :param inside: that folder, relative to the run
+    :param inside: path of that folder, relative to the run
     """
     for tag, track in file.tracks().items():
         name = tag

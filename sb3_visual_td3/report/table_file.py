@@ -82,8 +82,8 @@ class TableError(ValueError):
 class Table:
     """The content of one table.
 
-    :param series: by name
-    :param axis: what the steps count, in words
+    :param series: name to series
+    :param axis: unit that the steps count, in words
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
