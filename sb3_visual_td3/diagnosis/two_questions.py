@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Literal, NamedTuple
 
 from sb3_visual_td3.common.tags import TAGS
@@ -51,11 +52,24 @@ class Answers(NamedTuple):
         return verdict_of(self.stability.answer, self.learning.answer)
 
 
+_last: list[tuple[weakref.ref[SeriesSet], Answers]] = []
+"""The last run and its answers: two criteria, the evidence and the report's texts ask the same run. Weak, so that a run
+of many megabytes is not kept."""
+
+
 def ask(data: SeriesSet) -> Answers:
     """Return the answers of a run to both questions.
 
     :param data: everything that the run logged, under the names that its own code uses.
     """
+    if _last and _last[0][0]() is data:
+        return _last[0][1]
+    answers = _answers_of(data)
+    _last[:] = [(weakref.ref(data), answers)]
+    return answers
+
+
+def _answers_of(data: SeriesSet) -> Answers:
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
     learning = _combined(judge_learning(data), comparison, environment_steps(data))
