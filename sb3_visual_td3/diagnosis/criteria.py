@@ -42,6 +42,20 @@ _OF_TRAINING = {
 """The tags that a group logs only while it is trained; a frozen group does not have them."""
 
 
+def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
+    """Return which of our callbacks have something to write in such a run, whether they ran or not.
+
+    :param data: series of the run
+    """
+    ran = callbacks_that_ran(data)
+    fit = {tag.owner for tag in tags.TAGS.values()} - {_METRICS, _EVALUATION}
+    if recognise(data.names()).family in {Family.ON_POLICY, Family.VALUE_BASED}:
+        fit -= {_MONITOR, _ALERTS}
+    if ran & {_METRICS, _EVALUATION}:
+        fit |= {_METRICS, _EVALUATION}
+    return frozenset(fit)
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One thing that a run must show. The header of criteria.yml explains the keys."""

@@ -14,6 +14,7 @@ from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.run_settings import RunSettings
+from sb3_visual_td3.report.sections.availability import missing_section
 from sb3_visual_td3.report.wording import (
     answers_line,
     first_step_to_take,
@@ -140,3 +141,11 @@ def test_a_foreign_runs_page_begins_with_its_returns_and_folds_what_does_not_app
     page = render_html([analysed(ppo())])
     assert page.index("run-0-plot-returns") < page.index("What to do first")
     assert "do not apply to this run" in page
+
+
+def test_the_page_of_a_ppo_run_names_no_callback_that_does_not_fit_it() -> None:
+    analysis = analysed(ppo())
+    missing = missing_section(analysis.sections.availability)
+    assert missing is not None
+    assert "GradientNormCallback" not in str(missing)
+    assert "Driving" not in str(missing)

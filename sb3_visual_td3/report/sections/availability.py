@@ -10,6 +10,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.tags import TAGS, Tag
+from sb3_visual_td3.diagnosis.criteria import callbacks_that_fit
 from sb3_visual_td3.diagnosis.numerals import number, step_range
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
@@ -104,8 +105,10 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
     for tag in data.names():
         series = data[tag]
         logged[kind_of(tag)].append(Logged(tag, len(series), int(series.steps[0]), int(series.steps[-1])))
+    # A PPO run is not asked for the gradients of critics, nor a walker for metres on a road.
+    fits = callbacks_that_fit(data)
     for tag, row in TAGS.items():
-        if tag not in data:
+        if tag not in data and row.owner in fits:
             missing[kind_of(tag)].append(_missing(row, criteria))
     kinds = (Kind(kind, title, tuple(logged[kind]), tuple(missing[kind])) for kind, (title, _) in KINDS.items())
     return Availability(tuple(kind for kind in kinds if kind.logged or kind.missing))
@@ -170,7 +173,8 @@ def missing_section(found: Availability) -> Section | None:
         return None
     n_missing = sum(len(kind.missing) for kind in kinds)
     needed = [Code(one.tag) for kind in kinds for one in kind.missing if one.needed_by]
-    sentences: list[Sentence] = [(f"{n_missing} of {len(tags.TAGS)} known names were not logged.",)]
+    n_known = n_missing + sum(one.tag in tags.TAGS for kind in found.kinds for one in kind.logged)
+    sentences: list[Sentence] = [(f"{n_missing} of {n_known} known names that fit such a run were not logged.",)]
     if needed:
         sentences.append(("Criteria are unknown without ", *joined(needed), "."))
     rows = tuple(
