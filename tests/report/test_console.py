@@ -103,7 +103,7 @@ def test_watching_and_csv_do_not_import_training_code(tmp_path: Path) -> None:
         "from sb3_visual_td3.report import command, watch\n"
         "from sb3_visual_td3.cli import main\n"
         "def stop(_): raise KeyboardInterrupt\n"
-        "watch.watch.__defaults__ = (stop,)\n"
+        "watch.watch.__defaults__ = (stop, ())\n"
         "code = main(['report', 'run', '--watch', '--format', 'md,html,json,csv', '--output', 'out'])\n"
         "heavy = {'torch', 'stable_baselines3', 'sb3_contrib', 'rl_zoo3', 'tensorflow', 'pandas', 'cv2', 'ray'}\n"
         "sys.exit(f'imported {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 10 + code)\n"
