@@ -51,6 +51,7 @@ html_title = f"sb3_visual_td3 {version}"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_show_sphinx = False
+html_search_scorer = os.path.join(HERE, "_static", "search_scorer.js")
 
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
