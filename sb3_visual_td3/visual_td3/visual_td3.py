@@ -98,7 +98,7 @@ class VisualTD3(TD3):
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv whose simulator has its own
         process, such as SubprocVecEnv
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder.
-        :meth:`predict`, evaluations, saved and exported policies use the average; exploration and learning use the
+        ``predict``, evaluations, saved and exported policies use the average; exploration and learning use the
         actor, so the training is the same with an average and without. 0 is off
     :raises ValueError: if an argument is out of range or names a group that the model does not have, or if ``overlap``
         is requested for an environment that steps in this process

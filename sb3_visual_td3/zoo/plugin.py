@@ -1,8 +1,8 @@
 """The edits of rl_zoo3 that make it know our algorithm, its experiment manager first of all.
 
 rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (rl_zoo3 2.9); when it has them, most
-of this module can go. The edits of its scripts are in :mod:`~sb3_visual_td3.zoo.plugin_scripts`, those of its command
-lines in :mod:`~sb3_visual_td3.zoo.flags`.
+of this module can go. The edits of its scripts are in ``zoo.plugin_scripts``, those of its command
+lines in ``zoo.flags``.
 """
 
 from __future__ import annotations
