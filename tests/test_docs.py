@@ -139,7 +139,7 @@ def test_every_value_that_the_visual_preset_changes_says_where_it_is_from() -> N
 def test_what_docstrings_say_of_parameters_is_read_to_its_end() -> None:
     told = parameters(VisualTD3)
     assert told["random_shift"] == "largest random shift of images, in pixels; 0 is off"
-    assert told["preset"].endswith("`describe` shows what is in force")
+    assert told["preset"].endswith("`describe` shows the values in force")
     assert told["overlap"].endswith("such as SubprocVecEnv")
 
 
