@@ -75,7 +75,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
 
             register()
         defaults = list(command.defaults)
-        if name == "plot-train":
+        if name == "plot-train" and not {"-h", "--help"} & set(given):
             defaults += _window_flag([*command.defaults, *given])
         # rl-zoo's parsers run within play(), so the changes of argparse have to be in place around it.
         checking = environments_found() if command.makes_environments else nullcontext()
