@@ -24,7 +24,7 @@ HEADINGS = (
     "metres, last evaluation",
 )
 BRIEF = {
-    "leak, no clip, cnn 1e-5, raw": ("the actor's features", "none: the first run"),
+    "leak, no clip, cnn 1e-5, raw": ("the actor's features", "none: the original run"),
     "leak, clip 1, cnn 1e-5, raw": ("the actor's features", "clipping to 1"),
     "leak, clip 1, cnn 1e-4, raw": ("the actor's features", "clipping, the encoder's rate at 1e-4"),
     "leak, clip 1, cnn 1e-4, normalised": ("the actor's features", "these and normalised rewards"),

@@ -19,7 +19,7 @@ from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv
 
 th.set_num_threads(1)
-# SubprocVecEnv has its workers forked by a server. Where that has imported torch, no worker imports it anew.
+# SubprocVecEnv has its workers forked by a server. If the server has imported torch, no worker imports it again.
 # Not our own package: the server does not have the sys.path of the tests.
 get_context("forkserver").set_forkserver_preload(["stable_baselines3"])
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the table of packages, no circles, and names in one place. Imports are parsed, not run."""
+"""Which package may import which, no import circles, and names in one place. Imports are parsed, not run."""
 
 import ast
 import re

@@ -71,7 +71,7 @@ def _whole_run(folder, extra):
 
 
 def _kill_once(function, log_path, rng, interval_s):
-    """Start or resume the run and kill it, between two steps or within one, or in the midst of a snapshot."""
+    """Start or resume the run and kill it, between two steps or within one, or during a snapshot."""
     log_path.unlink(missing_ok=True)
     if rng.random() < 0.5:
         killed = dies_in_the_midst_of_a_snapshot(function, rng.randint(1, 16))

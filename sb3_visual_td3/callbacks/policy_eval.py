@@ -116,7 +116,7 @@ class PolicyEvalCallback(EvalCallback):
     - Episodes begin with held-out seeds, which the training environments do not use and which are the same in every
       evaluation: two evaluations differ because the policy differs.
     - Before the first step, a random policy plays the same episodes. Its return is ``eval/random_reward``; without it,
-      a return says little in an environment that nobody knows. It is logged again with each evaluation, together with
+      a return says little in an unknown environment. It is logged again with each evaluation, together with
       the best evaluation (``eval/best_reward``) and its step (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.

@@ -267,7 +267,7 @@ class _Run:
         if criterion.kind == "all_finite" and not self.callbacks:
             return False
         needed = self.lacks_callback(criterion)
-        # A loss beyond its own Q values is a failure whoever logged both; SAC's loss also holds an entropy.
+        # A loss beyond its own Q values is a failure, whichever code logged both; SAC's loss also holds an entropy.
         is_logged = criterion.kind in _FOR_ANY_CRITIC and self.logged.issuperset(criterion.tags)
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 

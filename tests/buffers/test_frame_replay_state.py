@@ -1,4 +1,4 @@
-"""A FrameReplayBuffer put aside and taken up goes on beside the one that was never interrupted."""
+"""A FrameReplayBuffer that was saved and restored continues like one that was never interrupted."""
 
 import pickle
 import tracemalloc

@@ -127,7 +127,7 @@ def test_under_td3_the_critics_keep_what_their_own_update_left(make_model):
 
 @pytest.mark.parametrize("policy", KINDS)
 def test_no_loss_on_the_action_reaches_a_shared_encoder(make_model, policy):
-    """The policy itself holds it, not only the update: whoever calls backward() on the actor."""
+    """The policy itself guarantees it, not only the update: it holds for any backward() on the actor."""
     model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": "shared"}, precision="fp32")
     batch = filled(model)
     model.critic.optimizer.zero_grad()

@@ -147,7 +147,7 @@ class Connection:
         # The server stores the step in single precision.
         is_step_set = math.isclose(settings.fixed_delta_seconds or 0.0, self._tick_s, rel_tol=1e-5)
         if settings.synchronous_mode and is_step_set:
-            # apply_settings() would wait for the next tick, which in synchronous mode nobody else makes.
+            # apply_settings() would wait for the next tick, which no other client makes in synchronous mode.
             return
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self._tick_s

@@ -154,7 +154,7 @@ def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
     It lies in the folder for temporary files, where any user of the machine can create anything under any name, such as
-    a link to one of our files. So only a folder that this user owns and that nobody else can write to is used. If
+    a link to one of our files. So only a folder that this user owns and that no other user can write to is used. If
     another user has taken its name, the next numbered name is used.
 
     :return: its file descriptor and its path.

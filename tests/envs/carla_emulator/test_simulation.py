@@ -1,4 +1,4 @@
-"""The emulated world without sockets: driving, collisions, walking, and what is sent to whom."""
+"""The emulated world without sockets: driving, collisions, walking, and which message each client receives."""
 
 import math
 import struct
