@@ -279,10 +279,21 @@ def test_server_listens_on_loopback_only(emulator):
     assert listening_addresses(emulator.pid) == {("tcp", f"0100007F:{port:04X}") for port in ports}
 
 
+def free_pair_of_ports():
+    """Return a free port whose successor, on which the server streams, is free as well."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
 def test_flags_of_carlas_launcher_are_accepted():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_pair_of_ports()
     command = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "-RenderOffScreen", "-quality-level=Low"]
     command += [f"-carla-rpc-port={port}", "-nosound", "-benchmark", "-fps=20"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
