@@ -89,7 +89,7 @@ class _Tally(Generic[Result]):
         """Gather what ``info`` has beside the reward."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
-        """Return the result of the episode that has just ended.
+        """Return the result of the episode that has just ended; each kind of tally implements it.
 
         :param reward: its return
         :param length: its number of steps

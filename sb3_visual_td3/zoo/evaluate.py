@@ -276,7 +276,7 @@ def run(settings: argparse.Namespace) -> int:
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
 ) -> tuple[list[str], Episodes, Table]:
-    """Return the maps, which are none in an environment without maps, the episodes, and their table."""
+    """Return the maps (an empty list for an environment without maps), the episodes, and their table."""
     if has_maps:
         maps = _resolve_maps(saved, settings.maps or list(HELD_OUT))
         drives = _drive_all(saved, maps, n_envs, settings)
