@@ -14,8 +14,21 @@ from typing import Any
 
 Row = dict[str, Any]
 """A row of the results: its values by the names of the columns."""
-_WORDS = {"arm", "policy", "task", "algorithm", "fault", "label", "verdict", "stable", "learning", "state", "signs"}
-_WHOLE = {"seed", "step", "frames", "episodes", "number"}
+_WORDS = {
+    "arm",
+    "cell",
+    "policy",
+    "task",
+    "algorithm",
+    "fault",
+    "label",
+    "verdict",
+    "stable",
+    "learning",
+    "state",
+    "signs",
+}
+_WHOLE = {"seed", "step", "steps", "frames", "episodes", "number"}
 
 
 def read(path: Path) -> list[Row]:
