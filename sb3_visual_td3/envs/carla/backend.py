@@ -23,8 +23,9 @@ from sb3_visual_td3.envs.carla.ego import Ego, Reading
 from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
-from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla, to_frame
+from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, to_frame
 from sb3_visual_td3.envs.road.opendrive_reading import read_route
+from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -292,7 +293,7 @@ class CarlaBackend:
         _, ego = self._connected()
         reading = ego.read(ego.place(pose))
         ego.has_collided()  # drop events from its former position
-        ego.release(pose.yaw_rad, speed_mps)
+        ego.release(pose.heading_rad, speed_mps)
         return reading
 
     def _connected(self) -> tuple[Connection, Ego]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
-from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of, to_carla
+from sb3_visual_td3.envs.road.carla_coordinates import map_name_of, to_carla
+from sb3_visual_td3.envs.road.shapes import Pose
 
 # The client's default is one thread per core, of each environment.
 _WORKER_THREADS = 2

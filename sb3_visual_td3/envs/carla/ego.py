@@ -26,7 +26,8 @@ from sb3_visual_td3.envs.backend import (
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.settings import CameraMount, VehicleChoice
-from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, Pose, from_carla, image_array
+from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, image_array
+from sb3_visual_td3.envs.road.shapes import Pose
 
 
 class _Image(NamedTuple):

@@ -13,7 +13,7 @@ from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
-from sb3_visual_td3.envs.road.carla_coordinates import Pose
+from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
@@ -66,7 +66,7 @@ def _index_on(track: Track, point: Pose) -> int | None:
     """Return the index of the track's point that is closest to a spawn point; None if that is on another lane."""
     squares = ((track.points_m - point[:2]) ** 2).sum(axis=1)
     index = int(squares.argmin())
-    turn_rad = math.remainder(point.yaw_rad - float(track.headings_rad[index]), 2.0 * math.pi)
+    turn_rad = math.remainder(point.heading_rad - float(track.headings_rad[index]), 2.0 * math.pi)
     if squares[index] > _MAX_OFFSET_M**2 or abs(turn_rad) > _MAX_TURN_RAD:
         return None
     return index

@@ -17,8 +17,8 @@ from sb3_visual_td3.envs.backend import Control
 from sb3_visual_td3.envs.carla_emulator.protocol import ZERO, Transform, Vector, VehicleControl, velocity_along
 from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, PAINTS
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
-from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.shapes import Pose
 
 
 @dataclass(eq=False)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, checked_number, shortened
-from sb3_visual_td3.envs.road.carla_coordinates import Pose, map_name_of
+from sb3_visual_td3.envs.road.carla_coordinates import map_name_of
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, LiteMap, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from sb3_visual_td3.envs.road.shapes import Pose
 
 TOWN_ALIASES = {
     "Town01": "train_0",

@@ -207,7 +207,7 @@ class FreeCamera:
 
     def _panorama(self, panorama: NDArray[np.uint8], transform: Transform, interpolation: int) -> NDArray[np.uint8]:
         """Draw the panorama, which the heading shifts sideways: ``(height, width) uint8``."""
-        shift = np.float32(transform.pose.yaw_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
+        shift = np.float32(transform.pose.heading_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
         columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
         drawn = cv2.remap(panorama, columns, self._sky_rows, interpolation, borderMode=cv2.BORDER_WRAP)
         return np.asarray(drawn, np.uint8)

@@ -40,7 +40,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, to_carla
+from sb3_visual_td3.envs.road.carla_coordinates import from_carla, to_carla
+from sb3_visual_td3.envs.road.shapes import Pose
 
 VOID = object()
 """Marks the result of a call that returns nothing, which is packed differently from a value of nil."""
@@ -363,4 +364,4 @@ def vehicle_state(control: VehicleControl) -> bytes:
 def velocity_along(pose: Pose, speed_mps: float) -> Vector:
     """Return the velocity, in CARLA's axes, of something that moves along its heading in the embedded world."""
     # CARLA's y axis points the other way.
-    return speed_mps * math.cos(pose.yaw_rad), -speed_mps * math.sin(pose.yaw_rad), 0.0
+    return speed_mps * math.cos(pose.heading_rad), -speed_mps * math.sin(pose.heading_rad), 0.0

@@ -29,8 +29,8 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
 from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 from sb3_visual_td3.envs.lite.weather import Sky
-from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.collision import boxes_overlap
+from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 

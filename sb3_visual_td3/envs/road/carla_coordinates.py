@@ -13,20 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs.road.shapes import Pose
+
 WHEELBASE_PER_LENGTH = 2.9 / 4.4
 """Wheelbase of a passenger car in relation to its length, for servers that report the body but not the wheels."""
 
 
-class Pose(NamedTuple):
-    """A place on the ground in our coordinates: right-handed, yaw counter-clockwise from x."""
-
-    x_m: float
-    y_m: float
-    yaw_rad: float
-
-
 class CarlaPose(NamedTuple):
-    """The same place in CARLA's coordinates."""
+    """A place and a direction in CARLA's coordinates."""
 
     x_m: float
     y_m: float
@@ -35,7 +29,7 @@ class CarlaPose(NamedTuple):
 
 def to_carla(pose: Pose) -> CarlaPose:
     """Convert a place to CARLA's coordinates."""
-    return CarlaPose(pose.x_m, -pose.y_m, -math.degrees(pose.yaw_rad))
+    return CarlaPose(pose.x_m, -pose.y_m, -math.degrees(pose.heading_rad))
 
 
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
@@ -44,7 +38,7 @@ def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
     :param x_m: CARLA's x.
     :param y_m: CARLA's y, positive to the right.
     :param yaw_deg: CARLA's yaw in degrees, clockwise.
-    :return: the place in our coordinates; yaw in [-pi, pi].
+    :return: the place in our coordinates; heading in [-pi, pi].
     """
     return Pose(x_m, -y_m, -math.remainder(math.radians(yaw_deg), 2.0 * math.pi))
 

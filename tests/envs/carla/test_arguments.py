@@ -13,8 +13,9 @@ from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
 from sb3_visual_td3.envs.carla.server import Simulator
 from sb3_visual_td3.envs.carla.settings import launch_command
 from sb3_visual_td3.envs.carla.spawning import starts_on
-from sb3_visual_td3.envs.road.carla_coordinates import Pose, image_array, to_frame
+from sb3_visual_td3.envs.road.carla_coordinates import image_array, to_frame
 from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.shapes import Pose
 
 INVALID = [
     ({"town": "Town01", "maps": "train"}, "expected one of them"),
@@ -128,7 +129,7 @@ def test_no_two_environments_get_the_same_port():
 def test_spawn_points_off_or_against_the_route_are_excluded():
     track = load_map("train_0").track
     on, beside, against = (Pose(*track.pose_at(100, offset)) for offset in (0.5, 3.5, 0.0))
-    against = against._replace(yaw_rad=against.yaw_rad + 3.1)
+    against = against._replace(heading_rad=against.heading_rad + 3.1)
     points = [beside, on, against, Pose(*track.pose_at(40, 0.0))]
     assert starts_on(track, points, "route") is None
     assert starts_on(track, points, "points") == [40, 100]

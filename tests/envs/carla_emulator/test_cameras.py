@@ -11,8 +11,8 @@ from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, ROAD, ROAD_LIN
 from sb3_visual_td3.envs.carla_emulator.protocol import Transform
 from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
 from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tint
-from sb3_visual_td3.envs.road.carla_coordinates import Pose
 from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.shapes import Pose
 
 CAR, PEDESTRIAN = 14, 12
 

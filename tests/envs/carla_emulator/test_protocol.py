@@ -9,7 +9,8 @@ from sb3_visual_td3.envs.carla_emulator import protocol
 from sb3_visual_td3.envs.carla_emulator.catalogue import BLUEPRINTS, blueprints_message
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, parse_fault
 from sb3_visual_td3.envs.carla_emulator.simulation import CLEAR_NOON, sky_of
-from sb3_visual_td3.envs.road.carla_coordinates import Pose, from_carla, map_name_of, to_carla
+from sb3_visual_td3.envs.road.carla_coordinates import from_carla, map_name_of, to_carla
+from sb3_visual_td3.envs.road.shapes import Pose
 
 
 def request(call_id, name, *arguments, asynchronous=False):
