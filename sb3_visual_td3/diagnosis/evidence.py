@@ -27,7 +27,7 @@ _OWN_SCALE = {
 }
 
 
-class Evidence(NamedTuple):
+class RunEvidence(NamedTuple):
     """How much of a run could be checked.
 
     :param level: "full" where our callbacks ran and every criterion could be answered (for algorithms that they do not
@@ -49,7 +49,7 @@ class Evidence(NamedTuple):
         return EVIDENCE_LEVELS.index(self.level) < EVIDENCE_LEVELS.index(required)
 
 
-def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: Answers) -> Evidence:
+def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: Answers) -> RunEvidence:
     """Return how much of a run could be checked.
 
     :param data: the series of the run
@@ -79,4 +79,4 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
         is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)
         if is_answered and not any(r.needs_callback for r in asked):
             level = "full"
-    return Evidence(level, n_made, n_possible)
+    return RunEvidence(level, n_made, n_possible)

@@ -11,7 +11,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
-from sb3_visual_td3.diagnosis.evidence import Evidence, evidence_of
+from sb3_visual_td3.diagnosis.evidence import RunEvidence, evidence_of
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.return_curve import Answer as Answered
@@ -238,7 +238,7 @@ class Analysis:
         return self.questions.learning.curve
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> RunEvidence:
         """Return how much of the run could be checked."""
         return evidence_of(self.series, self.criteria, self.questions)
 
@@ -280,7 +280,7 @@ class Analysis:
         return self.diagnoses[0]
 
 
-def _too_thin(evidence: Evidence, required: EvidenceLevel) -> CriterionResult:
+def _too_thin(evidence: RunEvidence, required: EvidenceLevel) -> CriterionResult:
     return CriterionResult(
         id="evidence",
         title=f"The evidence is {required}, as --require-evidence asks",

@@ -7,7 +7,7 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
-from sb3_visual_td3.diagnosis.evidence import Evidence, evidence_of
+from sb3_visual_td3.diagnosis.evidence import RunEvidence, evidence_of
 from sb3_visual_td3.diagnosis.two_questions import EVIDENCE_LEVELS, ask
 from sb3_visual_td3.diagnosis.verdict import Verdict, answer_of, decide
 from tests.report.synthetic_runs import Values, as_series, healthy
@@ -15,7 +15,7 @@ from tests.report.synthetic_runs import Values, as_series, healthy
 BUILT_IN = load_criteria()
 
 
-def seen(run: Values) -> tuple[Verdict, Evidence]:
+def seen(run: Values) -> tuple[Verdict, RunEvidence]:
     data = as_series(run)
     results = judge(BUILT_IN, data)
     return decide(results), evidence_of(data, results, ask(data))
@@ -75,8 +75,8 @@ def test_all_tags_of_a_callback_removed_lower_the_evidence(names: tuple[str, ...
 
 
 def test_levels_are_ordered() -> None:
-    assert [Evidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
-    assert str(Evidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from these tags)"
+    assert [RunEvidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
+    assert str(RunEvidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from these tags)"
 
 
 def test_both_questions_are_answered_by_the_blocking_criteria() -> None:
