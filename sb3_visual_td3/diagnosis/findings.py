@@ -1,8 +1,8 @@
-"""The types that rules work with: rule, diagnosis, evidence and cure."""
+"""The types that rules work with: rule, result, diagnosis, evidence and cure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -47,6 +47,30 @@ class Evidence:
             return cls.last_of(series, note)
         at = max(int(np.searchsorted(series.steps, step, side="right")) - 1, 0)
         return cls(series.name, int(series.steps[at]), float(series.values[at]), note)
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What a rule found in the series of a run.
+
+    :param confidence: confidence; :meth:`Rule.diagnose` limits it with :func:`bounded`
+    :param evidence: the points that support it, the strongest first
+    :param first_step: environment step at which it first showed; None if the data do not show it
+    :param value: the figure that the rule compared; NaN if it combined several
+    :param threshold: the number that it compared the figure with; NaN if it combined several
+    :param role: cause or blind spot
+    :param remedy: the first thing to do, if it differs from the rule's remedy
+    :param explained_by: ids of the diagnoses that this may be a mere consequence of, if they differ from the rule's
+    """
+
+    confidence: float
+    evidence: Sequence[Evidence]
+    first_step: int | None
+    value: float = float("nan")
+    threshold: float = float("nan")
+    role: Role = "cause"
+    remedy: str | None = None
+    explained_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +170,8 @@ class Rule:
     :param is_live: whether it is also judged while training runs, over a window of updates
     :param explained_by: ids of the diagnoses that it may be a mere consequence of
     :param cure: the changes of settings that it proposes
-    :param diagnose: a pure function over the series of a run, or of a window of it; it returns None if nothing is wrong
+    :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
+        None if nothing is wrong
     """
 
     id: str
@@ -155,7 +180,29 @@ class Rule:
     is_live: bool
     explained_by: tuple[str, ...]
     cure: Cure
-    diagnose: Callable[[SeriesSet], Diagnosis | None]
+    find: Callable[[SeriesSet], RuleResult | None]
+
+    def diagnose(self, data: SeriesSet) -> Diagnosis | None:
+        """Apply the rule to the series of a run, or of a window of it.
+
+        :param data: the series
+        :return: what the rule found, with its id, title and remedy; None if nothing is wrong
+        """
+        result = self.find(data)
+        if result is None:
+            return None
+        return Diagnosis(
+            id=self.id,
+            title=self.title,
+            confidence=bounded(result.confidence),
+            evidence=tuple(result.evidence),
+            remedy=self.remedy if result.remedy is None else result.remedy,
+            first_step=result.first_step,
+            role=result.role,
+            explained_by=self.explained_by if result.explained_by is None else result.explained_by,
+            value=result.value,
+            threshold=result.threshold,
+        )
 
 
 def bounded(confidence: float) -> float:

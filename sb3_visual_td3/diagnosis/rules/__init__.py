@@ -2,8 +2,9 @@
 
 The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
 ``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses that it may be a
-mere consequence of), ``CURE`` (changes of settings) and ``diagnose``, a pure function over named series. Live alerts
-call it with a window of the last updates, the report with the whole run.
+mere consequence of), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
+:class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call it with a window of the last updates, the
+report with the whole run.
 
 The documentation of a rule is generated from its module: the docstring, the numbers in capitals with the strings below
 them, and the docstring of ``diagnose``.
@@ -36,7 +37,7 @@ def _discover() -> dict[str, Rule]:
                 is_live=module.IS_LIVE,
                 explained_by=tuple(module.EXPLAINED_BY),
                 cure=module.CURE,
-                diagnose=module.diagnose,
+                find=module.diagnose,
             )
         except AttributeError as error:
             raise TypeError(f"{module.__name__} is not a complete rule: {error}") from error

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -59,7 +59,7 @@ WAS_ALIVE = 1e-3
 """Part of the critics' norm that the head's first norm has to exceed: it received a gradient once."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the fraction of saturated actions over the last quarter with a threshold.
 
     Without it, look for an actor's head whose gradient was there at first and has vanished.
@@ -95,20 +95,16 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         confidence += 0.05
         head = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
         evidence.append(Evidence.last_of(head, "the actor's head no longer receives a gradient"))
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        tuple(evidence),
-        REMEDY,
+    return RuleResult(
+        confidence,
+        evidence,
         onset(saturation, saturation.values >= SATURATED),
-        explained_by=EXPLAINED_BY,
         value=level,
         threshold=SATURATED,
     )
 
 
-def _by_gradients(data: SeriesSet) -> Diagnosis | None:
+def _by_gradients(data: SeriesSet) -> RuleResult | None:
     if not head_has_vanished(data):
         return None
     head = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
@@ -125,14 +121,11 @@ def _by_gradients(data: SeriesSet) -> Diagnosis | None:
         "Consistent with a saturated tanh, then with dead units in the actor. To tell them apart, log: "
         f"{tags.ACTION_SATURATION}. {REMEDY}"
     )
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.6),
+    return RuleResult(
+        0.6,
         evidence,
-        remedy,
         onset(head, head.values <= WAS_ALIVE * first),
-        explained_by=EXPLAINED_BY,
         value=late,
         threshold=WAS_ALIVE * first,
+        remedy=remedy,
     )

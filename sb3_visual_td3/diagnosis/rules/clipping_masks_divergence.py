@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.rules.feature_leak import norms_are_flat
@@ -35,7 +35,7 @@ GROWS = 3.0
 """Growth of the loss over the later half. A guess: the recorded run with clipped norms measured 23."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for an encoder norm that stays constant while the actor's loss grows beyond what the Q values support."""
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
@@ -54,9 +54,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     alerts = data[tags.ALERT_CRITICAL].finite
     if len(alerts) and not (alerts.values == 1.0).any():
         evidence.append(Evidence.last_of(alerts, f"not one of {len(alerts)} points is active"))
-    confidence = bounded(0.7 + 0.2 * min(1.0, growth / 30.0))
+    confidence = 0.7 + 0.2 * min(1.0, growth / 30.0)
     first = support.first_unsupported_step
     # A blind spot, not a cause: it explains why the monitor is silent, and something else makes the loss diverge.
-    return Diagnosis(
-        ID, TITLE, confidence, tuple(evidence), REMEDY, first, role="blind_spot", value=growth, threshold=GROWS
-    )
+    return RuleResult(confidence, evidence, first, value=growth, threshold=GROWS, role="blind_spot")

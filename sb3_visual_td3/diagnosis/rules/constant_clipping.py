@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -36,7 +36,7 @@ NEARLY_EVERY = 0.9
 MIN_POINTS = 5
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the fraction of clipped updates of the actor's two groups, and judge the larger one."""
     groups = [data[tags.CLIP_FRACTION[group]].finite for group in (ACTOR_CNN.name, ACTOR_MLP.name)]
     clipped = max((series for series in groups if len(series) >= MIN_POINTS), key=_level, default=None)
@@ -47,14 +47,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if len(norm):
         evidence.append(Evidence.last_of(norm, "before clipping"))
     # The confidence is the lowest at which a cause counts: a low limit clips healthy gradients as well.
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.5),
-        tuple(evidence),
-        REMEDY,
+    return RuleResult(
+        0.5,
+        evidence,
         onset(clipped, clipped.values >= NEARLY_EVERY),
-        explained_by=EXPLAINED_BY,
         value=_level(clipped),
         threshold=NEARLY_EVERY,
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.run_kind import recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -59,13 +59,13 @@ LARGE = 200.0
 every logged return and the critic's error grows with it."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the Q values with the logged bound; without a bound, look for exponential growth."""
     found = [d for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN) if (d := _judge(data, data[tag].finite))]
     return max(found, key=lambda d: d.confidence, default=None)
 
 
-def _judge(data: SeriesSet, q: Series) -> Diagnosis | None:
+def _judge(data: SeriesSet, q: Series) -> RuleResult | None:
     if len(q) < MIN_POINTS:
         return None
     bound = data[tags.Q_BOUND].finite
@@ -74,7 +74,7 @@ def _judge(data: SeriesSet, q: Series) -> Diagnosis | None:
     return _beyond_bound(q, bound) if len(bound) else _runaway(data, q)
 
 
-def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
+def _beyond_bound(q: Series, bound: Series) -> RuleResult | None:
     # Each Q value is compared with the latest bound at or before its step; values before the first bound are left out.
     at = np.searchsorted(bound.steps, q.steps, side="right") - 1
     q = q.where(at >= 0)
@@ -89,10 +89,10 @@ def _beyond_bound(q: Series, bound: Series) -> Diagnosis | None:
     evidence = Evidence(q.name, int(q.steps[worst]), float(q.values[worst]), f"{rounded(ratio[worst])} times the bound")
     # From 0.6 at the bound to 0.95 at ten times the bound.
     confidence = bounded(0.6 + 0.35 * min(1.0, math.log10(ratio[worst])))
-    return _diagnosis(confidence, evidence, onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
+    return RuleResult(confidence, (evidence,), onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
 
 
-def _runaway(data: SeriesSet, q: Series) -> Diagnosis | None:
+def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
     later = q.tail(0.5)
     growth = growth_factor(later)
     if len(later) < 3 or not growth >= RUNAWAY:
@@ -109,7 +109,7 @@ def _runaway(data: SeriesSet, q: Series) -> Diagnosis | None:
     # A Q that ends below LARGE shows its growth from a tenth of its end on.
     end = abs(float(q.values[-1]))
     first = onset(q, np.abs(q.values) > (LARGE if end > LARGE else end / RUNAWAY))
-    return _diagnosis(bounded(min(confidence, 0.75)), evidence, first, value=growth, threshold=RUNAWAY)
+    return RuleResult(bounded(min(confidence, 0.75)), (evidence,), first, value=growth, threshold=RUNAWAY)
 
 
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
@@ -123,19 +123,3 @@ def _error_runs_away(data: SeriesSet, q: Series) -> bool:
         return False
     # The loss is a squared error: it grows a hundredfold where the error grows tenfold.
     return abs(float(q.values[-1])) > scale.largest and growth_factor(loss.tail(0.5)) >= RUNAWAY**2
-
-
-def _diagnosis(
-    confidence: float, evidence: Evidence, first: int | None, *, value: float, threshold: float
-) -> Diagnosis:
-    return Diagnosis(
-        ID,
-        TITLE,
-        confidence,
-        (evidence,),
-        REMEDY,
-        first,
-        explained_by=EXPLAINED_BY,
-        value=value,
-        threshold=threshold,
-    )

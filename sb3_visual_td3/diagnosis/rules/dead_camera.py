@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
@@ -30,12 +30,14 @@ SURELY = 190
 """Steps without any change that no car at rest explains; a live window holds 200 updates."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for frames of one colour, then for frames that never differ from those before."""
     std, change = data[tags.FRAME_STD].finite, data[tags.FRAME_CHANGE].finite
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
         evidence = Evidence.last_of(std, "grey levels of deviation within a frame: it has one colour")
-        return _diagnosis(0.9, evidence, onset(std, std.values < ONE_COLOUR), ONE_COLOUR)
+        return RuleResult(
+            0.9, (evidence,), onset(std, std.values < ONE_COLOUR), value=evidence.value, threshold=ONE_COLOUR
+        )
     # The deviation is checked first: a frame of one colour never changes either, and is the more specific finding.
     still = _points_at_end(change)
     if still < MIN_POINTS:
@@ -43,7 +45,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     evidence = Evidence.last_of(change, f"no pixel has changed for {still} points")
     is_sure = change.steps[-1] - change.steps[-still] >= SURELY
     confidence = 0.9 if is_sure else 0.65
-    return _diagnosis(confidence, evidence, onset(change, change.values == 0.0), 0.0)
+    return RuleResult(confidence, (evidence,), onset(change, change.values == 0.0), value=evidence.value, threshold=0.0)
 
 
 def _points_at_end(change: Series) -> int:
@@ -54,9 +56,3 @@ def _points_at_end(change: Series) -> int:
             break
         n_points += 1
     return n_points
-
-
-def _diagnosis(confidence: float, evidence: Evidence, first: int | None, threshold: float) -> Diagnosis:
-    return Diagnosis(
-        ID, TITLE, bounded(confidence), (evidence,), REMEDY, first, value=evidence.value, threshold=threshold
-    )

@@ -10,7 +10,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.types import NETWORKS, Network
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -44,7 +44,7 @@ DORMANT = 0.9
 """Fraction of units without any output from which it is listed as evidence."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare gradients and steps of each encoder with those of its head.
 
     An encoder with a learning rate of 0 or with frozen weights is not judged: that is intended.
@@ -53,7 +53,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return found[0] if found else None
 
 
-def _judge(data: SeriesSet, network: Network) -> Diagnosis | None:
+def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
     cnn, mlp = (group.name for group in groups_of(network))
     rate, is_frozen = data[tags.GROUP_LR[cnn]].finite, data[tags.GROUP_FROZEN[cnn]].finite
     if (len(rate) and rate.values[-1] == 0.0) or (len(is_frozen) and is_frozen.values[-1] == 1.0):
@@ -78,21 +78,17 @@ def _judge(data: SeriesSet, network: Network) -> Diagnosis | None:
         dormant = data[tags.ENCODER_DORMANT_FRACTION].finite
         if network == "critic" and len(dormant) and dormant.values[-1] >= DORMANT:
             evidence.append(Evidence.last_of(dormant, "nearly all its units are dormant"))
-        return Diagnosis(
-            ID,
-            TITLE,
-            bounded(0.85),
-            tuple(evidence),
-            REMEDY,
+        return RuleResult(
+            0.85,
+            evidence,
             onset(encoder, encoder.values <= FROZEN * late_head),
-            explained_by=EXPLAINED_BY,
             value=late / late_head,
             threshold=FROZEN,
         )
     return _weights_stand_still(data, cnn, mlp)
 
 
-def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> Diagnosis | None:
+def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
     """Compare the statistics of the weights where neither gradients nor steps of the encoder were logged."""
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None
@@ -108,6 +104,4 @@ def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> Diagnosis | Non
         Evidence.last_of(head, "the head has changed meanwhile"),
     )
     first = int(encoder.steps[0])
-    return Diagnosis(
-        ID, TITLE, bounded(0.7), evidence, REMEDY, first, explained_by=EXPLAINED_BY, value=0.0, threshold=FROZEN
-    )
+    return RuleResult(0.7, evidence, first, value=0.0, threshold=FROZEN)

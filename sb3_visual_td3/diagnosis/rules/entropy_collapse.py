@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -36,7 +36,7 @@ LEFT = own_scale.ENTROPY_LEFT
 MIN_POINTS = own_scale.MIN_POINTS
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare entropy or spread at the end with the begin, in an on-policy run that is not seen to learn."""
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
@@ -57,14 +57,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(series, f"{rounded(100 * part)} % of it are left at the end"),
     )
     # A return that is seen not to rise supports it; without one, a solved task would look the same.
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.65 if learning == "no" else 0.4),
+    return RuleResult(
+        0.65 if learning == "no" else 0.4,
         evidence,
-        REMEDY,
         onset(series, sizes <= LEFT * sizes[0]),
-        explained_by=EXPLAINED_BY,
         value=part,
         threshold=LEFT,
     )

@@ -6,7 +6,7 @@ The CARLA run that started this project ended so: 413 episodes, from 50 steps do
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.series import MAX_STEP, SeriesSet
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 
@@ -44,7 +44,7 @@ EXPLAINED_BY = (
 )
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the median length of the first and of the last third of the steps."""
     lengths = data[tags.EPISODE_LENGTH].finite
     lengths = lengths.where(lengths.values < MAX_STEP)
@@ -57,10 +57,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, "median over the last part of the run"),
     )
     # From 0.5 at the threshold to 0.9 for episodes that shrink to nothing.
-    confidence = bounded(0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED)
+    confidence = 0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED
     # The x-axis counts episodes; the sum of the lengths before the onset converts it to environment steps.
     short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)
     first = None if short_from is None else int(lengths.values[lengths.steps < short_from].sum())
-    return Diagnosis(
-        ID, TITLE, confidence, evidence, REMEDY, first, explained_by=EXPLAINED_BY, value=ratio, threshold=COLLAPSED
-    )
+    return RuleResult(confidence, evidence, first, value=ratio, threshold=COLLAPSED)

@@ -15,7 +15,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -54,7 +54,7 @@ STILL_RANDOM = 0.5
 MIN_POINTS = 10
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look at the noise, epsilon or deviation of the policy, in a run that is not seen to learn."""
     learning = judge_learning(data).answer
     if learning == "yes":
@@ -64,7 +64,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return _explodes(data, is_sure) or _ends_early(data, is_sure) or _never_ends(data, is_sure)
 
 
-def _explodes(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+def _explodes(data: SeriesSet, is_sure: bool) -> RuleResult | None:
     kind = recognise(data.names())
     if kind.family is not Family.ON_POLICY:
         return None
@@ -75,10 +75,10 @@ def _explodes(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
     evidence = (Evidence.last_of(std, f"{rounded(sign.value)} times its first level: the actions turn into noise"),)
     confidence = (0.65 if sign.is_clear else 0.5) if is_sure else 0.4
     first = onset(std, std.values >= own_scale.SPREAD_NOTED * float(np.median(std.values[:3])))
-    return _diagnosis(confidence, evidence, first, sign.value, own_scale.SPREAD_NOTED)
+    return RuleResult(confidence, evidence, first, value=sign.value, threshold=own_scale.SPREAD_NOTED)
 
 
-def _ends_early(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+def _ends_early(data: SeriesSet, is_sure: bool) -> RuleResult | None:
     noise = _schedule(data)
     if noise is None or not noise.values[0] > 0.0:
         return None
@@ -88,10 +88,12 @@ def _ends_early(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
     if first is None or left[-1] > GONE or first > EARLY * end:
         return None
     note = f"{rounded(100 * float(left[-1]))} % of its first value, from {first / max(end, 1):.0%} of the run on"
-    return _diagnosis(0.6 if is_sure else 0.4, (Evidence.near(noise, first, note),), first, float(left[-1]), GONE)
+    return RuleResult(
+        0.6 if is_sure else 0.4, (Evidence.near(noise, first, note),), first, value=float(left[-1]), threshold=GONE
+    )
 
 
-def _never_ends(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
+def _never_ends(data: SeriesSet, is_sure: bool) -> RuleResult | None:
     epsilon = _schedule(data)
     if epsilon is None or "noise" in words_of(epsilon.name) or float(epsilon.values.max()) > 1.0:
         return None
@@ -99,7 +101,7 @@ def _never_ends(data: SeriesSet, is_sure: bool) -> Diagnosis | None:
     if late < STILL_RANDOM:
         return None
     evidence = (Evidence.last_of(epsilon, f"{late:.0%} of the actions are still random at the end"),)
-    return _diagnosis(0.6 if is_sure else 0.35, evidence, None, late, STILL_RANDOM)
+    return RuleResult(0.6 if is_sure else 0.35, evidence, None, value=late, threshold=STILL_RANDOM)
 
 
 def _schedule(data: SeriesSet) -> Series | None:
@@ -110,19 +112,3 @@ def _schedule(data: SeriesSet) -> Series | None:
         if is_schedule and len(data[name].finite) >= MIN_POINTS:
             return data[name].finite
     return None
-
-
-def _diagnosis(
-    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float
-) -> Diagnosis:
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        evidence,
-        REMEDY,
-        first,
-        explained_by=EXPLAINED_BY,
-        value=value,
-        threshold=threshold,
-    )

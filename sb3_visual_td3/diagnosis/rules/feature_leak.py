@@ -19,7 +19,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_MLP
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, QSupport, actor_loss_support
 from sb3_visual_td3.diagnosis.series import SeriesSet, aligned
@@ -55,7 +55,7 @@ ENCODER_IS_STILL = 1e-3
 """Median gradient of the actor's encoder over that of the critic's head, below which it is too small to judge."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a loss that the replayed Q values do not support, or for gradients that bypass the action.
 
     A shared encoder cannot leak: the actor reads its features detached.
@@ -66,7 +66,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return max(found, key=lambda d: d.confidence, default=None)
 
 
-def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
+def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     head, encoder = aligned(data[tags.GRADIENT_NORM[ACTOR_MLP.name]], data[tags.GRADIENT_NORM[ACTOR_CNN.name]])
     if len(head) < MIN_POINTS:
         return None
@@ -87,10 +87,10 @@ def _bypassed_head(data: SeriesSet) -> Diagnosis | None:
     # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
     # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.
     confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(MLP_IS_STILL / max(ratio, 1e-9)) / 3))
-    return Diagnosis(ID, TITLE, confidence, evidence, REMEDY, first, value=ratio, threshold=MLP_IS_STILL)
+    return RuleResult(confidence, evidence, first, value=ratio, threshold=MLP_IS_STILL)
 
 
-def _unsupported_loss(data: SeriesSet) -> Diagnosis | None:
+def _unsupported_loss(data: SeriesSet) -> RuleResult | None:
     loss = data[tags.ACTOR_LOSS].finite
     support = actor_loss_support(data)
     if support is None or len(loss) < MIN_POINTS:
@@ -111,15 +111,8 @@ def _unsupported_loss(data: SeriesSet) -> Diagnosis | None:
     for weight, found in (_still_head(data), _encoder_norm(data), _calm_critic(data), _policy_q(data, support)):
         confidence += weight
         evidence += found
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        tuple(evidence),
-        REMEDY,
-        support.first_unsupported_step,
-        value=support.ratio,
-        threshold=UNSUPPORTED,
+    return RuleResult(
+        bounded(confidence), evidence, support.first_unsupported_step, value=support.ratio, threshold=UNSUPPORTED
     )
 
 

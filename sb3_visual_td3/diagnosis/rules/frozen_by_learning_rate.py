@@ -11,7 +11,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import groups_of
 from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset, recent
@@ -44,7 +44,7 @@ A_GRADIENT = 1e-6
 """Gradient norm from which a network should move. Below it, standing still needs no further explanation."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Read the logged learning rates; without one, compare gradients with steps and with the weights.
 
     A rate of 0 for one group of a network, beside a group that learns, is intended and not reported.
@@ -52,7 +52,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return _by_rate(data) or _by_steps(data)
 
 
-def _by_rate(data: SeriesSet) -> Diagnosis | None:
+def _by_rate(data: SeriesSet) -> RuleResult | None:
     rates = [data[name].finite for name in own_scale.rate_tags(data.names())]
     rates += [rate for network in NETWORKS if (rate := _rate_of(data, network)) is not None]
     for rate in rates:
@@ -62,11 +62,11 @@ def _by_rate(data: SeriesSet) -> Diagnosis | None:
         if is_zero.mean() <= PART:
             if rate.median() < LOW and judge_learning(data).answer == "no":
                 evidence = (Evidence.last_of(rate, "too low to be seen in this many steps; 1e-4 to 1e-3 is usual"),)
-                return _diagnosis(0.6, evidence, int(rate.steps[0]), rate.median(), LOW)
+                return RuleResult(0.6, evidence, int(rate.steps[0]), value=rate.median(), threshold=LOW)
             continue
         first = onset(rate, is_zero)
         evidence = (Evidence.near(rate, first, f"the rate is 0 in {is_zero.mean():.0%} of the points"),)
-        return _diagnosis(0.74, evidence, first, float(rate.values[is_zero][0]))
+        return RuleResult(0.74, evidence, first, value=float(rate.values[is_zero][0]), threshold=TINY)
     return None
 
 
@@ -80,7 +80,7 @@ def _rate_of(data: SeriesSet, network: Network) -> Series | None:
     return max(logged, key=lambda rate: float(rate.values.max()))
 
 
-def _by_steps(data: SeriesSet) -> Diagnosis | None:
+def _by_steps(data: SeriesSet) -> RuleResult | None:
     for network in NETWORKS:
         head = groups_of(network)[-1].name
         norm = data[tags.GRADIENT_NORM[head]].finite
@@ -93,22 +93,16 @@ def _by_steps(data: SeriesSet) -> Diagnosis | None:
                 Evidence.last_of(ratio, "the optimizer's steps are 0"),
                 Evidence.last_of(norm, "although a gradient arrives"),
             )
-            return _diagnosis(0.7, evidence, onset(ratio, ratio.values == 0.0), 0.0)
+            return RuleResult(0.7, evidence, onset(ratio, ratio.values == 0.0), value=0.0, threshold=TINY)
         mean, std = data[tags.PARAM_MEAN[head]].finite, data[tags.PARAM_STD[head]].finite
         if min(len(mean), len(std)) >= MIN_POINTS and not len(ratio) and _stands(mean) and _stands(std):
             evidence = (
                 Evidence.last_of(std, f"has not changed over {len(std)} points"),
                 Evidence.last_of(norm, "although a gradient arrives"),
             )
-            return _diagnosis(0.65, evidence, int(std.steps[0]), 0.0)
+            return RuleResult(0.65, evidence, int(std.steps[0]), value=0.0, threshold=TINY)
     return None
 
 
 def _stands(series: Series) -> bool:
     return float(series.values.max()) == float(series.values.min())
-
-
-def _diagnosis(
-    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float = TINY
-) -> Diagnosis:
-    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=value, threshold=threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor, onset
@@ -41,7 +41,7 @@ AT_LEAST = 1_000.0
 """Below this norm, growth is normal at the start of training: healthy critic encoders measured 80 to 630."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Check the norms of all four groups, and report the largest that explodes."""
     exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
     if not exploded:
@@ -61,14 +61,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
             evidence.append(Evidence(tag, int(active.steps[0]), 1.0, note))
     # A norm below 50,000 counts by its growth alone; its onset is then where it passes half of its largest value.
     level = min(EXPLODED, worst.abs_max() / 2)
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        tuple(evidence),
-        REMEDY,
+    return RuleResult(
+        confidence,
+        evidence,
         onset(worst, worst.values > level),
-        explained_by=EXPLAINED_BY,
         value=worst.abs_max(),
         threshold=EXPLODED if worst.tail(0.25).median() > EXPLODED else AT_LEAST,
     )

@@ -10,7 +10,7 @@ lose it; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause of
 
 from __future__ import annotations
 
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import LARGE_FALL, CurveState, ReturnCurve, judge_learning
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -52,7 +52,7 @@ MIN_STEPS = 10_000.0
 """A shorter run that ends below its best level has not failed yet: early policies swing."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning, evaluation before training.
 
     Confidence 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below the 0.75 that
@@ -83,16 +83,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     remedy = (
         f"The best policy was near step {step} ({curve.tag} {rounded(curve.peak)}): restore that checkpoint. {REMEDY}"
     )
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(_confidence(curve)),
+    return RuleResult(
+        _confidence(curve),
         evidence,
-        remedy,
         int(below.steps[0]) if len(below) else None,
-        explained_by=EXPLAINED_BY,
         value=curve.lost,
         threshold=LARGE_FALL,
+        remedy=remedy,
     )
 
 

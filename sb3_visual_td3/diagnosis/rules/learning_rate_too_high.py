@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange, bounded
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -58,7 +58,7 @@ DOUBTFUL_RATE = 0.01
 """A logged rate that is only reported if the return says that nothing was learned."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Check the ratio of steps to weights of all four groups, and report the most certain and then the largest.
 
     Without such ratios, check the logged learning rates of a network.
@@ -70,7 +70,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return max(found, key=lambda d: (d.confidence, d.value), default=None)
 
 
-def _by_rate(data: SeriesSet) -> Diagnosis | None:
+def _by_rate(data: SeriesSet) -> RuleResult | None:
     names = [*own_scale.rate_tags(data.names()), *tags.GROUP_LR.values()]
     rates = [data[name].finite for name in names if len(data[name].finite)]
     # A table of Q values is trained with rates of 0.1; only the kinds that are known to train networks count.
@@ -89,10 +89,10 @@ def _by_rate(data: SeriesSet) -> Diagnosis | None:
     confidence = 0.72 if typical >= HIGH_RATE else 0.55
     evidence = (Evidence.largest_of(rate, "the logged rate; 1e-4 to 1e-3 is usual for Adam"),)
     first = int(rate.steps[0])
-    return Diagnosis(ID, TITLE, bounded(confidence), evidence, REMEDY, first, value=typical, threshold=threshold)
+    return RuleResult(bounded(confidence), evidence, first, value=typical, threshold=threshold)
 
 
-def _judge(data: SeriesSet, ratio: Series) -> Diagnosis | None:
+def _judge(data: SeriesSet, ratio: Series) -> RuleResult | None:
     largest, late = ratio.abs_max(), recent(ratio, 3)
     # In the order of certainty: one step as large as the weights, several large steps in a row, and one large step of a
     # network that had settled. The confidences are guesses, all above the 0.75 from which an alert is critical.
@@ -112,4 +112,4 @@ def _judge(data: SeriesSet, ratio: Series) -> Diagnosis | None:
     if len(rate):
         evidence.append(Evidence.largest_of(rate, "its learning rate"))
     first = onset(ratio, ratio.values >= threshold)
-    return Diagnosis(ID, TITLE, bounded(confidence), tuple(evidence), REMEDY, first, value=value, threshold=threshold)
+    return RuleResult(bounded(confidence), evidence, first, value=value, threshold=threshold)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.return_curve import CLEAR_GAIN, CurveState, judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -57,7 +57,7 @@ FEWEST_STEPS = 10_000.0
 """A run whose length is known to be shorter has not had the time to learn."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that is flat or declines from its begin, in a run that was long enough to learn."""
     n_steps = data.n_steps
     learning = judge_learning(data)
@@ -77,16 +77,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence(curve.tag, int(series.steps[0]), curve.start, "the level at the begin"),
         Evidence(curve.tag, curve.last_step, curve.late, note),
     )
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.65 if declines else 0.6),
+    return RuleResult(
+        0.65 if declines else 0.6,
         evidence,
-        f"{candidates(data)} {REMEDY}",
         None,
-        explained_by=EXPLAINED_BY,
         value=curve.gain,
         threshold=CLEAR_GAIN,
+        remedy=f"{candidates(data)} {REMEDY}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import words_of
 
@@ -20,7 +20,7 @@ EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "critic_overestimation
 CURE = Cure(code=("No hyperparameter cures it: find where the first NaN comes from, observations and rewards first."))
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Find the tags with non-finite values, and list those first that were non-finite first."""
     # A derived tag may be infinite by definition, such as the bound of undiscounted returns.
     # SB3 writes NaN as the explained variance of a rollout whose returns are all equal, and minus infinity is possible.
@@ -35,13 +35,4 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     )
     # Only steps of the environment can be the first step of the diagnosis; an episode number would mislead.
     on_steps = [int(s.steps[0]) for s in bad if s.name not in tags.TAGS or tags.TAGS[s.name].x_axis == "step"]
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.95),
-        evidence,
-        REMEDY,
-        min(on_steps, default=None),
-        explained_by=EXPLAINED_BY,
-        value=evidence[0].value,
-    )
+    return RuleResult(0.95, evidence, min(on_steps, default=None), value=evidence[0].value)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.run_kind import recognise
@@ -52,7 +52,7 @@ EXPLAINED_BY = (
 )
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the policy's value with what the rewards allow, else its gap with the values of replayed actions.
 
     Where neither is logged, minus the actor's loss stands for the policy's value. SAC's loss contains the entropy and
@@ -61,7 +61,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 
 
-def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
+def _beyond_bound(data: SeriesSet) -> RuleResult | None:
     policy_q, q1, bound = (recent(data[tag].finite) for tag in (tags.POLICY_Q_VALUE, tags.Q1_VALUE, tags.Q_BOUND))
     if len(data[tags.POLICY_Q_VALUE].finite) < MIN_POINTS or not len(q1) or not len(bound) or not bound.values[-1] > 0:
         return None
@@ -75,10 +75,10 @@ def _beyond_bound(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(q1, "Q on replayed pairs stays within it"),
     )
     whole = data[tags.POLICY_Q_VALUE].finite
-    return _diagnosis(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value / limit, 1.0)
+    return RuleResult(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value=value / limit, threshold=1.0)
 
 
-def _gap_of_loss(data: SeriesSet) -> Diagnosis | None:
+def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     is_logged = tags.POLICY_Q_VALUE in data or tags.Q_GAP in data
     if is_logged or recognise(data.names()).has_entropy_bonus:
         return None
@@ -96,7 +96,7 @@ def _gap_of_loss(data: SeriesSet) -> Diagnosis | None:
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 
 
-def _wide_gap(data: SeriesSet, gap: Series) -> Diagnosis | None:
+def _wide_gap(data: SeriesSet, gap: Series) -> RuleResult | None:
     q1 = data[tags.Q1_VALUE].finite
     if len(gap) < MIN_POINTS or len(q1) == 0:
         return None
@@ -108,20 +108,6 @@ def _wide_gap(data: SeriesSet, gap: Series) -> Diagnosis | None:
     note = f"the median of the last points is {rounded(part)} times the largest |Q| on replayed pairs"
     # A wide gap is weaker evidence than a value beyond the bound: 0.5 to 0.7, against 0.85 above.
     confidence = 0.5 + 0.2 * min(1.0, part - GAP)
-    return _diagnosis(confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), part, GAP)
-
-
-def _diagnosis(
-    confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float, threshold: float
-) -> Diagnosis:
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        evidence,
-        REMEDY,
-        first,
-        explained_by=EXPLAINED_BY,
-        value=value,
-        threshold=threshold,
+    return RuleResult(
+        confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), value=part, threshold=GAP
     )

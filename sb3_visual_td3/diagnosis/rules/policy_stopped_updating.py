@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -36,7 +36,7 @@ STOPPED = own_scale.KL_STOPPED
 MIN_POINTS = own_scale.MIN_POINTS
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look at the KL of the last quarter, and without one at a standard deviation that never changes."""
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
@@ -46,24 +46,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         if late >= STOPPED:
             return None
         evidence = (Evidence.last_of(kl, f"the median of the last quarter is {rounded(late)}"),)
-        return _diagnosis(0.7, evidence, onset(kl, np.abs(kl.values) < STOPPED), late)
+        return RuleResult(0.7, evidence, onset(kl, np.abs(kl.values) < STOPPED), value=late, threshold=STOPPED)
     std = own_scale.named(data, {"std"}, must_not=own_scale.RETURN_OR_OTHER)
     if std is None or float(np.ptp(std.values)) > 0.0:
         return None
     evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a weight"),)
     # The deviation may be fixed on purpose (a custom policy), so that this alone does not decide.
-    return _diagnosis(0.55, evidence, int(std.steps[0]), 0.0)
-
-
-def _diagnosis(confidence: float, evidence: tuple[Evidence, ...], first: int | None, value: float) -> Diagnosis:
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        evidence,
-        REMEDY,
-        first,
-        explained_by=EXPLAINED_BY,
-        value=value,
-        threshold=STOPPED,
-    )
+    return RuleResult(0.55, evidence, int(std.steps[0]), value=0.0, threshold=STOPPED)

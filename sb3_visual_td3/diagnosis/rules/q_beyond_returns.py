@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -62,7 +62,7 @@ WEAK = own_scale.Q_NOTED
 """The same, from which it is mentioned: the discount is not in the log, and 0.99 is assumed."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare Q, or minus the actor's loss, with the largest returns, over twentieths of the run.
 
     A run that learns all the same is not reported, unless Q is beyond any reason.
@@ -83,14 +83,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     # From 0.5 where it begins to speak to 0.7 at twenty times. It stays below the 0.75 that blocks a verdict: returns
     # that were logged before a reward wrapper have another scale.
     sureness = math.log(sign.value / WEAK) / math.log(own_scale.Q_HOPELESS / WEAK)
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(0.5 + 0.2 * min(1.0, sureness)),
+    return RuleResult(
+        0.5 + 0.2 * min(1.0, sureness),
         (Evidence.near(q, sign.step, note),),
-        REMEDY,
         sign.step,
-        explained_by=EXPLAINED_BY,
         value=sign.value,
         threshold=WEAK,
     )

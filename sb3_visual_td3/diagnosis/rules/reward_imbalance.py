@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -62,7 +62,7 @@ UNSURE = 0.45
 explains other diagnoses."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the mean magnitudes of the logged terms over the later half."""
     terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
@@ -87,16 +87,13 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     confidence = 0.5 + 0.2 * (share - DOMINATES) / (1 - DOMINATES)
     if is_penalty:
         confidence = UNSURE
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
+    return RuleResult(
+        confidence,
         evidence,
-        REMEDY,
         _since(largest, terms),
-        explained_by=EXPLAINED_BY if is_penalty else _OF_ANY_TERM,
         value=share,
         threshold=DOMINATES,
+        explained_by=EXPLAINED_BY if is_penalty else _OF_ANY_TERM,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import CRITIC_CNN, CRITIC_MLP
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -67,7 +67,7 @@ MIN_POINTS = 3
 """The median of this many points counts: one reward of 1,000 on arrival is not the scale of the rewards."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Check the largest reward of the last points, its size before, and the critics' gradients.
 
     Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run that
@@ -103,16 +103,16 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         confidence += 0.2
         evidence.append(Evidence.largest_of(suffering[-1], "the critics' gradients have grown with the rewards"))
     first = onset(size, size.values >= threshold)
-    return Diagnosis(ID, TITLE, bounded(confidence), tuple(evidence), REMEDY, first, value=late, threshold=threshold)
+    return RuleResult(confidence, evidence, first, value=late, threshold=threshold)
 
 
-def _estimated(data: SeriesSet) -> Diagnosis | None:
+def _estimated(data: SeriesSet) -> RuleResult | None:
     found = _from_first_losses(data) or _from_returns(data)
     if found is None or judge_learning(data).answer == "yes":
         return None
     size, evidence = found
     # Weaker evidence than a logged reward: 0.6 where it is one.
-    return Diagnosis(ID, TITLE, bounded(0.55), (evidence,), REMEDY, evidence.step, value=size, threshold=LARGE)
+    return RuleResult(0.55, (evidence,), evidence.step, value=size, threshold=LARGE)
 
 
 def _from_first_losses(data: SeriesSet) -> tuple[float, Evidence] | None:

@@ -13,7 +13,7 @@ to their first transitions do not recover later.
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
@@ -45,7 +45,7 @@ A_BATCH = 32.0
 """Transitions. With fewer than a usual batch, the same ones are sampled again and again."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Estimate the step of the first update from the first points of the count of updates."""
     updates = data[tags.TOTAL_ITERATIONS].finite
     begun = _first_update(updates)
@@ -56,8 +56,8 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     first_point = int(trained.steps[0])
     evidence = Evidence(tags.TOTAL_ITERATIONS, first_point, float(trained.values[0]), note)
     # Low confidences: a short warm-up is a risk for the run, not a proof that it failed.
-    confidence = bounded(0.6 if begun <= A_BATCH else 0.52)
-    return Diagnosis(ID, TITLE, confidence, (evidence,), REMEDY, first_point, value=max(begun, 0.0), threshold=SHORT)
+    confidence = 0.6 if begun <= A_BATCH else 0.52
+    return RuleResult(confidence, (evidence,), first_point, value=max(begun, 0.0), threshold=SHORT)
 
 
 def _first_update(updates: Series) -> float | None:

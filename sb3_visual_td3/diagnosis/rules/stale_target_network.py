@@ -17,7 +17,7 @@ import math
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
 from sb3_visual_td3.diagnosis import own_scale
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import judge_learning
 from sb3_visual_td3.diagnosis.run_kind import Family, recognise
@@ -58,7 +58,7 @@ SHORTEST_EPISODE = 20.0
 """Steps. In shorter episodes a value of two rewards may be right."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a target of the critics that did not change while critics and actor were updated.
 
     Without that measurement, look for a critic that has settled at the reward of a single step.
@@ -81,10 +81,10 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
     if len(distance):
         evidence.append(Evidence.last_of(distance, "distance of the critics from it by now"))
     first = onset(moved, moved.values == 0.0)
-    return Diagnosis(ID, TITLE, bounded(0.9), tuple(evidence), REMEDY, first, value=0.0, threshold=0.0)
+    return RuleResult(0.9, evidence, first, value=0.0, threshold=0.0)
 
 
-def _looks_one_step_ahead(data: SeriesSet) -> Diagnosis | None:
+def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())
     q, loss = own_scale.q_series(data, kind), own_scale.critic_loss(data)
@@ -113,7 +113,7 @@ def _looks_one_step_ahead(data: SeriesSet) -> Diagnosis | None:
         f"Consistent with targets that never move (tau), then a discount near 0 (gamma). To tell them apart, log: "
         f"{tags.TARGET_MOVED['critic']}. {REMEDY}"
     )
-    return Diagnosis(ID, TITLE, bounded(confidence), evidence, remedy, None, value=ahead, threshold=STEPS_AHEAD)
+    return RuleResult(confidence, evidence, None, value=ahead, threshold=STEPS_AHEAD, remedy=remedy)
 
 
 def _still_end(moved: Series) -> Series:

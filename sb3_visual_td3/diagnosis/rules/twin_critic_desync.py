@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset
@@ -37,7 +37,7 @@ DISAGREES = 0.3
 """Distance over the scale of Q. A guess: the two recorded CARLA runs measured 0.001 (mean of the last quarter)."""
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the mean distance over the last quarter with the scale of Q."""
     q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
     if len(q1) < 5:
@@ -52,15 +52,7 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(q1, f"{rounded(part)} of the scale of Q apart, mean of the last quarter"),
         Evidence.last_of(q2, "the other critic at the same step"),
     )
-    confidence = bounded(0.5 + 0.4 * min(1.0, (part - DISAGREES) / 0.7))
-    return Diagnosis(
-        ID,
-        TITLE,
-        confidence,
-        evidence,
-        REMEDY,
-        onset(distance, distance.values > DISAGREES),
-        explained_by=EXPLAINED_BY,
-        value=part,
-        threshold=DISAGREES,
+    confidence = 0.5 + 0.4 * min(1.0, (part - DISAGREES) / 0.7)
+    return RuleResult(
+        confidence, evidence, onset(distance, distance.values > DISAGREES), value=part, threshold=DISAGREES
     )

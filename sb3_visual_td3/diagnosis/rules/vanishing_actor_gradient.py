@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_MLP, CRITIC_MLP
-from sb3_visual_td3.diagnosis.findings import Cure, Diagnosis, Evidence, SettingChange, bounded
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
@@ -64,7 +64,7 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
     return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
 
 
-def diagnose(data: SeriesSet) -> Diagnosis | None:
+def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the last quarter of the head's norm with its own past and with the critic's."""
     if not head_has_vanished(data):
         return None
@@ -78,14 +78,4 @@ def diagnose(data: SeriesSet) -> Diagnosis | None:
         Evidence.last_of(critic, "the critics still receive one"),
     )
     first = onset(actor, (actor.values <= NEGLIGIBLE) | (actor.values <= VANISHED * peak))
-    return Diagnosis(
-        ID,
-        TITLE,
-        bounded(confidence),
-        evidence,
-        REMEDY,
-        first,
-        explained_by=EXPLAINED_BY,
-        value=late,
-        threshold=max(NEGLIGIBLE, VANISHED * peak),
-    )
+    return RuleResult(confidence, evidence, first, value=late, threshold=max(NEGLIGIBLE, VANISHED * peak))
