@@ -20,7 +20,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
     find_actor_losses,
     find_critic_losses,
@@ -29,6 +29,7 @@ from sb3_visual_td3.diagnosis.tag_search import (
     find_returns,
     words_of,
 )
+from sb3_visual_td3.diagnosis.trends import moving_medians
 
 HORIZON = 100.0
 """Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
@@ -229,6 +230,7 @@ class ReturnScale(NamedTuple):
     allowed_q: float
 
 
+@once_per_run
 def return_scale(data: SeriesSet) -> ReturnScale | None:
     """Return how large Q may be, given the returns and lengths that the run logged; None without returns.
 
@@ -455,8 +457,6 @@ def _ends(series: Series) -> tuple[float, float]:
 def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
     """Return the largest median over a twentieth of the points, and the step at its end."""
     window = max(3, ratios.size // 20)
-    stride = max(1, window // 4)
-    begins = [*range(0, max(ratios.size - window, 0), stride), max(ratios.size - window, 0)]
-    medians = [float(np.median(ratios[begin : begin + window])) for begin in begins]
+    begins, medians = moving_medians(ratios, window)
     worst = int(np.argmax(medians))
-    return medians[worst], int(series.steps[min(begins[worst] + window, ratios.size) - 1])
+    return float(medians[worst]), int(series.steps[min(int(begins[worst]) + window, ratios.size) - 1])

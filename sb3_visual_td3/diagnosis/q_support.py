@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, once_per_run
 from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
@@ -54,6 +54,7 @@ class QSupport(NamedTuple):
         return "the largest |Q| on replayed pairs (counted as 1 at least)"
 
 
+@once_per_run
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
     """Compare the median of the last tenth of the actor's losses (at least three points) with the scale of Q.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sb3_visual_td3.diagnosis.findings import Diagnosis, Role
 from sb3_visual_td3.diagnosis.rules import RULES
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet, once_per_run
 
 MIN_CONFIDENCE = 0.3
 """Weaker diagnoses are left out."""
@@ -19,6 +19,7 @@ EXPLAINS_FROM = 0.5
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
 
+@once_per_run
 def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     """Run every rule over the series of a run, and order what they find.
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
     ROLLOUT_WINDOW,
     STANDARD_PREFIXES,
@@ -36,6 +36,7 @@ from sb3_visual_td3.diagnosis.tag_search import (
     find_returns,
     is_standard,
 )
+from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
 
 Answer = Literal["yes", "no", "unknown"]
 
@@ -171,7 +172,7 @@ def block_wander(values: FloatArray) -> float:
     :param values: ``(n,)``, finite, ``n >= 5``.
     """
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
-    levels = np.array([np.median(part) for part in np.array_split(values, n_blocks)])
+    levels = block_medians(values, n_blocks)
     bends = levels[:-2] - 2.0 * levels[1:-1] + levels[2:]
     return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
 
@@ -187,7 +188,7 @@ def is_still_rising(values: FloatArray) -> bool:
     last = values[split:]
     if last.size < 3 or split < window:
         return False
-    levels = np.array([np.median(part) for part in np.array_split(last, min(10, last.size))])
+    levels = block_medians(last, min(10, last.size))
     i, j = np.triu_indices(levels.size, k=1)
     score = float(np.sign(levels[j] - levels[i]).sum())
     n = levels.size
@@ -382,15 +383,11 @@ def _n_first(n: int) -> int:
 
 
 def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, int]:
-    """Return the best median over a window of points, and the step in its middle.
-
-    The windows move by a quarter of their width: a dense curve costs no more than forty medians.
-    """
-    stride = max(1, window // 4)
-    begins = [*range(0, values.size - window, stride), values.size - window]
-    levels = [float(np.median(values[begin : begin + window])) for begin in begins]
+    """Return the best median over a window of points, and the step in its middle."""
+    begins, levels = moving_medians(values, window)
     best = int(np.argmax(levels))
-    return levels[best], int(np.median(steps[begins[best] : begins[best] + window]))
+    begin = int(begins[best])
+    return float(levels[best]), int(np.median(steps[begin : begin + window]))
 
 
 def _last_beat_first_half(values: FloatArray) -> bool:
@@ -461,6 +458,7 @@ def _experience(series: Series, averaged_over: int, lengths: Series | None, *, o
 # ---- One run
 
 
+@once_per_run
 def judge_learning(data: SeriesSet) -> Learning:
     """Answer "is it learning?" for one run.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_losses, find_q_values, words_of
@@ -69,6 +70,12 @@ def recognise(names: Iterable[str]) -> RunKind:
 
     :param names: tags of the run, in the names of SB3, sb3-contrib, CleanRL, this package or any other code.
     """
+    return _recognised(tuple(names))
+
+
+# A dozen rules ask for the kind of the same run.
+@lru_cache(maxsize=256)
+def _recognised(names: tuple[str, ...]) -> RunKind:
     # The clip fraction of a gradient's norm is not that of PPO's probability ratio.
     words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}
     for mark in _MARKS:

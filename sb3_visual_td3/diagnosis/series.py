@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from sb3_visual_td3.common import tags
 FloatArray = npt.NDArray[np.float64]
 StepArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+Result = TypeVar("Result")
 
 MAX_STEP = 2.0**63
 """Event files count steps in signed 64 bits."""
@@ -45,24 +49,38 @@ class Series:
             )
         # A stable sort keeps the order of points at one step: the last one logged stays the last.
         order = np.argsort(steps, kind="stable")
-        steps, values = steps[order], values[order]
+        self._hold(steps[order], values[order])
+
+    def _hold(self, steps: StepArray, values: FloatArray) -> None:
         # Read-only, because several rules share a series and none may change it for the others.
         steps.setflags(write=False)
         values.setflags(write=False)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "values", values)
 
+    def _part(self, chosen: BoolArray | slice) -> Series:
+        """Return some of the points. A part of what is sorted is sorted, so nothing is checked or sorted again."""
+        part = object.__new__(Series)
+        object.__setattr__(part, "name", self.name)
+        part._hold(self.steps[chosen], self.values[chosen])
+        return part
+
     def __len__(self) -> int:
         return int(self.steps.size)
 
-    @property
+    @cached_property
     def finite(self) -> Series:
         """Return the points that are neither NaN nor infinite."""
         return self.where(np.isfinite(self.values))
 
     def where(self, mask: BoolArray) -> Series:
         """Return the points that a ``(n,) bool`` mask selects."""
-        return self if bool(mask.all()) else Series(self.name, self.steps[mask], self.values[mask])
+        return self if bool(mask.all()) else self._part(mask)
+
+    def until(self, step: int) -> Series:
+        """Return the points up to a step, that step included."""
+        n_points = int(np.searchsorted(self.steps, step, side="right"))
+        return self if n_points == len(self) else self._part(slice(n_points))
 
     @property
     def offsets(self) -> FloatArray:
@@ -143,6 +161,7 @@ class SeriesSet:
 
     series: Mapping[str, Series] = field(default_factory=dict)
     known_flags: Mapping[str, bool] = field(default_factory=dict)
+    _results: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
@@ -202,6 +221,26 @@ class SeriesSet:
         if not known:
             known = [int(self[name].steps[-1]) for name in logged if name not in tags.TAGS]
         return max((length for length in known if length >= 0), default=None)
+
+
+def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet], Result]:
+    """Decorate a function of a run so that it computes its result once for each run.
+
+    A dozen rules and criteria ask the same questions of a run. The results are kept with the series, so they live as
+    long as these do.
+
+    :param function: a function of the series alone, whose result nobody changes
+    """
+    key = f"{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def remembering(data: SeriesSet) -> Result:
+        if key not in data._results:
+            data._results[key] = function(data)
+        result: Result = data._results[key]
+        return result
+
+    return remembering
 
 
 def is_on_steps(name: str) -> bool:

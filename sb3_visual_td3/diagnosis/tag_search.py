@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 ROLLOUT_WINDOW = 100
@@ -21,14 +22,16 @@ EPISODE_WORDS = frozenset(
 EVALUATION_WORDS = frozenset(["eval", "evaluation", "evaluate", "test", "testing", "valid", "validation"])
 
 
-def words_of(name: str) -> list[str]:
+# A report asks for the words of the same dozens of names thousands of times.
+@lru_cache(maxsize=4096)
+def words_of(name: str) -> tuple[str, ...]:
     """Split a tag into lower-case words: at slashes, underscores, spaces, and where case changes.
 
-    ``Episode/Reward`` gives ``["episode", "reward"]``, ``charts/episodicReturn`` gives
-    ``["charts", "episodic", "return"]``.
+    ``Episode/Reward`` gives ``("episode", "reward")``, ``charts/episodicReturn`` gives
+    ``("charts", "episodic", "return")``.
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    return tuple(word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word)
 
 
 # ---- Returns
@@ -87,7 +90,7 @@ def return_tag(name: str) -> ReturnTag | None:
     known = folders | set(words)
     named = known & _RETURN_WORDS
     is_understood = all(word in _UNDERSTOOD or word.isdigit() for word in words)
-    if not is_understood or folders & _OTHER_FOLDERS or not (named or words == ["ep", "r"]):
+    if not is_understood or folders & _OTHER_FOLDERS or not (named or words == ("ep", "r")):
         return None
     is_mean = bool(known & _AVERAGE_WORDS)
     of_episode = bool(known & (EPISODE_WORDS | _TOTAL_WORDS))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series
+from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series, StepArray
 
 MAX_POINTS_FOR_SLOPE = 128
 """Longer series are reduced to the medians of this many bins before the pairwise slopes are taken."""
@@ -31,7 +32,7 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
     """
     # The number of pairs grows with the square of the points: a million points would have 5e11 pairs.
     if x.size > MAX_POINTS_FOR_SLOPE:
-        x, y = _bin_medians(x), _bin_medians(y)
+        x, y = block_medians(x, MAX_POINTS_FOR_SLOPE), block_medians(y, MAX_POINTS_FOR_SLOPE)
     # All n(n-1)/2 pairs i < j: at most 8,128 with the bins above. Pairs at the same x have no slope.
     i, j = np.triu_indices(x.size, k=1)
     dx = x[j] - x[i]
@@ -141,5 +142,32 @@ def onset(series: Series, mask: BoolArray) -> int | None:
     return int(series.steps[begin])
 
 
-def _bin_medians(values: FloatArray) -> FloatArray:
-    return np.array([np.median(part) for part in np.array_split(values, MAX_POINTS_FOR_SLOPE)])
+def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
+    """Return the medians of consecutive blocks that are equally long, or the first ones longer by one value.
+
+    :param values: ``(n,)``, ``n >= n_blocks``
+    :param n_blocks: number of blocks
+    :return: ``(n_blocks,)``
+    """
+    # The blocks of one length are the rows of a table: one call for all of them, where a call for each takes a hundred
+    # times as long.
+    length, n_longer = divmod(values.size, n_blocks)
+    end = n_longer * (length + 1)
+    longer = values[:end].reshape(n_longer, length + 1)
+    others = values[end:].reshape(n_blocks - n_longer, length)
+    return np.concatenate([np.median(longer, axis=1), np.median(others, axis=1)])
+
+
+def moving_medians(values: FloatArray, window: int) -> tuple[StepArray, FloatArray]:
+    """Return the medians of windows that move by a quarter of their width, the last one at the end of the values.
+
+    A window of a tenth of the values gives no more than about forty medians, however many values there are.
+
+    :param values: ``(n,)``
+    :param window: values in a window; with fewer values than that, there is one window of all of them
+    :return: the index at which each window begins, and the medians
+    """
+    window = min(window, values.size)
+    last = values.size - window
+    begins = np.append(np.arange(0, last, max(1, window // 4)), last)
+    return begins, np.median(sliding_window_view(values, window)[begins], axis=1)

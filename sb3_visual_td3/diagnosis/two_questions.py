@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Literal, NamedTuple
 
 from sb3_visual_td3.common.tags import TAGS
@@ -17,7 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import (
     judge_learning,
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
@@ -52,24 +51,12 @@ class Answers(NamedTuple):
         return verdict_of(self.stability.answer, self.learning.answer)
 
 
-_last: list[tuple[weakref.ref[SeriesSet], Answers]] = []
-"""The last run and its answers: two criteria, the evidence and the report's texts ask the same run. Weak, so that a run
-of many megabytes is not kept."""
-
-
+@once_per_run
 def ask(data: SeriesSet) -> Answers:
     """Return the answers of a run to both questions.
 
     :param data: everything that the run logged, under the names that its own code uses.
     """
-    if _last and _last[0][0]() is data:
-        return _last[0][1]
-    answers = _answers_of(data)
-    _last[:] = [(weakref.ref(data), answers)]
-    return answers
-
-
-def _answers_of(data: SeriesSet) -> Answers:
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
     learning = _combined(judge_learning(data), comparison, environment_steps(data))
@@ -85,6 +72,7 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
     return Verdict.INSUFFICIENT
 
 
+@once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
     """Return the last environment step of the tags that are known to count them; None without such a tag.
 
@@ -95,6 +83,7 @@ def environment_steps(data: SeriesSet) -> int | None:
     return max((int(data[name].steps[-1]) for name in known if name not in by_episode), default=None)
 
 
+@once_per_run
 def too_early(data: SeriesSet) -> str | None:
     """Return why it is too early for a verdict, in words; None if the run is long enough or its length is unknown.
 

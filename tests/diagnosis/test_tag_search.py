@@ -19,8 +19,8 @@ from sb3_visual_td3.diagnosis.tag_search import (
 
 
 def test_words_are_split_at_separators_and_where_the_case_changes() -> None:
-    assert words_of("Average Episodic Reward/(t)") == ["average", "episodic", "reward", "t"]
-    assert words_of("charts/episodicReturn_100") == ["charts", "episodic", "return", "100"]
+    assert words_of("Average Episodic Reward/(t)") == ("average", "episodic", "reward", "t")
+    assert words_of("charts/episodicReturn_100") == ("charts", "episodic", "return", "100")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
-from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, onset, theil_sen_slope
+from sb3_visual_td3.diagnosis import return_curve
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, once_per_run
+from sb3_visual_td3.diagnosis.trends import (
+    block_medians,
+    episode_length_ends,
+    growth_factor,
+    moving_medians,
+    onset,
+    theil_sen_slope,
+)
 
 
 def series(values: object, steps: object = None, name: str = "a") -> Series:
@@ -31,6 +41,63 @@ def test_a_long_series_has_the_slope_of_its_short_twin() -> None:
     rng = np.random.default_rng(0)
     x = np.arange(50_000.0)
     assert theil_sen_slope(x, 3 * x + rng.normal(0, 100, x.size)) == pytest.approx(3, rel=1e-3)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(1, 60))
+def test_block_medians_are_those_of_each_block_alone(values: list[float], n_blocks: int) -> None:
+    n_blocks = min(n_blocks, len(values))
+    found = block_medians(np.array(values), n_blocks)
+    assert found.tolist() == [np.median(part) for part in np.array_split(np.array(values), n_blocks)]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(1, 70))
+def test_moving_medians_are_those_of_each_window_alone(values: list[float], window: int) -> None:
+    begins, medians = moving_medians(np.array(values), window)
+    for begin, found in zip(begins.tolist(), medians.tolist(), strict=True):
+        part = values[begin : begin + window]
+        assert len(part) == min(window, len(values))
+        assert found == np.median(part)
+    assert begins[0] == 0
+    assert begins[-1] + min(window, len(values)) == len(values)
+    assert (np.diff(begins) <= max(1, window // 4)).all()
+
+
+@given(st.lists(st.integers(0, 20), max_size=20), st.integers(-1, 21))
+def test_the_points_until_a_step_are_those_at_or_before_it(steps: list[int], step: int) -> None:
+    whole = series(np.arange(len(steps), dtype=float), steps)
+    until = whole.until(step)
+    kept = [(s, v) for s, v in zip(whole.steps.tolist(), whole.values.tolist(), strict=True) if s <= step]
+    assert list(zip(until.steps.tolist(), until.values.tolist(), strict=True)) == kept
+    assert not until.steps.flags.writeable
+
+
+def test_a_question_is_answered_once_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    @once_per_run
+    def length(data: SeriesSet) -> int:
+        asked.append(data)
+        return len(data.names())
+
+    first, second = SeriesSet.of([series([1.0])]), SeriesSet.of([series([1.0]), series([2.0], name="b")])
+    assert [length(first), length(second), length(first), length(second)] == [1, 2, 1, 2]
+    assert [data is first for data in asked] == [True, False]
+    # A dozen rules and two criteria ask whether the run learns.
+    judged = []
+    monkeypatch.setattr(
+        return_curve,
+        "judge_curve",
+        lambda *args, of=return_curve.judge_curve, **kwargs: judged.append(1) or of(*args, **kwargs),
+    )
+    run = SeriesSet.of(
+        [
+            series(np.arange(50.0), np.arange(50) * 1000, "rollout/ep_rew_mean"),
+            series(np.arange(50.0), np.arange(50) * 1000, "train/actor_loss"),
+        ]
+    )
+    judge(load_criteria(), run)
+    diagnose(run)
+    assert len(judged) == 1
 
 
 def test_growth_factor_of_a_doubling_every_step() -> None:
