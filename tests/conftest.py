@@ -8,6 +8,8 @@ from multiprocessing import get_context
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # Processes that a test starts use one thread, too: pytest-xdist has given the other core to another worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Maps of files are read afresh, and nothing is left in the user's cache folder.
+os.environ.setdefault("VISUAL_TD3_CACHE", "off")
 # One key for every Ray that a test starts: a process keeps to the first that it has met.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

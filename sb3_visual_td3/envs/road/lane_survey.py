@@ -1,4 +1,4 @@
-"""Read an OpenDRIVE map with CARLA's client and print its lanes and a route as JSON.
+"""Read an OpenDRIVE map with CARLA's client and print its lanes, with a route or as a graph, as JSON.
 
 ``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
 aborts its process on some errors in a map. The file imports nothing of this package, so that it runs by its path alone.
@@ -18,6 +18,9 @@ FINE_M = 0.1
 """The same for a route that is surveyed alone, without the lanes. The chords between points cut corners; at this
 distance a bend loses about a millimetre."""
 ROUTE_ONLY = "--route-only"
+GRAPH = "--graph"
+_STRIDE = 4
+"""Marks, neighbours and outer lines are read at every fourth point, 2 m apart: they take most of the time."""
 _MAX_STARTS = 500
 """Number of lanes from which a loop is searched, which bounds the time on the map of a large town."""
 _SEGMENT_STEP_M = 2.0
@@ -56,6 +59,79 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
         "route": [_point(waypoint) for start in loop for waypoint in _along(start, step_m)],
         "lanes": [[_point(waypoint) for waypoint in _in_order(lane)] for _, lane in sorted(lanes.items())],
     }
+
+
+def survey_graph(text: str) -> dict[str, Any]:
+    """Return all lanes of a map, with the lanes that follow each and those beside it.
+
+    :param text: the OpenDRIVE document.
+    :return: ``{"segments": [segment, ...], "rise_m": float}``; :func:`_segment` describes a segment. ``rise_m`` is the
+        difference in height between the highest and the lowest lane.
+    """
+    import carla
+
+    road_map = carla.Map("surveyed", text)
+    lanes: dict[Key, list[Any]] = {}
+    for waypoint in road_map.generate_waypoints(SPACING_M):
+        lanes.setdefault(_key(waypoint), []).append(waypoint)
+    # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
+    for lane in lanes.values():
+        lane.sort(key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
+    after: dict[Key, set[Key]] = {}
+    for first, second in road_map.get_topology():
+        if _key(first) not in lanes or _key(second) not in lanes:
+            continue
+        end, begin = lanes[_key(first)][-1].transform.location, lanes[_key(second)][0].transform.location
+        # As in ``_longest_loop``: after a dead end the client may name a lane that begins elsewhere.
+        if end.distance(begin) < 2.0 * _SEGMENT_STEP_M:
+            after.setdefault(_key(first), set()).add(_key(second))
+    heights_m = [waypoint.transform.location.z for lane in lanes.values() for waypoint in lane]
+    return {
+        "segments": [_segment(key, lane, sorted(after.get(key, ()))) for key, lane in sorted(lanes.items())],
+        "rise_m": max(heights_m, default=0.0) - min(heights_m, default=0.0),
+    }
+
+
+def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
+    """Return a lane as plain data: columns with a value for each point, and what is read at some points only.
+
+    :param key: numbers of the lane.
+    :param lane: its waypoints in driving order.
+    :param successors: the lanes that follow.
+    """
+    places = [waypoint.transform for waypoint in lane]
+    numbers = list(range(0, len(lane), _STRIDE))
+    surveyed = [_point(lane[number]) for number in numbers]
+    return {
+        "key": key,
+        "junction": lane[0].junction_id if lane[0].is_junction else -1,
+        "x_m": [round(place.location.x, 4) for place in places],
+        "y_m": [round(-place.location.y, 4) for place in places],
+        "heading_rad": [round(-math.radians(place.rotation.yaw), 5) for place in places],
+        "width_m": [round(waypoint.lane_width, 4) for waypoint in lane],
+        "surveyed": numbers,
+        "left_line_m": [point["left_line_m"] for point in surveyed],
+        "right_line_m": [point["right_line_m"] for point in surveyed],
+        "marks": [point["marks"] for point in surveyed],
+        "successors": successors,
+        "left": _lane_to_change_to([lane[number] for number in numbers], "left"),
+        "right": _lane_to_change_to([lane[number] for number in numbers], "right"),
+    }
+
+
+def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> Key | None:
+    """Return the lane beside these waypoints to which most of them allow a change; None if there is none."""
+    found: list[Key] = []
+    for waypoint in waypoints:
+        allowed = str(waypoint.lane_change)
+        beside = waypoint.get_left_lane() if side == "left" else waypoint.get_right_lane()
+        if allowed not in {"Both", side.capitalize()} or beside is None:
+            continue
+        if str(beside.lane_type) == "Driving" and beside.lane_id * waypoint.lane_id > 0:
+            found.append(_key(beside))
+    if 2 * len(found) <= len(waypoints):
+        return None
+    return max(sorted(set(found)), key=found.count)
 
 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
@@ -205,4 +281,8 @@ def _key(waypoint: Any) -> Key:
 
 
 if __name__ == "__main__":
-    json.dump(survey(sys.stdin.read(), with_lanes=ROUTE_ONLY not in sys.argv), sys.stdout)
+    if GRAPH in sys.argv:
+        answer = survey_graph(sys.stdin.read())
+    else:
+        answer = survey(sys.stdin.read(), with_lanes=ROUTE_ONLY not in sys.argv)
+    json.dump(answer, sys.stdout)

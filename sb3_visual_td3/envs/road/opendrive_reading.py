@@ -78,7 +78,9 @@ def check_opendrive(text: str, source: str) -> None:
 
 
 def _check_road(road: ElementTree.Element, place: str) -> None:
-    """Check the length and the geometries of a road, and its lanes."""
+    """Check the side of the traffic, the length and the geometries of a road, and its lanes."""
+    if road.get("rule") == "LHT":
+        raise _fault(place, "rule='LHT' (left-hand traffic)", "right-hand traffic", "mirror the map")
     if not _number(road, "length", place) > 0.0:
         raise _fault(place, f"length={road.get('length')!r}", "metres above 0", "fix or remove the road")
     plan_view = road.findall("planView/geometry")
@@ -146,6 +148,24 @@ def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 
+def read_opendrive(path: str | PathLike[str]) -> str:
+    """Return the text of an ``.xodr`` file.
+
+    :param path: path of the file.
+    :return: the text, not checked yet.
+    :raises ValueError: if there is no such file, or it is not UTF-8.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"path={str(path)!r}: expected an OpenDRIVE file; no such file exists")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}: got bytes that are not UTF-8, expected an OpenDRIVE file; export it again"
+        ) from error
+
+
 # Find the route
 
 
@@ -159,23 +179,26 @@ def read_route(text: str, source: str) -> Track:
     :raises ValueError: if the text is not a valid map, or has no closed route of at least 50 m.
     """
     check_opendrive(text, source)
-    return track_of(survey(text, source, with_lanes=False)["route"], source)
+    return track_of(survey(text, source, ROUTE_ONLY)["route"], source)
 
 
-def survey(text: str, source: str, *, with_lanes: bool = True) -> dict[str, Any]:
+def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     """Run ``lane_survey`` in a separate process and return its result.
 
     :param text: the OpenDRIVE document.
     :param source: the name of the map, for messages.
-    :param with_lanes: False returns the route alone, which is faster.
-    :return: the result of :func:`lane_survey.survey`.
+    :param flag: ``ROUTE_ONLY`` for the route alone, which is faster; ``GRAPH`` for the lanes as a graph.
+    :return: the result of :func:`lane_survey.survey`, or of :func:`lane_survey.survey_graph`.
+    :raises ImportError: if CARLA's client is not installed.
     :raises ValueError: if CARLA's client cannot read the map.
     """
+    if importlib.util.find_spec("carla") is None:
+        raise ImportError("a map from an OpenDRIVE file needs CARLA's client: pip install 'sb3-visual-td3[carla]'")
     # By its path, not by ``-m``: the child need not find this package, which may not be installed.
     script = Path(__file__).with_name("lane_survey.py")
     command = [sys.executable, str(script)]
-    if not with_lanes:
-        command.append(ROUTE_ONLY)
+    if flag is not None:
+        command.append(flag)
     try:
         child = subprocess.run(
             command, input=text, capture_output=True, text=True, encoding="utf-8", timeout=_TIME_LIMIT_S, check=False
@@ -271,20 +294,10 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     :raises ValueError: if the file does not exist, is not a valid map, or has no closed route of at least 50 m length
         and at most 1,200 m extent.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"path={str(path)!r}: expected an OpenDRIVE file; no such file exists")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: got bytes that are not UTF-8, expected an OpenDRIVE file; export it again"
-        ) from error
-    check_opendrive(text, str(file))
-    if importlib.util.find_spec("carla") is None:
-        raise ImportError("a map from an OpenDRIVE file needs CARLA's client: pip install 'sb3-visual-td3[carla]'")
-    answer = survey(text, str(file))
-    track = track_of(answer["route"], str(file), MAX_EXTENT_M)
+    text = read_opendrive(path)
+    check_opendrive(text, str(path))
+    answer = survey(text, str(path))
+    track = track_of(answer["route"], str(path), MAX_EXTENT_M)
     # The look of the ground follows from the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(_plan_of(answer["lanes"], track), rng)

@@ -1,0 +1,90 @@
+"""Lane graphs on disk, so that a map is read by CARLA's client once and by NumPy afterwards.
+
+The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
+It may be removed at any time. ``VISUAL_TD3_CACHE=off`` keeps nothing on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph, graph_from_arrays
+
+CACHE_VARIABLE = "VISUAL_TD3_CACHE"
+"""Environment variable with the folder of the cache."""
+NO_CACHE = "off"
+GRAPH_FORMAT = 1
+"""Version of the stored graphs. It is part of the file's name: another version reads the map again."""
+_LOG = logging.getLogger("sb3_visual_td3")
+
+
+def cache_folder() -> Path | None:
+    """Return the folder in which lane graphs are kept; None if nothing is to be kept."""
+    chosen = os.environ.get(CACHE_VARIABLE, "")
+    if chosen == NO_CACHE:
+        return None
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visual_td3"
+
+
+def cached_path(text: str) -> Path | None:
+    """Return the file that holds the graph of a map; None if nothing is to be kept.
+
+    :param text: the OpenDRIVE document.
+    :return: a path that depends on every byte of the document, and on the format of the graph.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return None
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return folder / f"lanes-{digest}-{GRAPH_FORMAT}.npz"
+
+
+def load_graph(text: str) -> LaneGraph | None:
+    """Return the stored graph of a map.
+
+    :param text: the OpenDRIVE document.
+    :return: the graph; None if it is not stored, or the file is damaged.
+    """
+    path = cached_path(text)
+    if path is None or not path.is_file():
+        return None
+    try:
+        # Without pickles: a file in a cache folder is data and runs no code.
+        with np.load(path, allow_pickle=False) as arrays:
+            return graph_from_arrays({name: arrays[name] for name in arrays.files})
+    # A file that was cut or altered fails in one of these ways; the map is then read again.
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        _LOG.warning("%s is damaged (%s): the map is read again", path, error)
+        return None
+
+
+def store_graph(text: str, graph: LaneGraph) -> None:
+    """Store the graph of a map. A folder that cannot be written is reported and otherwise ignored.
+
+    :param text: the OpenDRIVE document.
+    :param graph: the graph.
+    """
+    path = cached_path(text)
+    if path is None:
+        return
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside its place and then renamed: a process that reads meanwhile sees no file or a whole one.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez_compressed(file, **graph.to_arrays())  # type: ignore[arg-type]  # names are ours
+        temporary.replace(path)
+    except OSError as error:
+        _LOG.warning("%s cannot be written (%s): the map will be read again next time", path, error)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

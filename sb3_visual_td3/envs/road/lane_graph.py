@@ -1,0 +1,254 @@
+"""The lanes of a map as a graph: which lane follows which, and between which lanes a car may change.
+
+Routes are searched on this graph. It is built by ``graph_reading``, from an OpenDRIVE map or from our own roads, and
+kept on disk by ``graph_cache``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import networkx
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.backend import LaneMark
+
+LaneKey = tuple[int, int, int]
+"""Numbers of a road, of a section of it, and of a lane in that section."""
+NO_JUNCTION = -1
+NO_LANE = -1
+CHANGE_COST_M = 50.0
+"""What a lane change costs in a search, in metres of road: a route changes lanes only if the way around is longer."""
+MIN_CHANGE_M = 20.0
+"""Length of the shortest segment on which a route changes lanes."""
+
+
+class MarkRun(NamedTuple):
+    """The marks of the road beside a part of a lane."""
+
+    first: int
+    """Index of the first point of the lane for which they hold; they end where the next run begins."""
+    marks: tuple[LaneMark, ...]
+    """From right to left, as offsets from the lane's centre."""
+
+
+class LanePlace(NamedTuple):
+    """A place on a lane of the graph."""
+
+    segment: int
+    along_m: float
+    """Distance from the beginning of the segment."""
+
+
+@dataclass(frozen=True, eq=False)
+class LaneSegment:
+    """One lane in one section of a road, as points in driving order, about 0.5 m apart.
+
+    :param key: numbers of the lane in its file.
+    :param junction: number of the junction that contains it; ``NO_JUNCTION`` outside of junctions.
+    :param points_m: ``(n, 2) float64``, at least two points: x and y of the centre line.
+    :param width_m: ``(n,)``: width of the lane.
+    :param left_line_m: ``(n,)``: offset of the road's outer line on the left, positive.
+    :param right_line_m: ``(n,)``: offset of the road's outer line on the right, negative.
+    :param marks: the marks of the road, at least one run, the first one from point 0 on.
+    :param successors: indices of the segments that follow.
+    :param left: index of the segment to the left to which a car may change; ``NO_LANE`` if there is none.
+    :param right: the same for the right.
+    """
+
+    key: LaneKey
+    junction: int
+    points_m: NDArray[np.float64]
+    width_m: NDArray[np.float64]
+    left_line_m: NDArray[np.float64]
+    right_line_m: NDArray[np.float64]
+    marks: tuple[MarkRun, ...]
+    successors: tuple[int, ...]
+    left: int = NO_LANE
+    right: int = NO_LANE
+
+    @cached_property
+    def along_m(self) -> NDArray[np.float64]:
+        """Return the distance of each point from the first one along the lane, ``(n,)``."""
+        steps = np.linalg.norm(np.diff(self.points_m, axis=0), axis=1)
+        return np.concatenate([[0.0], np.cumsum(steps)])
+
+    @cached_property
+    def length_m(self) -> float:
+        """Return the length of the lane."""
+        return float(self.along_m[-1])
+
+    @cached_property
+    def headings_rad(self) -> tuple[float, float]:
+        """Return the directions in which the lane begins and ends, each over about 2 m."""
+        n = min(4, len(self.points_m) - 1)
+        first, last = self.points_m[n] - self.points_m[0], self.points_m[-1] - self.points_m[-1 - n]
+        return math.atan2(first[1], first[0]), math.atan2(last[1], last[0])
+
+
+class JunctionWay(NamedTuple):
+    """One way through a junction: the segments that are driven in it, and the change of direction."""
+
+    segments: tuple[int, ...]
+    turn_rad: float
+    """Positive to the left."""
+
+
+_MAX_WAY_SEGMENTS = 20
+"""A way through a junction has fewer segments, so that a ring of them ends the search."""
+
+
+@dataclass(frozen=True, eq=False)
+class LaneGraph:
+    """All lanes of a map.
+
+    :param segments: the lanes; links between them are indices into this tuple.
+    :param rise_m: difference in height between the highest and the lowest lane of the map.
+    """
+
+    segments: tuple[LaneSegment, ...]
+    rise_m: float = 0.0
+
+    @cached_property
+    def digraph(self) -> networkx.DiGraph[int]:
+        """Return the graph for a search; its nodes are indices of segments.
+
+        The attribute ``weight`` of an edge is the length of the segment that it leaves, or the cost of a lane change.
+        ``is_change`` tells the two apart.
+        """
+        graph: networkx.DiGraph[int] = networkx.DiGraph()
+        graph.add_nodes_from(range(len(self.segments)))
+        for index, segment in enumerate(self.segments):
+            # Changes first: where a lane both follows and lies beside another one, the edge that follows counts.
+            for beside in (segment.left, segment.right):
+                if beside != NO_LANE and segment.length_m >= MIN_CHANGE_M and segment.junction == NO_JUNCTION:
+                    graph.add_edge(index, beside, weight=CHANGE_COST_M, is_change=True)
+            for successor in segment.successors:
+                graph.add_edge(index, successor, weight=segment.length_m, is_change=False)
+        return graph
+
+    @cached_property
+    def _all_points(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Return all points of all segments, ``(n, 2)``, and the index of the first point of each segment."""
+        points = np.concatenate([segment.points_m for segment in self.segments])
+        lengths = [len(segment.points_m) for segment in self.segments]
+        return points, np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.intp)
+
+    def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
+        """Return the closest place on each lane that comes close to a point, the nearest lane first.
+
+        :param x_m: x of the point in the world, in metres.
+        :param y_m: y of the point in the world, in metres.
+        :param within_m: largest distance from the lane's centre.
+        :return: distance from the centre and place, for each lane.
+        """
+        points, firsts = self._all_points
+        # (n_segments,): the smallest distance of each segment.
+        distances = np.hypot(points[:, 0] - x_m, points[:, 1] - y_m)
+        nearest = np.minimum.reduceat(distances, firsts)
+        found = []
+        for index in np.flatnonzero(nearest <= within_m).tolist():
+            segment = self.segments[index]
+            closest = int(np.argmin(distances[firsts[index] : firsts[index] + len(segment.points_m)]))
+            found.append((float(nearest[index]), LanePlace(index, float(segment.along_m[closest]))))
+        return sorted(found)
+
+    def junction_ways(self, incoming: int) -> list[JunctionWay]:
+        """Return the ways through the junction in which a lane ends; cached.
+
+        :param incoming: index of a segment outside of junctions.
+        :return: the ways; none if no junction follows.
+        """
+        if incoming not in self._ways:
+            self._ways[incoming] = self._find_ways(incoming)
+        return self._ways[incoming]
+
+    @cached_property
+    def _ways(self) -> dict[int, list[JunctionWay]]:
+        return {}
+
+    def _find_ways(self, incoming: int) -> list[JunctionWay]:
+        """Follow all successors of a lane until they leave the junction."""
+        ways = []
+        open_paths: list[tuple[int, ...]] = [(first,) for first in self.segments[incoming].successors]
+        while open_paths:
+            path = open_paths.pop()
+            last = self.segments[path[-1]]
+            if last.junction == NO_JUNCTION:
+                continue
+            after = [way for way in last.successors if self.segments[way].junction == last.junction]
+            if after and len(path) < _MAX_WAY_SEGMENTS:
+                open_paths += [(*path, way) for way in after if way not in path]
+            else:
+                enters_rad = self.segments[incoming].headings_rad[1]
+                ways.append(JunctionWay(path, self._turn_rad(enters_rad, path)))
+        return ways
+
+    def _turn_rad(self, enters_rad: float, path: tuple[int, ...]) -> float:
+        """Return the change of direction on a way, in (-pi, pi] for a way that is one bend."""
+        # Summed segment by segment, so that a way around a roundabout is not taken for its opposite.
+        turn_rad, heading_rad = 0.0, enters_rad
+        for index in path:
+            for next_rad in self.segments[index].headings_rad:
+                turn_rad += math.remainder(next_rad - heading_rad, 2.0 * math.pi)
+                heading_rad = next_rad
+        return turn_rad
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the graph as arrays of numbers and text, without Python objects."""
+        segments = self.segments
+        links = [(index, after) for index, segment in enumerate(segments) for after in segment.successors]
+        marks = [[(run.first, [list(mark) for mark in run.marks]) for run in segment.marks] for segment in segments]
+        return {
+            "keys": np.array([segment.key for segment in segments], np.int64),
+            "junctions": np.array([segment.junction for segment in segments], np.int64),
+            "n_points": np.array([len(segment.points_m) for segment in segments], np.int64),
+            "points_m": np.concatenate([segment.points_m for segment in segments]),
+            "width_m": np.concatenate([segment.width_m for segment in segments]),
+            "left_line_m": np.concatenate([segment.left_line_m for segment in segments]),
+            "right_line_m": np.concatenate([segment.right_line_m for segment in segments]),
+            "links": np.array(links, np.int64).reshape(-1, 2),
+            "beside": np.array([(segment.left, segment.right) for segment in segments], np.int64),
+            "marks": np.array(json.dumps(marks)),
+            "rise_m": np.array(self.rise_m),
+        }
+
+
+def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> LaneGraph:
+    """Return the graph that ``LaneGraph.to_arrays`` described.
+
+    :param arrays: the arrays by name.
+    :return: a new graph.
+    """
+    ends = np.cumsum(arrays["n_points"])[:-1]
+    columns = [np.split(arrays[name], ends) for name in ("points_m", "width_m", "left_line_m", "right_line_m")]
+    successors: list[list[int]] = [[] for _ in arrays["keys"]]
+    for before, after in arrays["links"].tolist():
+        successors[before].append(after)
+    marks = json.loads(str(arrays["marks"]))
+    segments = []
+    for index, (key, junction, beside) in enumerate(
+        zip(arrays["keys"].tolist(), arrays["junctions"].tolist(), arrays["beside"].tolist(), strict=True)
+    ):
+        points_m, width_m, left_line_m, right_line_m = (column[index] for column in columns)
+        runs = tuple(MarkRun(first, tuple(LaneMark(*mark) for mark in row)) for first, row in marks[index])
+        segments.append(
+            LaneSegment(
+                (key[0], key[1], key[2]),
+                junction,
+                points_m,
+                width_m,
+                left_line_m,
+                right_line_m,
+                runs,
+                tuple(successors[index]),
+                *beside,
+            )
+        )
+    return LaneGraph(tuple(segments), float(arrays["rise_m"]))

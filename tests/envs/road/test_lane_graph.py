@@ -1,0 +1,98 @@
+import math
+
+import networkx
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.road.graph_reading import graph_from_network
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, NO_LANE, graph_from_arrays
+from sb3_visual_td3.envs.road.maps import load_map
+
+
+def graph_of(name):
+    return graph_from_network(load_map(name).network)
+
+
+def number_of(graph, key):
+    return [segment.key for segment in graph.segments].index(key)
+
+
+@pytest.mark.parametrize("name", ["train_0", "junction_0", "junction_1", "four_lanes_0"])
+def test_each_lane_ends_where_the_following_ones_begin(name):
+    graph = graph_of(name)
+    for segment in graph.segments:
+        for after in segment.successors:
+            gap_m = np.linalg.norm(segment.points_m[-1] - graph.segments[after].points_m[0])
+            assert gap_m < 0.01, (segment.key, graph.segments[after].key)
+            turn = graph.segments[after].headings_rad[0] - segment.headings_rad[1]
+            assert abs(math.remainder(turn, 2 * math.pi)) < 0.25
+
+
+def test_a_ring_is_one_circle_in_each_direction():
+    graph = graph_of("train_0")
+    circles = sorted(map(len, networkx.strongly_connected_components(graph.digraph)))
+    assert circles == [4, 4]
+
+
+def test_the_side_road_of_a_junction_is_a_dead_end_outward():
+    graph = graph_of("junction_1")
+    ends = [segment.key for segment in graph.segments if not segment.successors]
+    assert ends == [(4, 0, -1)]
+
+
+def test_a_three_way_junction_offers_two_ways_and_their_turns():
+    graph = graph_of("junction_1")  # its side road leaves to the right
+    ways = {
+        segment.key: sorted(round(math.degrees(way.turn_rad)) for way in graph.junction_ways(index))
+        for index, segment in enumerate(graph.segments)
+        if segment.junction == NO_JUNCTION and graph.junction_ways(index)
+    }
+    # From the ring: straight on or right; against the ring: left or straight on; from the side road: left or right.
+    assert ways == {
+        (3, 0, -1): [pytest.approx(-90, abs=8), pytest.approx(0, abs=2)],
+        (0, 0, 1): [pytest.approx(0, abs=2), pytest.approx(90, abs=8)],
+        (4, 0, 1): [pytest.approx(-90, abs=8), pytest.approx(90, abs=8)],
+    }
+
+
+def test_lanes_of_one_direction_are_neighbours_across_a_broken_mark():
+    graph = graph_of("four_lanes_0")
+    inner, outer = number_of(graph, (0, 0, -1)), number_of(graph, (0, 0, -2))
+    assert (graph.segments[inner].left, graph.segments[inner].right) == (NO_LANE, outer)
+    assert (graph.segments[outer].left, graph.segments[outer].right) == (inner, NO_LANE)
+    assert graph.digraph.edges[inner, outer]["is_change"]
+    assert not graph.digraph.edges[outer, number_of(graph, (1, 0, -2))]["is_change"]
+    # The same seen from the other direction, whose left is the reference line too.
+    inner, outer = number_of(graph, (0, 0, 1)), number_of(graph, (0, 0, 2))
+    assert (graph.segments[inner].right, graph.segments[outer].left) == (outer, inner)
+
+
+def test_lines_and_marks_are_offsets_from_the_lane():
+    graph = graph_of("three_lanes_0")
+    outer = graph.segments[number_of(graph, (0, 0, -2))]
+    assert (outer.right_line_m[0], outer.left_line_m[0], outer.width_m[0]) == (-1.75, 8.75, 3.5)
+    assert [(mark.offset_m, mark.kind) for mark in outer.marks[0].marks] == [
+        (-1.75, "solid"), (1.75, "broken"), (5.25, "solid"), (8.75, "solid"),
+    ]  # fmt: skip
+
+
+def test_a_place_is_found_on_every_lane_that_comes_close():
+    graph = graph_of("junction_0")
+    lane = number_of(graph, (0, 0, -1))
+    x, y = graph.segments[lane].points_m[20]
+    places = graph.places_near(x, y, 1.0)
+    assert [(distance, place.segment) for distance, place in places] == [(0.0, lane)]
+    assert places[0][1].along_m == pytest.approx(graph.segments[lane].along_m[20])
+    both = {graph.segments[place.segment].key for _, place in graph.places_near(x, y, 4.0)}
+    assert both == {(0, 0, -1), (0, 0, 1)}
+
+
+def test_arrays_give_the_same_graph_back():
+    graph = graph_of("junction_0")
+    again = graph_from_arrays(graph.to_arrays())
+    for one, two in zip(graph.segments, again.segments, strict=True):
+        assert (one.key, one.junction, one.marks, one.successors, one.left, one.right) == (
+            two.key, two.junction, two.marks, two.successors, two.left, two.right,
+        )  # fmt: skip
+        for name in ("points_m", "width_m", "left_line_m", "right_line_m"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
