@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,17 +11,16 @@ from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
-from sb3_visual_td3.callbacks.event_writer import EventWriter
-from sb3_visual_td3.callbacks.policy_eval import check_counts, keep_evaluation, needs_server, warn_without_monitor
-from sb3_visual_td3.callbacks.saving import Saver
+from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, check_counts, needs_server
 from sb3_visual_td3.common import tags
 
-_ADDRESS, _LEND, _SHARE = "server_address", "lend_server", "share_server"
+# Methods of environments that drive on a simulator server.
+_LEND, _SHARE = "lend_server", "share_server"
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
     if training_env is eval_env or not (needs_server(eval_env) and needs_server(training_env)):
         yield
         return
-    address = training_env.get_attr(_ADDRESS, [0])[0]
+    address = training_env.get_attr(SERVER_ADDRESS, [0])[0]
     # The training environment has not connected to a server yet.
     if address is None:
         yield
@@ -56,7 +54,7 @@ BestBy = Literal["distance", "reward"]
 _KWARGS_WITHOUT_ID = "eval_env_kwargs is only used with the id of an environment, such as eval_env='LiteDriving-v0'"
 
 
-class DrivingEvalCallback(EvalCallback):
+class DrivingEvalCallback(EvaluationCallback):
     """Evaluates the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
@@ -124,20 +122,17 @@ class DrivingEvalCallback(EvalCallback):
             callback_after_eval,
             n_eval_episodes,
             eval_freq,
-            None if log_path is None else str(log_path),
-            None if best_model_save_path is None else str(best_model_save_path),
+            log_path,
+            best_model_save_path,
             deterministic,
             render,
             verbose,
             warn,
+            seed,
         )
-        self.seed = seed
         self.best_by = best_by
         self.best_distance_m = -np.inf
-        self._saver = Saver()
         self._is_closed = False
-        self._is_new_best = False
-        self._last_evaluated = 0
 
     @property
     def eval_env_kwargs(self) -> dict[str, Any] | None:
@@ -190,8 +185,7 @@ class DrivingEvalCallback(EvalCallback):
             if self._make_env is not None:
                 warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
-        if self.warn:
-            warn_without_monitor(self.eval_env)
+        self._warn_without_monitor()
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -201,9 +195,6 @@ class DrivingEvalCallback(EvalCallback):
         if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
             # Each of several environments would need a server of its own.
             self._remake(n_envs=1)
-        self._writer = EventWriter(self.logger)
-        # learn() may be called a second time, and counts on from the first.
-        self._last_evaluated = self.num_timesteps
         # Here as well as before each evaluation, so that an error comes before training and not hours later.
         self._sync_normalization()
         baselines = {
@@ -244,27 +235,11 @@ class DrivingEvalCallback(EvalCallback):
 
         return act
 
-    def _on_step(self) -> bool:
-        if self.num_timesteps - self._last_evaluated < self.eval_freq:
-            return True
-        self.evaluate()
-        return self._call_callbacks()
-
     def _on_training_end(self) -> None:
-        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
-        if self._last_evaluated != self.num_timesteps:
-            self.evaluate()
-            self._call_callbacks()
+        super()._on_training_end()
         if self._make_env is not None:
             self.eval_env.close()
             self._is_closed = True
-
-    def _call_callbacks(self) -> bool:
-        """Trigger the user's callbacks and return whether training continues."""
-        continues = True
-        if self._is_new_best and self.callback_on_new_best is not None:
-            continues = self.callback_on_new_best.on_step()
-        return self._on_event() and continues
 
     def get_state(self) -> dict[str, Any]:
         """Return the state that EvalCallback lacks; its own state is saved with that of all SB3 callbacks."""
@@ -293,7 +268,11 @@ class DrivingEvalCallback(EvalCallback):
             drives = self._drive(self._policy(), "policy")
         result = mean_of(drives)
         self._write(result)
-        self._keep_record(drives)
+        self._keep_record(
+            [drive.reward for drive in drives],
+            [int(drive.length) for drive in drives],
+            [bool(drive.success_rate) for drive in drives],
+        )
         if self.verbose:
             print(
                 f"evaluation at step {self.num_timesteps}: {result.distance_m:.0f} m in {result.length:.0f} steps "
@@ -304,8 +283,7 @@ class DrivingEvalCallback(EvalCallback):
             self._is_new_best = result.distance_m > self.best_distance_m
         else:
             self._is_new_best = result.reward > self.best_mean_reward
-        if self._is_new_best and self.best_model_save_path is not None:
-            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
+        self._save_best_model()
         self.last_mean_reward = result.reward
         self.best_mean_reward = max(self.best_mean_reward, result.reward)
         self.best_distance_m = max(self.best_distance_m, result.distance_m)
@@ -322,8 +300,3 @@ class DrivingEvalCallback(EvalCallback):
             tags.EVAL_SUCCESS_RATE: result.success_rate,
         }
         self._writer.write({**scalars, **self._baselines}, self.num_timesteps)
-
-    def _keep_record(self, drives: list[Drive]) -> None:
-        successes = [bool(drive.success_rate) for drive in drives]
-        rewards, lengths = [drive.reward for drive in drives], [int(drive.length) for drive in drives]
-        keep_evaluation(self, self._saver, rewards, lengths, successes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecFrameStack,
@@ -26,75 +24,13 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, random_policy, trained_policy
-from sb3_visual_td3.callbacks.event_writer import EventWriter
-from sb3_visual_td3.callbacks.saving import Saver, save_arrays
+from sb3_visual_td3.callbacks.evaluation import EvaluationCallback, check_counts, needs_server
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.vec_layer_state import layers_of
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode: far from the small seeds that people train with."""
-_ADDRESS = "server_address"
-
-
-def needs_server(env: VecEnv) -> bool:
-    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
-
-    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
-    """
-    return env.has_attr(_ADDRESS)
-
-
-def warn_without_monitor(env: VecEnv) -> None:
-    """Warn if an evaluation environment has no Monitor, so that its wrappers may change rewards and lengths.
-
-    :param env: the evaluation environment
-    """
-    if is_vecenv_wrapped(env, VecMonitor) or env.env_is_wrapped(Monitor)[0]:
-        return
-    warnings.warn(
-        "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
-        stacklevel=3,
-    )
-
-
-def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
-    """Check the counts of an evaluation callback.
-
-    :param eval_freq: environment steps between two evaluations
-    :param n_eval_episodes: number of episodes of each evaluation
-    :raises ValueError: if one is below 1
-    """
-    if eval_freq < 1 or n_eval_episodes < 1:
-        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
-
-
-def keep_evaluation(
-    callback: EvalCallback, saver: Saver, rewards: list[float], lengths: list[int], successes: list[bool]
-) -> None:
-    """Add an evaluation to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect.
-
-    :param callback: the evaluation callback, whose ``log_path`` says where; None writes no file
-    :param saver: writes the file
-    :param rewards: return of each episode
-    :param lengths: number of steps of each episode
-    :param successes: whether each episode ended in success; empty if the environment does not say
-    """
-    callback._is_success_buffer = successes
-    if callback.log_path is None:
-        return
-    callback.evaluations_timesteps.append(callback.num_timesteps)
-    callback.evaluations_results.append(rewards)
-    callback.evaluations_length.append(lengths)
-    record: dict[str, Any] = {
-        "timesteps": callback.evaluations_timesteps,
-        "results": callback.evaluations_results,
-        "ep_lengths": callback.evaluations_length,
-    }
-    if successes:
-        callback.evaluations_successes.append(successes)
-        record["successes"] = callback.evaluations_successes
-    saver.save(f"{callback.log_path}.npz", lambda begun: save_arrays(begun, record))
 
 
 @contextmanager
@@ -107,7 +43,7 @@ def _random_state_kept() -> Iterator[None]:
         set_random_state(state)
 
 
-class PolicyEvalCallback(EvalCallback):
+class PolicyEvalCallback(EvaluationCallback):
     """Evaluates the policy in any environment, and compares it with a random policy and with its own best.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback`: ``best_model.zip``,
@@ -178,22 +114,19 @@ class PolicyEvalCallback(EvalCallback):
             callback_after_eval,
             n_eval_episodes,
             eval_freq,
-            None if log_path is None else str(log_path),
-            None if best_model_save_path is None else str(best_model_save_path),
+            log_path,
+            best_model_save_path,
             deterministic,
             render,
             verbose,
             warn,
+            seed,
         )
-        self.seed = seed
         self.random_reward: float | None = None
         """Mean return of the random policy; None before training."""
         self.best_step: int | None = None
         """Environment steps at which the best evaluation was made; None before the first one."""
-        self._saver = Saver()
         self._is_wrapped = False
-        self._is_new_best = False
-        self._last_evaluated = 0
 
     def _init_callback(self) -> None:
         if self._is_made_here and not self._is_wrapped:
@@ -207,8 +140,7 @@ class PolicyEvalCallback(EvalCallback):
             # What matters is checked when training starts: the spaces, and the statistics of VecNormalize.
             warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
-        if self.warn:
-            warn_without_monitor(self.eval_env)
+        self._warn_without_monitor()
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -225,9 +157,6 @@ class PolicyEvalCallback(EvalCallback):
         self._require_same_spaces()
         # Here as well as before each evaluation, so that an error comes before training and not hours later.
         self._sync_normalization()
-        self._writer = EventWriter(self.logger)
-        # learn() may be called a second time, and counts on from the first.
-        self._last_evaluated = self.model.num_timesteps
 
     def _require_same_spaces(self) -> None:
         for name in ("observation_space", "action_space"):
@@ -287,25 +216,6 @@ class PolicyEvalCallback(EvalCallback):
                 own.obs_rms = deepcopy(trained.obs_rms)
             own.ret_rms = deepcopy(trained.ret_rms)
 
-    def _on_step(self) -> bool:
-        if self.num_timesteps - self._last_evaluated < self.eval_freq:
-            return True
-        self.evaluate()
-        return self._call_callbacks()
-
-    def _on_training_end(self) -> None:
-        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
-        if self._last_evaluated != self.num_timesteps:
-            self.evaluate()
-            self._call_callbacks()
-
-    def _call_callbacks(self) -> bool:
-        """Trigger the user's callbacks and return whether training continues."""
-        continues = True
-        if self._is_new_best and self.callback_on_new_best is not None:
-            continues = self.callback_on_new_best.on_step()
-        return self._on_event() and continues
-
     def evaluate(self) -> float:
         """Evaluate the current policy, log the result, and save the model if it is the best so far.
 
@@ -316,14 +226,13 @@ class PolicyEvalCallback(EvalCallback):
         episodes = self._play(trained_policy(self.model, self.deterministic), "policy")
         rewards = [episode.reward for episode in episodes]
         successes = [bool(each.success_rate) for each in episodes if not np.isnan(each.success_rate)]
-        keep_evaluation(self, self._saver, rewards, [int(each.length) for each in episodes], successes)
+        self._keep_record(rewards, [int(each.length) for each in episodes], successes)
         self.last_mean_reward = float(np.mean(rewards))
         self._is_new_best = self.last_mean_reward > self.best_mean_reward
         if self._is_new_best:
             self.best_mean_reward, self.best_step = self.last_mean_reward, self.num_timesteps
         self._log(rewards, float(np.mean([each.length for each in episodes])), successes)
-        if self._is_new_best and self.best_model_save_path is not None:
-            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
+        self._save_best_model()
         return self.last_mean_reward
 
     def _log(self, rewards: Sequence[float], length: float, successes: Sequence[bool]) -> None:

@@ -41,8 +41,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
+from sb3_visual_td3.callbacks.evaluation import needs_server
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
-from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback, needs_server
+from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback

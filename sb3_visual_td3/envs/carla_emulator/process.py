@@ -22,7 +22,7 @@ import msgpack
 from sb3_visual_td3.envs.carla_emulator.faults import check_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import packed
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 60.0
 
 
 class EmulatorControl:
@@ -78,7 +78,7 @@ class EmulatorControl:
 
 
 _READY = re.compile(r"listening on (\S+):(\d+) \(streams (\d+)\)")
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 60.0
 
 
 class EmulatorProcess:
@@ -90,7 +90,7 @@ class EmulatorProcess:
     :param timeout_s: longest wait until the emulator listens, in seconds.
     """
 
-    def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 30.0) -> None:
+    def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 120.0) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self._command = [sys.executable, "-m", "sb3_visual_td3.envs.carla_emulator", "--map", map_name, *arguments]

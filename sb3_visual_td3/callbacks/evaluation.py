@@ -1,0 +1,164 @@
+"""What both evaluation callbacks have in common: when an evaluation is made, and what is kept of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+
+from sb3_visual_td3.callbacks.event_writer import EventWriter
+from sb3_visual_td3.callbacks.saving import Saver, save_arrays
+
+SERVER_ADDRESS = "server_address"
+"""Attribute of environments that drive on a simulator server."""
+
+
+def needs_server(env: VecEnv) -> bool:
+    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
+
+    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
+    """
+    return env.has_attr(SERVER_ADDRESS)
+
+
+def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
+    """Check the counts of an evaluation callback.
+
+    :param eval_freq: environment steps between two evaluations
+    :param n_eval_episodes: number of episodes of each evaluation
+    :raises ValueError: if one is below 1
+    """
+    if eval_freq < 1 or n_eval_episodes < 1:
+        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
+
+
+class EvaluationCallback(EvalCallback):
+    """Evaluates every ``eval_freq`` environment steps and at the end, and writes its files atomically.
+
+    It keeps the interface of Stable-Baselines3's EvalCallback. A subclass makes the evaluation in :meth:`evaluate`.
+
+    :param eval_env: the evaluation environment
+    :param callback_on_new_best: callback to trigger when there is a new best model
+    :param callback_after_eval: callback to trigger after every evaluation
+    :param n_eval_episodes: number of episodes of each evaluation
+    :param eval_freq: environment steps between two evaluations
+    :param log_path: folder for ``evaluations.npz``; None writes no file
+    :param best_model_save_path: folder for ``best_model.zip``; None saves no model
+    :param deterministic: whether the policy acts without randomness
+    :param render: whether to render each step of an evaluation
+    :param verbose: verbosity level; 0 prints nothing
+    :param warn: whether to warn if the environment is not wrapped in a Monitor
+    :param seed: seed of the episodes
+    """
+
+    def __init__(
+        self,
+        eval_env: gym.Env[Any, Any] | VecEnv,
+        callback_on_new_best: BaseCallback | None,
+        callback_after_eval: BaseCallback | None,
+        n_eval_episodes: int,
+        eval_freq: int,
+        log_path: str | Path | None,
+        best_model_save_path: str | Path | None,
+        deterministic: bool,
+        render: bool,
+        verbose: int,
+        warn: bool,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            eval_env,
+            callback_on_new_best,
+            callback_after_eval,
+            n_eval_episodes,
+            eval_freq,
+            None if log_path is None else str(log_path),
+            None if best_model_save_path is None else str(best_model_save_path),
+            deterministic,
+            render,
+            verbose,
+            warn,
+        )
+        self.seed = seed
+        self._saver = Saver()
+        self._is_new_best = False
+        self._last_evaluated = 0
+
+    @abstractmethod
+    def evaluate(self) -> Any:
+        """Evaluate the current policy, log the result, and save the model if it is the best so far.
+
+        It sets ``_last_evaluated`` and ``_is_new_best``, and calls ``_keep_record`` and ``_save_best_model``.
+
+        :return: means over the episodes
+        """
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._writer = EventWriter(self.logger)
+        # learn() may be called a second time, and counts on from the first.
+        self._last_evaluated = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        # Environment steps and not calls, of which there are fewer with several environments.
+        if self.num_timesteps - self._last_evaluated < self.eval_freq:
+            return True
+        return self._evaluate_and_call_callbacks()
+
+    def _on_training_end(self) -> None:
+        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
+        if self._last_evaluated != self.num_timesteps:
+            self._evaluate_and_call_callbacks()
+
+    def _evaluate_and_call_callbacks(self) -> bool:
+        """Evaluate, trigger the user's callbacks, and return whether training continues."""
+        self.evaluate()
+        continues = True
+        if self._is_new_best and self.callback_on_new_best is not None:
+            continues = self.callback_on_new_best.on_step()
+        # _on_event() comes first, because both callbacks have to see the evaluation.
+        return self._on_event() and continues
+
+    def _keep_record(self, rewards: list[float], lengths: list[int], successes: list[bool]) -> None:
+        """Add an evaluation to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect.
+
+        :param rewards: return of each episode
+        :param lengths: number of steps of each episode
+        :param successes: whether each episode ended in success; empty if the environment does not say
+        """
+        self._is_success_buffer = successes
+        if self.log_path is None:
+            return
+        self.evaluations_timesteps.append(self.num_timesteps)
+        self.evaluations_results.append(rewards)
+        self.evaluations_length.append(lengths)
+        record: dict[str, Any] = {
+            "timesteps": self.evaluations_timesteps,
+            "results": self.evaluations_results,
+            "ep_lengths": self.evaluations_length,
+        }
+        if successes:
+            self.evaluations_successes.append(successes)
+            record["successes"] = self.evaluations_successes
+        self._saver.save(f"{self.log_path}.npz", lambda temporary: save_arrays(temporary, record))
+
+    def _save_best_model(self) -> None:
+        """Save the model if it is the best so far."""
+        if self._is_new_best and self.best_model_save_path is not None:
+            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
+
+    def _warn_without_monitor(self) -> None:
+        """Warn if the evaluation environment has no Monitor: its wrappers may change rewards and lengths."""
+        if not self.warn or is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]:
+            return
+        warnings.warn(
+            "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
+            stacklevel=3,
+        )
