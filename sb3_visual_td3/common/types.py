@@ -113,6 +113,18 @@ class HasState(Protocol):
 
 
 @runtime_checkable
+class CompletesSavedWeights(Protocol):
+    """A policy that can load weights to which an earlier version has not saved all that it has now."""
+
+    def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Return saved weights with what this policy has in addition.
+
+        :param state_dict: weights by name, as they were saved
+        :return: weights by name, as this policy loads them
+        """
+
+
+@runtime_checkable
 class WatchedModel(Protocol):
     """The interface that callbacks need beyond Stable-Baselines3's. VisualTD3 implements it."""
 

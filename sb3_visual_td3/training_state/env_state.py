@@ -33,6 +33,7 @@ from sb3_visual_td3.training_state.random_state import (
     space_random_state,
 )
 from sb3_visual_td3.training_state.vec_layer_state import (
+    class_has_state,
     describe_layer,
     layer_state,
     layers_of,
@@ -179,7 +180,7 @@ def _why_not_through(wrapper: str) -> str | None:
     if not classes:
         # It was created in a worker process. From here it is not visible which class get_state() was found in.
         return f"{wrapper} is a wrapper that this process does not know: import it here"
-    if all(hasattr(cls, "get_state") and hasattr(cls, "set_state") for cls in classes):
+    if all(class_has_state(cls) for cls in classes):
         # The outermost wrapper with both methods is responsible for everything inside it.
         return None
     return f"{wrapper} may remember something of the episode: it has no get_state()/set_state()"
@@ -349,7 +350,7 @@ def why_not_exact(env: VecEnv) -> str | None:
     :return: the reason in one line, such as ``CarRacing has no get_state()/set_state()``; None if it can continue
     """
     base = env.unwrapped
-    if _has_own_state(base):
+    if class_has_state(type(base)):
         return None
     return why_not_resumable(base, sub_env_names(base))
 
@@ -365,7 +366,7 @@ def env_state(env: VecEnv) -> dict[str, Any]:
     reason = why_not_exact(env)
     own, states = None, None
     try:
-        if _has_own_state(base):
+        if class_has_state(type(base)):
             own = as_plain(base.get_state(), type(base).__name__)  # type: ignore[attr-defined]
         elif names is not None:
             states = sub_env_states(base, names, owns_states=reason is None)
@@ -447,10 +448,6 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
         set_layer_state(layer, each)
     # Seeds of the next reset. SB3 clears them with the reset, so they are all None after the first evaluation.
     base._seeds = list(state["seeds"])
-
-
-def _has_own_state(base: VecEnv) -> bool:
-    return hasattr(type(base), "get_state") and hasattr(type(base), "set_state")
 
 
 def _description(env: VecEnv, names: list[Names] | None) -> dict[str, Any]:

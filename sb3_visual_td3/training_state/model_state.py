@@ -27,7 +27,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_visual_td3.common.moved_modules import present_class_path
-from sb3_visual_td3.common.types import HasState
+from sb3_visual_td3.common.types import CompletesSavedWeights, HasState
 from sb3_visual_td3.training_state.plain_data import (
     as_given,
     as_plain,
@@ -57,8 +57,8 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
     state: dict[str, Any] = {"class": class_path(type(noise))}
     if isinstance(noise, VectorizedActionNoise):
         return {**state, "noises": [action_noise_state(each) for each in noise.noises]}
-    if _has_state(noise):
-        return {**state, "own": as_plain(noise.get_state(), "action_noise")}  # type: ignore[attr-defined]
+    if isinstance(noise, HasState):
+        return {**state, "own": as_plain(noise.get_state(), "action_noise")}
     kinds = bool | int | float | np.generic | np.ndarray
     values = {name: as_plain(value, name) for name, value in vars(noise).items() if isinstance(value, kinds)}
     generators = {n: generator_state(v) for n, v in vars(noise).items() if isinstance(v, np.random.Generator)}
@@ -88,8 +88,8 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
             )
         for each, each_state in zip(noise.noises, state["noises"], strict=True):
             set_action_noise_state(each, each_state)
-    elif "own" in state:
-        noise.set_state(as_given(state["own"]))  # type: ignore[attr-defined]
+    elif isinstance(noise, HasState) and "own" in state:
+        noise.set_state(as_given(state["own"]))
     else:
         values = as_given(state["values"])
         unknown = (values.keys() | state["generators"].keys()) - vars(noise).keys()
@@ -98,10 +98,6 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
         vars(noise).update(values)
         for name, generator in state["generators"].items():
             vars(noise)[name] = restored_generator(vars(noise).get(name), generator)
-
-
-def _has_state(noise: ActionNoise) -> bool:
-    return hasattr(noise, "get_state") and hasattr(noise, "set_state")
 
 
 _MATRICES = ("exploration_mat", "exploration_matrices")
@@ -200,7 +196,7 @@ def _differences(model: OffPolicyAlgorithm, name: str, saved: Mapping[str, Any])
     target = recursive_getattr(model, name)
     if isinstance(target, th.optim.Optimizer):
         return _differences_of_optimizers(name, target, saved)
-    if hasattr(target, "completed_state"):  # VisualTD3's policies take what an earlier version has not saved
+    if isinstance(target, CompletesSavedWeights):
         saved = target.completed_state(saved)
     here, there = _shapes(target.state_dict()), _shapes(saved)
     lines = []

@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_visual_td3.common.saved_state import fill
+from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import as_given, as_plain, observation_from, observation_state
 
 _NORMALIZE_SETTINGS = (
@@ -96,14 +97,19 @@ def layers_not_restored(env: VecEnv) -> list[str]:
 
 
 def _is_understood(layer: VecEnvWrapper) -> bool:
-    if type(layer) in _KNOWN or _has_state(layer):
+    if type(layer) in _KNOWN or class_has_state(type(layer)):
         return True
     return not (set(vars(layer)) - _OF_EVERY_LAYER)
 
 
-def _has_state(layer: VecEnv) -> bool:
-    # The class is asked and not the object, because a VecEnvWrapper forwards unknown attributes to the inner wrappers.
-    return hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")
+def class_has_state(cls: type) -> bool:
+    """Return whether a class has both methods of :class:`~sb3_visual_td3.common.types.HasState`.
+
+    Environments and their wrappers are asked by class: a wrapper forwards unknown attributes to what it wraps.
+
+    :param cls: class of an environment or of a wrapper
+    """
+    return issubclass(cls, HasState)
 
 
 def layer_state(layer: VecEnv) -> Any:
@@ -112,7 +118,7 @@ def layer_state(layer: VecEnv) -> Any:
     :param layer: a VecEnv wrapper
     :return: plain data; None if the wrapper remembers nothing
     """
-    if _has_state(layer):
+    if class_has_state(type(layer)):
         return as_plain(layer.get_state(), type(layer).__name__)  # type: ignore[attr-defined]
     if isinstance(layer, VecNormalize):
         return _normalize_state(layer)
@@ -137,7 +143,7 @@ def set_layer_state(layer: VecEnv, state: Any) -> None:
     """
     if state is None:
         return
-    if _has_state(layer):
+    if class_has_state(type(layer)):
         layer.set_state(as_given(state))  # type: ignore[attr-defined]
     elif isinstance(layer, VecNormalize):
         _set_normalize_state(layer, state)
