@@ -14,6 +14,7 @@ os.environ.setdefault("VISUAL_TD3_CACHE", "off")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
+import hypothesis
 import pytest
 import torch as th
 
@@ -21,6 +22,11 @@ from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv
 
 th.set_num_threads(1)
+# On a busy machine an example takes long and is slow to make: neither is a fault of the code.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 # SubprocVecEnv has its workers forked by a server. If the server has imported torch, no worker imports it again.
 # Not our own package: the server does not have the sys.path of the tests.
 get_context("forkserver").set_forkserver_preload(["stable_baselines3"])

@@ -53,7 +53,7 @@ def ended(pid, within_s):
     return None
 
 
-def says(log_path, pattern, pid, within_s=60):
+def says(log_path, pattern, pid, within_s=300):
     """Whether a process writes something before it ends."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

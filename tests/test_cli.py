@@ -107,7 +107,7 @@ def test_a_command_ends_quietly_if_its_reader_has_ended(tmp_path, command):
     os.close(read_end)
     command_line = [sys.executable, "-m", "sb3_visual_td3", *command]
     ended = subprocess.run(
-        command_line, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120, check=False
+        command_line, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=300, check=False
     )
     os.close(write_end)
     waiting = "visual-td3 report: waiting: nowhere: no such file or folder\n"

@@ -93,7 +93,7 @@ def submit(tmp_path: Path) -> Callable[..., list[list[str]]]:
         stub.write_text(SBATCH)
         stub.chmod(0o755)
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "SPOOL": str(tmp_path)}
-        subprocess.run([EXAMPLES / "slurm_gate.sh", *arguments], check=True, env=env, capture_output=True, timeout=60)
+        subprocess.run([EXAMPLES / "slurm_gate.sh", *arguments], check=True, env=env, capture_output=True, timeout=300)
         return [(tmp_path / str(n)).read_text().split("\0")[:-1] for n in (101, 102, 103)]
 
     return run
@@ -149,7 +149,7 @@ def test_a_job_whose_time_is_up_is_put_aside_and_queued_again(
     ours = "import signal, sys, time\n"
     ours += "for n in (signal.SIGUSR1, signal.SIGTERM): signal.signal(n, lambda *_: (time.sleep(0.3), sys.exit(75)))\n"
     ours += "open(sys.argv[1], 'w').close()\n"
-    ours += "time.sleep(60)\n"
+    ours += "time.sleep(600)\n"
     stubs = {
         "visual-td3": "exec " + shlex.join([sys.executable, "-c", ours, str(tmp_path / "began")]),
         "scontrol": f'echo "$@" > {shlex.quote(str(tmp_path / "scontrol"))}',
@@ -167,7 +167,7 @@ def test_a_job_whose_time_is_up_is_put_aside_and_queued_again(
             os.killpg(job.pid, signal.SIGTERM)
         else:
             job.send_signal(signal.SIGUSR1)
-        assert job.wait(timeout=50) == 75
+        assert job.wait(timeout=300) == 75
     finally:
         job.kill()
     assert (tmp_path / "scontrol").read_text().split() == ["requeue", "42"]

@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.slow
 def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
     command = [sys.executable, "-m", "sb3_visual_td3", "validate"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=1_500)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=3_600)
     assert result.returncode == 0, result.stdout[-3_000:] + result.stderr[-3_000:]
     (run_dir,) = (tmp_path / "logs" / "visual_td3").iterdir()
     assert {"report.md", "report.html", "report.json"} <= {file.name for file in run_dir.iterdir()}
@@ -29,7 +29,7 @@ def test_a_dead_policy_is_no_go_and_is_named(tmp_path):
     """Stock TD3 on pixels with a learning rate made for vectors dies within some hundred updates."""
     (tmp_path / "stock.yml").write_text(STOCK)
     command = [sys.executable, "-m", "sb3_visual_td3", "validate", "--conf-file", "stock.yml"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=1_500)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=3_600)
     assert result.returncode == 1, result.stdout[-3_000:] + result.stderr[-3_000:]
     (run_dir,) = (tmp_path / "logs" / "visual_td3").iterdir()
     report = json.loads((run_dir / "report.json").read_text())

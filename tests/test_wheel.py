@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_an_installed_wheel_finds_its_yml_and_trains_from_another_folder(tmp_path):
     wheels, venv = tmp_path / "wheels", tmp_path / "venv"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "-w", str(wheels)], check=True, timeout=300)
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
+    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "-w", str(wheels)], check=True, timeout=900)
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=600)
     (wheel,) = wheels.glob("sb3_visual_td3-*.whl")
-    subprocess.run([str(venv / "bin" / "pip"), "-q", "install", "--no-deps", str(wheel)], check=True, timeout=120)
+    subprocess.run([str(venv / "bin" / "pip"), "-q", "install", "--no-deps", str(wheel)], check=True, timeout=600)
 
     # The other packages are read where these tests have them; .pth files, and so an editable install of ours, are
     # not followed from PYTHONPATH.
@@ -28,7 +28,7 @@ def test_an_installed_wheel_finds_its_yml_and_trains_from_another_folder(tmp_pat
     command = [str(venv / "bin" / "visual-td3"), "train", "--env", "LiteDriving-v0", "-n", "60"]
     command += ["-params", "learning_starts:30", "batch_size:8"]
     result = subprocess.run(
-        command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert result.returncode == 0, result.stderr
     assert f"Loading hyperparameters from: {venv}" in result.stdout
@@ -37,7 +37,7 @@ def test_an_installed_wheel_finds_its_yml_and_trains_from_another_folder(tmp_pat
 
     report = [str(venv / "bin" / "visual-td3"), "report", str(run_dir)]
     judged = subprocess.run(
-        report, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False, timeout=120
+        report, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert judged.returncode in (1, 3), judged.stderr  # 60 steps do not make a driver
     assert (run_dir / "report.html").is_file()

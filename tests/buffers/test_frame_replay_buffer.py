@@ -115,7 +115,7 @@ def test_every_transition_equals_the_naive_twins_at_any_time(space, frame_stack,
         check_nothing_is_lost(buffer)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     space=st.sampled_from([BOX, DICT]),
     frame_stack=st.sampled_from([1, 2, 4]),

@@ -69,7 +69,7 @@ def assert_same_buffers(one, other):
         assert np.random.random() == after
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     space=st.sampled_from([BOX, DICT]),
     frame_stack=st.sampled_from([1, 2, 4]),

@@ -84,7 +84,7 @@ def samples_at(buffer, row, env, monkeypatch):
 OUTCOME = st.tuples(st.sampled_from(["goes on"] * 3 + ["terminated", "truncated"]), st.integers(-5, 5))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data(), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), buffer_size=st.integers(3, 14))
 def test_every_sample_equals_the_naive_twins(data, n_envs, n_steps, buffer_size):
     buffer = NStepDictReplayBuffer(buffer_size, SPACE, ACTIONS, "cpu", n_envs, n_steps=n_steps, gamma=GAMMA)

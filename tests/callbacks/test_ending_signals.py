@@ -99,11 +99,11 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
         def wait():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(600)
 
         td3().learn(60, callback=[At(33, wait), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
 
-    status = ended(in_child(train, tmp_path / "log"), within_s=60)
+    status = ended(in_child(train, tmp_path / "log"), within_s=300)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
     assert steps_in(tmp_path) == [0, 20]
 
@@ -151,7 +151,7 @@ def test_workers_survive_a_signal_to_all_processes_until_the_snapshot(tmp_path):
 
     log_path = tmp_path / "log"
     pid = in_child(lambda: _code_of(train), log_path)
-    status = ended(pid, within_s=60)
+    status = ended(pid, within_s=300)
     assert status is not None
     assert os.waitstatus_to_exitcode(status) == 75, log_path.read_text()
     snapshot = SnapshotStore(tmp_path / "snapshots").newest()
@@ -174,7 +174,7 @@ def test_no_snapshot_is_taken_after_workers_have_died(tmp_path):
         td3(env).learn(60, callback=[At(34, be_killed), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
 
     log_path = tmp_path / "log"
-    status = ended(in_child(lambda: _code_of(train), log_path), within_s=60)
+    status = ended(in_child(lambda: _code_of(train), log_path), within_s=300)
     assert os.waitstatus_to_exitcode(status) == 75, log_path.read_text()
     assert steps_in(tmp_path) == [0, 20]
     assert "step 34 was not saved" in log_path.read_text()
@@ -199,7 +199,7 @@ def test_workers_that_ignore_signals_do_not_keep_a_script_from_ending(tmp_path):
     log_path = tmp_path / "log"
     pid = in_child(train, log_path)
     assert says(log_path, "left", pid)
-    assert ended(pid, within_s=60) == 0, log_path.read_text()
+    assert ended(pid, within_s=300) == 0, log_path.read_text()
 
 
 def _code_of(function):

@@ -38,7 +38,7 @@ def test_files_are_cut_to_their_noted_lengths_and_later_files_are_removed(tmp_pa
     assert contents_of(tmp_path) == {**before, "run/model.zip": "more"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
 def test_everything_that_was_appended_is_cut_off(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[int, int]]

@@ -96,7 +96,7 @@ def names_to_remove(draw: st.DrawFn, run: Values, criteria: tuple[Criterion, ...
 
 
 @pytest.mark.parametrize("criteria", [BUILT_IN, all_blocking(BUILT_IN)], ids=["built in", "all blocking"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_taking_whole_tags_away_never_makes_go_of_no_go(criteria: tuple[Criterion, ...], data: st.DataObject) -> None:
     run = data.draw(damaged_runs())
@@ -191,7 +191,7 @@ def test_a_rare_evaluation_does_not_count_as_a_tag_that_ends_early() -> None:
     assert verdict(run) is Verdict.INSUFFICIENT
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), make=st.sampled_from([leaking, dead_policy, with_nan]), seed=st.integers(0, 3))
 def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, make: object, seed: int) -> None:
     run = make(seed)  # type: ignore[operator]
@@ -202,7 +202,7 @@ def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, ma
     assert verdict({**run, tag: (steps[steps <= last], values[steps <= last])}) is not Verdict.GO
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_removing_points_that_support_a_loss_never_passes_it(data: st.DataObject) -> None:
     run = leaking()
@@ -214,7 +214,7 @@ def test_removing_points_that_support_a_loss_never_passes_it(data: st.DataObject
         assert result(identifier, run).status is Status.FAIL
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_points_taken_from_the_bound_never_excuse_a_value(data: st.DataObject) -> None:
     run = healthy()
@@ -236,7 +236,7 @@ WITNESSED = {
 
 
 @pytest.mark.parametrize("identifier", WITNESSED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_one_bad_point_fails_whatever_else_is_taken_away(identifier: str, data: st.DataObject) -> None:
     tag, bad = WITNESSED[identifier]
@@ -250,7 +250,7 @@ def test_one_bad_point_fails_whatever_else_is_taken_away(identifier: str, data: 
     assert result(identifier, run).status is Status.FAIL
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n_points=st.integers(1, 4), data=st.data())
 def test_too_few_points_never_pass(n_points: int, data: st.DataObject) -> None:
     run = {}

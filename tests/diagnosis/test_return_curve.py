@@ -198,7 +198,7 @@ CURVES = {"rising": rising(), "early": learned_early(), "flat": noise(200), "fal
     every=st.sampled_from([1, 7, 1_000, 10**12]),
     first=st.sampled_from([1, 10**9]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_answer_does_not_depend_on_the_scale_of_the_reward_or_where_the_steps_begin(
     kind: str, scale: float, every: int, first: int
 ) -> None:
@@ -217,7 +217,7 @@ def test_a_constant_added_to_all_returns_never_turns_yes_into_no_or_no_into_yes(
 
 
 @given(kind=st.sampled_from(["flat", "fallen", "falling"]), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_points_that_are_removed_never_turn_no_into_yes(kind: str, data: st.DataObject) -> None:
     """By chance, in blocks, or at either end; how long the run was is known from its other tags."""
     whole = series(CURVES[kind])
@@ -252,7 +252,7 @@ def test_nan_points_and_points_written_twice_change_nothing(kind: str) -> None:
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60))
 @example([0.0] * 30)
 @example([1.7e308, -1.7e308] * 15)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_values_are_judged_without_an_error(values: list[float]) -> None:
     with np.errstate(all="raise", under="ignore"):
         curve = judge_curve(series(values, "ep_r"))

@@ -38,7 +38,7 @@ def test_every_rule_is_silent_on_nothing() -> None:
     assert [identifier for identifier, rule in RULES.items() if rule.diagnose(SeriesSet()) is not None] == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.sampled_from(list(tags.TAGS)), st.lists(st.floats(width=32), min_size=1, max_size=20), max_size=30

@@ -107,7 +107,7 @@ NUMBER = st.floats(-1e6, 1e6)
 SPEED = st.floats(0.0, 1e4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     metres=NUMBER,
     speed=SPEED,

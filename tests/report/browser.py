@@ -51,7 +51,7 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
 
-    def send(self, method: str, *, timeout: float = 120, **parameters: Any) -> Message:
+    def send(self, method: str, *, timeout: float = 300, **parameters: Any) -> Message:
         """Call a method of the protocol and return its result; what comes meanwhile is kept in ``events``."""
         self._n_sent += 1
         message: Message = {"id": self._n_sent, "method": method, "params": parameters}
@@ -110,7 +110,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression: str, timeout: float = 120) -> None:
+    def until(self, expression: str, timeout: float = 300) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + timeout
         while not self.evaluate(expression):
@@ -166,7 +166,7 @@ def browser(profile: Path) -> Iterator[Page]:
     finally:
         os.close(write_here)  # without its pipe the browser ends
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -85,7 +85,7 @@ def tables_in(text: str) -> list[list[str]]:
     return [[line for _, line in group] for is_table, group in groups if is_table]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(sorted(RUNS)), content=CONTENTS)
 def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, content: dict[str, Any]) -> None:
     analysis = analysed(name, content)
@@ -102,7 +102,7 @@ def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, c
     yaml.safe_load("\n".join(block))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(content=CONTENTS)
 def test_any_settings_make_a_page(content: dict[str, Any]) -> None:
     page = render_html([analysed("dead", content)])

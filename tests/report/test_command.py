@@ -230,7 +230,7 @@ def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
 FINITE_OR_NOT = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*tags.TAGS, "rollout/ep_rew_mean", "x<script>"]),

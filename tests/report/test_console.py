@@ -38,7 +38,7 @@ class OnTerminal:
         os.close(theirs)
         self.seen = ""
 
-    def see(self, is_enough: Callable[[str], bool], timeout_s: float = 90.0) -> str:
+    def see(self, is_enough: Callable[[str], bool], timeout_s: float = 300.0) -> str:
         """Return what stands on the terminal, as soon as it is enough or the process ends."""
         end = time.monotonic() + timeout_s
         while not is_enough(self.seen) and (left := end - time.monotonic()) > 0:
@@ -53,7 +53,7 @@ class OnTerminal:
     def end(self) -> str:
         """Return what the pipe got."""
         self.see(lambda _: False)
-        out, _ = self.process.communicate(timeout=120)
+        out, _ = self.process.communicate(timeout=300)
         os.close(self._ours)
         return out.decode()
 

@@ -147,7 +147,7 @@ def test_a_file_without_a_scalar_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.floats(0, 1), flip=st.none() | st.tuples(st.floats(0, 0.9999), st.integers(1, 255)))
 def test_any_damage_leaves_a_prefix_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, cut: float, flip: tuple[float, int] | None

@@ -34,7 +34,7 @@ OPERATIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(operations=st.lists(st.tuples(OPERATIONS, st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
 def test_reading_in_parts_equals_reading_at_once(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, float]]
@@ -117,7 +117,7 @@ def test_the_checksum_of_the_standard() -> None:
         assert ((rotated >> 17) | (rotated << 15)) % (1 << 32) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(bodies=st.lists(st.binary(max_size=40), min_size=1, max_size=6), data=st.data())
 def test_every_flipped_bit_is_found_in_its_record(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes], data: st.DataObject

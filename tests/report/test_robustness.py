@@ -461,7 +461,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0,
 NAMES = st.sampled_from([*tags.TAGS, "rollout/ep_rew_mean"]) | st.text(max_size=8)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     points=st.lists(st.tuples(NAMES, STEPS, NUMBERS), max_size=60),
     cut=st.floats(0, 1) | st.none(),

@@ -360,7 +360,7 @@ def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
         last = next(line for line in lines if "-> NO-GO (non_finite)" in line)
         writer.join()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=120)
+        rest, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     assert "step" in last

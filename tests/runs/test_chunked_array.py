@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ def stored(array: NDArray[np.float32], folder: Path, chunk_bytes: int = 16) -> C
     return ChunkedArray(array.shape, array.dtype, chunk_bytes, chunks, store)
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays("<i4", hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)),
     st.integers(1, 10),

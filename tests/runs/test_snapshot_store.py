@@ -60,7 +60,7 @@ def objects_in(folder: Path) -> set[str]:
     return {path.name for path in (folder / "objects").rglob("*") if path.is_file()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees, hnp.arrays("<u2", st.integers(0, 200)))
 def test_a_state_comes_back_to_the_bit(tree: dict[str, Any], frames: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def test_keep_snapshots_stay_and_no_unused_chunk(tmp_path: Path) -> None:
     assert len(objects_in(tmp_path)) == 7
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(0, 99)), min_size=1, max_size=8))
 def test_only_the_last_snapshots_stay_whatever_is_saved(saves: list[tuple[int, int, int]]) -> None:
     """Against a naive twin: a dict that forgets. Steps repeat and go back, content repeats."""

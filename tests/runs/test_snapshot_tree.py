@@ -21,7 +21,7 @@ def through_json(state: Any) -> Any:
     return join(json.loads(text.decode("utf-8", "surrogatepass")), [array for _, array in parts.arrays])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(trees)
 def test_a_state_round_trips_through_json_bit_for_bit(state: dict[str, Any]) -> None:
     assert is_same(through_json(state), state)

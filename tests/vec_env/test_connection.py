@@ -55,9 +55,9 @@ def accepted_later(listener, cleanup):
 
 def wait_until_closed(port):
     """Wait until no process listens at a port."""
-    for _ in range(100):
+    for _ in range(3_000):
         try:
-            socket.create_connection((LOOPBACK, port), 1.0).close()
+            socket.create_connection((LOOPBACK, port), 60.0).close()
         except ConnectionRefusedError:
             return
         time.sleep(0.02)
@@ -114,6 +114,11 @@ def test_many_messages_keep_their_order(ends):
     assert [theirs.receive()[0] for _ in range(200)] == list(range(200))
 
 
+def send_forever(end):
+    while True:
+        end.send(None)
+
+
 def test_a_connection_closed_by_the_other_side_is_lost(ends):
     ours, theirs = ends
     assert not ours.poll()
@@ -122,11 +127,8 @@ def test_a_connection_closed_by_the_other_side_is_lost(ends):
     assert ours.poll()
     with pytest.raises(ConnectionLostError, match="closed by the other side"):
         ours.receive()
-    with suppress(ConnectionLostError):
-        ours.send(None)  # it goes into a buffer, and comes back as a refusal
-    time.sleep(0.1)
     with pytest.raises(ConnectionLostError):
-        ours.send(None)
+        send_forever(ours)  # the first message goes into a buffer, and comes back as a refusal
 
 
 def test_a_message_that_is_cut_off_is_a_lost_connection(ends):
@@ -150,10 +152,10 @@ def test_waiting_returns_the_connections_with_messages(cleanup):
     assert wait_for_messages(ours, 0.1) == []
     assert time.monotonic() - begin >= 0.09
     pairs[1][1].send("hello")
-    assert wait_for_messages(ours, 10.0) == [ours[1]]
+    assert wait_for_messages(ours, 60.0) == [ours[1]]
     assert ours[1].receive() == "hello"
     pairs[2][1].close()
-    assert wait_for_messages(ours, 10.0) == [ours[2]]
+    assert wait_for_messages(ours, 60.0) == [ours[2]]
 
 
 def test_a_listener_binds_the_given_address_and_closes_after_one_client(cleanup):
@@ -166,10 +168,10 @@ def test_a_listener_binds_the_given_address_and_closes_after_one_client(cleanup)
 
 @pytest.mark.parametrize("said", [b"", b"x", b"k" * 32, b"k" * 64, None])
 def test_a_client_without_the_key_is_refused_and_the_learner_accepted(said, cleanup, monkeypatch):
-    monkeypatch.setattr(connection, "_KEY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection, "_KEY_TIMEOUT_S", 1.0)
     listener = Listener(LOOPBACK)
     accepted = accepted_later(listener, cleanup)
-    with socket.create_connection(listener.address[:2], 5.0) as stranger:
+    with socket.create_connection(listener.address[:2], 60.0) as stranger:
         if said is not None:
             stranger.sendall(said)
         if said == b"":

@@ -41,7 +41,7 @@ def test_a_node_that_dies_costs_its_open_episodes_and_nothing_else(cluster):
     nodes = [cluster.add_node(**NODE, resources={"carla": 4}) for _ in range(2)]
     cluster.wait_for_nodes()
     env = RayVecEnv(
-        [make_drive] * 4, resources={"carla": 1}, placement="spread", address=cluster.address, patience_s=120.0
+        [make_drive] * 4, resources={"carla": 1}, placement="spread", address=cluster.address, patience_s=600.0
     )
     try:
         model = VisualTD3("CnnPolicy", env, buffer_size=2_000, learning_starts=20, batch_size=8, train_freq=4, seed=0)
@@ -83,29 +83,31 @@ def test_without_room_elsewhere_a_deadline_lets_the_others_continue(cluster):
         [partial(CountEnv, 10**9)] * 2,
         resources={"carla": 1},
         address=cluster.address,
-        deadline_s=0.2,
-        patience_s=60.0,
+        deadline_s=300.0,  # no healthy environment misses it, however busy the machine is
+        patience_s=600.0,
     )
     try:
         env.reset()
         for _ in range(3):
             env.step(np.zeros((2, 1), np.float32))
         lost = [node for node, _ in env.places].index(nodes[1].node_id)
+        lost_pid = env.places[lost][1]
         cluster.remove_node(nodes[1], allow_graceful=False)
-        begin, n_steps, last_made = time.monotonic(), 0, 0.0
-        while time.monotonic() - begin < 8.0:
+        os.kill(lost_pid, signal.SIGKILL)  # it would outlive its node by a second; nothing outlives a machine
+        env._deadline_s = 0.2
+        for n_steps in range(1, 21):
             observations, _, dones, infos = env.step(np.zeros((2, 1), np.float32))
-            n_steps += 1
             assert observations[1 - lost][0] == 3 + n_steps
+            assert observations[lost][0] == 3
             assert not dones.any()
-            last_made = observations[lost][0]  # its process lives a moment longer than its node
-        assert infos[lost]["invalid_transition"]
+            assert infos[lost]["invalid_transition"]
         cluster.add_node(**NODE, resources={"carla": 1})  # help arrives
+        begin = time.monotonic()
         while not dones.any():
             observations, _, dones, infos = env.step(np.zeros((2, 1), np.float32))
-            assert time.monotonic() - begin < 300.0
+            assert time.monotonic() - begin < 600.0
         assert dones[lost]
-        assert infos[lost]["terminal_observation"][0] == last_made
+        assert infos[lost]["terminal_observation"][0] == 3
         assert observations[lost][0] == 0
     finally:
         env.close()

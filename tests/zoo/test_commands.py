@@ -583,7 +583,7 @@ def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path
     """There runpy has something to say to a script that was imported before."""
     environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]
-    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("visual-td3 load-from-hub: ")
@@ -593,7 +593,7 @@ def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path
 def test_the_literal_commands_train_and_show(tmp_path):
     train_command = f"train.py --algo visual_td3 --env {ENV} -n 60 -f {tmp_path} --eval-freq 60 --eval-episodes 1"
     settings = ["-params", "learning_starts:50", "batch_size:4"]
-    subprocess.run([sys.executable, *train_command.split(), *settings], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([sys.executable, *train_command.split(), *settings], cwd=ROOT, check=True, timeout=900)
     assert (tmp_path / "visual_td3" / f"{ENV}_1" / f"{ENV}.zip").is_file()
     enjoy_command = f"enjoy.py --algo visual_td3 --env {ENV} -n 30 -f {tmp_path} --no-render"
-    subprocess.run([sys.executable, *enjoy_command.split()], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([sys.executable, *enjoy_command.split()], cwd=ROOT, check=True, timeout=900)

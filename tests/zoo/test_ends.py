@@ -152,7 +152,7 @@ def test_a_script_that_ends_with_an_exception_records_it_at_exit(tmp_path):
             sys.last_value = error  # as the interpreter does where nothing catches it
         atexit._run_exitfuncs()
 
-    assert ended(in_child(script, tmp_path / "log"), within_s=60) == 0, (tmp_path / "log").read_text()
+    assert ended(in_child(script, tmp_path / "log"), within_s=300) == 0, (tmp_path / "log").read_text()
     manifest = RunManifest.read(tmp_path / "run.json")
     assert (manifest.end, manifest.end_reason) == ("crashed", "RuntimeError: the simulator is gone")
     assert manifest.finished is None

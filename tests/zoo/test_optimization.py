@@ -268,7 +268,7 @@ def running(folder, pid):
 def test_a_study_of_20_trials_ends_although_one_of_two_workers_is_killed(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     killed, other = a_worker(tmp_path), a_worker(tmp_path)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1_200
     while killed.poll() is None and time.monotonic() < deadline:
         done = [] if not (tmp_path / "study.log").is_file() else finished(tmp_path)
         victim = running(tmp_path, killed.pid) if len(done) >= 4 else None
@@ -276,8 +276,8 @@ def test_a_study_of_20_trials_ends_although_one_of_two_workers_is_killed(tmp_pat
             killed.send_signal(signal.SIGKILL)
             break
         time.sleep(0.05)
-    assert killed.wait(60) == -signal.SIGKILL
-    assert other.wait(500) == 0, (tmp_path / "worker1.txt").read_text()
+    assert killed.wait(300) == -signal.SIGKILL
+    assert other.wait(1_800) == 0, (tmp_path / "worker1.txt").read_text()
     trials = study_in(tmp_path).trials
     dead = trials[victim.number]
     assert len(finished(tmp_path)) == 20

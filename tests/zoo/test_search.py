@@ -141,7 +141,7 @@ def test_two_workers_finish_the_total_and_no_more(tmp_path, address):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(600)
     assert states(workers[0][1]).count("COMPLETE") == 10
 
 
@@ -154,14 +154,14 @@ def test_a_worker_waits_for_the_last_trials_of_others_and_repeats_those_that_fai
     worker, _ = make_worker(draws, Budget(1, max_total_trials=2), storage=storage, study=study)
     thread = Thread(target=worker.run)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while states(study) != ["RUNNING", "COMPLETE"] and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)
     assert thread.is_alive()
     assert states(study) == ["RUNNING", "COMPLETE"]
     study.tell(other.number, state=TrialState.FAIL)
-    thread.join(60)
+    thread.join(300)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
@@ -181,7 +181,7 @@ def test_if_two_workers_begin_the_last_trial_together_one_gives_up():
     late, _ = make_worker(draws, Budget(1, max_total_trials=1), storage=storage, study=study)
     late._finish(study.ask())  # it had counted before the other one began
     may_end.set()
-    thread.join(60)
+    thread.join(300)
     assert states(study) == ["COMPLETE", "FAIL"]
     assert study.trials[1].user_attrs["fail_reason"] == "other workers had begun the last trials"
 

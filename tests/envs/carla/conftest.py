@@ -23,7 +23,7 @@ def make_env(emulator):
     made = []
 
     def make(**kwargs):
-        env = gym.make("CarlaDriving-v0", **{"port": emulator.port, "timeout_s": 2.0, **kwargs})
+        env = gym.make("CarlaDriving-v0", **{"port": emulator.port, "timeout_s": 60.0, **kwargs})
         made.append(env)
         return env
 

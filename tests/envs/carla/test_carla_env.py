@@ -141,7 +141,7 @@ def test_driving_into_another_car_is_a_collision(make_env):
 
 
 FAULTS = {
-    "hang": lambda emulator: emulator.control.fault("hang", 6.0),
+    "hang": lambda emulator: emulator.control.fault("hang", 12.0),
     "dropped images": lambda emulator: emulator.control.fault("drop-frames", 3),
     "truncated images": lambda emulator: emulator.control.fault("truncate-images", 3),
     "another client's tick": lambda emulator: client(emulator, "w.tick()"),
@@ -154,14 +154,15 @@ FAULTS = {
 
 def client(emulator, code):
     script = (
-        f"import carla; c = carla.Client('127.0.0.1', {emulator.port}); c.set_timeout(5.0); w = c.get_world(); {code}"
+        f"import carla; c = carla.Client('127.0.0.1', {emulator.port}); c.set_timeout(60.0); w = c.get_world(); {code}"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_ends_the_episode_and_the_next_one_starts(make_env, emulator, fault):
-    env = make_env(timeout_s=2.0, patience_s=20.0)
+    # Only a hang has to be waited for.
+    env = make_env(timeout_s=5.0 if fault == "hang" else 60.0, patience_s=300.0)
     env.reset(seed=0)
     before = drive(env, 5)[0]
     FAULTS[fault](emulator)
@@ -181,7 +182,7 @@ def test_fault_ends_the_episode_and_the_next_one_starts(make_env, emulator, faul
 
 
 def test_refused_spawn_is_retried(make_env, emulator):
-    env = make_env(patience_s=20.0)
+    env = make_env(patience_s=300.0)
     env.reset(seed=0)
     env.unwrapped._backend.lose(restart=False)
     emulator.control.fault("refuse-spawns", 100)
@@ -190,7 +191,7 @@ def test_refused_spawn_is_retried(make_env, emulator):
 
 
 def test_killed_server_is_rejoined_when_it_is_back(make_env, emulator):
-    env = make_env(timeout_s=2.0, patience_s=30.0)
+    env = make_env(patience_s=300.0)
     env.reset(seed=0)
     emulator.kill()
     assert drive(env, 3)[4]["invalid_transition"]
@@ -200,7 +201,7 @@ def test_killed_server_is_rejoined_when_it_is_back(make_env, emulator):
 
 
 def test_patience_ends(make_env, emulator):
-    env = make_env(timeout_s=2.0, patience_s=0.5)
+    env = make_env(patience_s=0.5)
     env.reset(seed=0)
     emulator.kill()
     drive(env, 3)
@@ -209,7 +210,7 @@ def test_patience_ends(make_env, emulator):
 
 
 def test_own_simulator_is_restarted_and_ends_with_the_environment():
-    env = gym.make("CarlaDriving-v0", command=EMULATOR, port=2800, timeout_s=2.0, restart_every=2)
+    env = gym.make("CarlaDriving-v0", command=EMULATOR, port=2800, timeout_s=60.0, restart_every=2)
     env.reset(seed=0)
     address = env.unwrapped.server_address
     from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
@@ -233,7 +234,7 @@ def test_simulator_ends_with_a_killed_training(tmp_path):
     script.write_text(
         "import gymnasium as gym, sb3_visual_td3, os, time\n"
         f"env = gym.make('CarlaDriving-v0', command={EMULATOR!r}, port=2840)\n"
-        "env.reset()\nprint(env.unwrapped.server_address[1], flush=True)\ntime.sleep(60)\n"
+        "env.reset()\nprint(env.unwrapped.server_address[1], flush=True)\ntime.sleep(600)\n"
     )
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     port = int(process.stdout.readline())
@@ -241,7 +242,7 @@ def test_simulator_ends_with_a_killed_training(tmp_path):
     process.wait()
     from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 
-    for _ in range(100):
+    for _ in range(1_200):
         try:
             EmulatorControl(port).status()
         except OSError:
@@ -267,13 +268,13 @@ def test_process_exits_with_code_0_without_close(emulator):
         "env.reset(seed=0)\nfor _ in range(20): env.step(np.array([0, 0.5], np.float32))\n"
     )
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("n_envs", [2, 4])
 def test_parallel_environments_have_one_server_each(n_envs):
-    kwargs = {"command": EMULATOR, "port": 2900, "timeout_s": 5.0}
+    kwargs = {"command": EMULATOR, "port": 2900, "timeout_s": 60.0}
     env = make_vec_env("sb3_visual_td3:CarlaDriving-v0", n_envs, seed=0, env_kwargs=kwargs, vec_env_cls=SubprocVecEnv)
     try:
         env.reset()
@@ -305,7 +306,7 @@ def test_rendered_picture_shows_the_same_scene(make_env):
 
 
 def test_visual_td3_trains_through_a_fault(make_env, emulator):
-    env = make_env(timeout_s=2.0, patience_s=20.0)
+    env = make_env(patience_s=300.0)
     model = VisualTD3("CnnPolicy", env, buffer_size=500, learning_starts=50, batch_size=8, seed=0)
     model.learn(60)
     emulator.control.fault("drop-frames", 3)

@@ -37,7 +37,7 @@ env.close()
 """
 
 
-def drive(arguments, timeout_s=60.0):
+def drive(arguments, timeout_s=900.0):
     command = [sys.executable, "-X", "faulthandler", "-c", DRIVE.format(arguments=arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=ROOT)
 
@@ -64,13 +64,13 @@ def mortal():
 
 def test_first_reset_waits_for_a_starting_server(mortal):
     lives = ["close:2", "hang:1", "reset:2", "hang:2", "die:1", "close:1", "die:2", "reset:1", "die:3", "die:4"]
-    done = drive(f"port={mortal(*lives)}, patience_s=60.0")
+    done = drive(f"port={mortal(*lives)}, patience_s=600.0")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= 8
 
 
 def test_server_may_die_at_any_call_while_the_world_is_built(mortal):
-    done = drive(f"port={mortal(*(f'die:{n}' for n in range(5, 45, 4)))}, patience_s=60.0")
+    done = drive(f"port={mortal(*(f'die:{n}' for n in range(5, 45, 4)))}, patience_s=600.0")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= 8
 
@@ -85,8 +85,9 @@ def test_other_protocol_is_refused_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
-            connection, _ = server.accept()
-            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+            while True:  # a busy machine may try again before the first answer has arrived
+                connection, _ = server.accept()
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
         threading.Thread(target=serve, daemon=True).start()
         done = drive(f"port={server.getsockname()[1]}, patience_s=3600.0")
@@ -105,7 +106,7 @@ def test_simulator_killed_during_its_start_is_restarted(tmp_path):
         f"({emulator} & echo $! > {pid}; wait) | (read line; kill -9 $(cat {pid}))\n"
         "exit 137\n"
     )
-    done = drive(f"command='sh {script} {{port}}', port=24800, patience_s=60.0")
+    done = drive(f"command='sh {script} {{port}}', port=24800, patience_s=600.0")
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "starts").read_text()) >= 4
 

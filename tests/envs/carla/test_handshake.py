@@ -60,7 +60,7 @@ def says(version):
 
 
 def test_carla_server_returns_its_version(listener):
-    assert server_version("127.0.0.1", listener(says("0.9.16")), 2.0) == "0.9.16"
+    assert server_version("127.0.0.1", listener(says("0.9.16")), 60.0) == "0.9.16"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_carla_server_returns_its_version(listener):
 def test_other_protocol_is_refused_at_once(listener, answer):
     begin = time.monotonic()
     with pytest.raises(SimulatorUnusableError, match="does not speak CARLA's protocol"):
-        server_version("127.0.0.1", listener(answer), 60.0)
-    assert time.monotonic() - begin < 20.0
+        server_version("127.0.0.1", listener(answer), 600.0)
+    assert time.monotonic() - begin < 120.0
 
 
 @pytest.mark.parametrize("answer", [RESET, *(says("0.9.16")[:n] for n in range(len(says("0.9.16"))))])
 def test_server_that_dies_before_its_answer_is_lost_not_unusable(listener, answer):
     with pytest.raises(SimulatorLostError, match="closed the connection before it answered") as caught:
-        server_version("127.0.0.1", listener(answer), 5.0)
+        server_version("127.0.0.1", listener(answer), 60.0)
     assert not isinstance(caught.value, SimulatorAbsentError)
 
 
@@ -112,7 +112,7 @@ def test_response_may_arrive_in_pieces(listener):
 
     threading.Thread(target=serve, daemon=True).start()
     with server:
-        assert server_version("127.0.0.1", server.getsockname()[1], 5.0) == "0.9.16"
+        assert server_version("127.0.0.1", server.getsockname()[1], 60.0) == "0.9.16"
 
 
 def test_connection_to_itself_counts_as_nothing_listening(monkeypatch):
@@ -130,9 +130,9 @@ def test_connection_to_itself_counts_as_nothing_listening(monkeypatch):
 
 
 def test_starting_server_is_probed_again(listener, monkeypatch):
-    monkeypatch.setattr(server, "_MAX_PROBE_S", 0.2)
+    monkeypatch.setattr(server, "_MAX_PROBE_S", 1.0)
     port = listener(b"", RESET, b"\x94\x01", None, [b"\x94"], b"", says("0.9.16"))
-    assert wait_for_server("127.0.0.1", port, 20.0, is_starting=True) == "0.9.16"
+    assert wait_for_server("127.0.0.1", port, 300.0, is_starting=True) == "0.9.16"
 
 
 def test_other_protocol_ends_the_wait_for_a_starting_server(listener):
@@ -145,7 +145,7 @@ def test_silent_server_times_out(listener):
     begin = time.monotonic()
     with pytest.raises(SimulatorLostError, match=r"does not answer within 0.3 s.*timeout_s"):
         server_version("127.0.0.1", listener(None), 0.3)
-    assert time.monotonic() - begin < 20.0
+    assert time.monotonic() - begin < 120.0
 
 
 def test_error_without_a_server_names_both_ways_to_start_one():
@@ -196,5 +196,5 @@ def test_waiting_ends_with_the_simulator():
         port = taken.getsockname()[1]
     begin = time.monotonic()
     with pytest.raises(SimulatorLostError, match="exit code 3"):
-        wait_for_server("127.0.0.1", port, 60.0, is_starting=True, check=has_ended)
-    assert time.monotonic() - begin < 20.0
+        wait_for_server("127.0.0.1", port, 600.0, is_starting=True, check=has_ended)
+    assert time.monotonic() - begin < 120.0

@@ -161,7 +161,7 @@ def test_fork_neither_ends_nor_keeps_a_lease(shared, releases):
         if releases:
             lease.release()
         os.close(writing)
-        time.sleep(60)  # with its copies of the descriptors still open
+        time.sleep(600)  # with its copies of the descriptors still open
     os.close(writing)
     os.read(reading, 1)
     os.close(reading)

@@ -16,7 +16,7 @@ ENV = "sb3_visual_td3:CarlaDriving-v0"
 
 @pytest.mark.parametrize("vec_env_cls", [None, SubprocVecEnv])
 def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_env_cls):
-    kwargs = {"port": emulator.port, "maps": ["train_0"], "timeout_s": 5.0}
+    kwargs = {"port": emulator.port, "maps": ["train_0"], "timeout_s": 60.0}
     env = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs, vec_env_cls=vec_env_cls)
     env = VecNormalize(env, norm_obs=False)
     evaluation = DrivingEvalCallback(
@@ -24,7 +24,7 @@ def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_en
         n_eval_episodes=2,
         eval_freq=40,
         log_path=tmp_path,
-        eval_env_kwargs={"maps": ["held_out_0"], "idle_ending": "truncated", "timeout_s": 5.0, "port": 1},
+        eval_env_kwargs={"maps": ["held_out_0"], "idle_ending": "truncated", "timeout_s": 60.0, "port": 1},
         verbose=0,
     )
     model = VisualTD3("CnnPolicy", env, buffer_size=500, learning_starts=1_000, seed=0)
@@ -39,7 +39,7 @@ def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_en
 
 
 def test_evaluation_starts_its_own_server_when_the_shared_one_dies(tmp_path):
-    kwargs = {"command": EMULATOR, "port": 2950, "maps": ["train_0"], "timeout_s": 2.0}
+    kwargs = {"command": EMULATOR, "port": 2950, "maps": ["train_0"], "timeout_s": 60.0}
     env = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs)
     env.reset()
     other = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs)

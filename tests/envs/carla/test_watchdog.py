@@ -14,7 +14,7 @@ from sb3_visual_td3.envs.carla import watchdog
 from sb3_visual_td3.envs.carla.server import Simulator
 
 WATCHDOG = str(Path(watchdog.__file__))
-SHELL = ["sh", "-c", "trap '' TERM; sleep 100 & echo $!; wait"]
+SHELL = ["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait"]
 """Like CarlaUE4.sh, a shell around the simulator. It prints the simulator's process id and ignores SIGTERM."""
 
 
@@ -26,7 +26,7 @@ def is_alive(pid):
 
 
 def wait_until(is_so):
-    for _ in range(3_000):
+    for _ in range(15_000):
         if is_so():
             return
         time.sleep(0.02)
@@ -88,8 +88,8 @@ def test_end_of_the_parent_is_noticed_while_its_fork_holds_the_pipe():
         f"child = subprocess.Popen([sys.executable, {WATCHDOG!r}, *{SHELL!r}], stdin=subprocess.PIPE,"
         " stdout=subprocess.PIPE, text=True)\n"
         "simulator = child.stdout.readline().strip()\n"
-        "if os.fork() == 0:\n    print(simulator, os.getpid(), flush=True); time.sleep(100)\n"
-        "time.sleep(100)"
+        "if os.fork() == 0:\n    print(simulator, os.getpid(), flush=True); time.sleep(1_000)\n"
+        "time.sleep(1_000)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         simulator, fork = map(int, parent.stdout.readline().split())
@@ -101,7 +101,7 @@ def test_end_of_the_parent_is_noticed_while_its_fork_holds_the_pipe():
 def test_guard_stops_the_simulator_of_a_hanging_watchdog(monkeypatch, tmp_path):
     monkeypatch.setattr("sb3_visual_td3.envs.carla.server._STOP_TIMEOUT_S", 0.2)
     pid_file = tmp_path / "pid"
-    simulator = Simulator(f"sh -c 'echo {{port}} > /dev/null; sleep 100 & echo $! > {pid_file}; wait'", 2000)
+    simulator = Simulator(f"sh -c 'echo {{port}} > /dev/null; sleep 1000 & echo $! > {pid_file}; wait'", 2000)
     wait_until(lambda: pid_file.exists() and pid_file.read_text())
     wait_until(lambda: len(children_of(simulator._process.pid)) == 2)
     os.kill(simulator._process.pid, signal.SIGSTOP)
@@ -116,7 +116,7 @@ def test_emulator_ends_with_a_killed_test(hangs):
         "import time\nfrom sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess\n"
         "with EmulatorProcess('train_0') as emulator:\n"
         f"    if {hangs}: emulator.control.fault('hang')\n"
-        "    print(emulator.pid, flush=True)\n    time.sleep(100)"
+        "    print(emulator.pid, flush=True)\n    time.sleep(1_000)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         emulator = int(parent.stdout.readline())

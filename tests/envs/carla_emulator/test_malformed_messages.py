@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.carla_emulator.faults import Fault, parse_fault
 from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, packed, shortened
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
-from tests.envs.carla_emulator.wire import WireClient
+from tests.envs.carla_emulator.wire import TIMEOUT_S, WireClient
 
 NAN, INF = math.nan, math.inf
 MOUNT = [[2.0, 0.0, 1.5], [0.0, 0.0, 0.0]]
@@ -114,7 +114,7 @@ def client(emulator):
         yield client
 
 
-def is_closed(connection, wait_s=5.0):
+def is_closed(connection, wait_s=TIMEOUT_S):
     connection.settimeout(wait_s)
     try:
         return connection.recv(1) == b""
@@ -206,7 +206,7 @@ def test_thousands_of_random_calls_are_answered_and_the_clock_runs(emulator):
         client.call("emulator_fault", "slow", 0.0)
         client.call("emulator_fault", "refuse-spawns", 0)
         before = emulator.control.status()["frame"]
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + TIMEOUT_S
         while emulator.control.status()["frame"] <= before + 2:  # asynchronous mode: it ticks by itself again
             assert time.monotonic() < deadline
 
@@ -271,7 +271,8 @@ class TestConnections:
         try:
             with contextlib.ExitStack() as stack:
                 for _ in range(1_200):
-                    last = stack.enter_context(socket.create_connection(("127.0.0.1", emulator.port), timeout=10.0))
+                    last = socket.create_connection(("127.0.0.1", emulator.port), timeout=TIMEOUT_S)
+                    stack.enter_context(last)
                 last.sendall(msgpack.packb([0, 5, "version", [[False]]]))
                 assert msgpack.unpackb(last.recv(100)) == [1, 5, None, [[1, "0.9.16"]]]
                 client.tick()
@@ -301,7 +302,7 @@ class TestConnections:
                     before = cpu_s(server.pid)
                     time.sleep(0.5)
                     assert cpu_s(server.pid) - before < 0.2, "the server does not spin"
-                deadline = time.monotonic() + 60.0
+                deadline = time.monotonic() + TIMEOUT_S
                 while EmulatorControl(port).status()["n_clients"] > 1:
                     assert time.monotonic() < deadline
                 assert server.poll() is None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.carla_emulator.process import EmulatorControl, EmulatorProcess
-from tests.envs.carla_emulator.wire import Stream, WireClient, actors_of
+from tests.envs.carla_emulator.wire import TIMEOUT_S, Stream, WireClient, actors_of
 
 CAMERA = {"image_size_x": 84, "image_size_y": 84, "fov": 90.0}
 MOUNT = (2.0, 0.0, 1.5, 0.0, 0.0, 0.0)
@@ -126,7 +126,7 @@ def test_subscriber_that_does_not_read_blocks_nothing(client, emulator):
     slow = Stream("127.0.0.1", client.call("get_sensor_token", 1 + camera)[0])
     begin = time.monotonic()
     client.tick(500)
-    assert time.monotonic() - begin < 60.0
+    assert time.monotonic() - begin < TIMEOUT_S
     frames = [fast.next()[1] for _ in range(500)]
     assert frames == list(range(frames[0], frames[0] + 500))
     assert emulator.control.status()["n_stream_connections"] == 2
@@ -143,7 +143,7 @@ def test_client_that_does_not_read_its_responses_is_disconnected(client, emulato
             deaf.sendall(question * 500)  # ten megabytes of responses
         begin = time.monotonic()
         client.tick()
-        assert time.monotonic() - begin < 20.0
+        assert time.monotonic() - begin < TIMEOUT_S
     assert emulator.control.status()["n_clients"] == 1
 
 
@@ -208,12 +208,12 @@ def test_signal_ends_a_hanging_server_with_exit_code_0(signal_number):
         time.sleep(0.2)
         process = emulator._process
         os.kill(process.pid, signal_number)
-        assert process.wait(60.0) == 0
+        assert process.wait(TIMEOUT_S) == 0
         emulator._process = None
         process.stdout.close()
 
 
-def run(*arguments, timeout=30.0):
+def run(*arguments, timeout=300.0):
     command = [sys.executable, "-m", "sb3_visual_td3", "carla-emulator", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -303,7 +303,7 @@ def test_flags_of_carlas_launcher_are_accepted():
         )
     finally:
         process.terminate()
-        assert process.wait(60.0) == 0
+        assert process.wait(TIMEOUT_S) == 0
         process.stdout.close()
 
 
@@ -360,6 +360,11 @@ def shortest_tick_s(client):
     return min(durations)
 
 
+def ask_forever(client):
+    while True:
+        client.call("version")
+
+
 class TestFaults:
     """Each kind of fault, by flag and at run time."""
 
@@ -372,22 +377,21 @@ class TestFaults:
 
     def test_endless_hang_answers_no_call(self, own_emulator):
         own_emulator.control.fault("hang")
-        time.sleep(0.2)  # it starts with the next tick
         with WireClient(own_emulator.port) as other:
             other._socket.settimeout(0.5)
             with pytest.raises(TimeoutError):
-                other.call("version")
+                ask_forever(other)  # it hangs from the next tick on, and answers before
 
     def test_die_ends_the_process_at_once(self, own_emulator):
         own_emulator.control.fault("die")
-        assert own_emulator._process.wait(60.0) == 1
+        assert own_emulator._process.wait(TIMEOUT_S) == 1
 
     def test_die_at_a_tick(self):
         with EmulatorProcess("train_0", "--fault", "die@10") as emulator, WireClient(emulator.port) as client:
             client.synchronous()
             with pytest.raises((ConnectionError, OSError)):
                 client.tick(20)
-            assert emulator._process.wait(60.0) == 1
+            assert emulator._process.wait(TIMEOUT_S) == 1
 
     def test_frames_are_dropped(self, client, emulator):
         _, _, stream = camera_on_a_car(client)

@@ -56,7 +56,7 @@ controls = st.builds(
 )
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(st.lists(controls, min_size=1, max_size=40), st.floats(-180.0, 180.0), st.floats(0.0, 12.0))
 def test_vehicle_moves_exactly_as_in_the_embedded_world(requested, yaw, speed):
     sim = Simulation("train_0", Streams(), 2001)

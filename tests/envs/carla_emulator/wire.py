@@ -1,9 +1,14 @@
 """A small client that speaks the protocol by hand, for the tests that run without CARLA's client."""
 
+import select
 import socket
 import struct
+import time
 
 import msgpack
+
+# How long to wait for an answer: a safety net, long enough for a busy machine.
+TIMEOUT_S = 120.0
 
 
 class WireClient:
@@ -11,7 +16,7 @@ class WireClient:
 
     def __init__(self, port, host="127.0.0.1"):
         self.host, self.port = host, port
-        self._socket = socket.create_connection((host, port), timeout=10.0)
+        self._socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
         self._unpacker = msgpack.Unpacker(raw=False)
         self._number = 0
 
@@ -81,7 +86,7 @@ class Stream:
     def __init__(self, host, token):
         stream_id, port, protocol, address = struct.unpack_from("<IHBB", token)
         assert (protocol, address) == (1, 0)
-        self._socket = socket.create_connection((host, port), timeout=10.0)
+        self._socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
         self._socket.sendall(struct.pack("<I", stream_id))
 
     def next(self):
@@ -93,15 +98,12 @@ class Stream:
 
     def settle(self, client):
         """Tick until the first measurement arrives: subscriptions are asynchronous."""
-        self._socket.settimeout(0.05)
-        for _ in range(100):
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
             client.tick()
-            try:
-                message = self.next()
-            except TimeoutError:
-                continue
-            self._socket.settimeout(10.0)
-            return message
+            readable, _, _ = select.select([self._socket], [], [], 0.05)
+            if readable:
+                return self.next()
         raise AssertionError("no measurement arrived")
 
     def is_closed(self):

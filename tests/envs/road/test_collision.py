@@ -70,7 +70,7 @@ PLACE, ANGLE, SIZE = st.floats(-5.0, 5.0), st.floats(-4.0, 4.0), st.floats(0.5, 
 BOX = st.builds(OrientedBox, PLACE, PLACE, ANGLE, SIZE, SIZE)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(one=BOX, two=BOX)
 def test_boxes_touch_where_edges_cross_or_corners_lie_inside(one, two):
     answer = boxes_overlap(one, two)

@@ -6,7 +6,7 @@ import json
 import math
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.common import tags
@@ -31,7 +31,7 @@ POINTS = st.lists(st.tuples(STEPS, VALUES), min_size=1, max_size=15)
 RUNS = st.dictionaries(NAMES, POINTS, max_size=30)
 Points = dict[str, list[tuple[int, float]]]
 
-ANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ANY = settings(max_examples=150)
 
 
 def series_of(points: Points) -> SeriesSet:
@@ -78,7 +78,7 @@ def test_the_counts_match_the_log(points: Points) -> None:
     }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(RUNS.filter(bool))
 def test_every_format_and_every_plot_can_be_made(points: Points) -> None:
     run = {t: (np.array([s for s, _ in p]), np.array([v for _, v in p])) for t, p in points.items()}

@@ -17,7 +17,7 @@ class CarEnv:
 
     def __init__(self, host, port):
         self.client = carla.Client(host, port)
-        self.client.set_timeout(5.0)
+        self.client.set_timeout(60.0)
         self.world = self.client.get_world()
         self.blueprint_library = self.world.get_blueprint_library()
         self.model_3 = self.blueprint_library.filter("model3")[0]

@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--port", default=2000, type=int)
     args = parser.parse_args()
     client = carla.Client(args.host, args.port)
-    client.set_timeout(5.0)
+    client.set_timeout(60.0)
     world = client.get_world()
     world.apply_settings(carla.WorldSettings(synchronous_mode=True, fixed_delta_seconds=0.05))
     library = world.get_blueprint_library()

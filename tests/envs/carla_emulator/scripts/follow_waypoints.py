@@ -12,7 +12,7 @@ def main():
     parser.add_argument("--port", default=2000, type=int)
     args = parser.parse_args()
     client = carla.Client(args.host, args.port)
-    client.set_timeout(5.0)
+    client.set_timeout(60.0)
     world = client.load_world("Town03")  # with a junction
     settings = world.get_settings()
     settings.synchronous_mode = True

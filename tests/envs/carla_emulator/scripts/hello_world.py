@@ -13,7 +13,7 @@ def main():
     args = parser.parse_args()
 
     client = carla.Client(args.host, args.port)
-    client.set_timeout(10.0)
+    client.set_timeout(60.0)
     assert client.get_server_version() == client.get_client_version() == "0.9.16"
     assert any(name.endswith("/Town02") for name in client.get_available_maps())
     world = client.load_world("Town02")

@@ -13,7 +13,7 @@ def main():
     parser.add_argument("--port", default=2000, type=int)
     args = parser.parse_args()
     client = carla.Client(args.host, args.port)
-    client.set_timeout(10.0)
+    client.set_timeout(60.0)
     world = client.get_world()
     first_id = world.id
     settings = world.get_settings()

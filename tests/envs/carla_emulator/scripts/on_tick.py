@@ -13,7 +13,7 @@ def main():
     parser.add_argument("--port", default=2000, type=int)
     args = parser.parse_args()
     client = carla.Client(args.host, args.port)
-    client.set_timeout(5.0)
+    client.set_timeout(60.0)
     world = client.get_world()
     vehicle = world.spawn_actor(
         world.get_blueprint_library().find("vehicle.mini.cooper_s"), world.get_map().get_spawn_points()[1]

@@ -16,7 +16,7 @@ def main():
 
     vehicles_list = []
     client = carla.Client(args.host, args.port)
-    client.set_timeout(10.0)
+    client.set_timeout(60.0)
     random.seed(0)
     world = client.get_world()
     settings = world.get_settings()

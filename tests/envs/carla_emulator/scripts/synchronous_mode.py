@@ -64,7 +64,7 @@ def main():
     args = parser.parse_args()
     actor_list = []
     client = carla.Client(args.host, args.port)
-    client.set_timeout(5.0)
+    client.set_timeout(60.0)
     world = client.get_world()
     try:
         m = world.get_map()

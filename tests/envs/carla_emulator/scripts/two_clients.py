@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--looks-on", action="store_true")
     args = parser.parse_args()
     client = carla.Client(args.host, args.port)
-    client.set_timeout(5.0)
+    client.set_timeout(60.0)
     if args.looks_on:
         look_on(client)
         return
