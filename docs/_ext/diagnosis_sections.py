@@ -71,7 +71,7 @@ def _look(diagnosis_id: str) -> list[str]:
 
 
 def _evidence(rule: ModuleType) -> list[str]:
-    parts = [from_docstring(inspect.getdoc(rule.find) or "")]
+    parts = [from_docstring(inspect.getdoc(rule.diagnose) or "")]
     rows = [
         (code(name), number(float(value)), meaning or (_TOO_FEW if name.startswith("MIN_") else ""))
         for name, (value, meaning) in constants(rule).items()
