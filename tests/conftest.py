@@ -13,6 +13,8 @@ os.environ.setdefault("VISUAL_TD3_CACHE", "off")
 # One key for every Ray that a test starts: a process keeps to the first that it has met.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# Ray gives its workers the niceness 15: beside busy processes they would get a thirtieth of the processor's time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import hypothesis
 import pytest
@@ -32,6 +34,11 @@ hypothesis.settings.load_profile("busy machine")
 get_context("forkserver").set_forkserver_preload(["stable_baselines3"])
 
 _left_out = []
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that take minutes, so that no worker of pytest-xdist is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
 
 
 def pytest_deselected(items):

@@ -16,13 +16,13 @@ from sb3_visual_td3.vec_env import RayVecEnv
 from sb3_visual_td3.vec_env.ray_session import bound_to_loopback
 from tests.vec_env.envs import CountEnv, make_drive
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("no_ray")]
 FAST_DEATH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 NODE = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": 100 * 2**20}
 
 
 @pytest.fixture
-def cluster():
+def cluster(no_ray):
     """Start a cluster whose learner node has no room for environments, while two others have."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
