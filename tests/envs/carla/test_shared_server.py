@@ -39,7 +39,7 @@ def test_evaluation_shares_the_server_of_the_training(emulator, tmp_path, vec_en
 
 
 def test_evaluation_starts_its_own_server_when_the_shared_one_dies(tmp_path):
-    kwargs = {"command": EMULATOR, "port": 2950, "maps": ["train_0"], "timeout_s": 60.0}
+    kwargs = {"command": EMULATOR, "port": 2950, "maps": ["train_0"], "timeout_s": 5.0}
     env = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs)
     env.reset()
     other = make_vec_env(ENV, 1, seed=0, env_kwargs=kwargs)
