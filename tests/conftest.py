@@ -13,8 +13,12 @@ os.environ.setdefault("VISUAL_TD3_CACHE", "off")
 # One key for every Ray that a test starts: a process keeps to the first that it has met.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-# Ray gives its workers the niceness 15: beside busy processes they would get a thirtieth of the processor's time.
+# Ray gives its workers the niceness 15: beside busy processes they would get a thirtieth of the processor's time. And
+# when its processes take longer than a minute to start, it gives up and says so on stderr, which some tests look at.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "600")
 
 import hypothesis
 import pytest
