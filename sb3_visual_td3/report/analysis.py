@@ -22,6 +22,7 @@ from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, a
 from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
+from sb3_visual_td3.report.over_time import VerdictOverTime
 from sb3_visual_td3.report.recommendation import Recommendation, recommend
 from sb3_visual_td3.report.run_settings import RunSettings
 from sb3_visual_td3.report.sections.alerts import Alert, alerts, alerts_section
@@ -201,6 +202,8 @@ class Analysis:
     :param answers: properties that the settings state because the event file does not show them
     :param hyperparams: the hyperparameters beside well-known ones; empty if none is known
     :param recommendation: the recommended changes; empty for a run that is GO
+    :param until: the step of ``--until``, after which nothing was read; None if the whole run was
+    :param over_time: the verdicts on the run as it stood earlier; None where they were not asked for
     """
 
     name: str
@@ -216,6 +219,8 @@ class Analysis:
     answers: tuple[Answer, ...] = ()
     hyperparams: tuple[ComparedParameter, ...] = ()
     recommendation: Recommendation = field(default_factory=Recommendation)
+    until: int | None = None
+    over_time: VerdictOverTime | None = None
 
     @cached_property
     def questions(self) -> Answers:
@@ -302,6 +307,8 @@ def analyse(
     notes: Sequence[str] = (),
     settings: RunSettings | None = None,
     require_evidence: EvidenceLevel = "thin",
+    until: int | None = None,
+    over_time: VerdictOverTime | None = None,
 ) -> Analysis:
     """Judge the series of a run.
 
@@ -312,17 +319,16 @@ def analyse(
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: state properties that the event file does not show; the notes say what they changed
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
+    :param until: the step of ``--until``; the later points are left out of ``data`` already
+    :param over_time: the verdicts on the run as it stood earlier
     """
     settings = settings or RunSettings()
     series = data.series
     answered, against = answers(settings, series)
-    # The flags from settings are laid beside the series, not into them: the figures show only what was logged.
-    known = replace(series, known_flags={answer.tag: True for answer in answered})
+    known = _with_flags(series, answered)
     results, diagnoses = judge(criteria, known), diagnose(known)
     answers_did = effect(answered, series, criteria, results, diagnoses)
-    evidence = evidence_of(series, results, ask(series))
-    if decide(results) is Verdict.GO and evidence.is_below(require_evidence):
-        results = (*results, _too_thin(evidence, require_evidence))
+    results = _with_evidence(results, series, require_evidence)
     verdict = decide(results)
     hyperparams = compare_hyperparams(settings, series)
     return Analysis(
@@ -339,4 +345,41 @@ def analyse(
         answers=answered,
         hyperparams=hyperparams,
         recommendation=recommend(verdict, diagnoses, settings, series),
+        until=until,
+        over_time=over_time,
     )
+
+
+def verdict_on(
+    series: SeriesSet,
+    criteria: Sequence[Criterion],
+    settings: RunSettings,
+    require_evidence: EvidenceLevel,
+) -> Verdict:
+    """Return the verdict that :func:`analyse` gives on a run, without all that a report adds to it.
+
+    :param series: the series of the run, under our names
+    :param criteria: the criteria that ``load_criteria`` returned
+    :param settings: state properties that the event file does not show
+    :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
+    """
+    answered, _ = answers(settings, series)
+    results = judge(criteria, _with_flags(series, answered))
+    return decide(_with_evidence(results, series, require_evidence))
+
+
+def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
+    # The flags from settings are laid beside the series, not into them: the figures show only what was logged.
+    return replace(series, known_flags={answer.tag: True for answer in answered})
+
+
+def _with_evidence(
+    results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
+) -> tuple[CriterionResult, ...]:
+    """Return the results, with a criterion more for a GO on less evidence than required."""
+    if decide(results) is not Verdict.GO:
+        return results
+    evidence = evidence_of(series, results, ask(series))
+    if not evidence.is_below(required):
+        return results
+    return (*results, _too_thin(evidence, required))

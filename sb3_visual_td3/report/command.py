@@ -6,18 +6,19 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sb3_visual_td3.common.errors import report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
-from sb3_visual_td3.report.analysis import Analysis, analyse
+from sb3_visual_td3.report.analysis import Analysis, analyse, verdict_on
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
+from sb3_visual_td3.report.over_time import verdict_over_time
 from sb3_visual_td3.report.overview import overview_lines
 from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
@@ -29,9 +30,11 @@ from sb3_visual_td3.report.wording import (
     first_step_to_take,
     how_to_relax,
     near_misses,
+    over_time_line,
     reason,
     reasons,
     run_line,
+    until_line,
 )
 from sb3_visual_td3.report.writing import output_folders, report_csv, series_csv, write_reports
 from sb3_visual_td3.runs.manifest import RunManifest
@@ -41,7 +44,8 @@ DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 """Smaller event files are read within a second, and need no progress bar."""
 MAX_SUMMARIES = 10
-"""Of more runs, only the table is printed; the reports hold each run in full."""
+"""Of more runs, only the table is printed; the reports hold each run in full. Of more runs the verdict over time is
+left out as well: it takes twenty verdicts for each."""
 MAX_REASONS = 4
 """Criteria that the summary of a run lists; the reports list all of them."""
 
@@ -87,6 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the least evidence for a GO; below it the verdict is INSUFFICIENT. full: our callbacks ran and every "
         "blocking criterion could be answered; standard: returns of training and evaluation, and all checks of the "
         "run's kind; thin: whatever the run logged (default: thin)",
+    )
+    parser.add_argument(
+        "--until",
+        type=_step,
+        metavar="STEP",
+        help="judge the runs as they stood at this step: points that were logged later are ignored everywhere. A step "
+        "counts what the run counts: environment steps, or episodes if nothing else is logged",
     )
     parser.add_argument(
         "--watch",
@@ -135,6 +146,11 @@ def _report(args: argparse.Namespace) -> ExitCode:
         )
     if args.on_change is not None and not args.watch:
         raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
+    if args.until is not None and args.watch:
+        raise ValueError(
+            f"--until {args.until} judges a run as it stood at that step, and --watch follows it while it grows: leave "
+            "one of them out"
+        )
     on_change = () if args.on_change is None else split_command(args.on_change)
     job = _Job(
         paths=tuple(args.paths),
@@ -144,6 +160,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         tag_mapping=None if args.tags is None else load_tag_mapping(args.tags),
         hyperparams=None if args.hyperparams is None else read_given_settings(args.hyperparams),
         require_evidence=args.require_evidence,
+        until=args.until,
     )
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status, on_change=on_change)
@@ -184,6 +201,7 @@ class _Job:
     tag_mapping: TagMapping | None
     hyperparams: Layer | None
     require_evidence: EvidenceLevel = "thin"
+    until: int | None = None
 
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read, judge and write once.
@@ -238,21 +256,39 @@ class _Job:
             return ONGOING
         return Ending(manifest.how_it_ended, is_over=manifest.finished is not None or manifest.end == "stopped")
 
-    def analyse(self, name: str, files: RunFiles, data: RunData) -> Analysis:
-        """Judge a run, using the files beside its event files: run.json and rl-zoo's settings."""
+    def analyse(self, name: str, files: RunFiles, data: RunData, *, is_one_of_few: bool = True) -> Analysis:
+        """Judge a run, using the files beside its event files: run.json and rl-zoo's settings.
+
+        :param name: name that distinguishes the run from the others
+        :param files: the files of the run
+        :param data: their content
+        :param is_one_of_few: whether the run is also judged as it stood earlier
+        """
         manifest, note = find_manifest(files.path)
+        if self.until is not None:
+            whole, data = data, data.until(self.until)
+            # How the run ended is not known before its end.
+            if manifest is not None and data is not whole:
+                manifest = replace(manifest, finished=None, end=None, ended=None, end_reason=None)
         zoo_folder, zoo_note = find_zoo_folder(files.path)
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
         notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
-        data = with_our_names(data, self.tag_mapping)
+
+        def verdict_at(part: RunData) -> Verdict:
+            series = with_our_names(part, self.tag_mapping).series
+            return verdict_on(series, self.criteria, settings, self.require_evidence)
+
+        named = with_our_names(data, self.tag_mapping)
         return analyse(
-            data,
+            named,
             self.criteria,
             name=name,
             manifest=manifest,
             notes=notes,
             settings=settings,
             require_evidence=self.require_evidence,
+            until=self.until,
+            over_time=verdict_over_time(data, verdict_at) if is_one_of_few else None,
         )
 
     def publish(
@@ -274,6 +310,7 @@ class _Job:
         is_refused = False
         read: Sequence[RunData]
         on_bytes, on_run = begin("Reading logs", n_bytes), begin("Judging", len(runs))
+        is_one_of_few = len(runs) <= MAX_SUMMARIES
         for name, files in runs:
             try:
                 read = self._read(files, on_bytes)
@@ -281,8 +318,11 @@ class _Job:
                 unreadable.append(one_line(error))
                 read = ()
             for data in read:
+                if self.until is not None and data.until(self.until).n_points == 0:
+                    unreadable.append(_begins_later(data, self.until))
+                    continue
                 try:
-                    analyses.append(self.analyse(run_name(name, data), files, data))
+                    analyses.append(self.analyse(run_name(name, data), files, data, is_one_of_few=is_one_of_few))
                 except (UnreadableRunError, OSError) as error:
                     # The run can be read, but not with the files that the user gave, such as --tags.
                     unreadable.append(one_line(error))
@@ -304,6 +344,11 @@ def _end_note(manifest: RunManifest | None) -> str | None:
     if manifest is None or manifest.end in {None, "finished"}:
         return None
     return f"the run was not trained to its end: {manifest.how_it_ended}"
+
+
+def _begins_later(data: RunData, until: int) -> str:
+    first, _ = data.span
+    return f"{data.path}: --until {until}: nothing was logged up to this step, the first point is at step {first}"
 
 
 def run_name(name: str, data: RunData) -> str:
@@ -344,6 +389,9 @@ def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
 
 def _summary(analysis: Analysis) -> list[str]:
     lines = [f"{analysis.verdict.value}  {analysis.name}  ({run_line(analysis)})"]
+    until = until_line(analysis)
+    if until is not None:
+        lines.append(f"  {until}")
     lines.append(f"  {answers_line(analysis)}")
     why = reasons(analysis)
     lines += [f"  {r.status.value}: {r.title}. {reason(r)}" for r in why[:MAX_REASONS]]
@@ -355,6 +403,9 @@ def _summary(analysis: Analysis) -> list[str]:
         since = "" if cause.first_step is None else f", first seen at step {cause.first_step:,}"
         lines.append(f"  Likely cause: {cause.id} (confidence {cause.confidence:.0%}{since}): {cause.title}")
     lines.append(f"  Do first: {first_step_to_take(analysis)}")
+    over_time = over_time_line(analysis)
+    if over_time is not None:
+        lines.append(f"  Over time: {over_time}")
     relax = how_to_relax(analysis)
     if relax is not None:
         lines.append(f"  {relax}")
@@ -368,6 +419,17 @@ def _formats(text: str) -> tuple[str, ...]:
     if wrong or not chosen:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected one or more of {', '.join(FORMATS)}, comma-separated")
     return chosen
+
+
+def _step(text: str) -> int:
+    try:
+        # 1e6 is how most people write a million steps.
+        step = float(text)
+    except ValueError:
+        step = math.nan
+    if not (0 <= step < 2**53 and step.is_integer()):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a step, an integer of 0 or more")
+    return int(step)
 
 
 def _seconds(text: str) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +18,14 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted
-from sb3_visual_td3.diagnosis.return_curve import counts_episodes
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet, is_on_steps
-from sb3_visual_td3.diagnosis.tag_search import find_returns, is_standard, words_of
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
+from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, on_axis_of_run, span, steps_when_written
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
     MONITOR_END,
     PROGRESS,
-    STEPS,
     TableFile,
     is_table,
     read_monitors,
@@ -225,6 +223,8 @@ class RunData:
     :param axis: unit that the steps count, as far as the tags or the table show it
     :param number: which of the runs of its folder it is, from 1
     :param n_runs: number of runs in its folder
+    :param elsewhere: for each tag that counts something else a series whose values are the steps of its points on the
+        axis of the run
     """
 
     path: Path
@@ -235,6 +235,38 @@ class RunData:
     axis: str = ENVIRONMENT_STEPS
     number: int = 1
     n_runs: int = 1
+    elsewhere: Mapping[str, Series] = field(default_factory=dict)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Return the first and the last step on the axis of the run."""
+        return span(self.series.series, self.elsewhere)
+
+    def until(self, step: int) -> RunData:
+        """Return the run as it stood at a step: without any point that was logged later.
+
+        :param step: a step on the axis of the run
+        :return: the run itself if it has no later point; a run without a point if it has no earlier one
+        """
+        kept: dict[str, Series] = {}
+        elsewhere: dict[str, Series] = {}
+        for name, series in self.series.series.items():
+            if name in self.elsewhere:
+                is_before = self.elsewhere[name].values <= step
+                part = series.where(is_before)
+                elsewhere[name] = self.elsewhere[name].where(is_before)
+            else:
+                part = series.until(step)
+            if len(part):
+                kept[name] = part
+        n_points = sum(map(len, kept.values()))
+        if n_points == sum(map(len, self.series.series.values())):
+            return self
+        until, axis = SeriesSet(kept), self.axis
+        # What the spacing of the points showed, the points that are left have to show again.
+        if axis == axis_of(self.series):
+            axis = axis_of(until)
+        return replace(self, series=until, n_points=n_points, axis=axis, elsewhere=elsewhere)
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
@@ -389,6 +421,7 @@ class _Run:
     :param notes_at_end: remarks on what the folder seems to hold
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it
+    :param when_written: where points of other axes lie on that of the run, as far as an event file shows it
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
     """
@@ -399,6 +432,7 @@ class _Run:
     notes_at_end: list[str] = field(default_factory=list)
     end: float = -math.inf
     axis: str | None = None
+    when_written: dict[str, Series] = field(default_factory=dict)
     n_replaced: int = 0
     n_repeated: int = 0
 
@@ -435,40 +469,17 @@ class _Run:
         else:
             files = tuple(dict.fromkeys([*every, *files]))
         n_points = sum(map(len, self.series.values()))
-        return RunData(path, SeriesSet(self.series), files, n_points, tuple(told), self.known_axis(), number, n_runs)
-
-
-def axis_of(series: SeriesSet) -> str:
-    """Return what the steps of a run count, as far as its tags show it.
-
-    SB3, CleanRL and this package log over environment steps. Code of one's own often logs over episodes or epochs, and
-    nothing but the names and the spacing of its points says so.
-
-    :param series: everything that the run logged
-    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
-    """
-    names = series.names()
-    if any(is_on_steps(name) or is_standard(name) for name in names if not _is_on_episodes(name)):
-        return ENVIRONMENT_STEPS
-    if any(_is_on_episodes(name) for name in names):
-        return "episodes"
-    returns = [tag for tag in find_returns(names) if tag.source == "training"]
-    if any(len(series[tag.name]) > 2 and counts_episodes(tag, series[tag.name]) for tag in returns):
-        return "episodes"
-    counted_by_one = [name for name in names if _counts_by_one(series[name])]
-    if any("epoch" in words_of(name) for name in counted_by_one):
-        return "epochs"
-    if names and all("loss" in words_of(name) for name in counted_by_one) and len(counted_by_one) == len(names):
-        return "updates"
-    return STEPS
-
-
-def _is_on_episodes(name: str) -> bool:
-    return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
-
-
-def _counts_by_one(series: Series) -> bool:
-    return len(series) > 2 and bool(np.median(np.diff(series.offsets)) == 1.0)
+        return RunData(
+            path,
+            SeriesSet(self.series),
+            files,
+            n_points,
+            tuple(told),
+            self.known_axis(),
+            number,
+            n_runs,
+            on_axis_of_run(self.series, self.when_written),
+        )
 
 
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
@@ -486,13 +497,14 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         parts = runs_in_file(tracks, file.path.name)
     for number, (part, notes) in enumerate(parts):
         new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
+        when_written = steps_when_written(part)
         # A file is the later one if its clock starts after the clocks of all earlier files have ended. A clock that is
         # missing or constant does not make a file the later one.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
         if not runs or (is_another and (are_apart or not is_beside)):
-            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time))
+            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, when_written=when_written))
             continue
         run = runs[-1]
         if is_beside:
@@ -507,14 +519,20 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
             old = run.series.get(tag)
             if old is None:
                 run.series[tag] = series
+                if tag in when_written:
+                    run.when_written[tag] = when_written[tag]
                 continue
+            is_kept = np.ones(len(old), dtype=bool)
             if is_later:
-                kept = old.where(old.steps < series.steps[0])
-                run.n_replaced += len(old) - len(kept)
-                old = kept
+                is_kept = old.steps < series.steps[0]
+                run.n_replaced += int((~is_kept).sum())
             else:
                 run.n_repeated += int(np.isin(series.steps, old.steps).sum())
-            run.series[tag] = _joined(old, series)
+            run.series[tag] = _joined(old.where(is_kept), series)
+            if tag in when_written or tag in run.when_written:
+                before = run.when_written.get(tag) or at_own_steps(old)
+                after = when_written.get(tag) or at_own_steps(series)
+                run.when_written[tag] = _joined(before.where(is_kept), after)
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:

@@ -45,6 +45,8 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
         "checks": {"made": analysis.evidence.n_made, "possible": analysis.evidence.n_possible},
         "kind": analysis.questions.kind.family.value,
         "curve": _curve(analysis),
+        "until": analysis.until,
+        "verdict_over_time": _over_time(analysis),
         "criteria": [
             {
                 "id": r.id,
@@ -88,6 +90,21 @@ def _curve(analysis: Analysis) -> dict[str, Any] | None:
         "last": curve.late,
         "last_step": curve.last_step,
         "reasons": list(analysis.questions.learning.reasons),
+    }
+
+
+def _over_time(analysis: Analysis) -> dict[str, Any] | None:
+    """Return the verdicts on the run as it stood earlier; None where they were not asked for."""
+    over_time = analysis.over_time
+    if over_time is None:
+        return None
+    return {
+        "prefixes": [
+            {"until": prefix.until, "verdict": None if prefix.verdict is None else prefix.verdict.value}
+            for prefix in over_time.prefixes
+        ],
+        "no_go_from": over_time.no_go_from,
+        "part_after": over_time.part_after,
     }
 
 

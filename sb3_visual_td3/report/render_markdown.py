@@ -29,9 +29,11 @@ from sb3_visual_td3.report.wording import (
     first_step_to_take,
     how_to_relax,
     near_misses,
+    over_time_line,
     reason,
     reasons,
     run_line,
+    until_line,
     verdict_sentence,
 )
 
@@ -76,9 +78,12 @@ def _render(analyses: Sequence[Analysis], unreadable: Sequence[str], detail: _De
 
 
 def _run(analysis: Analysis, detail: _Detail) -> list[str]:
+    until = until_line(analysis)
+    over_time = over_time_line(analysis)
     lines = [
         f"# {analysis.verdict.value}: {_safe(analysis.name)}",
         "",
+        *([] if until is None else [until, ""]),
         verdict_sentence(analysis),
         "",
         _safe(answers_line(analysis)),
@@ -90,6 +95,7 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
         "",
         first_step_to_take(analysis),
         "",
+        *([] if over_time is None else [f"Over time: {over_time}", ""]),
         *[line for near in near_misses(analysis) for line in (f"Near a limit: {_safe(near)}", "")],
     ]
     if detail is _Detail.SHORT:

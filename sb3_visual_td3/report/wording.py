@@ -15,6 +15,7 @@ from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.over_time import Prefix
 from sb3_visual_td3.report.sections.availability import Metric
 
 STATUS_MARK = {
@@ -29,6 +30,8 @@ STATUS_WORD = {
     Status.UNKNOWN: "unknown",
     Status.NOT_APPLICABLE: "not applicable",
 }
+VERDICT_MARK = {Verdict.GO: "✓", Verdict.NO_GO: "✗", Verdict.INSUFFICIENT: "?", None: "·"}
+VERDICT_MARKS = tuple((VERDICT_MARK[verdict], verdict.value) for verdict in Verdict)
 FLAG_MARK = "▲"
 """The sign before text that a reader should see first."""
 
@@ -154,6 +157,39 @@ def first_step_to_take(analysis: Analysis) -> str:
     if analysis.verdict is Verdict.NO_GO:
         return fell or "No known cause fits. Start with the failed criteria and the plots of their tags."
     return f"{fell} {_what_is_missing(analysis)}".strip()
+
+
+def until_line(analysis: Analysis) -> str | None:
+    """Return in one line that the run was judged as it stood at an earlier step; None for the whole run."""
+    if analysis.until is None:
+        return None
+    return f"Judged as it stood at step {analysis.until:,} (--until): whatever was logged later is left out."
+
+
+MAX_CHANGES = 6
+"""A verdict that changes more often is not told change by change."""
+
+
+def over_time_line(analysis: Analysis) -> str | None:
+    """Return in one line what the verdict would have been earlier; None where that was not asked."""
+    over_time = analysis.over_time
+    if over_time is None:
+        return None
+    changes = over_time.changes
+    if len(changes) == 1:
+        told = f"{_verdict(changes[0])} from step {changes[0].until:,} on."
+    elif len(changes) <= MAX_CHANGES:
+        told = ", ".join(f"{_verdict(change)} from step {change.until:,}" for change in changes) + "."
+    else:
+        told = f"the verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
+        told += f"{changes[-1].until:,} on."
+    if over_time.part_after:
+        told += f" {over_time.part_after:.0%} of the run came after the failure could be seen."
+    return told
+
+
+def _verdict(prefix: Prefix) -> str:
+    return "" if prefix.verdict is None else prefix.verdict.value
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")

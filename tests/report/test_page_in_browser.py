@@ -11,9 +11,11 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import load_criteria
 from sb3_visual_td3.diagnosis.numerals import number
+from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
+from sb3_visual_td3.report.over_time import Prefix, VerdictOverTime
 from sb3_visual_td3.report.plots import overlays, plots
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.run_settings import run_settings
@@ -78,6 +80,36 @@ def test_the_verdict_is_read_without_scrolling(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if size == DESKTOP:
         assert visible(page, ".card.first .remedy")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_verdict_over_time_is_a_strip_of_marks_that_fit_their_cells(
+    page: Page, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    verdicts = [None, *[Verdict.INSUFFICIENT] * 4, *[Verdict.GO] * 5, *[Verdict.NO_GO] * 10]
+    prefixes = tuple(Prefix(250 * i, verdict) for i, verdict in enumerate(verdicts, start=1))
+    show(page, tmp_path, analysed(leaking(), over_time=VerdictOverTime(prefixes)), size=size)
+    cells = page.evaluate(
+        """[...document.querySelectorAll('.over-time .strip li')].map(function (cell) {
+            var mark = document.createRange(), box = cell.getBoundingClientRect(), style = getComputedStyle(cell);
+            mark.selectNodeContents(cell.querySelector('[aria-hidden]'));
+            var text = mark.getBoundingClientRect();
+            return {mark: cell.firstElementChild.textContent, says: cell.title, top: box.top, width: box.width,
+                    fits: text.left >= box.left && text.right <= box.right && text.height <= box.height,
+                    pixels: parseFloat(style.fontSize), ink: style.color, paper: style.backgroundColor};
+        })"""
+    )
+    assert "".join(cell["mark"] for cell in cells) == "·????✓✓✓✓✓✗✗✗✗✗✗✗✗✗✗"
+    assert cells[0]["says"] == "as it stood at step 250: nothing logged yet"
+    assert cells[-1]["says"] == "as it stood at step 5,000: NO-GO"
+    assert all(cell["fits"] and cell["pixels"] >= 11 and cell["ink"] != cell["paper"] for cell in cells)
+    # One row of equal cells.
+    assert len({cell["top"] for cell in cells}) == 1
+    assert max(cell["width"] for cell in cells) - min(cell["width"] for cell in cells) < 1
+    assert "50% of the run came after the failure could be seen" in page.evaluate(
+        "document.querySelector('.over-time .told').innerText"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -15,7 +15,8 @@ from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.discovery import find_runs
-from sb3_visual_td3.report.event_reader import RunData, RunReader, axis_of, read_run, read_runs
+from sb3_visual_td3.report.event_reader import RunData, RunReader, read_run, read_runs
+from sb3_visual_td3.report.run_axis import axis_of
 
 Record = tuple[int, Mapping[str, float]]
 

@@ -1,0 +1,94 @@
+"""Judge a run as it stood at each twentieth of its steps: since when could a failure be seen?
+
+A run that fails is rarely stopped at once. The verdict over time tells how much of it was spent after the report would
+have said NO-GO, and whether a verdict could be relied on while the run was young.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.report.event_reader import RunData
+
+N_PARTS = 20
+
+
+class Prefix(NamedTuple):
+    """A run as it stood at a step.
+
+    :ivar until: the step on the axis of the run; ``--until`` with this step gives the same verdict
+    :ivar verdict: the verdict on the run as it stood there; None before its first point
+    """
+
+    until: int
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class VerdictOverTime:
+    """The verdicts on a run as it stood at each twentieth of its steps.
+
+    :param prefixes: in the order of their steps; the last one is the whole run
+    :param begin: the step at which the run is taken to begin
+    """
+
+    prefixes: tuple[Prefix, ...]
+    begin: int = 0
+
+    @property
+    def end(self) -> int:
+        """Return the last step of the run."""
+        return self.prefixes[-1].until
+
+    @property
+    def no_go_from(self) -> int | None:
+        """Return the first of these steps from which on the verdict is NO-GO until the end; None for another end."""
+        found = None
+        for prefix in reversed(self.prefixes):
+            if prefix.verdict is not Verdict.NO_GO:
+                break
+            found = prefix.until
+        return found
+
+    @property
+    def part_after(self) -> float | None:
+        """Return which part of the run came after that step, between 0 and 1; None without such a step."""
+        if self.no_go_from is None:
+            return None
+        return (self.end - self.no_go_from) / (self.end - self.begin)
+
+    @property
+    def changes(self) -> tuple[Prefix, ...]:
+        """Return the first prefix with a verdict, and each one whose verdict differs from that of the one before."""
+        found: list[Prefix] = []
+        for prefix in self.prefixes:
+            if prefix.verdict is None:
+                continue
+            if not found or prefix.verdict is not found[-1].verdict:
+                found.append(prefix)
+        return tuple(found)
+
+
+def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
+    """Judge a run as it stood at each twentieth of its steps.
+
+    :param data: the run, under the names that its own code uses
+    :param judge: returns the verdict on such a run
+    :return: None for a run that has made no step
+    """
+    first, last = data.span
+    begin = min(first, 0)
+    if last <= begin:
+        return None
+    prefixes: list[Prefix] = []
+    n_points, verdict = 0, None
+    for step in sorted({begin + (last - begin) * part // N_PARTS for part in range(1, N_PARTS + 1)}):
+        part = data.until(step)
+        # A run with few evaluations has twentieths without a new point.
+        if part.n_points != n_points:
+            n_points, verdict = part.n_points, judge(part)
+        prefixes.append(Prefix(step, verdict))
+    return VerdictOverTime(tuple(prefixes), begin)
