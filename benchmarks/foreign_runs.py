@@ -11,6 +11,8 @@ Prints a line for each run and the confusion table, and writes benchmarks/result
 With --stress, every healthy and failed run is also judged after changes that should not matter (a point in two left
 out, returns times 100, some noise) and after some that may (the last tenth or fifth cut off), and the table of
 changed verdicts is printed.
+With --over-time, every run is also judged as it stood at each twentieth of its steps, as `visual-td3 report --until`
+judges it; that table is printed, and the verdicts are written to benchmarks/results/foreign_runs_over_time.csv.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +34,13 @@ from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.two_questions import Answers, ask
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Verdict, decide
 from sb3_visual_td3.report.discovery import RunFiles, find_runs
-from sb3_visual_td3.report.event_reader import UnreadableRunError, read_run
+from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run
+from sb3_visual_td3.report.over_time import VerdictOverTime, verdict_over_time
+from sb3_visual_td3.report.tag_mapping import with_our_names
 
 RUNS = Path(__file__).parents[2] / "shared" / "foreign"
 RESULTS = Path(__file__).parent / "results" / "foreign_runs.csv"
+RESULTS_OVER_TIME = Path(__file__).parent / "results" / "foreign_runs_over_time.csv"
 COLUMNS = (
     "run",
     "label",
@@ -50,6 +56,9 @@ COLUMNS = (
     "checks",
     "signs",
 )
+COLUMNS_OVER_TIME = ("run", "label", "last_step", "verdicts", "no_go_from", "part_after")
+LETTERS = {Verdict.GO: "G", Verdict.NO_GO: "N", Verdict.INSUFFICIENT: "I", None: "-"}
+"""How the verdicts at the twentieths of a run are written in one word; "-" before its first point."""
 UNREADABLE = "unreadable"
 LABELS = "HFASMU"
 VERDICTS = (*(verdict.value for verdict in Verdict), UNREADABLE)
@@ -77,25 +86,30 @@ def labelled(folder: Path) -> dict[str, str]:
         return {row["run"]: row["label"] for row in csv.DictReader(file, delimiter="\t")}
 
 
-def read(folder: Path, label: str) -> SeriesSet | None:
+def read(folder: Path, label: str) -> RunData | None:
     """Read what one labelled run logged; None where nothing is readable.
 
     Folders below that of the run hold its single values at the end (hparams); what the run itself logged goes first.
     Of several runs in one folder the last one is taken.
     """
-    series: dict[str, Series] = {}
+    whole: RunData | None = None
     for found in find_runs(folder):
         part = RunFiles(found.path, found.files[-1:]) if label == "M" else found
         try:
-            data = read_run(part.path, part.files).series
+            data = read_run(part.path, part.files)
         except UnreadableRunError:
             continue
-        for name in data.names():
-            series.setdefault(name, data[name])
-    return SeriesSet(series) if series else None
+        if whole is None:
+            whole = data
+            continue
+        series = {**data.series.series, **whole.series.series}
+        n_points = sum(map(len, series.values()))
+        elsewhere = {**data.elsewhere, **whole.elsewhere}
+        whole = replace(whole, series=SeriesSet(series), n_points=n_points, elsewhere=elsewhere)
+    return whole
 
 
-def judge_all(folder: Path) -> Iterator[tuple[Judged, SeriesSet | None]]:
+def judge_all(folder: Path) -> Iterator[tuple[Judged, RunData | None]]:
     """Judge every labelled run."""
     criteria = load_criteria()
     for run, label in labelled(folder).items():
@@ -103,7 +117,7 @@ def judge_all(folder: Path) -> Iterator[tuple[Judged, SeriesSet | None]]:
         if data is None:
             yield Judged(run, label, None), None
         else:
-            yield Judged(run, label, ask(data), judge(criteria, data)), data
+            yield Judged(run, label, ask(data.series), judge(criteria, data.series)), data
 
 
 def row_of(judged: Judged) -> dict[str, object]:
@@ -263,12 +277,69 @@ def stress(runs: list[tuple[Judged, SeriesSet]]) -> str:
     return "\n".join(lines)
 
 
+# ---- The verdict over time
+
+
+def over_time(data: RunData) -> VerdictOverTime | None:
+    """Return the verdicts of ``visual-td3 report`` on a run as it stood at each twentieth of its steps."""
+    criteria = load_criteria()
+    return verdict_over_time(data, lambda part: decide(judge(criteria, with_our_names(part).series)))
+
+
+def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
+    """Return the line of the results for one run."""
+    row: dict[str, object] = {
+        "run": judged.run,
+        "label": judged.label,
+        "last_step": found.end,
+        "verdicts": "".join(LETTERS[prefix.verdict] for prefix in found.prefixes),
+    }
+    if found.no_go_from is not None and found.part_after is not None:
+        row |= {"no_go_from": found.no_go_from, "part_after": f"{found.part_after:.2f}"}
+    return row
+
+
+def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return what an early verdict would have told and saved, by label, in markdown.
+
+    :param rows: the lines of :func:`over_time_row`.
+    """
+    lines = [
+        "| label | runs | verdicts | NO-GO among them | runs with one | NO-GO at the end | steps after it was seen |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for label in LABELS:
+        of_label = [row for row in rows if row["label"] == label]
+        if not of_label:
+            continue
+        verdicts = [str(row["verdicts"]) for row in of_label]
+        n_no_go = sum(each.count("N") for each in verdicts)
+        n_with_one = sum("N" in each for each in verdicts)
+        n_at_end = sum("no_go_from" in row for row in of_label)
+        # A run that is not NO-GO at its end saves nothing.
+        saved = float(np.mean([float(str(row.get("part_after", 0.0))) for row in of_label]))
+        cells = [len(of_label), sum(map(len, verdicts)), n_no_go, n_with_one, n_at_end, f"{saved:.0%}"]
+        lines.append(f"| {label} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a file of results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Judge the labelled runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder with labels.tsv (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument("--stress", action="store_true", help="also judge the runs after changes")
+    parser.add_argument("--over-time", action="store_true", help="also judge the runs as they stood earlier")
+    parser.add_argument("--output-over-time", type=Path, default=RESULTS_OVER_TIME, help="default: %(default)s")
     options = parser.parse_args()
     if not (options.runs / "labels.tsv").is_file():
         parser.error(f"{options.runs}: expected a folder with labels.tsv; the labelled runs are not in this repository")
@@ -277,13 +348,19 @@ def main() -> None:
     for one in judged:
         print(line_of(one))
     print(f"\n{confusion(judged)}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row_of(one) for one in judged)
+    write_rows(options.output, COLUMNS, [row_of(one) for one in judged])
+    read_ones = [(one, data) for one, data in found if data is not None]
     if options.stress:
-        print(f"\n{stress([(one, data) for one, data in found if one.label in 'HF' and data is not None])}")
+        print(f"\n{stress([(one, data.series) for one, data in read_ones if one.label in 'HF'])}")
+    if options.over_time:
+        rows = []
+        for one, data in read_ones:
+            verdicts = over_time(data)
+            if verdicts is not None:
+                rows.append(over_time_row(one, verdicts))
+        write_rows(options.output_over_time, COLUMNS_OVER_TIME, rows)
+        print("\n" + "\n".join(f"{row['label']} {row['run']:<12} {row['verdicts']}" for row in rows))
+        print(f"\n{over_time_table(rows)}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,23 @@ from pathlib import Path
 import foreign_runs
 import numpy as np
 import pytest
-from foreign_runs import CHANGES, RUNS, Judged, confusion, line_of, row_of, stress
+from foreign_runs import (
+    CHANGES,
+    RUNS,
+    Judged,
+    confusion,
+    line_of,
+    over_time_row,
+    over_time_table,
+    row_of,
+    stress,
+)
 from torch.utils.tensorboard import SummaryWriter
 
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.two_questions import ask
+from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.report.over_time import Prefix, VerdictOverTime
 
 LEARNED = 10.0 * (1.0 - np.exp(-np.linspace(0.0, 20.0, 200)))
 
@@ -55,6 +67,14 @@ def test_labelled_runs_are_judged_and_the_results_hold_no_data_of_them(
     printed = capsys.readouterr().out
     assert "| H | 1 | 0 | 0 | 0 |" in printed
     assert "| F | 0 | 1 | 0 | 0 |" in printed
+    # The same with --over-time: each run has twenty verdicts, and the last is that of the table above.
+    over = tmp_path / "over_time.csv"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--over-time", "--output-over-time", str(over)])
+    foreign_runs.main()
+    with over.open(newline="", encoding="utf-8") as file:
+        verdicts = {row["run"]: row["verdicts"] for row in csv.DictReader(file)}
+    assert {run: (len(each), each[-1]) for run, each in verdicts.items()} == {"good": (20, "G"), "bad": (20, "N")}
+    assert "| F | 1 | 20 | " in capsys.readouterr().out
 
 
 def test_a_folder_without_labels_is_refused(
@@ -78,6 +98,20 @@ def test_runs_are_counted_by_label_and_verdict() -> None:
     table = confusion([Judged("a", "H", ask(a_run(LEARNED))), Judged("b", "U", None)])
     assert "| label | GO | NO-GO | INSUFFICIENT | unreadable |" in table
     assert "| U | 0 | 0 | 0 | 1 |" in table
+
+
+def test_the_steps_after_a_failure_was_seen_are_counted_by_label() -> None:
+    no_go, go = Verdict.NO_GO, Verdict.GO
+    verdicts = {"a": [None, go, no_go, no_go], "b": [no_go, no_go, no_go, no_go], "c": [go, no_go, go, go]}
+    rows = []
+    for run, each in verdicts.items():
+        found = VerdictOverTime(tuple(Prefix(10 * i, verdict) for i, verdict in enumerate(each, start=1)))
+        rows.append(over_time_row(Judged(run, "H" if run == "c" else "F", None), found))
+    assert [row["verdicts"] for row in rows] == ["-GNN", "NNNN", "GNGG"]
+    table = over_time_table(rows)
+    # Of a, a quarter of the steps came after step 30 of 40; of b, three quarters after step 10.
+    assert "| F | 2 | 8 | 6 | 2 | 2 | 50% |" in table
+    assert "| H | 1 | 4 | 1 | 1 | 0 | 0% |" in table
 
 
 def test_scaled_rewards_scale_returns_and_losses_and_leave_the_rest() -> None:
