@@ -20,6 +20,7 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of them belongs to another program."""
+_ZOO_FILES = (ZOO_CONFIG, ZOO_ARGUMENTS)
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
 """Folders above a run in which its settings are looked for: RUN_DIR/tb/NAME_1 is two levels deep."""
@@ -165,8 +166,7 @@ def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
 def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     folder = (run.parent if run.is_file() else run).resolve()
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
-        folders = (config.parent for config in sorted(above.glob(f"*/{ZOO_CONFIG}")))
-        found = [env for env in folders if (env / ZOO_ARGUMENTS).is_file() and _is_run_dir(above, env.name)]
+        found = [env for env in _possible_envs(above) if all((env / name).is_file() for name in _ZOO_FILES)]
         if len(found) > 1:
             names = ", ".join(env.name for env in found)
             return None, f"rl-zoo's settings were ignored: {above.name} holds those of several environments ({names})"
@@ -175,8 +175,16 @@ def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     return None, None
 
 
-def _is_run_dir(folder: Path, env: str) -> bool:
-    return folder.name.startswith(f"{env}_") or (folder / ZOO_MONITOR).is_file()
+def _possible_envs(run_dir: Path) -> list[Path]:
+    """Return the folders in which rl-zoo may have kept the settings of a run, if a folder is its RUN_DIR.
+
+    A folder above hundreds of runs is asked for each of them, so its content is listed only where the file of the
+    monitor shows that it is a RUN_DIR. Otherwise its own name, such as Pendulum-v1_3, holds that of the environment.
+    """
+    if (run_dir / ZOO_MONITOR).is_file():
+        return sorted(run_dir.iterdir())
+    name = run_dir.name
+    return [run_dir / name[:at] for at, letter in enumerate(name) if letter == "_" and at > 0]
 
 
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
