@@ -352,11 +352,10 @@ def _is_state(state: Any) -> bool:
 
 
 def _check_state(state: Any) -> None:
-    is_right = isinstance(state, Mapping) and all(
-        isinstance(state.get(name), Mapping) and all(type(key) is str for key in state[name])
-        for name in ("event_files", "texts")
-    )
-    if not is_right or not isinstance(state.get("event_dir"), str | None):
+    is_right = isinstance(state, Mapping) and isinstance(state.get("event_dir"), str | None)
+    for part in ("event_files", "texts"):
+        is_right = is_right and _is_by_name(state.get(part))
+    if not is_right:
         raise ValueError("the snapshot's entry on log files was not written by this version: use another snapshot")
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
@@ -365,6 +364,11 @@ def _check_state(state: Any) -> None:
     for name, text in state["texts"].items():
         if np.asarray(text).dtype != np.uint8 or np.asarray(text).ndim != 1 or "\0" in name:
             raise ValueError(f"the snapshot's copy of {name!r} is not the text of a file: use another snapshot")
+
+
+def _is_by_name(value: Any) -> bool:
+    """Return whether a value is a mapping whose keys are names of files."""
+    return isinstance(value, Mapping) and all(type(key) is str for key in value)
 
 
 def _find_events(

@@ -79,6 +79,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
+        # Removed and not overwritten: a killed writer may have left it, or another person a link under this name.
         with suppress(FileNotFoundError):
             temporary.unlink()
         yield temporary
@@ -215,6 +216,7 @@ def open_own(path: Path, flags: int) -> int:
     :raises OSError: if the operating system refuses; ELOOP for a link
     :raises ValueError: if it is not a regular file
     """
+    # O_NONBLOCK: opening a FIFO would wait for its other end. O_CLOEXEC: a worker process must not keep the file open.
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -236,6 +238,7 @@ def cut_own(handle: int, path: Path, n_bytes: int) -> None:
 
 
 def _replace_by_copy(path: Path, n_bytes: int) -> None:
+    # The rename gives this run a file of its own. The other run keeps the old one under its own name.
     copy = path.with_name(f".{path.name}.own")
     copy.unlink(missing_ok=True)
     copy_start(path, copy, n_bytes)

@@ -179,9 +179,10 @@ class RunManifest:
         if self.format_version != FORMAT_VERSION:
             raise ValueError(f"format_version is {self.format_version!r}; this version reads {FORMAT_VERSION}")
         if self.encoder is not None and self.encoder not in get_args(EncoderKind):
-            raise ValueError(f"encoder is {self.encoder!r}; expected 'separate', 'shared' or None")
+            raise ValueError(f"encoder is {shown(self.encoder)}; expected 'separate', 'shared' or None")
         if self.end is not None and self.end not in get_args(RunEnd):
-            raise ValueError(f"end is {self.end!r}; expected one of {', '.join(get_args(RunEnd))}, or None")
+            raise ValueError(f"end is {shown(self.end)}; expected one of {', '.join(get_args(RunEnd))}, or None")
+        # JSON has lists only. The dataclass is frozen, so its own assignment is bypassed.
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "command", tuple(self.command))
 
@@ -234,7 +235,10 @@ class RunManifest:
         :raises ValueError: as :meth:`read`
         """
         _check(content, name)
-        return cls(**content)
+        try:
+            return cls(**content)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 _NONE = type(None)
@@ -263,7 +267,7 @@ _TEXTS_INSIDE = ("groups", "command", "versions")
 
 
 def _check(content: Mapping[str, Any], name: str) -> None:
-    """Refuse content that is not a ``run.json`` of this version."""
+    """Refuse content that is not a ``run.json`` of this version; RunManifest itself checks its choices."""
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}"
@@ -279,11 +283,5 @@ def _check(content: Mapping[str, Any], name: str) -> None:
         if key in _TEXTS_INSIDE:
             for text in value.values() if isinstance(value, dict) else value:
                 require_type(text, (str,), f"{name}: a value in {key}")
-    if content.get("encoder") not in (None, *get_args(EncoderKind)):
-        raise ValueError(f"{name}: encoder is {shown(content['encoder'])}; expected 'separate', 'shared' or None")
-    if content.get("end") not in (None, *get_args(RunEnd)):
-        raise ValueError(
-            f"{name}: end is {shown(content['end'])}; expected one of {', '.join(get_args(RunEnd))}, or None"
-        )
     if "\0" in (content.get("event_dir") or ""):
         raise ValueError(f"{name}: event_dir is {shown(content['event_dir'])}; expected the name of a folder")

@@ -163,8 +163,9 @@ def _plain_scalar(value: Any, path: TreePath) -> Any:
         return {"$float": struct.pack(">d", value).hex()}
     if isinstance(value, str):
         return str.__str__(value)
-    name = getattr(value, "__name__", "")
-    raise ValueError(f"{'.'.join(path)} is a {type(value).__name__}{name and ' '}{name}: {_ALLOWED}")
+    # A function or a class has a name that helps to find it: "is a function act".
+    kind = f"{type(value).__name__} {getattr(value, '__name__', '')}".strip()
+    raise ValueError(f"{'.'.join(path)} is a {kind}: {_ALLOWED}")
 
 
 def _plain_dict(value: Mapping[Any, Any], path: TreePath, arrays: list[NamedArray]) -> dict[str, Any]:
@@ -256,12 +257,13 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
     if not healthy:
         return set()
+    # The newest snapshot says how far a later alert can reach back; where it was not judged, no alert comes any more.
     newest = healths[-1]
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
     spared = set(settled[-1:])
-    # Later than the settled one: the one with the fewest updates settles first.
+    # Later than the settled one: the one with the fewest updates settles first, and of several the latest is kept.
     waiting = [(-health.n_updates, place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
         spared.add(max(waiting)[1])

@@ -137,6 +137,8 @@ def publish(temporary: Path) -> Path:
     """
     folder, name = temporary.parent, temporary.name.removeprefix(_NEW).partition(_NUMBER)[0]
     final = folder / name
+    # A folder cannot be renamed over one that has content, so the replaced snapshot makes room first. Between the two
+    # renames, find_snapshots() still finds it under its ".old-" name.
     if final.exists():
         os.rename(final, _free_name(folder / f"{_OLD}{name}"))
     os.rename(temporary, final)
@@ -398,8 +400,8 @@ class SnapshotStore:
         self._objects.sync()
         write_durably(temporary / SMALL_ARRAYS_NAME, _content(small))
         digests = {SMALL_ARRAYS_NAME: digest_of(temporary / SMALL_ARRAYS_NAME)}
-        digests.update({name: _written_by(write, temporary / name) for name, write in files.items()})
         # The caller's files, such as model.zip, have no durable write of their own: _written_by() syncs them.
+        digests.update({name: _written_by(write, temporary / name) for name, write in files.items()})
         serials = [found.record.serial for found in find_snapshots(self.folder) if found.record is not None]
         record_to_write = SnapshotRecord(
             step=step,
