@@ -80,17 +80,24 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
         ``rewards``
     :return: the first part that is not finite, in the order of cause and effect; None if all parts are finite
     """
-    observations = locals_["new_obs"]
-    by_key = observations if isinstance(observations, Mapping) else {"": observations}
-    parts = {"the policy's action is {}, and so are its weights": locals_["actions"]}
-    for key, part in by_key.items():
-        name = f"the observation {key!r}" if key else "the observation"
-        parts[f"{name} holds {{}}"] = part
-    parts["the reward is {}, which would make every target non-finite"] = locals_["rewards"]
-    for number, (words, part) in enumerate(parts.items()):
+    actions, observations, rewards = locals_["actions"], locals_["new_obs"], locals_["rewards"]
+    if not _is_finite(actions):
+        words = f"the policy's action is {_first_not_finite(actions)}, and so are its weights"
+        return Broken(words, by_weights=True)
+    named = {"the observation": observations}
+    if isinstance(observations, Mapping):
+        named = {f"the observation {key!r}": part for key, part in observations.items()}
+    for name, part in named.items():
         if not _is_finite(part):
-            return Broken(words.format(part[~np.isfinite(part)].flat[0]), by_weights=number == 0)
+            return Broken(f"{name} holds {_first_not_finite(part)}", by_weights=False)
+    if not _is_finite(rewards):
+        words = f"the reward is {_first_not_finite(rewards)}, which would make every target non-finite"
+        return Broken(words, by_weights=False)
     return None
+
+
+def _first_not_finite(part: np.ndarray) -> Any:
+    return part[~np.isfinite(part)].flat[0]
 
 
 def replay_is_finite(replay_buffer: Any) -> bool:
@@ -291,7 +298,7 @@ class ExplosionAlertCallback(BaseCallback):
             self.num_timesteps, NON_FINITE, "critical", np.nan, np.nan, words, since=since, remedy=non_finite.REMEDY
         )
 
-    def _check(self, broken: Broken | None = None, can_act: bool = True) -> None:
+    def _check(self, broken: Broken | None = None, *, can_act: bool = True) -> None:
         """Judge the latest updates, report what is new, and let the guard act.
 
         :param broken: a non-finite value in this step, which ends the training
@@ -311,11 +318,11 @@ class ExplosionAlertCallback(BaseCallback):
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
         is_broken = can_act and any(alert.rule == NON_FINITE for alert in alerts)
         is_fatal = is_broken and (broken is not None or not self._can_go_back())
-        self._report(alerts, is_fatal)
+        self._report(alerts, is_fatal=is_fatal)
         self._active = {alert.key for alert in alerts}
         if can_act:
             self._act(alerts)
-        self._write(alerts, bool(largest_norms(sources[0])))
+        self._write(alerts, has_norms=bool(largest_norms(sources[0])))
 
     def _can_go_back(self) -> bool:
         """Return whether a rollback of the weights would make the training finite again."""
@@ -333,7 +340,7 @@ class ExplosionAlertCallback(BaseCallback):
         # Stable: the rules stay in the order in which they explain each other.
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
-    def _report(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
+    def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
         """Announce the alerts that have begun, and mark the snapshots since their beginning as unhealthy.
 
         :param alerts: the current alerts
@@ -373,7 +380,7 @@ class ExplosionAlertCallback(BaseCallback):
         self.window.clear()
         self._active.clear()
 
-    def _write(self, alerts: Sequence[Alert], has_norms: bool) -> None:
+    def _write(self, alerts: Sequence[Alert], *, has_norms: bool) -> None:
         # Only alerts of the norm thresholds have a group in their name ("gradient_explosion:critic_cnn").
         levels = {alert.level for alert in alerts if ":" in alert.rule}
         rules = {alert.rule for alert in alerts}

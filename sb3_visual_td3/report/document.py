@@ -110,7 +110,12 @@ class Section:
 
 def columns(first: str, *numbers: str) -> tuple[Column, ...]:
     """Return a column of text, followed by columns of numbers."""
-    return (Column(first), *(Column(heading, True) for heading in numbers))
+    return (Column(first), *number_columns(*numbers))
+
+
+def number_columns(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading, is_number=True) for heading in headings)
 
 
 def joined(words: Iterable[Inline]) -> Sentence:

@@ -179,17 +179,17 @@ def _frames(buffer: bytes) -> _Frames:
     while at + _HEADER.size <= size:
         length, checksum = _HEADER.unpack_from(buffer, at)
         if checksum != _length_checksum(length):
-            return _Frames(records, at, True, 0)
+            return _Frames(records, at, is_damaged=True, n_missing=0)
         begin = at + _HEADER.size
         end = begin + length
         if end + FOOTER_BYTES > size:
-            return _Frames(records, at, False, end + FOOTER_BYTES - size)
+            return _Frames(records, at, is_damaged=False, n_missing=end + FOOTER_BYTES - size)
         record = buffer[begin:end]
         if int.from_bytes(buffer[end : end + FOOTER_BYTES], "little") != _masked(google_crc32c.value(record)):
-            return _Frames(records, at, True, 0)
+            return _Frames(records, at, is_damaged=True, n_missing=0)
         records.append(record)
         at = end + FOOTER_BYTES
-    return _Frames(records, at, False, 0)
+    return _Frames(records, at, is_damaged=False, n_missing=0)
 
 
 # Most records of a run have one of a few lengths.

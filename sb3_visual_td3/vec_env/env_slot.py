@@ -79,7 +79,7 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
         "TimeLimit.truncated": True,  # the value of the last state is not 0: SB3 bootstraps it
         "terminal_observation": _copy(last_observation),
     }
-    return Reply(first_observation, 0.0, True, info)
+    return Reply(first_observation, reward=0.0, done=True, info=info)
 
 
 def late_step(last_observation: Any) -> Reply:
@@ -88,7 +88,9 @@ def late_step(last_observation: Any) -> Reply:
     :param last_observation: the last one that the environment sent
     :return: an invalid step with reward 0; the episode continues
     """
-    return Reply(last_observation, 0.0, False, {INVALID: True, LATE: True, "TimeLimit.truncated": False})
+    return Reply(
+        last_observation, reward=0.0, done=False, info={INVALID: True, LATE: True, "TimeLimit.truncated": False}
+    )
 
 
 def _copy(observation: Any) -> Any:
@@ -323,7 +325,7 @@ class EnvSlot:
             # The first observation of the next episode, with the end of the one that the death interrupted.
             self._answered(lost_step(observation, self._last_observation, self._death_reason))
         else:
-            self._answered(Reply(observation, 0.0, False, {}))
+            self._answered(Reply(observation, reward=0.0, done=False, info={}))
 
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
         """Take the result of a step."""

@@ -187,8 +187,8 @@ class TrialHealthCallback(ExplosionAlertCallback):
         super().__init__(verbose=0)
         self.not_finite: str | None = None
 
-    def _report(self, alerts: Sequence[Alert], is_fatal: bool = False) -> None:
-        super()._report(alerts, is_fatal)
+    def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
+        super()._report(alerts, is_fatal=is_fatal)
         words = [alert.meaning for alert in alerts if alert.rule == NON_FINITE]
         self.not_finite = self.not_finite or next(iter(words), None)
 

@@ -14,7 +14,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted, number, percent, step_range
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table
+from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns
 
 PREFIX = "alerts/"
 _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
@@ -135,7 +135,7 @@ def _table(fired: Mapping[str, Alert]) -> Table:
         )
         for name, alert in fired.items()
     )
-    return Table((Column("Alert"), *(Column(head, True) for head in heads), Column("Longest stretch")), rows)
+    return Table((*columns("Alert", *heads), Column("Longest stretch")), rows)
 
 
 def _longest(alert: Alert) -> str:

@@ -162,7 +162,7 @@ def _statistics(kind: Kind, metrics: Mapping[str, Metric]) -> Table:
         where = step_range(m.first_step, m.last_step, _unit(kind))
         rows.append((Code(one.tag), unit, *figures, number(m.min), number(m.max), where))
     heads = ("Points", "First", "Last", "Mean", "Std", "Min", "Max", "From, to")
-    heading = (Column("Tag"), Column("Unit"), *(Column(head, True) for head in heads))
+    heading = (Column("Tag"), *columns("Unit", *heads))
     return Table(heading, tuple(rows), (f"{kind.title}: {len(rows)} logged",), folded=True)
 
 

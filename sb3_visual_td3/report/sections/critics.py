@@ -13,7 +13,17 @@ from sb3_visual_td3.diagnosis.checks import within_bound
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
 from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
-from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns, representative
+from sb3_visual_td3.report.document import (
+    Code,
+    Flag,
+    Inline,
+    Section,
+    Sentence,
+    Table,
+    columns,
+    number_columns,
+    representative,
+)
 
 Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE, tags.Q_GAP, tags.Q_BOUND)
 LOSS_TAGS = (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
@@ -277,4 +287,4 @@ def _twins_table(twins: Twins) -> Table:
     )
     heads = ("Step", "Q1", "Q2", "Smaller of the two", "Q1 - Q2")
     caption = (f"The twin critics, {len(rows)} of {twins.n:,} common steps",)
-    return Table(tuple(Column(head, True) for head in heads), rows, caption, folded=True)
+    return Table(number_columns(*heads), rows, caption, folded=True)

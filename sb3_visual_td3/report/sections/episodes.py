@@ -12,7 +12,17 @@ from sb3_visual_td3.diagnosis.numerals import counted, factor, number, of_or_non
 from sb3_visual_td3.diagnosis.rules.episode_collapse import COLLAPSED
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import Ends, episode_length_ends
-from sb3_visual_td3.report.document import Code, Column, Flag, Section, Sentence, Table, columns, evenly, value_at
+from sb3_visual_td3.report.document import (
+    Code,
+    Flag,
+    Section,
+    Sentence,
+    Table,
+    columns,
+    evenly,
+    number_columns,
+    value_at,
+)
 
 _TAGS = (
     tags.EVAL_REWARD,
@@ -75,7 +85,7 @@ def evaluations_section(found: Evaluations) -> Section | None:
     lead = counted(found.n, "evaluation")
     if found.n > len(rows):
         lead += f", {len(rows)} of them here"
-    return Section("evaluation", "Evaluations", ((f"{lead}.",),), (Table(tuple(Column(h, True) for h in heads), rows),))
+    return Section("evaluation", "Evaluations", ((f"{lead}.",),), (Table(number_columns(*heads), rows),))
 
 
 N_ENDS = 10
@@ -329,4 +339,4 @@ def _episode_table(found: Episodes) -> Table:
     caption = f"The first {len(found.first)} episodes"
     if found.last:
         caption += f" and the last {len(found.last)}"
-    return Table(tuple(Column(head, True) for head in heads), rows, (caption,), folded=True)
+    return Table(number_columns(*heads), rows, (caption,), folded=True)

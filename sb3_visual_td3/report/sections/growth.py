@@ -12,7 +12,16 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, signed
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import theil_sen_slope
-from sb3_visual_td3.report.document import Code, Column, Section, Sentence, Table, columns, representative
+from sb3_visual_td3.report.document import (
+    Code,
+    Column,
+    Section,
+    Sentence,
+    Table,
+    columns,
+    number_columns,
+    representative,
+)
 
 PER_STEPS = 1000
 
@@ -199,7 +208,7 @@ def _overview(found: Growth) -> Table:
         )
         for one in found.timelines
     )
-    return Table((*columns("Tag", *heads), Column("Doubles every", True)), rows)
+    return Table((*columns("Tag", *heads), Column("Doubles every", is_number=True)), rows)
 
 
 def _timeline_table(one: Timeline) -> Table:
@@ -209,4 +218,4 @@ def _timeline_table(one: Timeline) -> Table:
     )
     heads = ("Step", "Value", "Change", "Times row above", "Times first row")
     caption: Sentence = (Code(one.tag), f": {len(rows)} of {one.n_points:,} points")
-    return Table(tuple(Column(h, True) for h in heads), rows, caption, folded=one.tag != tags.ACTOR_LOSS)
+    return Table(number_columns(*heads), rows, caption, folded=one.tag != tags.ACTOR_LOSS)

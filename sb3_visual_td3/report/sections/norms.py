@@ -15,7 +15,17 @@ from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percen
 from sb3_visual_td3.diagnosis.rules import clipping_masks_divergence
 from sb3_visual_td3.diagnosis.rules.vanishing_actor_gradient import head_has_vanished
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
-from sb3_visual_td3.report.document import Code, Column, Flag, Inline, Section, Sentence, Table, columns, representative
+from sb3_visual_td3.report.document import (
+    Code,
+    Flag,
+    Inline,
+    Section,
+    Sentence,
+    Table,
+    columns,
+    number_columns,
+    representative,
+)
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
 """When the norms were taken. A log with norms alone does not say."""
@@ -258,4 +268,4 @@ def _ratio_rows_table(ratio: NormRatio) -> Table:
         (f"{row.step:,}", number(row.numerator), number(row.denominator), factor(row.ratio)) for row in ratio.rows
     )
     caption = (f"{ratio.numerator} beside {ratio.denominator}, {rounded(len(rows))} of {ratio.n:,} common steps",)
-    return Table(tuple(Column(head, True) for head in heads), rows, caption, folded=True)
+    return Table(number_columns(*heads), rows, caption, folded=True)
