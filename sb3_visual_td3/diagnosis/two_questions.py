@@ -106,33 +106,43 @@ def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | 
     """Combine the shape of the return curves with the distance to policies that know nothing."""
     if comparison is None:
         return learning
-    answer = learning.answer
-    curve = learning.curve
+    answer = _combined_answer(learning, comparison, n_steps)
+    curve = _combined_curve(learning.curve, comparison, answer)
+    return Learning(answer, curve, learning.curves, (comparison.reason, *learning.reasons))
+
+
+def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | None) -> Answer:
+    answer, curve = learning.answer, learning.curve
     if comparison.has_fallen:
         # A fall of a few evaluations is no proof of a failure, but it is no reason for a long run either.
-        answer = "no" if answer == "no" else "unknown"
-        if curve is None or curve.state is not CurveState.COLLAPSED:
-            curve = _curve_of(comparison, CurveState.COLLAPSED)
-    elif comparison.answer == "yes":
-        if answer == "no" and curve is not None and curve.state is not CurveState.FLAT:
-            answer = "unknown"
-        else:
-            # A flat curve beside it began after the policy had learned; one that is unclear holds exploration too.
-            answer = "yes"
-        if curve is None or (answer == "yes" and curve.state not in {CurveState.IMPROVING, CurveState.PLATEAU}):
-            is_rising = comparison.peak_step == comparison.last_step
-            curve = _curve_of(comparison, CurveState.IMPROVING if is_rising else CurveState.PLATEAU)
-    elif comparison.answer == "no":
+        return "no" if answer == "no" else "unknown"
+    if comparison.answer == "yes":
+        # A flat curve beside it began after the policy had learned; one that is unclear holds exploration too.
+        is_contradicted = answer == "no" and curve is not None and curve.state is not CurveState.FLAT
+        return "unknown" if is_contradicted else "yes"
+    if comparison.answer == "no":
         is_long = n_steps is not None and n_steps >= MIN_STEPS_FOR_NO
-        answer = "no" if answer != "yes" and is_long else "unknown"
-        if curve is None:
-            curve = _curve_of(comparison, CurveState.FLAT)
-    else:
-        if answer == "yes" and comparison.late <= comparison.baseline:
-            answer = "unknown"
-        if curve is None:
-            curve = _curve_of(comparison, CurveState.UNCLEAR)
-    return Learning(answer, curve, learning.curves, (comparison.reason, *learning.reasons))
+        return "no" if answer != "yes" and is_long else "unknown"
+    # Not clearly better than policies that know nothing: a curve that only rises towards them has not learned yet.
+    if answer == "yes" and comparison.late <= comparison.baseline:
+        return "unknown"
+    return answer
+
+
+def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
+    """Return the curve that shows the combined answer: that of the returns, or else that of the comparison."""
+    if comparison.has_fallen:
+        if curve is not None and curve.state is CurveState.COLLAPSED:
+            return curve
+        return _curve_of(comparison, CurveState.COLLAPSED)
+    if comparison.answer == "yes":
+        if curve is not None and (answer != "yes" or curve.state in {CurveState.IMPROVING, CurveState.PLATEAU}):
+            return curve
+        is_rising = comparison.peak_step == comparison.last_step
+        return _curve_of(comparison, CurveState.IMPROVING if is_rising else CurveState.PLATEAU)
+    if curve is not None:
+        return curve
+    return _curve_of(comparison, CurveState.FLAT if comparison.answer == "no" else CurveState.UNCLEAR)
 
 
 def _curve_of(comparison: Comparison, state: CurveState) -> ReturnCurve:

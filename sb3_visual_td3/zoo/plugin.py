@@ -462,20 +462,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             return
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
-                callback.run_dir = self.save_path
-                callback.experiment = self._options.resumed_experiment or describe_experiment(
-                    self.args, self._read_hyperparams
-                )
-                callback.resume = self._options.resumed_run_dir is not None
-                callback.without_logs = self._options.resumes_without_logs
-                # The command line comes before the hyperparameter file, that before the command's default.
-                if self._requested_signals is not None:
-                    callback.signals = self._requested_signals
-                elif callback.signals is None:
-                    callback.signals = self._options.signals
-                # Written now, and not with the first snapshot, so that a run that is killed before can start again.
-                if not (Path(self.save_path) / EXPERIMENT).exists():
-                    keep_experiment(Path(self.save_path), callback.experiment)
+                self._prepare_snapshots(callback)
             if isinstance(callback, RunRecorderCallback | ExplosionAlertCallback) and callback.run_dir is None:
                 callback.run_dir = self.save_path
             if isinstance(callback, RunRecorderCallback):
@@ -497,6 +484,21 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
+
+    def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
+        """Tell the snapshots where the run is, how it was started, and what a resumed run continues from."""
+        callback.run_dir = self.save_path
+        callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
+        callback.resume = self._options.resumed_run_dir is not None
+        callback.without_logs = self._options.resumes_without_logs
+        # The command line comes before the hyperparameter file, that before the command's default.
+        if self._requested_signals is not None:
+            callback.signals = self._requested_signals
+        elif callback.signals is None:
+            callback.signals = self._options.signals
+        # Written now, and not with the first snapshot, so that a run that is killed before can start again.
+        if not (Path(self.save_path) / EXPERIMENT).exists():
+            keep_experiment(Path(self.save_path), callback.experiment)
 
     @staticmethod
     def _with_atomic_files(callback: BaseCallback) -> BaseCallback:

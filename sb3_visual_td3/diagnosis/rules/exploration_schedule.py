@@ -73,7 +73,9 @@ def _explodes(data: SeriesSet, is_sure: bool) -> RuleResult | None:
         return None
     std = data[sign.tag].finite
     evidence = (Evidence.last_of(std, f"{rounded(sign.value)} times its first level: the actions turn into noise"),)
-    confidence = (0.65 if sign.is_clear else 0.5) if is_sure else 0.4
+    confidence = 0.4
+    if is_sure:
+        confidence = 0.65 if sign.is_clear else 0.5
     first = onset(std, std.values >= own_scale.SPREAD_NOTED * float(np.median(std.values[:3])))
     return RuleResult(confidence, evidence, first, value=sign.value, threshold=own_scale.SPREAD_NOTED)
 
