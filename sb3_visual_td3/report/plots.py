@@ -162,6 +162,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 def _log_floor(series: Sequence[Series]) -> float:
     """Return where to draw zeros on a log axis: a decade below the smallest value, at most eight below the largest."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
+    # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]
     if positive.size == 0:
         return 1e-3

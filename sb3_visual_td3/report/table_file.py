@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -189,40 +189,29 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
 # ---- Monitor files
 
 
+class _Episode(NamedTuple):
+    """One row of a monitor file; ``at_s`` is the time of its end, by which the episodes of several files are sorted."""
+
+    at_s: float
+    reward: float
+    length: float
+
+
 def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     """Return what SB3's logger would have written of these episodes.
 
     ``rollout/ep_rew_mean`` is the mean of the last 100 episodes (SB3's ``stats_window_size``). The x-axis is the number
     of environment steps of all environments together: the sum of the lengths in the order in which episodes ended.
     """
-    ended: list[tuple[float, float, float]] = []
+    ended: list[_Episode] = []
     for text in texts:
-        lines = text.splitlines()
-        start = 0.0
-        if lines and lines[0].startswith("#"):
-            start = _start_time(lines[0])
-            lines = lines[1:]
-        rows = csv.reader(lines)
-        heading = [cell.strip() for cell in next(rows, [])]
-        if not {"r", "l"} <= set(heading):
-            raise TableError("has no columns r and l, which SB3's Monitor writes; it was left out")
-        at_r, at_l = heading.index("r"), heading.index("l")
-        at_t = heading.index("t") if "t" in heading else None
-        for row in rows:
-            # The last row of a run that was killed may be cut in the middle.
-            if len(row) < len(heading):
-                continue
-            reward, length = _number(row[at_r]), _number(row[at_l])
-            seconds = _number(row[at_t]) if at_t is not None else float(len(ended))
-            if reward is None or length is None or not 0 < length < MAX_STEP:
-                continue
-            ended.append((start + (seconds if seconds is not None and math.isfinite(seconds) else 0.0), reward, length))
+        ended += _episodes_in(text, n_before=len(ended))
     if not ended:
         raise TableError("holds no finished episode")
     if len(texts) > 1:
-        ended.sort(key=lambda episode: episode[0])
-    rewards = np.array([reward for _, reward, _ in ended])
-    lengths = np.array([float(int(length)) for _, _, length in ended])
+        ended.sort(key=lambda episode: episode.at_s)
+    rewards = np.array([episode.reward for episode in ended])
+    lengths = np.array([float(int(episode.length)) for episode in ended])
     ends = np.cumsum(lengths)
     # A sum beyond 64 bits is no count of steps: what comes after it is left out.
     is_usable = ends < MAX_STEP
@@ -231,6 +220,44 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
         name: Series(name, steps, _means_of_the_last(values, ROLLOUT_WINDOW)[is_usable])
         for name, values in ((_EPISODE_REWARD_MEAN, rewards), (_EPISODE_LENGTH_MEAN, lengths))
     }
+
+
+def _episodes_in(text: str, n_before: int) -> list[_Episode]:
+    """Read one monitor file.
+
+    :param text: content of the file
+    :param n_before: number of episodes in the files before it
+    :return: the episodes in the order of the file
+    :raises TableError: if it is not a monitor file
+    """
+    lines = text.splitlines()
+    start_s = 0.0
+    if lines and lines[0].startswith("#"):
+        start_s = _start_time(lines[0])
+        lines = lines[1:]
+    rows = csv.reader(lines)
+    heading = [cell.strip() for cell in next(rows, [])]
+    if not {"r", "l"} <= set(heading):
+        raise TableError("has no columns r and l, which SB3's Monitor writes; it was left out")
+    at_r, at_l = heading.index("r"), heading.index("l")
+    at_t = heading.index("t") if "t" in heading else None
+    episodes: list[_Episode] = []
+    for row in rows:
+        # The last row of a run that was killed may be cut in the middle.
+        if len(row) < len(heading):
+            continue
+        reward, length = _number(row[at_r]), _number(row[at_l])
+        # Without a column of times, the order of the rows takes its place.
+        seconds: float | None = float(n_before + len(episodes))
+        if at_t is not None:
+            seconds = _number(row[at_t])
+        if reward is None or length is None or not 0 < length < MAX_STEP:
+            continue
+        at_s = start_s
+        if seconds is not None and math.isfinite(seconds):
+            at_s += seconds
+        episodes.append(_Episode(at_s, reward, length))
+    return episodes
 
 
 def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:
