@@ -138,17 +138,6 @@ def find_lengths(names: Iterable[str]) -> str | None:
     return best[1] if best else None
 
 
-def find_success(names: Iterable[str]) -> str | None:
-    """Return the tag that holds a success rate, evaluation before training; None if there is none."""
-    found = []
-    for name in names:
-        known = set(words_of(name))
-        # TRPO logs train/is_line_search_success, which is about the optimizer.
-        if known & {"success", "successes", "solved"} and not known & {"line", "search", "std", "threshold"}:
-            found.append((not known & EVALUATION_WORDS, name))
-    return min(found)[1] if found else None
-
-
 # ---- Critics and policies
 
 _Q_WORDS = frozenset(["q", "q1", "q2", "qf", "qf1", "qf2", "qvalue", "qvalues"])

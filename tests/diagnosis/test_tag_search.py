@@ -11,7 +11,6 @@ from sb3_visual_td3.diagnosis.tag_search import (
     find_lengths,
     find_q_values,
     find_returns,
-    find_success,
     is_standard,
     return_tag,
     words_of,
@@ -104,11 +103,6 @@ def test_a_length_in_seconds_is_no_length_in_steps() -> None:
     assert find_lengths(["Episode Length (s)/info", "loss"]) is None
     assert find_lengths(["eval/mean_ep_length", "rollout/ep_len_mean"]) == "rollout/ep_len_mean"
     assert find_lengths(["Episode/Length"]) == "Episode/Length"
-
-
-def test_the_success_of_a_line_search_is_no_success_of_the_policy() -> None:
-    assert find_success(["train/is_line_search_success"]) is None
-    assert find_success(["rollout/success_rate", "eval/success_rate"]) == "eval/success_rate"
 
 
 def test_q_values_and_losses_are_told_apart() -> None:
