@@ -35,7 +35,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import nn, optim
 
-from sb3_visual_td3.common.input_files import MAX_CHARACTERS
+from sb3_visual_td3.common.input_files import MAX_CHARACTERS, shown
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.training_state.plain_data import map_leaves
 from sb3_visual_td3.zoo.flags import import_packages
@@ -223,18 +223,6 @@ def check_algorithm(algo: Any) -> None:
     """
     if not isinstance(algo, str) or algo not in ALGOS:
         raise ValueError(f"the algorithm is {shown(algo)}: expected one of {', '.join(ALGOS)}")
-
-
-def shown(value: Any, n_characters: int = 80) -> str:
-    """Return a value as one line for a message, cut if it is long.
-
-    :param value: any value
-    :param n_characters: the largest length
-    """
-    text = repr(value)
-    if len(text) <= n_characters:
-        return text
-    return f"{text[:n_characters]}..."
 
 
 # ---- Python code as data
