@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
-from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, DEBUG_FLAG, DEBUG_VARIABLE, debugging, report_bug
+from sb3_visual_td3.common.errors import (
+    BAD_USAGE,
+    CODE_FAULTS,
+    DEBUG_FLAG,
+    DEBUG_VARIABLE,
+    debugging,
+    reader_is_gone,
+    report_bug,
+)
 from sb3_visual_td3.zoo.commands import TRAINING_GROUP, ZOO_COMMANDS, run_zoo_command
 from sb3_visual_td3.zoo.flags import (
     ALGO,
@@ -295,8 +303,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except BrokenPipeError:
-        from sb3_visual_td3.report.console import reader_is_gone
-
         # A pipe to a worker process can break, too; that is an error like any other.
         if not reader_is_gone():
             raise

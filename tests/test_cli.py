@@ -6,8 +6,8 @@ import pytest
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 import sb3_visual_td3
+from sb3_visual_td3 import cli
 from sb3_visual_td3.cli import COMMANDS, main
-from sb3_visual_td3.report import console
 from sb3_visual_td3.zoo import mistakes
 
 from .report.growing_runs import frame
@@ -137,9 +137,9 @@ def test_a_command_whose_output_is_not_read_has_the_exit_code_of_sigpipe(monkeyp
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setitem(COMMANDS, "enjoy", COMMANDS["enjoy"]._replace(run=refuse))
-    monkeypatch.setattr(console, "reader_is_gone", lambda: True)
+    monkeypatch.setattr(cli, "reader_is_gone", lambda: True)
     assert main(["enjoy"]) == 141
-    monkeypatch.setattr(console, "reader_is_gone", lambda: False)
+    monkeypatch.setattr(cli, "reader_is_gone", lambda: False)
     with pytest.raises(BrokenPipeError):
         main(["enjoy"])
 

@@ -51,6 +51,14 @@ def assertions_as_setting_errors(advice: str = "", about: str = "") -> Iterator[
         raise InvalidSettingError(message) from error
 
 
+def in_one_line(error: object) -> str:
+    """Return a message without line breaks, because a usage error is a single line.
+
+    :param error: an exception, or a text
+    """
+    return " ".join(str(error).split())
+
+
 def reader_is_gone() -> bool:
     """Return whether the program that reads stdout or stderr has ended, as ``head`` does.
 

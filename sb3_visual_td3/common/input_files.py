@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from sb3_visual_td3.common.errors import in_one_line
+
 MAX_CHARACTERS = 10_000
 """Longest text that is parsed as a Python literal. Python's parser is not made for hostile input of any length."""
 MAX_BYTES = 1_000_000
@@ -212,10 +214,10 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
     try:
         content = json.loads(text) if is_json else yaml.load(text, Loader=_BoundedLoader)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(f"{name}: refused: {_one_line(error)}. Only plain values are read") from error
+        raise ValueError(f"{name}: refused: {in_one_line(error)}. Only plain values are read") from error
     except (ValueError, TypeError, yaml.YAMLError) as error:
         kind = "JSON" if is_json else "YAML"
-        raise ValueError(f"{name}: not valid {kind}: {_one_line(error)}") from error
+        raise ValueError(f"{name}: not valid {kind}: {in_one_line(error)}") from error
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply") from error
     if not isinstance(content, dict):
@@ -297,7 +299,3 @@ def shown(value: Any) -> str:
     if len(text) <= MAX_SHOWN_CHARACTERS:
         return text
     return f"{text[: MAX_SHOWN_CHARACTERS - 3]}..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from sb3_visual_td3.common.errors import reader_is_gone as reader_is_gone  # noqa: PLC0414 - cli reads it here
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.report.document import visible_line
 
 Advance = Callable[[float], None]
@@ -38,7 +38,7 @@ def one_line(error: object) -> str:
     """Format an error as one line, an OSError as its file and its reason."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'file'}: {error.strerror}"
-    return " ".join(str(error).split())
+    return in_one_line(error)
 
 
 @contextmanager

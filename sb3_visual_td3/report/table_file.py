@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import open_regular, read_text
 from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
@@ -422,7 +423,7 @@ def _evaluations(path: Path) -> dict[str, Series]:
     except Exception as error:
         # Damaged files make zipfile, zlib, NumPy and the tokenizer that NumPy reads headings with raise errors of a
         # dozen classes; none of them documents which.
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise TableError(f"is not an evaluations.npz of plain numbers ({reason}), and was left out") from error
     steps, results = arrays.get("timesteps"), arrays.get("results")
     if steps is None or results is None or steps.ndim != 1 or not steps.size:

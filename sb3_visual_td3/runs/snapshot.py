@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.common.saved_state import AnyArray
 from sb3_visual_td3.runs.durable_files import FileDigest, sync_folder, write_durably
@@ -57,7 +58,7 @@ def describing_errors(what: str) -> Iterator[None]:
     except (ValueError, MemoryError, OSError) as error:
         raise SnapshotError(f"{what}: {error or type(error).__name__}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise SnapshotError(
             f"{what}: this version did not write its state ({type(error).__name__}: {reason})"
         ) from error

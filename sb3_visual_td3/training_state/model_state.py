@@ -26,6 +26,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.types import CompletesSavedWeights, HasState
 from sb3_visual_td3.training_state.plain_data import (
@@ -180,7 +181,7 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
     # NotImplementedError: a damaged header may name a compression method or a version that zipfile does not have.
     except (zipfile.BadZipFile, zlib.error, UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{zip_path} is damaged ({' '.join(str(error).split())}): use another snapshot") from error
+        raise ValueError(f"{zip_path} is damaged ({in_one_line(error)}): use another snapshot") from error
     # The .pth entries are zip files themselves. A truncated file can end with one of them, and zipfile then opens that.
     if not read:
         raise ValueError(f"{zip_path} is damaged (it holds no weights): use another snapshot")

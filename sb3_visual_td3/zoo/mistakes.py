@@ -20,6 +20,7 @@ from sb3_visual_td3.common.errors import (
     BAD_USAGE,
     CODE_FAULTS,
     UsageError,
+    in_one_line,
     reader_is_gone,
     report_bug,
     show_traceback_if_debugging,
@@ -159,7 +160,7 @@ def complain(command: str, error: Exception) -> int:
     """
     if isinstance(error, BrokenPipeError) and reader_is_gone():
         raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_one_line(error) or type(error).__name__
     if isinstance(error, KeyError):  # its text is only the key
         text = f"there is no {text}: check this name in the hyperparameter file and in the flags"
     if is_of_a_type(error):
@@ -183,7 +184,7 @@ def save_failed(command: str, error: Exception) -> int:
     :param error: the exception
     :return: the exit code
     """
-    print(f"visual-td3 {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"visual-td3 {command}: {in_one_line(error)}", file=sys.stderr)
     return SAVE_FAILED
 
 

@@ -20,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -121,7 +122,7 @@ def read_args(path: Path) -> dict[str, Any]:
     try:
         args = yaml.load(path.read_text(encoding="utf-8"), Loader=_ArgsLoader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise ValueError(f"{path} is refused: {reason}. Only plain values are read from args.yml") from error
     if not isinstance(args, dict):
         raise ValueError(f"{path} holds a {type(args).__name__}: expected the flags of a training by name")

@@ -32,6 +32,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import ALGOS
 
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.studies import (
@@ -215,7 +216,7 @@ class Worker:
             self._study.tell(trial, value, state, skip_if_finished=True)
 
     def _fail(self, trial: optuna.Trial, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
         fail(self._study, self._storage, trial.number, reason)
         _print(f"trial {trial.number} failed: {reason}")
         self._n_failures += 1
@@ -302,7 +303,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
     try:
         block = best_block(manager.env_name.gym_id, manager._read_hyperparams, best.params)
     except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         print(f"No hyperparameter file of the best trial: {reason}\n    {convert_visual_td3_params(best.params)}")
         return
     header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
@@ -330,7 +331,7 @@ def _write_plots(study: optuna.Study, path: Path) -> None:
         try:
             plot(study).write_html(f"{path}_{name}.html", include_plotlyjs="directory")
         except (ValueError, ImportError, RuntimeError) as error:  # too few trials, or all the same
-            print(f"No plot of the {name}: {' '.join(str(error).split())}")
+            print(f"No plot of the {name}: {in_one_line(error)}")
 
 
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:

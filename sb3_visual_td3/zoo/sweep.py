@@ -19,7 +19,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, report_bug
+from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, in_one_line, report_bug
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.vec_env.ray_session import run_tasks
@@ -160,7 +160,7 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
     resources = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "address": settings.address}
     for index, result in run_tasks(train_one, calls, **resources):
         if isinstance(result, Exception):
-            yield index, Done(None, f"{type(result).__name__}: {' '.join(str(result).split())[:300]}", BAD_USAGE)
+            yield index, Done(None, f"{type(result).__name__}: {in_one_line(result)[:300]}", BAD_USAGE)
         else:
             yield index, result
 
@@ -186,7 +186,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
             run_dir = None
             if result.has_started and result.run_dir is not None:
                 run_dir = str(result.run_dir)
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = in_one_line(error) or type(error).__name__
             # As in 'visual-td3 train': after the start an error is not a usage error, but only some types are bugs.
             is_bug = isinstance(error, CODE_FAULTS) if result.has_started else not is_mistake(error)
             if not is_bug:

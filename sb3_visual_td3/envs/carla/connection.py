@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.road.carla_coordinates import map_name_of, to_carla
@@ -51,7 +52,7 @@ def lost_on_error(doing: str) -> Iterator[None]:
     except (SimulatorLostError, SimulatorUnusableError):  # RuntimeErrors too, and already specific
         raise
     except RuntimeError as error:
-        raise SimulatorLostError(f"{doing}: {' '.join(str(error).split())}") from error
+        raise SimulatorLostError(f"{doing}: {in_one_line(error)}") from error
 
 
 class Connection:
