@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
     from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
     from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+    from sb3_visual_td3.preflight.doctor import doctor
     from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
     from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 
@@ -36,6 +37,7 @@ _HOMES = {
     "PolicyEvalCallback": "callbacks.policy_eval",
     "RunRecorderCallback": "callbacks.run_recorder",
     "SnapshotCallback": "callbacks.snapshot",
+    "doctor": "preflight.doctor",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "ValidReplayBuffer",
     "VisualTD3",
     "__version__",
+    "doctor",
 ]
 
 

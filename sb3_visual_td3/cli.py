@@ -266,6 +266,37 @@ def _report(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _doctor(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 doctor",
+        description="Examine a training before it is made: the environment (pictures, actions, rewards, episodes, "
+        "seeds, speed), the settings, and the learner (gradients, targets, one batch). It takes about a minute, and "
+        "no file is written unless you ask for one.",
+        epilog="All other flags are those of 'visual-td3 train', so that a command line can be examined as it is. "
+        "Exit codes: 0 no problem, 1 a problem, 2 bad usage, 4 internal error.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--probes",
+        action="store_true",
+        help="also train the algorithm on five small environments whose answers are known (up to 3 minutes)",
+    )
+    parser.add_argument(
+        "--roll-out-steps",
+        type=positive_int,
+        default=1000,
+        metavar="N",
+        help="steps with random actions, at most; a slow environment makes fewer (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write findings and checks to this JSON file")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page in the style of the report")
+    settings, flags = parser.parse_known_args(arguments)
+
+    from sb3_visual_td3.zoo.doctor import run
+
+    return run(settings, flags)
+
+
 def _carla_emulator(arguments: list[str]) -> int:
     try:
         from sb3_visual_td3.envs.carla_emulator.command import run
@@ -284,6 +315,7 @@ COMMANDS = {
     "train": Command(f"train an agent with rl-zoo's flags, by default with {ALGO}", TRAINING_GROUP, _train),
     "resume": Command("continue a run that was killed, from its newest snapshot", JUDGING_GROUP, _resume),
     "validate": Command("train for a short while and judge: may the long run start?", JUDGING_GROUP, _validate),
+    "doctor": Command("find what is wrong with environment, settings or learner before a run", JUDGING_GROUP, _doctor),
     "report": Command("give a GO/NO-GO verdict on event files, with cause and remedy", JUDGING_GROUP, _report),
     "sweep": Command("train several seeds, or search hyperparameters, with Ray", JUDGING_GROUP, _sweep),
     "evaluate": Command("measure a trained agent on held-out maps or seeds", JUDGING_GROUP, _evaluate),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from command_help import command_sections
 from criteria_table import criteria_table, criteria_tags
 from diagnosis_sections import diagnosis_index, diagnosis_sections
+from doctor_table import doctor_table
 from logged_names import logged_names
 from repository import DOCS, read, relinked, section
 from settings_table import settings_table
@@ -53,6 +54,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "criteria-tags": criteria_tags,
     "diagnoses": diagnosis_sections,
     "diagnosis-index": diagnosis_index,
+    "doctor": doctor_table,
     "drives": _drives,
     "logged-names": logged_names,
     "settings": settings_table,

@@ -3,7 +3,8 @@
 The changes of rl-zoo (rl_zoo3 2.9) can go when a later version does the same:
 
 - :func:`usage_errors`: an error is one line, not the usage of all flags
-- :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is no ``--end-on``
+- :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is neither ``--end-on`` nor
+  ``--no-doctor``
 - :func:`environments_found`: only train and enjoy know ``--gym-packages``, and ``--env`` is not checked: a name that
   is not registered ends in a KeyError
 - :func:`store_pairs`: rl-zoo evaluates every KEY:VALUE as Python code, so that a plain word, such as ``lin_1e-3`` or
@@ -37,6 +38,10 @@ ALGO = "visual_td3"
 """The name of our algorithm in rl-zoo."""
 DEFAULT_ENV = "LiteDriving-v0"
 PACKAGES_FLAG = "--gym-packages"
+NO_DOCTOR_HELP = (
+    "do not examine the settings before the training (this takes less than a second and changes nothing; "
+    "'visual-td3 doctor' examines the environment and the learner as well)"
+)
 END_ON_HELP = (
     "signals that end the training in order if a SnapshotCallback is part of it: the step is completed, a snapshot "
     "is taken, and the exit code is 75; a second signal ends it at once. '--end-on none' handles no signal "
@@ -248,16 +253,17 @@ def usage_errors() -> Iterator[None]:
 
 @contextmanager
 def all_choices() -> Iterator[None]:
-    """Have rl-zoo's parser accept every name for ``--vec-env``, and our own flag ``--end-on``."""
+    """Have rl-zoo's parser accept every name for ``--vec-env``, and our own flags ``--end-on`` and ``--no-doctor``."""
     from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
     add = argparse.ArgumentParser.add_argument
 
     def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
-        # Only the parser of rl_zoo3.train has --vec-env, so this also recognises the parser that --end-on belongs to.
+        # Only the parser of rl_zoo3.train has --vec-env, so this also recognises the parser that our flags belong to.
         if "--vec-env" in names:
             kwargs["choices"] = list(VEC_ENVS)
             add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
+            add(self, "--no-doctor", action="store_true", help=NO_DOCTOR_HELP)
             self.epilog = EXIT_CODES
         return add(self, *names, **kwargs)
 

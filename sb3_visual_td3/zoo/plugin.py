@@ -47,6 +47,7 @@ from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
@@ -648,6 +649,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         :param model: the model to train
         :raises TrainingInterrupted: if a signal ended the training
         """
+        if not getattr(self.args, "no_doctor", False) and self._options.resumed_run_dir is None:
+            examination = quick_doctor(model, int(self.n_timesteps))
+            if self.verbose > 0 or examination.findings:
+                print(examination.one_line())
         with self._cleanup_on_failure():
             for callback in self.callbacks:
                 if isinstance(callback, SnapshotCallback):

@@ -1,0 +1,171 @@
+"""``doctor``: examine environment, settings and learner of a model before its training, in about a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from tqdm.auto import tqdm
+
+from sb3_visual_td3.common.numbers import to_integer
+from sb3_visual_td3.preflight.environment_checks import N_STEPS, check_environment
+from sb3_visual_td3.preflight.findings import STATUSES, Examination
+from sb3_visual_td3.preflight.learner_checks import check_learner, random_states_kept
+from sb3_visual_td3.preflight.probes import PROBES, run_probes
+from sb3_visual_td3.preflight.rollouts import unobserved
+from sb3_visual_td3.preflight.settings_checks import check_settings
+
+DEFAULT_N_TIMESTEPS = 1_000_000
+"""Length of the planned run if nobody says it."""
+_N_PARTS = 8
+"""Parts of an examination without probes, for the progress bar."""
+
+
+def doctor(
+    model: BaseAlgorithm,
+    n_timesteps: int = DEFAULT_N_TIMESTEPS,
+    n_steps: int = N_STEPS,
+    probes: bool = False,
+    progress_bar: bool = False,
+    name: str | None = None,
+) -> Examination:
+    """Examine a model and its environment before a training; print the result, or read its ``findings``.
+
+    The environment is stepped with random actions and reset. The model's weights, optimizers, replay buffer and the
+    global random states stay as they are, and the environment is seeded again as the model seeded it.
+
+    :param model: a model that has been created and not yet trained
+    :param n_timesteps: environment steps of the planned run, >= 1
+    :param n_steps: steps of the longest roll-out, >= 20; a slow environment makes fewer
+    :param probes: also train the algorithm on five small environments whose answers are known, in up to 3 minutes
+    :param progress_bar: whether to show a progress bar
+    :param name: name of what is examined; None takes the class's
+    :return: the checks and what they found
+    :raises ValueError: if an argument is out of range, or the model has no environment or discrete actions
+    """
+    n_timesteps = to_integer("n_timesteps", n_timesteps, 1)
+    n_steps = to_integer("n_steps", n_steps, 20)
+    env = model.get_env()
+    if env is None:
+        raise ValueError(f"this {type(model).__name__} has no environment: give it one with set_env(env)")
+    examination = Examination(subject=name or type(model).__name__)
+    begin = time.perf_counter()
+    n_parts = _N_PARTS + (len(PROBES) if probes else 0)
+    with tqdm(total=n_parts, disable=not progress_bar, desc="doctor", leave=False) as bar:
+
+        def progress(part: str) -> None:
+            bar.set_postfix_str(part)
+            bar.update()
+
+        with random_states_kept(), _spaces_kept(model):
+            gamma = float(getattr(model, "gamma", 0.99))
+            normalizer = model.get_vec_normalize_env()
+            is_normalized = normalizer is not None and normalizer.norm_reward
+            with unobserved(env):
+                rollout = check_environment(env, examination, gamma, n_timesteps, n_steps, is_normalized, progress)
+            progress("the settings")
+            lengths = [length for length, _ in rollout.episodes()]
+            episode_length = sum(lengths) / len(lengths) if lengths else None
+            check_settings(model, examination, n_timesteps, episode_length)
+            if isinstance(model, OffPolicyAlgorithm):
+                check_learner(model, rollout, examination, progress)
+                if probes:
+                    run_probes(model, examination, progress)
+            # As the model's constructor left it: the first reset of the training uses these seeds.
+            if model.seed is not None:
+                env.seed(model.seed)
+            # The environment has moved on, so learn() has to begin with a reset.
+            model._last_obs = None
+    examination.seconds = time.perf_counter() - begin
+    return examination
+
+
+@contextmanager
+def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
+    """Restore the random state of the action space, from which warm-up actions are drawn."""
+    generator = model.action_space.np_random.bit_generator
+    state = generator.state
+    try:
+        yield
+    finally:
+        model.action_space.np_random.bit_generator.state = state
+
+
+def quick_doctor(model: BaseAlgorithm, n_timesteps: int) -> Examination:
+    """Make the checks that neither step the environment nor train: those of the settings, in milliseconds.
+
+    :param model: a model that has been created
+    :param n_timesteps: environment steps of the planned run
+    """
+    examination = Examination(subject=type(model).__name__)
+    begin = time.perf_counter()
+    check_settings(model, examination, n_timesteps)
+    examination.seconds = time.perf_counter() - begin
+    return examination
+
+
+# ---- how the result is shown
+
+
+def print_examination(examination: Examination, console: Console | None = None) -> None:
+    """Print the findings with their evidence and remedy, and a table of the checks.
+
+    :param examination: the result
+    :param console: where to print; None is stdout
+    """
+    console = console or Console()
+    for finding in examination.findings:
+        colour = "red" if finding.severity == "problem" else "yellow"
+        console.print(f"[bold {colour}]{finding.severity}[/] [bold]{finding.id}[/]: {finding.title}", highlight=False)
+        console.print(f"  {finding.evidence}", highlight=False, markup=False)
+        console.print(f"  Do: {finding.remedy}", highlight=False, markup=False)
+    table = Table(title=None, box=None, pad_edge=False)
+    for column in ("check", "status", "value"):
+        table.add_column(column, overflow="fold")
+    for check in sorted(examination.checks.values(), key=lambda each: STATUSES.index(each.status)):
+        table.add_row(check.id, check.status, "" if check.value is None else str(check.value))
+    console.print(table, markup=False)
+    console.print(summary(examination), highlight=False, markup=False)
+
+
+def summary(examination: Examination) -> str:
+    """Return the last line of an examination."""
+    n_problems = sum(finding.severity == "problem" for finding in examination.findings)
+    n_warnings = len(examination.findings) - n_problems
+    n_skipped = sum(check.status == "skipped" for check in examination.checks.values())
+    words = f"{_counted(n_problems, 'problem')}, {_counted(n_warnings, 'warning')}"
+    made = len(examination.checks) - n_skipped
+    return f"{examination.subject}: {words}; {made} checks in {examination.seconds:.0f} s, {n_skipped} skipped"
+
+
+def _counted(n: int, word: str) -> str:
+    if n == 1:
+        return f"1 {word}"
+    return f"{n or 'no'} {word}s"
+
+
+def write_page(examination: Examination, path: Path, write: Callable[[Path, bytes], None]) -> None:
+    """Write the result as an HTML page in the style of the report.
+
+    :param examination: the result
+    :param path: the file
+    :param write: writes bytes to a file
+    """
+    style = files("sb3_visual_td3.report").joinpath("templates/style.css").read_text(encoding="utf-8")
+    text = files(__package__).joinpath("doctor.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(text).render(
+        examination=examination,
+        checks=sorted(examination.checks.values(), key=lambda each: STATUSES.index(each.status)),
+        style=style,
+        summary=summary(examination),
+    )
+    write(path, page.encode())

@@ -1,0 +1,510 @@
+"""Checks of the environment: what a learner sees, what its actions do, how episodes begin and end, and the rewards.
+
+All of them read roll-outs with random actions. Paired roll-outs begin with the same seed, so that a difference between
+them has one cause.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_visual_td3.common.pictures import channels_are_last, parts_of
+from sb3_visual_td3.preflight.findings import Examination, Progress
+from sb3_visual_td3.preflight.rollouts import (
+    Rollout,
+    gym_env_of,
+    random_actions,
+    roll_out,
+)
+
+N_STEPS = 1_000
+"""Steps of the longest roll-out, at most."""
+N_PAIRED_STEPS = 30
+"""Steps of each paired roll-out; guess: enough for an action's effect to reach the picture."""
+N_RESETS = 3
+SEED = 2_000_003
+"""Seed of the first roll-out, far from those that trainings use."""
+LONG_ROLLOUT_S = 15.0
+PAIRED_S = 2.0
+"""Seconds for the long roll-out, and for each paired one: a slow simulator makes fewer steps."""
+N_EPISODES = 3
+"""Episodes that have to end before their lengths are judged."""
+
+DEAD_STD = 1.0
+"""Standard deviation within a frame, in grey levels, below which it shows nothing. A dot of 3 x 3 pixels has 9."""
+DEAD_SHARE = 0.95
+"""Share of the frames that have to be dead, or equal to the one before."""
+SHORT_EPISODE = 3
+"""Median length of episodes, in steps, up to which they are too short."""
+MIN_STEPS_WITHOUT_END = 200
+"""Steps without an end from which on episodes may be called endless."""
+MIN_LIMIT = 10
+"""Length from which on equal lengths of all episodes point to a time limit."""
+SPARSE_SHARE = 0.01
+"""Share of the steps whose reward differs from the most frequent one, below which rewards are sparse."""
+MAX_RETURN, MIN_RETURN = 2e4, 1e-3
+"""Sizes of a discounted return between which networks learn with the usual learning rates; guesses. LiteDriving-v0 is
+at 1e2 and Pendulum-v1 at 3e2."""
+A_DAY_S = 24 * 3600.0
+
+
+def check_environment(
+    env: VecEnv,
+    examination: Examination,
+    gamma: float,
+    n_timesteps: int,
+    n_steps: int,
+    rewards_are_normalized: bool,
+    progress: Progress,
+) -> Rollout:
+    """Make all checks of an environment.
+
+    :param env: the environments that the model trains on, made :func:`~.rollouts.unobserved`
+    :param examination: collects the results
+    :param gamma: the model's discount
+    :param n_timesteps: environment steps of the planned run
+    :param n_steps: steps of the longest roll-out, at most
+    :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
+    :param progress: told the name of each part
+    :return: the longest roll-out, for the checks of the learner
+    """
+    progress("the environment's spaces")
+    _check_spaces(env, examination)
+    progress("a roll-out with random actions")
+    rollout = _long_rollout(env, n_steps)
+    check_observations(rollout, env.observation_space, examination)
+    check_episodes(rollout, _has_time_limit(env), examination)
+    check_rewards(rollout, gamma, rewards_are_normalized, examination)
+    _check_speed(rollout, env.num_envs, n_timesteps, examination)
+    progress("paired roll-outs")
+    _check_seed_and_actions(env, examination)
+    return rollout
+
+
+def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
+    """Play until some episodes have ended, or the steps or the time are used up."""
+
+    def is_enough(rollout: Rollout) -> bool:
+        if rollout.seconds > LONG_ROLLOUT_S:
+            return True
+        n_ended = int(np.sum(rollout.dones))
+        return rollout.n_steps >= n_steps // 2 and n_ended >= N_EPISODES
+
+    return roll_out(env, random_actions(env, n_steps, SEED), SEED, is_enough)
+
+
+def _check_spaces(env: VecEnv, examination: Examination) -> None:
+    """Have Stable-Baselines3's checker look at the environment itself: VecEnvs cast what it returns."""
+    inner = gym_env_of(env)
+    if inner is None:
+        examination.skipped("space_mismatch", "the environment lives in another process")
+        return
+    unwrapped = inner.unwrapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            _check_returned(inner)
+            # The checker seeds, resets and steps. The environments are reset again before each roll-out.
+            check_env(unwrapped, warn=True, skip_render_check=True)
+        except (AssertionError, TypeError, ValueError) as error:
+            examination.found("space_mismatch", " ".join(str(error).split())[:300], type(error).__name__)
+            return
+    examination.passed("space_mismatch", [str(each.message).split("\n")[0][:160] for each in caught][:5])
+
+
+def _check_returned(env: gym.Env[Any, Any]) -> None:
+    """Check that what ``reset`` and ``step`` return is in the space, which VecEnvs do not ask."""
+    observations = [env.reset(seed=SEED)[0]]
+    env.action_space.seed(SEED)
+    for _ in range(3):
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        observations.append(observation)
+        if terminated or truncated:
+            break
+    for observation in observations:
+        for key, space in parts_of(env.observation_space).items():
+            value = observation
+            if isinstance(env.observation_space, spaces.Dict):
+                value = observation[key]
+            _check_part(key, space, np.asarray(value))
+
+
+def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None:
+    if not isinstance(space, spaces.Box):
+        return
+    if value.shape != space.shape:
+        raise ValueError(f"{key} has the shape {value.shape}: the space says {space.shape}")
+    if value.dtype != space.dtype:
+        raise ValueError(f"{key} has the dtype {value.dtype}: the space says {space.dtype}")
+    if np.isfinite(value).all() and not space.contains(value):
+        raise ValueError(
+            f"{key} has values from {value.min():g} to {value.max():g}: the space says {space.low.min():g} to "
+            f"{space.high.max():g}"
+        )
+
+
+# ---- observations
+
+
+def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: Examination) -> None:
+    """Check pictures for contrast, change, scale and the order of their stack; and all parts for finite values.
+
+    :param rollout: steps with random actions
+    :param space: the space of the observations as the learner sees them
+    :param examination: collects the results
+    """
+    values_by_key = rollout.parts()
+    is_finite = all(
+        np.isfinite(np.asarray(each, np.float64)).all() for values in values_by_key.values() for each in values
+    )
+    examination.judge("non_finite_observation", not is_finite, "an observation holds NaN or infinity")
+    pictures = {
+        key: part for key, part in parts_of(space).items() if isinstance(part, spaces.Box) and len(part.shape) == 3
+    }
+    if not pictures:
+        for name in ("dead_camera", "frozen_camera", "scaled_pixels", "stack_order"):
+            examination.skipped(name, "no pictures among the observations")
+    for key, picture in pictures.items():
+        # (steps, n_envs, channels, height, width)
+        frames = np.stack(values_by_key[key if key in values_by_key else ""])
+        if channels_are_last(picture):
+            frames = frames.transpose(0, 1, 4, 2, 3)
+        named = f"{key}: " if key in values_by_key else ""
+        _check_contrast(frames, picture, named, examination)
+        _check_change(frames, rollout, named, examination)
+        _check_scale(frames, picture, named, examination)
+        _check_stack(frames, rollout, named, examination)
+
+
+def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
+    """Return how many grey levels of 255 a unit of the picture is, judged by the values and not by the bounds."""
+    if np.issubdtype(picture.dtype, np.integer):
+        return 1.0
+    return 255.0 / max(float(np.abs(frames).max()), 1e-12)
+
+
+def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> None:
+    # (steps, n_envs): the contrast within each frame of the newest channel, in grey levels.
+    deviations = frames[:, :, -1].astype(np.float32).std(axis=(-2, -1)) * _grey_levels_per_unit(frames, picture)
+    share = float((deviations < DEAD_STD).mean())
+    # Pixels of 0 to 1 in a space of 0 to 255 have no contrast in grey levels either, and are reported as such.
+    if np.issubdtype(picture.dtype, np.integer) and 0 < frames.max() <= 1:
+        examination.skipped("dead_camera", "the pixels are scaled")
+        return
+    mean = float(frames.mean())
+    examination.judge(
+        "dead_camera",
+        share >= DEAD_SHARE,
+        f"{named}{share:.0%} of {deviations.size} frames have a standard deviation below {DEAD_STD:g} grey level; the "
+        f"mean value is {mean:.3g}",
+        {"std": round(float(deviations.mean()), 3), "mean": round(mean, 3)},
+    )
+
+
+def _continued(rollout: Rollout) -> NDArray[np.bool_]:
+    """Return ``(steps, n_envs)``: whether an observation continues the episode of the one before."""
+    return ~np.stack(rollout.dones)
+
+
+def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
+    # (steps, n_envs)
+    is_equal = (frames[:-1] == frames[1:]).all(axis=(2, 3, 4))
+    continued = _continued(rollout)
+    if not continued.any():
+        examination.skipped("frozen_camera", "every episode ended after one step")
+        return
+    if "dead_camera" in [finding.id for finding in examination.findings]:
+        examination.skipped("frozen_camera", "the camera shows nothing")
+        return
+    # Where the rewards stand still too and a reset changes the picture, the camera is right: nothing moves.
+    rewards = np.stack(rollout.rewards)
+    rewards_vary = bool((rewards[1:] != rewards[:-1])[continued[:-1]].any())
+    resets_show = bool((~is_equal[~continued]).any())
+    if is_equal[continued].all() and resets_show and not rewards_vary:
+        examination.skipped("frozen_camera", "pictures and rewards change with resets only: nothing moves")
+        return
+    share = float(is_equal[continued].mean())
+    examination.judge(
+        "frozen_camera",
+        share >= DEAD_SHARE,
+        f"{named}{share:.0%} of {int(continued.sum())} pictures are equal to the one before, bit for bit",
+        {"share_of_repeats": round(share, 4)},
+    )
+
+
+def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> None:
+    largest = float(frames.max())
+    high = float(picture.high.max())
+    evidence = f"{named}the largest pixel of {len(frames)} pictures is {largest:.3g}, in a space up to {high:g}"
+    # A picture that is black all the time is a dead camera, whatever its scale.
+    is_scaled = high >= 255 and 0 < largest <= 1
+    # 1 / 255 is what a white pixel becomes when it is divided twice.
+    is_scaled_twice = high == 1 and 0 < largest <= 1.001 / 255
+    examination.judge("scaled_pixels", is_scaled or is_scaled_twice, evidence, largest)
+
+
+def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
+    """Look for channels that reappear at the next step in another place, and whether that place is the right one."""
+    n_channels = frames.shape[2]
+    continued = _continued(rollout)
+    if n_channels < 2 or not continued.any():
+        examination.skipped("stack_order", "one channel: no stack")
+        return
+    old, new = frames[:-1][continued], frames[1:][continued]
+    has_changed = np.array([not np.array_equal(a, b) for a, b in zip(old, new, strict=True)])
+    # Some steps are enough, and a comparison of all channels with all others is slow.
+    old, new = old[has_changed][:50], new[has_changed][:50]
+    if len(old) < 5:
+        examination.skipped("stack_order", "the picture hardly changes")
+        return
+    # (new channel, old channel): share of the steps in which the new picture's channel equals one of the old picture.
+    matches = np.array(
+        [
+            [float((new[:, i] == old[:, j]).all(axis=(-2, -1)).mean()) for j in range(n_channels)]
+            for i in range(n_channels)
+        ]
+    )
+    for depth in range(n_channels, 1, -1):
+        if n_channels % depth:
+            continue
+        width = n_channels // depth
+        # Frames of a stack, oldest first: every frame but the newest was one place further right a step ago.
+        in_order = all(matches[i, i + width] > DEAD_SHARE for i in range(n_channels - width))
+        if in_order:
+            examination.passed("stack_order", {"frames": depth})
+            return
+    moved = [(i, j) for i in range(n_channels) for j in range(n_channels) if i != j and matches[i, j] > DEAD_SHARE]
+    if len({i for i, _ in moved}) >= max(n_channels // 2, 1):
+        i, j = moved[0]
+        evidence = f"{named}channel {i} shows what channel {j} showed one step before; in a stack it would be {i + 1}"
+        if all(j < i for i, j in moved):
+            evidence = f"{named}the newest frame comes first: channel {i} shows what channel {j} showed one step before"
+        examination.found("stack_order", evidence, moved[:8])
+        return
+    examination.skipped("stack_order", "no channel reappears at the next step: no stack")
+
+
+# ---- episodes
+
+
+def _has_time_limit(env: VecEnv) -> bool:
+    """Whether a wrapper or the registration limits the length of episodes; False if this cannot be known."""
+    inner = gym_env_of(env)
+    while inner is not None:
+        if isinstance(inner, gym.wrappers.TimeLimit):
+            return True
+        if inner.spec is not None and inner.spec.max_episode_steps is not None:
+            return True
+        inner = inner.env if isinstance(inner, gym.Wrapper) else None
+    return False
+
+
+def check_episodes(rollout: Rollout, has_time_limit: bool, examination: Examination) -> None:
+    """Check how long episodes are and how they end.
+
+    :param rollout: steps with random actions
+    :param has_time_limit: whether a time limit is known
+    :param examination: collects the results
+    """
+    episodes = rollout.episodes()
+    lengths = [length for length, _ in episodes]
+    if not episodes and rollout.n_steps < MIN_STEPS_WITHOUT_END:
+        examination.skipped("endless_episodes", f"{rollout.n_steps} steps are too few to say")
+    else:
+        evidence = (
+            f"none of the {rollout.n_steps} steps with random actions ended an episode, and no time limit is known"
+        )
+        examination.judge("endless_episodes", not episodes and not has_time_limit, evidence, {"ended": len(episodes)})
+    if len(episodes) < N_EPISODES:
+        for name in ("short_episodes", "time_limit_terminates"):
+            examination.skipped(name, f"{len(episodes)} episodes ended within {rollout.n_steps} steps")
+        return
+    median = float(np.median(lengths))
+    examination.judge(
+        "short_episodes",
+        median <= SHORT_EPISODE,
+        f"the median of {len(lengths)} episodes is {median:g} steps, with random actions",
+        {"median_length": median},
+    )
+    # Episodes that end by an event of the task do not all have one length.
+    terminated = [length for length, is_truncated in episodes if not is_truncated]
+    counts = {length: terminated.count(length) for length in set(terminated)}
+    limit = max(counts, key=lambda length: (counts[length], length), default=0)
+    is_the_longest = bool(terminated) and limit == max(lengths)
+    examination.judge(
+        "time_limit_terminates",
+        is_the_longest and limit >= MIN_LIMIT and counts[limit] >= max(N_EPISODES, len(lengths) // 2),
+        f"{counts.get(limit, 0)} of {len(lengths)} episodes end after exactly {limit} steps, as terminated",
+        {"longest": max(lengths), "truncated": len(lengths) - len(terminated), "episodes": len(lengths)},
+    )
+
+
+# ---- rewards
+
+
+def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examination: Examination) -> None:
+    """Check that rewards are finite, vary, and have a size that networks learn.
+
+    :param rollout: steps with random actions, with the rewards of the environment itself
+    :param gamma: the discount
+    :param are_normalized: whether VecNormalize scales the rewards before the learner sees them
+    :param examination: collects the results
+    """
+    rewards = rollout.all_rewards()
+    n_bad = int((~np.isfinite(rewards)).sum())
+    examination.judge("non_finite_reward", n_bad > 0, f"{n_bad} of {rewards.size} rewards are NaN or infinite", n_bad)
+    rewards = rewards[np.isfinite(rewards)]
+    if rewards.size == 0:
+        for name in ("constant_reward", "sparse_reward", "reward_scale"):
+            examination.skipped(name, "no finite reward")
+        return
+    values, counts = np.unique(rewards, return_counts=True)
+    usual = float(values[counts.argmax()])
+    examination.judge(
+        "constant_reward",
+        len(values) == 1,
+        f"all {rewards.size} rewards with random actions are {usual:g}",
+        {"different_values": len(values)},
+    )
+    share = 1.0 - float(counts.max()) / rewards.size
+    examination.judge(
+        "sparse_reward",
+        len(values) > 1 and share < SPARSE_SHARE,
+        f"{share:.2%} of {rewards.size} rewards differ from the usual one, {usual:g}",
+        {"share_that_differs": round(share, 4)},
+    )
+    _check_reward_scale(rollout, rewards, gamma, are_normalized, examination)
+    terms = _reward_terms(rollout)
+    if terms:
+        examination.passed("reward_terms", terms)
+
+
+def _check_reward_scale(
+    rollout: Rollout, rewards: NDArray[np.float64], gamma: float, are_normalized: bool, examination: Examination
+) -> None:
+    size = float(np.sqrt((rewards**2).mean()))
+    lengths = [length for length, _ in rollout.episodes()] or [rollout.n_steps]
+    horizon = float(np.mean(lengths))
+    if gamma < 1:
+        horizon = min(horizon, 1.0 / (1.0 - gamma))
+    expected = size * horizon
+    if are_normalized:
+        examination.passed("reward_scale", {"return": round(expected, 4), "normalized": True})
+        return
+    if size == 0:
+        examination.skipped("reward_scale", "all rewards are 0")
+        return
+    examination.judge(
+        "reward_scale",
+        not MIN_RETURN <= expected <= MAX_RETURN,
+        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps make returns of {expected:.3g}; without "
+        f"normalization {MIN_RETURN:g} to {MAX_RETURN:g} is usual",
+        {"return": round(expected, 6), "normalized": False},
+    )
+
+
+def _reward_terms(rollout: Rollout) -> dict[str, float]:
+    """Return each reward term's share of the sum of absolute values, if the environment tells them."""
+    sums: dict[str, float] = {}
+    for infos in rollout.infos:
+        for info in infos:
+            terms = info.get("reward_terms")
+            if not isinstance(terms, Mapping):
+                return {}
+            for name, value in terms.items():
+                sums[str(name)] = sums.get(str(name), 0.0) + abs(float(value))
+    total = sum(sums.values())
+    if total <= 0 or not math.isfinite(total):
+        return {}
+    return {name: round(value / total, 3) for name, value in sums.items()}
+
+
+def _check_speed(rollout: Rollout, n_envs: int, n_timesteps: int, examination: Examination) -> None:
+    steps_per_second = rollout.n_steps * n_envs / max(rollout.seconds, 1e-9)
+    hours = n_timesteps / steps_per_second / 3600
+    examination.judge(
+        "slow_environment",
+        n_timesteps / steps_per_second > A_DAY_S,
+        f"{steps_per_second:.1f} steps/s: {n_timesteps:,} steps take {hours:.0f} hours, without any update",
+        {"steps_per_second": round(steps_per_second, 1), "hours": round(hours, 2)},
+    )
+
+
+# ---- paired roll-outs
+
+
+def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
+    names = ("seed_ignored", "identical_resets", "action_without_effect")
+    actions = random_actions(env, N_PAIRED_STEPS, SEED)
+    others = random_actions(env, N_PAIRED_STEPS, SEED + 1)
+
+    def play(each: Sequence[NDArray[Any]], seed: int) -> Rollout:
+        return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
+
+    first = play(actions, SEED)
+    # The others make as many steps, so that a slow moment cannot make a difference.
+    actions, others = actions[: first.n_steps], others[: first.n_steps]
+    if not actions:
+        for name in names:
+            examination.skipped(name, "no step could be made")
+        return
+    again = roll_out(env, actions, SEED)
+    step = first.first_difference(again)
+    is_repeated = first.is_same_as(again)
+    if step == 0:
+        examination.found("seed_ignored", "two resets with one seed return different observations", 0)
+    elif not is_repeated:
+        # A simulator outside this process may be slightly different each time.
+        evidence = f"with one seed and the same actions, observations or rewards differ from step {step or 1} on"
+        examination.found("seed_ignored", evidence, step, severity="warning")
+    else:
+        examination.passed("seed_ignored")
+    different = [roll_out(env, actions, SEED + 1 + n) for n in range(N_RESETS)]
+    examination.judge(
+        "identical_resets",
+        is_repeated and all(first.is_same_as(each) for each in different),
+        f"{N_RESETS + 1} seeds and the same {len(actions)} actions give the same observations and rewards",
+        None,
+    )
+    if not is_repeated:
+        examination.skipped("action_without_effect", "the environment cannot be repeated with a seed")
+        return
+    _check_each_action(env, first, actions, others, examination)
+
+
+def _check_each_action(
+    env: VecEnv,
+    first: Rollout,
+    actions: Sequence[NDArray[Any]],
+    others: Sequence[NDArray[Any]],
+    examination: Examination,
+) -> None:
+    """Replace one dimension of the actions at a time, and see whether anything changes."""
+    shape = actions[0].shape[1:]
+    without: list[str] = []
+    for index in np.ndindex(shape):
+        changed = [each.copy() for each in actions]
+        # This dimension, in all of the parallel environments.
+        place = (slice(None), *index)
+        for mine, other in zip(changed, others, strict=True):
+            mine[place] = other[place]
+        if first.is_same_as(roll_out(env, changed, SEED)):
+            without.append(", ".join(map(str, index)))
+    n_dimensions = math.prod(shape)
+    examination.judge(
+        "action_without_effect",
+        bool(without),
+        f"dimension {' and '.join(without)} of {n_dimensions}: other values over {len(actions)} steps change no "
+        "observation and no reward",
+        without,
+    )

@@ -1,0 +1,407 @@
+"""What the doctor can find: every finding's title, remedy and source, and the examination that collects them.
+
+The order of :data:`CATALOGUE` is the order of causes: a black camera also makes the batch hard to fit, so
+``dead_camera`` stands before ``cannot_fit_batch``. Findings are listed in this order, problems before warnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+FORMAT_VERSION = 1
+"""Version of the JSON that :meth:`Examination.as_json` returns."""
+
+Severity = Literal["problem", "warning"]
+Status = Literal["pass", "fail", "skipped"]
+STATUSES: tuple[Status, ...] = ("fail", "skipped", "pass")
+SEVERITIES: tuple[Severity, ...] = ("problem", "warning")
+
+
+class Entry(NamedTuple):
+    """What is known of a finding before it is made.
+
+    :ivar title: one line that names it
+    :ivar severity: ``"problem"`` if the run is likely to fail; ``"warning"`` if it may be intended
+    :ivar remedy: what to do
+    :ivar source: where the criterion comes from
+    :ivar example: a mistake that causes it, in Markdown
+    """
+
+    title: str
+    severity: Severity
+    remedy: str
+    source: str
+    example: str
+
+
+_GYMNASIUM = "Gymnasium, documentation of Env.step and Env.reset"
+_SB3_TIPS = "Stable-Baselines3, Reinforcement Learning Tips and Tricks"
+_SB3_NOISE = "Fujimoto et al. 2018 (TD3): a deterministic policy explores by the noise on its actions alone"
+_MARGIN = "a margin around the values that rl-zoo's tuned off-policy blocks use"
+_COUNT = "arithmetic"
+
+CATALOGUE: Mapping[str, Entry] = {
+    "space_mismatch": Entry(
+        "Observations do not fit the observation space",
+        "problem",
+        "Return observations with the dtype, shape and bounds of observation_space. Vectorized environments cast "
+        "silently, so the policy would see other numbers than the environment returned.",
+        "Gymnasium, Space.contains; Stable-Baselines3, check_env",
+        "the space says uint8 0 to 255, and the camera returns float32 0 to 1",
+    ),
+    "non_finite_observation": Entry(
+        "An observation is not finite",
+        "problem",
+        "Find the sensor that returns NaN or infinity. One such value makes every weight NaN.",
+        "Stable-Baselines3, Dealing with NaNs and infs",
+        "the distance to an obstacle that is not there is NaN",
+    ),
+    "non_finite_reward": Entry(
+        "A reward is not finite",
+        "problem",
+        "Find the division or the logarithm in the reward that fails, and bound it.",
+        "Stable-Baselines3, Dealing with NaNs and infs",
+        "the reward is the logarithm of a distance that becomes 0",
+    ),
+    "dead_camera": Entry(
+        "The camera shows nothing",
+        "problem",
+        "Look at a frame: plt.imshow(env.reset()[0]). Check the camera's position, its exposure and the conversion to "
+        "uint8 (values of 0 to 1 become 0).",
+        "a picture of one brightness holds no information",
+        "`astype(np.uint8)` on pixels of 0 to 1 makes every picture black",
+    ),
+    "frozen_camera": Entry(
+        "The camera's picture does not change",
+        "problem",
+        "Render a new frame at every step, and return a copy of it. A simulator without a tick between two reads "
+        "returns the old frame.",
+        "a picture that never changes cannot tell the policy what its actions do",
+        "the camera is read before the simulator's tick, or the first frame is cached",
+    ),
+    "scaled_pixels": Entry(
+        "Pixels are scaled, and will be scaled again",
+        "problem",
+        "Return uint8 values of 0 to 255, which the policy divides by 255; or float32 values of 0 to 1 with bounds 0 "
+        "and 1, and policy_kwargs=dict(normalize_images=False). Not both.",
+        "Stable-Baselines3, preprocess_obs divides uint8 images by 255",
+        "`image / 255` in a wrapper, and the policy divides by 255 again",
+    ),
+    "stack_order": Entry(
+        "Stacked frames are in the wrong order",
+        "problem",
+        "Stack along the channels, oldest frame first, and shift by one frame at each step, as VecFrameStack does.",
+        "Stable-Baselines3, VecFrameStack",
+        "`np.concatenate([new, *old])` puts the newest frame first",
+    ),
+    "seed_ignored": Entry(
+        "The seed is ignored",
+        "problem",
+        "Draw all random numbers from self.np_random, after super().reset(seed=seed). Without this, no run can be "
+        "repeated and no two policies be compared on the same episodes.",
+        _GYMNASIUM,
+        "`np.random.uniform()` in `reset()` instead of `self.np_random`",
+    ),
+    "identical_resets": Entry(
+        "Every episode begins alike",
+        "warning",
+        "Draw the start from self.np_random in reset(). A policy that always starts in one place learns that place by "
+        "heart. Ignore this if the task has one start.",
+        "a guess that a random start is wanted",
+        "`reset()` calls `super().reset(seed=0)`",
+    ),
+    "action_without_effect": Entry(
+        "An action changes nothing",
+        "problem",
+        "Follow the action through step(): is its index right, is it clipped or rescaled to a constant, does the "
+        "simulator read it before the next tick?",
+        "paired roll-outs from one seed that differ in this action alone",
+        "`action[0]` steers and brakes, and `action[1]` is never read",
+    ),
+    "time_limit_terminates": Entry(
+        "A time limit is reported as terminated",
+        "problem",
+        "Return truncated=True and terminated=False when the time is over (gymnasium's TimeLimit does). With "
+        "terminated=True the critic learns that nothing follows the last step, though the task goes on.",
+        "Pardo et al. 2018, Time Limits in Reinforcement Learning; " + _GYMNASIUM,
+        "`terminated = self.n_steps >= 500`",
+    ),
+    "endless_episodes": Entry(
+        "Episodes do not end",
+        "warning",
+        "Register the environment with max_episode_steps=..., or wrap it in TimeLimit. Without an end there are no "
+        "returns to log, and a stuck agent stays stuck.",
+        _SB3_TIPS,
+        "`step()` returns False for both flags, and there is no TimeLimit",
+    ),
+    "short_episodes": Entry(
+        "Episodes end almost at once",
+        "problem",
+        "Look at the first steps of an episode: is the start inside an obstacle, is an ending condition inverted?",
+        "a guess: in so few steps an action has no consequence that could be learnt",
+        "the start pose is inside the collision box",
+    ),
+    "constant_reward": Entry(
+        "The reward is constant",
+        "problem",
+        "Print the reward's terms over an episode. If only a policy that has learnt something meets another reward, "
+        "add a term that guides it there.",
+        "nothing can be learnt from a reward that does not vary",
+        "the reward is 1 for every step",
+    ),
+    "sparse_reward": Entry(
+        "A random policy hardly ever meets a reward",
+        "warning",
+        "Add a term for progress, start some episodes near the goal, or plan for more random steps (learning_starts).",
+        "a guess: fewer than one step in a hundred differs from the usual reward",
+        "the reward is 1 at the goal and 0 elsewhere",
+    ),
+    "reward_scale": Entry(
+        "Returns are far from the scale that networks learn",
+        "problem",
+        'Scale the rewards: VecNormalize(env, norm_obs=False), or normalize: "{norm_obs: false, norm_reward: true}" in '
+        "a hyperparameter file, or a constant factor.",
+        "Henderson et al. 2018, Deep RL that Matters (reward scaling); the limits are a guess",
+        "rewards in metres times 1,000, without VecNormalize",
+    ),
+    "slow_environment": Entry(
+        "The environment alone takes longer than a day",
+        "warning",
+        "Profile step(); run several environments (n_envs with SubprocVecEnv), or reduce the picture at the source.",
+        _COUNT,
+        "5 steps/s, and a run of 1,000,000 steps",
+    ),
+    "buffer_memory": Entry(
+        "The replay buffer does not fit into memory",
+        "problem",
+        "Reduce buffer_size, or use VisualTD3's FrameReplayBuffer, which stores each camera frame once.",
+        _COUNT,
+        "buffer_size 1,000,000 with stacks of 4 x 84 x 84 in SB3's buffer: 56 GB",
+    ),
+    "warmup_beyond_run": Entry(
+        "The run ends before, or soon after, learning starts",
+        "problem",
+        "Reduce learning_starts, or make more steps: only steps after learning_starts make updates.",
+        _COUNT,
+        "learning_starts 10,000 and `-n 5000`",
+    ),
+    "batch_beyond_buffer": Entry(
+        "A batch is larger than the replay buffer",
+        "problem",
+        "Increase buffer_size or reduce batch_size: a batch would hold every transition several times.",
+        _COUNT,
+        "buffer_size 200 and batch_size 256",
+    ),
+    "n_steps_beyond_episode": Entry(
+        "n-step returns are as long as episodes",
+        "problem",
+        "Reduce n_steps: nearly every return would end with its episode, and nothing would be bootstrapped.",
+        _COUNT,
+        "n_steps 10, and episodes of 12 steps",
+    ),
+    "learning_rate": Entry(
+        "The learning rate is out of the usual range",
+        "problem",
+        "Use 1e-4 to 1e-3.",
+        _MARGIN,
+        "1e-1 instead of 1e-4, or a schedule that begins at 0",
+    ),
+    "gamma": Entry(
+        "The discount does not fit the length of episodes",
+        "problem",
+        "Choose gamma so that 1 / (1 - gamma) steps are what an action's consequences take: 0.98 to 0.99 for most "
+        "control tasks.",
+        _MARGIN,
+        "gamma 0.1, or gamma 1 in a task that is cut by a time limit",
+    ),
+    "tau": Entry(
+        "Target networks follow too fast or not at all",
+        "problem",
+        "Use 0.005 (TD3) or 0.01 (DrQ-v2).",
+        _MARGIN,
+        "tau 0.995: the other convention, in which tau weights the old network",
+    ),
+    "exploration_noise": Entry(
+        "The policy does not explore",
+        "problem",
+        "Give action_noise=NormalActionNoise(...) with a standard deviation of 0.1 to 0.5, in units of the action "
+        "scaled to [-1, 1]; VisualTD3 takes noise_schedule='lin_0.5_0.1'.",
+        _SB3_NOISE,
+        "TD3 without `action_noise`",
+    ),
+    "saturated_at_start": Entry(
+        "The untrained policy's actions are at their limits",
+        "problem",
+        "Check the scale of the observations: large inputs drive the tanh to its ends, where it has no gradient.",
+        "the derivative of tanh is below 0.1 where its value is above 0.95",
+        "positions in millimetres as observations of a MlpPolicy",
+    ),
+    "leaking_features": Entry(
+        "The actor's loss reaches the actor past its action",
+        "problem",
+        "Let the critic encode the observation itself, without gradient, in the actor's loss. Otherwise the actor's "
+        "encoder raises Q without acting better, and grows without bound.",
+        "the CARLA run that started this project; Yarats et al. 2019 (SAC-AE)",
+        "`critic.q1(actor.features_extractor(obs), action)` in the actor's loss",
+    ),
+    "group_without_gradient": Entry(
+        "Some weights get no gradient",
+        "problem",
+        "Is the part frozen (requires_grad=False, learning rate 0), detached from the loss, or are all of its ReLUs "
+        "dead?",
+        "the gradients at the optimizers' steps of some updates",
+        "`requires_grad_(False)` on a pretrained encoder, or units that are all dead",
+    ),
+    "target_frozen": Entry(
+        "Target networks do not move",
+        "problem",
+        "Use tau > 0 and call polyak_update for every target network.",
+        "Lillicrap et al. 2015 (DDPG): targets slowly track the learnt networks",
+        "`soft_update()` is overridden and forgets the targets",
+    ),
+    "cannot_fit_batch": Entry(
+        "The critic cannot fit a single batch",
+        "problem",
+        "Check the architecture: are observations and actions both connected to the output, do activations die?",
+        "Braiek and Khomh 2022 (TheDeepChecker): a network that cannot overfit one batch is broken",
+        "a features extractor that returns zeros, or a head without the action",
+    ),
+    **{
+        f"probe_{name}": Entry(
+            f"The algorithm fails the probe of {what}",
+            "problem",
+            "Look at the part that the evidence names; the probe is a test case of it that takes seconds.",
+            "Andy Jones, Debugging Reinforcement Learning Systems: probe environments",
+            example,
+        )
+        for name, what, example in (
+            ("constant_reward", "a constant reward", "the critic's optimizer holds the target's weights"),
+            ("picture_reward", "a reward that depends on the picture", "the replay buffer stores one picture only"),
+            ("action_reward", "a reward that depends on the action", "the actor's loss has the wrong sign"),
+            (
+                "action_given_picture",
+                "a reward that depends on the action given the picture",
+                "the actor's encoder is detached",
+            ),
+            ("delayed_reward", "a delayed reward", "the targets leave out the discount"),
+        )
+    },
+    "low_precision": Entry(
+        "bfloat16 changes the values of this critic",
+        "warning",
+        'Use precision="fp32".',
+        "a relative difference above 10 % on one batch",
+        '`precision="bf16"` with values of very different size',
+    ),
+}
+
+
+class Check(NamedTuple):
+    """The result of one check: its id, whether it passed, and what was measured or why it was skipped."""
+
+    id: str
+    status: Status
+    value: Any
+
+
+class Finding(NamedTuple):
+    """Something that the doctor found."""
+
+    id: str
+    severity: Severity
+    title: str
+    evidence: str
+    remedy: str
+    source: str
+
+
+@dataclass
+class Examination:
+    """The checks that were made and what they found.
+
+    :ivar checks: the checks, by id
+    :ivar seconds: how long the examination took
+    :ivar subject: what was examined, such as ``"VisualTD3 on LiteDriving-v0"``
+    """
+
+    subject: str = ""
+    checks: dict[str, Check] = field(default_factory=dict)
+    seconds: float = 0.0
+    _found: dict[str, Finding] = field(default_factory=dict)
+
+    def passed(self, check_id: str, value: Any = None) -> None:
+        """Note that a check has passed, with what it measured."""
+        self.checks[check_id] = Check(check_id, "pass", value)
+
+    def skipped(self, check_id: str, reason: str) -> None:
+        """Note why a check could not be made; an earlier result stays."""
+        self.checks.setdefault(check_id, Check(check_id, "skipped", reason))
+
+    def found(
+        self,
+        check_id: str,
+        evidence: str,
+        value: Any = None,
+        severity: Severity | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        """Note that a check has failed.
+
+        :param check_id: the id, a key of :data:`CATALOGUE`
+        :param evidence: one sentence with the figures
+        :param value: what was measured
+        :param severity: None takes the catalogue's
+        :param remedy: None takes the catalogue's
+        """
+        entry = CATALOGUE[check_id]
+        self.checks[check_id] = Check(check_id, "fail", value)
+        self._found[check_id] = Finding(
+            check_id, severity or entry.severity, entry.title, evidence, remedy or entry.remedy, entry.source
+        )
+
+    def judge(
+        self, check_id: str, failed: bool, evidence: str, value: Any = None, severity: Severity | None = None
+    ) -> None:
+        """Note the result of a check that either passes or fails; the other parameters are those of ``found``."""
+        if failed:
+            self.found(check_id, evidence, value, severity)
+        else:
+            self.passed(check_id, value)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found: problems before warnings, and causes before what they cause."""
+        order = list(CATALOGUE)
+        return sorted(self._found.values(), key=lambda each: (SEVERITIES.index(each.severity), order.index(each.id)))
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether one of the findings is a problem, and not only a warning."""
+        return any(finding.severity == "problem" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain data: ``format_version``, ``findings``, ``checks`` and ``seconds``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "subject": self.subject,
+            "findings": [finding._asdict() for finding in self.findings],
+            "checks": [check._asdict() for check in self.checks.values()],
+            "seconds": round(self.seconds, 2),
+        }
+
+    def one_line(self) -> str:
+        """Return the result in one line, for the beginning of a training."""
+        n_checks = sum(check.status != "skipped" for check in self.checks.values())
+        if not self.findings:
+            return f"Doctor: {n_checks} checks of the settings, nothing found"
+        worst = self.findings[0]
+        others = ""
+        if len(self.findings) > 1:
+            others = f" (and {len(self.findings) - 1} more)"
+        return f"Doctor: {worst.severity}: {worst.title}: {worst.evidence}{others}"
+
+
+Progress = Callable[[str], None]
+"""Called before each part of an examination with its name, for a progress bar."""

@@ -1,0 +1,376 @@
+"""Checks of the learner: do gradients reach every part, by the right path, and can the critic learn one batch?
+
+All of them work on a copy of the model, with random states restored afterwards: the training that follows is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_visual_td3.preflight.findings import Examination, Progress
+from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
+
+N_UPDATES = 4
+"""Updates whose gradients are looked at: two of them move the actor of TD3."""
+BATCH_SIZE = 32
+N_FIT_STEPS, FIT_S = 100, 10.0
+"""Gradient steps on one batch, and the seconds that they may take."""
+FIT_RATE = 1e-3
+FITTED = 0.5
+"""Share of the variance of the batch's targets below which the loss has to fall."""
+SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
+LEAK = 1e-4
+"""Share of the actor's gradient that may remain when its action is cut off; rounding leaves less."""
+LOW_PRECISION = 0.1
+_NETWORKS = ("actor", "critic")
+
+
+def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination, progress: Progress) -> None:
+    """Make all checks of a learner.
+
+    :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
+    :param rollout: transitions to learn from
+    :param examination: collects the results
+    :param progress: told the name of each part
+    """
+    names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
+    if not all(hasattr(model, name) for name in (*_NETWORKS, "critic_target")):
+        for name in names:
+            examination.skipped(name, f"{type(model).__name__} has no actor and critic")
+        return
+    # What is wrong with the environment is known then, and a learner that meets it says nothing more.
+    for finding in examination.findings:
+        if finding.id in ("non_finite_reward", "non_finite_observation"):
+            for name in names:
+                examination.skipped(name, f"{finding.title.lower()}")
+            return
+    with random_states_kept():
+        progress("the untrained policy")
+        _check_saturation(model, rollout, examination)
+        progress("some updates")
+        _check_updates(model, rollout, examination)
+        progress("the path of the actor's gradient")
+        _check_leak(model, rollout, examination)
+        progress("one batch")
+        _check_fit(model, rollout, examination)
+        _check_precision(model, rollout, examination)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy and torch at the end of the block."""
+    python, numpy, torch = random.getstate(), np.random.get_state(), th.get_rng_state()
+    cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        th.set_rng_state(torch)
+        if cuda:
+            th.cuda.set_rng_state_all(cuda)
+
+
+def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
+    """Return a copy of a model that may be trained, with the transitions of a roll-out in a buffer of its own.
+
+    :param model: the model; it is not changed
+    :param rollout: transitions to store
+    :return: the copy, which shares nothing but the environment with the model
+    """
+    shared = [model.env, model.replay_buffer, getattr(model, "_logger", None), model._vec_normalize_env]
+    # deepcopy takes what its memo holds instead of copying it. An environment often cannot be copied.
+    memo = {id(each): each for each in shared if each is not None}
+    twin = copy.deepcopy(model, memo)
+    # Callbacks that watch the model must not see these updates.
+    if hasattr(twin, "observers"):
+        twin.observers = []
+    twin.set_logger(Logger(folder=None, output_formats=[]))
+    twin.replay_buffer = _filled_buffer(model, rollout)
+    return twin
+
+
+def _filled_buffer(model: OffPolicyAlgorithm, rollout: Rollout) -> ReplayBuffer:
+    """Return a small buffer of the model's class and settings, with the roll-out's transitions."""
+    original = model.replay_buffer
+    assert original is not None
+    arguments = {}
+    for name in inspect.signature(type(original)).parameters:
+        if hasattr(original, name):
+            arguments[name] = getattr(original, name)
+    arguments["buffer_size"] = (rollout.n_steps + 1) * model.n_envs
+    buffer = type(original)(**arguments)
+    for transition in transitions(rollout):
+        observations, next_observations, actions, rewards, dones, infos = transition
+        scaled = model.policy.scale_action(actions)
+        buffer.add(observations, next_observations, scaled, rewards, dones, infos)
+    return buffer
+
+
+# ---- the untrained policy
+
+
+def _seen_by_policy(model: OffPolicyAlgorithm, rollout: Rollout, n: int = BATCH_SIZE) -> Observations:
+    """Return some observations of the roll-out as the policy sees them, ``(n, ...)``."""
+    steps = np.linspace(0, rollout.n_steps - 1, min(n, rollout.n_steps)).astype(int)
+    first = rollout.observations[0]
+    chosen: Observations
+    if isinstance(first, Mapping):
+        chosen = {key: np.stack([rollout.observations[step][key][0] for step in steps]) for key in first}
+    else:
+        chosen = np.stack([np.asarray(rollout.observations[step])[0] for step in steps])
+    normalizer = model._vec_normalize_env
+    if isinstance(normalizer, VecNormalize):
+        return normalizer.normalize_obs(chosen)
+    return chosen
+
+
+def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
+    observations: Any = _seen_by_policy(model, rollout)
+    # An averaged policy is what predict() uses, and the actor itself is what learns.
+    with getattr(model.policy, "without_average", nullcontext)():
+        actions, _ = model.predict(observations, deterministic=True)
+    scaled = np.abs(model.policy.scale_action(actions))
+    share = float((scaled > SATURATED_ACTION).mean())
+    examination.judge(
+        "saturated_at_start",
+        share > SATURATED_SHARE,
+        f"{share:.0%} of the untrained policy's actions are beyond {SATURATED_ACTION:g} of their range",
+        round(share, 3),
+    )
+
+
+# ---- updates
+
+
+class GradientRecorder:
+    """Add up the squared gradients that the optimizers of a model use, weight by weight.
+
+    :param model: the model; its optimizers call the recorder before each of their steps
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        self.squares: dict[str, dict[int, float]] = {name: {} for name in _NETWORKS}
+        for name in _NETWORKS:
+            optimizer = getattr(model, name).optimizer
+            optimizer.register_step_pre_hook(self._hook(self.squares[name]))
+
+    @staticmethod
+    def _hook(squares: dict[int, float]) -> Callable[..., None]:
+        def before_step(optimizer: th.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        square = float(weight.grad.detach().float().pow(2).sum())
+                        squares[id(weight)] = squares.get(id(weight), 0.0) + square
+
+        return before_step
+
+    def norm(self, network: str) -> float:
+        """Return the norm of all gradients of a network's optimizer."""
+        return math.sqrt(sum(self.squares[network].values()))
+
+    def of_weights(self, weights: list[nn.Parameter]) -> float:
+        """Return the norm of the gradients of some weights, in whichever optimizer they are."""
+        total = 0.0
+        for squares in self.squares.values():
+            total += sum(squares.get(id(weight), 0.0) for weight in weights)
+        return math.sqrt(total)
+
+
+def _groups_of(model: OffPolicyAlgorithm) -> dict[str, list[nn.Parameter]]:
+    """Return the weights by group; an encoder that both networks read is the critic's."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    encoder_of_critic: set[int] = set()
+    for network in reversed(_NETWORKS):
+        module = getattr(model, network)
+        encoder = [weight for name, weight in module.named_parameters() if name.startswith("features_extractor.")]
+        heads = [weight for name, weight in module.named_parameters() if not name.startswith("features_extractor.")]
+        if network == "critic":
+            encoder_of_critic = {id(weight) for weight in encoder}
+        else:
+            encoder = [weight for weight in encoder if id(weight) not in encoder_of_critic]
+        if encoder:
+            groups[f"{network}_cnn"] = encoder
+        if heads:
+            groups[f"{network}_mlp"] = heads
+    return groups
+
+
+def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
+    twin = copy_of(model, rollout)
+    recorder = GradientRecorder(twin)
+    before = [weight.detach().clone() for weight in twin.critic_target.parameters()]  # type: ignore[attr-defined]
+    twin.train(gradient_steps=1, batch_size=BATCH_SIZE)
+    begin = time.perf_counter()
+    twin.train(gradient_steps=N_UPDATES - 1, batch_size=BATCH_SIZE)
+    seconds = (time.perf_counter() - begin) / (N_UPDATES - 1)
+    # The batch is smaller than the run's, whose updates take longer: the figure is for orientation.
+    examination.passed("updates_per_second", {"batch_size": BATCH_SIZE, "updates_per_second": round(1 / seconds, 1)})
+
+    norms, frozen = {}, []
+    for name, weights in _groups_of(twin).items():
+        norms[name] = recorder.of_weights(weights)
+        if norms[name] == 0:
+            frozen.append(name)
+    evidence = f"{' and '.join(frozen)}: no gradient in {N_UPDATES} updates"
+    examination.judge(
+        "group_without_gradient", bool(frozen), evidence, {k: float(f"{v:.3g}") for k, v in norms.items()}
+    )
+
+    after = [weight.detach() for weight in twin.critic_target.parameters()]  # type: ignore[attr-defined]
+    distance = math.sqrt(sum(float((a - b).pow(2).sum()) for a, b in zip(after, before, strict=True)))
+    critic = list(twin.critic.parameters())  # type: ignore[attr-defined]
+    moved = recorder.norm("critic") > 0
+    if "target_frozen" not in examination.checks or examination.checks["target_frozen"].status != "fail":
+        evidence = f"{N_UPDATES} updates with tau={model.tau:g} move the critics, and their targets by 0"
+        examination.judge("target_frozen", moved and bool(critic) and distance == 0, evidence, float(f"{distance:.3g}"))
+
+
+# ---- the path of the actor's gradient
+
+
+def _without_action_gradient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a critic's method that passes no gradient on to its actions, the second argument."""
+
+    @wraps(method)
+    def detached(first: Any, actions: th.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return method(first, actions.detach(), *args, **kwargs)
+
+    return detached
+
+
+def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
+    """Cut the actions off in the critic: what then still reaches the actor does not go through its action."""
+    whole = _actor_gradient(model, rollout, is_cut=False)
+    if whole == 0:
+        examination.skipped("leaking_features", "the actor gets no gradient at all")
+        return
+    remaining = _actor_gradient(model, rollout, is_cut=True)
+    share = remaining / whole
+    examination.judge(
+        "leaking_features",
+        share > LEAK,
+        f"{share:.0%} of the actor's gradient remains when the critic ignores how its value depends on the action",
+        float(f"{share:.3g}"),
+    )
+
+
+def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -> float:
+    """Return the norm of the actor's gradient over some updates, with or without the path through the action."""
+    twin: Any = copy_of(model, rollout)
+    # What depends on the actor alone, and on no critic, is left out: penalties and the entropy bonus.
+    if hasattr(twin, "settings"):
+        twin.settings = replace(twin.settings, pre_tanh_penalty=0.0)
+    if hasattr(twin, "ent_coef_optimizer"):
+        twin.ent_coef_optimizer = None
+        twin.ent_coef_tensor = th.zeros(1, device=twin.device)
+    if is_cut:
+        for name in ("forward", "q1_forward", "score"):
+            method = getattr(twin.critic, name, None)
+            if method is not None:
+                setattr(twin.critic, name, _without_action_gradient(method))
+    recorder = GradientRecorder(twin)
+    try:
+        th.manual_seed(0)
+        twin.train(gradient_steps=N_UPDATES, batch_size=BATCH_SIZE)
+    except RuntimeError as error:
+        # Nothing in the loss depends on a weight any more: there is no other path.
+        if is_cut and "does not require grad" in str(error):
+            return 0.0
+        raise
+    return recorder.norm("actor")
+
+
+# ---- one batch
+
+
+def _batch(model: OffPolicyAlgorithm, rollout: Rollout) -> tuple[Observations, NDArray[Any], Any, th.Tensor]:
+    """Return observations and scaled actions ``(batch, ...)`` of the roll-out, as arrays and as tensors."""
+    observations = _seen_by_policy(model, rollout)
+    tensors, _ = model.policy.obs_to_tensor(observations)
+    n = min(BATCH_SIZE, rollout.n_steps)
+    steps = np.linspace(0, rollout.n_steps - 1, n).astype(int)
+    actions = model.policy.scale_action(np.stack([rollout.actions[step][0] for step in steps]))
+    return observations, actions, tensors, th.as_tensor(actions, dtype=th.float32, device=model.device)
+
+
+def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
+    """Train a copy of the critic on one batch, whose targets depend on the actions and on the observations."""
+    critic: Any = copy.deepcopy(model.critic)  # type: ignore[attr-defined]
+    weights = [weight for weight in critic.parameters() if weight.requires_grad]
+    if not weights:
+        examination.found("cannot_fit_batch", "all weights of the critic are frozen")
+        return
+    observations, actions, tensors, action_tensor = _batch(model, rollout)
+    n = len(actions)
+    targets = _fit_targets(observations, actions).to(model.device)
+    optimizer = th.optim.Adam(weights, lr=FIT_RATE)
+    begin, losses = time.perf_counter(), []
+    for _ in range(N_FIT_STEPS):
+        values = critic(tensors, action_tensor)
+        values = values if isinstance(values, tuple) else (values,)
+        # TQC has quantiles, (batch, n_critics, n_quantiles): their mean is the value.
+        loss = sum((value.flatten(1).mean(dim=1) - targets).pow(2).mean() for value in values) / len(values)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if losses[-1] < FITTED / 2 or time.perf_counter() - begin > FIT_S:
+            break
+    # The targets have a variance of 1, which a constant value reaches.
+    best = min(losses)
+    if not math.isfinite(losses[-1]):
+        best = math.inf
+    evidence = f"after {len(losses)} steps on {n} transitions the loss is {best:.2f} of the targets' variance"
+    examination.judge("cannot_fit_batch", not best < FITTED, evidence, float(f"{best:.3g}"))
+
+
+@th.no_grad()
+def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
+    """Compare the critics' values in the arithmetic of the training with those in float32."""
+    arithmetic: Any = getattr(model, "_arithmetic", None)
+    if arithmetic is None or arithmetic.dtype == th.float32:
+        examination.skipped("low_precision", "the networks learn in float32")
+        return
+    critic: Any = model.critic  # type: ignore[attr-defined]
+    _, _, tensors, actions = _batch(model, rollout)
+    exact = th.cat(critic(tensors, actions), dim=1).float()
+    with arithmetic.autocast():
+        rounded = th.cat(critic(tensors, actions), dim=1).float()
+    size = float(exact.pow(2).mean().sqrt())
+    difference = float((rounded - exact).pow(2).mean().sqrt()) / max(size, 1e-6)
+    evidence = f"values in {arithmetic.dtype} differ by {difference:.1%} from those in float32"
+    examination.judge("low_precision", difference > LOW_PRECISION, evidence, round(difference, 4))
+
+
+def _fit_targets(observations: Observations, actions: NDArray[Any]) -> th.Tensor:
+    """Return targets ``(batch,)`` of variance 1: the sum of the actions' dimensions, and the observation's mean."""
+    parts = list(observations.values()) if isinstance(observations, Mapping) else [observations]
+    columns = [actions.reshape(len(actions), -1).sum(axis=1)]
+    columns += [np.asarray(part, np.float64).reshape(len(part), -1).mean(axis=1) for part in parts]
+    total = np.zeros(len(actions))
+    for column in columns:
+        if column.std() > 1e-9:
+            total += (column - column.mean()) / column.std()
+    if total.std() > 0:
+        total /= total.std()
+    return th.as_tensor(total, dtype=th.float32)

@@ -1,0 +1,268 @@
+"""Five environments whose answers are known by heart, and a training of the given algorithm on each.
+
+An environment of one or two steps isolates one thing that a learner must be able to do, so that a failure names the
+part that is broken. Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments),
+here with pictures and continuous actions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_visual_td3.preflight.findings import Examination, Progress
+
+SIZE = 36
+"""Height and width of the pictures: the smallest that NatureCNN reads."""
+BLACK, WHITE = 0, 255
+GAMMA = 0.5
+"""Discount of all probes, far from 0 and 1, so that a value tells whether it was discounted once."""
+N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 800, 100, 32, 1e-3
+LEAST_TAU = 0.05
+"""A target network of the usual tau would need more updates than a probe has."""
+SECONDS_PER_PROBE = 36.0
+"""Five of them in three minutes."""
+
+Picture = NDArray[np.uint8]
+
+
+def picture(brightness: int) -> Picture:
+    """Return a picture ``(36, 36, 1) uint8`` of one brightness."""
+    return np.full((SIZE, SIZE, 1), brightness, np.uint8)
+
+
+class Probe(gym.Env[Picture, NDArray[np.float32]]):
+    """One step with a black or a white picture and one action in [-1, 1].
+
+    :ivar shows_both: whether the picture is white in half of the episodes
+    :ivar tests: the part that is broken if the answer is wrong
+    """
+
+    observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    shows_both: ClassVar[bool] = True
+    tests: ClassVar[str]
+    _brightness = BLACK
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Picture, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed, options=options)
+        self._brightness = BLACK
+        if self.shows_both and self.np_random.random() < 0.5:
+            self._brightness = WHITE
+        return picture(self._brightness), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Picture, float, bool, bool, dict[str, Any]]:
+        """End the episode with the reward of this action."""
+        return picture(self._brightness), self.reward(float(action[0])), True, False, {}
+
+    def reward(self, action: float) -> float:
+        """Return the reward of an action."""
+        raise NotImplementedError
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return what was learnt and what is right, by name.
+
+        :param answer: the trained model's values and actions
+        """
+        raise NotImplementedError
+
+
+class ConstantReward(Probe):
+    """The reward is 1, whatever is seen and done."""
+
+    tests = "the critic's loss and its optimizer"
+
+    def reward(self, action: float) -> float:
+        """Return 1."""
+        del action
+        return 1.0
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Compare the value of the black picture with 1."""
+        return {"value": (answer.value(BLACK), 1.0)}
+
+
+class PictureReward(Probe):
+    """The reward is 1 for a white picture and -1 for a black one."""
+
+    tests = "the critic's encoder, or the pictures in the replay buffer"
+
+    def reward(self, action: float) -> float:
+        """Return 1 or -1."""
+        del action
+        return 1.0 if self._brightness == WHITE else -1.0
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Compare the values of both pictures with 1 and -1."""
+        return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
+
+
+class ActionReward(Probe):
+    """The reward is highest for the action 0.5, whatever is seen."""
+
+    tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
+    shows_both = False
+
+    def reward(self, action: float) -> float:
+        """Return 1 minus the distance to 0.5."""
+        return 1.0 - abs(action - 0.5)
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Compare the action with 0.5."""
+        return {"action": (answer.action(BLACK), 0.5)}
+
+
+class ActionGivenPicture(Probe):
+    """The reward is highest for the action 0.5 on a white picture and for -0.5 on a black one."""
+
+    tests = "the actor's encoder"
+
+    def reward(self, action: float) -> float:
+        """Return 1 minus the distance to the right action."""
+        return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Compare both actions."""
+        return {"action on white": (answer.action(WHITE), 0.5), "action on black": (answer.action(BLACK), -0.5)}
+
+
+class DelayedReward(Probe):
+    """A black picture without reward is followed by a white one with reward 1, and the end."""
+
+    tests = "the targets: bootstrapping, the discount, or target networks that do not move"
+    shows_both = False
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Picture, float, bool, bool, dict[str, Any]]:
+        """Show the white picture first, then end the episode."""
+        if self._brightness == BLACK:
+            self._brightness = WHITE
+            return picture(WHITE), 0.0, False, False, {}
+        return super().step(action)
+
+    def reward(self, action: float) -> float:
+        """Return 1."""
+        del action
+        return 1.0
+
+    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Compare the value before the reward with its discounted value."""
+        return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
+
+
+PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
+TOLERANCE = 0.25
+"""Largest error of a value or an action; wrong answers are at least 0.5 away."""
+
+
+class Answer:
+    """What a trained model has learnt about a probe.
+
+    :param model: the trained model
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        self._model = model
+
+    def action(self, brightness: int) -> float:
+        """Return the policy's action on a picture."""
+        actions, _ = self._model.predict(picture(brightness)[None], deterministic=True)
+        return float(actions[0, 0])
+
+    @th.no_grad()
+    def value(self, brightness: int) -> float:
+        """Return the critics' mean value of a picture and the policy's action."""
+        model: Any = self._model
+        # Stable-Baselines3's algorithms see pictures with the channels first.
+        tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)
+        action = th.as_tensor([[self.action(brightness)]], dtype=th.float32, device=model.device)
+        values = model.critic(tensor, action)
+        values = values if isinstance(values, tuple) else (values,)
+        return float(sum(value.mean() for value in values) / len(values))
+
+
+class _Deadline(BaseCallback):
+    """End a training when its time is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._end = time.process_time() + SECONDS_PER_PROBE
+        self.is_over = False
+
+    def _on_step(self) -> bool:
+        # Seconds of this process: a busy machine must not make a learner look broken.
+        self.is_over = time.process_time() > self._end
+        return not self.is_over
+
+
+def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgorithm:
+    """Return an untrained model of the same class, policy and losses for a probe.
+
+    Learning rate, batch, discount and exploration are those of the probes: they decide how fast an answer comes.
+    """
+    env = DummyVecEnv([probe])
+    algorithm = type(model)
+    given: dict[str, Any] = {
+        "learning_rate": LEARNING_RATE,
+        "buffer_size": N_STEPS,
+        "learning_starts": LEARNING_STARTS,
+        "batch_size": BATCH_SIZE,
+        "gamma": GAMMA,
+        "tau": max(model.tau, LEAST_TAU) if model.tau > 0 else 0.0,
+        "seed": 0,
+        "device": model.device,
+    }
+    known = inspect.signature(algorithm).parameters
+    for name in ("preset", "actor_objective", "critic_loss", "random_shift", "policy_kwargs"):
+        if name in known or name == "policy_kwargs":
+            given[name] = getattr(model, name, None)
+    if "noise_schedule" in known:
+        given["noise_schedule"] = 0.3
+    if "ent_coef" in known:
+        # The entropy bonus is part of a value: it is made small, so that the values are those of the rewards.
+        given["ent_coef"] = 0.01
+    policy: Any = model.policy_class
+    return algorithm(policy, env, **given)
+
+
+def run_probes(model: OffPolicyAlgorithm, examination: Examination, progress: Progress) -> None:
+    """Train the algorithm on each probe and compare what it has learnt with what is right.
+
+    :param model: a model of the algorithm; it is not changed
+    :param examination: collects the results, with the ids ``probe_constant_reward`` and so on
+    :param progress: told the name of each probe
+    """
+    for probe in PROBES:
+        name = check_id(probe)
+        progress(f"the probe {probe.__name__}")
+        trained = probe_model(model, probe)
+        deadline = _Deadline()
+        trained.learn(N_STEPS, callback=deadline)
+        assert trained.env is not None
+        found = probe().mistakes(Answer(trained))
+        trained.env.close()
+        wrong = {what: each for what, each in found.items() if not abs(each[0] - each[1]) <= TOLERANCE}
+        value = {what: round(learnt, 3) for what, (learnt, _) in found.items()}
+        if wrong and deadline.is_over:
+            examination.skipped(name, f"not finished within {SECONDS_PER_PROBE:.0f} s")
+            continue
+        parts = [f"{what} {learnt:.2f} where {right:g} is right" for what, (learnt, right) in wrong.items()]
+        examination.judge(name, bool(wrong), f"{', '.join(parts)}. Broken may be {probe.tests}", value)
+
+
+def check_id(probe: type[Probe]) -> str:
+    """Return a probe's id, such as ``probe_constant_reward``."""
+    words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in probe.__name__)
+    return f"probe{words}"

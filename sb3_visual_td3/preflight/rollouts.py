@@ -1,0 +1,236 @@
+"""Short roll-outs of a vectorized environment, recorded for the checks, and what can be read from them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+
+Observations = NDArray[Any] | dict[str, NDArray[Any]]
+
+
+@dataclass
+class Rollout:
+    """Steps of an environment in order; each entry holds all of its parallel environments.
+
+    :ivar observations: one more than there are steps: the first is that of ``reset()``
+    :ivar next_observations: those that a step led to; at an episode's end the terminal one, not the next episode's
+    :ivar actions: ``(n_envs, *action_shape)`` for each step
+    :ivar rewards: ``(n_envs,)`` for each step
+    :ivar dones: ``(n_envs,)`` for each step
+    :ivar infos: one dict for each environment, for each step
+    :ivar seconds: the time that the steps took
+    """
+
+    observations: list[Observations]
+    next_observations: list[Observations] = field(default_factory=list)
+    actions: list[NDArray[Any]] = field(default_factory=list)
+    rewards: list[NDArray[np.float64]] = field(default_factory=list)
+    dones: list[NDArray[np.bool_]] = field(default_factory=list)
+    infos: list[list[dict[str, Any]]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps were made, each counted once for all parallel environments."""
+        return len(self.rewards)
+
+    def all_rewards(self) -> NDArray[np.float64]:
+        """Return the rewards of all steps and environments as one array."""
+        return np.asarray(self.rewards, np.float64).ravel()
+
+    def parts(self) -> dict[str, list[NDArray[Any]]]:
+        """Return the observations that followed each other in time, by key; without a Dict, the key is ``""``."""
+        if not isinstance(self.observations[0], Mapping):
+            return {"": [np.asarray(each) for each in self.observations]}
+        return {key: [np.asarray(each[key]) for each in self.observations] for key in self.observations[0]}
+
+    def episodes(self) -> list[tuple[int, bool]]:
+        """Return length of each finished episode, and whether it was truncated."""
+        lengths: list[tuple[int, bool]] = []
+        n_envs = len(self.dones[0]) if self.dones else 0
+        for env in range(n_envs):
+            begin = 0
+            for step, dones in enumerate(self.dones):
+                if dones[env]:
+                    is_truncated = bool(self.infos[step][env].get("TimeLimit.truncated", False))
+                    lengths.append((step + 1 - begin, is_truncated))
+                    begin = step + 1
+        return lengths
+
+    def is_same_as(self, other: Rollout) -> bool:
+        """Whether both roll-outs saw the same observations and got the same rewards."""
+        if self.n_steps != other.n_steps:
+            return False
+        rewards_are_same = np.array_equal(self.all_rewards(), other.all_rewards(), equal_nan=True)
+        return rewards_are_same and self.first_difference(other) is None
+
+    def first_difference(self, other: Rollout) -> int | None:
+        """Return the first observation that differs, counted from 0 at the reset; None if all are the same."""
+        mine, others = self.parts(), other.parts()
+        for step in range(min(len(self.observations), len(other.observations))):
+            for key, values in mine.items():
+                if not np.array_equal(values[step], others[key][step], equal_nan=_has_nan(values[step])):
+                    return step
+        return None
+
+
+def _has_nan(values: NDArray[Any]) -> bool:
+    # equal_nan is refused for arrays of integers in some releases of NumPy.
+    return bool(np.issubdtype(values.dtype, np.floating))
+
+
+def copied(observations: Any) -> Observations:
+    """Return a copy: environments and VecEnvs may write the next observation into the same array."""
+    if isinstance(observations, Mapping):
+        return {key: np.array(value) for key, value in observations.items()}
+    return np.array(observations)
+
+
+def _wrappers_of(env: VecEnv) -> Iterator[VecEnv]:
+    yield env
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+        yield env
+
+
+def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
+    """Yield the Monitors of the environments in this process."""
+    for each in _wrappers_of(env):
+        if isinstance(each, DummyVecEnv):
+            for inner in each.envs:
+                wrapped: Any = inner
+                while isinstance(wrapped, gym.Wrapper):
+                    if isinstance(wrapped, Monitor):
+                        yield wrapped
+                    wrapped = wrapped.env
+
+
+@contextmanager
+def unobserved(env: VecEnv) -> Iterator[None]:
+    """Step environments without a trace: VecNormalize passes on what it gets, and Monitor writes no episode.
+
+    Environments in other processes have Monitors of their own, which do write.
+
+    :param env: the environments
+    """
+    normalizers = [each for each in _wrappers_of(env) if isinstance(each, VecNormalize)]
+    monitors = list(_monitors_of(env))
+    names = ("training", "norm_obs", "norm_reward")
+    kept = [{name: getattr(each, name) for name in names} for each in normalizers]
+    written = [copy.copy(monitor.__dict__) for monitor in monitors]
+    for normalizer in normalizers:
+        for name in names:
+            setattr(normalizer, name, False)
+    for monitor in monitors:
+        monitor.results_writer = None
+        for name in ("episode_returns", "episode_lengths", "episode_times"):
+            setattr(monitor, name, list(getattr(monitor, name)))
+    try:
+        yield
+    finally:
+        for normalizer, values in zip(normalizers, kept, strict=True):
+            for name, value in values.items():
+                setattr(normalizer, name, value)
+        for monitor, values in zip(monitors, written, strict=True):
+            monitor.__dict__.update(values)
+
+
+def gym_env_of(env: VecEnv) -> gym.Env[Any, Any] | None:
+    """Return the first Gymnasium environment inside; None if it lives in another process."""
+    *_, innermost = _wrappers_of(env)
+    if isinstance(innermost, DummyVecEnv):
+        return innermost.envs[0]
+    return None
+
+
+def random_actions(env: VecEnv, n_steps: int, seed: int) -> list[NDArray[Any]]:
+    """Draw actions from a private copy of the action space, so that the environment's own random state stays.
+
+    :return: one array ``(n_envs, *action_shape)`` for each step
+    """
+    space = type(env.action_space)(**_arguments_of(env.action_space))
+    space.seed(seed)
+    return [np.array([space.sample() for _ in range(env.num_envs)]) for _ in range(n_steps)]
+
+
+def _arguments_of(space: gym.spaces.Space[Any]) -> dict[str, Any]:
+    if not isinstance(space, gym.spaces.Box):
+        raise ValueError(f"{space}: expected a Box of continuous actions; use an algorithm for discrete actions")
+    return {"low": space.low, "high": space.high, "dtype": space.dtype}
+
+
+def roll_out(
+    env: VecEnv,
+    actions: Sequence[NDArray[Any]],
+    seed: int | None = None,
+    is_enough: Callable[[Rollout], bool] = lambda rollout: False,  # noqa: ARG005
+) -> Rollout:
+    """Reset the environments and play actions.
+
+    :param env: the environments
+    :param actions: ``(n_envs, *action_shape)`` for each step
+    :param seed: seed of the reset; None leaves it to the environment
+    :param is_enough: asked after each step; True ends the roll-out before all actions are played
+    :return: what happened
+    """
+    if seed is not None:
+        env.seed(seed)
+    rollout = Rollout([copied(env.reset())])
+    begin = time.perf_counter()
+    for each in actions:
+        # VecEnvs hand the array on, and an environment might change it.
+        observations, rewards, dones, infos = env.step(each.copy())
+        seen = copied(observations)
+        rollout.observations.append(seen)
+        rollout.next_observations.append(_with_terminal_observations(seen, dones, infos))
+        rollout.actions.append(each)
+        rollout.rewards.append(np.array(rewards, np.float64))
+        rollout.dones.append(np.array(dones, bool))
+        rollout.infos.append(list(infos))
+        rollout.seconds = time.perf_counter() - begin
+        if is_enough(rollout):
+            break
+    return rollout
+
+
+def _with_terminal_observations(
+    observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
+) -> Observations:
+    """Return what the steps led to: where an episode ended, VecEnvs show the first observation of the next one."""
+    if not np.any(dones):
+        return observations
+    replaced = copied(observations)
+    for env in map(int, np.flatnonzero(dones)):
+        terminal = infos[env].get("terminal_observation")
+        if terminal is None:
+            continue
+        if isinstance(replaced, dict):
+            for key in replaced:
+                replaced[key][env] = terminal[key]
+        else:
+            replaced[env] = terminal
+    return replaced
+
+
+def transitions(rollout: Rollout) -> Iterator[tuple[Any, Any, Any, Any, Any, Any]]:
+    """Yield what ``ReplayBuffer.add`` takes: observations, next ones, actions, rewards, dones and infos."""
+    for step in range(rollout.n_steps):
+        yield (
+            rollout.observations[step],
+            rollout.next_observations[step],
+            rollout.actions[step],
+            rollout.rewards[step],
+            rollout.dones[step],
+            rollout.infos[step],
+        )

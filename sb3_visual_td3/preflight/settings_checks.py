@@ -1,0 +1,214 @@
+"""Checks of the settings against each other and against the task. None of them touches the environment.
+
+They take milliseconds, so that ``visual-td3 train`` can make them before every run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
+from sb3_visual_td3.buffers.frame_store import available_bytes
+from sb3_visual_td3.common.groups import GROUPS
+from sb3_visual_td3.common.pictures import parts_of
+from sb3_visual_td3.preflight.findings import Examination
+
+HIGH_RATE, LOW_RATE = 1e-2, 1e-6
+"""Learning rates from which on training diverges, and below which nothing is learnt in a usual run. rl-zoo's tuned
+blocks have 5e-5 to 7e-3."""
+LATE_WARMUP = 0.5
+"""Share of the run that may pass before learning starts."""
+SHORT_HORIZON_SHARE = 0.05
+"""Share of an episode that the discount's horizon should reach at least."""
+LEAST_HORIZON = 10.0
+"""Horizon that is enough whatever the length of the episodes."""
+LONG_HORIZON = 100.0
+"""How many times an episode the horizon may be."""
+HIGH_TAU, LOW_TAU = 0.5, 1e-5
+HIGH_NOISE, LOW_NOISE = 1.0, 0.01
+"""Standard deviations in units of the action scaled to [-1, 1]: above, most actions are at their limits."""
+MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
+"""Shares of the available memory at which a buffer does not fit, and at which it hardly does."""
+_GIB = 1024.0**3
+
+
+def check_settings(
+    model: BaseAlgorithm, examination: Examination, n_timesteps: int, episode_length: float | None = None
+) -> None:
+    """Make all checks of a model's settings.
+
+    :param model: the model, trained or not
+    :param examination: collects the results
+    :param n_timesteps: environment steps of the planned run
+    :param episode_length: usual length of an episode in steps; None if it is not known
+    """
+    _check_learning_rate(model, examination)
+    _check_gamma(model, examination, episode_length)
+    if not isinstance(model, OffPolicyAlgorithm):
+        for name in ("buffer_memory", "warmup_beyond_run", "batch_beyond_buffer", "tau", "exploration_noise"):
+            examination.skipped(name, f"{type(model).__name__} has no replay buffer")
+        return
+    _check_buffer(model, examination, n_timesteps)
+    _check_warmup(model, examination, n_timesteps)
+    examination.judge(
+        "batch_beyond_buffer",
+        model.batch_size > model.buffer_size,
+        f"batch_size={model.batch_size} with buffer_size={model.buffer_size}",
+        {"batch_size": model.batch_size, "buffer_size": model.buffer_size},
+    )
+    _check_n_steps(model, examination, episode_length)
+    _check_tau(model, examination)
+    _check_exploration(model, examination)
+
+
+def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None:
+    """Judge the rates at the start and the half of a run, since schedules end at 0."""
+    rates: dict[str, list[float]] = {"learning_rate": [float(model.lr_schedule(1.0)), float(model.lr_schedule(0.5))]}
+    for group in GROUPS:
+        given = getattr(model, group.rate_argument, None)
+        if isinstance(given, float | int):
+            rates[group.rate_argument] = [float(given)] * 2
+    value = {name: each[0] for name, each in rates.items()}
+    for name, each in rates.items():
+        largest = max(each)
+        if largest >= HIGH_RATE:
+            examination.found("learning_rate", f"{name}={largest:g}: usual are 1e-4 to 1e-3", value)
+            return
+        if largest <= LOW_RATE and name == "learning_rate":
+            examination.found("learning_rate", f"{name}={largest:g}: the weights will hardly move", value)
+            return
+    examination.passed("learning_rate", value)
+
+
+def _check_gamma(model: BaseAlgorithm, examination: Examination, episode_length: float | None) -> None:
+    gamma = getattr(model, "gamma", None)
+    if gamma is None:
+        examination.skipped("gamma", "the algorithm has no discount")
+        return
+    horizon = math.inf
+    if gamma < 1:
+        horizon = 1.0 / (1.0 - gamma)
+    value = {"gamma": gamma, "horizon": round(horizon, 2), "episode_length": episode_length}
+    if gamma >= 1:
+        evidence = (
+            f"gamma={gamma:g}: nothing bounds the sum of future rewards, which bootstrapping at time limits needs"
+        )
+        examination.found("gamma", evidence, value)
+        return
+    length = episode_length
+    if length is None:
+        length = 100.0  # of most tasks at least
+    least = min(LEAST_HORIZON, length, max(SHORT_HORIZON_SHARE * length, 2.0))
+    if horizon < least:
+        evidence = f"gamma={gamma:g} looks {horizon:.1f} steps ahead, and an episode has about {length:.0f}"
+        examination.found("gamma", evidence, value)
+        return
+    is_too_long = horizon > LONG_HORIZON * max(length, 100.0)
+    evidence = f"gamma={gamma:g} looks {horizon:,.0f} steps ahead, and an episode has about {length:.0f}"
+    examination.judge("gamma", is_too_long, evidence, value, severity="warning")
+
+
+def buffer_bytes(model: OffPolicyAlgorithm) -> int:
+    """Return how many bytes a full replay buffer takes."""
+    buffer = model.replay_buffer
+    if isinstance(buffer, FrameReplayBuffer):
+        return buffer.n_bytes
+    per_step = 0
+    for part in parts_of(model.observation_space).values():
+        assert part.shape is not None
+        per_step += int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize
+    # Stable-Baselines3 keeps the next observation too, except with optimize_memory_usage.
+    n_copies = 1 if model.optimize_memory_usage else 2
+    assert isinstance(model.action_space, spaces.Box)
+    small = int(np.prod(model.action_space.shape)) * 4 + 3 * 4
+    return int(model.buffer_size) * (n_copies * per_step + small)
+
+
+def _check_buffer(model: OffPolicyAlgorithm, examination: Examination, n_timesteps: int) -> None:
+    available = available_bytes()
+    if available is None or not isinstance(model.replay_buffer, ReplayBuffer):
+        examination.skipped("buffer_memory", "the available memory or the size of the buffer is not known")
+        return
+    needed = buffer_bytes(model)
+    # A buffer larger than the run is never filled, and its memory is not used before it is written.
+    needed = int(needed * min(1.0, n_timesteps / max(model.buffer_size, 1)))
+    share = needed / max(available, 1)
+    evidence = f"{needed / _GIB:.1f} GiB when it is full, and {available / _GIB:.1f} GiB are available"
+    value = {"needed_gib": round(needed / _GIB, 2), "available_gib": round(available / _GIB, 2)}
+    if share > MEMORY_SHARE:
+        examination.found("buffer_memory", evidence, value)
+    else:
+        examination.judge("buffer_memory", share > CLOSE_SHARE, evidence, value, severity="warning")
+
+
+def _check_warmup(model: OffPolicyAlgorithm, examination: Examination, n_timesteps: int) -> None:
+    share = model.learning_starts / max(n_timesteps, 1)
+    evidence = f"learning_starts={model.learning_starts:,} of {n_timesteps:,} steps"
+    value = {"learning_starts": model.learning_starts, "n_timesteps": n_timesteps}
+    if share >= 1:
+        examination.found("warmup_beyond_run", f"{evidence}: no update will be made", value)
+    else:
+        examination.judge("warmup_beyond_run", share > LATE_WARMUP, evidence, value, severity="warning")
+
+
+def _check_n_steps(model: OffPolicyAlgorithm, examination: Examination, episode_length: float | None) -> None:
+    n_steps = getattr(model, "n_steps", 1)
+    if episode_length is None or n_steps <= 1:
+        if n_steps <= 1:
+            examination.passed("n_steps_beyond_episode", n_steps)
+        else:
+            examination.skipped("n_steps_beyond_episode", "the length of episodes is not known")
+        return
+    evidence = f"n_steps={n_steps}, and an episode has about {episode_length:.0f} steps"
+    examination.judge("n_steps_beyond_episode", n_steps > episode_length / 2, evidence, n_steps)
+
+
+def _check_tau(model: OffPolicyAlgorithm, examination: Examination) -> None:
+    tau = float(model.tau)
+    if tau == 0:
+        examination.found("target_frozen", "tau=0: the target networks keep their first weights", tau)
+        return
+    evidence = f"tau={tau:g}: usual are 0.005 to 0.02"
+    examination.judge("tau", tau >= HIGH_TAU or tau <= LOW_TAU, evidence, tau)
+
+
+def _sigma_of(noise: ActionNoise) -> float | None:
+    """Return the standard deviation of an action noise; None if it has none."""
+    if isinstance(noise, VectorizedActionNoise):
+        noise = noise.base_noise
+    for name in ("sigma", "_sigma"):
+        sigma: Any = getattr(noise, name, None)
+        if sigma is not None:
+            return float(np.mean(sigma))
+    return None
+
+
+def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> None:
+    """Check algorithms with a deterministic policy; SAC and TQC explore by their own distribution."""
+    if not hasattr(model, "target_policy_noise"):
+        examination.skipped("exploration_noise", "the policy is stochastic")
+        return
+    if model.action_noise is None:
+        examination.found(
+            "exploration_noise", "action_noise is None: after the warm-up every action is the policy's own", 0.0
+        )
+        return
+    sigma = _sigma_of(model.action_noise)
+    if sigma is None:
+        examination.skipped("exploration_noise", f"{type(model.action_noise).__name__} has no standard deviation")
+        return
+    if sigma > HIGH_NOISE:
+        kind = type(model.action_noise).__name__
+        evidence = f"{kind} has a standard deviation of {sigma:g} on actions from -1 to 1: most are at their limits"
+        examination.found("exploration_noise", evidence, sigma, remedy="Use 0.1 to 0.5.")
+        return
+    evidence = f"a standard deviation of {sigma:g} on actions from -1 to 1"
+    examination.judge("exploration_noise", sigma < LOW_NOISE, evidence, sigma)

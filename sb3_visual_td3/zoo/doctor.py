@@ -1,0 +1,137 @@
+"""``visual-td3 doctor``: examine environment, settings and learner of a training without making it.
+
+The flags are those of ``visual-td3 train``, so that a command line can be examined word for word. The arguments of the
+doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` makes the checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rl_zoo3 import train as zoo_train
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_visual_td3.common.errors import CODE_FAULTS, UsageError, report_bug
+from sb3_visual_td3.preflight.doctor import doctor, print_examination, write_page
+from sb3_visual_td3.preflight.findings import Examination
+from sb3_visual_td3.runs.durable_files import write_atomically
+from sb3_visual_td3.zoo.flags import all_choices, command_line, environments_found, replaced
+from sb3_visual_td3.zoo.mistakes import answer
+from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
+from sb3_visual_td3.zoo.train import DEFAULTS
+
+NO_PROBLEM, A_PROBLEM = 0, 1
+"""Exit codes of an examination that was made."""
+
+
+class ExaminedExperiment(VisualExperimentManager):
+    """An experiment that is set up as for a training, and examined instead of trained. It writes no file.
+
+    :param settings: the doctor's own arguments
+    :param examinations: receives the result
+    """
+
+    def __init__(
+        self, *args: Any, settings: argparse.Namespace, examinations: list[Examination], **kwargs: Any
+    ) -> None:
+        self._settings = settings
+        self._examinations = examinations
+        super().__init__(*args, **kwargs)
+        if self.optimize_hyperparameters:
+            raise UsageError("-optimize: the doctor examines one set of hyperparameters; leave the flag out")
+
+    def create_log_folder(self) -> None:
+        """Create nothing: there is no run."""
+
+    def create_callbacks(self) -> None:
+        """Create none: nothing is trained."""
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Save nothing: there is no run."""
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:  # noqa: ARG002
+        """Create the environments as for a training, without monitor files."""
+        return super().create_envs(n_envs, eval_env, no_log=True)
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Examine the model.
+
+        :param model: the model that would be trained
+        """
+        try:
+            examination = doctor(
+                model,
+                n_timesteps=int(self.n_timesteps),
+                n_steps=self._settings.roll_out_steps,
+                probes=self._settings.probes,
+                progress_bar=sys.stderr.isatty(),
+                name=f"{self.algo} on {self.env_name.gym_id}",
+            )
+        finally:
+            assert model.env is not None
+            model.env.close()
+        self._examinations.append(examination)
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """Save nothing: nothing was trained."""
+
+
+def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
+    """Examine what ``visual-td3 train`` would train with these flags.
+
+    :param settings: the doctor's own arguments
+    :param flags: flags of ``visual-td3 train``
+    :return: 0 if there is no problem, 1 if there is one, 2 for bad usage, 4 for an internal error
+    """
+    examinations: list[Examination] = []
+    try:
+        _examine(settings, flags, examinations)
+        if not examinations:
+            raise UsageError("nothing was examined: see 'visual-td3 doctor --help'")
+        (examination,) = examinations
+        print_examination(examination)
+        _write(settings, examination)
+    except CODE_FAULTS as error:
+        return report_bug("doctor", error)
+    except Exception as error:
+        return answer("doctor", error)
+    return A_PROBLEM if examination.has_problem else NO_PROBLEM
+
+
+def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: list[Examination]) -> None:
+    register()
+    manager = partial(ExaminedExperiment, settings=settings, examinations=examinations)
+    arguments = [*DEFAULTS, *flags]
+    try:
+        with (
+            # rl-zoo prints the seed and all hyperparameters, which would stand above what the doctor found.
+            redirect_stdout(io.StringIO()),
+            all_choices(),
+            environments_found(),
+            command_line("doctor", arguments),
+            replaced(zoo_train, "ExperimentManager", manager),
+        ):
+            zoo_train.train()
+    except MemoryError as error:
+        # The replay buffer is allocated when the model is made, before anything can be examined.
+        examination = Examination(subject="the model could not be created")
+        examination.found("buffer_memory", " ".join(str(error).split()) or "the memory could not be allocated")
+        examinations.append(examination)
+
+
+def _write(settings: argparse.Namespace, examination: Examination) -> None:
+    if settings.json is not None:
+        text = json.dumps(examination.as_json(), indent=2, default=str)
+        write_atomically(Path(settings.json), text.encode())
+    if settings.html is not None:
+        write_page(examination, Path(settings.html), write_atomically)
+        print(f"Page: {settings.html}")

@@ -1,0 +1,339 @@
+"""The doctor names a planted fault first, raises no false alarm, and changes nothing."""
+
+import copy
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+
+from sb3_visual_td3 import VisualTD3, doctor
+from sb3_visual_td3.preflight.doctor import print_examination, quick_doctor, write_page
+from sb3_visual_td3.preflight.findings import CATALOGUE, Examination
+from sb3_visual_td3.preflight.learner_checks import random_states_kept
+from sb3_visual_td3.preflight.probes import PROBES, Answer, check_id, probe_model, run_probes
+from tests.preflight import pixel_envs as envs
+
+STEPS = 300
+
+
+def noise(sigma=0.1, n=envs.N_DIMENSIONS):
+    return NormalActionNoise(np.zeros(n), np.full(n, sigma))
+
+
+def model_on(env, algorithm=VisualTD3, policy="CnnPolicy", **settings):
+    given = {"buffer_size": 2_000, "seed": 0, "device": "cpu", **settings}
+    if algorithm in (TD3, DDPG):
+        given.setdefault("action_noise", noise())
+    return algorithm(policy, env, **given)
+
+
+def examine(model, n_timesteps=10_000):
+    return doctor(model, n_timesteps=n_timesteps, n_steps=STEPS)
+
+
+def ids(examination):
+    return [finding.id for finding in examination.findings]
+
+
+ENVIRONMENT_FAULTS = {
+    "black": (envs.Black, "dead_camera"),
+    "overexposed": (envs.White, "dead_camera"),
+    "frozen": (envs.Frozen, "frozen_camera"),
+    "scaled to 0 and 1": (envs.Scaled, "scaled_pixels"),
+    "floats in a space of bytes": (envs.Floats, "space_mismatch"),
+    "stacked newest first": (envs.StackedNewestFirst, "stack_order"),
+    "second action ignored": (envs.WithoutSecondAction, "action_without_effect"),
+    "all actions ignored": (envs.WithoutActions, "action_without_effect"),
+    "seed ignored": (envs.SeedIgnored, "seed_ignored"),
+    "one start": (envs.OneStart, "identical_resets"),
+    "time limit terminates": (envs.TimeLimitTerminates, "time_limit_terminates"),
+    "endless": (envs.Endless, "endless_episodes"),
+    "ends at once": (envs.EndsAtOnce, "short_episodes"),
+    "constant reward": (lambda env: envs.Rewarded(env, lambda reward: 1.0), "constant_reward"),
+    "no reward": (lambda env: envs.Rewarded(env, lambda reward: 0.0), "constant_reward"),
+    "reward a million times too large": (lambda env: envs.Rewarded(env, lambda reward: 1e6 * reward), "reward_scale"),
+    "reward a million times too small": (lambda env: envs.Rewarded(env, lambda reward: 1e-6 * reward), "reward_scale"),
+    "reward not finite": (lambda env: envs.Rewarded(env, lambda reward: np.nan), "non_finite_reward"),
+    "sparse reward": (envs.Sparse, "sparse_reward"),
+}
+
+
+@pytest.mark.parametrize("fault", ENVIRONMENT_FAULTS)
+def test_a_fault_of_the_environment_is_named_first(fault):
+    wrapper, expected = ENVIRONMENT_FAULTS[fault]
+    examination = examine(model_on(wrapper(envs.Dot())))
+    assert ids(examination)[0] == expected
+
+
+def test_an_observation_that_is_not_finite_is_named_first():
+    # CnnPolicy refuses floats, and a MlpPolicy takes them.
+    model = model_on(envs.NotFinite(envs.Dot()), TD3, "MlpPolicy")
+    assert ids(examine(model))[0] == "non_finite_observation"
+
+
+def test_a_slow_environment_is_named(monkeypatch):
+    monkeypatch.setattr("sb3_visual_td3.preflight.environment_checks.LONG_ROLLOUT_S", 1.0)
+    monkeypatch.setattr("sb3_visual_td3.preflight.environment_checks.PAIRED_S", 0.5)
+    examination = examine(model_on(envs.Slow(envs.Dot())), n_timesteps=1_000_000)
+    assert ids(examination) == ["slow_environment"]
+
+
+SETTINGS_FAULTS = {
+    "learning starts after the end": ({"learning_starts": 20_000}, "warmup_beyond_run"),
+    "learning starts late": ({"learning_starts": 6_000}, "warmup_beyond_run"),
+    "learning rate 1": ({"learning_rate": 1.0}, "learning_rate"),
+    "learning rate 0": ({"learning_rate": 0.0}, "learning_rate"),
+    "learning rate 1e-8": ({"learning_rate": 1e-8}, "learning_rate"),
+    "gamma 1": ({"gamma": 1.0}, "gamma"),
+    "gamma 0.1": ({"gamma": 0.1}, "gamma"),
+    "gamma 0.99999": ({"gamma": 0.99999}, "gamma"),
+    "batch beyond buffer": ({"batch_size": 4_000}, "batch_beyond_buffer"),
+    "n-step beyond the episode": ({"n_steps": 50}, "n_steps_beyond_episode"),
+    "no exploration": ({"noise_schedule": 0.0}, "exploration_noise"),
+    "noise beyond the actions": ({"noise_schedule": 5.0}, "exploration_noise"),
+    "targets frozen": ({"tau": 0.0}, "target_frozen"),
+    "targets at once": ({"tau": 1.0}, "tau"),
+}
+
+
+@pytest.mark.parametrize("fault", SETTINGS_FAULTS)
+def test_a_fault_of_the_settings_is_named_first(fault):
+    settings, expected = SETTINGS_FAULTS[fault]
+    assert ids(examine(model_on(envs.Dot(), **settings)))[0] == expected
+
+
+def test_stock_td3_without_noise_does_not_explore():
+    assert ids(examine(model_on(envs.Dot(), TD3, action_noise=None)))[0] == "exploration_noise"
+
+
+def test_a_buffer_beyond_the_memory_is_named(monkeypatch):
+    monkeypatch.setattr("sb3_visual_td3.preflight.settings_checks.available_bytes", lambda: 1_000_000)
+    examination = examine(model_on(envs.Dot(), TD3))
+    assert ids(examination) == ["buffer_memory"]
+
+
+class Leaky(VisualTD3):
+    """The critic scores the actor's features, as in the CARLA run that started the project."""
+
+    def update_actor(self, batch):
+        with self._arithmetic.autocast():
+            features = self.actor.encode(batch.observations)
+            loss = -self.critic.score(features, self.actor.act(features))[0].mean()
+        self._optimize("actor", loss, {"loss": loss})
+        return loss.detach()
+
+
+class WithoutPolyak(VisualTD3):
+    """The targets are forgotten."""
+
+    def soft_update(self):
+        pass
+
+
+def frozen_encoder(model):
+    for weight in model.critic.features_extractor.parameters():
+        weight.requires_grad_(False)
+
+
+def dead_units(model):
+    with th.no_grad():
+        for layer in model.critic.modules():
+            if isinstance(layer, th.nn.Linear):
+                layer.weight.mul_(0.0)
+                layer.bias.fill_(-1.0)
+
+
+def saturated(model):
+    with th.no_grad():
+        for weight in model.actor.mu.parameters():
+            weight.mul_(1e4)
+
+
+def test_features_that_leak_are_named_first():
+    model = model_on(envs.Dot(), Leaky, policy_kwargs={"encoder": "separate"})
+    assert ids(examine(model))[0] == "leaking_features"
+
+
+def test_targets_that_are_not_updated_are_named_first():
+    assert ids(examine(model_on(envs.Dot(), WithoutPolyak)))[0] == "target_frozen"
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        (frozen_encoder, "group_without_gradient"),
+        (saturated, "saturated_at_start"),
+        (dead_units, "group_without_gradient"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", [VisualTD3, TD3])
+def test_a_fault_of_the_networks_is_named_first(plant, expected, algorithm):
+    model = model_on(envs.Dot(), algorithm)
+    plant(model)
+    found = ids(examine(model))
+    assert found[0] == expected
+    assert ("cannot_fit_batch" in found) == (plant is dead_units)
+
+
+HEALTHY = {
+    "dot": lambda: model_on(envs.Dot()),
+    "colour": lambda: model_on(envs.RoadInColour()),
+    "dict": lambda: model_on(envs.CameraAndState(), policy="MultiInputPolicy"),
+    "own stack": lambda: model_on(envs.Stacked(envs.Dot())),
+    "VecFrameStack": lambda: model_on(VecFrameStack(DummyVecEnv([envs.Dot]), 4)),
+    "two environments, normalized": lambda: model_on(
+        VecNormalize(DummyVecEnv([envs.Dot, envs.Dot]), norm_obs=False), n_steps=3
+    ),
+    "stock TD3": lambda: model_on(envs.Dot(), TD3),
+    "stock DDPG": lambda: model_on(envs.Dot(), DDPG),
+    "stock SAC": lambda: model_on(envs.Dot(), SAC),
+    "Pendulum": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1)),
+    "LiteDriving": lambda: model_on("LiteDriving-v0"),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_training_raises_no_alarm(name):
+    examination = examine(HEALTHY[name]())
+    assert ids(examination) == []
+    assert len(examination.checks) > 25
+
+
+def test_the_training_after_it_is_the_same():
+    weights = []
+    for is_examined in (False, True):
+        model = model_on(envs.Dot(), learning_starts=20, batch_size=8)
+        before = copy.deepcopy(model.get_parameters())
+        if is_examined:
+            examine(model)
+            quick_doctor(model, 100)
+        for name, after in model.get_parameters()["policy"].items():
+            assert th.equal(after, before["policy"][name])
+        model.learn(60)
+        weights.append(model.get_parameters()["policy"])
+    assert all(th.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_random_states_are_restored():
+    th.manual_seed(1)
+    np.random.seed(1)
+    with random_states_kept():
+        th.rand(5)
+        np.random.rand(5)
+    drawn = th.rand(1), np.random.rand()
+    th.manual_seed(1)
+    np.random.seed(1)
+    assert (th.rand(1), np.random.rand()) == drawn
+
+
+def test_the_json_holds_findings_checks_and_seconds():
+    examination = examine(model_on(envs.Black(envs.Dot()), gamma=1.0))
+    written = json.loads(json.dumps(examination.as_json(), default=str))
+    assert written["format_version"] == 1
+    assert written["seconds"] > 0
+    assert set(written["findings"][0]) == {"id", "severity", "title", "evidence", "remedy", "source"}
+    assert {check["status"] for check in written["checks"]} <= {"pass", "fail", "skipped"}
+    assert [finding["id"] for finding in written["findings"]][:2] == ["dead_camera", "gamma"]
+
+
+def test_problems_stand_before_warnings_and_causes_before_effects():
+    examination = Examination()
+    for name in reversed(CATALOGUE):
+        examination.found(name, "evidence")
+    severities = [finding.severity for finding in examination.findings]
+    assert severities == sorted(severities, key=["problem", "warning"].index)
+    assert ids(examination)[:2] == ["space_mismatch", "non_finite_observation"]
+
+
+def test_the_page_and_the_console_show_every_finding(tmp_path, capsys):
+    examination = examine(model_on(envs.Black(envs.Dot())))
+    print_examination(examination)
+    shown = capsys.readouterr().out
+    path = tmp_path / "doctor.html"
+    write_page(examination, path, lambda file, text: file.write_bytes(text))
+    page = path.read_text()
+    assert "<script" not in page
+    for finding in examination.findings:
+        assert finding.title in page
+        assert finding.title in shown
+
+
+def test_a_model_without_environment_or_with_a_bad_argument_is_refused():
+    model = model_on(envs.Dot())
+    with pytest.raises(ValueError, match="n_steps=5: expected an integer >= 20"):
+        doctor(model, n_steps=5)
+    model.env = None
+    with pytest.raises(ValueError, match="set_env"):
+        doctor(model)
+
+
+def test_the_probes_have_the_rewards_that_they_say():
+    for probe in PROBES:
+        env = gym.wrappers.TimeLimit(probe(), 5)
+        env.reset(seed=0)
+        total, is_over = 0.0, False
+        while not is_over:
+            _, reward, terminated, truncated, _ = env.step(np.array([0.5], np.float32))
+            total, is_over = total + reward, terminated or truncated
+        assert not truncated
+        assert -1.0 <= total <= 1.0
+        assert check_id(probe) in CATALOGUE
+
+
+@pytest.mark.slow
+def test_a_healthy_learner_passes_all_probes():
+    examination = Examination()
+    run_probes(model_on(envs.Dot()), examination, lambda part: None)
+    assert ids(examination) == []
+    assert len(examination.checks) == len(PROBES)
+
+
+class WrongSign(VisualTD3):
+    """The actor minimises Q."""
+
+    def update_actor(self, batch):
+        with self._arithmetic.autocast():
+            features = self.critic.encode(batch.observations).detach()
+            loss = self.critic.score(features, self.actor.act(features))[0].mean()
+        self._optimize("actor", loss, {"loss": loss})
+        return loss.detach()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "failed"),
+    [
+        (WrongSign, {}, {"probe_action_reward", "probe_action_given_picture"}),
+        (VisualTD3, {"tau": 0.0}, {"probe_delayed_reward"}),
+    ],
+)
+def test_a_broken_learner_fails_the_right_probes(algorithm, settings, failed):
+    examination = Examination()
+    run_probes(model_on(envs.Dot(), algorithm, **settings), examination, lambda part: None)
+    assert set(ids(examination)) == failed
+
+
+def test_a_probe_is_answered_by_value_and_action():
+    answer = Answer(probe_model(model_on(envs.Dot()), PROBES[0]))
+    assert -1 <= answer.action(0) <= 1
+    assert np.isfinite(answer.value(255))
+
+
+def test_neither_monitor_nor_normalizer_sees_the_roll_outs(tmp_path):
+    log = tmp_path / "monitor.csv"
+    normalizer = VecNormalize(DummyVecEnv([lambda: Monitor(envs.Dot(), str(tmp_path))]), norm_obs=False)
+    model = model_on(normalizer)
+    before = log.read_text(), copy.deepcopy(normalizer.ret_rms.__dict__)
+    assert ids(examine(model)) == []
+    assert (log.read_text(), normalizer.ret_rms.__dict__) == before
+    assert normalizer.training
+    assert normalizer.norm_reward
+    assert normalizer.venv.envs[0].get_episode_lengths() == []
+    model.learn(50)
+    assert normalizer.venv.envs[0].get_episode_lengths() == [40]
