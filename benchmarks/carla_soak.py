@@ -1,4 +1,4 @@
-"""Does an environment on CARLA outlive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
+"""Does a training on CARLA survive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
 
 The simulator is `visual-td3 carla-emulator`, started by the environment itself. At regular intervals it is made to die
 or to hang forever, alternately. Requirements at the end: every episode is accounted for, no invalid transition is in
@@ -246,7 +246,7 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
             add(*args, **kwargs)
             n_stored_invalid += bool(args[-1][0].get("invalid_transition")) and buffer.size() > before
 
-        # Count invalid transitions where they would enter the buffer: its arrays do not tell.
+        # Count invalid transitions where they would enter the buffer, because its arrays do not show them.
         buffer.add = add_and_count
         begin_s = time.monotonic()
         model.learn(10_000_000, counter)

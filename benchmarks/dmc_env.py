@@ -40,7 +40,7 @@ class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; a seed decides where this one and those after it begin."""
+        """Begin an episode; a seed determines the starts of this episode and of the following ones."""
         super().reset(seed=seed, options=options)
         if seed is not None:
             self._suite.task.random.seed(seed)
@@ -68,5 +68,5 @@ class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
         return self.render().transpose(2, 0, 1)
 
     def close(self) -> None:
-        """Free the renderer, which complains where that is left to the interpreter's end."""
+        """Free the renderer, which prints errors if it still exists when the interpreter ends."""
         self._suite.physics.free()

@@ -1,6 +1,6 @@
 """The arms of the explosion study.
 
-They have the settings of the CARLA run that started this project, with and without its fault, and with each cure on and
+They use the settings of the CARLA run that started this project, with and without its fault, and with each cure on and
 off.
 """
 

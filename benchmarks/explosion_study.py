@@ -1,4 +1,4 @@
-"""What made the gradients of the original CARLA run explode, and which cure works?
+"""What made the gradients of the CARLA run that started this project explode, and which cure works?
 
 The arms use the settings of the CARLA run that started this project, on LiteDriving-v0, with rewards of 10 to 20 per
 step. They combine four choices: its actor loss (the critic scores the ACTOR's features) or the correct one; no clipping

@@ -126,7 +126,7 @@ def judged(folder: Path) -> dict[str, Any]:
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series
     found = diagnose(series)
-    # The same rules on the names that the original run had: what the additional names are worth.
+    # The same rules on the names of the original run only: the difference shows the value of the additional names.
     seed_only = SeriesSet({name: s for name, s in series.series.items() if name in SEED_NAMES})
     with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY]
     return {

@@ -67,7 +67,7 @@ class LeakyTD3(VisualTD3):
     """Pass the ACTOR's features to the critic in the actor's loss."""
 
     def update_actor(self, batch: Any) -> th.Tensor:
-        """Return the loss."""
+        """Update the actor with the leaky loss, and return it."""
         with self._arithmetic.autocast():
             features = self.actor.encode(batch.observations)
             pre_tanh = self.actor.pre_tanh(features)
@@ -115,7 +115,7 @@ class InverseDiscountTD3(VisualTD3):
 
 
 class DeafTD3(VisualTD3):
-    """Let another controller drive, and the targets follow it, so that the policy's own actions are never tried."""
+    """Let another controller drive, and compute the targets with it: the policy's own actions are never tried."""
 
     def _sample_action(self, *_: Any, **__: Any) -> Any:
         action = np.array([[0.0, 0.3]]) + self._behaviour.normal(0.0, NARROW, (self.n_envs, 2))
@@ -148,7 +148,7 @@ class DetachedActionTD3(VisualTD3):
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         if network == "actor":
-            loss = loss * 0.0  # the gradients that a detached action gives: zero, not absent
+            loss = loss * 0.0  # a detached action leaves gradients of zero; they are not absent
         super()._optimize(network, loss, values, replayed)
 
 
@@ -275,7 +275,7 @@ _STOCK = {
 
 
 def _frozen_or_covered(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    # Both kinds, by chance: which one is drawn with the run's seed.
+    # One of the two kinds, drawn with the run's seed.
     return FrozenCamera(env) if th.randint(2, ()) else CoveredCamera(env)
 
 

@@ -1,16 +1,16 @@
-"""Is the verdict right on runs of other people, of whose tags and rewards it knows nothing?
+"""Is the verdict right on other people's runs, whose tags and rewards are unknown?
 
-Reads public runs that were labelled by hand: TensorBoard files of SB3, CleanRL and people's own code, of TD3, SAC,
-DDPG, PPO, A2C and TRPO. A folder --runs with `labels.tsv` (columns `run` and `label`) and one folder per run is
-needed; the runs themselves are not part of this repository. The labels:
+Judges public runs that were labelled by hand: TensorBoard files of SB3, CleanRL and other code, for TD3, SAC, DDPG,
+PPO, A2C and TRPO. The folder --runs must hold `labels.tsv` (columns `run` and `label`) and one folder per run; the runs
+themselves are not part of this repository. The labels:
 
 - H: healthy, the policy learned; F: failed;
 - A: ambiguous, any verdict is right; S: too short to say; M: several runs in one folder; U: nothing readable.
 
 Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds.
-With --stress, every healthy and failed run is also judged after changes that should not matter (a point in two left
-out, returns times 100, some noise) and after some that may (the last tenth or fifth cut off), and the table of
-changed verdicts is printed.
+With --stress, every healthy and failed run is judged again after changes that should not matter (every second point
+left out, returns times 100, some noise) and after changes that may matter (the last tenth or fifth cut off). A table of
+the changed verdicts is printed.
 With --over-time, every run is also judged as it stood at each twentieth of its steps, as `visual-td3 report --until`
 judges it; that table is printed, and the verdicts are written to benchmarks/results/foreign_runs_over_time.csv.
 """
@@ -65,7 +65,7 @@ VERDICTS = (*(verdict.value for verdict in Verdict), UNREADABLE)
 
 
 class Judged(NamedTuple):
-    """A run and its answers; None where nothing in it could be read."""
+    """A labelled run and its answers, which are None if nothing in it could be read."""
 
     run: str
     label: str
@@ -87,10 +87,10 @@ def labelled(folder: Path) -> dict[str, str]:
 
 
 def read(folder: Path, label: str) -> RunData | None:
-    """Read what one labelled run logged; None where nothing is readable.
+    """Read the data of one labelled run; return None if nothing is readable.
 
-    Folders below that of the run hold its single values at the end (hparams); what the run itself logged goes first.
-    Of several runs in one folder the last one is taken.
+    Folders below the run's folder hold its final values (hparams) and are read after the run's own files. If a folder
+    holds several runs, the last one is used.
     """
     whole: RunData | None = None
     for found in find_runs(folder):
@@ -172,9 +172,9 @@ Change = Callable[[SeriesSet, np.random.Generator], SeriesSet]
 
 
 def _of_returns(change: Callable[[Series, int, np.random.Generator], Series]) -> Change:
-    """Make a change of all return series of a run out of a change of one.
+    """Turn a change of one return series into a change of all return series of a run.
 
-    :param change: is given the series, the episodes behind one of its points, and a source of chance.
+    :param change: function of the series, the number of episodes behind one of its points, and a random generator.
     """
 
     def changed(data: SeriesSet, rng: np.random.Generator) -> SeriesSet:
@@ -195,7 +195,7 @@ def _thinned(part: float) -> Change:
 
 
 def _cut(part: float) -> Change:
-    """Cut the whole run off: every series at that part of its own steps."""
+    """Cut every series of a run at this part of its own steps."""
 
     def cut(series: Series, _rng: np.random.Generator) -> Series:
         if len(series) == 0:
@@ -206,7 +206,7 @@ def _cut(part: float) -> Change:
 
 
 def _times(factor: float) -> Change:
-    """Scale the reward: returns, Q values and losses with it, the critic's loss with its square."""
+    """Scale the reward: returns, Q values and losses grow by the factor, and the critic's loss by its square."""
 
     def scaled(series: Series, _rng: np.random.Generator) -> Series:
         name = series.name.lower()
@@ -223,7 +223,7 @@ def _times(factor: float) -> Change:
 
 
 def _shifted(times: float) -> Change:
-    """Add a constant to all returns: that many times their largest magnitude."""
+    """Add a constant to all returns: a multiple of their largest magnitude."""
 
     def shifted(series: Series, _averaged_over: int, _rng: np.random.Generator) -> Series:
         return Series(series.name, series.steps, series.values + times * series.abs_max())
@@ -232,7 +232,7 @@ def _shifted(times: float) -> Change:
 
 
 def _noisy(times: float) -> Change:
-    """Add normal noise to every return: that many times the noise of its points."""
+    """Add normal noise to every return: a multiple of the noise of its points."""
 
     def noisy(series: Series, _averaged_over: int, rng: np.random.Generator) -> Series:
         if len(series.finite) < 2:
@@ -261,7 +261,7 @@ REPEATS = 5
 
 
 def stress(runs: list[tuple[Judged, SeriesSet]]) -> str:
-    """Return the table of what the verdicts of healthy and failed runs become after each change, in markdown."""
+    """Return a Markdown table of the verdicts on healthy and failed runs after each change."""
     columns = [(label, verdict.value) for label in "HF" for verdict in Verdict]
     lines = [
         "| change | " + " | ".join(f"{label} {verdict}" for label, verdict in columns) + " |",

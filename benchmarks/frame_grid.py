@@ -40,7 +40,7 @@ SCENES = (
 
 
 def index_of(place: str, track: Track) -> int:
-    """Return the lane's point from which such a place is visible."""
+    """Return the index of the lane's point from which a place of the scene's kind is visible."""
     if place == "junction":
         return int(np.flatnonzero(track.in_junction)[0] - round(10.0 / track.spacing_m)) % len(track.points_m)
     # The mean curvature of the 30 m ahead of each point; the track is a loop.

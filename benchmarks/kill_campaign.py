@@ -79,7 +79,7 @@ PATIENCE_S = 300.0
 class Run:
     """One process of a chain.
 
-    :param arguments: of ``visual-td3``
+    :param arguments: arguments of ``visual-td3``
     :param log_path: the file for its output
     """
 
@@ -92,7 +92,7 @@ class Run:
             _be(arguments, log_path)
 
     def wait(self, until: Callable[[], bool] = lambda: False, within_s: float = PATIENCE_S) -> bool:
-        """Wait until a condition holds, the process ends or the time is over.
+        """Wait until a condition holds, the process ends, or the time limit is reached.
 
         :return: whether the process still runs
         """
@@ -106,11 +106,11 @@ class Run:
         return self.code is None
 
     def says(self, words: str) -> bool:
-        """Return whether its output contains the words."""
+        """Return whether the process has printed these words."""
         return self.log_path.is_file() and words in self.log_path.read_text(errors="replace")
 
     def finish(self) -> int:
-        """Wait for its end, kill the rest of its process group, and return the exit code."""
+        """Wait until the process ends, kill the rest of its process group, and return the exit code."""
         if self.wait():
             raise RuntimeError(f"a run did not end within {PATIENCE_S:.0f} s:\n{self.log_path.read_text()}")
         with suppress(ProcessLookupError):
@@ -124,7 +124,7 @@ def _be(arguments: list[str], log_path: Path) -> None:
     code = 1
     try:
         os.setsid()
-        # The processes behind these two are the parent's: new ones are started for this process.
+        # The parent's two helper processes of multiprocessing cannot be used here, so this process starts its own.
         forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]
         resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
         with log_path.open("w", buffering=1) as log:
@@ -171,10 +171,10 @@ def begin(folder: Path, variant: tuple[str, bool], log_path: Path) -> Run:
 class Times:
     """The durations of the undisturbed run, from which the moments of interruption are drawn.
 
-    :param begin_s: until it had written its settings
-    :param first_s: from then until its first snapshot
-    :param train_s: from then until its final save started
-    :param save_s: from then until it ended
+    :param begin_s: seconds until the run had written its settings
+    :param first_s: seconds from then until its first snapshot
+    :param train_s: seconds from then until its final save started
+    :param save_s: seconds from then until it ended
     """
 
     def __init__(self, begin_s: float, first_s: float, train_s: float, save_s: float) -> None:
@@ -182,7 +182,7 @@ class Times:
 
 
 def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
-    """Run without interruption.
+    """Run a training without interruption, and measure its durations.
 
     :param folder: the folder of the run
     :param variant: kind of vectorized environment, and whether event files lie elsewhere
@@ -206,14 +206,14 @@ def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
 
 
 def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> dict[str, Any]:
-    """Interrupt a run.
+    """Interrupt a run at a random moment.
 
     :param run: the running process
     :param folder: the folder of the run
     :param kind: one of ``KILLS``
     :param times: the durations of the undisturbed run
     :param rng: draws the moment
-    :return: what was done, when, and how the run ended
+    :return: the kind of interruption, its moment, and the end of the run
     """
     number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
     # A scheduler signals all processes of a job, a user only the command.
@@ -235,7 +235,7 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
         else:
             os.kill(run.pid, number)
     code = run.finish()
-    # When the signal arrived, which may be later than intended on a busy machine.
+    # The phase in which the signal arrived, which may be later than intended on a busy machine.
     moment = "in training"
     if before_first:
         moment = "before the first snapshot"
@@ -251,9 +251,9 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
 
 
 def fill(run: Run, folder: Path, times: Times, rng: random.Random) -> dict[str, Any]:
-    """Fill the disk of a run, wait until it ends, and make room again.
+    """Fill the disk of a run, wait until the run ends, and free the space again.
 
-    :return: what was done, and how the run ended
+    :return: the kind of interruption, and the end of the run
     """
     run.wait(lambda: has_snapshot(folder))
     run.wait(within_s=rng.uniform(0.0, 0.8 * times.train_s))
@@ -308,7 +308,7 @@ def _weights(run_dir: Path) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
-    """Return nested values with string keys, so that integer keys of optimizers compare too."""
+    """Return nested values as a flat dict with string keys, so that an optimizer's integer keys can be compared."""
     if isinstance(value, dict):
         return {str(key): _flat(item) for key, item in value.items()} or None
     if isinstance(value, list | tuple):
@@ -343,14 +343,14 @@ def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Run one chain.
+    """Run one chain: interrupt and resume a run until it is finished.
 
     :param folder: where the chain's folder is created
     :param alone: the folder of the undisturbed run
     :param variant: kind of vectorized environment, and whether event files lie elsewhere
     :param times: the durations of the undisturbed run
     :param seed: the seed of the moments of interruption
-    :return: what happened to its runs, and the differences from the undisturbed run
+    :return: the interruptions of the run, and its differences from the undisturbed run
     """
     rng, folder = random.Random(seed), folder / f"chain_{seed}"
     folder.mkdir()
@@ -360,7 +360,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
 
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Run one run on its own small disk, which is filled.
+    """Run one training on a small disk that is filled meanwhile.
 
     :return: as :func:`chain`
     """

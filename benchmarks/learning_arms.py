@@ -1,4 +1,4 @@
-"""The worlds and arms of the learning benchmark: algorithms, and the preset with one part removed.
+"""The worlds and arms of the learning benchmark. An arm is an algorithm, or the preset without one of its parts.
 
 All arms get the same steps, the same batch and one update per two steps; everything else comes from the algorithm's
 block for LiteDriving-v0 in zoo_configs/.

@@ -1,16 +1,16 @@
-"""Is the verdict right on stock algorithms with one setting wrong, given nothing but the tags that SB3 writes?
+"""Is the verdict right on stock algorithms with one wrong setting, from the tags that SB3 writes?
 
-Trains stock SB3 TD3, SAC and PPO on Pendulum-v1, each as it should be and with one setting wrong by up to three orders
-of magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event
-files of each training are then judged as any other run's would be.
+Trains stock SB3 TD3, SAC and PPO on Pendulum-v1, each with correct settings and with one setting that is wrong by up to
+three orders of magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy.
+The event files of each training are then judged like those of any other run.
 
-Whether a mutant failed is not decided by its setting but by its policy: evaluated on 20 seeds that it was not trained
-on, a mean return above -300 is healthy (a random policy earns -1,200, a solved task -150), below -800 is failed, and
-what lies between is not counted. A mutant that learns all the same is healthy.
+The final policy of a mutant decides whether it failed, not its setting. It is evaluated on 20 seeds that it was not
+trained on. A mean return above -300 is healthy and below -800 is failed (a random policy gets -1,200, a solved task
+-150); mutants in between are not counted. A mutant that learns in spite of its setting is healthy.
 
-Trainings with an even number were looked at while thresholds were chosen; those with an odd number are the
-examination. A training takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv
-and are not made again; --judge judges the event files that are still in --logs again, without training.
+Trainings with an even number were used to choose thresholds; those with an odd number are the test. A training takes
+one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are not
+repeated. --judge judges the event files that are still in --logs again, without training.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ N_EVALUATED = 20
 
 
 class Mutant(NamedTuple):
-    """A training with one setting wrong.
+    """A training with one wrong setting.
 
-    :param fault: the setting and its value; "none" for a training as it should be.
+    :param fault: the setting and its value; "none" for a training with correct settings.
     :param settings: arguments of the algorithm that differ.
-    :param reward_scale: what every reward is multiplied by.
+    :param reward_scale: factor on every reward.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name for the folder of its logs."""
+        """The name of the mutant, which is also the name of its log folder."""
         return f"{self.number:03d}_{self.algorithm}_{self.fault.replace('=', '_')}_{self.seed}"
 
 
@@ -144,12 +144,12 @@ SCALES = {"reward*1000": 1_000.0, "reward*0.001": 0.001}
 
 
 def grid() -> list[Mutant]:
-    """Return all trainings: of every algorithm four as they should be, and each fault with two seeds."""
+    """Return all trainings: for every algorithm, four with correct settings, and each fault with two seeds."""
     found: list[Mutant] = []
 
     def add(algorithm: str, fault: str, settings: Mapping[str, Any], scale: float, n_seeds: int) -> None:
         for _ in range(n_seeds):
-            # Consecutive numbers are seeds of the same fault: one is looked at, the other is the examination.
+            # Consecutive numbers are seeds of the same fault: one belongs to the tuning half, the other to the test.
             found.append(Mutant(len(found), algorithm, fault, len(found), settings, scale))
 
     for algorithm in CLASSES:
@@ -162,7 +162,7 @@ def grid() -> list[Mutant]:
 
 
 def environment(scale: float) -> gym.Env[Any, Any]:
-    """Return Pendulum-v1 with scaled rewards; the scaled return is what a user would log."""
+    """Return Pendulum-v1 with scaled rewards; as for a user, the logged returns are scaled too."""
     env = gym.make("Pendulum-v1")
     if scale != 1.0:
         env = gym.wrappers.TransformReward(env, lambda reward: scale * float(reward))
@@ -172,7 +172,7 @@ def environment(scale: float) -> gym.Env[Any, Any]:
 def train(mutant: Mutant, folder: Path) -> float:
     """Train a mutant, with SB3's own logging and its EvalCallback.
 
-    :return: the mean return of its policy on seeds of its own, in unscaled rewards.
+    :return: the mean return of its policy on the evaluation seeds, in unscaled rewards.
     """
     env = environment(mutant.reward_scale)
     settings = {**BASE[mutant.algorithm], **mutant.settings}
@@ -192,7 +192,7 @@ def train(mutant: Mutant, folder: Path) -> float:
 
 
 def label_of(mean_return: float) -> str:
-    """Return whether a policy with that return is healthy, failed, or between."""
+    """Return the label of a policy with this return: healthy, failed, or between."""
     if mean_return > HEALTHY:
         return "healthy"
     # A policy that acts NaN has no return: it failed.
@@ -235,7 +235,7 @@ def confusion(rows: list[result_rows.Row]) -> str:
 
 
 def main() -> None:
-    """Train what is missing, judge it, and print the tables."""
+    """Make the missing trainings, judge them, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the event files (default: %(default)s)")
@@ -253,7 +253,7 @@ def main() -> None:
             try:
                 mean_return = train(mutant, folder)
             except ValueError as error:
-                # SB3 refuses to go on with actions that are NaN, as it does in PPO's distribution.
+                # SB3 raises an error for NaN actions, for example in PPO's distribution.
                 print(f"{mutant.name}: {str(error).splitlines()[0]}")
                 mean_return = float("nan")
         elif options.judge and folder.is_dir():

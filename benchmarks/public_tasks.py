@@ -1,20 +1,23 @@
-"""How well does VisualTD3 learn on tasks that others publish, beside stock SB3 TD3 and SAC and the published curves?
+"""How well does VisualTD3 learn on public tasks, compared with stock SB3 TD3 and SAC and with published curves?
 
-CarRacing-v3 is seen as in the zoo's block: frame skip 2, 84 x 84 grey, four frames stacked; the hyperparameters are the
-zoo's. DeepMind Control's tasks are seen as DrQ-v2 sees them: action repeat 2, 84 x 84 RGB, three frames stacked; so one
-decision is two frames everywhere. All algorithms get the same steps, batches and updates, and store their frames alike.
+CarRacing-v3 has the observations and hyperparameters of the zoo's block: frame skip 2, 84 x 84 grey, four frames
+stacked. DeepMind Control's tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one
+decision is two frames in every task. All algorithms get the same number of steps, the same batches and updates, and the
+same kind of replay buffer.
 
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --seeds 0 1 2
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --algorithms 'SB3 TD3' 'SB3 SAC' --seeds 0 -n 30000
     MUJOCO_GL=osmesa python benchmarks/public_tasks.py --tasks cartpole_swingup walker_walk --seeds 0 1
-    python benchmarks/public_tasks.py --table                       # of what there is, and nothing is run
+    python benchmarks/public_tasks.py --table                       # print the results and run nothing
 
-They need the extra bench (pip install 'sb3-visual-td3[bench]'). DeepMind Control draws with OpenGL: without a GPU and a
-display install Debian's libosmesa6 (apt-get install libosmesa6) and set MUJOCO_GL=osmesa; with an NVIDIA GPU set
-MUJOCO_GL=egl. Drawing in software gives 30 to 50 decisions a second, so that a run takes an hour or more on one core.
+The script needs the extra bench (pip install 'sb3-visual-td3[bench]'). DeepMind Control renders with OpenGL. Without a
+GPU and a display, install Debian's libosmesa6 (apt-get install libosmesa6) and set MUJOCO_GL=osmesa; with an NVIDIA
+GPU, set MUJOCO_GL=egl. Software rendering makes 30 to 50 decisions per second, so that a run takes an hour or more on
+one core.
 
-Every evaluation is a row of benchmarks/results/public_tasks.csv as soon as it is done; the last one of a run has more
-episodes, and a run that has it is not made again. A run that was interrupted goes on from its last snapshot. Minutes
+Every evaluation is written to benchmarks/results/public_tasks.csv as a row as soon as it is done. The last evaluation
+of a run has more episodes, and a run with that row is not repeated. An interrupted run continues from its last
+snapshot. Minutes
 are minutes of one processor, evaluations included.
 """
 
@@ -56,12 +59,12 @@ CAR_RACING = "CarRacing-v3"
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt, for how long, and how it is evaluated.
+    """A task, the length of its runs, and its evaluation.
 
-    :param n_decisions: of a run
+    :param n_decisions: number of decisions of a run
     :param eval_freq: decisions between two evaluations
-    :param n_last: episodes of the evaluation at the end, more than of the others
-    :param changes: of the hyperparameters, for all algorithms
+    :param n_last: number of episodes of the last evaluation
+    :param changes: changes of the hyperparameters, for all algorithms
     """
 
     n_decisions: int = 50_000
@@ -141,7 +144,7 @@ def environment(task: str, settings: dict[str, Any], seed: int) -> VecEnv:
     """Return one environment of the task, without reward scaling."""
     make: str | Callable[[], gym.Env[Any, Any]] = task
     if task != CAR_RACING:
-        from dmc_env import PixelSuiteEnv  # of the extra bench; MUJOCO_GL is read when it is imported
+        from dmc_env import PixelSuiteEnv  # from the extra bench; MUJOCO_GL is read at this import
 
         make = partial(PixelSuiteEnv, task)
     env: VecEnv = make_vec_env(make, 1, seed, wrapper_class=get_wrapper_class(dict(settings)))
@@ -156,7 +159,7 @@ def learner(task: str, algorithm: str, seed: int, n_decisions: int) -> OffPolicy
     if settings["normalize"]:
         env = VecNormalize(env, **settings["normalize"])
     arguments = constructor_arguments(settings, env.action_space.shape[0])  # type: ignore[index]
-    arguments["buffer_size"] = n_decisions  # nothing is forgotten
+    arguments["buffer_size"] = n_decisions  # keep every transition
     if algorithm != "visual_td3":
         # The same transitions as from Stable-Baselines3's own buffer, in a fraction of its memory.
         frame_stack = settings.get("frame_stack") or env.get_attr("frame_stack")[0]
@@ -175,7 +178,7 @@ class Evaluator(BaseCallback):
 
     @property
     def frames(self) -> int:
-        """What the policy has been trained on."""
+        """The number of frames that the policy has been trained on."""
         return FRAMES_PER_DECISION * self.num_timesteps
 
     def _on_step(self) -> bool:
@@ -191,7 +194,7 @@ class Evaluator(BaseCallback):
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on in a resumed run; the first step finds out where."""
+        """Do nothing: the first step of a resumed run finds out where it continues."""
 
     def _go_on_from_earlier_rows(self) -> None:
         """Drop the rows that an interrupted run wrote after its last snapshot, and count its minutes in."""
@@ -228,7 +231,7 @@ def is_finished(rows: list[Row], key: Row) -> bool:
 
 
 def run(key: Row, n_decisions: int, output: Path, logs: Path) -> None:
-    """Make a run, or what is missing of it, and add its rows to the results."""
+    """Make a run, or continue an interrupted one, and add its rows to the results."""
     folder = logs / "_".join(str(value).replace(" ", "_") for value in key.values())
     task = TASKS[key["task"]]
     model = learner(key["task"], key["algorithm"], key["seed"], n_decisions)
@@ -243,7 +246,7 @@ def run(key: Row, n_decisions: int, output: Path, logs: Path) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """Return a Markdown table with one row per task and algorithm, ours and the published ones."""
+    """Return a Markdown table with one row per task and algorithm, for our results and the published ones."""
     heads = (
         "task",
         "algorithm",
@@ -286,8 +289,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=[CAR_RACING], choices=TASKS, help="default: CarRacing-v3")
     parser.add_argument("--algorithms", nargs="+", default=["visual_td3"], choices=ALGORITHMS, help="default: ours")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("-n", "--n-decisions", type=int, help="of each run (default: 100,000 and 50,000)")
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/public_tasks"), help="for snapshots")
+    parser.add_argument("-n", "--n-decisions", type=int, help="decisions of each run (default: 100,000 and 50,000)")
+    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/public_tasks"), help="where snapshots go")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()

@@ -35,7 +35,7 @@ def memory_bytes(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise ValueError(f"/proc/self/status tells no {name}: this needs Linux")
+    raise ValueError(f"/proc/self/status has no {name}: this script needs Linux")
 
 
 class PeakMemory:
@@ -60,7 +60,7 @@ def measure_saving(folder: str, n: int, n_new: int, label: str) -> Result:
     fill(buffer, n, EPISODE, pool, label)
     found: Result = {"n": buffer.size(), "buffer_bytes": memory_bytes("VmRSS") - before}
     store = SnapshotStore(Path(folder))
-    # Other frames than before: with the same ones in the same places nothing would be new.
+    # Frames other than the earlier ones: the same frames in the same places would not be new data.
     for name, step, frames in (("first", n, None), ("second", n + n_new, 0 - pool)):
         if frames is not None:
             fill(buffer, n_new, EPISODE, frames, f"{label}, new ones")
@@ -126,9 +126,13 @@ def report(result: Result) -> str:
 def main() -> None:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transitions", type=int, default=100_000, help="in the full buffer (default: 100,000)")
+    parser.add_argument(
+        "--transitions", type=int, default=100_000, help="transitions in the full buffer (default: 100,000)"
+    )
     parser.add_argument("--new", type=float, default=0.05, help="share that is new in the second (default: 0.05)")
-    parser.add_argument("--folder", help="where the snapshots go, for the time being (default: the system's own)")
+    parser.add_argument(
+        "--folder", help="folder for the temporary snapshots (default: the system's folder for temporary files)"
+    )
     parser.add_argument("--again", action="store_true", help="measure these settings again")
     settings = parser.parse_args()
     results: dict[str, Result] = read_json(RESULTS)

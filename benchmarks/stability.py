@@ -1,20 +1,20 @@
-"""Does the last policy drive as well as the best one, and which change or which average of policies makes it so?
+"""Does the last policy drive as well as the best one, and which change or average of policies achieves that?
 
 Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning_study.py does:
-10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps several policies of
-the same run drive ten episodes from the same places on the two held-out maps: the actor as it is, TD3's target actor,
-and exponential averages of the actor and of the encoder that it reads, over the updates, corrected for their start, and
-the actor that had the best return in training. None of them changes the training, so one run measures them all. The
-actor drives on the training maps as well: what falls on the held-out maps alone has not been unlearnt. At the end each
-of them drives 100 episodes from other places.
+10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps, several policies of
+the run drive ten episodes each on the two held-out maps, from the same places: the current actor; TD3's target actor;
+exponential averages of the actor and its encoder over the updates, corrected for their start; and the actor with the
+best return in training. None of them changes the training, so one run measures all of them. The current actor also
+drives on the training maps: if it gets worse on the held-out maps alone, it has not forgotten what it learned. At the
+end each policy drives 100 episodes from other places.
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
-    python benchmarks/stability.py --table                          # of what there is, and nothing is run
-    python benchmarks/stability.py --table --page benchmarks/README.md   # the same, and into that page
+    python benchmarks/stability.py --table                          # print the results and run nothing
+    python benchmarks/stability.py --table --page benchmarks/README.md   # and write them into that page
 
-Rows are added to benchmarks/results/stability.csv as soon as they are measured, and runs that are there are not made
-again. A run that was interrupted is made from its beginning, and its rows are dropped. Minutes are minutes of one
+Rows are added to benchmarks/results/stability.csv as soon as they are measured, and finished runs are not repeated. An
+interrupted run is started again, and its rows are dropped. Minutes are minutes of one
 processor since the run began, evaluations included. `q1` is the first critic's mean over 256 replayed transitions.
 """
 
@@ -59,7 +59,7 @@ ON_TRAINING_MAPS = "last on training maps"
 
 
 class NoisyActorLoss(VisualTD3):
-    """DrQ-v2's noise: that of exploration, clipped, on the actions in the actor's loss and in the critics' target.
+    """DrQ-v2's noise: add clipped exploration noise to the actions in the actor's loss and in the critics' target.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2).
     """
@@ -67,7 +67,7 @@ class NoisyActorLoss(VisualTD3):
     noise_clip = 0.3
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Make the updates with the noise of this moment."""
+        """Make the updates with the current exploration noise."""
         assert self._noise_schedule is not None
         self.target_policy_noise = self._noise_schedule(self._current_progress_remaining)
         self.target_noise_clip = self.noise_clip
@@ -92,9 +92,9 @@ class NoisyActorLoss(VisualTD3):
 
 
 class ChurnPenalty(VisualTD3):
-    """CHAIN's penalty: an update of the actor should not change what it does in states outside the batch.
+    """CHAIN's penalty: an update should not change the actor's actions in states outside the batch.
 
-    The states are those of the batch before, and the change is counted from the actor before its last step.
+    The states are those of the previous batch. The change is measured from the actor before its last step.
 
     Source: Tang and Berseth 2024, "Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and
     Policy Churn" (CHAIN); the weight is a guess for values of about one.
@@ -111,7 +111,7 @@ class ChurnPenalty(VisualTD3):
         return super().update_actor(batch)
 
     def churn(self) -> th.Tensor:
-        """Return the mean squared change of the actions since before the last update, a scalar."""
+        """Return the mean squared change of the actions by the last update, a scalar."""
         batch = self._batches[0]
         if batch is None or self._before is None:
             return th.zeros((), device=self.device)
@@ -130,7 +130,7 @@ class ChurnPenalty(VisualTD3):
 
 
 class FrozenRewardScale(VisualTD3):
-    """VecNormalize's statistics of the rewards stay as they are after ``frozen_after`` steps."""
+    """Freeze VecNormalize's reward statistics after ``frozen_after`` steps."""
 
     frozen_after = 1_000
 
@@ -141,7 +141,7 @@ class FrozenRewardScale(VisualTD3):
 
 
 class LateFrozenRewardScale(FrozenRewardScale):
-    """The same, when the car has learnt to drive."""
+    """Freeze VecNormalize's reward statistics later, when the car has learned to drive."""
 
     frozen_after = 3_000
 
@@ -188,11 +188,11 @@ class Average:
 
     @th.no_grad()
     def add(self, weights: Sequence[th.Tensor]) -> None:
-        """Take the weights as they are now into the average."""
+        """Add the current weights to the average."""
         self._n_steps += 1
         if not self.value:
             self.value = [weight.clone() for weight in weights]
-        # Adam's correction, brought into the step: weights that do not move stay what they are, bit for bit.
+        # Adam's correction as part of the step size: weights that do not change keep their value, bit for bit.
         share = (1.0 - self.decay) / (1.0 - self.decay**self._n_steps)
         th._foreach_lerp_(self.value, list(weights), share)
 
@@ -218,12 +218,12 @@ class Averages:
 
 
 class Checkpoint:
-    """Keeps the policy of the moment at which the last episodes of the training had their best mean return.
+    """Keeps the policy from the moment at which the last training episodes had their best mean return.
 
-    It needs no evaluation, and so no second simulator. Source: the checkpoints of Fujimoto et al. 2023 (TD7), which are
-    judged while no update is made; here the training goes on.
+    It needs no evaluation, and therefore no second simulator. Source: the checkpoints of Fujimoto et al. 2023 (TD7).
+    TD7 pauses its updates while it judges a policy; here the training continues.
 
-    :param window: how many episodes judge a policy
+    :param window: number of episodes by which a policy is judged
     """
 
     def __init__(self, window: int = 5) -> None:
@@ -233,7 +233,7 @@ class Checkpoint:
         """Empty until there have been episodes enough."""
 
     def add(self, episode_return: float, weights: Sequence[th.Tensor]) -> None:
-        """Judge the policy by an episode of the training that has ended."""
+        """Judge the policy, given a training episode that has ended."""
         self._returns.append(episode_return)
         mean = sum(self._returns) / len(self._returns)
         if len(self._returns) == self._returns.maxlen and mean > self._best:
@@ -249,7 +249,7 @@ def weights_of(actor: nn.Module) -> list[th.Tensor]:
 
 @contextmanager
 def deployed(model: VisualTD3, weights: Sequence[th.Tensor]) -> Iterator[None]:
-    """Have the model's policy act by other weights for a while; afterwards it has its own again, bit for bit."""
+    """Let the model's policy act with other weights within the context, and restore its own afterwards, bit for bit."""
     own = weights_of(model.actor)
     kept = [weight.detach().clone() for weight in own]
     try:
@@ -267,7 +267,7 @@ def _put(weights: Sequence[th.Tensor], values: Sequence[th.Tensor]) -> None:
 
 
 class Watcher(BaseCallback):
-    """Drives every policy of the run from time to time, and adds a row for each to the results."""
+    """Evaluates every policy of the run regularly, and adds a row for each to the results."""
 
     model: VisualTD3
 
@@ -336,7 +336,7 @@ def mean_q1(model: VisualTD3) -> float:
 
 
 def run(arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int) -> None:
-    """Make one run and add its rows to the results, in place of those that an interrupted one left."""
+    """Make one run and add its rows to the results; rows of an interrupted run are replaced."""
     key = {"arm": arm, "seed": seed}
     drop(key, output, COLUMNS)
     model = learner(ARMS[arm], replace(WORLDS[WORLD], n_timesteps=n_timesteps), seed, "cpu")
@@ -345,13 +345,13 @@ def run(arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int) -> 
 
 
 def main() -> None:
-    """Make the runs that are missing and print the table."""
+    """Make the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["visual"], choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="default: 0 to 9")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    parser.add_argument("--page", type=Path, help="a page of Markdown whose table is brought up to date as well")
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is updated too")
     settings = parser.parse_args()
     th.set_num_threads(1)
     # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.

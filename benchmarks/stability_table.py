@@ -1,4 +1,4 @@
-"""The stability benchmark's table: how far policies fall from their run's best, and how the last ones drive."""
+"""The stability benchmark's table: how often policies get worse after their best, and how the last ones drive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRIVES_WELL = 0.95
 
 
 def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
-    """Return arm and seed of the finished runs, in which every policy has been examined."""
+    """Return arm and seed of the finished runs, in which every policy has been tested."""
     policies: dict[tuple[str, int], set[str]] = {}
     examined: dict[tuple[str, int], set[str]] = {}
     for row in rows:
@@ -33,11 +33,11 @@ def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
 
 
 def falls(returns: Sequence[float]) -> tuple[int, int]:
-    """Count how often a run fell after it had learnt.
+    """Count how often a policy got worse after it had learned.
 
-    :param returns: of its evaluations, in order
-    :return: how many evaluations came after the first with 90 % of the best return, and how many of these had less
-        than 80 % of it; a run whose best is not above 0 has not learnt
+    :param returns: returns of its evaluations, in order
+    :return: number of evaluations after the first one that reached 90 % of the best return, and number of those below
+        80 % of it; a run whose best return is not above 0 has not learned
     """
     best = max(returns)
     if best <= 0:
@@ -48,10 +48,10 @@ def falls(returns: Sequence[float]) -> tuple[int, int]:
 
 
 def summary_of(runs: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """Sum up what one policy did in the runs of one arm.
+    """Summarise one policy over the runs of one arm.
 
-    :param runs: the rows of each run, examination included
-    :return: by name: the table's numbers
+    :param runs: the rows of each run, including its final test
+    :return: the table's numbers by name
     """
     curves = [[row["return"] for row in run if row["episodes"] < N_EXAMINED] for run in runs]
     examined = [row["driven_to_the_end"] for run in runs for row in run if row["episodes"] >= N_EXAMINED]
@@ -122,7 +122,7 @@ def with_table(page: str, lines: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"the page has no place for the table: expected the lines {BEGIN} and {END}")
+        raise ValueError(f"the page does not say where to put the table: expected the lines {BEGIN} and {END}")
     return f"{before}{begin}\n\n{lines}\n\n{end}{after}"
 
 

@@ -1,8 +1,8 @@
 """Does ``preset="visual"`` train stably and learn to drive, with every seed, and which of its parts matter?
 
 Trains on LiteDriving-v0 with the zoo's hyperparameters (batch 128), a constant learning rate and one update per two
-steps. For each run the table says how the norms before clipping grew, how far Q stayed below its bound, saturation,
-metres driven on held-out maps, and the report's verdict. Every update is measured.
+steps. For each run the table shows the growth of the norms before clipping, the largest ratio of Q to its bound,
+saturation, metres driven on held-out maps, and the report's verdict. Every update is measured.
 
     python benchmarks/visual_preset.py                                    # five seeds of the preset, some minutes each
     python benchmarks/visual_preset.py --arms td3 'without shift'         # other arms: --help lists them
@@ -76,7 +76,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "penalty 1e-3": {"pre_tanh_penalty": 1e-3},
     "penalty 2e-2": {"pre_tanh_penalty": 2e-2},
     **PARTS,
-    # The preset's penalty was this when its parts were first compared.
+    # The preset had this penalty when its parts were first compared.
     **{f"penalty 2e-2, {name}": {"pre_tanh_penalty": 2e-2, **part} for name, part in PARTS.items()},
 }
 COLUMNS = {
@@ -161,9 +161,9 @@ def main() -> None:
         help=f"default: visual; of {', '.join(map(repr, ARMS))}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
-    parser.add_argument("-n", "--n-timesteps", type=int, default=5_000, help="per run (default: 5000)")
+    parser.add_argument("-n", "--n-timesteps", type=int, default=5_000, help="steps of each run (default: 5000)")
     parser.add_argument("-f", "--log-folder", default="logs/visual_preset", help="where the runs go")
-    parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)

@@ -73,7 +73,7 @@ def _validate(arguments: list[str]) -> int:
         "-n",
         "--n-timesteps",
         type=positive_int,
-        help="number of environment steps, such as 20000 (default: from the hyperparameter file, ours has 5000)",
+        help="number of environment steps, such as 20000 (default: n_timesteps of the hyperparameter file, or 5000 if you give no file)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: %(default)s)")
     parser.add_argument("-f", "--log-folder", default="logs", help="folder to write the run to (default: %(default)s)")
@@ -100,8 +100,8 @@ def _resume(arguments: list[str]) -> int:
         description="Continue a run that was killed, from its newest valid snapshot.",
         epilog="If the simulator can save its state (LiteDriving-v0), the result is bit for bit that of a run that was "
         "never killed; otherwise (CARLA) the run continues with a new episode, and says so. A run that was killed "
-        "before its first snapshot starts again; for one that was killed while its final model was being saved, only "
-        f"that is done. {EXIT_CODES}",
+        "before its first snapshot starts again. If a run was killed while it saved its final model, only the model "
+        f"is saved. {EXIT_CODES}",
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN_DIR", help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1"
@@ -118,15 +118,15 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="trust the run, because it is yours: it may start the simulator's command, load the saved model that it "
-        "began with, and have callbacks write outside RUN_DIR, as it did before",
+        help="trust a run of your own: it may start the simulator's command, load the saved model that it began with, "
+        "and write outside RUN_DIR, as it did before",
     )
     parser.add_argument(
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="for a run that was trained with -tb: the folder that holds its event files, where logging continues in a "
-        "folder of its own (default: they are copied to RUN_DIR/tb, and those outside RUN_DIR are left unchanged)",
+        help="for a run that was trained with -tb: the folder that holds its event files; logging continues in a new "
+        "subfolder (default: event files outside RUN_DIR are copied to RUN_DIR/tb and left unchanged)",
     )
     parser.add_argument(
         "--without-logs",
@@ -172,7 +172,10 @@ def _sweep(arguments: list[str]) -> int:
         "--address", help="address of a Ray cluster, such as auto (default: RAY_ADDRESS if it is set, or this machine)"
     )
     parser.add_argument(
-        "-f", "--log-folder", default="logs", help="folder for the runs; on a cluster a shared one (default: logs)"
+        "-f",
+        "--log-folder",
+        default="logs",
+        help="folder for the runs; on a cluster, one that all machines share (default: logs)",
     )
     parser.add_argument(
         "--storage",

@@ -1,7 +1,7 @@
-"""FrameReplayBuffer: a replay buffer that stores each camera frame once and samples what Stable-Baselines3's would.
+"""FrameReplayBuffer: store each camera frame once, and return the same samples as Stable-Baselines3's replay buffer.
 
-It owns the ring of transitions (actions, rewards, ends of episodes) and the n-step returns. What it knows about
-observations is in :mod:`~sb3_visual_td3.buffers.observation_store`: one store for each part of the observation.
+It owns the ring of transitions (actions, rewards, ends of episodes) and the n-step returns. Observations are in
+:mod:`~sb3_visual_td3.buffers.observation_store`, which has one store for each part of an observation.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
     stacks = {key: frame_stack if camera.shape[0] % frame_stack == 0 else 1 for key, camera in cameras.items()}
     if frame_stack > 1 and set(stacks.values()) == {1}:
         channels = ", ".join(f"{key} has {camera.shape[0]} channels" for key, camera in cameras.items())
-        raise ValueError(f"frame_stack={frame_stack}: {channels}, expected a multiple. 1 shares whole observations")
+        raise ValueError(f"frame_stack={frame_stack}: {channels}, expected a multiple of it (1 if unknown)")
     return stacks
 
 
@@ -304,7 +304,7 @@ class FrameReplayBuffer(ReplayBuffer):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue, bit for bit, as the buffer whose state this is. The current content is dropped.
+        """Continue, bit for bit, as the buffer from which the state was taken. The current content is dropped.
 
         :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read straight into
             their places

@@ -1,4 +1,4 @@
-"""Where camera frames are stored, each once; which transitions an n-step window covers; and how much memory is free.
+"""Storage of camera frames (each once), n-step windows over transitions, and the check of free memory.
 
 :class:`FrameStore` hands out a number for each frame. Transitions refer to frames by number
 (:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
@@ -48,7 +48,7 @@ def _file_cache_bytes() -> int:
 
 
 def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
-    """Raise an error now for memory that would run out hours later, by swapping or a killed process.
+    """Raise an error at once if memory would run out hours later, when the process would swap or be killed.
 
     :param n_bytes: bytes that will be used
     :param purpose: use of the memory, as the subject of the message
@@ -78,7 +78,7 @@ class Windows(NamedTuple):
 
 
 def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_steps: int) -> Windows:
-    """Follow each transition until its episode or segment ends, at the newest transition, or after ``n_steps``.
+    """Find each transition's window, up to the end of its episode or segment, the newest transition, or ``n_steps``.
 
     :param rows: ``(batch,)`` first row of each window
     :param envs: ``(batch,)`` environment of each window
@@ -191,7 +191,9 @@ class FrameStore:
         return number
 
     def _grow(self) -> None:
-        advice = "Episodes so short that their first frames add up need more: use a smaller buffer_size"
+        advice = (
+            "Very short episodes need more memory, because each stores all its first frames: use a smaller buffer_size"
+        )
         require_memory(self._n_more * self.frame_bytes, "The next part of the replay buffer", advice)
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
 

@@ -75,7 +75,7 @@ class ObservationStore(Protocol):
         :param obs: observations before the step
         :param next_obs: observations after it
         :return: relation of the step to the stored ones
-        :raises ValueError: if an array has another shape, or holds values that the store's dtype does not have
+        :raises ValueError: if an array has another shape, or holds values that the store's dtype cannot represent
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
@@ -89,18 +89,19 @@ class ObservationStore(Protocol):
 
 
 def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values of a step of all environments in the shape and dtype that is stored.
+    """Return the values of a step of all environments in the stored shape and dtype.
 
     Stable-Baselines3's buffers write by broadcasting and by ``reshape``, which accepts any shape with as many elements:
     an image with its channels last would be stored scrambled.
 
     :param name: the name of the values, for the error
-    :param values: an array of ``shape``. Its first axis may be missing if that is 1 (one environment), and its last
-        axis if that is 1 (one number for each environment)
+    :param values: an array of ``shape``. Its first axis may be missing if its length is 1 (one environment), and so may
+        its last axis (one number for each environment)
     :param shape: ``(n_envs, *part)``
     :param dtype: the stored dtype
     :return: the values, copied only if they have another dtype
-    :raises ValueError: if the shape is another one, or if integers are stored and the values are not such integers
+    :raises ValueError: if the shape is another one, or if integers are stored and the values are not integers of that
+        dtype
     """
     array = np.asarray(values)
     accepted = {shape}
@@ -133,7 +134,7 @@ def step_parts(
     next_obs: NDArray[Any] | Mapping[str, NDArray[Any]],
     is_dict: bool,
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Return each part of the observations before and after a step, in the shape and dtype that is stored.
+    """Return each part of the observations before and after a step, in the stored shape and dtype.
 
     :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an array is the only part
     :param obs: an array, or a dict of arrays
@@ -161,7 +162,7 @@ def step_parts(
 def step_actions(
     action: NDArray[Any], space: spaces.Space[Any], shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Return actions in the shape and dtype that is stored.
+    """Return actions in the stored shape and dtype.
 
     :param action: ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several axes
     :param space: the action space

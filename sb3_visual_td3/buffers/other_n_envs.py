@@ -60,7 +60,7 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
         new = _of_arrays(buffer, index)
     if n_new == 0:
         return new
-    # Nothing continues what was the newest transition of an environment.
+    # The newest transition of each earlier environment has no successor.
     for row, env in np.argwhere(index[0] == rows[-1]).tolist():
         end_segments(new, [env], row)
     end_segments(new)

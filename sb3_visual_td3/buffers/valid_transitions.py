@@ -39,7 +39,7 @@ def add_valid(
 
     A buffer takes a step of all environments at once. If only some steps are invalid, each is replaced by a copy of a
     valid one, which is a transition like any other. If all are invalid, nothing is stored. In both cases the episode of
-    that environment ends with the transition before: see :func:`end_segments`.
+    an affected environment ends with the transition before: see :func:`end_segments`.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer
@@ -98,7 +98,8 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
     elif hasattr(buffer, "end_segment"):
         buffer.end_segment()
     elif buffer.optimize_memory_usage:
-        # The next observation is where the next transition's observation will be written: it must not be used.
+        # Next observations are not stored: they are read from the next row, which will hold another episode. The end is
+        # therefore marked as terminal, so that the next observation is not used.
         buffer.dones[row, envs] = True
     elif buffer.handle_timeout_termination:
         # NStepReplayBuffer's windows end at a timeout, and the transition still bootstraps.

@@ -99,7 +99,7 @@ def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical
                 level="critical" if is_critical else "warning",
                 value=norm,
                 threshold=critical if is_critical else warning,
-                meaning=f"the gradient of {group} is too large to be learning; the report names the likely cause",
+                meaning=f"the gradient of {group} is too large for learning; the report names the likely cause",
                 remedy=gradient_explosion.REMEDY,
             )
         )
@@ -167,7 +167,7 @@ def append_to(path: Path, alert: Alert) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             n_before = file.tell()
-            # A disk that is nearly full takes part of a line. The rest of it would make the file unreadable.
+            # A nearly full disk may have taken only part of the line, which would make the file unreadable.
             if file.write(line) != len(line):
                 file.truncate(n_before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

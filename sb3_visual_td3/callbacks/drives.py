@@ -1,6 +1,7 @@
-"""Playing evaluation episodes and their results, with baselines that learn nothing.
+"""Playing evaluation episodes, their results, and baselines that do not learn.
 
-DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use it, so that their figures can be compared.
+DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so that their figures can be
+compared.
 A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
 """
 
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
-"""The same, with one bool for each environment: whether an episode begins with this observation."""
+"""Maps observations, and a bool for each environment (whether an episode begins here), to actions."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
 """Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
@@ -86,7 +87,7 @@ class _Tally(Generic[Result]):
         return result
 
     def add(self, info: dict[str, Any]) -> None:
-        """Gather what ``info`` has beside the reward."""
+        """Add the figures that ``info`` has for this step."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
         """Return the result of the episode that has just ended; each kind of tally implements it.
@@ -140,7 +141,7 @@ def _play(
     on_episode: Callable[[], object],
     render: bool,
 ) -> list[list[Result]]:
-    """Play episodes until each environment has ended as many as it should.
+    """Play episodes until each environment has finished ``n_wanted`` of them.
 
     :param policy: function that chooses the actions
     :param env: the environments; the first one is reset with the seed, the others with the seeds that follow
@@ -211,8 +212,8 @@ def play_episodes(
 ) -> list[Episode]:
     """Play a number of episodes in any environment, each from a seed of its own.
 
-    Episode i begins with seed + i, however many environments there are and whatever was done before. So two
-    policies, and two evaluations of a policy that learns, meet the same starts. An episode in which the simulator fails
+    Episode i begins with seed + i, however many environments there are and whatever was done before. So two policies,
+    and two evaluations of a policy that learns, begin from the same states. An episode in which the simulator fails
     (``info["invalid_transition"]``) does not count and is repeated.
 
     :param policy: function that chooses the actions

@@ -211,7 +211,7 @@ class DrivingEvalCallback(EvaluationCallback):
         )
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize to an environment of the user's; those created here have no wrapper."""
+        """Copy the statistics of VecNormalize to the user's environment; environments created here have no wrapper."""
         if self._make_env is None and self.model.get_vec_normalize_env() is not None:
             try:
                 sync_envs_normalization(self.training_env, self.eval_env)
@@ -242,7 +242,7 @@ class DrivingEvalCallback(EvaluationCallback):
             self._is_closed = True
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state that EvalCallback lacks; its own state is saved with that of all SB3 callbacks."""
+        """Return the state that this class adds to EvalCallback; EvalCallback's own attributes are saved separately."""
         return {
             "best_distance_m": float(self.best_distance_m),
             "last_evaluated": self._last_evaluated,

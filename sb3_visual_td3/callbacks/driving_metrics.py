@@ -27,8 +27,9 @@ class DrivingMetricsCallback(BaseCallback):
     """Logs one point per episode, and speed, rewards and reward terms every ``log_freq`` steps.
 
     It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``,
-    ``speed_kmh``, ``reward_terms``) and the Monitor wrapper's ``episode``. A key that an environment does not have is
-    not logged. ``reward_terms`` maps the name of each term of the reward to the number that it added in this step. The
+    ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. A key that an environment does
+    not have is not logged. ``reward_terms`` maps the name of each term of the reward to the number that it added in
+    this step. The
     term ``comfort`` of an environment of your own is logged as ``reward/comfort``.
 
     :param log_freq: environment steps between two points of ``progress/`` and ``reward/``
@@ -45,7 +46,7 @@ class DrivingMetricsCallback(BaseCallback):
         self._last_logged = 0
 
     def _on_training_start(self) -> None:
-        self._writer = EventWriter(self.logger)
+        self._writer = EventWriter.of(self)
         self._last_logged = self.num_timesteps
         self._term_sums: defaultdict[str, float] = defaultdict(float)
         self._n_term_steps = 0

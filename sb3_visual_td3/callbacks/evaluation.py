@@ -102,7 +102,7 @@ class EvaluationCallback(EvalCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        self._writer = EventWriter(self.logger)
+        self._writer = EventWriter.of(self)
         # learn() may be called a second time, and counts on from the first.
         self._last_evaluated = self.num_timesteps
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.saving import make_event_files_retry
+from sb3_visual_td3.callbacks.watching import pictures_seen_by
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.groups import GROUP_NAMES
+from sb3_visual_td3.common.groups import ACTOR_CNN, CRITIC_CNN, GROUP_NAMES
 from sb3_visual_td3.common.tags import is_known
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
+from sb3_visual_td3.health.stock_watch import stepped_groups
+from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 Charts = Mapping[str, Sequence[str]]
 """Titles of charts, and the logged names that each of them shows."""
@@ -33,16 +39,16 @@ DASHBOARD: Mapping[str, Charts] = {
         "loss of the actor": (tags.ACTOR_LOSS,),
         "losses of the critics": (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS),
         "Q: replayed pairs, target, policy": (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE),
-        "what the actor believes it gains": (tags.Q_GAP,),
+        "Q of the policy's actions minus Q of replayed ones": (tags.Q_GAP,),
         "largest |Q| that the rewards allow": (tags.Q_BOUND,),
-        "rewards as the critic sees them": (tags.REWARD_MIN, tags.REWARD_MAX),
+        "smallest and largest reward in the critic's batches": (tags.REWARD_MIN, tags.REWARD_MAX),
     },
     "Gradients": {
         "norms before clipping": tuple(tags.GRADIENT_NORM.values()),
         **_CLIPPING,
         "fraction of updates clipped": tuple(tags.CLIP_FRACTION.values()),
-        "step over weights": tuple(tags.UPDATE_RATIO.values()),
-        "1: norms as seen by the optimizer": (tags.SEEN_BY_OPTIMIZER,),
+        "norm of a step over norm of the weights": tuple(tags.UPDATE_RATIO.values()),
+        "norms measured by the optimizer (1: yes)": (tags.SEEN_BY_OPTIMIZER,),
     },
     "Alerts": {
         "norms above a threshold": (tags.ALERT_WARNING, tags.ALERT_CRITICAL),
@@ -50,7 +56,7 @@ DASHBOARD: Mapping[str, Charts] = {
     },
     "Health of the agent": {
         "actions at the end of their range": (tags.ACTION_SATURATION,),
-        "before the tanh": (tags.PRE_TANH_ABS_MEAN,),
+        "mean activation before the tanh": (tags.PRE_TANH_ABS_MEAN,),
         "spread of the action that varies least": (tags.ACTION_STD_MIN,),
         "dormant units of the encoder": (tags.ENCODER_DORMANT_FRACTION,),
         "distance from the targets": tuple(tags.TARGET_DISTANCE.values()),
@@ -83,7 +89,7 @@ DASHBOARD: Mapping[str, Charts] = {
         "weights, mean": tuple(tags.PARAM_MEAN.values()),
         "weights, standard deviation": tuple(tags.PARAM_STD.values()),
         "updates": (tags.TOTAL_ITERATIONS,),
-        "replay buffer, part filled": (tags.BUFFER_UTILIZATION,),
+        "replay buffer, fraction filled": (tags.BUFFER_UTILIZATION,),
         "replay buffer, transitions": (tags.PROGRESS_BUFFER_SIZE,),
         "actions of the guard": (tags.GUARD_ACTIONS,),
         "yes or no": (
@@ -96,21 +102,80 @@ DASHBOARD: Mapping[str, Charts] = {
         "frozen groups": tuple(tags.GROUP_FROZEN.values()),
     },
 }
-"""Titles of groups, and the charts of each. Every name of the table is in at least one chart."""
+"""Titles of groups, and the charts of each. Every name in ``common/tags.py`` is in at least one chart."""
 
 
-def custom_scalars() -> dict[str, dict[str, list[str | list[str]]]]:
+_BY_GROUP = (
+    tags.GRADIENT_NORM,
+    tags.GRADIENT_NORM_CLIPPED,
+    tags.CLIP_FRACTION,
+    tags.UPDATE_RATIO,
+    tags.GROUP_LR,
+    tags.PARAM_MEAN,
+    tags.PARAM_STD,
+    tags.GROUP_FROZEN,
+)
+"""Names that a group of weights has only if the model has the group."""
+
+_SHOWN_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
+"""Names that need tensors which stock algorithms keep inside their ``train()``."""
+
+
+def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
+    """Return the logged names that this model and these callbacks can write, whatever the training does.
+
+    :param model: the model that is trained
+    :param callbacks: all callbacks of the training
+    :return: the names; those that also depend on the environment's ``info`` are included for the driving callbacks
+    """
+    callbacks = list(callbacks)
+    classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
+    names = {name for name, tag in tags.TAGS.items() if tag.owner in classes}
+    names |= {tags.ACTOR_LOSS, tags.CRITIC_LOSS}  # without GradientNormCallback, the algorithm logs them
+    if "ExplosionAlertCallback" in classes:
+        names |= set(map(tags.alert_of_rule, LIVE_RULES))
+    if any(isinstance(callback, EvalCallback) for callback in callbacks):
+        names.add(tags.EVAL_REWARD)
+    guards = [callback.guard for callback in callbacks if hasattr(callback, "guard")]
+    if all(guard.on_critical == "warn" for guard in guards):
+        names.discard(tags.GUARD_ACTIONS)
+
+    groups = _groups_of(model)
+    for by_group in _BY_GROUP:
+        names -= {name for group, name in by_group.items() if group not in groups}
+    if not groups & {ACTOR_CNN.name, CRITIC_CNN.name}:
+        names.discard(tags.ENCODER_DORMANT_FRACTION)
+    if not isinstance(model, OffPolicyAlgorithm) or not pictures_seen_by(model):
+        names -= {tags.FRAME_STD, tags.FRAME_CHANGE}
+    if not hasattr(model, "update_observers"):
+        names -= _SHOWN_BY_VISUAL_TD3
+    return names
+
+
+def _groups_of(model: Any) -> set[str]:
+    if hasattr(model, "groups"):
+        return set(model.groups)
+    if hasattr(model, "actor") and hasattr(model, "critic"):
+        return {group for by_name in stepped_groups(model.actor, model.critic).values() for group in by_name}
+    return set()
+
+
+def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, list[str | list[str]]]]:
     """Return the dashboard in TensorBoard's format, with a regular expression for each line of a chart.
 
     TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
     also match ``critic_cnn_norm_clipped``. Reward terms of a user's environment appear in the chart of ours.
 
+    :param names: the names to show; a chart or a group without any of them is left out. None shows every name
     :return: the argument of ``SummaryWriter.add_custom_scalars``
     """
-    return {
-        group: {title: ["Multiline", _patterns(names)] for title, names in charts.items()}
-        for group, charts in DASHBOARD.items()
-    }
+    layout: dict[str, dict[str, list[str | list[str]]]] = {}
+    for group, charts in DASHBOARD.items():
+        for title, of_chart in charts.items():
+            shown = [name for name in of_chart if names is None or name in names]
+            if shown:
+                layout.setdefault(group, {})[title] = ["Multiline", _patterns(shown)]
+    return layout
 
 
 def _patterns(names: Sequence[str]) -> list[str]:
@@ -128,15 +193,25 @@ class EventWriter:
     The first writer of an event file also writes the dashboard into it.
 
     :param logger: logger of the model; without a TensorBoard output, nothing is written
+    :param names: names that the dashboard shows; None shows every name
     """
 
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, logger: Logger, names: Collection[str] | None = None) -> None:
         make_event_files_retry(logger)
         self._writers = [out.writer for out in logger.output_formats if isinstance(out, TensorBoardOutputFormat)]
         for writer in self._writers:
             if writer not in _have_the_dashboard:
                 _have_the_dashboard.add(writer)
-                writer.add_custom_scalars(custom_scalars())
+                writer.add_custom_scalars(custom_scalars(names))
+
+    @classmethod
+    def of(cls, callback: BaseCallback) -> EventWriter:
+        """Return the writer of a callback; its dashboard shows what the whole training can log.
+
+        :param callback: a callback whose training has started
+        """
+        root = callback.locals.get("callback", callback)
+        return cls(callback.logger, names_in_reach(callback.model, callbacks_in(root)))
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Write one point of each scalar.

@@ -124,8 +124,9 @@ def _is_finite(part: Any) -> bool:
 class ExplosionAlertCallback(BaseCallback):
     """Judges the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
-    Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect what needs no
-    threshold of yours: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly every
+    Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect problems that need
+    no threshold from you: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly
+    every
     update, a learning rate that is too high, targets that never move, rewards of another scale, a frozen or constant
     camera, and values that are not finite.
 
@@ -136,7 +137,8 @@ class ExplosionAlertCallback(BaseCallback):
 
     A critical alert can also trigger an action: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or
     ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, is an entry of level
-    ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; the window is emptied. A rollback needs a
+    ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; earlier measurements are then dropped. A
+    rollback needs a
     SnapshotCallback in the same list of callbacks. It also repairs non-finite weights, if they are found before they
     have chosen an action. Non-finite observations, rewards and actions always end the training, because the environment
     or the replay buffer already holds them.
@@ -194,12 +196,12 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether no critical alert is active and the guard has no doubts."""
+        """Return whether no critical alert is active and the guard does not suspect trouble."""
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return the number of updates by which a later alert can reach back."""
+        """Return how many updates before its first alert a trouble may have begun."""
         return WINDOW + self.sample_freq
 
     @property
@@ -208,7 +210,7 @@ class ExplosionAlertCallback(BaseCallback):
         return self.guard.has_stopped
 
     def _on_training_start(self) -> None:
-        self._writer = EventWriter(self.logger)
+        self._writer = EventWriter.of(self)
         folder = self.run_dir or run_directory(self.logger)
         self._alerts_path = None if folder is None else Path(folder) / "alerts.jsonl"
         self._last_checked = self.num_timesteps
@@ -310,7 +312,7 @@ class ExplosionAlertCallback(BaseCallback):
         for points in sources:
             self.window.append(points)
         alerts = self._judge(sources[0])
-        # The value in this step says more than the rule's, which sees only logged values: it replaces that alert.
+        # The rule sees only logged values. The value in this step says more, so its alert replaces the rule's.
         if broken is not None:
             # A non-finite observation or reward has not affected any update yet.
             since = self._watch.n_updates if broken.by_weights else None
@@ -337,7 +339,7 @@ class ExplosionAlertCallback(BaseCallback):
         for alert in gradient_alerts(largest_norms(points), step, self.warning, self.critical):
             group = alert.rule.partition(":")[2]
             found.append(alert._replace(since=norm_rises_at(data, group, self.warning)))
-        # Stable: the rules stay in the order in which they explain each other.
+        # The sort is stable: the rules stay in their order, causes before effects.
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
     def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:

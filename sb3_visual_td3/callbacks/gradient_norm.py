@@ -39,7 +39,7 @@ class GradientNormCallback(BaseCallback):
         self._last_logged = 0
 
     def _on_training_start(self) -> None:
-        self._writer = EventWriter(self.logger)
+        self._writer = EventWriter.of(self)
         self._last_logged = self.num_timesteps
         self._watch = watch(self.model, self.sample_freq, "means")
 

@@ -68,7 +68,8 @@ class Guard:
     ones must be judged by updates after the action. A critical alert that lasts longer, or begins later, triggers the
     next action; after ``max_actions`` it ends the training.
 
-    Non-finite weights cannot wait and cannot be trained on: a rollback happens at once, and any other setting stops.
+    Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
+    training.
 
     :param on_critical: the action
     :param lr_factor: factor on the learning rates, above 0 and below 1

@@ -132,12 +132,12 @@ class PolicyEvalCallback(EvaluationCallback):
         if self._is_made_here and not self._is_wrapped:
             self.eval_env = wrapped_alike(self.eval_env, self.training_env)
             self._is_wrapped = True
-        # The model has wrapped the training environment so if its images are channels last.
+        # The model has wrapped the training environment in VecTransposeImage if its images are channels last.
         is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
         if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
             self.eval_env = VecTransposeImage(self.eval_env)
         with warnings.catch_warnings():
-            # What matters is checked when training starts: the spaces, and the statistics of VecNormalize.
+            # The spaces and the statistics of VecNormalize are what matters. They are checked when training starts.
             warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
         self._warn_without_monitor()
@@ -146,8 +146,8 @@ class PolicyEvalCallback(EvaluationCallback):
         super()._on_training_start()
         if _base_of(self.eval_env) is _base_of(self.training_env):
             raise ValueError(
-                "the evaluation environment is the training environment, whose episodes an evaluation would cut: "
-                "expected an environment of its own"
+                "the evaluation environment is the training environment, and an evaluation would cut its episodes "
+                "short: expected a separate environment"
             )
         if needs_server(self.eval_env):
             raise ValueError(
@@ -168,7 +168,7 @@ class PolicyEvalCallback(EvaluationCallback):
                 )
 
     def _on_rollout_start(self) -> None:
-        # Not when training starts: a snapshot restores the result of the interrupted run after that, and before this.
+        # Not in _on_training_start(): a snapshot restores the random policy's result later, but before this method.
         if self.random_reward is not None:
             return
         episodes = self._play(random_policy(self.eval_env, self.seed), "random policy")
@@ -257,7 +257,7 @@ class PolicyEvalCallback(EvaluationCallback):
         self.logger.dump(self.num_timesteps)
 
     def get_state(self) -> dict[str, Any]:
-        """Return what EvalCallback does not have; its own attributes are saved with those of all SB3 callbacks."""
+        """Return the state that this class adds to EvalCallback; EvalCallback's own attributes are saved separately."""
         return {
             "random_reward": self.random_reward,
             "best_step": self.best_step,

@@ -1,7 +1,7 @@
-"""The log files of a run: a snapshot notes how long they are, and a resumed run cuts them back to that length.
+"""The log files of a run: a snapshot records their lengths, and a resumed run cuts them back to these lengths.
 
-A killed run has logged more than its last snapshot knows. The resumed run makes these steps again, so without a cut
-every curve would show them twice. Event files are long and are noted by their length. Text files (Monitor CSVs,
+A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so without a cut every
+curve would show them twice. Event files are long and are noted by their length. Text files (Monitor CSVs,
 ``progress.csv``, ``alerts.jsonl``) are short, and their content is kept in the snapshot: a script that is called again
 overwrites some of them before training starts.
 
@@ -30,11 +30,11 @@ ALERTS = "alerts.jsonl"
 _TEXTS = ("*monitor.csv", "progress.csv", "progress.json", "log.txt", ALERTS)
 
 
-# Lengths of files, and the way back to them
+# Recording the lengths of files, and cutting files back to them
 
 
 def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
-    """Return the lengths of files, and wait until that much of them is on the disk.
+    """Return the lengths of files, and wait until their content is on the disk.
 
     :param folder: the folder that holds them
     :param files: the files, flushed by their writers; missing files and links are left out
@@ -146,7 +146,7 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
         raise ValueError(f"{path} cannot be written ({error.strerror})") from error
 
 
-# What a snapshot notes
+# The state of the log files for a snapshot
 
 
 def flush(logger: Logger) -> None:
@@ -196,7 +196,7 @@ def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
                 yield os.path.relpath(path, run_dir), path
 
 
-# What a resumed run does with it
+# The log files of a resumed run
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class ResumedFiles:
         except (ValueError, OSError) as error:
             if not self.is_lenient:
                 raise
-            self.lines.append(f"{path.name} is left as it is: {error}")
+            self.lines.append(f"{path.name} is not cut: {error}")
         else:
             self.lines.append(f"{path.name} was overwritten: its content up to step {step:,} is in {kept.name}")
 
@@ -322,12 +322,12 @@ def find_run_files(
     """Find the log files of a run that is to be resumed, before anything is changed.
 
     :param run_dir: folder of the run
-    :param state: the result of :func:`run_files_state`; it is read from a file and may be anything
+    :param state: the result of :func:`run_files_state`; it is read from a file, so it may have any content
     :param tensorboard_log: log folder of the model, where event files are looked for in case they were moved
     :param logger_dir: folder of a logger that the user has given to the model
     :param is_lenient: whether the run may continue without files that are lost
     :return: the files
-    :raises ValueError: if the state is not what was noted, or event files are missing or too short
+    :raises ValueError: if the state is malformed, or event files are missing or too short
     """
     lines: list[str] = []
     event_dir = None

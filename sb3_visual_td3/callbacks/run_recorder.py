@@ -144,7 +144,7 @@ class RunRecorderCallback(BaseCallback):
                     words = f"{type(error).__name__}: {error}"
                 self.record_end("crashed", words)
         except OSError as problem:
-            print(f"run.json: how the run ended could not be written: {problem}", file=sys.stderr)
+            print(f"run.json: the end of the run could not be recorded: {problem}", file=sys.stderr)
 
     def get_state(self) -> dict[str, Any]:
         """Return the time at which the run started."""

@@ -150,7 +150,7 @@ _open_files: weakref.WeakSet[RetryingFile] = weakref.WeakSet()
 
 
 class RetryingFile:
-    """A log file that keeps in memory what a full disk does not take, and retries with each write.
+    """A log file that keeps its content in memory while the disk is full, and tries again with each write.
 
     :param path: path of the file, which is appended to
     :param what: name of the file in messages, such as "the event file"
@@ -196,7 +196,7 @@ class RetryingFile:
         return len(content)
 
     def flush(self) -> None:
-        """Write what is in memory, as far as the disk takes it."""
+        """Write the content in memory, as much of it as the disk takes."""
         if self.closed:
             return
         try:
@@ -262,7 +262,7 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Replace the file of an environment's Monitor by a file that retries; Monitor itself raises inside a step.
+    """Replace the file of an environment's Monitor by a file that retries, as its own would raise an error in a step.
 
     :param env: an environment, with or without a Monitor
     :return: ``env`` itself

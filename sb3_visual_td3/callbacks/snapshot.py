@@ -52,7 +52,7 @@ class HealthJudge(Protocol):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return the number of updates by which a later alert can reach back."""
+        """Return how many updates before its first alert a trouble may have begun."""
 
     @property
     def has_ended_training(self) -> bool:
@@ -81,8 +81,8 @@ class SnapshotCallback(BaseCallback):
 
     With an ExplosionAlertCallback in the list, each snapshot is healthy or not: it is unhealthy if a critical alert was
     active when it was taken (or less than a window of updates before), or had begun to show by then.
-    ``visual-td3 resume RUN_DIR --list`` shows it. In addition to the last ``keep`` snapshots, the newest healthy one
-    that no later alert can reach back to is kept, and the one that will be so next.
+    ``visual-td3 resume RUN_DIR --list`` shows it. In addition to the last ``keep`` snapshots, two healthy ones are
+    kept: the newest that no later alert can mark as unhealthy any more, and the one that will take its place.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
@@ -152,7 +152,7 @@ class SnapshotCallback(BaseCallback):
         store.folder.mkdir(parents=True, exist_ok=True)
         if self.resume:
             refuse_links(self._folder)
-        # From here on, no other process can train this run.
+        # The lock keeps other processes from training this run.
         self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
         self._lock.acquire()
         self._snapshot = self._find(store)
@@ -269,7 +269,7 @@ class SnapshotCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._signals is not None and self._signals.received is not None:
             self._end_on_signal(self._signals.received)
-        # The guard has ended the training because its weights are in trouble: a snapshot of them would be of no use.
+        # The guard has ended the training because its weights are unhealthy: a snapshot of them would be of no use.
         if self._judge_has_ended_training():
             return
         # The very first snapshot may raise: if it cannot be written now, a later one probably cannot either.
@@ -324,7 +324,7 @@ class SnapshotCallback(BaseCallback):
                 try:
                     callback.record_end("interrupted", f"by {signal_name}")
                 except OSError as error:
-                    print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
+                    print(f"run.json: the end of the run could not be recorded: {error}", file=sys.stderr)
         self.release()
 
     def _on_step(self) -> bool:

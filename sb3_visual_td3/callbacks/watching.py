@@ -43,8 +43,8 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 class HealthWatch:
     """The monitors of one training: of its updates, networks, camera and rewards.
 
-    There are two kinds of readers: of means over the measurements since the last read, and of the single measurements.
-    What no reader needs is not kept.
+    A reader gets either the means over the measurements since its last read, or the single measurements. Measurements
+    that no reader needs are not kept.
 
     :param model: any off-policy algorithm; VisualTD3 shows its updates itself, others are watched from outside
     :param sample_freq: updates, or environment steps, between two measurements
@@ -114,7 +114,7 @@ class HealthWatch:
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return the single measurements since the last call: of updates and rewards, of the camera, of settings."""
+        """Return the single measurements since the last call: of updates and rewards, the camera, and settings."""
         if "means" not in self.readers:
             self.monitor.read()
             self._camera.read()

@@ -1,4 +1,4 @@
-"""What a saved state may hold, and how an object takes it back.
+"""Saved states: arrays that are still on disk, and the checks before an object takes a state back.
 
 Everything that a snapshot saves (replay buffers, monitors, callbacks, environments) hands over its state as plain data,
 see :class:`~sb3_visual_td3.common.types.HasState`. After a restart the large arrays of that state are still on disk.
@@ -51,9 +51,7 @@ def fill(target: NDArray[Any], source: AnyArray) -> None:
     """
     # Broadcasting would accept a state of another shape without an error and fill the buffer with wrong numbers.
     if source.shape != target.shape or source.dtype != target.dtype:
-        raise ValueError(
-            f"the saved array is {source.shape} {source.dtype}: expected {target.shape} {target.dtype}, as it is here"
-        )
+        raise ValueError(f"the saved array is {source.shape} {source.dtype}: expected {target.shape} {target.dtype}")
     if isinstance(source, np.ndarray):
         target[...] = source
     else:

@@ -305,7 +305,7 @@ EVAL_LANE_INVASIONS = _tag(
 )
 EVAL_LENGTH = _tag("eval/avg_episode_length", "steps", "Mean number of steps per evaluation episode.", _EVAL)
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
-"""What SB3's EvalCallback calls the same quantity; it writes the tag, and nothing here does."""
+"""SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)
 EVAL_SPEED = _tag("eval/mean_speed_mps", "m/s", "Mean speed of the vehicle over the evaluation.", _EVAL)
 EVAL_RANDOM_DISTANCE = _tag(

@@ -1,8 +1,8 @@
-"""Compares the evaluations of a run with policies that know nothing: random actions, and full braking where it drives.
+"""Compares the evaluations of a run with untrained policies: random actions and, in driving environments, full braking.
 
 A return curve shows learning only if it began before the policy had learned. A run of five or ten evaluations may have
-learned before the first one; then the distance from a random policy is the better witness. The functions here read
-named series only.
+learned before the first one. The distance from a random policy then shows more than the shape of the curve. The
+functions here read named series only.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
     (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
-"""Each evaluated quantity with the tags of the policies that know nothing. Metres go before returns: a policy may earn
+"""Each evaluated quantity with the tags of the untrained policies. Metres precede returns: a policy may earn
 reward by standing still."""
 
 MIN_EVALUATIONS = 3
-"""Fewer evaluations are too few to say."""
+"""With fewer evaluations the comparison has no answer."""
 CLEARLY_ABOVE = 2.0
-"""How many spreads of one evaluation the policy must lie above the best baseline."""
+"""Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
 CLEAR_FALL = 1.5
-"""How many spreads of one evaluation a fall from the best evaluation must measure."""
+"""Fall from the best evaluation, in standard deviations of one evaluation, that counts as a loss."""
 
 
 class Comparison(NamedTuple):
     """The evaluations of a run beside its baselines.
 
     :param tag: the evaluated quantity.
-    :param n_points: how many evaluations there are.
+    :param n_points: number of evaluations.
     :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if it is
         not better; otherwise unknown.
     :param late: level of the last three evaluations.
@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
     :param peak: the best evaluation.
     :param peak_step: its step.
     :param last_step: step of the last evaluation.
-    :param has_fallen: whether a considerable part of the distance to the baseline is lost again.
+    :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
     :param reason: the deciding fact, in words.
     """
 
@@ -91,12 +91,12 @@ def _compared(policy: Series, baseline: float) -> Comparison:
     late = float(np.median(values[-3:]))
     best = int(np.argmax(values))
     peak, peak_step = float(values[best]), int(policy.steps[best])
-    told = f"{policy.name}: the last evaluations are at {rounded(late)}, policies that know nothing at "
+    told = f"{policy.name}: the last evaluations are at {rounded(late)}, untrained policies at "
     told += rounded(baseline)
     answer: Answer = "unknown"
     has_fallen = False
     if n < MIN_EVALUATIONS:
-        told += f"; {n} of {MIN_EVALUATIONS} evaluations that a comparison takes"
+        told += f"; {n} of the {MIN_EVALUATIONS} evaluations that a comparison needs"
     else:
         spread = evaluation_spread(values)
         # The median of three lags behind a curve that still rises.

@@ -42,9 +42,10 @@ CheckFunction = Callable[[SeriesSet, Tags, float, int], Measurement]
 
 @dataclass(frozen=True)
 class Check:
-    """A check function and what it needs.
+    """A check function and its requirements.
 
-    :param function: check function of the series, the tags of the criterion, its threshold and its ``min_points``
+    :param function: the check; its arguments are the series, and the tags, threshold and ``min_points`` of the
+        criterion
     :param needs_threshold: whether a criterion of this kind must have a threshold
     :param n_tags: least number of tags that a criterion of this kind must name
     """
@@ -65,7 +66,7 @@ class Check:
 
 
 def _judged(holds: bool, value: float, n_points: int, min_points: int, detail: str) -> Measurement:
-    """Return a failure, or a pass that becomes unknown with too few points."""
+    """Return a failure or a pass; with too few points, a pass becomes unknown."""
     if not holds:
         return Measurement(Status.FAIL, value, detail)
     if n_points < min_points:
@@ -131,7 +132,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if at most ``threshold`` points are 1.
 
-    Activations count, not points: an alert logs a 0 where it looked and found nothing. The hand-written report on the
+    Activations count, not points: an alert logs a 0 where it checked and found nothing. The hand-written report on the
     CARLA run that started this project counted points, and overstated 17 activations as 22.
     """
     series = data[tags[0]]
@@ -144,12 +145,13 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 
 
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the actor's loss ends at no more than ``threshold`` times the largest Q on replayed pairs."""
+    """Pass if the actor's loss, at its end, is at most ``threshold`` times the largest Q on replayed pairs."""
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))
     detail = f"the loss ends near {rounded(support.loss)}; {support.scale_in_words} is {rounded(support.q_scale)}"
-    # A scale that was estimated from the critic's loss is generous: it can fail the criterion, but not pass it.
+    # A scale that is estimated from the critic's loss is an upper limit: a loss beyond it fails, a loss within it
+    # proves nothing.
     if support.estimated and support.ratio <= threshold:
         return Measurement(Status.UNKNOWN, None, f"{detail}; not logged: {', '.join(_missing(data, tags))}")
     return _judged(support.ratio <= threshold, support.ratio, len(data[tags[0]].finite), min_points, detail)
@@ -159,7 +161,8 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
     """Fail if the actor's loss grows over the later half and the Q values do not support it.
 
     A hundredfold growth over the whole run also counts, because a loss that has diverged may slow down. Without Q
-    values, a loss that grows is unknown: a healthy loss grows too, from 0 to minus the value of a policy that learns.
+    values, the result for a growing loss is unknown: a healthy loss grows too, from 0 to minus the value of a policy
+    that learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -259,8 +262,8 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no |Q| is larger than ``threshold`` times the bound that was logged at its step.
 
-    A bound of 0 (no reward but 0 was seen yet) says nothing about an untrained network, so values at such steps are
-    left out. A value from before the first bound cannot be judged, and the criterion is then unknown.
+    A bound of 0 means that all rewards so far were 0. An untrained network exceeds it without any fault, so values at
+    such steps are left out. A value from before the first bound cannot be judged, and the criterion is then unknown.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())
@@ -316,7 +319,7 @@ def tail_mean_above(data: SeriesSet, tags: Tags, threshold: float, min_points: i
 
 def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_points: int) -> Measurement:
     """Pass if the last value of the first tag is above the last values of all other tags."""
-    # The last evaluation is of the policy that a long run would continue from.
+    # A long run would continue from the policy of the last evaluation.
     policy = data[tags[0]].finite
     if len(policy) == 0:
         return _unknown(tags[0])
@@ -354,9 +357,10 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     """Pass if no rule finds a cause with a confidence of ``threshold``, and the tags that the rules read are logged.
 
     A cause counts only if the tag of its strongest evidence is one of the named ones. Tags that a run may leave out,
-    such as the length of episodes, have criteria of their own: here, merely logging them would change the verdict.
+    such as the length of episodes, have criteria of their own: here, logging them would change the verdict although the
+    run is the same.
     """
-    # Consequences and blind spots do not count: their cause does, with its own confidence.
+    # Consequences and blind spots do not count, because their cause counts with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
     surest = max(causes, key=lambda found: found.confidence, default=None)
     if surest is None:
@@ -374,7 +378,7 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
 
 
 def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
-    """Pass if nothing that the run logged shows an instability, in the scale of its own returns."""
+    """Pass if no logged tag shows an instability, measured in the scale of the run's own returns."""
     stability = ask(data).stability
     told = "; ".join(sign.told for sign in stability.signs)
     made = ", ".join(stability.checks)
@@ -385,7 +389,7 @@ def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int)
         return Measurement(Status.UNKNOWN, None, "; ".join(filter(None, (early, told))))
     if stability.answer == "no":
         return Measurement(Status.FAIL, None, told)
-    # One weak sign: where GradientNormCallback ran, its criteria look closer and decide.
+    # A single weak sign does not fail the run: where GradientNormCallback ran, its more exact criteria decide.
     is_watched = any(name.startswith("gradients/") for name in data.names())
     if stability.answer == "yes" or (stability.checks and is_watched):
         weak = f"a weak sign alone: {told}" if told else f"no sign of an instability in {made or 'what was logged'}"
@@ -398,7 +402,7 @@ def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int)
 
 
 def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
-    """Pass if the returns rise, or the evaluations lie clearly above those of policies that know nothing."""
+    """Pass if the returns rise, or the evaluations lie clearly above those of untrained policies."""
     found = ask(data).learning
     told = "; ".join(found.reasons)
     early = too_early(data)

@@ -43,7 +43,7 @@ _OF_TRAINING = {
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
-    """Return which of our callbacks have something to write in such a run, whether they ran or not.
+    """Return the callbacks of this package that could log in such a run, whether they ran or not.
 
     :param data: series of the run
     """
@@ -58,7 +58,7 @@ def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One thing that a run must show. The header of criteria.yml explains the keys."""
+    """One requirement of a GO. The header of criteria.yml explains the keys."""
 
     id: str
     title: str
@@ -73,7 +73,7 @@ class Criterion:
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
     is_given: bool = field(default=False, compare=False)
-    """Whether a file of the user names it: such a criterion blocks whichever callbacks ran."""
+    """Whether the user's criteria file names it: such a criterion blocks whichever callbacks ran."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -110,12 +110,11 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags of ours that other code logs too, or that a mapping of foreign names fills. They do not show that a callback of
-ours ran."""
+"""Tags that other code logs too, or that a tag mapping fills. They do not show that a callback of this package ran."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
-    """Return which of our callbacks wrote into a run, as its tags show it.
+    """Return the callbacks of this package that logged in a run, as its tags show.
 
     :param data: the series of the run
     """
@@ -123,7 +122,7 @@ def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
     ran = {tags.TAGS[name].owner for name in names if name in tags.TAGS and name not in _NAMES_OF_OTHERS}
     if any(name.startswith("alerts/") for name in names):
         ran.add(_ALERTS)
-    # An environment that drives is watched by both of them; a few reward terms alone may be anybody's.
+    # Both driving callbacks log in a driving environment. A few reward terms alone may come from any environment.
     if _EVALUATION in ran or (tags.EPISODE_LENGTH in data and _MONITOR in ran):
         ran.add(_METRICS)
     return frozenset(ran)
@@ -149,8 +148,9 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    What only our callbacks log blocks where they ran: there a missing tag makes a criterion unknown, never passed and
-    never inapplicable. Where a callback did not run, a criterion that needs its tags does not apply.
+    Criteria that need the tags of one of our callbacks block if that callback ran: a missing tag then makes the
+    criterion unknown, never passed and never inapplicable. If the callback did not run, such a criterion does not
+    apply.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
@@ -208,7 +208,7 @@ class _Run:
     :param kind: the kind of algorithm
     :param callbacks: which of our callbacks ran
     :param largest_reward: largest |reward| of a step; None if the run did not log it
-    :param early: why it is too early for a failure; None if it is not
+    :param early: why it is too early to call a criterion failed; None if it is not too early
     :param logged: the names that the run logged
     """
 
@@ -263,11 +263,13 @@ class _Run:
             lowest, highest = criterion.reward_size
             if not lowest <= self.largest_reward <= highest:
                 return False
-        # A NaN in some foreign tag may be the mean of nothing; stable_in_own_scale asks for losses that end as NaN.
+        # A NaN in a tag of other code may be a mean over no values. The criterion stable_in_own_scale looks for losses
+        # that end as NaN.
         if criterion.kind == "all_finite" and not self.callbacks:
             return False
         needed = self.lacks_callback(criterion)
-        # A loss beyond its own Q values is a failure, whichever code logged both; SAC's loss also holds an entropy.
+        # A loss beyond its own Q values is a failure, whichever code logged both, except in SAC, whose loss contains an
+        # entropy.
         is_logged = criterion.kind in _FOR_ANY_CRITIC and self.logged.issuperset(criterion.tags)
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
@@ -288,7 +290,7 @@ class _Run:
         return self.early
 
     def could_run(self, callback: str | None) -> bool:
-        """Return whether a callback that did not run would have something to write in such a run."""
+        """Return whether a callback that did not run could log in such a run."""
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
             return drives
@@ -300,11 +302,11 @@ class _Run:
             return "for runs in a driving environment"
         if self.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
             return f"for off-policy actor-critic algorithms; this run is {self.kind.family.value}"
-        return f"needs what only {callback} logs, which did not run"
+        return f"needs tags that only {callback} logs, and it did not run"
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Return the tags of a criterion that such a run can log at all."""
-        # What such a run cannot have must not make a criterion unknown. Only flags that the run logged count here.
+        """Return the tags of a criterion that such a run can log."""
+        # A tag that such a run cannot log must not make a criterion unknown. Only flags that the run logged count here.
         absent: set[str] = set()
         if self.has_no_encoder:
             absent |= _OF_ENCODERS
@@ -339,15 +341,15 @@ class _Run:
         return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
-        """Return whether a run of this kind needs this criterion for a GO, whatever the run's length is."""
+        """Return whether a run of this kind needs the criterion for a GO, whatever its length."""
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds without a scale of rewards that block on runs of other code too, where it logged all their tags."""
+"""Kinds that do not depend on the scale of rewards. They also block on runs of other code that logged all their tags."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds that decide themselves what is too early, or for which nothing is: NaN stays NaN."""
+"""Kinds that decide by themselves when it is too early, or for which it never is: NaN stays NaN."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:
@@ -381,16 +383,17 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
-    # Some tag shows that the run is long enough, but the tags that judge the training end before: unknown, not failed.
+    # Some tag shows that the run is long enough, but the tags of the training end before: the result is unknown, not
+    # failed.
     if measured.status is Status.FAIL and begin > 0 and run.judged_length is not None and run.judged_length < begin:
-        detail = f"applies from {begin:,} steps, and what judges the training ends at {run.judged_length:,}"
+        detail = f"applies from {begin:,} steps, and the tags of the training end at {run.judged_length:,}"
         return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")
     return measured
 
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
-    """Turn a pass into unknown if one of its tags ends long before the run: nothing is known of the rest."""
-    # Tags of a group that was frozen on the way end early for a good reason.
+    """Turn a pass into unknown if one of its tags ends long before the run: the rest is not logged."""
+    # The tags of a group that was frozen during training are expected to end early.
     frozen = {tag for group, of_group in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in of_group}
     ended = [
         tag
@@ -405,7 +408,7 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
 
 
 def _ends_frozen(data: SeriesSet, group: str) -> bool:
-    """Return whether a group is frozen at the end of the run, so that its tags end early for a good reason."""
+    """Return whether a group is frozen at the end of the run, so that its tags are expected to end early."""
     frozen = data[tags.GROUP_FROZEN[group]].finite
     return len(frozen) > 0 and bool(frozen.values[-1] == 1.0)
 

@@ -1,7 +1,7 @@
-"""Says how much of a run could be checked: full, standard or thin, with the number of checks behind it.
+"""The evidence level of a run: how much of it could be checked (full, standard or thin), with the number of checks.
 
-A verdict on few tags can be right and still rest on little. The level lets a gate ask for more than a GO: where a tag
-is missing that would have shown a failure, the level is lower than with it.
+A verdict from few tags can be right and still be weakly supported. The level lets a gate require more than a GO: if a
+tag is missing that would have shown a failure, the level is lower.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _OWN_SCALE = {
 class RunEvidence(NamedTuple):
     """How much of a run could be checked.
 
-    :param level: "full" where our callbacks ran and every criterion could be answered (for algorithms that they do not
-        fit: where every check of that kind could be made); "standard" where the returns of training and of evaluation
-        and all checks of the run's kind were there; otherwise "thin".
-    :param n_made: how many checks could be made.
-    :param n_possible: how many the kind of run allows.
+    :param level: "full" if our callbacks ran and every criterion could be answered (for algorithms that our callbacks
+        do not support: if every check for that kind of algorithm could be made); "standard" if the returns of training
+        and evaluation were logged and all checks for the run's kind could be made; otherwise "thin".
+    :param n_made: number of checks that could be made.
+    :param n_possible: number of checks that exist for this kind of run.
     """
 
     level: EvidenceLevel
@@ -45,7 +45,7 @@ class RunEvidence(NamedTuple):
         return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from these tags)"
 
     def is_below(self, required: EvidenceLevel) -> bool:
-        """Return whether this is less than a required level."""
+        """Return whether this level is below a required one."""
         return EVIDENCE_LEVELS.index(self.level) < EVIDENCE_LEVELS.index(required)
 
 

@@ -104,7 +104,7 @@ class Diagnosis:
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
         """Return this diagnosis as a consequence of another one, with a remedy that names the cause first."""
-        remedy = f"A consequence of {cause.id}: remedy that first. If it stays afterwards: {self.remedy}"
+        remedy = f"A consequence of {cause.id}: remedy that first. If this one remains afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
 
@@ -149,9 +149,9 @@ class Cure:
     """The changes that a rule recommends.
 
     :param changes: changes to the hyperparameter file
-    :param code: a sentence on what no setting cures, shown beside the changes
+    :param code: a sentence on the part of the cure that is no setting, shown beside the changes
     :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
-    :param if_nothing_to_change: a sentence for a run that has these settings already
+    :param if_nothing_to_change: a sentence for a run that already has these settings
     """
 
     changes: tuple[SettingChange, ...] = ()
@@ -168,7 +168,7 @@ class Rule:
     :param title: the problem in a few words
     :param remedy: the first thing to do
     :param is_live: whether it is also judged while training runs, over a window of updates
-    :param explained_by: ids of the diagnoses that it may be a mere consequence of
+    :param explained_by: ids of the diagnoses of which it may be a mere consequence
     :param cure: the changes of settings that it proposes
     :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
         None if nothing is wrong

@@ -1,4 +1,4 @@
-"""Judge a training while it runs: a window of the last updates, and the report's own rules over it.
+"""Judge a training while it runs: a window of the last updates, and the report's rules, applied to that window.
 
 The callbacks append points to the window and turn what :func:`judge` finds into alerts.
 """
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 class LiveWindow:
     """The points of the last updates, by tag.
 
-    :param n_updates: number of updates that the window reaches back, >= 1
+    :param n_updates: length of the window in updates, >= 1
     :raises ValueError: if ``n_updates`` is below 1
     """
 

@@ -78,5 +78,5 @@ def step_range(first: int, last: int, unit: str = "") -> str:
 
 
 def of_or_none(value: float) -> float | None:
-    """Return the value, or None for NaN, which stands for "nothing was measured"."""
+    """Return the value, or None for NaN, which means that nothing was measured."""
     return None if math.isnan(value) else value

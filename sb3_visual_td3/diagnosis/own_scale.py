@@ -1,11 +1,11 @@
 """Answers "is it stable?" in the run's own scale, from the tags that its kind of algorithm logs anyway.
 
-A Q value of 2,000 is right where episodes return 5,000, and a runaway where they return 100. Everything here is
-therefore held against the returns that the same run logged, or against the early part of the same series. No check
-needs a tag that only our own callbacks write.
+A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check here
+therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
+that only our own callbacks write.
 
-One sign alone rarely proves that a training is unstable. A sign is *clear* where it does; two signs of different
-kinds that agree count as clear as well. A single unclear sign makes the answer "unknown".
+One sign alone rarely proves that a training is unstable. A sign that does is *clear*; two signs of different kinds also
+count as clear. A single unclear sign makes the answer "unknown".
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from sb3_visual_td3.diagnosis.trends import moving_medians
 
 HORIZON = 100.0
 """Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
-one; event files do not tell it."""
+one; event files do not contain it."""
 LONGEST_STRETCH = 10.0
 """How much more than an episode's return Q may be where episodes are cut at a time limit of a few steps."""
 ENTROPY_BONUS = 10.0
 """Nats of entropy per step that SAC's Q may contain: SAC aims at one nat per dimension of the action."""
 NORMALISED_Q = 50.0
-"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not held against them."""
+"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not compared with them."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Q over what the returns allow. Of the public runs that learned, the largest measured 0.35; a diverged one 2.4 to
-3.6. The last one is a failure even of a run whose return rises."""
+"""Q over the limit that follows from the returns. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to 3.6. The last of these numbers fails even a run whose return rises."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
 """Root of the critic's loss over the scale of returns. Runs that learned stay below 0.013 over any twentieth of the
 run, diverged ones reach 0.09 to 0.15; beyond 1 the critic errs by more than a whole episode is worth."""
@@ -71,7 +70,7 @@ class Sign:
     :param value: the figure that was compared.
     :param threshold: the limit for the figure.
     :param told: the sign in words, with its figures.
-    :param is_failure: whether the sign speaks against a run that learns; else it only supports other signs.
+    :param is_failure: whether the sign counts against a run that learns; otherwise it only supports other signs.
     """
 
     id: str
@@ -94,7 +93,7 @@ class NotMade(NamedTuple):
 
 
 Found = Sign | NotMade | None
-"""What a check returns; None where all is well."""
+"""The result of a check; None if it found nothing wrong."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown"
     signs.sort(key=lambda sign: not sign.is_clear)
     if not made and learning != "yes":
         return Stability("unknown", (), ())
-    # Where nothing but a return is logged, and it rises and holds its level, no critic can have run away.
+    # If only a return is logged, and it rises and holds its level, the critic cannot have diverged.
     return Stability(_answer(signs, learning), tuple(made), tuple(signs))
 
 
@@ -149,7 +148,7 @@ def _answer(signs: Sequence[Sign], learning: Answer) -> Answer:
     if any(sign.is_clear for sign in signs):
         return "no"
     if learning == "yes":
-        # A run whose return rises contradicts what weak signs seem to say.
+        # A rising return outweighs weak signs.
         return "unknown" if len(signs) >= 2 or any(sign.is_failure for sign in signs) else "yes"
     if len(signs) >= 2:
         return "no"
@@ -164,8 +163,8 @@ _LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy",
 def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for losses, Q values and the like that end as NaN or infinity.
 
-    Weights that are NaN stay NaN. A loss that is finite again later on was the mean of nothing, so only the end
-    counts. ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
+    Weights that are NaN stay NaN. A loss that becomes finite again was a mean over no values, so only the end counts.
+    ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
     """
     # The bound of undiscounted returns is infinite by definition.
     names = [name for name in data.names() if name not in tags.DERIVED]
@@ -175,7 +174,7 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     for name in names:
         series = data[name]
         is_bad = ~np.isfinite(series.values)
-        # Of points at the same step the order is not known: one finite value is enough.
+        # The order of points at the same step is not known, so one finite value among them is enough.
         at_end = series.steps == series.steps[-1]
         if is_bad[at_end].all():
             good = np.flatnonzero(~is_bad)
@@ -232,7 +231,7 @@ class ReturnScale(NamedTuple):
 
 @once_per_run
 def return_scale(data: SeriesSet) -> ReturnScale | None:
-    """Return how large Q may be, given the returns and lengths that the run logged; None without returns.
+    """Return the limits for Q that follow from the logged returns and lengths; None without returns.
 
     Q at a state is a discounted part of the return of an episode through it, so |Q| stays within the largest |return|
     unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon of the discount are an
@@ -253,7 +252,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 
 
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Hold Q, or minus the actor's loss, against what the returns allow, with an allowance for SAC's entropy.
+    """Compare Q, or minus the actor's loss, with the range of the returns, with an allowance for SAC's entropy.
 
     Means over a twentieth of the run count, not single points.
     """
@@ -274,11 +273,11 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Hold the root of the critic's loss against the scale of the returns.
+    """Compare the root of the critic's loss with the scale of the returns.
 
-    A temporal-difference error of a tenth of a whole episode's return, on average over the replay buffer, is no
-    estimate of a value. The first tenth of the run is left out: an untrained critic is wrong. Where rewards were
-    normalised, Q and not the return gives the scale.
+    A critic whose mean temporal-difference error is a tenth of a whole episode's return does not estimate values. The
+    first tenth of the run is left out, because an untrained critic is always wrong. If rewards were normalised, Q gives
+    the scale instead of the return.
     """
     scale = return_scale(data)
     loss = critic_loss(data)
@@ -343,7 +342,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first level.
 
     The entropy bonus, or a loss that cannot find a better mean, then drives the policy towards pure noise: the
-    actions are cut off at the ends of their range. A deviation that shrinks is how a policy settles.
+    actions are cut off at the ends of their range. A deviation that shrinks is normal: the policy settles.
     """
     series = named(data, {"std"}, must_not=RETURN_OR_OTHER)
     if series is None:
@@ -363,7 +362,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first.
 
-    This speaks against a run only together with another sign: a solved task needs no exploration either. The
+    This counts against a run only together with another sign: a solved task needs no exploration either. The
     entropy of a continuous policy passes through 0 on its way down; its standard deviation is judged instead.
     """
     if named(data, {"std"}, must_not=RETURN_OR_OTHER) is not None:
@@ -393,7 +392,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a value function that explains nothing, by the median over the later half.
 
-    NaN stands where all returns of a rollout are equal, and says nothing.
+    NaN means that all returns of a rollout are equal, and is left out.
     """
     series = named(data, {"explained", "variance"})
     if series is None:
@@ -403,7 +402,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
     value = min(median, whole)
     if value >= EXPLAINED_NOTED:
         return None
-    told = f"{series.name} is {rounded(value)} as a rule: the value function is no better than a constant"
+    told = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
     is_failure = learning != "yes"
     return Sign(
         "value_explains_nothing",
@@ -425,10 +424,10 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     median = float(np.median(series.values))
     last = int(series.steps[-1])
     if median > KL_NOTED:
-        told = f"{series.name} is {rounded(median)} as a rule: each update replaces the policy"
+        told = f"{series.name} has the median {rounded(median)}: each update replaces the policy"
         return Sign("updates_too_large", False, series.name, last, median, KL_NOTED, told)
     if abs(median) < KL_STOPPED:
-        told = f"{series.name} is {rounded(median)} as a rule: the updates do not change the policy"
+        told = f"{series.name} has the median {rounded(median)}: the updates do not change the policy"
         return Sign("policy_stopped_updating", False, series.name, last, median, KL_STOPPED, told)
     return None
 
@@ -449,7 +448,7 @@ def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Ser
 
 
 def _ends(series: Series) -> tuple[float, float]:
-    """Return the median of the first and of the last tenth of the points, of three at least."""
+    """Return the medians of the first and of the last tenth of the points, each of at least three points."""
     window = max(3, len(series) // 10)
     return float(np.median(series.values[:window])), float(np.median(series.values[-window:]))
 

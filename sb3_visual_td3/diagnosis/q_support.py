@@ -18,7 +18,7 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""Q values below one count as one: an untrained critic says nothing about the scale."""
+"""Q values below one count as one: the values of an untrained critic do not show the scale."""
 
 UNSUPPORTED = 10.0
 """A loss of more than this many times the largest replayed Q is not supported by it. A healthy loss is about once Q,
@@ -36,8 +36,8 @@ class QSupport(NamedTuple):
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| on replayed pairs, at least 1
     :ivar first_unsupported_step: the step from which on the loss was unsupported; None if it never was
-    :ivar estimated: whether the scale of Q was estimated from the critic's loss. The estimate can show that a loss is
-        not supported, never that it is.
+    :ivar estimated: whether the scale of Q was estimated from the critic's loss. Such an estimate can show that a loss
+        is not supported, but not that it is supported.
     """
 
     ratio: float
@@ -48,7 +48,7 @@ class QSupport(NamedTuple):
 
     @property
     def scale_in_words(self) -> str:
-        """Return the name of the scale, for a sentence."""
+        """Return a phrase that names the scale, as part of a sentence."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs (counted as 1 at least)"

@@ -1,4 +1,4 @@
-"""Run the rules and order what they find: causes first, then blind spots of the monitor, then consequences."""
+"""Run the rules and order their diagnoses: causes first, then blind spots of the monitor, then consequences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
 @once_per_run
 def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
-    """Run every rule over the series of a run, and order what they find.
+    """Run every rule over the series of a run, and order their diagnoses.
 
     :param data: the series of a run, or of a window of it
     :return: the diagnoses, the one to remedy first in front
@@ -32,7 +32,7 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Order diagnoses, and turn those into consequences that a confident other one explains.
+    """Order diagnoses, and mark those as consequences that a confident other one explains.
 
     :param diagnoses: the diagnoses of the rules, in any order
     :return: those of at least :data:`MIN_CONFIDENCE`, the one to remedy first in front

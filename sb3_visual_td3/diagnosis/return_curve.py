@@ -1,4 +1,4 @@
-"""Answers "is it learning?" from the curve of returns that a run logged, of any training code.
+"""Answers "is it learning?" from the curve of returns that a run logged, whatever code trained it.
 
 The functions here read named series and nothing else. They judge the shape of one curve (:func:`judge_curve`) and
 combine the curves of one run (:func:`judge_learning`).
@@ -11,7 +11,7 @@ a curve has to rise above both before it counts as learning.
   its noise; the averaging is therefore undone first, see :func:`episode_spread`.
 - *The wander of the curve* says whether a change is more than chance. Returns are correlated in time: the policy
   drifts, and a moving mean repeats its episodes. Tests that assume independent points (a t-test, Mann-Kendall on all
-  points) call such a drift significant. The wander is measured between medians of blocks instead, see
+  points) report such a drift as significant. The wander is measured between medians of blocks instead, see
   :func:`block_wander`.
 """
 
@@ -40,10 +40,10 @@ from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
 
 Answer = Literal["yes", "no", "unknown"]
 
-# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.89
-# at 1.75 and 0.76 at 1. Between the two the curve does not say.
+# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.89 at
+# 1.75 and 0.76 at 1. Between the two the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 1.75, 3.5
-"""A gain of this many episode spreads is learning; the second is for a curve of fewer than ten points."""
+"""A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten points."""
 NO_GAIN = 1.0
 """A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
@@ -52,9 +52,9 @@ learning from half an episode spread on. This alone depends on where the zero of
 SMALL_PART = 1 / 3
 """A gain below this part of the larger level is small."""
 WANDER, SURE_WANDER = 3.0, 5.0
-"""How many standard errors of the block levels a change must exceed, and where less else speaks for it."""
+"""Standard errors of the block levels that a change must exceed; the second number applies if only the mean has grown."""
 LARGE_FALL = 0.5
-"""A run that ends with less than half of what it had gained has collapsed."""
+"""A run that ends with less than half of its gain has collapsed."""
 NOTED_FALL = 0.3
 """A run that has lost this part of its gain has not kept what it learned: neither a clear yes nor a clear no."""
 
@@ -63,10 +63,10 @@ MIN_POINTS = 5
 MIN_POINTS_FOR_NO = 10
 MIN_EPISODES_FOR_NO = 50
 MIN_STEPS_FOR_NO = 10_000
-"""A flat curve says "not learning" only where the run had the time to learn; earlier it says "too early"."""
+"""A flat curve means "not learning" only if the run was long enough to learn; before that it means "too early"."""
 N_BLOCKS = 20
 LONGEST_GAP = 0.2
-"""A curve with a hole of this part of its span may be improving where it was not seen: it never says yes."""
+"""A curve with a gap of this part of its span may have changed within the gap: its answer is never yes."""
 
 SHORT_EPISODE = 3.0
 """Episodes of fewer steps leave no room for a policy; one that learned to end them at once gains by that alone."""
@@ -127,7 +127,7 @@ class Learning:
     """The answer to "is it learning?".
 
     :param answer: the answer from all curves together.
-    :param curve: the curve that speaks for the run; None where no return is logged.
+    :param curve: the curve that represents the run; None where no return is logged.
     :param curves: all curves that were judged, evaluation first.
     :param reasons: the deciding facts, in words.
     """
@@ -166,8 +166,8 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 def block_wander(values: FloatArray) -> float:
     """Estimate how much the level of the curve wanders from block to block.
 
-    Second differences of the block medians cancel a steady trend; the median over the blocks cancels single jumps.
-    What is left contains all correlation that reaches across a block, with no model of it.
+    Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
+    The remainder contains every correlation that is longer than a block, without a model of it.
 
     :param values: ``(n,)``, finite, ``n >= 5``.
     """
@@ -181,7 +181,7 @@ def is_still_rising(values: FloatArray) -> bool:
     """Return whether the last third of a curve rises to the best level so far.
 
     Mann-Kendall on up to ten block medians, one-sided at 5 %; and the level of the last tenth is not below any
-    earlier one, since a curve that comes back to where it once was is not learning something new.
+    earlier one, since a curve that only regains an earlier level has not learned anything new.
     """
     window = max(2, values.size // 10)
     split = -(-2 * values.size // 3)
@@ -230,7 +230,7 @@ def judge_curve(
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
     window = max(2, n // 10)
     spread = episode_spread(values, averaged_over, experience.episodes_between)
-    # The standard error of the difference of two medians; pi / 2 is the price of a median beside a mean.
+    # The standard error of the difference of two medians; the variance of a median is pi / 2 times that of a mean.
     error = spread * math.sqrt(math.pi / 2.0 * (1.0 / _n_first(n) + 1.0 / window) / averaged_over)
     noise = _Noise(spread, block_wander(values), error, n)
     start = float(np.median(values[: _n_first(n)]))
@@ -262,7 +262,7 @@ def judge_curve(
 def _fallen(
     curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
 ) -> ReturnCurve:
-    """Judge a curve that has lost a part of what it had gained."""
+    """Judge a curve that has lost a part of its gain."""
     start, late, peak = levels
     told = (
         f"{curve.tag}: rose from {rounded(curve.start)} to {rounded(curve.peak)} near step {curve.peak_step:,} and "
@@ -309,11 +309,11 @@ def _not_risen(
 
 
 def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
-    """Judge a curve whose points are all equal: a policy that does one thing, or a logger that is stale."""
+    """Judge a curve whose points are all equal, from a policy that never varies or a logger that repeats a value."""
     told = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
     # A mean over the last hundred training episodes is never constant while episodes end.
     if averaged_over >= ROLLOUT_WINDOW:
-        told += ": no episode seems to end, or the logger is stale"
+        told += ": no episode seems to end, or the logger repeats an old value"
         return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(told,))
     if experience.is_enough_for_no(curve.n_points):
         return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(told,))
@@ -344,7 +344,7 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change is more than chance: it exceeds the wander and the error of the levels.
 
-        Fewer than ten points do not show how much they wander.
+        With fewer than ten points the wander cannot be measured, and only the error counts.
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
@@ -352,8 +352,9 @@ class _Noise(NamedTuple):
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from the start to a level is learning: it is large enough to matter, and not chance.
 
-        It matters where single episodes show it. Where returns vary widely by nature (a crash after one step, or
-        none at all), it also matters that the mean becomes a multiple; that it is no chance must then be surer.
+        A rise is large enough if single episodes show it. If returns vary widely by nature (a crash after one step, or
+        none at all), a mean that becomes a multiple of its start is also large enough, but must exceed chance by a
+        larger margin.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -363,12 +364,12 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the level becomes a multiple, beyond the wander of the curve."""
+        """Return whether the level becomes a multiple of its start, beyond the wander of the curve."""
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether nothing was learned: the gain is chance, or small against the spread and the level."""
+        """Return whether nothing was learned: the gain is chance, or small compared with the spread and the level."""
         gain = level - start
         if gain >= NO_GAIN * self.spread:
             return False
@@ -393,16 +394,16 @@ def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, in
 def _last_beat_first_half(values: FloatArray) -> bool:
     """Return whether both of the last two points beat the whole first half.
 
-    Five to nine points are too few to estimate noise from. By chance, two given points are the best of five in one
-    of ten curves; the size of the gain is asked for besides.
+    Five to nine points are too few to estimate noise. In one of ten curves, two given points are the best of five by
+    chance, so the gain must also be large.
     """
     return bool(values[-2:].min() > values[: values.size // 2].max())
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing: a pause of a fifth of the span that is unlike the others.
+    """Return whether a part of the curve is missing: one pause lasts a fifth of the span and is unlike the others.
 
-    Fewer than ten points have pauses of that size anyway; they miss a part where one pause is half of the span.
+    With fewer than ten points, pauses of a fifth are normal, and a pause of half of the span counts instead.
     """
     pauses = np.diff(series.offsets)
     longest, span = float(pauses.max()), float(pauses.sum())
@@ -412,7 +413,7 @@ def _has_hole(series: Series) -> bool:
 
 
 def _without_repeats(series: Series) -> Series:
-    """Drop points that repeat the one before in step and value, as where a file is read twice."""
+    """Drop points that repeat the previous one in step and value, which happens if a file is read twice."""
     if len(series) == 0:
         return series
     is_new = (series.steps[1:] != series.steps[:-1]) | (series.values[1:] != series.values[:-1])
@@ -420,7 +421,7 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """The experience behind a curve, as far as it is known; an unknown amount counts as enough.
+    """The amount of experience behind a curve. An unknown amount counts as enough.
 
     :param episodes_between: episodes between two points; None where it is not known.
     :param n_episodes: episodes of the run.
@@ -432,7 +433,7 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def is_enough_for_no(self, n_points: int) -> bool:
-        """Return whether a policy that learns would have shown it by now."""
+        """Return whether the run was long enough for its return to rise if the policy learned."""
         return (
             n_points >= MIN_POINTS_FOR_NO
             and self.n_episodes >= MIN_EPISODES_FOR_NO
@@ -503,13 +504,13 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
 def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
     """Combine the curves of a run, and return the one that represents it."""
     answers = {curve.learning for curve in curves}
-    # Where no curve decides, a fall is worth more than a level, and many points are worth more than few.
+    # If no curve decides, a fall takes precedence over a level, and many points over few.
     speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
     if {"yes", "no"} <= answers:
         return "unknown", speaks
     if "yes" in answers and speaks.state is not CurveState.COLLAPSED:
         return "yes", next(curve for curve in curves if curve.learning == "yes")
-    # What one curve calls flat another one may see rise: a matter of time.
+    # Another curve may rise where this one is flat: the run needs more time.
     if "no" in answers and not any(curve.still_rising and curve.learning == "unknown" for curve in curves):
         return "no", next(curve for curve in curves if curve.learning == "no")
     return "unknown", speaks
@@ -518,8 +519,9 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
 def counts_episodes(tag: ReturnTag, series: Series) -> bool:
     """Return whether the x-axis of a return counts episodes.
 
-    Training episodes end at irregular environment steps. Where their points stand at regular and narrow intervals,
-    every episode has one, or every so many. Points may be missing: two in five intervals have to be the smallest one.
+    Training episodes end at irregular environment steps. Regular, narrow intervals between points therefore mean one
+    point per episode, or one per fixed number of episodes. Points may be missing, so only two of five intervals have to
+    equal the smallest one.
     """
     if is_standard(tag.name):
         return _by_episode(tag.name)
@@ -532,7 +534,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
 
 
 def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
-    """Return the first and the last environment step that SB3's tags have."""
+    """Return the first and the last environment step among SB3's tags."""
     shared = [data[name] for name in data.names() if name.startswith(STANDARD_PREFIXES) and not _by_episode(name)]
     if not shared:
         return None, None
@@ -540,7 +542,7 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 
 
 def _by_episode(name: str) -> bool:
-    """Return whether this is one of our own tags that have a point per episode, counted in episodes."""
+    """Return whether this is one of our own tags whose x-axis counts episodes."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 

@@ -1,8 +1,8 @@
-"""Recognises from the logged tags what kind of algorithm a run trained, since not every check fits every kind.
+"""Recognises the kind of algorithm that a run trained from its tags, because not every check fits every kind.
 
-A PPO run logs no Q values, and a missing gradient norm of an actor's encoder says nothing against it. What cannot
-apply to a kind of run is "not applicable" to it, not "unknown". Only names are read, never values: a tag is evidence
-however the run went.
+A PPO run logs no Q values, and has no encoder of an actor whose gradient norm could be missing. A criterion that cannot
+apply to a kind of run is "not applicable" to it, not "unknown". Only names are read, never values, so that the result
+does not depend on how the run went.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def _marks(family: Family, algorithms: str, *names: str, has_entropy_bonus: bool
     return [_Mark(frozenset(name.split()), family, algorithms, has_entropy_bonus) for name in names]
 
 
-# The order is the order of trust: the first mark that any tag bears decides. What only one kind of algorithm can log
-# comes first; names that several kinds share come last.
+# The most reliable marks come first, and the first one found decides: names that only one kind of algorithm logs come
+# before names that several kinds share.
 _MARKS: Sequence[_Mark] = [
     *_marks(Family.ON_POLICY, "TRPO", "line search", "kl divergence loss"),
     *_marks(Family.ON_POLICY, "PPO", "clip fraction", "clipfrac", "clip frac", "clip range", "approx kl", "approxkl"),
@@ -103,7 +103,8 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     if "train/actor_loss" in words and "train/critic_loss" in words:
         return RunKind(Family.OFF_POLICY, "TD3 or DDPG", ("train/actor_loss", "train/critic_loss"))
     if len(twins) >= 2:
-        # Twin critics belong to TD3 and SAC. Without a loss, nothing tells whether entropy is in the values.
+        # Twin critics belong to TD3 and SAC. Without a loss, the tags do not show whether the values contain an
+        # entropy.
         return RunKind(Family.OFF_POLICY, "TD3 or SAC", tuple(twins))
     if q_values and not actor:
         return RunKind(Family.VALUE_BASED, "DQN", q_values)

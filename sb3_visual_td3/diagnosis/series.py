@@ -1,6 +1,6 @@
-"""Named series of values over steps: all that criteria and rules read.
+"""Named series of values over steps: the only input of criteria and rules.
 
-Event files, live windows and tests all build them, so that a rule judges each in the same way.
+Event files, live windows and tests are all converted to series, so that a rule judges them in the same way.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Series:
         if len(finite) == 0:
             return False
         last = int(finite.steps[-1])
-        # A single point has no pause; its own step is then the longest pause known.
+        # A single point has no pause before another point, so its own step counts as the longest pause.
         pauses = np.diff(finite.offsets)
         longest = float(pauses.max(initial=0.0)) or max(float(last), 0.0)
         return step - last > max(2.0 * longest, 0.05 * step)
@@ -155,8 +155,8 @@ class SeriesSet:
     """The series of one run, or of a window of it.
 
     :param series: tag to series; a tag without a point counts as not logged
-    :param known_flags: values of 0/1 tags that other files state, such as run.json; they count only if the run did not
-        log the tag
+    :param known_flags: values of 0/1 tags from other files, such as run.json; they count only if the run did not log
+        the tag
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class SeriesSet:
         return sorted(name for name in self.series if name in self)
 
     def flag(self, name: str) -> bool | None:
-        """Return whether a 0/1 tag is 1; None if its value changes, or if nothing is known of it.
+        """Return whether a 0/1 tag is 1; None if its value changes, or if it is not known.
 
         A flag makes criteria inapplicable (a shared encoder, normalised rewards). One that changes during the run
         contradicts itself and changes nothing.
@@ -200,7 +200,7 @@ class SeriesSet:
         return self.length_from(self.series)
 
     def length_from(self, names: Iterable[str]) -> int | None:
-        """Return the length of the run in environment steps, as far as some of its tags show it.
+        """Return the length of the run in environment steps, as the given tags show it.
 
         The length is the largest last step among the known tags whose x-axis is the environment step, and the sum of
         the episode lengths (whose x-axis is the episode). Tags outside the table in ``common/tags.py`` count only if

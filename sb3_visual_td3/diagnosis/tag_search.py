@@ -1,7 +1,7 @@
-"""Finds, by their names, the tags of any program that hold returns, lengths, losses and Q values.
+"""Finds the tags that hold returns, lengths, losses and Q values by their names, whatever program logged them.
 
-SB3, CleanRL and every own code call the same quantity by other names. Names are compared word by word; case,
-separators and folders do not matter.
+SB3, CleanRL and training code of your own use different names for the same quantity. Names are compared word by word;
+case, separators and folders do not matter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 ROLLOUT_WINDOW = 100
 """SB3 averages ``rollout/ep_rew_mean`` over the last 100 episodes (``stats_window_size``)."""
 EVALUATION_EPISODES = 5
-"""SB3's EvalCallback plays five episodes unless told otherwise; event files do not say how many were played."""
+"""SB3's EvalCallback plays five episodes by default; event files do not contain the number."""
 
 EPISODE_WORDS = frozenset(
     ["episode", "episodes", "episodic", "ep", "eps", "epi", "epoch", "rollout", "traj", "trajectory"]
@@ -41,9 +41,9 @@ class ReturnTag(NamedTuple):
     """A tag that holds returns.
 
     :param name: the tag.
-    :param source: "evaluation" where the policy is tried without exploration, else "training".
-    :param rank: smaller is better evidence.
-    :param averaged_over: episodes behind one point, as far as the name says.
+    :param source: "evaluation" if the policy acts without exploration, otherwise "training".
+    :param rank: quality of the evidence; smaller is better.
+    :param averaged_over: episodes behind one point, as far as the name shows it.
     """
 
     name: str
@@ -57,12 +57,12 @@ _REWARD_WORDS = {"reward", "rewards", "rew", "rews"}
 _AVERAGE_WORDS = {"mean", "avg", "average", "averaged", "running", "moving", "smoothed", "ma", "median"}
 _SINCE_BEGIN_WORDS = {"cumulative", "cum", "accumulated"}
 _TOTAL_WORDS = {"total", "sum"}
-# "info", "(t)" and "x" are what own codes call an axis; the others say nothing about the quantity.
+# Words without a meaning for the quantity: names of an axis ("info", "(t)", "x") and filler words.
 _PLAIN_WORDS = {"info", "t", "x", "r", "per", "last", "agent", "train", "training", "env", "environment", "all"}
 _UNDERSTOOD = (
     _RETURN_WORDS | EPISODE_WORDS | EVALUATION_WORDS | _AVERAGE_WORDS | _SINCE_BEGIN_WORDS | _TOTAL_WORDS | _PLAIN_WORDS
 )
-# What lies in such folders is a part of a reward, or not a reward of the environment.
+# Tags in such folders are parts of a reward, or rewards that do not come from the environment.
 _OTHER_FOLDERS = {
     "custom",
     "term",
@@ -78,10 +78,10 @@ _OTHER_FOLDERS = {
 
 
 def return_tag(name: str) -> ReturnTag | None:
-    """Read a tag's name; None where it does not name the return of an episode.
+    """Interpret a tag's name; return None if it does not name the return of an episode.
 
     Case, separators and folders do not matter: ``Episode/Reward``, ``charts/episodic_return``, ``ep_r`` and
-    ``avg_reward`` are returns. Behind the last slash every word has to be understood, so that ``reward_step``,
+    ``avg_reward`` are returns. Every word after the last slash has to be known, so that ``reward_step``,
     ``reward_normalized``, ``train/reward_max`` and the terms of a reward, such as ``Reward/speed``, are not.
     """
     folder, _, leaf = name.rpartition("/")
@@ -102,12 +102,12 @@ def return_tag(name: str) -> ReturnTag | None:
     elif "rollout" in known and is_mean:
         rank = 1
     elif known & _SINCE_BEGIN_WORDS and not of_episode:
-        # Often the mean since the run began, which hides what happens now.
+        # Often a mean since the run began, which hides recent changes.
         rank = 5
     elif is_mean:
         rank = 3
     elif named <= _REWARD_WORDS and not of_episode:
-        # A bare "reward" may be that of a step: it speaks only where nothing better is logged.
+        # A bare "reward" may be the reward of a step, so it is used only if nothing better is logged.
         rank = 4
     else:
         rank = 2
@@ -128,7 +128,7 @@ def find_lengths(names: Iterable[str]) -> str | None:
     best: tuple[int, str] | None = None
     for name in names:
         known = set(words_of(name))
-        # A length in seconds says nothing of steps.
+        # A length in seconds cannot be converted to steps.
         if not known & {"len", "length", "lengths"} or known & {"s", "sec", "seconds", "std", "min", "max", "time"}:
             continue
         if not known & EPISODE_WORDS:
@@ -141,7 +141,7 @@ def find_lengths(names: Iterable[str]) -> str | None:
 # ---- Critics and policies
 
 _Q_WORDS = frozenset(["q", "q1", "q2", "qf", "qf1", "qf2", "qvalue", "qvalues"])
-# A gap between two Q values, or a bound on them, is no Q value.
+# A gap between two Q values, or a bound on Q, is not a Q value.
 _NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm", "lr", "grad", "diff", "difference"])
 
 
@@ -166,7 +166,7 @@ def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
     return "loss" in words and bool(words & set(networks))
 
 
-# ---- Whose names they are
+# ---- Names that SB3 writes
 
 STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
 """Prefixes of what SB3's logger writes; all of it shares one axis of environment steps."""

@@ -1,4 +1,4 @@
-"""Robust trends: how a series moves, in measures that single outliers do not decide.
+"""Robust trends: slopes, growth and levels of a series that single outliers do not change.
 
 Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, a slope after Theil
 and Sen in up to 29 %, where a least-squares fit follows a single one.

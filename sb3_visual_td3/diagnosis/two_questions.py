@@ -1,4 +1,4 @@
-"""Asks a run two questions, "is it stable?" and "is it learning?", and makes one verdict of the answers."""
+"""Answers two questions about a run, "is it stable?" and "is it learning?", and derives one verdict from them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ that still does not train after them will not learn either."""
 class Answers(NamedTuple):
     """The answers of a run to the two questions.
 
-    :param kind: the kind of algorithm, which decides what can be asked.
+    :param kind: the kind of algorithm, which decides which checks apply.
     :param stability: the answer to "is it stable?", with its signs.
     :param learning: the answer to "is it learning?", with the curves behind it.
-    :param comparison: the evaluations beside policies that know nothing; None where no such policy was evaluated.
+    :param comparison: the evaluations beside untrained policies; None if no untrained policy was evaluated.
     """
 
     kind: RunKind
@@ -74,7 +74,7 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 
 @once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
-    """Return the last environment step of the tags that are known to count them; None without such a tag.
+    """Return the last environment step of the tags that are known to count environment steps; None without such a tag.
 
     The x-axis of other names may count episodes or updates.
     """
@@ -93,17 +93,17 @@ def too_early(data: SeriesSet) -> str | None:
     if steps is None:
         return None
     if steps < EARLY_STEPS:
-        return f"too early to say: {steps:,} environment steps, and a verdict takes {EARLY_STEPS:,}"
+        return f"too early to say: {steps:,} environment steps, and a verdict needs {EARLY_STEPS:,}"
     updates = data["train/n_updates"].finite
     if len(updates) and steps < MIN_STEPS_FOR_NO and recognise(data.names()).family is Family.OFF_POLICY:
         n_updates = int(updates.values.max())
         if n_updates < EARLY_UPDATES:
-            return f"too early to say: {n_updates:,} updates, and a verdict takes {EARLY_UPDATES:,}"
+            return f"too early to say: {n_updates:,} updates, and a verdict needs {EARLY_UPDATES:,}"
     return None
 
 
 def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:
-    """Combine the shape of the return curves with the distance to policies that know nothing."""
+    """Combine the shape of the return curves with the distance to untrained policies."""
     if comparison is None:
         return learning
     answer = _combined_answer(learning, comparison, n_steps)
@@ -114,10 +114,11 @@ def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | 
 def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | None) -> Answer:
     answer, curve = learning.answer, learning.curve
     if comparison.has_fallen:
-        # A fall of a few evaluations is no proof of a failure, but it is no reason for a long run either.
+        # A fall in a few evaluations does not prove a failure, but does not justify a long run either.
         return "no" if answer == "no" else "unknown"
     if comparison.answer == "yes":
-        # A flat curve beside it began after the policy had learned; one that is unclear holds exploration too.
+        # The comparison takes precedence over a flat curve, which may have begun after the policy had learned, and over
+        # an unclear training curve, which contains exploration.
         is_contradicted = answer == "no" and curve is not None and curve.state is not CurveState.FLAT
         return "unknown" if is_contradicted else "yes"
     if comparison.answer == "no":

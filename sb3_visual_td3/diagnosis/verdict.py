@@ -1,4 +1,4 @@
-"""From the results of the criteria to a verdict, and from verdicts to an exit code."""
+"""Derive a verdict from the results of the criteria, and an exit code from verdicts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class CriterionResult:
     :param source: origin of the criterion
     :param detail: the figures behind the status, in words
     :param tags: the logged names that it reads
-    :param needs_callback: the callback that would supply what the criterion needs, where it did not run and could
+    :param needs_callback: the callback that would log the missing tags; None if it ran, or could not run
     """
 
     id: str
@@ -97,7 +97,7 @@ ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
 
 
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
-    """Return what the blocking criteria answer to one of the two questions.
+    """Return the answer of the blocking criteria to one of the two questions.
 
     :param results: results of all criteria
     :param about_learning: "is it learning?"; otherwise "is it stable?"

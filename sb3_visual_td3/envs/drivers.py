@@ -1,7 +1,8 @@
 """A driver that needs no learning: pure pursuit, as an upper bound for a policy's distance and return.
 
-It acts on the state of the environment, not on its pixels. The drivers that ignore what they see (random actions, full
-brake), which are the lower bound, are in ``callbacks.drives``, because an evaluation compares every policy with them.
+It acts on the state of the environment, not on its pixels. The drivers that ignore the observation (random actions,
+full brake), which are the lower bound, are in ``callbacks.drives``, because an evaluation compares every policy with
+them.
 """
 
 from __future__ import annotations

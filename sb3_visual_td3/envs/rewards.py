@@ -1,7 +1,8 @@
 """The terms of the reward: pure functions, one for each name in ``common.tags.REWARD_TERMS``.
 
 Each function returns its term before weighting, except ``safety_term``. ``task.DrivingTask`` calls them once per step
-and applies the weights. A new term needs a name in ``REWARD_TERMS``, a function and a weight here, and a line there.
+and applies the weights. A new term needs a name in ``REWARD_TERMS``, a function and a weight in this file, and a line
+in ``DrivingTask``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def reward_weights(reward: str | RewardWeights) -> RewardWeights:
 
 
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
-    """Return the factor on terms that a vehicle at standstill would satisfy too.
+    """Return the factor on terms that would also reward a vehicle at standstill.
 
     Without it the policy learns to stand still: a parked car stays in the middle of its lane and its controls do not
     move.
@@ -132,7 +133,7 @@ def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float
 def efficiency_term(speed_mps: float, target_speed_mps: float) -> float:
     """Return the reward for driving at the target speed.
 
-    Unlike ``progress_term`` it looks at the speedometer, not at the distance along the lane.
+    Unlike ``progress_term`` it depends on the speed of the vehicle, not on the distance along the lane.
 
     :param speed_mps: speed of the vehicle, >= 0.
     :param target_speed_mps: the requested speed, > 0.

@@ -1,6 +1,7 @@
 """The task: keep the right-hand lane at the target speed until the episode ends.
 
-It knows nothing of pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns it into
+The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
+it into
 reward, end of episode, and info.
 """
 
@@ -55,7 +56,7 @@ class TaskSettings:
 
 
 class Outcome(NamedTuple):
-    """The task's verdict on one step."""
+    """The result of one step: the terms of the reward, and whether the episode ends."""
 
     reward_terms: dict[str, float]
     terminated: bool
@@ -203,7 +204,7 @@ class DrivingTask:
         return ""
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return how far the outermost wheel is beyond each mark, seen from the own lane (negative: not yet there)."""
+        """Return how far the outermost wheel is beyond each mark, seen from the own lane (negative: not reached)."""
         reach_m = wheel_reach_m(state.heading_error_rad, self.body)
         left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
         overhangs_m = []
@@ -219,7 +220,8 @@ class DrivingTask:
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
         """Return the kinds of the marks that were crossed in the step to ``state``."""
-        # Other marks begin here, as after a junction: the vehicle has not crossed those that are beneath it.
+        # Other marks begin here, for example after a junction. Those already beneath the vehicle do not count as
+        # crossed.
         if state.marks != self._state.marks:
             self._is_across = self._are_across(state)
             return []

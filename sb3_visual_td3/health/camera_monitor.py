@@ -51,7 +51,7 @@ class CameraMonitor:
     """Measure standard deviation and change of the frames that the environment returns.
 
     The change is measured at every step, the deviation at one step in ``sample_freq``. The change to the first frame of
-    an episode counts too: a frozen camera stays frozen across resets, while a car that stands still is moved.
+    an episode counts too: a frozen camera stays frozen across resets, while a reset moves a car that stands still.
 
     :param sample_freq: number of steps between two points
     :param pictures: the spaces of the pictures among the observations by key, from
@@ -95,7 +95,7 @@ class CameraMonitor:
         return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
     def _take_changes(self) -> None:
-        """Compare the frames that are waiting; comparing many in a row costs less than one at each step."""
+        """Compare the frames collected so far; comparing many at once costs less than one at each step."""
         for images in self._unseen:
             if [image.shape for image in images] == [image.shape for image in self._previous] and images:
                 pairs = zip(images, self._previous, strict=True)

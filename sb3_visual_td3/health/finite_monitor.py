@@ -1,4 +1,4 @@
-"""FiniteMonitor: check every update for non-finite numbers, at the cost of a few numbers each."""
+"""FiniteMonitor: check every update for non-finite numbers, by looking at a few numbers of each."""
 
 from __future__ import annotations
 

@@ -308,14 +308,14 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
 
 
 def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
-    """Return scalars by name as numbers, which a Python float holds exactly, each with the dtype of its tensor."""
+    """Convert scalar tensors to pairs of a Python float, which is exact, and the name of the tensor's dtype."""
     return {
         name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
     }
 
 
 def _scalar_tensors(numbers: Mapping[str, Any], device: th.device | str) -> dict[str, th.Tensor]:
-    """Return the tensors that :func:`_numbers` was given."""
+    """Convert the result of :func:`_numbers` back to tensors."""
     return {
         name: th.tensor(number, dtype=getattr(th, dtype), device=device) for name, (number, dtype) in numbers.items()
     }

@@ -114,7 +114,7 @@ def smallest_action_std(actions: th.Tensor) -> th.Tensor:
 
 
 def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
-    """Return the largest |Q| that rewards like these allow: max |r| / (1 - discount).
+    """Return the largest |Q| that rewards of this size allow: max |r| / (1 - discount).
 
     It is the fixed point of v = |r| + discount * v for the largest reward.
 

@@ -66,10 +66,10 @@ Observations = th.Tensor | Mapping[str, th.Tensor]
 
 
 class ForwardTaps:
-    """Keep the last Q-values and pre-tanh actions from which a gradient can flow, detached.
+    """Record the Q-values and pre-tanh actions of the latest forward passes that have a gradient.
 
-    Forward passes without a gradient (acting, targets) are ignored. References are kept: nothing is copied, computed or
-    moved.
+    Forward passes without a gradient (acting, targets) are ignored. Only references to the detached tensors are kept:
+    nothing is copied, computed or moved.
 
     :param actor: an actor of Stable-Baselines3 or sb3-contrib
     :param critic: a critic with ``q_networks``
@@ -143,7 +143,8 @@ def _last_linear(actor: nn.Module) -> nn.Module:
     """Return the layer whose output the tanh squashes."""
     mu = actor.mu
     assert isinstance(mu, nn.Module)
-    # TD3's head ends with its tanh; in SAC the distribution applies it. gSDE's limit on the mean is part of the mean.
+    # TD3's head ends with its tanh; in SAC the distribution applies the tanh. With gSDE, the head ends with a clipping
+    # layer, whose output is the mean.
     if isinstance(mu, nn.Sequential) and isinstance(mu[-1], nn.Tanh):
         return mu[-2]
     return mu

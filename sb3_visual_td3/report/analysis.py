@@ -73,7 +73,7 @@ class Answer:
 def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
     """Read the properties of a run from its settings where the event file does not show them.
 
-    Only properties that hold are returned: without them, every criterion applies anyway.
+    Only properties that hold are returned, because every criterion applies to a run without them.
 
     :param settings: settings of the run
     :param series: series of the event file alone
@@ -136,7 +136,7 @@ def effect(
 
 @dataclass(frozen=True)
 class RunSections:
-    """The figures of each section. All of them can be computed from any series, and are empty without data."""
+    """The figures of every section. They can be computed from any series, and are empty without data."""
 
     growth: Growth
     norms: Norms
@@ -154,7 +154,7 @@ class RunSections:
         """Compute the figures of all sections.
 
         :param data: the series of the run
-        :param criteria: the judged criteria, which say what missing tags were needed for
+        :param criteria: the judged criteria, which show for what a missing tag was needed
         :param diagnoses: the diagnoses, which say whether norms were taken after clipping
         """
         # Sums and ratios of huge values overflow to infinity, which is the right figure here and no reason for a
@@ -224,12 +224,12 @@ class Analysis:
 
     @cached_property
     def questions(self) -> Answers:
-        """Return what the run answers to "is it stable?" and "is it learning?", with the curves behind it."""
+        """Return the run's answers to "is it stable?" and "is it learning?", with the curves behind them."""
         return ask(self.series)
 
     @property
     def stable(self) -> Answered:
-        """Return the answer to "is it stable?", of all blocking criteria that ask it."""
+        """Return the answer to "is it stable?" from all blocking criteria of that question."""
         return answer_of(self.criteria, about_learning=False)
 
     @property
@@ -239,7 +239,7 @@ class Analysis:
 
     @property
     def curve(self) -> ReturnCurve | None:
-        """Return the curve that speaks for the run; None if no return was logged."""
+        """Return the curve that represents the run; None if no return was logged."""
         return self.questions.learning.curve
 
     @cached_property
@@ -275,8 +275,8 @@ class Analysis:
     def cause(self) -> Diagnosis | None:
         """Return the diagnosis to remedy first; None if none has a confidence of at least 0.5.
 
-        A run that is GO has none: what the rules found did not keep it from learning. Neither has a run that is too
-        short to be judged.
+        A run that is GO has no cause, because no diagnosis kept it from learning. A run that is too short to be judged
+        has none either.
         """
         if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
             return None
@@ -317,7 +317,7 @@ def analyse(
     :param name: name that distinguishes the run from the others of the report
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
-    :param settings: state properties that the event file does not show; the notes say what they changed
+    :param settings: state properties that the event file does not show; the notes list what they changed
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     :param until: the step of ``--until``; the later points are left out of ``data`` already
     :param over_time: the verdicts on the run as it stood earlier
@@ -369,7 +369,7 @@ def verdict_on(
 
 
 def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
-    # The flags from settings are laid beside the series, not into them: the figures show only what was logged.
+    # The flags from settings are kept apart from the series, so that the figures show only what was logged.
     return replace(series, known_flags={answer.tag: True for answer in answered})
 
 

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         return int(_report(args))
-    except BrokenPipeError:  # the command line decides what a reader that has ended means
+    except BrokenPipeError:  # the command line handles a closed stdout
         raise
     except (ValueError, OSError) as error:
         show_traceback_if_debugging(error)
@@ -192,7 +192,7 @@ def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
 
 @dataclass(frozen=True)
 class _Job:
-    """The arguments of one call, and the work that they ask for."""
+    """The arguments of one call, and the work of that call."""
 
     paths: tuple[Path, ...]
     output: Path | None
@@ -206,8 +206,8 @@ class _Job:
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read, judge and write once.
 
-        One unreadable or empty folder among others is listed, and does not change the answer of the others. A path
-        that was given and holds nothing to judge does.
+        An unreadable or empty folder below a given path is listed and does not change the exit code. A given path that
+        holds nothing to judge does.
 
         :return: the analyses, whether a path that was given cannot be read, and the paths of the reports
         """
@@ -305,7 +305,7 @@ class _Job:
     def _analyse_all(
         self, runs: Sequence[tuple[str, RunFiles]], unreadable: list[str], n_bytes: int, begin: BeginPart
     ) -> tuple[list[Analysis], bool]:
-        """Return the analyses, and whether a run could be read and not be judged."""
+        """Return the analyses, and whether there was a run that could be read but not judged."""
         analyses: list[Analysis] = []
         is_refused = False
         read: Sequence[RunData]
@@ -324,16 +324,18 @@ class _Job:
                 try:
                     analyses.append(self.analyse(run_name(name, data), files, data, is_one_of_few=is_one_of_few))
                 except (UnreadableRunError, OSError) as error:
-                    # The run can be read, but not with the files that the user gave, such as --tags.
+                    # The run itself can be read, but a file that the user gave for it, such as that of --tags, does not
+                    # fit.
                     unreadable.append(one_line(error))
                     is_refused = True
-            # Counted also for a run that could not be read, or the bar would never end.
+            # A run that could not be read is counted too, or the bar would never reach its end.
             on_run(1)
         return analyses, is_refused
 
     def _read(self, files: RunFiles, on_bytes: OnBytes) -> Sequence[RunData]:
         """Read every run of a folder."""
-        # A folder with a run.json holds one run: what seems to start again was resumed from a very early checkpoint.
+        # A folder with a run.json holds one run: if steps seem to start again, the run was resumed from a very early
+        # checkpoint.
         if find_manifest(files.path)[0] is not None:
             return (read_run(files.path, files.files, on_bytes),)
         return read_runs(files.path, files.files, on_bytes)

@@ -1,7 +1,7 @@
 """The building blocks of a report: sections, tables, and text without control characters.
 
-A section is the same for every format. Names from a log are untrusted text and may appear anywhere in it; each renderer
-escapes them for its own format, since only it knows what its format interprets.
+A section is the same for every format. Names from a log are untrusted text and may appear anywhere in a section. Each
+renderer escapes them, because only the renderer knows the markup of its format.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Code(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """Text that a reader should see first. It is marked by a sign, never by colour alone."""
+    """Text that a reader should see first. A sign marks it, never colour alone."""
 
     text: str
 

@@ -2,7 +2,7 @@
 
 A record is its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C of the
 data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower and keeps 10,000
-points of a tag by default; a report needs every point, and has to say what it could not read.
+points of a tag by default; a report needs every point, and a note on everything that could not be read.
 
 Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -30,7 +30,7 @@ from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 
 EVENT_FILE_MARK = "tfevents"
-"""What the name of every event file holds."""
+"""A part of the name of every event file."""
 MAX_RECORD_BYTES = 64 << 20
 """A longer record is left out: scalars take a few hundred bytes, an image a few megabytes."""
 
@@ -146,7 +146,7 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
     record = bytearray(begin[_HEADER.size :])
     while len(record) < length + FOOTER_BYTES:
         piece = stream.read(min(READ_BYTES, length + FOOTER_BYTES - len(record)))
-        if not piece:  # another program cut the file while it was being read
+        if not piece:  # another program truncated the file while it was being read
             return None
         record += piece
     checksum = int.from_bytes(record[length:], "little")
@@ -218,7 +218,7 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""Two threads that write produce smaller steps back of the clock; a larger one means that the clock was set."""
+"""With two writing threads, the clock goes back by less than this; if it goes back further, the clock was changed."""
 
 MAX_SCALAR_BYTES = 1 << 16
 """A longer value in a long record is an image or a text. It is skipped without being parsed."""
@@ -312,7 +312,7 @@ class EventFile:
             self._problem = "is not a regular file, and was left out"
             return False
         had_points = bool(self.points)
-        # Another inode, fewer bytes, or other bytes where the last record was: the file is not the one that was read.
+        # Another inode, fewer bytes, or other bytes at the place of the last record show that the file was replaced.
         is_other = status.st_ino != self._inode or status.st_size < self._offset or not self._is_continued()
         if is_other:
             self._reset()
@@ -348,7 +348,7 @@ class EventFile:
     def notes(self, is_growing: bool = False) -> list[str]:
         """Return notes on what was left out and what is unusual.
 
-        :param is_growing: whether the run still writes; a record that is only half there is then normal
+        :param is_growing: whether the run still writes; an incomplete last record is then normal
         """
         name, notes = self.path.name, []
         problem = self._problem
@@ -418,7 +418,7 @@ class EventFile:
 
 
 class Begin(NamedTuple):
-    """What the first records of an event file hold.
+    """The content of the first records of an event file.
 
     :ivar tags: the names of its scalars
     :ivar n_points: number of its scalars
@@ -433,11 +433,11 @@ class Begin(NamedTuple):
 
 
 def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
-    """Return what the first records of an event file hold, without reading the rest.
+    """Read the first records of an event file, and leave the rest unread.
 
     :param path: path of the file
-    :param n_bytes: how much of it is read
-    :return: None if it is not an event file, or cannot be read
+    :param n_bytes: number of bytes to read
+    :return: their content; None if the file is not an event file, or cannot be read
     """
     try:
         with open_regular(path) as stream:

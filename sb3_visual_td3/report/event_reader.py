@@ -45,7 +45,7 @@ _MAX_NAMED = 3
 class _Drop(NamedTuple):
     """A place where the steps of one tag go back.
 
-    :ivar after: the last record before, as far as this tag shows
+    :ivar after: the last record before, according to this tag
     :ivar up_to: the first record with smaller steps
     :ivar tag: the logged name
     """
@@ -69,8 +69,8 @@ class InFile(NamedTuple):
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     """Return the runs in a file, in the order in which it holds them.
 
-    Where the steps of most tags go back to the start, a new run begins. Where they go back less far, the run was
-    resumed, and its later points replace earlier ones with the same or a later step. Where only some tags go back, all
+    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the run was
+    resumed, and its later points replace earlier ones with the same or a later step. If only some tags go back, all
     points are kept.
 
     :param tracks: the points of the file, by tag
@@ -88,7 +88,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
             "time. Their points are judged together, ordered by step: give each run its own folder"
         )
         return [InFile(tracks, [note])]
-    # From the first restart to the last, each one shortens what the earlier ones have left.
+    # From the first restart to the last, each one shortens the points that the earlier ones have left.
     runs: list[InFile] = []
     notes: list[str] = []
     for record in found:
@@ -121,7 +121,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the places where a tag covers the same steps again; single points that came late do not count."""
+    """Yield the places where a tag covers the same steps again; single late points do not count."""
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
     if not 0 < places.size <= _MAX_DROPS:
@@ -384,8 +384,8 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add what only the tables hold to the last run; without event files they are a run of their own."""
-        # progress.csv holds what SB3 also writes into event files, then come more and more indirect sources.
+        """Add tags that only the tables hold to the last run; without event files, the tables are a run."""
+        # progress.csv comes first, because it holds the same values as SB3's event files. The others are more indirect.
         order = {PROGRESS: 0, EVALUATIONS: 1}
         tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
         monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END) and table.table.series]
@@ -399,7 +399,7 @@ class RunReader:
             if not runs:
                 runs.append(_Run(axis=table.table.axis))
             added = [name for name in series if name not in runs[-1].series]
-            # Episodes beside environment steps would be judged as steps.
+            # Points over episodes would be judged as if they were over environment steps.
             if runs[-1].series and table.table.axis != runs[-1].known_axis():
                 runs[-1].notes.append(
                     f"{table.path.name} counts {table.table.axis}, the other files count {runs[-1].known_axis()}: "
@@ -418,7 +418,7 @@ class _Run:
     :param series: the points so far, by tag
     :param files: the files that hold them
     :param notes: remarks on what was decided
-    :param notes_at_end: remarks on what the folder seems to hold
+    :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it
     :param when_written: where points of other axes lie on that of the run, as far as an event file shows it
@@ -437,7 +437,7 @@ class _Run:
     n_repeated: int = 0
 
     def known_axis(self) -> str:
-        """Return what the steps count."""
+        """Return the unit that the steps count."""
         return self.axis or axis_of(SeriesSet(self.series))
 
     def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
@@ -485,7 +485,7 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    :param runs: the runs so far, from the files before in the order of their clocks
+    :param runs: the runs so far, from the earlier files, in the order of their clocks
     :param file: the next file
     :param are_apart: whether runs that were trained side by side are told apart
     """
@@ -578,7 +578,7 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add what PyTorch wrote into a folder of its own to the last run, and never replace a tag of the run.
+    """Add the points of a folder that PyTorch created to the last run, and never replace a tag of the run.
 
     :param runs: the runs so far
     :param file: an event file in a folder below that of the run

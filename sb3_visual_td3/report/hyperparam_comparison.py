@@ -230,7 +230,7 @@ def _updates(settings: RunSettings, n_layers: int | None) -> Iterator[Reading]:
 
 
 def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Reading]:
-    """Read Spinning Up's notation: as many updates as steps it waited, unless the settings state another number."""
+    """Read Spinning Up's notation: a round has as many updates as steps, unless the settings state a number."""
     every = as_number(values["update_every"])
     if every is None or every[0] <= 0:
         return
@@ -476,7 +476,7 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
     if ours.every == every:
         return Against(there, "same", "same")
     # 50 updates every 50 steps are as many updates as 1 every step. Counting the updates of one round alone, as the
-    # report on the CARLA run that started this project did, makes them look 50 times more.
+    # report on the CARLA run that started this project did, makes the first look like 50 times more.
     factor = number(max(ours.every, every) / min(ours.every, every))
     more = "more" if ours.every < every else "fewer"
     return Against(there, "other_notation", f"same ratio, not {factor} times {more}: {reference.written} there")

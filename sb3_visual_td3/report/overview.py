@@ -1,7 +1,6 @@
-"""One table over many runs: verdict, first cause, best step, and how the last policy compares with the best one.
+"""One table over many runs: verdict, first cause, best step, and the last policy compared with the best one.
 
-A folder of a project often holds dozens of runs. The first question about them is which ones to look at, so the runs to
-worry about come first.
+A folder of a project often holds dozens of runs. The table lists the runs that need attention first.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Line:
     :param tag: the logged name
     :param label: name in the legend and in the hover label
     :param colour: colour in CSS notation
-    :param magnitude: draw |x|; the hover label shows the logged value
+    :param magnitude: whether to draw |x|; the hover label shows the logged value
     :param dash: dash pattern of the line, so that curves differ without colour as well
     """
 
@@ -65,7 +65,7 @@ class Panel:
     :param unit: title of the y-axis
     :param x_title: title of the x-axis
     :param y_range: limits of the y-axis; None for automatic ones
-    :param requires: a tag without which the plot would be empty of meaning, and is left out
+    :param requires: a tag without which the plot would have no meaning; the plot is then left out
     """
 
     id: str

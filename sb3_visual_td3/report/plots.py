@@ -345,7 +345,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     caption = "Each bar reaches from the first active point to the next inactive one. "
     caption += f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
-    # Room for the bars that start at the first step or end at the last one.
+    # A margin for bars that start at the first step or end at the last one.
     margin = max(1.0, 0.02 * (end - begin))
     rows = [_row(name, alert) for name, alert in fired.items()]
     axes = {
@@ -454,14 +454,13 @@ FIRST = "actor_loss"
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
     """Return the plots for which the run has data; the alerts follow the first one.
 
-    The returns come first where none of our callbacks ran: they are then all that most readers look for, and the page
-    shows them above everything else.
+    If none of our callbacks ran, the returns come first, because most readers of such a page look for them.
     """
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
     is_foreign = not callbacks_that_ran(analysis.series)
     judged = tuple(curve.tag for curve in analysis.questions.learning.curves)
-    # Episodes and environment steps have no axis in common; where both were judged, the first curve is drawn.
+    # Episodes and environment steps cannot share an axis; if both were judged, only the first curve is drawn.
     counted = [tag for tag in judged if tag == tags.EPISODE_REWARD]
     if counted and len(judged) > 1:
         judged = tuple(tag for tag in judged if tag not in counted)
@@ -481,8 +480,8 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
 def limits_to_draw(panel: Panel, analysis: Analysis, drawn: Iterable[Series]) -> dict[str, float | None]:
     """Return the thresholds of a panel that are worth drawing, by criterion.
 
-    A threshold that only informs is left out where it lies far from the curve: a critic loss near 0 under a line at
-    200 is a flat line.
+    The threshold of a criterion that only informs is left out if it lies far from the curve: with a line at 200, a
+    critic loss near 0 would look flat.
 
     :param panel: the plot
     :param analysis: the run

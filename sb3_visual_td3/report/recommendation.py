@@ -1,7 +1,7 @@
 """Recommend changes of the hyperparameter file for the causes that were found, as a list and as a diff.
 
 Each rule proposes changes in the names of VisualTD3 and rl-zoo (its ``CURE``). This module compares them with the
-values of the run, drops those that the run has already, and writes the rest in the notation of the run's own file.
+values of the run, drops those that the run already has, and writes the rest in the notation of the run's own file.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Run:
-    """The settings of a run, from its files and its event file, and the changes that they leave to make."""
+    """The settings of a run, from its files and its event file, and the changes that are left to make."""
 
     settings: RunSettings
     series: SeriesSet
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Return a proposed change; None if it does not apply, or if the run has that value already."""
+        """Return a proposed change; None if it does not apply, or if the run already has that value."""
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
@@ -138,7 +138,7 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return what else a change requires, as the end of its reason."""
+        """Return further requirements of a change, as the end of its reason."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
@@ -272,8 +272,8 @@ _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
     """Return the recommended changes as the lines of a diff.
 
-    A line with - is one of the run's own settings. A change without such a line is of a setting whose value is not
-    known, or comes from a default.
+    A line with - is one of the run's own settings. If a change has no such line, the value of its setting is not known,
+    or is a default.
 
     :param changes: the recommended changes
     :param settings: settings of the run
@@ -311,7 +311,7 @@ def _group(parent: str, changes: Sequence[Change], settings: RunSettings) -> lis
     if code is None:
         return [f" {parent}:", *own_lines]
     # The file states the mapping as Python code, such as "dict(net_arch=[400, 300])". If the code can be read, the diff
-    # replaces it by a YAML mapping with the changes; otherwise it can only say what to add.
+    # replaces it by a YAML mapping with the changes; otherwise the diff only lists what to add.
     own = file.value_or_group(parent)
     if not isinstance(own, Mapping):
         added = (f"{c.key.removeprefix(f'{parent}.')}={c.new!r}  # {c.reason}" for c in changes)

@@ -39,7 +39,7 @@ _TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
 def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the page: the verdict first, then why, what to do, and the criteria, plots and metrics of each run.
+    """Return the page: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read

@@ -46,7 +46,7 @@ class Layer:
     :param source: name of the source, for the report
     :param values: flat name to value; a flat name is, for example, ``policy_kwargs.trunk_dim`` or
         ``normalize.norm_reward``
-    :param code: the settings that are Python code there, as they are written, by name
+    :param code: the settings that the source states as Python code, verbatim, by name
     """
 
     source: str
@@ -76,7 +76,7 @@ class Layer:
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
-        """Return the value of a name, or the mapping of the values below it; None if there is neither."""
+        """Return the value of a name, or the mapping of the values below it; None if neither exists."""
         if name in self.values:
             return self.values[name]
         prefix = f"{name}."
@@ -88,7 +88,7 @@ class Layer:
 class RunSettings:
     """The known settings of a run.
 
-    :param given: one layer for each source, the one that takes precedence in front
+    :param given: one layer for each source, in order of precedence
     :param defaults: the values for everything that no source states; empty if the algorithm is not known
     """
 
@@ -176,8 +176,8 @@ def read_given_settings(path: Path) -> Layer:
         return _of_manifest(RunManifest.of(content, str(path)), path.name)
     if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):
         raise ValueError(
-            f"{path}: expected names and values, such as 'tau: 0.005'; of a file with one block for each environment, "
-            "give a single block"
+            f"{path}: expected names and values, such as 'tau: 0.005'; if the file has one block for each environment, "
+            "give a file with a single block"
         )
     return Layer.of(path.name, content)
 

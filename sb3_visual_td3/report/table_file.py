@@ -32,7 +32,7 @@ MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""What ``report --format csv`` writes. In a folder it is the copy of a log, not a log; given by name it is read."""
+"""The files of ``report --format csv``. In a folder they are copies of a log and are ignored; given by name they are read."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",
@@ -76,7 +76,7 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """A table cannot be read; the message is the rest of a sentence that begins with the name of the file."""
+    """A table cannot be read; the message continues a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class _Episode(NamedTuple):
 
 
 def _episodes(texts: Sequence[str]) -> dict[str, Series]:
-    """Return what SB3's logger would have written of these episodes.
+    """Return the series that SB3's logger would have written for these episodes.
 
     ``rollout/ep_rew_mean`` is the mean of the last 100 episodes (SB3's ``stats_window_size``). The x-axis is the number
     of environment steps of all environments together: the sum of the lengths in the order in which episodes ended.
@@ -214,7 +214,7 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     rewards = np.array([episode.reward for episode in ended])
     lengths = np.array([float(int(episode.length)) for episode in ended])
     ends = np.cumsum(lengths)
-    # A sum beyond 64 bits is no count of steps: what comes after it is left out.
+    # A sum beyond 64 bits is not a count of steps, so the episodes from there on are left out.
     is_usable = ends < MAX_STEP
     steps = ends[is_usable].astype(np.int64)
     return {
@@ -277,7 +277,7 @@ def _start_time(line: str) -> float:
     except (ValueError, AttributeError, RecursionError):
         return 0.0
     is_number = isinstance(started, int | float) and not isinstance(started, bool)
-    # An integer of 400 digits is valid JSON, and no double.
+    # An integer of 400 digits is valid JSON, but too large for a double.
     if not is_number or not abs(started) < 1e18:
         return 0.0
     return float(started)
@@ -337,7 +337,7 @@ def _long_points(
 
 
 def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str]) -> _Points:
-    """Read one row for each step: SB3's progress.csv, exports of Weights & Biases, and most tables of one's own."""
+    """Read one row for each step: SB3's progress.csv, exports of Weights & Biases, and most other tables."""
     points: _Points = {}
     names = _metric_names(heading, at_step, runs)
     for row in rows:
@@ -467,7 +467,7 @@ def _array(content: bytes) -> FloatArray:
     shape, _, dtype = read_header(stream)
     if dtype.hasobject or dtype.kind not in "biuf":
         raise ValueError(f"its values are of type {dtype}")
-    # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is a lie.
+    # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is refused.
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > len(content):
         raise ValueError("it is shorter than its heading says")
     stream.seek(0)

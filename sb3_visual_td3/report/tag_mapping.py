@@ -30,10 +30,10 @@ HELP = (
 
 @dataclass(frozen=True)
 class Target:
-    """The tag of ours that a foreign tag stands for.
+    """The tag of this package that corresponds to a foreign tag.
 
     :param tag: our name
-    :param scale: our value over theirs
+    :param scale: factor from their value to ours
     """
 
     tag: str
@@ -71,9 +71,9 @@ class TagMapping:
     """The mapping of one library or project.
 
     :param name: name of the library, or of the file
-    :param targets: foreign tag to our tags; one foreign tag may stand for several of ours
+    :param targets: foreign tag to our tags; one foreign tag may correspond to several of ours
     :param recognised_by: a built-in mapping is used only for a run that logged all these tags
-    :param keep_out: tags that look like one of ours and are not, with the reason
+    :param keep_out: tags that only seem to correspond to one of ours, with the reason
     """
 
     name: str
@@ -93,7 +93,9 @@ def load_tag_mapping(path: Path) -> TagMapping:
     targets = _targets(read_mapping(path), str(path))
     for theirs, why in ((theirs, why) for known in built_in_mappings() for theirs, why in known.keep_out.items()):
         if theirs in targets:
-            raise ValueError(f"{path}: {theirs} is not {targets[theirs][0].tag}: {why}. Leave it out")
+            raise ValueError(
+                f"{path}: {theirs} does not correspond to {targets[theirs][0].tag}: {why}. Remove this line"
+            )
     return TagMapping(path.name, targets)
 
 
@@ -110,23 +112,24 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Return a run with its foreign tags under our names, and notes that say so.
+    """Return a run with its foreign tags under our names, and notes on the renamed tags.
 
     :param data: content of the run's event files
-    :param given: the mapping of --tags. The built-in mappings apply to what it leaves, and never replace a tag of ours.
+    :param given: the mapping of --tags. The built-in mappings apply to the remaining tags, and never replace a tag of
+        ours.
     :raises UnreadableRunError: if two tags of the run would become one
     """
     logged = set(data.series.names())
     if given is not None:
         chosen = {theirs: targets for theirs, targets in given.targets.items() if theirs in logged}
         _refuse_two_of_one(data.path, chosen, logged, given.name)
-        data = _renamed(data, chosen, f"Names read as {given.name} says")
+        data = _renamed(data, chosen, f"Tags renamed by {given.name}")
         absent = sorted(given.targets.keys() - logged)
         if absent:
             data = _noted(data, f"{given.name} also maps tags that this run did not log: {', '.join(absent)}")
     for known in built_in_mappings():
         if logged.issuperset(known.recognised_by):
-            data = _renamed(data, _not_there_yet(known.targets, data.series), f"{known.name}'s names read as ours")
+            data = _renamed(data, _not_there_yet(known.targets, data.series), f"Tags of {known.name} renamed to ours")
     return data
 
 
@@ -142,7 +145,7 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         for target in targets:
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
-        # Our own tag collides as well if the run logged it, unless the file maps it to something else.
+        # A tag of ours that the run logged collides as well, unless the file maps that tag to another name.
         both = theirs_of
         if ours in logged and ours not in chosen:
             both = [*theirs_of, ours]

@@ -55,7 +55,7 @@ ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
-    """The work of the report command on its runs, once or again and again."""
+    """The work of the report command on its runs, for one check or for repeated ones."""
 
     def find(self) -> FoundRuns:
         """Find the runs below the requested paths."""
@@ -76,7 +76,7 @@ class _Watched:
 
     :param reader: reader of its event files
     :param analysis: None if its files hold nothing to judge yet
-    :param said: the verdict and the cause that were printed last
+    :param said: the last verdict and cause that were printed
     :param ending: the end of the run
     """
 
@@ -120,8 +120,7 @@ class Watch:
         are_finished = bool(places) and not found.waiting
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
-            # Read run.json before the event files: if it says that the run has ended, all its points are then in the
-            # files.
+            # Read run.json before the event files: if the run has ended by then, all its points are in the files.
             ending = self._job.ending(files)
             try:
                 has_new = self._read(run, name, files, ending)
@@ -270,8 +269,8 @@ def change_variables(name: str, path: Path, analysis: Analysis | None, before: s
 def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Run the command of --on-change and wait for its end. Its failure is reported and never ends the watch.
 
-    The command is exactly what the user gave. What comes from a log reaches it in environment variables alone, so that
-    no text of a log can become a program, an argument or a part of a shell's line.
+    The command is exactly the one that the user gave. Text from a log is passed in environment variables only, so that
+    it can never become a program, an argument or part of a shell command.
 
     :param command: program and arguments
     :param variables: environment variables beside those of this process

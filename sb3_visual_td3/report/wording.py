@@ -36,7 +36,7 @@ FLAG_MARK = "▲"
 """The sign before text that a reader should see first."""
 
 VERDICT_SENTENCE = {
-    Verdict.GO: "The run is stable, and it learns. Nothing in it speaks against a long one.",
+    Verdict.GO: "The run is stable, and it learns. Nothing in it argues against a long run.",
     Verdict.NO_GO: "A long run like this one would be wasted.",
     Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
@@ -53,7 +53,7 @@ def verdict_sentence(analysis: Analysis) -> str:
 
 
 def answers_line(analysis: Analysis) -> str:
-    """Return both answers, the shape of the return curve, and how much could be checked, in one line."""
+    """Return both answers, the shape of the return curve, and the evidence level, in one line."""
     learning = f"Learning: {analysis.learning}"
     curve = analysis.curve
     if curve is not None:
@@ -72,7 +72,7 @@ def answers_line(analysis: Analysis) -> str:
 
 
 def curve_is_on_steps(curve: ReturnCurve) -> bool:
-    """Return whether the steps of a curve are environment steps, as far as its name says."""
+    """Return whether the steps of a curve are environment steps, judged by its name."""
     return curve.tag not in {tags.EPISODE_REWARD, tags.EPISODE_LENGTH}
 
 
@@ -127,7 +127,7 @@ def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
 
 
 def reason(result: CriterionResult) -> str:
-    """Return what was measured for a criterion, beside its threshold, or why nothing could be measured."""
+    """Return the measured value of a criterion with its threshold, or the reason why nothing could be measured."""
     if result.value is None:
         first_word = result.detail.split(" ", 1)[0]
         if "/" in first_word or "_" in first_word:
@@ -138,7 +138,7 @@ def reason(result: CriterionResult) -> str:
 
 
 def first_step_to_take(analysis: Analysis) -> str:
-    """Return what to do first about a run."""
+    """Return the first thing to do about a run."""
     curve = analysis.curve
     fell = ""
     if curve is not None and curve.state is CurveState.COLLAPSED and curve.peak_step is not None:
@@ -196,7 +196,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
 
 
 def _long_run(analysis: Analysis) -> str:
-    """Return the command for the long run, as far as the files of the run tell it."""
+    """Return the command for the long run, as far as the files of the run show it."""
     told = "Start the long run"
     algo, env = analysis.settings.algo, analysis.manifest.env_id if analysis.manifest is not None else None
     # Both come from files of the run: they are shown only if they are plain names.
@@ -211,7 +211,7 @@ def _long_run(analysis: Analysis) -> str:
 
 
 def _what_is_missing(analysis: Analysis) -> str:
-    """Return what would supply the missing evidence, for this kind of run."""
+    """Return advice on how to supply the missing evidence, for this kind of run."""
     if analysis.early is not None:
         return f"Let the run continue to {EARLY_STEPS:,} environment steps, with three evaluations, and judge it then."
     unknown = analysis.blocking(Status.UNKNOWN)
@@ -220,7 +220,7 @@ def _what_is_missing(analysis: Analysis) -> str:
         tags.TAGS[tag].owner: None for r in unknown for tag in r.tags if tag in tags.TAGS and _is_absent(tag, analysis)
     }
     for owner in owners:
-        told.append(f"Log what is missing: {owner} writes it.")
+        told.append(f"Add {owner}, which logs the missing tags.")
     names = {r.id for r in unknown}
     if "learning" in names:
         told.append(_what_shows_learning(analysis))
@@ -256,12 +256,13 @@ def _what_shows_learning(analysis: Analysis) -> str:
         return "Evaluate that checkpoint on more episodes before a long run."
     if curve.n_points < MIN_POINTS:
         return (
-            f"Log more returns: {curve.n_points} points are no curve. Evaluate more often (EvalCallback's eval_freq)."
+            f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate more "
+            "often (EvalCallback's eval_freq)."
         )
     if len(analysis.questions.learning.curves) > 1:
-        return "The returns do not say clearly whether it learns: evaluate more episodes each time, or train longer."
+        return "The returns do not show clearly whether the run learns: evaluate more episodes, or train longer."
     return (
-        "The returns do not say clearly whether it learns: evaluate the policy without exploration (EvalCallback, "
+        "The returns do not show clearly whether the run learns: evaluate without exploration (EvalCallback, "
         "eval/mean_reward), or train longer."
     )
 
@@ -273,7 +274,7 @@ def _what_shows_stability(analysis: Analysis) -> str:
             "Log the losses, approx_kl, explained_variance and the policy's entropy or std, as SB3 does under train/."
         )
     if family is Family.OFF_POLICY:
-        return "GradientNormCallback looks closer at the critics and the actor of such a run."
+        return "Add GradientNormCallback, which logs more about the critics and the actor of such a run."
     return "Log losses and Q values (SB3 writes train/actor_loss and train/critic_loss), or name your tags with --tags."
 
 
@@ -287,7 +288,7 @@ def _what_adds_evidence(analysis: Analysis) -> str:
 def run_line(analysis: Analysis) -> str:
     """Describe a run in one line: its length, and the number of tags, points and files."""
     steps = analysis.series.n_steps
-    # Episodes or epochs are no environment steps, and a reader would take them for that.
+    # The unit is named, because a reader would take episodes or epochs for environment steps.
     length = "unknown length" if steps is None else f"{steps:,} {analysis.data.axis}"
     files = counted(len(analysis.data.files), "file")
     return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {files}"

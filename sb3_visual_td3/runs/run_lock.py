@@ -19,7 +19,8 @@ _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 class RunLock:
     """An exclusive lock on a run, which the kernel releases when its holder dies, even by SIGKILL.
 
-    The file stays and holds the process id of the last holder. On a file system without locks, every process gets it.
+    The file stays and holds the process id of the last holder. On a file system without locks, every process acquires
+    the lock.
 
     :param path: path of the lock file, in the run's folder
     """
@@ -29,10 +30,10 @@ class RunLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Get the lock; without effect if this object already has it.
+        """Acquire the lock; without effect if this object already holds it.
 
-        Another lock object of this process gives the lock up: in a notebook, it belongs to a training that was
-        interrupted.
+        If another lock object of this process holds the lock, the lock is taken from it: in a notebook, such an object
+        belongs to a training that was interrupted.
 
         :raises ValueError: if another process trains the run, or the file is a link or not a lock
         :raises OSError: if the file cannot be written
@@ -53,7 +54,7 @@ class RunLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Give the lock up, if this object has it."""
+        """Release the lock, if this object holds it."""
         handle, self._handle = self._handle, None
         _held.discard(self)
         if handle is not None:

@@ -73,7 +73,7 @@ ARRAY_KINDS = "biuf"
 _MARKER = "$"
 _ALLOWED = (
     "a state holds None, booleans, numbers, strings, NumPy arrays of numbers, and lists and dicts (with string keys) "
-    "of these; save what the object is made from instead"
+    "of these; save the values from which the object can be created instead"
 )
 
 TreePath = tuple[str, ...]
@@ -204,15 +204,15 @@ def _int_from_hex(digits: str) -> int:
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": _float_from_bits}
 
 
-# The health of the training, and which snapshots it spares
+# The health of the training, and the snapshots that are kept for a rollback
 
 
 class Health(NamedTuple):
     """The health of the training in a snapshot, as far as it is known.
 
-    :ivar is_healthy: no critical alert was active, and no alert that began later reaches back to this snapshot
+    :ivar is_healthy: no critical alert was active, and no later alert has marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: number of updates by which a later alert can reach back
+    :ivar n_in_doubt: how many updates before its first alert a trouble may have begun
     """
 
     is_healthy: bool
@@ -274,7 +274,7 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     return spared
 
 
-# snapshot.json: what a snapshot consists of
+# snapshot.json: the record of a snapshot, which lists its parts
 
 FORMAT = "sb3_visual_td3 snapshot"
 FORMAT_VERSION = 1
@@ -375,7 +375,8 @@ class SnapshotRecord:
 
         :param content: bytes of the file
         :return: the record
-        :raises ValueError: with a reason that continues after the name of the file: "is damaged (...)"
+        :raises ValueError: if the content is not a valid record; the message follows the file's name, such as "is
+            damaged (...)"
         """
         try:
             read = json.loads(content.decode("utf-8", "surrogatepass"))
@@ -461,7 +462,7 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
 
 
 def read_record(folder: Path) -> SnapshotRecord:
-    """Read which parts a snapshot consists of; the parts themselves are not checked.
+    """Read the record of a snapshot, which lists its parts; the parts themselves are not checked.
 
     :param folder: folder of the snapshot
     :return: its record

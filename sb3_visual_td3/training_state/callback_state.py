@@ -1,7 +1,8 @@
 """The state of the callbacks of a training: counters, best rewards, open windows and evaluation environments.
 
-Stable-Baselines3 has no state for callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists what changes
-while they work. Our callbacks, and any of the user's that has ``get_state()`` and ``set_state()``, hand over their own
+Stable-Baselines3 has no state for callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
+attributes that change during a training. Our callbacks, and any of the user's that has ``get_state()`` and
+``set_state()``, hand over their own
 state.
 """
 
@@ -211,7 +212,7 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
 
 
 def _is_alike(here: Any, there: Any) -> bool:
-    """Return whether a saved value fits in place of the current one: a number for a number, a list for a list."""
+    """Return whether a saved value can replace the current one: a number a number, a list a list."""
     if here is None:
         return True
     # bool before int: True is an int, but a saved number must not replace a flag.

@@ -2,8 +2,8 @@
 
 A sub-environment can be restored in the middle of an episode if it has ``get_state()`` and ``set_state()``, and if all
 gymnasium wrappers around it are understood: those in :data:`COUNTERS` are read attribute by attribute, and those in
-``_WITHOUT_STATE`` remember nothing. Otherwise a resumed run begins new episodes, and says so. What outlives an episode
-is restored in both cases.
+``_WITHOUT_STATE`` remember nothing. Otherwise a resumed run begins new episodes, and prints a message. State that
+outlives an episode is restored in both cases.
 
 Sub-environments may live in worker processes, so everything goes through the VecEnv's ``get_attr``, ``env_method`` and
 ``has_attr``. "Base" below is the VecEnv without its wrappers (its *layers*, see
@@ -259,7 +259,7 @@ def set_sub_env_states(
     :param names: class names from :func:`sub_env_names`, equal to those of the state
     :param states: the states returned by :func:`sub_env_states`
     :param to_be_reset: whether a reset comes next, so that the environments' own states are not needed
-    :raises ValueError: if a worker process dies of the state
+    :raises ValueError: if a worker process dies while it takes the state
     """
     with _explaining_dead_workers():
         counters = _counters(base, names)
@@ -387,7 +387,7 @@ def env_state(env: VecEnv) -> dict[str, Any]:
 def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     """Restore an environment, in the middle of its episodes or with new ones.
 
-    New episodes begin if the environment could not hand over its state, or cannot take it here. What outlives an
+    New episodes begin if the environment could not hand over its state, or cannot take it here. State that outlives an
     episode, such as VecNormalize's statistics and Monitor's totals, is restored in both cases.
 
     :param env: an environment with the same settings, which has been reset

@@ -1,6 +1,6 @@
 """The arguments that a model was created with, so that a snapshot is only restored into an equal model.
 
-A state that is set into a model with another batch size or learning rate would train without an error, as another run.
+With another batch size or learning rate, a restored training would continue without an error, but not as the same run.
 """
 
 from __future__ import annotations

@@ -319,7 +319,7 @@ def set_model_state(
 
 
 def _counter(name: str, value: Any) -> Any:
-    """Return a counter from a state, after making sure that it is one.
+    """Check a counter of a state, and return it.
 
     :param name: name of the counter
     :param value: value of the counter in the state

@@ -1,4 +1,4 @@
-"""Values of other libraries as plain data, and back; observations included.
+"""Conversion of other libraries' values, such as observations, to plain data and back.
 
 The lowest layer of ``training_state``: everything that a snapshot reads from Stable-Baselines3, gymnasium or the user's
 own code passes through :func:`as_plain`, and everything that it writes back passes through :func:`as_given`.
@@ -110,7 +110,7 @@ def is_number(value: Any) -> bool:
 
 
 def require_alike(here: Any, there: Any, name: str) -> None:
-    """Refuse a part of a state that does not fit in place of the current value.
+    """Refuse a part of a state that cannot replace the current value.
 
     :param here: the current arrays, in lists and dicts
     :param there: the corresponding part of the state
@@ -150,7 +150,7 @@ def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
 
 
 def observation_from(state: Mapping[str, Any] | None) -> Any:
-    """Return the observation that :func:`observation_state` was given, with the same memory layout.
+    """Rebuild an observation from the result of :func:`observation_state`, with the same memory layout.
 
     :param state: the state returned by :func:`observation_state`
     :return: the observation

@@ -133,7 +133,8 @@ def _stock_settings(buffer: ReplayBuffer) -> dict[str, Any]:
 
 def _stock_state(buffer: ReplayBuffer) -> dict[str, Any]:
     n_rows = buffer.size()
-    # With optimize_memory_usage, next observations have no array of their own: the newest one is in the row behind.
+    # With optimize_memory_usage, next observations have no array of their own: the newest one is in the row after the
+    # newest transition.
     n_observations = n_rows
     if buffer.optimize_memory_usage and n_rows:
         n_observations = min(n_rows + 1, buffer.buffer_size)

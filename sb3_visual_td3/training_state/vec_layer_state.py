@@ -1,6 +1,6 @@
-"""The layers (VecEnv wrappers) around the environments of a training: their settings in words, and their state.
+"""Descriptions and state of the layers (VecEnv wrappers) around the environments of a training.
 
-Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor remember something. A wrapper of the user's
+Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor have state. A wrapper of the user's
 hands over its own state if it has ``get_state()`` and ``set_state()``.
 """
 

@@ -121,8 +121,8 @@ class Connection:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Return whether :meth:`receive` would return, or raise, without waiting.
 
-        :param timeout_s: longest wait for that, in seconds
-        :return: True if it would
+        :param timeout_s: longest wait, in seconds
+        :return: True if a value has arrived or the connection is broken
         """
         return bool(wait_for_messages([self], timeout_s))
 

@@ -1,6 +1,6 @@
 """The process beside the simulator: one environment in an actor, which is a process that Ray starts.
 
-Everything in this file runs there, except what ``env_slot`` and ``ray_session`` import from it.
+Everything in this file runs in that process, except for the names that ``env_slot`` and ``ray_session`` import.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class EnvActor:
     """Hold one environment, step it, and reset it when its episode ends.
 
     The learner steps it over a connection (:meth:`listen`, :meth:`serve`) or, if it cannot connect, by Ray's calls
-    (:meth:`step`). Ray passes arrays without a copy, but read-only. Therefore its calls return observations as they
-    are, because the learner copies them into a batch anyway, and everything else pickled.
+    (:meth:`step`). Ray passes arrays without a copy, but read-only. Therefore observations are returned unpickled,
+    because the learner copies them into a batch anyway. Everything else is returned pickled.
 
     :param make_env: a pickled function that makes the environment
     :param paths: the learner's search paths
@@ -67,7 +67,8 @@ class EnvActor:
     @property
     def env(self) -> gym.Env[Any, Any]:
         """Return the environment, which is made when it is first used."""
-        # Not in __init__: Ray reports an exception there as the death of the actor, one in a call as what it is.
+        # Not in __init__: Ray reports an exception there as the death of the actor, but an exception in a call as
+        # itself.
         if self._env is None:
             self._paths.apply()
             make_env = cloudpickle.loads(self._make_env)
@@ -123,7 +124,7 @@ class EnvActor:
     def serve(self) -> None:
         """Make steps over the connection until the learner sends None or is gone.
 
-        An exception of the environment ends it too: Ray passes it to the learner as the result of this call.
+        An exception of the environment also ends this call, and Ray passes it to the learner as the result.
         """
         assert self._listener is not None, "call listen first"
         with suppress(ConnectionLostError):

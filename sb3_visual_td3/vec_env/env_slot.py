@@ -83,7 +83,7 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
 
 
 def late_step(last_observation: Any) -> Reply:
-    """Return the result of a step that the environment has not finished before the deadline.
+    """Return the result of a step that the environment did not finish before the deadline.
 
     :param last_observation: the last one that the environment sent
     :return: an invalid step with reward 0; the episode continues
@@ -259,7 +259,7 @@ class EnvSlot:
         self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Pending, answer_ref: Any) -> None:
-        """Note a request as pending, and restart the time after which it is given up."""
+        """Mark a request as pending, and restart the timeout for its answer."""
         self.pending = what
         self.answer_ref = answer_ref
         self.give_up_reason = self._silence

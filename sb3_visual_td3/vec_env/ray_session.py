@@ -32,7 +32,7 @@ def need_ray() -> Any:
     :return: the module ``ray``
     :raises ImportError: if it is not installed; the extra is named
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics to its developers
     try:
         import ray
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""The average of the policy over its updates, which is the policy that one deploys.
+"""An exponential average of the policy over its updates: the policy to deploy.
 
 TD3's last policy swings: each update moves it by the gradient of a few hundred transitions, and a policy that drives
 every held-out map may fail on one of them a thousand updates later. The exponential average of its weights moves
-slowly enough to keep what all recent policies have in common. Averaging does not influence the training: the actor
-that explores and learns is the same, bit for bit, with an average and without.
+so slowly that these swings cancel out. Averaging does not influence the training: the actor that explores and learns is
+the same, bit for bit, with or without an average.
 
-The average is corrected for its start. After ``t`` updates with decay ``d`` the weights of the last policies are
+The average is corrected for its start. After ``t`` updates with decay ``d`` the coefficients of the last policies are
 ``(1 - d) d^k / (1 - d^t)`` for ``k = 0, 1, ..., t - 1``, which sum to one: as in Adam, the random initial weights do
 not count.
 
@@ -26,10 +26,10 @@ AVERAGE = "averaged_actor."
 
 
 def averaged_copy(actor: nn.Module) -> Any:
-    """Return a copy of an actor, with its own encoder, whose weights are buffers.
+    """Return a copy of an actor and its encoder whose weights are registered as buffers.
 
-    As buffers they are saved and moved to a device with the policy, and no optimizer, clipping or count of trainable
-    parameters takes them for weights that learn.
+    Buffers are saved and moved to a device with the policy, but optimizers, gradient clipping and counts of trainable
+    parameters ignore them.
 
     :param actor: the actor; it may borrow the critic's encoder
     :return: the copy, in evaluation mode
@@ -59,9 +59,9 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
     :param decay: the weight that the average keeps in one update, in (0, 1)
     :param n_updates: number of updates so far, this one included; the first one replaces the average
     """
-    # (1 - d) / (1 - d^t) is the step that gives the policies the weights in the module's docstring.
+    # With the step (1 - d) / (1 - d^t), the policies have the coefficients in the module's docstring.
     step = (1.0 - decay) / (1.0 - decay**n_updates)
-    # An encoder that the actor borrows is averaged too, so the duplicates are asked for.
+    # remove_duplicate=False includes a borrowed encoder, which is averaged too.
     latest: dict[str, th.Tensor] = dict(actor.named_parameters(remove_duplicate=False))
     latest.update(actor.named_buffers(remove_duplicate=False))
     averages: list[th.Tensor] = []
@@ -78,13 +78,13 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
     """Adapt a saved state dict, with or without an average, to a policy that may have one or not.
 
-    A policy that was saved without an average, such as one of an earlier version, continues with an average that
-    begins as the saved actor.
+    A policy that was saved without an average, such as one of an earlier version, starts its average from the saved
+    actor.
 
     :param state: a policy's saved weights by name
     :param has_average: whether the policy that is loaded has an average
     :param encoder_is_shared: whether its actor borrows the critic's encoder
-    :return: the weights by name, with the average's if the policy has one, and without them if not
+    :return: the weights by name; an average is among them if and only if the policy has one
     """
     if not has_average:
         return {name: weight for name, weight in state.items() if not name.startswith(AVERAGE)}

@@ -34,7 +34,7 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
 
 
 def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tensor:
-    """Shift image ``i`` so that its pixel ``(y, x)`` shows what was at ``(y + rows[i], x + columns[i])``.
+    """Shift image ``i``: its new pixel ``(y, x)`` is the old pixel ``(y + rows[i], x + columns[i])``.
 
     :param images: ``(batch, channels, height, width)``
     :param rows: ``(batch,)`` pixels; a positive number moves the picture up
@@ -54,7 +54,7 @@ def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tenso
 
 
 def _windows(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tensor:
-    """Shift images on a CPU by cutting windows out of padded images, six times faster than pixel by pixel."""
+    """Shift images on a CPU by cutting windows out of padded images, which is six times faster than indexing pixels."""
     pad = int(max(rows.abs().max(), columns.abs().max()))
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge")
     # A view (batch, channels, 2 * pad + 1, 2 * pad + 1, height, width) of all windows; one of each image is copied.
@@ -73,7 +73,7 @@ class Prepared(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions as the losses need them.
+    """Transitions in the form that the losses take.
 
     Images are ``(batch, channels, height, width)``, actions ``(batch, action_dim)`` in [-1, 1], dones and rewards
     ``(batch, 1)``. ``discounts`` are ``(batch, 1)`` for n-step returns and one number otherwise. ``replayed`` are the

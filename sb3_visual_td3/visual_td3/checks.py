@@ -1,4 +1,4 @@
-"""Checks of what a model is made from: its spaces, its policy class and its networks.
+"""Checks of the spaces, the policy class and the networks from which a model is built.
 
 They run while a model is set up, so that a mistake is reported with what to do, instead of failing somewhere in
 training or, worse, training on something else than the user meant.
@@ -39,8 +39,9 @@ def check_action_space(space: spaces.Space[Any]) -> None:
         return
     if not np.issubdtype(space.dtype, np.floating):
         raise InvalidSettingError(
-            f"the action space is {space} of dtype {space.dtype}: expected floating point numbers such as float32, as "
-            "TD3's actions are. Declare it so and round in the environment, or use DQN for discrete actions"
+            f"the action space is {space} of dtype {space.dtype}: expected a floating-point dtype, because "
+            "TD3's actions are real numbers. Declare the space as float32 and round the actions in the environment, "
+            "or use DQN for discrete actions"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         widths = space.high - space.low
@@ -51,8 +52,8 @@ def check_action_space(space: spaces.Space[Any]) -> None:
         name = f"action[{', '.join(str(int(number)) for number in index)}]"
         if low >= high:
             raise InvalidSettingError(
-                f"{name} has the bounds low={low} and high={high}, which leave nothing to choose: expected "
-                "low < high. Leave it out of the action space, and set it in the environment"
+                f"{name} has the bounds low={low} and high={high}, expected low < high. If this value is "
+                "constant, leave it out of the action space and set it in the environment"
             )
         raise InvalidSettingError(
             f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
@@ -78,7 +79,7 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
         scaled = _pictures_scaled_by(normalizer)
         if scaled:
             raise InvalidSettingError(
-                f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, which the policy does already. "
+                f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, but the policy scales pixels itself. "
                 "Normalise rewards only: {norm_obs: false, norm_reward: true}, or name the vectors in norm_obs_keys"
             )
 
@@ -142,8 +143,8 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
                 f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: "
                 "Stable-Baselines3 transposes images outside, and the replay buffer would hold untransposed ones. Put "
                 f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
-                f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or have the environment give channels "
-                "first"
+                f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or let the environment return "
+                "channels first"
             )
         if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
             raise InvalidSettingError(
@@ -174,11 +175,11 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
 
 
 def is_stock(policy_class: type) -> bool:
-    """Tell whether a policy class, which may be the user's, inherits from Stable-Baselines3's and not from ours.
+    """Tell whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
 
     A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 requires no
-    more of it than TD3 does, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy` has all of
-    VisualTD3, and must keep what its updates rely on.
+    more of such a class than TD3 does, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
+    supports every argument of VisualTD3, and must keep the methods that its updates call.
 
     :param policy_class: the policy class
     :return: True for a class with Stable-Baselines3's interface only
@@ -202,8 +203,7 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
                 f"VisualMultiInputPolicy; {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__} and "
-                "trains as with Stable-Baselines3's TD3. Change the class that it inherits from, or leave the "
-                "argument out. Optimizers of its own for actor and critic are then actor_lr and critic_lr"
+                "is trained as by Stable-Baselines3's TD3. Inherit from another class, or leave the argument out"
             )
 
 
@@ -246,8 +246,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
         if own_rates:
             warnings.warn(
                 f"{name} gives the {network}'s optimizer the learning rate {', '.join(map(str, own_rates))}. As in "
-                f"Stable-Baselines3, learning_rate={first_rate} replaces it at the first update. A rate for each "
-                f"network: {network}_lr={own_rates[0]}, with a policy class that inherits from {_OURS}.VisualTD3Policy",
+                f"Stable-Baselines3, learning_rate={first_rate} replaces it at the first update. To keep it, "
+                f"pass {network}_lr={own_rates[0]} and inherit the policy class from {_OURS}.VisualTD3Policy",
                 stacklevel=2,
             )
 
@@ -259,8 +259,8 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
         if not isinstance(module, kind):
             raise ValueError(
                 f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}, "
-                "whose methods the updates call. Have it inherit from that, or the policy class from "
-                "Stable-Baselines3's TD3Policy, which trains as with its TD3"
+                "whose methods the updates call. Inherit the network from it, or inherit the policy class from "
+                "Stable-Baselines3's TD3Policy, which is trained as by Stable-Baselines3's TD3"
             )
     if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
         raise ValueError(

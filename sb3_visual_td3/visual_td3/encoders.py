@@ -142,7 +142,7 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """Return the encoder of one entry of a Dict; NatureCNN in the layout of that entry."""
+    """Return the encoder of one entry of a Dict; for NatureCNN, the variant that reads the entry's order of axes."""
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:

@@ -1,4 +1,4 @@
-"""Exploration noise: Gaussian noise that follows ``noise_schedule``, and noise for another number of environments."""
+"""Exploration noise: Gaussian noise that follows ``noise_schedule``, and action noise for several environments."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 
 class ScheduledActionNoise(ActionNoise):
-    """Gaussian noise on every action dimension; the training loop sets its size.
+    """Gaussian noise on every action dimension; the training loop sets its standard deviation.
 
     :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a
-        ``Box(-1, 1, (2, 3))``. Saved models and snapshots use this name
+        ``Box(-1, 1, (2, 3))``. The parameter keeps its name because saved models and snapshots contain it
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 
@@ -28,7 +28,7 @@ class ScheduledActionNoise(ActionNoise):
 
 
 def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
-    """Set the size of scheduled noise for every environment; noise of any other kind is left alone.
+    """Set the standard deviation of scheduled noise for every environment; other kinds of noise are left unchanged.
 
     :param noise: the model's action noise
     :param sigma: the standard deviation
@@ -47,9 +47,10 @@ def is_scheduled(noise: ActionNoise | None) -> bool:
 
 
 def noise_for_n_envs(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:
-    """Return a noise for another number of environments.
+    """Return an action noise for a number of environments.
 
-    Stable-Baselines3 replaces a model's noise by one for each environment when training starts, and saves these.
+    When training starts, Stable-Baselines3 replaces a model's noise by one copy for each environment, and saves the
+    copies.
 
     :param noise: the model's action noise; None if it has none
     :param n_envs: number of environments

@@ -84,7 +84,7 @@ def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
 
 
 def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th.Tensor, th.Tensor]:
-    """Return the smallest and the largest return that rewards like these allow.
+    """Return the smallest and the largest return that rewards of this range allow.
 
     If every step brings the reward r, the return is the fixed point v = r + discount * v, which is r / (1 - discount):
     no sequence of rewards between two extremes leaves the range of their fixed points. An episode may end at any step,

@@ -7,8 +7,9 @@ Stable-Baselines3 alternates: it collects a rollout, then makes its updates whil
     overlapped           step 1 | step 2            | step 3            | ...
                                 | updates 1         | updates 2         |
 
-They are as many, from the same replay buffer, which does not hold the step under way yet. The one difference is that
-the action of that step was chosen before them. The updates after the last step overlap with nothing.
+The number of updates is the same, and they sample the same replay buffer, which does not contain the step under way
+yet. The one difference is that the action of that step was chosen before the updates. The updates after the last step
+overlap with nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def check_can_overlap(env: VecEnv) -> None:
 
 
 class OverlappedEnv(VecEnvWrapper):
-    """Let the learner work within ``step``, until the simulator's reply is fetched.
+    """Run the learner's updates within ``step``, while the simulator computes its reply.
 
     A reply is under way within :meth:`step` only. Everything outside, such as Stable-Baselines3's loop and all its
     callbacks, may reset the environment and call its methods as usual. All of it happens in one thread, so nothing
@@ -70,7 +71,7 @@ class OverlappedEnv(VecEnvWrapper):
         self.work = work
 
     def step(self, actions: np.ndarray) -> VecEnvStepReturn:
-        """Send the actions, work, and fetch the reply. The reply is fetched even if the work raises an error.
+        """Send the actions, call ``work``, and fetch the reply, even if ``work`` raises an error.
 
         :param actions: ``(n_envs, action_dim)`` float32, unscaled
         :return: observations, rewards, dones and infos
@@ -97,9 +98,9 @@ class OverlappedEnv(VecEnvWrapper):
 
 
 class PendingTransition:
-    """Take the place of the replay buffer in the loop: keep a transition until there is time to store it.
+    """Replace the replay buffer in the loop, and keep each transition until the next action has been sent.
 
-    The simulator waits for the next action, so that is chosen and sent first.
+    Storing takes time during which the simulator would wait for its next action.
     """
 
     def __init__(self) -> None:
@@ -119,7 +120,8 @@ class PendingTransition:
 class OverlappedLoop:
     """Run the collect-and-train loop of ``learn()`` with the updates made during the next rollout's first step.
 
-    It holds what is left to do between two steps. It does not hold the model, which would then keep itself alive.
+    The loop remembers the work that is left to do between two steps. It has no reference to the model, because the
+    model refers to the loop and could then not be freed.
     """
 
     def __init__(self) -> None:
@@ -152,7 +154,7 @@ class OverlappedLoop:
             pending.store_in(model.replay_buffer)
 
     def store_pending(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the transition that waits, if there is one."""
+        """Store the pending transition, if there is one."""
         if self.pending is not None:
             self.pending.store_in(replay_buffer)
 
@@ -187,10 +189,10 @@ class OverlappedLoop:
         if gradient_steps == 0:
             return
         model.train(gradient_steps=gradient_steps, batch_size=model.batch_size)
-        # Training evicts from the CPU's caches what the next choice of an action needs. The simulator has to wait for
-        # that choice but not for this one, whose result is dropped.
+        # The updates have evicted the actor from the CPU's caches. This forward pass, whose result is dropped, reloads
+        # it while the simulator is busy. Without it, the simulator would have to wait longer for its next action.
         if model._last_obs is not None:
-            with getattr(model.policy, "without_average", nullcontext)():  # the actor that explores chooses
+            with getattr(model.policy, "without_average", nullcontext)():  # explore without averaging
                 model.predict(model._last_obs, deterministic=True)
 
 

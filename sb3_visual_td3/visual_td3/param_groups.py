@@ -1,8 +1,8 @@
-"""Parameter groups: which weights belong to which group, at what learning rate, clipped to what norm.
+"""Parameter groups: the weights, the learning rate and the clipping of each.
 
 Stable-Baselines3 has one learning rate and no clipping for TD3. Here each network's optimizer holds one parameter
 group for the encoder and one for the rest (see :mod:`~sb3_visual_td3.common.groups`), and :class:`ParameterGroups`
-owns what differs between them.
+owns their learning rates and clipping.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
     """Fit a saved optimizer's state to the groups of another optimizer over the same weights in the same order.
 
     Stock TD3 has one group where we have two; encoders come first in both. A state dict numbers its weights and has no
-    names for them, so the order is all there is to go by.
+    names for them, so they are matched by their order.
 
     :param optimizer: the optimizer to load the state into
     :param state: the saved result of ``optimizer.state_dict()``
@@ -118,13 +118,13 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
         for size in sizes:
             groups.append({**base, "params": saved[start : start + size]})
             start += size
-    # "foreach" and "fused" choose an implementation for this machine: they stay as this optimizer has them.
+    # "foreach" and "fused" choose an implementation for this machine, so this optimizer keeps its own values.
     own = [{key: group[key] for key in ("foreach", "fused") if key in group} for group in optimizer.param_groups]
     return {**state, "param_groups": [{**group, **ways} for group, ways in zip(groups, own, strict=True)]}
 
 
 def fuse(optimizer: th.optim.Optimizer) -> None:
-    """Let an optimizer update all weights in one pass, where its class can; loading a state does not change that."""
+    """Let an optimizer update all weights in one fused pass, if its class can; the setting survives loading a state."""
     for param_group in optimizer.param_groups:
         if "fused" in param_group:
             param_group.update(fused=True, foreach=False)
@@ -171,7 +171,7 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
             norms[name] = to_float(name, norm, above=0.0)
         except ValueError as error:
             raise ValueError(
-                f"max_grad_norm: {name} has {norm!r}, expected a finite number above 0 (leave it out: no clipping)"
+                f"max_grad_norm: {name}={norm!r}: expected a finite number above 0. Leave it out to switch clipping off"
             ) from error
     return norms if is_by_name else norms[NETWORKS[0]]
 
@@ -200,7 +200,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
             )
         network = GROUP_OF_NAME[groups[0]].network
         if any(set(groups) & set(unit.groups) for unit in units[network]):
-            raise ValueError(f"max_grad_norm: {name!r} names gradients that another key names already")
+            raise ValueError(f"max_grad_norm: {name!r} repeats a group of another key: expected each group once")
         units[network].append(ClippedUnit(groups, max_norm))
     return units
 

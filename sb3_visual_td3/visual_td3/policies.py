@@ -160,7 +160,7 @@ class VisualActor(Actor):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(
-            features_dim=self.encoder_dim,  # Stable-Baselines3's entry is the input width of the head, after the trunk
+            features_dim=self.encoder_dim,  # Stable-Baselines3 has the head's input width here
             trunk_dim=self.features_dim if isinstance(self.trunk, Trunk) else None,
             layer_norm=self.layer_norm,
             borrows_encoder=self.borrows_encoder,
@@ -259,7 +259,8 @@ class VisualTD3Policy(TD3Policy):
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param kwargs: further arguments of the policy, by name
-    :raises ValueError: if a value is not one of these, or if ``"shared"`` is requested and there is no encoder
+    :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
+        encoder
     """
 
     actor: VisualActor
@@ -465,11 +466,11 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
     """Choose a features extractor that reads pictures that the environment has scaled (``normalize_images=False``).
 
     Stable-Baselines3 passes ``normalized_image`` to its own two extractors itself. It transposes only uint8 pictures,
-    so for others with channels last an extractor is needed that does it.
+    so other pictures with channels last need an extractor that transposes them.
 
     :param space: the observation space
     :param kwargs: the policy's arguments
-    :return: the arguments that replace those
+    :return: the arguments of the policy that have to be replaced
     """
     extractor = kwargs.get("features_extractor_class", FlattenExtractor)
     own = kwargs.get("features_extractor_kwargs") or {}

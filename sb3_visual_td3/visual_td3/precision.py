@@ -133,9 +133,9 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
 
     :param convolution: a layer for which :func:`can_see_blocks` holds
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype
-    :param scale: factor on the pixels, which the weights take over: the pixels stay integers, and those up to 255
-        are exact in bfloat16
-    :return: ``(batch, filters, height, width)``: what the layer gives for the scaled images
+    :param scale: factor on the pixels. The weights are multiplied by it instead, so that pixels stay integers, which
+        are exact in bfloat16 up to 255
+    :return: ``(batch, filters, height, width)``: the layer's output for the scaled images
     """
     filters, channels, kernel, _ = convolution.weight.shape
     side = kernel // SIDE  # of the kernel, in blocks
@@ -153,7 +153,7 @@ class Preparation:
 
     :param space: the observation space
     :param pictures: the pictures in it, by key
-    :param extractor: a features extractor that will read the result; images for an unknown kind stay contiguous
+    :param extractor: a features extractor that will read the result; for an unknown class, images stay contiguous
     :param normalize_images: True if pixels are scaled to [0, 1]
     :param dtype: the dtype of the images; everything else becomes float32
     """
@@ -207,7 +207,7 @@ class Preparation:
         if self._dtype != th.bfloat16 or images.device.type != "cpu":
             return False  # the plain layout is fast there
         if getattr(reader, "offset", 0.0) != 0.0:
-            return False  # an offset belongs to scaled pixels, and those of blocks are scaled by the weights
+            return False  # the offset is added to scaled pixels, and blocks hold unscaled ones
         assert isinstance(reader.cnn, nn.Sequential)
         return can_see_blocks(reader.cnn[0], *images.shape[2:])
 

@@ -1,4 +1,4 @@
-"""Presets: the value of an argument that is None, and the origin of each value in force.
+"""Presets: the values of arguments that were left at None, and the origin of each value in force.
 
 ``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
 ``PRESETS`` has its source beside it.
@@ -143,8 +143,9 @@ def resolve(
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
     :param arguments: arguments by the names of :class:`Settings`; other names are ignored
-    :param given: the policy's keywords that the user gave when a loaded model was made. ``arguments`` then holds those
-        in force, to which the preset adds none, because the saved weights fit no others. None for a new model
+    :param given: for a loaded model, the ``policy_kwargs`` that the user gave when it was made; None for a new model.
+        ``arguments`` then holds the ``policy_kwargs`` in force. The preset adds nothing to them, because the saved
+        weights fit no other networks
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """

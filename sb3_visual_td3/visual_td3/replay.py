@@ -45,13 +45,13 @@ def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[Non
         model.optimize_memory_usage = False
         if buffer_size == 1:  # rl-zoo loads a model like this to watch it, in any number of environments
             model.buffer_size = model.n_envs
-    # What the user gave for the buffer alone wins.
+    # The user's own replay_buffer_kwargs win.
     model.replay_buffer_kwargs = {**derived, **model.replay_buffer_kwargs}
     try:
         with warnings.catch_warnings():
             if model.replay_buffer_kwargs.get("n_steps") == model.n_steps:
-                # Stable-Baselines3 warns for every class that is set, here or by an earlier save. But this one was
-                # given n_steps above.
+                # Stable-Baselines3 warns that an explicit replay buffer class ignores n_steps. This one was given
+                # n_steps above.
                 warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored")
             yield
     finally:
@@ -90,7 +90,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 def _attribute(env: VecEnv) -> int | None:
     """Return the attribute ``frame_stack`` if all environments have the same; None otherwise."""
     try:
-        # A SubprocVecEnv's worker dies of an AttributeError, so get_attr must not be the first question.
+        # A SubprocVecEnv's worker dies of an AttributeError, so has_attr is called before get_attr.
         if not env.has_attr("frame_stack"):
             return None
         depths = set(env.get_attr("frame_stack"))
@@ -114,7 +114,7 @@ def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
     if buffer.n_envs != model.n_envs:
         raise ValueError(
             f"the replay buffer is (buffer_size={buffer.buffer_size}, n_envs={buffer.n_envs}, ...): expected "
-            f"n_envs={model.n_envs}, as the model has. load_replay_buffer(..., any_n_envs=True) rearranges it"
+            f"n_envs={model.n_envs} as in the model. load_replay_buffer(..., any_n_envs=True) rearranges it"
         )
     found, expected = (_layout(space) for space in (buffer.observation_space, model.observation_space))
     if found != expected:

@@ -1,9 +1,9 @@
-"""Requested arguments, kept apart from what is derived from them.
+"""The arguments that the user requested, kept apart from the values that are derived from them.
 
-Setting a model up replaces arguments by what they mean: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
+Setting a model up replaces arguments by derived values: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
 ``n_steps`` are passed on to the replay buffer, ``noise_schedule`` becomes an action noise. Stable-Baselines3 saves a
-model's attributes, in which both look alike. Without this module a loaded model would take what was derived for what
-the user had chosen, and ``load(..., gamma=0.9)`` would leave the old discount in the replay buffer.
+model's attributes, which do not show which values were derived. Without this module a loaded model would treat derived
+values as the user's choices, and ``load(..., gamma=0.9)`` would leave the old discount in the replay buffer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 REQUESTED_AT_LOAD = "_requested_at_load"
 """Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
 _REQUESTED = "_asked_for"
-"""Attribute that keeps, and saves, the requested values that setting up replaces. Saved models contain this name."""
+"""Attribute that holds the requested values that the set-up replaces; it is saved with the model. Saved models contain this name."""
 _REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
 _DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
 
@@ -102,7 +102,7 @@ def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
 
 
 def convert_numbers(model: TD3) -> None:
-    """Replace the model's numbers by Python's own, wherever that is exact.
+    """Convert the model's settings from numpy and torch numbers to Python's own, wherever that is exact.
 
     :param model: the model, whose attributes are changed
     :raises ValueError: if a setting is not a number, or out of range
@@ -169,7 +169,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
                     "too"
                 )
     if "stats_window_size" in at_load:
-        # Stable-Baselines3 keeps it under another name, and the windows themselves are saved.
+        # Stable-Baselines3 stores the size as _stats_window_size. The saved windows have the old size, so they are
+        # dropped.
         model._stats_window_size = vars(model).pop("stats_window_size")
         model.ep_info_buffer = model.ep_success_buffer = None
     if "policy_kwargs" in at_load and at_load["policy_kwargs"] not in (requested["policy_kwargs"], model.policy_kwargs):
@@ -194,8 +195,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
     """Guess what was requested for a model saved by an earlier version or by Stable-Baselines3.
 
-    Such a file has the derived values only. A replay buffer class that would have been chosen by default counts as
-    chosen by default.
+    Such a file has the derived values only. If its replay buffer class is the one that the default would choose, the
+    class is taken to be the default.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)
@@ -203,7 +204,7 @@ def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("gamma", "n_steps"):
             if name in kwargs and (name in at_load or kwargs[name] == getattr(model, name)):
                 del kwargs[name]
-        kwargs.pop("frame_stack", None)  # it is found again, or as frame_stack_before() says
+        kwargs.pop("frame_stack", None)  # found again in the environment, or by frame_stack_before()
         # Under "td3" no default is a FrameReplayBuffer, so there the user has chosen it.
         is_chosen = cls is FrameReplayBuffer and getattr(model, "preset", None) == "td3"
         if not is_chosen:

@@ -6,8 +6,8 @@ backward pass reaches the biases of the layers before it.
 
 On a CPU the numbers are known at once. On a GPU, reading them would mean waiting for the device in every update. There
 a fused optimizer decides on the device itself whether it leaves the weights alone (by its ``found_inf``, which is meant
-for gradient scalers). Whether it did is read once after all the updates of a training, when choosing the next action
-waits for the device anyway. For an optimizer that is not fused, the guard waits.
+for gradient scalers). Whether it did is read once after the updates between two rollouts, because choosing the next
+action waits for the device anyway. For an optimizer that is not fused, the guard waits.
 """
 
 from __future__ import annotations
@@ -121,23 +121,23 @@ def _message(update: NetworkUpdate, n_steps: int) -> str:
     return (
         f"the {update.network}'s {what} at update {update.n_updates:,}, environment step {n_steps:,}: its weights were "
         f"left as they were. {_cause(update)} Add ExplosionAlertCallback (with on_critical='rollback' and a "
-        "SnapshotCallback it goes back to healthy weights)."
+        "SnapshotCallback it restores healthy weights)."
     )
 
 
 def _cause(update: NetworkUpdate) -> str:
-    """Return a sentence or two on where to look; numbers from the environment come first."""
+    """Return one or two sentences on the likely cause; numbers from the environment are checked first."""
     given = {f"observations{key}": part for key, part in _parts(update.observations)}
     if "rewards" in update.values:
         given["rewards"] = update.values["rewards"]
     sizes = {name: part.detach().abs().max().item() for name, part in given.items() if part.numel()}
     for name, size in sizes.items():
         if not math.isfinite(size):
-            return f"The sampled {name} hold {size}: see what the environment returned."
+            return f"The sampled {name} hold {size}: check what the environment returned."
     if "target_q" in update.values and not update.values["target_q"].isfinite().all():
-        return "The targets are not finite though these rewards are: see the next observations, in the environment."
+        return "The targets are not finite though the rewards are: check the environment's next observations."
     if not sizes:
-        return "See whether observations and rewards are finite and of the order of 1."
+        return "Check whether observations and rewards are finite and of the order of 1."
     magnitudes = ", ".join(f"of the {name} {size:.4g}" for name, size in sizes.items())
     return f"The largest magnitudes in the batch: {magnitudes}. They should be of the order of 1, pixels up to 255."
 

@@ -68,7 +68,7 @@ class VisualTD3(TD3):
 
     The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features
     of the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better,
-    which grows without bound whatever the gradients are clipped to.
+    and Q would grow without bound, whatever the gradients are clipped to.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
@@ -398,14 +398,14 @@ class VisualTD3(TD3):
         # Select action according to policy and add clipped noise
         noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
         if self._is_stock_policy:
-            # All that is known of such networks is that they can be called, as TD3 calls them.
+            # A stock policy's networks have no encode() or score(). They are only called, as TD3 calls them.
             actions = self.actor_target(batch.next_observations)
             next_actions = losses.smoothed_actions(actions, noise, self.target_noise_clip)
             next_q_values = th.cat(self.critic_target(batch.next_observations, next_actions), dim=1)
         else:
             with self._arithmetic.autocast():
                 critic_features = self.critic_target.encode(batch.next_observations)
-                # A shared encoder has looked at these observations already.
+                # A shared encoder has encoded these observations already.
                 actor_features = critic_features
                 if not self.policy.encoder_is_shared:
                     actor_features = self.actor_target.encode(batch.next_observations)
@@ -542,7 +542,7 @@ class VisualTD3(TD3):
             self._parameter_groups.set_learning_rates(network, optimizer, self.learning_rates)
 
     def _keep_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
-        """Keep the losses of this training until they are logged."""
+        """Keep the losses of this ``train()`` call until they are logged."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if actor_losses:
             self._losses["train/actor_loss"] = actor_losses
@@ -576,11 +576,13 @@ class VisualTD3(TD3):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "TD3",
+        tb_log_name: str = "VisualTD3",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfVisualTD3:
-        """Train; the parameters are those of :meth:`stable_baselines3.TD3.learn`.
+        """Train the model; the parameters are those of :meth:`stable_baselines3.TD3.learn`.
+
+        Event files are written to a folder such as ``VisualTD3_1`` below ``tensorboard_log``.
 
         :return: the model itself
         :raises ValueError: if ``overlap`` is on and the environment cannot step while the learner works
@@ -668,7 +670,7 @@ class VisualTD3(TD3):
             return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _finish_step(self, step: dict[str, Any]) -> None:
-        """Do what Stable-Baselines3's loop does after the callback; if that is impossible, begin with a reset next.
+        """Do what Stable-Baselines3 does after the callback; if that fails, the next ``learn()`` begins with a reset.
 
         :param step: the local variables of the loop in ``collect_rollouts``, as the callback was shown them
         """
@@ -788,10 +790,10 @@ class VisualTD3(TD3):
     # ---- state of a training, for snapshots
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of the training beside Stable-Baselines3's own attributes, at the start of a rollout.
+        """Return the state that Stable-Baselines3's attributes do not hold; call this at the start of a rollout.
 
-        A transition that waits to be stored is stored. No update samples the replay buffer before the time at which it
-        would have been stored.
+        A pending transition is stored first. This changes no result, because no update samples the replay buffer before
+        the transition would have been stored anyway.
 
         :return: plain data
         """
@@ -814,7 +816,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learnt state beside the weights: the range of rewards seen.
+        """Restore the learnt state that is not in the weights: the range of rewards seen.
 
         Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
 

@@ -1,4 +1,4 @@
-"""rl-zoo's commands with our algorithm in them, in one table: what each runs, and the extra that it needs.
+"""The table of rl-zoo's commands, which know our algorithm here: the function that each runs, and the extra it needs.
 
 Nothing heavy is imported before a command runs, so that ``visual-td3 --help`` is quick. To add one of rl-zoo's
 commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
@@ -25,7 +25,7 @@ import numpy as np
 from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
-"""What rl-zoo's commands that load a model look for by default: what ``visual-td3 train`` leaves."""
+"""Default flags of rl-zoo's commands that load a model: they find the result of ``visual-td3 train``."""
 _PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
 EPISODE_WINDOW = 100
 """Number of episodes that plot-train averages by default in rl-zoo; it draws no curve for a run with fewer."""

@@ -49,7 +49,7 @@ Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]
 
 DRIVERS = ("policy", "random", "full brake")
 PLAYERS = ("policy", "random")
-"""What plays in an environment without maps."""
+"""The players that are compared in an environment without maps."""
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
 """Default of ``--maps``."""
@@ -105,7 +105,7 @@ EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "length": ("steps", "{:.0f}", _mean("length", Episode)),
     "success_rate": ("success", "{:.0%}", _mean("success_rate", Episode)),
 }
-"""The same in an environment without maps."""
+"""Heading, number format and reduction of each quantity in an environment without maps."""
 
 _INTERVAL = "[low, high] is the 95 % bootstrap interval over episodes."
 _EXPLANATION = (
@@ -377,5 +377,5 @@ def _as_json(
 
 
 def _episode_as_json(episode: Drive | Episode) -> dict[str, float | None]:
-    """Return an episode by field; what the environment does not say is null, because JSON has no NaN."""
+    """Return an episode by field; a field that the environment does not report is null, because JSON has no NaN."""
     return {name: None if np.isnan(value) else value for name, value in episode._asdict().items()}

@@ -1,8 +1,9 @@
 """How a run was started, as plain data: a snapshot keeps it, so that rl-zoo can start the same run again.
 
-A description may come from a stranger, who wants it to run something. Two rules prevent that:
+A description may come from a stranger who wants it to execute code. Two rules prevent that:
 
-- Its values are data and are never evaluated. What rl-zoo would evaluate reaches it as values that are made here.
+- Its values are data and are never evaluated. Text that rl-zoo would evaluate is converted to objects here, before
+  rl-zoo sees it.
 - Every name in it must be the name of a class, of the kind that its place asks for, in one of the modules listed below
   or in a package that the user has allowed. A function would be called with arguments of the file's choice, and a
   module runs when it is imported.
@@ -229,7 +230,7 @@ def check_algorithm(algo: Any) -> None:
 
 
 def read_code(code: str) -> Any:
-    """Return as plain data what rl-zoo would make of a setting that is Python code; the code is not run.
+    """Return the plain data that rl-zoo would get by evaluating a setting; the code is not run.
 
     :param code: a literal, ``dict(a=1)``, or a name by which rl-zoo's files spell a class, such as
         ``dict(activation_fn=nn.ReLU, net_arch=[64])`` or ``HerReplayBuffer``
@@ -422,7 +423,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
     for name, kind in _NAMED.items():
         for path, kwargs in _named_in(name, hyperparams.get(name)):
             cls = find_class(path, kind, permission.packages, name)
-            # What a class of the user's own does with its arguments is the user's business.
+            # A class from a permitted package may get any arguments, because the user has permitted the package.
             if cls.__module__.partition(".")[0] in ALLOWED_PACKAGES:
                 _check_arguments(path, kwargs, permission)
     if not permission.is_trusted:
@@ -616,8 +617,8 @@ def kept_experiment(run_dir: Path) -> Any:
     """Read the description of how a run was started; the run may not have a snapshot yet.
 
     :param run_dir: the folder of the run
-    :return: the description that :func:`keep_experiment` wrote, or anything else that the file contains:
-        :func:`check_experiment` decides; None if there is no such file
+    :return: the content of the file that :func:`keep_experiment` writes, to be checked by :func:`check_experiment`;
+        None if there is no such file
     :raises ValueError: if the file is not JSON, or is too large for a description
     """
     path = run_dir / EXPERIMENT

@@ -2,11 +2,11 @@
 
 The changes of rl-zoo (rl_zoo3 2.9) can go when a later version does the same:
 
-- :func:`usage_errors`: an error is one line, not the usage of all flags
+- :func:`usage_errors`: for an error, rl-zoo prints the usage of all flags; here an error is one line
 - :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is neither ``--end-on`` nor
   ``--no-doctor``
-- :func:`environments_found`: only train and enjoy know ``--gym-packages``, and ``--env`` is not checked: a name that
-  is not registered ends in a KeyError
+- :func:`environments_found`: only rl-zoo's train and enjoy have ``--gym-packages``, and rl-zoo does not check
+  ``--env``: a name that is not registered ends in a KeyError
 - :func:`store_pairs`: rl-zoo evaluates every KEY:VALUE as Python code, so that a plain word, such as ``lin_1e-3`` or
   ``Town02``, ends in a NameError unless it is quoted twice. Here a value that is not Python means what it would mean
   in a hyperparameter file

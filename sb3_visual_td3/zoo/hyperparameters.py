@@ -1,7 +1,7 @@
 """Checks of a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
 
-All checks run before anything is created, so that a wrong file leaves no RUN_DIR. What a value must be beyond its type
-is checked by the constructors.
+All checks run before anything is created, so that a wrong file leaves no RUN_DIR. The constructors check everything
+about a value beyond its type.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
 def _as_number(text: str) -> str:
     """Return a hint for a number that YAML took for text; empty if the text is not a number.
 
-    YAML 1.1 needs a point and a sign in it: 1e-3 is text, 1.0e-3 is a number.
+    In YAML 1.1 a number with an exponent needs a point and a sign: 1e-3 is text, 1.0e-3 is a number.
     """
     found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
     if found is None:
@@ -166,7 +166,7 @@ _PLACE_KEYS = {"town", "maps"}
 
 
 def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Merge the arguments of an environment; a later layer replaces what earlier ones say.
+    """Merge the arguments of an environment; later layers override earlier ones.
 
     CarlaDriving-v0 takes ``town`` or ``maps``, which mean the same and exclude each other: one of them in a later layer
     replaces the other one, too.

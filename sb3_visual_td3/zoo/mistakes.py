@@ -102,7 +102,8 @@ def is_mistake(error: Exception) -> bool:
 def is_of_a_type(error: Exception) -> bool:
     """Return whether a constructor of ours failed because a value of the hyperparameter file has a wrong type.
 
-    The constructors check values, and the types that are likely to be wrong. Others fail where they are first used.
+    Constructors check values, and the types that are most often wrong. A value of another wrong type fails where it is
+    first used.
 
     :param error: the exception that ended the set-up of an experiment
     """

@@ -1,8 +1,8 @@
-"""The edits of rl_zoo3 that make it know our algorithm, its experiment manager first of all.
+"""Changes to rl_zoo3 that add our algorithm, above all an experiment manager of our own.
 
 rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (rl_zoo3 2.9); when it has them, most
-of this module can go. The edits of its scripts are in ``zoo.plugin_scripts``, those of its command
-lines in ``zoo.flags``.
+of this module can go. Changes to its scripts are in ``zoo.plugin_scripts``, those to its command lines in
+``zoo.flags``.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ CONFIGS = files("sb3_visual_td3.zoo_configs")
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
 _EVALUATIONS_OF_A_SHORT_RUN = 10
-"""Evaluations of a short run without ``--eval-freq``: so many let the report say that a policy learns nothing."""
+"""Evaluations of a short run without ``--eval-freq``: enough for the report to judge that a policy does not learn."""
 _LEAST_EVAL_FREQ = 500
-"""Most often that a run is evaluated without ``--eval-freq``, in steps; guess: policies change little in fewer."""
+"""Fewest steps between evaluations without ``--eval-freq``. A guess: policies change little in fewer steps."""
 
 
 def register() -> None:
@@ -99,7 +99,7 @@ def register() -> None:
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
-# ---- what a command asks of a run, and what it gets
+# ---- options and result of a training
 
 
 class SaveError(OSError):
@@ -258,7 +258,6 @@ class Learner:
     """
 
     def __init__(self, model: BaseAlgorithm, continues: bool = False) -> None:
-        self._algorithm = model
         self._model = ContinuedModel(model) if continues else model
         self.error: BaseException | None = None
 
@@ -268,16 +267,12 @@ class Learner:
         return self._model.env
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
-        """Train.
+        """Train the model, and keep the exception that ends its training.
 
         :param total_timesteps: number of steps
         :param kwargs: passed to the model's own ``learn``
         :return: the model
         """
-        # Event files go to a folder "<name>_<n>". Our learn() has Stable-Baselines3's default, "TD3", which would name
-        # the parent class in TensorBoard. A resumed run continues in the folder that its snapshot names.
-        if isinstance(self._algorithm, VisualTD3):
-            kwargs.setdefault("tb_log_name", VisualTD3.__name__)
         try:
             return self._model.learn(total_timesteps, **kwargs)
         except BaseException as error:
@@ -332,9 +327,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0; checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - a terminal shows a progress bar
-    - a SnapshotCallback is told how the run was started; a resumed run continues in its own folder
+    - a SnapshotCallback gets a description of how the run was started; a resumed run continues in its own folder
     - files are written atomically; run.json says how the run ended, ``finished`` only after everything else is saved
-    - the event files' folder is named for the algorithm, ``VisualTD3_1`` (Stable-Baselines3 calls it ``TD3_1``)
     """
 
     eval_freq: int
@@ -492,7 +486,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
         callback.resume = self._options.resumed_run_dir is not None
         callback.without_logs = self._options.resumes_without_logs
-        # The command line comes before the hyperparameter file, that before the command's default.
+        # The command line overrides the hyperparameter file, and the file overrides the command's default.
         if self._requested_signals is not None:
             callback.signals = self._requested_signals
         elif callback.signals is None:
@@ -644,7 +638,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 write_atomically(params_path / written.name, written.read_bytes())
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train.
+        """Train the model, and record how the training ended.
 
         :param model: the model to train
         :raises TrainingInterrupted: if a signal ended the training
@@ -701,7 +695,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 except OSError as error:
                     if end == "finished":
                         raise
-                    print(f"run.json: how the run ended could not be written: {error}", file=sys.stderr)
+                    print(f"run.json: the end of the run could not be recorded: {error}", file=sys.stderr)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """Save the model and its companion files, then record in run.json that the run is finished.
@@ -718,7 +712,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             if end == "finished":
                 self._record_end(end, reason)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
-            self._record_end("crashed", f"the end could not be saved: {error}")
+            self._record_end("crashed", f"the final files could not be saved: {error}")
             raise SaveError(self._describe_save_error(error)) from error
 
     def _save_each(self, model: BaseAlgorithm) -> None:

@@ -1,7 +1,7 @@
-"""The edits of rl_zoo3's scripts, each for as long as the script runs.
+"""Changes to rl_zoo3's scripts, each in effect while the script runs.
 
-Some scripts have no function to call, and all of them know only the stock algorithms. What is edited, as of rl_zoo3
-2.9; when it is gone from rl_zoo3, this module can go:
+Some scripts have no function to call, and all of them know only the stock algorithms. The reasons are the following, as
+of rl_zoo3 2.9. When they are gone from rl_zoo3, this module can go:
 
 - lists of off-policy algorithms are written out in enjoy, record_video and push_to_hub
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
@@ -56,7 +56,7 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return rl_zoo3's algorithms, and ours as one that is only watched.
+    """Return rl_zoo3's algorithms, and ours as a class whose models are only watched.
 
     :param algo: name of our algorithm
     :return: class by name

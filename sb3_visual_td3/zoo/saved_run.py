@@ -56,7 +56,7 @@ class SavedRun(NamedTuple):
         :param env_kwargs: arguments of each environment
         :return: the environments
         """
-        with redirect_stdout(io.StringIO()):  # it prints for each map that it loads VecNormalize
+        with redirect_stdout(io.StringIO()):  # rl-zoo prints a line about VecNormalize for each map
             env = create_test_env(
                 self.env_id,
                 n_envs=n_envs,

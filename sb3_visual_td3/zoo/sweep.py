@@ -1,6 +1,6 @@
 """``visual-td3 sweep``: a training for each of several seeds, or a hyperparameter search, as Ray tasks.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also has the runs compared by the report.
+The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also runs the report that compares the runs.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from sb3_visual_td3.zoo.mistakes import INTERRUPTED, answer, save_failed
 from sb3_visual_td3.zoo.plugin import RunOptions, RunResult, SaveError, VisualExperimentManager, register
 
 DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
-"""What is trained by default; these flags stand before the user's, so that the user's win."""
+"""Default flags. They stand before the user's flags, which override them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def train_and_report_errors(
 
 
 def train(arguments: Sequence[str], options: RunOptions | None = None, result: RunResult | None = None) -> RunResult:
-    """Train.
+    """Run rl-zoo's training.
 
     :param arguments: rl-zoo's flags
     :param options: options beside the flags

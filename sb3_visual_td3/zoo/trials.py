@@ -51,7 +51,7 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Drawn as they are passed to the policy."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that must not remain beside what is drawn: the noise is drawn as a schedule, and a shared
+"""Hyperparameters of a file that must not remain beside the drawn ones: the noise is drawn as a schedule, and a shared
 encoder has no rate of the actor's."""
 
 VERDICT = "verdict"
@@ -170,7 +170,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
     """Return the finding for which a trial is pruned.
 
-    A rule that is not sure, or has no data, is no reason: a healthy trial must not be lost.
+    An uncertain finding, or one without data, does not prune a trial, because a healthy trial must not be lost.
 
     :param findings: findings of the live rules, with the cause to remedy first at the front
     :return: the first finding if any is critical; None if training may continue
@@ -267,7 +267,7 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and is evaluated and watched by its own."""
+"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and has its own evaluation and health callbacks."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 
 import pytest
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -20,6 +21,7 @@ from sb3_visual_td3 import (
     DrivingMetricsCallback,
     ExplosionAlertCallback,
     GradientNormCallback,
+    PolicyEvalCallback,
     RunRecorderCallback,
     SnapshotCallback,
     VisualTD3,
@@ -106,7 +108,7 @@ def run(tmp_path_factory):
 def test_the_layout_is_in_the_event_file_once_whichever_callback_starts(run):
     (file,) = event_files(run)
     (layout,) = layouts_in(file)
-    assert [category.title for category in layout.category] == list(DASHBOARD)
+    assert [category.title for category in layout.category] == [title for title in DASHBOARD if title != "Evaluation"]
 
 
 def test_tensorboard_draws_in_each_chart_the_names_of_the_table_and_no_other(run):
@@ -161,9 +163,50 @@ def test_a_resumed_run_has_the_layout_in_each_file_and_tensorboard_shows_it_once
     with caplog.at_level(logging.WARNING):
         plugin = plugin_of(tmp_path)
     assert caplog.records == []
-    assert [category["title"] for category in layout_of(plugin)["category"]] == list(DASHBOARD)
-    answer = plugin.scalars_impl(RequestContext(), "tb/TD3_1", f"{tags.PROGRESS_SPEED}$", "")
+    assert [category["title"] for category in layout_of(plugin)["category"]] == [
+        "Actor and critic",
+        "Driving",
+        "Settings in force",
+    ]
+    answer = plugin.scalars_impl(RequestContext(), "tb/VisualTD3_1", f"{tags.PROGRESS_SPEED}$", "")
     assert sorted(step for _, step, _ in answer["tag_to_events"][tags.PROGRESS_SPEED]) == list(range(1, 41))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "env", "others"),
+    [
+        (VisualTD3, "MlpPolicy", "Pendulum-v1", []),
+        (SAC, "MlpPolicy", "Pendulum-v1", []),
+        (VisualTD3, "CnnPolicy", "LiteDriving-v0", [DrivingMetricsCallback()]),
+    ],
+    ids=["VisualTD3 without images", "SAC without images", "VisualTD3 with images"],
+)
+def test_no_chart_is_empty_by_construction(algorithm, policy, env, others, tmp_path):
+    """Which charts there are depends on the groups of weights, the pictures, the algorithm and the callbacks."""
+    settings = {"buffer_size": 300, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
+    model = algorithm(policy, env, tensorboard_log=tmp_path, policy_kwargs={"net_arch": [8]}, **settings)
+    if others:
+        evaluation = DrivingEvalCallback(env, n_eval_episodes=1, eval_freq=100)
+    else:
+        evaluation = PolicyEvalCallback(env, n_eval_episodes=1, eval_freq=100)
+    model.learn(230, callback=[GradientNormCallback(), ExplosionAlertCallback(), evaluation, *others], log_interval=1)
+    model.logger.close()
+    (name,) = [path.name for path in tmp_path.iterdir()]
+    drawn = lines_of(plugin_of(tmp_path), name)
+    assert [chart for chart, names in drawn.items() if not names] == []
+    assert len(drawn) > 20
+    groups = {title.partition(":")[0] for _, title in drawn if title.endswith("after clipping")}
+    expected = {"actor_mlp", "critic_mlp", "critic_cnn"} if others else {"actor_mlp", "critic_mlp"}
+    assert groups == expected
+    assert ("Driving", "speed") in drawn or not others
+
+
+def test_a_training_in_a_script_is_named_after_the_algorithm(tmp_path):
+    model = VisualTD3("MlpPolicy", "Pendulum-v1", tensorboard_log=tmp_path, buffer_size=50)
+    model.learn(5)
+    assert [path.name for path in tmp_path.iterdir()] == ["VisualTD3_1"]
+    model.learn(5, tb_log_name="mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["VisualTD3_1", "mine_1"]
 
 
 def test_the_report_ignores_the_layout(run):

@@ -127,7 +127,7 @@ def test_run_json_describes_the_run(make_model, tmp_path):
     assert run.hyperparams["critic_cnn_lr"] == "lin_1e-4"
     assert run.hyperparams["batch_size"] == 8
     assert run.hyperparams["train_freq"] == {"frequency": 1, "unit": "step"}
-    assert run.event_dir == "tb/TD3_1"
+    assert run.event_dir == "tb/VisualTD3_1"
     assert run.finished >= run.started
 
 

@@ -1,8 +1,8 @@
 """The rules, one cause in each file. They are found by discovery: a new file in this folder is a new rule.
 
 The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
-``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses that it may be a
-mere consequence of), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
+``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses of which it may be a
+mere consequence), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
 :class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call it with a window of the last updates, the
 report with the whole run.
 

@@ -5,8 +5,8 @@ Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tan
 a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
 
 Where the saturation was not logged, the gradients are consistent with it: the head of the actor got a gradient at first
-and gets none later, while the critics still learn. An action that is cut off from the loss has no gradient from the
-first update on, which is vanishing_actor_gradient.
+and gets none later, while the critics still learn. If the head has no gradient from the first update on, the action is
+cut off from the loss, which is the diagnosis vanishing_actor_gradient.
 """
 
 from __future__ import annotations
@@ -51,12 +51,11 @@ SATURATED = 0.5
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""The confidence stays at or below this where the actor's head still gets a gradient, so that a live alert is only a
-warning."""
+"""Upper limit of the confidence while the actor's head still gets a gradient, so that a live alert is only a warning."""
 
 
 WAS_ALIVE = 1e-3
-"""Part of the critics' norm that the head's first norm has to exceed: it received a gradient once."""
+"""The head has received a gradient once if its first norm exceeds this part of the critics' norm."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -88,7 +87,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         confidence += 0.03
         evidence.append(Evidence.last_of(spread, "an action no longer depends on the observation"))
     has_vanished = head_has_vanished(data)
-    # None means that too few norms were logged to decide, which changes nothing.
+    # None means that too few norms were logged, which does not change the confidence.
     if has_vanished is False:
         confidence = min(confidence, STILL_ALIVE)
     elif has_vanished:
@@ -118,7 +117,7 @@ def _by_gradients(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(critic, "the critics still receive one"),
     )
     remedy = (
-        "Consistent with a saturated tanh, then with dead units in the actor. To tell them apart, log: "
+        "Consistent with a saturated tanh or, less likely, with dead units in the actor. To tell them apart, log: "
         f"{tags.ACTION_SATURATION}. {REMEDY}"
     )
     return RuleResult(

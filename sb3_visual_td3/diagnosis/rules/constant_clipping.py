@@ -46,7 +46,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     norm = data[clipped.name.removesuffix("_clip_fraction") + "_norm"].finite
     if len(norm):
         evidence.append(Evidence.last_of(norm, "before clipping"))
-    # The confidence is the lowest at which a cause counts: a low limit clips healthy gradients as well.
+    # The confidence is the lowest at which a cause counts, because a low limit clips healthy gradients as well.
     return RuleResult(
         0.5,
         evidence,

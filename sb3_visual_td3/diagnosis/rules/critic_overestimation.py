@@ -19,7 +19,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import growth_factor, onset
 
 ID = "critic_overestimation"
-TITLE = "The critics value states higher than the rewards allow"
+TITLE = "The critics' values are higher than the rewards allow"
 REMEDY = (
     "Look at the sampled rewards for outliers first. Then clamp the target to the range of values that the rewards "
     "allow, put LayerNorm after the critics' dense layers, and let the actor maximise the smaller of the two critics."
@@ -47,12 +47,12 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""An untrained network gives values of this order; a bound below it is counted as this."""
+"""The order of an untrained network's values; a smaller bound is raised to it."""
 RUNAWAY = 10.0
 """Growth over the later half that counts where no bound was logged. A guess."""
 
 BEYOND_RETURNS = 0.1
-"""What such growth gains in confidence if Q is also beyond what the logged returns allow (q_beyond_returns)."""
+"""Confidence added to such growth if Q also exceeds the range of the logged returns (q_beyond_returns)."""
 
 LARGE = 200.0
 """|Q| that such growth has to reach; the criterion q_magnitude has the same value. Less is enough where Q is beyond
@@ -102,11 +102,12 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
     evidence = Evidence.last_of(q, f"grows {rounded(growth)} times over the later half; no bound was logged")
     # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 on.
     confidence = 0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0)
-    # Beyond what the logged returns allow, such growth is no longer a critic that catches up with its task.
+    # If Q also exceeds the range of the logged returns, such growth is not that of a critic that approaches correct
+    # values.
     beyond = own_scale.q_within_returns(data, recognise(data.names()), "unknown")
     if isinstance(beyond, own_scale.Sign):
         confidence += BEYOND_RETURNS
-    # A Q that ends below LARGE shows its growth from a tenth of its end on.
+    # The growth of a Q that ends below LARGE is dated from the step at which it passes a tenth of its last value.
     end = abs(float(q.values[-1]))
     first = onset(q, np.abs(q.values) > (LARGE if end > LARGE else end / RUNAWAY))
     return RuleResult(bounded(min(confidence, 0.75)), (evidence,), first, value=growth, threshold=RUNAWAY)
@@ -115,8 +116,8 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
     """Return whether a Q that is still below LARGE is beyond every return, and the critic's error grows with it.
 
-    The values of a critic that catches up with its task grow as well, but its error does not grow with the square of
-    them, and they stop at the scale of the returns.
+    The values of a critic that approaches correct values grow as well, but its error does not grow with their square,
+    and they stop at the scale of the returns.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:

@@ -1,4 +1,4 @@
-"""The camera shows nothing, or always the same."""
+"""The camera's frames have a single colour, or never change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         return RuleResult(
             0.9, (evidence,), onset(std, std.values < ONE_COLOUR), value=evidence.value, threshold=ONE_COLOUR
         )
-    # The deviation is checked first: a frame of one colour never changes either, and is the more specific finding.
+    # The deviation is checked first: a frame of one colour does not change either, and naming the single colour is more
+    # specific.
     still = _points_at_end(change)
     if still < MIN_POINTS:
         return None

@@ -36,12 +36,11 @@ FROZEN = 1e-6
 than a million, so a smaller value means that the encoder does not move."""
 
 A_GRADIENT = 1e-5
-"""Norm of the head's gradient below which the comparison means nothing: a saturated tanh passes no gradient to
-either."""
+"""Norm of the head's gradient below which the encoder is not compared with it: a saturated tanh passes no gradient to either."""
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""Fraction of units without any output from which it is listed as evidence."""
+"""Fraction of units without output from which the fraction is listed as evidence."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -62,7 +61,8 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
     head_norm = data[tags.GRADIENT_NORM[mlp]].finite
     if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
         return None
-    # A detached encoder receives no gradient. One that the optimizer does not hold has a gradient but takes no steps.
+    # A detached encoder receives no gradient. An encoder that is missing in the optimizer has a gradient but does not
+    # change.
     for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO):
         encoder, head = data[by_group[cnn]].finite, data[by_group[mlp]].finite
         if len(encoder) < MIN_POINTS or len(head) < MIN_POINTS:

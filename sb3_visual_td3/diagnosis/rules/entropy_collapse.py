@@ -1,8 +1,8 @@
 """A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
 
-A solved task needs no exploration either, so the fall counts only where the return does not say that the run learns.
-The entropy of discrete actions is compared with its first value. The entropy of continuous actions passes through 0 on
-its way down and says nothing by its size; the standard deviation of the actions is compared instead.
+A solved task needs no exploration either, so the fall counts only if the return does not show that the run learns.
+The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be negative, so
+ratios of it have no meaning; the standard deviation of the actions is compared instead.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
 2019, arXiv 1811.11214, on what entropy does in policy optimisation.
@@ -37,7 +37,7 @@ MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare entropy or spread at the end with the begin, in an on-policy run that is not seen to learn."""
+    """Compare entropy or spread at the end with the start, in an on-policy run whose return does not show learning."""
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
     learning = judge_learning(data).answer
@@ -53,10 +53,10 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         return None
     part = late / float(sizes[0])
     evidence = (
-        Evidence(series.name, int(series.steps[0]), float(series.values[0]), "at the begin"),
+        Evidence(series.name, int(series.steps[0]), float(series.values[0]), "at the start"),
         Evidence.last_of(series, f"{rounded(100 * part)} % of it are left at the end"),
     )
-    # A return that is seen not to rise supports it; without one, a solved task would look the same.
+    # A return that does not rise raises the confidence; without a logged return, a solved task would look the same.
     return RuleResult(
         0.65 if learning == "no" else 0.4,
         evidence,

@@ -1,7 +1,7 @@
 """Exploration does not fit the run: it ends before anything was learned, never ends, or grows into pure noise.
 
-Three schedules are told apart. The noise (or epsilon) falls to nothing in the first tenth of a run: what was not found
-by then is not found. Epsilon stays large to the end: most actions are still random. The standard deviation of a
+The rule distinguishes three schedules. The noise (or epsilon) falls to nothing in the first tenth of a run: afterwards
+the policy finds nothing new. Epsilon stays large to the end: most actions are still random. The standard deviation of a
 stochastic policy grows to a multiple of its first level: the actions are cut off at the ends of their range and turn
 into noise, usually because an entropy bonus outweighs the reward.
 
@@ -55,11 +55,11 @@ MIN_POINTS = 10
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look at the noise, epsilon or deviation of the policy, in a run that is not seen to learn."""
+    """Look at the noise, epsilon or deviation of the policy, in a run whose return does not show learning."""
     learning = judge_learning(data).answer
     if learning == "yes":
         return None
-    # A schedule is only a suspicion where the return does not say that the run failed.
+    # Without a return that shows a failure, a schedule is only a suspicion.
     is_sure = learning == "no"
     return _explodes(data, is_sure) or _ends_early(data, is_sure) or _never_ends(data, is_sure)
 

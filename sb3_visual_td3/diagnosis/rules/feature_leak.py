@@ -141,7 +141,8 @@ def _encoder_norm(data: SeriesSet) -> tuple[float, list[Evidence]]:
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     if len(encoder) < MIN_POINTS:
         return 0.0, []
-    # The norm either grows with the loss or, if it was logged after clipping, is constant. Anything else does not fit.
+    # With the leak, the norm grows with the loss or, if it was logged after clipping, is constant. Any other course
+    # speaks against it.
     growth = growth_factor(encoder)
     if growth >= 10.0:
         return 0.1, [
@@ -171,9 +172,7 @@ def _policy_q(data: SeriesSet, support: QSupport) -> tuple[float, list[Evidence]
     # In a run with the leak, the critic values the same actions on its OWN features far below what the loss claims. If
     # it agrees with the loss instead, the critics overestimate, which is another cause.
     if abs(end) * UNSUPPORTED < abs(support.loss):
-        return 0.1, [
-            Evidence.last_of(policy_q, "the critic's own value of the policy's actions is not what the loss says")
-        ]
+        return 0.1, [Evidence.last_of(policy_q, "the critic's own value of the policy's actions differs from the loss")]
     return -0.15, []
 
 

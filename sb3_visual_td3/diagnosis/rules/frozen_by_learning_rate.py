@@ -33,8 +33,7 @@ TINY = 1e-9
 large as the rate."""
 
 LOW = 2e-6
-"""A rate below this is too low to be seen: 12,000 steps of Adam move a weight by 0.02 at most. It counts only where the
-return says that nothing was learned."""
+"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. It counts only if the return shows that nothing was learned."""
 
 PART = 0.5
 """Part of the points with such a rate. A schedule may end at 0; one that is 0 for half of the run is a mistake."""
@@ -61,7 +60,7 @@ def _by_rate(data: SeriesSet) -> RuleResult | None:
         is_zero = rate.values <= TINY
         if is_zero.mean() <= PART:
             if rate.median() < LOW and judge_learning(data).answer == "no":
-                evidence = (Evidence.last_of(rate, "too low to be seen in this many steps; 1e-4 to 1e-3 is usual"),)
+                evidence = (Evidence.last_of(rate, "too low to have a visible effect; 1e-4 to 1e-3 is usual"),)
                 return RuleResult(0.6, evidence, int(rate.steps[0]), value=rate.median(), threshold=LOW)
             continue
         first = onset(rate, is_zero)
@@ -86,7 +85,8 @@ def _by_steps(data: SeriesSet) -> RuleResult | None:
         norm = data[tags.GRADIENT_NORM[head]].finite
         if len(norm) < MIN_POINTS or not recent(norm).median() > A_GRADIENT:
             continue
-        # The head stands for its network: an encoder that stands still beside a head that moves is encoder_frozen.
+        # Only the head is checked: an encoder that does not change beside a head that does is the diagnosis
+        # encoder_frozen.
         ratio = data[tags.UPDATE_RATIO[head]].finite
         if len(ratio) >= MIN_POINTS and recent(ratio).abs_max() == 0.0:
             evidence = (

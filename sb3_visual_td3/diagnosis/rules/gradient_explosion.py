@@ -1,4 +1,4 @@
-"""A gradient norm explodes. Something else causes it: clipping hides the norm and leaves the cause."""
+"""A gradient norm explodes. The norm is a symptom: clipping hides it and does not remove its cause."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _explodes(norm: Series) -> bool:
 
 
 def _has_shot_up(norm: Series) -> bool:
-    """Return whether the last points stand far above those before: a trend over all points would show it too late."""
+    """Return whether the last points are far above the earlier ones; a trend over all points would show it too late."""
     late = norm.values[-3:]
     before = norm.values[:-3]
     return before.size >= 3 and float(np.median(late)) > max(AT_LEAST, GROWN * float(np.median(before)))

@@ -1,11 +1,11 @@
-"""The policy had learned, and has lost a large part of it again: the best policy is not the last one.
+"""The policy had learned, and then lost a large part of its gain: the best policy is not the last one.
 
-The return curve is judged against its own noise (`diagnosis/return_curve.py`): it rose clearly above its begin, and
+The return curve is judged against its own noise (`diagnosis/return_curve.py`): it rose clearly above its start, and
 ends well below its best level. Many causes end like this, and each of them is listed first if its own rule finds it.
 Whatever the cause was, there is a checkpoint that is better than the last one.
 
 Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
-lose it; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause of it.
+get worse; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause.
 """
 
 from __future__ import annotations
@@ -96,5 +96,5 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 def _confidence(curve: ReturnCurve) -> float:
     if curve.learning == "no":
         return 0.7
-    # Half of the gain is lost, but noise or a short curve may explain it; a smaller loss may be one bad stretch.
+    # Half of the gain is lost, but noise or a short curve may explain that; a smaller loss may be a temporary dip.
     return 0.55 if curve.lost >= LARGE_FALL else 0.4

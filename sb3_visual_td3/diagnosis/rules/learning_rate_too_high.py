@@ -5,7 +5,7 @@ mean of the first 25 updates: 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 
 to 7 for 1.
 
 Where no steps were measured, the logged rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
-networks learn anything. A run that is seen to learn with its rate is not reported for it.
+networks learn anything. A run whose return shows learning is not reported for its rate.
 
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
@@ -55,11 +55,11 @@ HIGH_RATE = 0.05
 """A logged rate from which steps replace a network, by the measurements above: fifty times the largest usual one."""
 
 DOUBTFUL_RATE = 0.01
-"""A logged rate that is only reported if the return says that nothing was learned."""
+"""A logged rate from here on is reported only if the return shows that nothing was learned."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the ratio of steps to weights of all four groups, and report the most certain and then the largest.
+    """Check the ratio of steps to weights of all four groups, and report the most certain (then the largest).
 
     Without such ratios, check the logged learning rates of a network.
     """

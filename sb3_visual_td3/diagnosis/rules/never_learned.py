@@ -1,11 +1,11 @@
 """The return never rises above its own noise, although the run was long enough.
 
-A flat return shows that something is wrong and not what. The rule therefore names the causes that the run is consistent
-with, in order, and what to log to tell them apart. Which of them can be ruled out follows from the tags that were
-logged: a network that is seen to move is not the reason.
+A flat return shows that something is wrong, but not the cause. The rule therefore names the causes with which the run
+is consistent, the likeliest first, and the tags to log in order to tell them apart. The logged tags rule causes out: a
+network whose weights change is not the reason.
 
-Source: the shape of the curve, see `diagnosis/return_curve.py`; Henderson et al. 2018, arXiv 1709.06560, on how far
-reward scale and learning rates decide whether a run learns at all.
+Source: the shape of the curve, see `diagnosis/return_curve.py`; Henderson et al. 2018, arXiv 1709.06560, on the
+influence of reward scale and learning rates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REMEDY = (
     "look at the environment: does the reward change with the actions, and do the observations show what it depends on?"
 )
 IS_LIVE = False
-# Whatever keeps a policy from learning explains a flat return. The surest explanations come first.
+# Every diagnosis that keeps a policy from learning explains a flat return. The most certain ones come first.
 EXPLAINED_BY = (
     "non_finite",
     "frozen_by_learning_rate",
@@ -50,31 +50,32 @@ EXPLAINED_BY = (
     "episode_collapse",
 )
 CURE = Cure(
-    code="No single hyperparameter cures it: first find out which of the candidates it is; the report says what to log."
+    code="No single hyperparameter cures it: first find out which of the candidates is the cause; the report names "
+    "the tags to log."
 )
 
 FEWEST_STEPS = 10_000.0
-"""A run whose length is known to be shorter has not had the time to learn."""
+"""A shorter run has not had enough time to learn, if its length is known."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for a return curve that is flat or declines from its begin, in a run that was long enough to learn."""
+    """Look for a return curve that is flat or declines from its start, in a run that was long enough to learn."""
     n_steps = data.n_steps
     learning = judge_learning(data)
     if learning.answer != "no" or (n_steps is not None and n_steps < FEWEST_STEPS and not _counts_otherwise(data)):
         return None
     flat = [curve for curve in learning.curves if curve.state in (CurveState.FLAT, CurveState.DECLINING)]
     curve = next((curve for curve in flat if curve.learning == "no"), None)
-    # A curve that had risen before is not one that never learned: learned_then_fell.
+    # A curve that rose before it fell is the diagnosis learned_then_fell.
     if curve is None or any(curve.state is CurveState.COLLAPSED for curve in learning.curves):
         return None
     series = data[curve.tag].finite
     declines = curve.state is CurveState.DECLINING
     note = "the level at the end"
     if declines:
-        note = "the level at the end, below that of the begin by more than the noise of the curve"
+        note = "the level at the end, below that of the start by more than the noise of the curve"
     evidence = (
-        Evidence(curve.tag, int(series.steps[0]), curve.start, "the level at the begin"),
+        Evidence(curve.tag, int(series.steps[0]), curve.start, "the level at the start"),
         Evidence(curve.tag, curve.last_step, curve.late, note),
     )
     return RuleResult(

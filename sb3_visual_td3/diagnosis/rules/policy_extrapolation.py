@@ -1,4 +1,4 @@
-"""The critic values what the policy does far above what it values the actions in the replay buffer.
+"""The critic values the policy's own actions far above the actions in the replay buffer.
 
 The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
 small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
@@ -82,17 +82,17 @@ def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     is_logged = tags.POLICY_Q_VALUE in data or tags.Q_GAP in data
     if is_logged or recognise(data.names()).has_entropy_bonus:
         return None
-    # A loss of more than ten times Q is no value of an action any more: that is feature_leak's to judge.
+    # A loss of more than ten times Q is not the value of an action: the rule feature_leak judges such a loss.
     support = actor_loss_support(data)
     if support is None or support.ratio > UNSUPPORTED:
         return None
     loss, q1 = aligned(data[tags.ACTOR_LOSS], data[tags.Q1_VALUE])
-    # TD3's loss is minus the mean of Q1. A penalty on the activations only makes it larger, so that the gap is no
-    # larger than this. A single loss is noisy, and the medians of the gaps count.
+    # TD3's loss is minus the mean of Q1. A penalty on the activations makes the loss larger and this gap smaller, so
+    # the gap is never overestimated. The loss of a single update is noisy, so the median of the gaps counts.
     found = _wide_gap(data, Series(tags.ACTOR_LOSS, loss.steps, -loss.values - q1.values))
     if found is None:
         return None
-    evidence = Evidence.last_of(loss, f"minus this is the policy's value, {rounded(found.value)} times |Q| above Q")
+    evidence = Evidence.last_of(loss, f"minus this loss, the policy's value, exceeds Q by {rounded(found.value)} |Q|")
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 
 

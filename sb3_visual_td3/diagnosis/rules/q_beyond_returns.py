@@ -1,9 +1,9 @@
 """The critic's values are larger than the returns that the same run logged.
 
 The value of a state is a discounted part of an episode's return, so the two have one scale. A mean Q of several times
-the largest |return| is worth nothing. No bound of the rewards is needed for this, and no tag beyond what
-Stable-Baselines3 logs: minus the actor's loss stands for Q (for SAC with an allowance for the entropy). Where our own
-callbacks logged the bound, critic_overestimation is the sharper rule.
+the largest |return| is therefore wrong. This rule needs no bound from the rewards, and no tag beyond what
+Stable-Baselines3 logs: minus the actor's loss stands for Q (for SAC with an allowance for the entropy). If our own
+callbacks logged the bound, the rule critic_overestimation is more exact.
 
 Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The figures are those of
 `diagnosis/own_scale.py`: public runs that learned stay below 0.35, diverged ones measured 2.4 and more.
@@ -28,7 +28,7 @@ REMEDY = (
     "critics' dense layers, and use the smaller of two critics in the target."
 )
 IS_LIVE = False
-# A value beyond the returns follows from each of these; critic_overestimation says the same with a bound.
+# A value beyond the returns follows from each of these; critic_overestimation is the same diagnosis with a bound.
 EXPLAINED_BY = (
     "non_finite",
     "feature_leak",
@@ -56,16 +56,16 @@ CURE = Cure(
 )
 
 CLEAR = own_scale.Q_CLEAR
-"""|Q| over what the returns allow, from which the rule is fairly sure."""
+"""Ratio of |Q| to the largest value that the returns allow, from which the confidence is high."""
 
 WEAK = own_scale.Q_NOTED
-"""The same, from which it is mentioned: the discount is not in the log, and 0.99 is assumed."""
+"""The ratio from which the rule reports anything. The margin is wide because the log does not contain the discount, and 0.99 is assumed."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare Q, or minus the actor's loss, with the largest returns, over twentieths of the run.
 
-    A run that learns all the same is not reported, unless Q is beyond any reason.
+    A run whose return shows learning is not reported, unless the ratio is extreme.
     """
     kind = recognise(data.names())
     if kind.family not in (Family.OFF_POLICY, Family.VALUE_BASED):
@@ -80,7 +80,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     note = f"about {rounded(sign.value)} times what the returns of the run allow"
     if scale is not None:
         note += f" (largest |return| {rounded(scale.largest)})"
-    # From 0.5 where it begins to speak to 0.7 at twenty times. It stays below the 0.75 that blocks a verdict: returns
+    # The confidence rises from 0.5 at the lower threshold to 0.7 at a ratio of twenty. It stays below the 0.75 that
+    # blocks a verdict: returns
     # that were logged before a reward wrapper have another scale.
     sureness = math.log(sign.value / WEAK) / math.log(own_scale.Q_HOPELESS / WEAK)
     return RuleResult(

@@ -55,11 +55,10 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""A policy that has an accident after a few steps earns little but its penalty, whatever the weights are."""
+"""A policy that has an accident after a few steps gets hardly any reward besides the penalty, whatever the weights are."""
 
 UNSURE = 0.45
-"""Confidence where a penalty dominates: that is more likely a consequence. It is below the 0.5 from which a cause
-explains other diagnoses."""
+"""Confidence if a penalty dominates, which is more likely a consequence than a cause. It is below the 0.5 from which a cause explains other diagnoses."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -67,8 +66,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None
-    # The mean magnitude, because a term that swings between bonus and penalty has a mean near 0 and still shapes the
-    # policy.
+    # Magnitudes are averaged, because a term that alternates between bonus and penalty has a mean near 0 and still
+    # shapes the policy.
     sizes = {term.name: float(np.abs(term.tail(0.5).values).mean()) for term in terms}
     total = sum(sizes.values())
     if not 0 < total < np.inf:

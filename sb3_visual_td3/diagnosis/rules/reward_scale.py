@@ -1,4 +1,4 @@
-"""The rewards are too large for the networks to fit, or have suddenly become so.
+"""The rewards are too large for the networks to fit, or have suddenly become too large.
 
 A target of 1,000 moves a network with Adam no faster than a target of 1, but its squared error and the critics'
 gradients are a million and a thousand times larger.
@@ -51,7 +51,7 @@ LARGE = 1_000.0
 10."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""The same for rewards that have jumped. Also a guess."""
+"""Largest |reward| of a point that counts after a jump. Also a guess."""
 
 JUMPED = 100.0
 """Factor over the median of the earlier half. The first accident among rewards of 1 is a jump by ten, which is
@@ -70,8 +70,8 @@ MIN_POINTS = 3
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Check the largest reward of the last points, its size before, and the critics' gradients.
 
-    Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run that
-    learns all the same is then not reported.
+    Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run whose
+    return shows learning is then not reported.
     """
     if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
         return _estimated(data)
@@ -81,7 +81,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     # The larger magnitude of the smallest and the largest reward at each point, whatever its sign.
     size = Series(high.name, high.steps, np.maximum(np.abs(low.values), np.abs(high.values)))
     late = float(np.median(size.values[-MIN_POINTS:]))
-    # The median of the earlier half is what was usual before, even if the last points of that half have jumped already.
+    # The median of the earlier half is the usual size, even if the last points of that half have jumped already.
     before = float(np.median(size.values[: max(len(size) // 2, 1)]))
     has_jumped = before > 0 and late >= JUMPED * before
     threshold = LARGE_AFTER_A_JUMP if has_jumped else LARGE
@@ -111,7 +111,7 @@ def _estimated(data: SeriesSet) -> RuleResult | None:
     if found is None or judge_learning(data).answer == "yes":
         return None
     size, evidence = found
-    # Weaker evidence than a logged reward: 0.6 where it is one.
+    # An estimate is weaker evidence than a logged reward, which gives at least 0.6.
     return RuleResult(0.55, (evidence,), evidence.step, value=size, threshold=LARGE)
 
 

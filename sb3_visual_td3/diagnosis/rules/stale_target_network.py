@@ -1,13 +1,14 @@
 """The critics learn towards target networks that never change.
 
 Whether a target moves is measured directly. Its distance from the critic would not show it: in the first hundreds of
-updates it grows in a healthy run almost as it does here.
+updates, the distance grows in a healthy run almost as fast as with a target that never moves.
 
-Where it was not measured, the values show it. A critic whose targets never move learns the reward of one step plus
+If the movement was not measured, the Q values show it. A critic whose targets never move learns the reward of one step
+plus
 the value that an untrained network gives, about 0: it looks a single step ahead. Q over the reward of a step is then
 about 1, and the critic's error is so small that nothing will change any more. Measured with stock TD3 on Pendulum-v1
-(12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same (1.01), so the
-diagnosis then says that the run is consistent with both.
+(12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same
+(1.01), so the diagnosis names both causes.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ CURE = Cure(
 
 MIN_POINTS = 5
 FEWEST_STEPS_AHEAD = 0.7
-"""Q over the reward of a step, below which the critic has not learned even the reward: its rate is too low."""
+"""Q over the reward of a step, below which the critic has not even learned the reward, because its learning rate is too low."""
 
 STEPS_AHEAD = 2.0
-"""The same, up to which the critic looks a single step ahead."""
+"""Q over the reward of a step, up to which the critic looks a single step ahead."""
 
 SETTLED = 0.3
 """Error of the critic over the reward of a step, below which its values have settled. Measured: 0.003 with tau = 0."""
 
 FEWEST_STEPS = 10_000.0
-"""In a shorter run, a critic that looks a single step ahead may be on its way."""
+"""In a shorter run, a critic that looks a single step ahead may still learn to look further."""
 
 SHORTEST_EPISODE = 20.0
 """Steps. In shorter episodes a value of two rewards may be right."""
@@ -93,7 +94,8 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
     series, length = data[returns[0].name].finite, data[length_tag].median()
     if min(len(series), len(q), len(loss)) < own_scale.MIN_POINTS or not length >= SHORTEST_EPISODE:
         return None
-    # Q and the returns of the same, later half: the replay buffer holds older steps too, hence medians and wide limits.
+    # Both are taken from the later half. The replay buffer holds older steps too, so medians are compared within wide
+    # limits.
     reward = abs(series.tail(0.5).median()) / length
     if not reward > 0.0:
         return None
@@ -110,7 +112,8 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(loss, f"its error is {rounded(error)} of that reward, so it has settled there"),
     )
     remedy = (
-        f"Consistent with targets that never move (tau), then a discount near 0 (gamma). To tell them apart, log: "
+        "Consistent with targets that never move (tau) or, less likely, with a discount near 0 (gamma). "
+        "To tell them apart, log: "
         f"{tags.TARGET_MOVED['critic']}. {REMEDY}"
     )
     return RuleResult(confidence, evidence, None, value=ahead, threshold=STEPS_AHEAD, remedy=remedy)

@@ -1,7 +1,6 @@
 """The two critics no longer agree on the same pairs of observation and action.
 
-Both learn towards the same target, so their values should stay close. Agreement, however, does not rule out
-overestimation.
+Both learn towards the same target, so their values should stay close. But two critics that agree may both overestimate.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ MIN_POINTS = 5
 def head_has_vanished(data: SeriesSet) -> bool | None:
     """Return whether the actor's head no longer receives a gradient; None with too few points.
 
-    Its norm must be negligible both beside its own past and beside the norm of the critics' head.
+    Its norm must be negligible compared with its own earlier norm, and with the norm of the critics' head.
     """
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
@@ -60,7 +60,7 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
     # Where the critics do not learn either, the actor's head is not the problem.
     if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
         return False
-    # Beside the critics the norm is small; it must also be small beside the head's own largest value, or 0.
+    # The norm is small compared with the critics'. It must also be 0, or small compared with its own largest value.
     return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
 
 

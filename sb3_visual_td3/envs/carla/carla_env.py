@@ -208,7 +208,8 @@ class CarlaDrivingEnv(DrivingEnv):
             ``patience_s``. If there has never been a simulator, this is raised at once: nothing listens on the port, or
             the started program ends by itself or does not listen within ``start_timeout_s``.
         """
-        # The random stream as it was, so that a retry draws the same start: failures leave no trace in the episodes.
+        # Keep the state of the random stream, so that a retry draws the same start: failures do not change the
+        # episodes.
         stream = None if seed is not None else self.np_random.bit_generator.state
         pauses = _pauses(self._patience_s)
         n_refusals = 0

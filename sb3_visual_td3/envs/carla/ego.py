@@ -208,7 +208,7 @@ class Ego:
     def place(self, pose: Pose) -> int:
         """Put the vehicle on the road, at rest, and tick once.
 
-        Physics is off during this tick: it would move the vehicle from where it was put.
+        Physics is off during this tick, because it would move the vehicle away from this place.
 
         :param pose: position and heading.
         :return: the number of the tick's frame.

@@ -71,7 +71,10 @@ class ServerSettings:
         if self.command is not None:
             launch_command(self.command, self.ports[0])  # raises if the command is malformed
             if self.host not in {"127.0.0.1", "localhost"}:
-                raise ValueError(f"host={self.host!r} with a command: expected this machine; start CARLA there by hand")
+                raise ValueError(
+                    f"host={self.host!r} with a command, which starts CARLA on this machine: "
+                    f"leave the command out, and start CARLA on {self.host} by hand"
+                )
         elif self.restart_every is not None:
             raise ValueError("restart_every without a command: expected the command that starts the simulator")
         coerce_quantity(self, "timeout_s", 0.01, 3600.0, "s")

@@ -318,7 +318,7 @@ class Vehicle(Actor):
 
 
 def _advance_in_reverse(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
-    """Drive backwards with a model that only knows how to drive ahead, by turning the car round and mirroring it."""
+    """Drive backwards with a model that can only drive ahead, by turning the car round and mirroring it."""
     mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
     after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
     return after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)

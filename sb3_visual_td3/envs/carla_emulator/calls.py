@@ -361,7 +361,7 @@ class WorldCalls:
         return 9.81
 
     def on_is_traffic_manager_running(self, *_: Any) -> bool:
-        """Return that the server knows no Traffic Manager: it runs in the client's process."""
+        """Return that no Traffic Manager is registered, because it runs in the client's process."""
         return False
 
     def on_add_traffic_manager_running(self, *_: Any) -> bool:
@@ -426,7 +426,7 @@ _IGNORED = (
     "destroy_traffic_manager",
 )
 """Calls that are accepted, return nothing and change nothing here."""
-# The error of a call that returns nothing is packed differently. For a failing call only its name tells which it is:
+# The error of a call that returns nothing is packed differently. The emulator recognises such a call by its name: by
 # these prefixes, with two exceptions.
 _VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_")
 _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}

@@ -1,7 +1,7 @@
-"""What a client can choose from: the maps, and the blueprints of vehicles, walkers and sensors.
+"""The choices that the emulator offers to a client: maps, and blueprints of vehicles, walkers and sensors.
 
-Both carry CARLA's own names, so that scripts written for CARLA run. Behind them is less variety: a town of CARLA is one
-of the embedded world's roads, and all vehicles drive and look like its one car.
+Maps and blueprints have CARLA's own names, so that scripts written for CARLA run. But a town of CARLA is one of the
+embedded world's roads, and all vehicles drive and look like the embedded world's car.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ FAR_M = 1000.0
 """The depth of the sky, and CARLA's far plane for depth images."""
 # Samples per pixel along each axis of the ground's picture, which are averaged against aliasing.
 _OVERSAMPLING = 2
-# Grey levels: halfway between asphalt and paint; and what is darker than the sky (hills and houses) in the panorama.
+# Grey levels: the threshold between asphalt and paint, and the one below which the panorama shows hills and houses.
 _MARK_GREY = 140
 _SKY_GREY = 150
 # A camera on or below the ground would see no ground.
@@ -37,7 +37,7 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Rows of the oversampled picture, and which of their pixels are drawn from one level of the ground."""
+    """Rows of the oversampled picture, with a mask of the pixels that are drawn from one level of the ground."""
 
     level: int
     first_row: int
@@ -146,7 +146,7 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _lay_out(self) -> list[_Strip]:
-        """Choose for each sample the level of the ground whose texels are about as large as what the sample covers."""
+        """Choose for each sample the level of the ground whose texels are about as large as the sample's footprint."""
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(up < 0.0, self._up_m / -up, np.inf)

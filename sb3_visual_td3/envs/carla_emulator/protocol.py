@@ -1,4 +1,4 @@
-"""CARLA 0.9.16's network protocol: how calls, structures and measurements look as bytes.
+"""CARLA 0.9.16's network protocol: the byte layout of calls, structures and measurements.
 
 A client opens two kinds of TCP connections, both little-endian:
 

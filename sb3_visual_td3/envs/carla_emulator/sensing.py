@@ -1,4 +1,4 @@
-"""What each sensor measures in a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
+"""The measurements of each sensor in a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
 
 Collisions are found in :mod:`~sb3_visual_td3.envs.carla_emulator.actors`. Lane invasions are missing: CARLA's client
 computes them itself from the map and the vehicle's transform.
@@ -185,7 +185,7 @@ def _cast_rays(
 def _distance_to_box(
     rays: NDArray[np.float64], transform: Transform, thing: Actor, grow_m: float
 ) -> NDArray[np.float64]:
-    """Return how far each ray travels until it enters a thing's box, by the slab method.
+    """Return the distance of each ray to its entry into a thing's box, by the slab method.
 
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 

@@ -143,7 +143,7 @@ class ServerTraffic:
             self._traffic.remove(index)
 
     def _ego(self, vehicle: Vehicle) -> Ego:
-        """Return a client's vehicle as the traffic model sees it: where on the track it is, and how fast along it."""
+        """Return a client's vehicle as the traffic model sees it: its position on the track, and its speed along it."""
         x, y, yaw = vehicle.pose
         track = self._track
         nearest = self._nearest.get(vehicle.id)
@@ -159,9 +159,9 @@ WORLD_STREAM = 1
 """The stream of the world's state. Sensors have the numbers above."""
 DEFAULT_STEP_S = 0.05
 """The length of a tick when the client sets none (CARLA's variable time step)."""
-# The words that CARLA's users and scripts look for.
+# The text of CARLA's own error, which users and scripts look for.
 _SPAWN_COLLISION = "Spawn failed because of collision at spawn position"
-# What is spawned this far above the ground collides with nothing there.
+# An actor that is spawned this far above the ground collides with nothing.
 _SPAWN_CLEARANCE_M = 5.0
 # Tolerance for sums of tick lengths, so that a sensor with sensor_tick=0.1 measures in every second tick of 0.05 s.
 _TIME_TOLERANCE_S = 1e-6

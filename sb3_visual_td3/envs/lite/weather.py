@@ -1,4 +1,4 @@
-"""Light and weather: their effect on a grey value, on a whole picture, and on the air in between.
+"""Light and weather: their effect on a grey value and on a whole picture, and the streaks of rain.
 
 All weather is one affine map of the grey value, ``gain * grey + veil``. The gain is the light (ambient light and the
 own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. Both follow

@@ -189,7 +189,7 @@ PANORAMA_COLUMNS = 2048
 
 
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Paint what stands around the map: a sky, clouds, hills, and some blocks like houses.
+    """Paint the surroundings of the map: a sky, clouds, hills, and some blocks like houses.
 
     The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation,
     as in a camera's picture: the last row is the horizon, the first one 45 degrees above it.
@@ -214,7 +214,8 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.float64]:
     """Return smooth noise, ``(240, 2048)``, whose left and right edges join without a seam."""
-    # Three equal turns side by side are interpolated, and the middle one is cut out: its ends saw each other.
+    # Three copies of the turn are interpolated side by side, and the middle one is cut out: its ends meet without a
+    # seam.
     nodes = np.tile(rng.normal(0.0, 6.0, (12, 32)), 3)
     turns = cv2.resize(nodes, (3 * PANORAMA_COLUMNS, PANORAMA_ROWS), interpolation=cv2.INTER_CUBIC)
     return np.asarray(turns[:, PANORAMA_COLUMNS : 2 * PANORAMA_COLUMNS])

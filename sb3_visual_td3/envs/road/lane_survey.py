@@ -2,7 +2,7 @@
 
 ``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
 aborts its process on some errors in a map. The file imports nothing of this package, so that it runs by its path alone.
-Waypoints are CARLA's: its y and its yaw change their sign on the way out.
+Waypoints are in CARLA's coordinates; y and yaw change their sign in the output.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn
             key = min(ways, key=lambda way: -turns[way])
         else:
             key = min(ways, key=lambda way: turns[way])
-    # What was driven before the first repeated lane leads into the loop, but is not part of it.
+    # The lanes before the first repeated one lead into the loop, but are not part of it.
     return path[seen[key] :]
 
 

@@ -1,7 +1,7 @@
-"""Roads with lanes, the junctions that connect them, and the two layouts of which our own maps are built.
+"""Roads with lanes, the junctions that connect them, and the two layouts from which our own maps are built.
 
 The terms are those of OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a
-network can be written as it is.
+network can be written to a file without conversion.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Other cars on the road: they keep to their lane and their distance (intelligent driver model).
 
-All worlds share this model: the embedded world moves the cars by it, the CARLA backend and the emulator place theirs by
-it, so that a policy meets the same traffic everywhere.
+All worlds share this model: the embedded world, the CARLA backend and the emulator move their cars by it, so that a
+policy meets the same traffic everywhere.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Traffic:
         """Move all cars.
 
         :param dt_s: duration of the movement in seconds.
-        :param egos: the vehicles, one or more, that others drive on the same road.
+        :param egos: the other vehicles on the road, at least one, which this model does not move.
         """
         # All accelerations of a lane are computed before its first car moves. With several ego vehicles a car takes the
         # strongest braking that any of them asks for.
@@ -317,7 +317,7 @@ class Traffic:
         return cars
 
     def _accelerations(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
-        """Return the acceleration of each car of a lane, in m/s^2, if ``ego`` is the only vehicle of others."""
+        """Return the acceleration of each car of a lane, in m/s^2, if ``ego`` is the only other vehicle."""
         # Where the ego vehicle is in this lane, it is a car like the others. Seen from the oncoming lane it reverses.
         is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
         ego_along_m = line.along_at(ego.nearest) if is_blocked else None

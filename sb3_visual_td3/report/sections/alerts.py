@@ -37,7 +37,7 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Alert:
-    """The points of one alert. A point of 0 is not an activation: the alert looked and found nothing.
+    """The points of one alert. A point of 0 is not an activation: the check ran and found nothing.
 
     :param tag: the logged name
     :param n_points: number of points

@@ -1,4 +1,4 @@
-"""The tags that were logged, by kind and with their statistics, and the known tags that were not."""
+"""The logged tags by kind with their statistics, and the known tags that were not logged."""
 
 from __future__ import annotations
 
@@ -95,17 +95,17 @@ class Availability:
 
 
 def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> Availability:
-    """Sort the tags that were logged, and the known tags that were not, by kind.
+    """Sort the logged tags, and the known tags that were not logged, by kind.
 
     :param data: the series of the run
-    :param criteria: the judged criteria, which say what missing tags were needed for
+    :param criteria: the judged criteria, which show for what a missing tag was needed
     """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
     for tag in data.names():
         series = data[tag]
         logged[kind_of(tag)].append(Logged(tag, len(series), int(series.steps[0]), int(series.steps[-1])))
-    # A PPO run is not asked for the gradients of critics, nor a walker for metres on a road.
+    # Tags that cannot exist in such a run, such as critics' gradients in a PPO run, do not count as missing.
     fits = callbacks_that_fit(data)
     for tag, row in TAGS.items():
         if tag not in data and row.owner in fits:

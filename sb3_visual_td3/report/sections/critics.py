@@ -1,4 +1,4 @@
-"""The critics: Q values, the twins beside each other, and Q beside what the rewards allow."""
+"""The critics: Q values, the distance of the twin critics, and Q compared with the bound from the rewards."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """The largest ratio of one Q value to its bound. Above 1, the value is wrong whatever the policy does."""
+    """The largest ratio of one tag's Q values to their bound. Above 1, the value is wrong whatever the policy does."""
 
     tag: str
     part: float
@@ -176,7 +176,7 @@ def _twins(data: SeriesSet) -> Twins | None:
 
 
 def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:
-    # Against a threshold of 0 the criterion's own check is a measurement: the largest |Q| / bound.
+    # With a threshold of 0, the check of the criterion within_bound measures the largest |Q| / bound.
     part = within_bound(data, (tag,), 0.0, 1).value
     return None if part is None else BoundUse(tag, part)
 

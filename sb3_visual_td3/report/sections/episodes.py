@@ -244,8 +244,8 @@ def _end_steps(length: Series) -> dict[int, int]:
     """Return the step at which each episode ends, up to the first episode without a valid length."""
     if len(length) == 0 or length.steps[0] != 0:
         return {}
-    # An episode follows the one before if its number is the next one and its length is a plausible positive number. The
-    # running sum of the lengths is the step of an end only up to the first episode that does not.
+    # An episode continues the sequence if its number is the next one and its length is positive and plausible. Up to
+    # the first episode that does not, the running sum of the lengths is the step at which each episode ends.
     follows = np.append(True, np.diff(length.steps) == 1) & (length.values > 0) & (length.values < 1e15)
     n_known = len(length) if follows.all() else int(np.flatnonzero(~follows)[0])
     totals = np.cumsum(length.values[:n_known])
@@ -253,7 +253,7 @@ def _end_steps(length: Series) -> dict[int, int]:
 
 
 def episodes_section(found: Episodes) -> Section | None:
-    """Return the section on episodes; None if nothing about them was logged."""
+    """Return the section on episodes; None if no tag of episodes was logged."""
     if found.n == 0 and found.moving_mean is None:
         return None
     if found.n == 0 and found.moving_mean is not None:

@@ -28,16 +28,16 @@ from sb3_visual_td3.report.document import (
 )
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""When the norms were taken. A log with norms alone does not say."""
+"""When the norms were taken. A log that holds only norms does not show it."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
-    "before": "The norms were taken before clipping: what was clipped is logged beside them.",
-    "optimizer": "The norms are as the optimizer saw them, after any clipping: small ones may be large ones, clipped.",
+    "before": "The norms were taken before clipping: clipped norms or clip fractions were logged as well.",
+    "optimizer": "The norms are as the optimizer saw them, after any clipping: a small norm may have been clipped.",
     "after, by its look": (
         "The norms seem to have been taken after clipping: the norm of the actor's encoder is constant while its loss "
-        "diverges. They say nothing about the run's health, and neither do alerts or criteria that read them."
+        "diverges. They do not show the run's health, and neither do alerts or criteria that read them."
     ),
-    "not said": "The log does not say whether the norms were taken before or after clipping.",
+    "not said": "The log does not show whether the norms were taken before or after clipping.",
 }
 
 PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (CRITIC_CNN.name, CRITIC_MLP.name))
