@@ -1,6 +1,9 @@
 """Is it enough to replace TD3 by VisualTD3 in a script?
 
-Every cell trains `VisualTD3("CnnPolicy", env)` on the eight training maps of LiteDriving-v0, an empty road, with Stable-Baselines3's defaults for everything: learning rate 1e-3, batch 256, one update per step, raw rewards. A cell changes one property of the task, or the learning rate: the reward's scale, the learning rate, the number of stacked frames,
+Every cell trains `VisualTD3("CnnPolicy", env)` on the eight training maps of LiteDriving-v0, an empty road, with
+Stable-Baselines3's defaults for everything: learning rate 1e-3, batch 256, one update per step, raw rewards. A cell
+changes one property of the task, or the learning rate: the reward's scale, the learning rate, the number of stacked
+frames,
 the colours, the size of the pictures. Six mixed cells change several at once. After 10,000 steps the last policy drives
 100 episodes on the two held-out maps.
 

@@ -152,8 +152,8 @@ def line_of(judged: Judged) -> str:
         return head
     _, stability, learning, _ = judged.answers
     state = learning.curve.state.value if learning.curve else "no return logged"
-    told = "; ".join([*(sign.told for sign in stability.signs), *learning.reasons])
-    return f"{head} stable {stability.answer:<7} learning {learning.answer:<7} {state}: {told}"
+    words = "; ".join([*(sign.words for sign in stability.signs), *learning.reasons])
+    return f"{head} stable {stability.answer:<7} learning {learning.answer:<7} {state}: {words}"
 
 
 def confusion(judged: list[Judged]) -> str:

@@ -172,9 +172,9 @@ class Times:
     """The durations of the undisturbed run, from which the moments of interruption are drawn.
 
     :param begin_s: seconds until the run had written its settings
-    :param first_s: seconds from then until its first snapshot
-    :param train_s: seconds from then until its final save started
-    :param save_s: seconds from then until it ended
+    :param first_s: seconds seconds from then until its first snapshot
+    :param train_s: seconds seconds from then until its final save started
+    :param save_s: seconds seconds from then until it ended
     """
 
     def __init__(self, begin_s: float, first_s: float, train_s: float, save_s: float) -> None:

@@ -224,8 +224,8 @@ def confusion(rows: list[result_rows.Row]) -> str:
     verdicts = ("GO", "NO-GO", "INSUFFICIENT")
     lines = [f"| half | label | {' | '.join(verdicts)} |", "| --- | --- |" + " --- |" * len(verdicts)]
     halves: Mapping[str, Callable[[int], bool]] = {
-        "looked at": lambda number: number % 2 == 0,
-        "examination": lambda number: number % 2 == 1,
+        "tuning": lambda number: number % 2 == 0,
+        "test": lambda number: number % 2 == 1,
     }
     for half, belongs in halves.items():
         counts = Counter((row["label"], row["verdict"]) for row in rows if belongs(int(row["number"])))

@@ -205,10 +205,10 @@ class Averages:
         self.averages = {f"average {decay:g}": Average(decay) for decay in decays}
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Gradients are not looked at."""
+        """Do nothing: gradients are not needed."""
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Gradients are not looked at."""
+        """Do nothing: gradients are not needed."""
 
     def after_step(self, update: NetworkUpdate) -> None:
         """Add the weights after the critics' step, which moves the encoder and comes once in every update."""

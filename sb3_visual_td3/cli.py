@@ -73,7 +73,8 @@ def _validate(arguments: list[str]) -> int:
         "-n",
         "--n-timesteps",
         type=positive_int,
-        help="number of environment steps, such as 20000 (default: n_timesteps of the hyperparameter file, or 5000 if you give no file)",
+        help="number of environment steps, such as 20000 (default: n_timesteps of the hyperparameter file; 5000 "
+        "without --conf-file)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: %(default)s)")
     parser.add_argument("-f", "--log-folder", default="logs", help="folder to write the run to (default: %(default)s)")

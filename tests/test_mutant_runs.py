@@ -50,5 +50,5 @@ def test_the_table_counts_both_halves() -> None:
         {"number": 3, "label": "failed", "verdict": "INSUFFICIENT"},
     ]
     table = confusion(rows)
-    assert "| looked at | healthy | 1 | 0 | 0 |" in table
-    assert "| examination | failed | 0 | 1 | 1 |" in table
+    assert "| tuning | healthy | 1 | 0 | 0 |" in table
+    assert "| test | failed | 0 | 1 | 1 |" in table

@@ -86,7 +86,7 @@ def test_the_rows_of_an_interrupted_run_are_dropped_and_no_others(tmp_path: Path
 def test_a_page_gets_the_new_table_in_the_place_of_the_old_one() -> None:
     page = f"# Title\n{BEGIN}\nold\n{END}\nmore\n"
     assert with_table(with_table(page, "| 1 |"), "| 2 |") == f"# Title\n{BEGIN}\n\n| 2 |\n\n{END}\nmore\n"
-    with pytest.raises(ValueError, match="no place for the table"):
+    with pytest.raises(ValueError, match="does not say where to put the table"):
         with_table("# Title\n", "| 1 |")
 
 

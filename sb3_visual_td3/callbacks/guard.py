@@ -230,7 +230,7 @@ class Guard:
         scale = lr_scale_of(self._model) * self.lr_factor
         set_lr_scale(self._model, scale)
         words = (
-            f"{done}learning rates times {self.lr_factor:g}: {scale:g} of what was given "
+            f"{done}learning rates times {self.lr_factor:g}, now {scale:g} times the given ones "
             f"(action {self.n_actions} of {self.max_actions})"
         )
         return Alert(step, cause.rule, ACTION, math.nan, math.nan, words)

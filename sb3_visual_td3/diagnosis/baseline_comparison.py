@@ -91,12 +91,12 @@ def _compared(policy: Series, baseline: float) -> Comparison:
     late = float(np.median(values[-3:]))
     best = int(np.argmax(values))
     peak, peak_step = float(values[best]), int(policy.steps[best])
-    told = f"{policy.name}: the last evaluations are at {rounded(late)}, untrained policies at "
-    told += rounded(baseline)
+    words = f"{policy.name}: the last evaluations are at {rounded(late)}, untrained policies at "
+    words += rounded(baseline)
     answer: Answer = "unknown"
     has_fallen = False
     if n < MIN_EVALUATIONS:
-        told += f"; {n} of the {MIN_EVALUATIONS} evaluations that a comparison needs"
+        words += f"; {n} of the {MIN_EVALUATIONS} evaluations that a comparison needs"
     else:
         spread = evaluation_spread(values)
         # The median of three lags behind a curve that still rises.
@@ -104,7 +104,7 @@ def _compared(policy: Series, baseline: float) -> Comparison:
         lost = (peak - end) / (peak - baseline) if peak > baseline else 0.0
         has_fallen = lost >= NOTED_FALL and peak - end >= CLEAR_FALL * spread
         if has_fallen:
-            told += (
+            words += (
                 f"; the best policy was near step {peak_step:,} with {rounded(peak)}: {min(lost, 1.0):.0%} of what it "
                 "had gained is lost"
             )
@@ -113,6 +113,6 @@ def _compared(policy: Series, baseline: float) -> Comparison:
         elif late <= baseline:
             answer = "no"
         else:
-            told += f", with a spread of {rounded(spread)} from one evaluation to the next"
+            words += f", with a spread of {rounded(spread)} from one evaluation to the next"
     last_step = int(policy.steps[-1])
-    return Comparison(policy.name, n, answer, late, baseline, peak, peak_step, last_step, has_fallen, told)
+    return Comparison(policy.name, n, answer, late, baseline, peak, peak_step, last_step, has_fallen, words)

@@ -380,35 +380,35 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
 def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
     """Pass if no logged tag shows an instability, measured in the scale of the run's own returns."""
     stability = ask(data).stability
-    told = "; ".join(sign.told for sign in stability.signs)
+    words = "; ".join(sign.words for sign in stability.signs)
     made = ", ".join(stability.checks)
     if stability.answer == "no" and any(sign.id == "non_finite" for sign in stability.signs):
-        return Measurement(Status.FAIL, None, told)
+        return Measurement(Status.FAIL, None, words)
     early = too_early(data)
     if early is not None:
-        return Measurement(Status.UNKNOWN, None, "; ".join(filter(None, (early, told))))
+        return Measurement(Status.UNKNOWN, None, "; ".join(filter(None, (early, words))))
     if stability.answer == "no":
-        return Measurement(Status.FAIL, None, told)
+        return Measurement(Status.FAIL, None, words)
     # A single weak sign does not fail the run: where GradientNormCallback ran, its more exact criteria decide.
     is_watched = any(name.startswith("gradients/") for name in data.names())
     if stability.answer == "yes" or (stability.checks and is_watched):
-        weak = f"a weak sign alone: {told}" if told else f"no sign of an instability in {made or 'what was logged'}"
+        weak = f"a weak sign alone: {words}" if words else f"no sign of an instability in {made or 'what was logged'}"
         return Measurement(Status.PASS, None, weak)
     if not stability.checks:
-        told = "neither losses nor Q values are logged under a known name"
+        words = "neither losses nor Q values are logged under a known name"
     else:
-        told = f"a sign that is not clear alone: {told}"
-    return Measurement(Status.UNKNOWN, None, told)
+        words = f"a sign that is not clear alone: {words}"
+    return Measurement(Status.UNKNOWN, None, words)
 
 
 def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
     """Pass if the returns rise, or the evaluations lie clearly above those of untrained policies."""
     found = ask(data).learning
-    told = "; ".join(found.reasons)
+    words = "; ".join(found.reasons)
     early = too_early(data)
     if early is not None:
-        return Measurement(Status.UNKNOWN, None, f"{early}; {told}")
-    return Measurement(_STATUS_OF[found.answer], None, told)
+        return Measurement(Status.UNKNOWN, None, f"{early}; {words}")
+    return Measurement(_STATUS_OF[found.answer], None, words)
 
 
 _STATUS_OF = {"yes": Status.PASS, "no": Status.FAIL, "unknown": Status.UNKNOWN}

@@ -347,7 +347,8 @@ class _Run:
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds that do not depend on the scale of rewards. They also block on runs of other code that logged all their tags."""
+"""Kinds that do not depend on the scale of rewards. They also block on runs of other code that logged all their
+tags."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds that decide by themselves when it is too early, or for which it never is: NaN stays NaN."""
 

@@ -57,7 +57,7 @@ class RuleResult:
     :param evidence: the points that support it, the strongest first
     :param first_step: environment step at which it first showed; None if the data do not show it
     :param value: the figure that the rule compared; NaN if it combined several
-    :param threshold: the number that it compared the figure with; NaN if it combined several
+    :param threshold: the number with which it was compared; NaN if the rule combined several figures
     :param role: cause or blind spot
     :param remedy: the first thing to do, if it differs from the rule's remedy
     :param explained_by: ids of the diagnoses that this may be a mere consequence of, if they differ from the rule's
@@ -86,8 +86,8 @@ class Diagnosis:
     :param role: cause, blind spot or consequence
     :param explained_by: ids of the diagnoses that turn this one into a consequence when they are found as well
     :param consequence_of: id of the cause, for a consequence
-    :param value: the figure that the rule compared; NaN if it combined several
-    :param threshold: the number that it compared the figure with; NaN if it combined several
+    :param value: the figure that the rule compared; NaN if it combined several figures
+    :param threshold: the number with which it was compared; NaN if the rule combined several figures
     """
 
     id: str

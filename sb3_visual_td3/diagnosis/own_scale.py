@@ -42,7 +42,8 @@ NORMALISED_Q = 50.0
 """With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not compared with them."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Q over the limit that follows from the returns. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to 3.6. The last of these numbers fails even a run whose return rises."""
+"""Q over the limit that follows from the returns. The largest ratio of public runs that learned was 0.35; a diverged
+run had 2.4 to 3.6. The last of these numbers fails even a run whose return rises."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
 """Root of the critic's loss over the scale of returns. Runs that learned stay below 0.013 over any twentieth of the
 run, diverged ones reach 0.09 to 0.15; beyond 1 the critic errs by more than a whole episode is worth."""
@@ -69,7 +70,7 @@ class Sign:
     :param step: the step at which it is worst; None if the whole run shows it.
     :param value: the figure that was compared.
     :param threshold: the limit for the figure.
-    :param told: the sign in words, with its figures.
+    :param words: the sign in words, with its figures.
     :param is_failure: whether the sign counts against a run that learns; otherwise it only supports other signs.
     """
 
@@ -79,7 +80,7 @@ class Sign:
     step: int | None
     value: float
     threshold: float
-    told: str
+    words: str
     is_failure: bool = True
 
 
@@ -194,8 +195,8 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     for series in rates:
         part = float(np.mean(series.values == 0.0))
         if part > 0.5:
-            told = f"{series.name} is 0 in {part:.0%} of the points: nothing is learned"
-            return Sign("frozen_by_learning_rate", True, series.name, int(series.steps[0]), 0.0, 0.0, told)
+            words = f"{series.name} is 0 in {part:.0%} of the points: nothing is learned"
+            return Sign("frozen_by_learning_rate", True, series.name, int(series.steps[0]), 0.0, 0.0, words)
     return None
 
 
@@ -265,11 +266,11 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     if ratio < Q_NOTED:
         return None
     is_clear = ratio >= Q_HOPELESS or (ratio >= Q_CLEAR and learning != "yes")
-    told = (
+    words = (
         f"{q.name} reaches {rounded(ratio)} times what the returns allow (largest |return| {rounded(scale.largest)}), "
         f"near step {step:,}"
     )
-    return Sign("q_beyond_returns", is_clear, q.name, step, ratio, Q_CLEAR if is_clear else Q_NOTED, told)
+    return Sign("q_beyond_returns", is_clear, q.name, step, ratio, Q_CLEAR if is_clear else Q_NOTED, words)
 
 
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
@@ -296,11 +297,11 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     if error < ERROR_NOTED:
         return None
     is_clear = error >= ERROR_CLEAR and learning != "yes"
-    told = (
+    words = (
         f"the critic's error, root of {loss.name}, reaches {rounded(error)} of the largest |return| "
         f"({rounded(unit)}) near step {step:,}"
     )
-    return Sign("critic_error", is_clear, loss.name, step, error, ERROR_CLEAR if is_clear else ERROR_NOTED, told)
+    return Sign("critic_error", is_clear, loss.name, step, error, ERROR_CLEAR if is_clear else ERROR_NOTED, words)
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
@@ -354,9 +355,9 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     if growth < SPREAD_NOTED:
         return None
     is_clear = growth >= SPREAD_CLEAR and learning != "yes"
-    told = f"{series.name} grows from {rounded(first)} to {rounded(late)}: the actions turn into noise"
+    words = f"{series.name} grows from {rounded(first)} to {rounded(late)}: the actions turn into noise"
     last = int(series.steps[-1])
-    return Sign("action_noise_explodes", is_clear, series.name, last, growth, SPREAD_NOTED, told)
+    return Sign("action_noise_explodes", is_clear, series.name, last, growth, SPREAD_NOTED, words)
 
 
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
@@ -376,7 +377,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     late = _ends(Series(series.name, series.steps, values))[1]
     if first <= 0.0 or late > ENTROPY_LEFT * first:
         return None
-    told = f"the entropy ({series.name}) falls from {rounded(first)} to {rounded(late)}: the policy no longer explores"
+    words = f"the entropy ({series.name}) falls from {rounded(first)} to {rounded(late)}: the policy no longer explores"
     return Sign(
         "entropy_collapse",
         False,
@@ -384,7 +385,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
         int(series.steps[-1]),
         late / first,
         ENTROPY_LEFT,
-        told,
+        words,
         is_failure=False,
     )
 
@@ -402,7 +403,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
     value = min(median, whole)
     if value >= EXPLAINED_NOTED:
         return None
-    told = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
+    words = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
     is_failure = learning != "yes"
     return Sign(
         "value_explains_nothing",
@@ -411,7 +412,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
         int(series.steps[-1]),
         value,
         EXPLAINED_NOTED,
-        told,
+        words,
         is_failure=is_failure,
     )
 
@@ -424,11 +425,11 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     median = float(np.median(series.values))
     last = int(series.steps[-1])
     if median > KL_NOTED:
-        told = f"{series.name} has the median {rounded(median)}: each update replaces the policy"
-        return Sign("updates_too_large", False, series.name, last, median, KL_NOTED, told)
+        words = f"{series.name} has the median {rounded(median)}: each update replaces the policy"
+        return Sign("updates_too_large", False, series.name, last, median, KL_NOTED, words)
     if abs(median) < KL_STOPPED:
-        told = f"{series.name} has the median {rounded(median)}: the updates do not change the policy"
-        return Sign("policy_stopped_updating", False, series.name, last, median, KL_STOPPED, told)
+        words = f"{series.name} has the median {rounded(median)}: the updates do not change the policy"
+        return Sign("policy_stopped_updating", False, series.name, last, median, KL_STOPPED, words)
     return None
 
 

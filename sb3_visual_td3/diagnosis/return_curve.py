@@ -43,7 +43,8 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.89 at
 # 1.75 and 0.76 at 1. Between the two the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 1.75, 3.5
-"""A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten points."""
+"""A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten
+points."""
 NO_GAIN = 1.0
 """A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
@@ -52,7 +53,8 @@ learning from half an episode spread on. This alone depends on where the zero of
 SMALL_PART = 1 / 3
 """A gain below this part of the larger level is small."""
 WANDER, SURE_WANDER = 3.0, 5.0
-"""Standard errors of the block levels that a change must exceed; the second number applies if only the mean has grown."""
+"""Standard errors of the block levels that a change must exceed; the second number applies if only the mean has
+grown."""
 LARGE_FALL = 0.5
 """A run that ends with less than half of its gain has collapsed."""
 NOTED_FALL = 0.3
@@ -221,8 +223,8 @@ def judge_curve(
     n = len(finite)
     if n < MIN_POINTS:
         last_step = int(finite.steps[-1]) if n else None
-        told = f"{series.name}: {n} points are too few for a curve"
-        return ReturnCurve(series.name, CurveState.TOO_SHORT, "unknown", n, last_step=last_step, reasons=(told,))
+        reason = f"{series.name}: {n} points are too few for a curve"
+        return ReturnCurve(series.name, CurveState.TOO_SHORT, "unknown", n, last_step=last_step, reasons=(reason,))
     largest = float(np.abs(finite.values).max())
     # Squares of the largest doubles overflow. No answer depends on the scale.
     unit = largest if largest > 1e150 else 1.0
@@ -264,13 +266,13 @@ def _fallen(
 ) -> ReturnCurve:
     """Judge a curve that has lost a part of its gain."""
     start, late, peak = levels
-    told = (
+    reason = (
         f"{curve.tag}: rose from {rounded(curve.start)} to {rounded(curve.peak)} near step {curve.peak_step:,} and "
         f"ends at {rounded(curve.late)}: {min(curve.lost, 1.0):.0%} of the gain is lost"
     )
     is_clear = curve.lost >= LARGE_FALL and (noise.stands_out(peak - late) or not noise.is_learning(start, late))
     answer: Answer = "no" if is_clear and experience.is_enough_for_no(curve.n_points) else "unknown"
-    return replace(curve, state=CurveState.COLLAPSED, learning=answer, reasons=(told,))
+    return replace(curve, state=CurveState.COLLAPSED, learning=answer, reasons=(reason,))
 
 
 def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCurve:
@@ -297,8 +299,8 @@ def _not_risen(
     start, late, peak = levels
     curve = replace(curve, reasons=(_gain_in_words(curve),))
     if not experience.is_enough_for_no(curve.n_points):
-        told = "the run is too short to call that a failure"
-        return replace(curve, state=CurveState.TOO_SHORT, reasons=(*curve.reasons, told))
+        reason = "the run is too short to call that a failure"
+        return replace(curve, state=CurveState.TOO_SHORT, reasons=(*curve.reasons, reason))
     if not noise.is_no_gain(start, late) or noise.is_large_rise(start, peak):
         return curve
     is_decline = late < start and noise.stands_out(start - late)
@@ -310,14 +312,14 @@ def _not_risen(
 
 def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
     """Judge a curve whose points are all equal, from a policy that never varies or a logger that repeats a value."""
-    told = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
+    reason = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
     # A mean over the last hundred training episodes is never constant while episodes end.
     if averaged_over >= ROLLOUT_WINDOW:
-        told += ": no episode seems to end, or the logger repeats an old value"
-        return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(told,))
+        reason += ": no episode seems to end, or the logger repeats an old value"
+        return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(reason,))
     if experience.is_enough_for_no(curve.n_points):
-        return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(told,))
-    return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(told,))
+        return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(reason,))
+    return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(reason,))
 
 
 def _gain_in_words(curve: ReturnCurve) -> str:

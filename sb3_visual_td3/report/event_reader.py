@@ -333,7 +333,7 @@ class RunReader:
 
         Runs that were trained side by side in one folder stay together: none of them is the last one.
 
-        :param is_growing: whether the run still writes; a last record that is only half there is then not noted
+        :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
         """
         return self._combined(is_growing, are_apart=False)[-1]
@@ -345,7 +345,7 @@ class RunReader:
         of the earlier file from the first repeated step on. A file that starts at the first steps again, or that covers
         the same steps as another one of the same time, holds another run. Tables add what the event files do not log.
 
-        :param is_growing: whether the run still writes; a last record that is only half there is then not noted
+        :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
         """
         return self._combined(is_growing, are_apart=True)
@@ -449,20 +449,20 @@ class _Run:
         :param every: all event files of the folder, also those without a point
         :param notes: remarks on the files of the folder
         """
-        told = [*notes, *self.notes]
+        lines = [*notes, *self.notes]
         if self.n_replaced:
-            told.append(
+            lines.append(
                 f"{self.n_replaced:,} points of an earlier file were replaced by a later file that repeats their steps"
             )
         if self.n_repeated:
-            told.append(
+            lines.append(
                 f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not show which file is "
                 "the later one: all are kept"
             )
-        told += self.notes_at_end
+        lines += self.notes_at_end
         files = tuple(dict.fromkeys(self.files))
         if n_runs > 1:
-            told.append(
+            lines.append(
                 f"several runs lie in one folder, and each is judged by itself: this is run {number} of {n_runs}, from "
                 f"{_named([file.name for file in files])}. Give each run its own folder"
             )
@@ -474,7 +474,7 @@ class _Run:
             SeriesSet(self.series),
             files,
             n_points,
-            tuple(told),
+            tuple(lines),
             self.known_axis(),
             number,
             n_runs,

@@ -33,7 +33,7 @@ class Line:
     :param tag: the logged name
     :param label: name in the legend and in the hover label
     :param colour: colour in CSS notation
-    :param magnitude: whether to draw |x|; the hover label shows the logged value
+    :param magnitude: whether to whether to draw |x|; the hover label shows the logged value
     :param dash: dash pattern of the line, so that curves differ without colour as well
     """
 

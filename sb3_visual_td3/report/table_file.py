@@ -32,7 +32,8 @@ MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""The files of ``report --format csv``. In a folder they are copies of a log and are ignored; given by name they are read."""
+"""The files of ``report --format csv``. In a folder they are copies of a log and are ignored; given by name they are
+read."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",

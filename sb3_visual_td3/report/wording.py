@@ -64,11 +64,11 @@ def answers_line(analysis: Analysis) -> str:
             learning += f"; best near {unit} {curve.peak_step:,} of {curve.last_step:,}"
         learning += ")"
     kind = analysis.questions.kind
-    told = f"Stable: {analysis.stable}. {learning}. Evidence: {analysis.evidence}."
+    line = f"Stable: {analysis.stable}. {learning}. Evidence: {analysis.evidence}."
     if kind.family is not Family.UNKNOWN:
         algorithms = f" ({kind.algorithms})" if kind.algorithms else ""
-        told += f" Kind of run: {kind.family.value}{algorithms}."
-    return told
+        line += f" Kind of run: {kind.family.value}{algorithms}."
+    return line
 
 
 def curve_is_on_steps(curve: ReturnCurve) -> bool:
@@ -167,7 +167,7 @@ def until_line(analysis: Analysis) -> str | None:
 
 
 MAX_CHANGES = 6
-"""A verdict that changes more often is not told change by change."""
+"""A verdict that changes more often is described without its single changes."""
 
 
 def over_time_line(analysis: Analysis) -> str | None:
@@ -177,15 +177,15 @@ def over_time_line(analysis: Analysis) -> str | None:
         return None
     changes = over_time.changes
     if len(changes) == 1:
-        told = f"{_verdict(changes[0])} from step {changes[0].until:,} on."
+        sentence = f"{_verdict(changes[0])} from step {changes[0].until:,} on."
     elif len(changes) <= MAX_CHANGES:
-        told = ", ".join(f"{_verdict(change)} from step {change.until:,}" for change in changes) + "."
+        sentence = ", ".join(f"{_verdict(change)} from step {change.until:,}" for change in changes) + "."
     else:
-        told = f"the verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
-        told += f"{changes[-1].until:,} on."
+        sentence = f"the verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
+        sentence += f"{changes[-1].until:,} on."
     if over_time.part_after:
-        told += f" {over_time.part_after:.0%} of the run came after the failure could be seen."
-    return told
+        sentence += f" {over_time.part_after:.0%} of the run came after the failure could be seen."
+    return sentence
 
 
 def _verdict(prefix: Prefix) -> str:
@@ -197,17 +197,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
 
 def _long_run(analysis: Analysis) -> str:
     """Return the command for the long run, as far as the files of the run show it."""
-    told = "Start the long run"
+    advice = "Start the long run"
     algo, env = analysis.settings.algo, analysis.manifest.env_id if analysis.manifest is not None else None
     # Both come from files of the run: they are shown only if they are plain names.
     if algo and env and _PLAIN.fullmatch(algo) and _PLAIN.fullmatch(env) and env != "unknown":
         return (
-            f"{told}: visual-td3 train --algo {algo} --env {env}, with the number of steps, the buffer and the "
+            f"{advice}: visual-td3 train --algo {algo} --env {env}, with the number of steps, the buffer and the "
             "schedule of its own block (the short run set -n), or with -n STEPS."
         )
     if analysis.manifest is None:
-        return f"{told}: the same program and settings, with the buffer size and the schedules of its full length."
-    return f"{told}."
+        return f"{advice}: the same program and settings, with the buffer size and the schedules of its full length."
+    return f"{advice}."
 
 
 def _what_is_missing(analysis: Analysis) -> str:
@@ -215,25 +215,25 @@ def _what_is_missing(analysis: Analysis) -> str:
     if analysis.early is not None:
         return f"Let the run continue to {EARLY_STEPS:,} environment steps, with three evaluations, and judge it then."
     unknown = analysis.blocking(Status.UNKNOWN)
-    told: list[str] = []
+    advice: list[str] = []
     owners = {
         tags.TAGS[tag].owner: None for r in unknown for tag in r.tags if tag in tags.TAGS and _is_absent(tag, analysis)
     }
     for owner in owners:
-        told.append(f"Add {owner}, which logs the missing tags.")
+        advice.append(f"Add {owner}, which logs the missing tags.")
     names = {r.id for r in unknown}
     if "learning" in names:
-        told.append(_what_shows_learning(analysis))
+        advice.append(_what_shows_learning(analysis))
     if "stable_in_own_scale" in names:
-        told.append(_what_shows_stability(analysis))
+        advice.append(_what_shows_stability(analysis))
     if "evidence" in names:
-        told.append(_what_adds_evidence(analysis))
+        advice.append(_what_adds_evidence(analysis))
     is_finished = analysis.manifest is not None and analysis.manifest.finished is not None
-    if not told and not is_finished:
-        told.append("Let the run continue until it can be judged.")
-    if not told:
-        told.append("The run is finished: judge a longer one, or look at the criteria that are unknown.")
-    return " ".join(told)
+    if not advice and not is_finished:
+        advice.append("Let the run continue until it can be judged.")
+    if not advice:
+        advice.append("The run is finished: judge a longer one, or look at the criteria that are unknown.")
+    return " ".join(advice)
 
 
 def _is_absent(tag: str, analysis: Analysis) -> bool:

@@ -28,7 +28,8 @@ from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 REQUESTED_AT_LOAD = "_requested_at_load"
 """Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
 _REQUESTED = "_asked_for"
-"""Attribute that holds the requested values that the set-up replaces; it is saved with the model. Saved models contain this name."""
+"""Attribute that holds the requested values that the set-up replaces; it is saved with the model. Saved models contain
+this name."""
 _REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
 _DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
 

@@ -29,7 +29,8 @@ BEAT_S = 30.0
 GRACE_S = 300.0
 """Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""How often the parameters of a trial whose worker died are queued again: the parameters themselves may be the cause."""
+"""How often the parameters of a trial whose worker died are queued again: the parameters themselves may be the
+cause."""
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""

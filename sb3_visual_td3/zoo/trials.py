@@ -267,7 +267,8 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and has its own evaluation and health callbacks."""
+"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and has its own evaluation and health
+callbacks."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:

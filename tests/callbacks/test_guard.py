@@ -173,7 +173,7 @@ def test_a_lower_rate_reaches_every_group_and_schedules_continue_below_it(tmp_pa
     model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
     (action,) = actions_in(tmp_path)
-    assert "learning rates times 0.25: 0.25 of what was given (action 1 of 3)" in action["meaning"]
+    assert "learning rates times 0.25, now 0.25 times the given ones (action 1 of 3)" in action["meaning"]
     at = action["step"]
     assert rates_at(notes, at - 1) == [4e-4]
     assert rates_at(notes, at) == rates_at(notes, 319) == [1e-4]
@@ -301,7 +301,7 @@ def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
     trained(model, tmp_path, callbacks, n_steps=2_000)
     first, second, last = actions_in(tmp_path)
     assert "(action 1 of 2)" in first["meaning"]
-    assert "0.25 of what was given (action 2 of 2)" in second["meaning"]
+    assert "now 0.25 times the given ones (action 2 of 2)" in second["meaning"]
     assert last["meaning"].startswith("training stops: 2 actions have not cured it (max_actions=2). ")
     assert last["step"] == model.num_timesteps < 2_000
     assert WINDOW <= second["step"] - first["step"] <= WINDOW + 40

@@ -159,7 +159,7 @@ def test_a_run_json_can_be_given_for_a_run_without_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("h.yml", "LiteDriving-v0: {tau: 1}\n", "give a single block"),
+        ("h.yml", "LiteDriving-v0: {tau: 1}\n", "give a file with a single block"),
         ("h.yml", "{}", "expected names and values"),
         ("h.yml", "just text", "expected a mapping"),
         ("h.json", "{", "not valid JSON"),

@@ -58,7 +58,7 @@ def test_cleanrls_tags_are_mapped_without_a_file() -> None:
         "charts/SPS",
     }
     (note,) = data.notes
-    assert note.startswith("CleanRL's names read as ours: ")
+    assert note.startswith("Tags of CleanRL renamed to ours: ")
     assert "losses/qf_loss times 2 as train/critic_loss" in note
 
 

@@ -51,7 +51,8 @@ SATURATED = 0.5
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""Upper limit of the confidence while the actor's head still gets a gradient, so that a live alert is only a warning."""
+"""Upper limit of the confidence while the actor's head still gets a gradient, so that a live alert is only a
+warning."""
 
 
 WAS_ALIVE = 1e-3

@@ -36,7 +36,8 @@ FROZEN = 1e-6
 than a million, so a smaller value means that the encoder does not move."""
 
 A_GRADIENT = 1e-5
-"""Norm of the head's gradient below which the encoder is not compared with it: a saturated tanh passes no gradient to either."""
+"""Norm of the head's gradient below which the encoder is not compared with it: a saturated tanh passes no gradient to
+either."""
 
 MIN_POINTS = 5
 DORMANT = 0.9

@@ -33,7 +33,8 @@ TINY = 1e-9
 large as the rate."""
 
 LOW = 2e-6
-"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. It counts only if the return shows that nothing was learned."""
+"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. It counts only if the
+return shows that nothing was learned."""
 
 PART = 0.5
 """Part of the points with such a rate. A schedule may end at 0; one that is 0 for half of the run is a mistake."""

@@ -89,7 +89,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def candidates(data: SeriesSet) -> str:
-    """Return the causes that a flat return is consistent with and that the logged tags do not rule out.
+    """Name the causes that fit a flat return and that the logged tags do not rule out.
 
     :param data: the series of a run
     :return: one or two sentences with up to three causes, the likeliest first, and the tag that tells each apart
@@ -104,7 +104,7 @@ def candidates(data: SeriesSet) -> str:
         possible += _unseen_off_policy(data)
     possible.append(("a reward that the actions do not change", "the return of random actions"))
     possible = possible[:3]
-    causes = ", then ".join(cause for cause, _ in possible)
+    causes = " or, less likely, with ".join(cause for cause, _ in possible)
     wanted = "; ".join(tag for _, tag in possible)
     return f"Consistent with {causes}. To tell them apart, log: {wanted}."
 

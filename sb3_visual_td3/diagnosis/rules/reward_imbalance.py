@@ -55,10 +55,12 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""A policy that has an accident after a few steps gets hardly any reward besides the penalty, whatever the weights are."""
+"""A policy that has an accident after a few steps gets hardly any reward besides the penalty, whatever the weights
+are."""
 
 UNSURE = 0.45
-"""Confidence if a penalty dominates, which is more likely a consequence than a cause. It is below the 0.5 from which a cause explains other diagnoses."""
+"""Confidence if a penalty dominates, which is more likely a consequence than a cause. It is below the 0.5 from which a
+cause explains other diagnoses."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -44,7 +44,8 @@ CURE = Cure(
 
 MIN_POINTS = 5
 FEWEST_STEPS_AHEAD = 0.7
-"""Q over the reward of a step, below which the critic has not even learned the reward, because its learning rate is too low."""
+"""Q over the reward of a step, below which the critic has not even learned the reward, because its learning rate is too
+low."""
 
 STEPS_AHEAD = 2.0
 """Q over the reward of a step, up to which the critic looks a single step ahead."""
