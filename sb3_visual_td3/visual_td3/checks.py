@@ -203,8 +203,8 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
                 f"VisualMultiInputPolicy; {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__} and "
-                "is trained as by Stable-Baselines3's TD3. Inherit from one of these classes, with actor_lr and critic_lr "
-                "instead of optimizers of your own, or leave the argument out"
+                "is trained as by Stable-Baselines3's TD3. Inherit from one of these classes, with actor_lr and "
+                "critic_lr instead of optimizers of your own, or leave the argument out"
             )
 
 
