@@ -288,7 +288,7 @@ def _doctor(arguments: list[str]) -> int:
     parser.add_argument(
         "--roll-out-steps",
         type=positive_int,
-        default=1000,
+        default=2000,
         metavar="N",
         help="steps with random actions, at most; a slow environment makes fewer (default: %(default)s)",
     )

@@ -16,12 +16,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.preflight.environment_checks import N_STEPS, check_environment
+from sb3_visual_td3.preflight.environment_checks import N_STEPS, check_environment, discounted_return
 from sb3_visual_td3.preflight.findings import STATUSES, Examination
 from sb3_visual_td3.preflight.learner_checks import check_learner, random_states_kept
 from sb3_visual_td3.preflight.probes import PROBES, run_probes
 from sb3_visual_td3.preflight.rollouts import unobserved
-from sb3_visual_td3.preflight.settings_checks import check_settings
+from sb3_visual_td3.preflight.settings_checks import check_settings, check_target_clamp
 
 DEFAULT_N_TIMESTEPS = 1_000_000
 """Length of the planned run if nobody says it."""
@@ -75,6 +75,8 @@ def doctor(
             lengths = [length for length, _ in rollout.episodes()]
             episode_length = sum(lengths) / len(lengths) if lengths else None
             check_settings(model, examination, n_timesteps, episode_length)
+            if not is_normalized:
+                check_target_clamp(model, examination, discounted_return(rollout, gamma))
             if isinstance(model, OffPolicyAlgorithm):
                 check_learner(model, rollout, examination, progress)
                 if probes:

@@ -180,6 +180,20 @@ CATALOGUE: Mapping[str, Entry] = {
         _COUNT,
         "buffer_size 1,000,000 with stacks of 4 x 84 x 84 in SB3's buffer: 56 GB",
     ),
+    "normalized_pictures": Entry(
+        "VecNormalize normalizes pictures",
+        "problem",
+        "Set norm_obs=False, or norm_obs_keys to the parts that are no pictures: the policy scales pictures itself.",
+        "Stable-Baselines3, preprocess_obs divides uint8 images by 255",
+        "`VecNormalize(env)` around a camera, with norm_obs at its default",
+    ),
+    "target_clamp": Entry(
+        "The targets' limit cuts off returns",
+        "problem",
+        "Use target_q_clamp=True, which finds the limit from the rewards, or a larger number.",
+        "arithmetic",
+        "`target_q_clamp=1.0` with rewards of 1 a step",
+    ),
     "warmup_beyond_run": Entry(
         "The run ends before, or soon after, learning starts",
         "problem",

@@ -18,7 +18,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
 from sb3_visual_td3.common.groups import GROUPS
-from sb3_visual_td3.common.pictures import parts_of
+from sb3_visual_td3.common.pictures import parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
@@ -52,6 +52,7 @@ def check_settings(
     """
     _check_learning_rate(model, examination)
     _check_gamma(model, examination, episode_length)
+    _check_normalized_pictures(model, examination)
     if not isinstance(model, OffPolicyAlgorithm):
         for name in ("buffer_memory", "warmup_beyond_run", "batch_beyond_buffer", "tau", "exploration_noise"):
             examination.skipped(name, f"{type(model).__name__} has no replay buffer")
@@ -114,6 +115,34 @@ def _check_gamma(model: BaseAlgorithm, examination: Examination, episode_length:
     is_too_long = horizon > LONG_HORIZON * max(length, 100.0)
     evidence = f"gamma={gamma:g} looks {horizon:,.0f} steps ahead, and an episode has about {length:.0f}"
     examination.judge("gamma", is_too_long, evidence, value, severity="warning")
+
+
+def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -> None:
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is None or not normalizer.norm_obs:
+        examination.passed("normalized_pictures")
+        return
+    # The spaces before the normalizer: it makes floats of pictures.
+    keys = list(pictures_in(normalizer.venv.observation_space))
+    if normalizer.norm_obs_keys is not None:
+        keys = [key for key in keys if key in normalizer.norm_obs_keys]
+    evidence = f"VecNormalize has norm_obs=True, and {' and '.join(keys)} holds pictures"
+    examination.judge("normalized_pictures", bool(keys), evidence, keys)
+
+
+def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_return: float) -> None:
+    """Compare a fixed limit of VisualTD3's targets with the returns of a random policy.
+
+    :param model: the model
+    :param examination: collects the results
+    :param expected_return: size of a discounted return, >= 0
+    """
+    clamp = getattr(getattr(model, "settings", None), "target_q_clamp", False)
+    if isinstance(clamp, bool):
+        examination.skipped("target_clamp", "no fixed limit")
+        return
+    evidence = f"target_q_clamp={clamp:g}, and a random policy has returns of {expected_return:.3g}"
+    examination.judge("target_clamp", clamp < expected_return, evidence, clamp)
 
 
 def buffer_bytes(model: OffPolicyAlgorithm) -> int:

@@ -99,6 +99,7 @@ SETTINGS_FAULTS = {
     "noise beyond the actions": ({"noise_schedule": 5.0}, "exploration_noise"),
     "targets frozen": ({"tau": 0.0}, "target_frozen"),
     "targets at once": ({"tau": 1.0}, "tau"),
+    "targets cut off": ({"target_q_clamp": 0.01}, "target_clamp"),
 }
 
 
@@ -106,6 +107,29 @@ SETTINGS_FAULTS = {
 def test_a_fault_of_the_settings_is_named_first(fault):
     settings, expected = SETTINGS_FAULTS[fault]
     assert ids(examine(model_on(envs.Dot(), **settings)))[0] == expected
+
+
+def test_pictures_that_are_normalized_are_named_first():
+    env = VecNormalize(DummyVecEnv([envs.Dot]))
+    assert ids(examine(model_on(env, TD3, "MlpPolicy")))[0] == "normalized_pictures"
+
+
+LITE_FAULTS = {
+    "black": (envs.Black, "dead_camera"),
+    "frozen": (envs.Frozen, "frozen_camera"),
+    "no steering wheel": (envs.WithoutSecondAction, "action_without_effect"),
+    "rewards times 1,000": (lambda env: envs.Rewarded(env, lambda reward: 1e3 * reward), "reward_scale"),
+    "time limit": (envs.TimeLimitTerminates, "time_limit_terminates"),
+    "one start": (envs.OneStart, "identical_resets"),
+}
+
+
+@pytest.mark.parametrize("fault", LITE_FAULTS)
+@pytest.mark.parametrize("algorithm", [VisualTD3, pytest.param(SAC, marks=pytest.mark.slow)])
+def test_a_fault_is_named_first_in_a_real_task(fault, algorithm):
+    wrapper, expected = LITE_FAULTS[fault]
+    model = model_on(wrapper(gym.make("LiteDriving-v0")), algorithm)
+    assert ids(doctor(model, n_timesteps=10_000))[0] == expected
 
 
 def test_stock_td3_without_noise_does_not_explore():
