@@ -1,4 +1,4 @@
-"""What both evaluation callbacks have in common: when an evaluation is made, and what is kept of it."""
+"""The common part of both evaluation callbacks: the times of evaluations, and the files with their results."""
 
 from __future__ import annotations
 
@@ -103,11 +103,12 @@ class EvaluationCallback(EvalCallback):
     def _on_training_start(self) -> None:
         super()._on_training_start()
         self._writer = EventWriter.of(self)
-        # learn() may be called a second time, and counts on from the first.
+        # A second call of learn() continues the step count of the first.
         self._last_evaluated = self.num_timesteps
 
     def _on_step(self) -> bool:
-        # Environment steps and not calls, of which there are fewer with several environments.
+        # Environment steps are counted instead of calls, because with several environments there are fewer calls than
+        # steps.
         if self.num_timesteps - self._last_evaluated < self.eval_freq:
             return True
         return self._evaluate_and_call_callbacks()

@@ -103,7 +103,7 @@ def _first_not_finite(part: np.ndarray) -> Any:
 def replay_is_finite(replay_buffer: Any) -> bool:
     """Return whether rewards, actions and observations in a replay buffer are finite; for a large buffer this is slow.
 
-    :param replay_buffer: any buffer; what it does not keep as arrays is not checked
+    :param replay_buffer: any buffer; only data that it keeps as arrays are checked
     :return: whether all are finite, rows that have not been written yet included
     """
     names = ("rewards", "actions", "observations", "next_observations")
@@ -376,7 +376,7 @@ class ExplosionAlertCallback(BaseCallback):
                 self._forget_measurements()
 
     def _forget_measurements(self) -> None:
-        """Forget everything that was measured before an action, which says nothing about the weights after it."""
+        """Drop all measurements from before an action, because they do not describe the weights after it."""
         self._watch.read_points()
         self._watch.finite.first()
         self.window.clear()

@@ -59,7 +59,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
     n_made = len(asked) - len(open_ones)
-    # A criterion that does not apply could have been checked only if a callback had logged what it needs.
+    # A criterion that does not apply could have been checked only if a callback had logged its tags.
     n_possible = n_made + sum(r.status is Status.UNKNOWN or r.needs_callback is not None for r in open_ones)
 
     wanted = set(_OWN_SCALE[answers.kind.family])
@@ -89,7 +89,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
 
 def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult]) -> bool:
-    """Return whether our callbacks ran, and what they log answers every criterion that can block a GO."""
+    """Return whether our callbacks ran, and their tags answer every criterion that can block a GO."""
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False
     is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)

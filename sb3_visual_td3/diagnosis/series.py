@@ -215,7 +215,7 @@ class SeriesSet:
             lengths = self[tags.EPISODE_LENGTH].finite.values
             with np.errstate(over="ignore"):
                 total = float(lengths[lengths > 0].sum())
-            # Absurd lengths, such as 1e300, say nothing about the length of the run.
+            # Absurd lengths, such as 1e300, are not used as lengths of episodes.
             if total < MAX_STEP:
                 known.append(int(total))
         if not known:

@@ -24,7 +24,7 @@ from sb3_visual_td3.preflight.rollouts import unobserved
 from sb3_visual_td3.preflight.settings_checks import check_settings, check_target_clamp
 
 DEFAULT_N_TIMESTEPS = 1_000_000
-"""Length of the planned run if nobody says it."""
+"""Default length of the planned run."""
 _N_PARTS = 8
 """Parts of an examination without probes, for the progress bar."""
 
@@ -37,18 +37,18 @@ def doctor(
     progress_bar: bool = False,
     name: str | None = None,
 ) -> Examination:
-    """Examine a model and its environment before a training; print the result, or read its ``findings``.
+    """Examine a model and its environment before a training. Print the result, or read its ``findings``.
 
     The environment is stepped with random actions and reset. The model's weights, optimizers, replay buffer and the
     global random states stay as they are, and the environment is seeded again as the model seeded it.
 
     :param model: a model that has been created and not yet trained
     :param n_timesteps: environment steps of the planned run, >= 1
-    :param n_steps: steps of the longest roll-out, >= 20; a slow environment makes fewer
+    :param n_steps: steps of the longest roll-out, >= 20; fewer in a slow environment
     :param probes: also train the algorithm on five small environments whose answers are known, in up to 3 minutes
     :param progress_bar: whether to show a progress bar
-    :param name: name of what is examined; None takes the class's
-    :return: the checks and what they found
+    :param name: name of the examined model in the output; None takes the name of its class
+    :return: the checks with their results
     :raises ValueError: if an argument is out of range, or the model has no environment or discrete actions
     """
     n_timesteps = to_integer("n_timesteps", n_timesteps, 1)
@@ -81,7 +81,7 @@ def doctor(
                 check_learner(model, rollout, examination, progress)
                 if probes:
                     run_probes(model, examination, progress)
-            # As the model's constructor left it: the first reset of the training uses these seeds.
+            # Restore the seeds that the model's constructor set, which the first reset of the training uses.
             if model.seed is not None:
                 env.seed(model.seed)
             # The environment has moved on, so learn() has to begin with a reset.
@@ -102,7 +102,7 @@ def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
 
 
 def quick_doctor(model: BaseAlgorithm, n_timesteps: int) -> Examination:
-    """Make the checks that neither step the environment nor train: those of the settings, in milliseconds.
+    """Check the settings only, which takes milliseconds because nothing is stepped or trained.
 
     :param model: a model that has been created
     :param n_timesteps: environment steps of the planned run

@@ -1,4 +1,4 @@
-"""Checks of the environment: what a learner sees, what its actions do, how episodes begin and end, and the rewards.
+"""Checks of the environment: observations, effects of actions, starts and ends of episodes, and rewards.
 
 All of them read roll-outs with random actions. Paired roll-outs begin with the same seed, so that a difference between
 them has one cause.
@@ -43,7 +43,7 @@ N_EPISODES = 3
 DEAD_STD = 1.0
 """Standard deviation within a frame, in grey levels, below which it shows nothing. A dot of 3 x 3 pixels has 9."""
 DEAD_SHARE = 0.95
-"""Share of the frames that have to be dead, or equal to the one before."""
+"""Share of frames from which on the camera counts as dead (without contrast, or equal to the previous frame)."""
 SHORT_EPISODE = 3
 """Median length of episodes, in steps, up to which they are too short."""
 MIN_STEPS_WITHOUT_END = 200
@@ -78,7 +78,7 @@ def check_environment(
     :param n_timesteps: environment steps of the planned run
     :param n_steps: steps of the longest roll-out, at most
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
-    :param progress: told the name of each part
+    :param progress: called with the name of each part
     :return: the longest roll-out, for the checks of the learner
     """
     progress("the environment's spaces")
@@ -95,7 +95,7 @@ def check_environment(
 
 
 def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
-    """Play until some episodes have ended, or the steps or the time are used up."""
+    """Play until some episodes have ended, or until the limit of steps or time is reached."""
 
     def is_enough(rollout: Rollout) -> bool:
         if rollout.seconds > LONG_ROLLOUT_S:
@@ -107,7 +107,7 @@ def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
 
 
 def _check_spaces(env: VecEnv, examination: Examination) -> None:
-    """Have Stable-Baselines3's checker look at the environment itself: VecEnvs cast what it returns."""
+    """Run Stable-Baselines3's checker on the environment itself, because a VecEnv casts its returned values."""
     inner = gym_env_of(env)
     if inner is None:
         examination.skipped("space_mismatch", "the environment lives in another process")
@@ -126,7 +126,7 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
 
 
 def _check_returned(env: gym.Env[Any, Any]) -> None:
-    """Check that what ``reset`` and ``step`` return is in the space, which VecEnvs do not ask."""
+    """Check that returned observations are in the observation space, which VecEnvs do not verify."""
     observations = [env.reset(seed=SEED)[0]]
     env.action_space.seed(SEED)
     for _ in range(3):
@@ -160,7 +160,7 @@ def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None
 
 
 def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: Examination) -> None:
-    """Check pictures for contrast, change, scale and the order of their stack; and all parts for finite values.
+    """Check pictures for contrast, change, scale and the order of their stack, and all parts for finite values.
 
     :param rollout: steps with random actions
     :param space: the space of the observations as the learner sees them
@@ -190,7 +190,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 
 
 def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
-    """Return how many grey levels of 255 a unit of the picture is, judged by the values and not by the bounds."""
+    """Return the factor from a picture's values to grey levels up to 255, judged by the values, not the bounds."""
     if np.issubdtype(picture.dtype, np.integer):
         return 1.0
     return 255.0 / max(float(np.abs(frames).max()), 1e-12)
@@ -229,7 +229,7 @@ def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, examinatio
     if "dead_camera" in [finding.id for finding in examination.findings]:
         examination.skipped("frozen_camera", "the camera shows nothing")
         return
-    # Where the rewards stand still too and a reset changes the picture, the camera is right: nothing moves.
+    # If the rewards do not change either, and a reset changes the picture, the camera works and nothing moves.
     rewards = np.stack(rollout.rewards)
     rewards_vary = bool((rewards[1:] != rewards[:-1])[continued[:-1]].any())
     resets_show = bool((~is_equal[~continued]).any())
@@ -251,13 +251,13 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
     evidence = f"{named}the largest pixel of {len(frames)} pictures is {largest:.3g}, in a space up to {high:g}"
     # A picture that is black all the time is a dead camera, whatever its scale.
     is_scaled = high >= 255 and 0 < largest <= 1
-    # 1 / 255 is what a white pixel becomes when it is divided twice.
+    # A white pixel that is divided twice has the value 1 / 255.
     is_scaled_twice = high == 1 and 0 < largest <= 1.001 / 255
     examination.judge("scaled_pixels", is_scaled or is_scaled_twice, evidence, largest)
 
 
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
-    """Look for channels that reappear at the next step in another place, and whether that place is the right one."""
+    """Look for channels that reappear at another index at the next step, and check that the index is the right one."""
     n_channels = frames.shape[2]
     continued = _continued(rollout)
     if n_channels < 2 or not continued.any():
@@ -281,7 +281,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
         if n_channels % depth:
             continue
         width = n_channels // depth
-        # Frames of a stack, oldest first: every frame but the newest was one place further right a step ago.
+        # In a stack with the oldest frame first, every frame except the newest was one index higher a step ago.
         in_order = all(matches[i, i + width] > DEAD_SHARE for i in range(n_channels - width))
         if in_order:
             examination.passed("stack_order", {"frames": depth})
@@ -441,7 +441,7 @@ def discounted_return(rollout: Rollout, gamma: float) -> float:
 
 
 def _reward_terms(rollout: Rollout) -> dict[str, float]:
-    """Return each reward term's share of the sum of absolute values, if the environment tells them."""
+    """Return each reward term's share of the sum of absolute values, if ``info`` has the terms."""
     sums: dict[str, float] = {}
     for infos in rollout.infos:
         for info in infos:
@@ -479,7 +479,7 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
 
     first = play(actions, SEED)
-    # The others make as many steps, so that a slow moment cannot make a difference.
+    # The other roll-outs have the same number of steps, so that a slow moment does not change the result.
     actions, others = actions[: first.n_steps], others[: first.n_steps]
     if not actions:
         for name in names:
@@ -516,7 +516,7 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Replace one dimension of the actions at a time, and see whether anything changes."""
+    """Replace one dimension of the actions at a time, and check whether anything changes."""
     shape = actions[0].shape[1:]
     without: list[str] = []
     for index in np.ndindex(shape):

@@ -1,4 +1,4 @@
-"""What the doctor can find: every finding's title, remedy and source, and the examination that collects them.
+"""All findings of the doctor with title, remedy and source, and the examination that collects them.
 
 The order of :data:`CATALOGUE` is the order of causes: a black camera also makes the batch hard to fit, so
 ``dead_camera`` stands before ``cannot_fit_batch``. Findings are listed in this order, problems before warnings.
@@ -20,7 +20,7 @@ SEVERITIES: tuple[Severity, ...] = ("problem", "warning")
 
 
 class Entry(NamedTuple):
-    """What is known of a finding before it is made.
+    """The fixed part of a finding, the same in every examination.
 
     :ivar title: one line that names it
     :ivar severity: ``"problem"`` if the run is likely to fail; ``"warning"`` if it may be intended
@@ -74,7 +74,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "`astype(np.uint8)` on pixels of 0 to 1 makes every picture black",
     ),
     "frozen_camera": Entry(
-        "The camera's picture does not change",
+        "The camera's picture never changes",
         "problem",
         "Render a new frame at every step, and return a copy of it. A simulator without a tick between two reads "
         "returns the old frame.",
@@ -105,7 +105,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "`np.random.uniform()` in `reset()` instead of `self.np_random`",
     ),
     "identical_resets": Entry(
-        "Every episode begins alike",
+        "Every episode begins in the same way",
         "warning",
         "Draw the start from self.np_random in reset(). A policy that always starts in one place learns that place by "
         "heart. Ignore this if the task has one start.",
@@ -124,7 +124,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "A time limit is reported as terminated",
         "problem",
         "Return truncated=True and terminated=False when the time is over (gymnasium's TimeLimit does). With "
-        "terminated=True the critic learns that nothing follows the last step, though the task goes on.",
+        "terminated=True the critic learns that nothing follows the last step, although the task continues.",
         "Pardo et al. 2018, Time Limits in Reinforcement Learning; " + _GYMNASIUM,
         "`terminated = self.n_steps >= 500`",
     ),
@@ -137,22 +137,22 @@ CATALOGUE: Mapping[str, Entry] = {
         "`step()` returns False for both flags, and there is no TimeLimit",
     ),
     "short_episodes": Entry(
-        "Episodes end almost at once",
+        "Episodes end after a few steps",
         "problem",
         "Look at the first steps of an episode: is the start inside an obstacle, is an ending condition inverted?",
-        "a guess: in so few steps an action has no consequence that could be learnt",
+        "a guess: in so few steps an action has no consequence that could be learned",
         "the start pose is inside the collision box",
     ),
     "constant_reward": Entry(
         "The reward is constant",
         "problem",
-        "Print the reward's terms over an episode. If only a policy that has learnt something meets another reward, "
-        "add a term that guides it there.",
-        "nothing can be learnt from a reward that does not vary",
+        "Print the reward's terms over an episode. If only a trained policy reaches another reward, "
+        "add a term that guides the policy there.",
+        "nothing can be learned from a reward that does not vary",
         "the reward is 1 for every step",
     ),
     "sparse_reward": Entry(
-        "A random policy hardly ever meets a reward",
+        "A random policy hardly ever gets a reward",
         "warning",
         "Add a term for progress, start some episodes near the goal, or plan for more random steps (learning_starts).",
         "a guess: fewer than one step in a hundred differs from the usual reward",
@@ -253,7 +253,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "positions in millimetres as observations of a MlpPolicy",
     ),
     "leaking_features": Entry(
-        "The actor's loss reaches the actor past its action",
+        "The actor's loss reaches the actor without passing through its action",
         "problem",
         "Let the critic encode the observation itself, without gradient, in the actor's loss. Otherwise the actor's "
         "encoder raises Q without acting better, and grows without bound.",
@@ -272,7 +272,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "Target networks do not move",
         "problem",
         "Use tau > 0 and call polyak_update for every target network.",
-        "Lillicrap et al. 2015 (DDPG): targets slowly track the learnt networks",
+        "Lillicrap et al. 2015 (DDPG): targets slowly track the learned networks",
         "`soft_update()` is overridden and forgets the targets",
     ),
     "cannot_fit_batch": Entry(
@@ -286,7 +286,7 @@ CATALOGUE: Mapping[str, Entry] = {
         f"probe_{name}": Entry(
             f"The algorithm fails the probe of {what}",
             "problem",
-            "Look at the part that the evidence names; the probe is a test case of it that takes seconds.",
+            "Check the part that the evidence names. The probe is a test case for it that takes seconds.",
             "Andy Jones, Debugging Reinforcement Learning Systems: probe environments",
             example,
         )
@@ -321,7 +321,7 @@ class Check(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something that the doctor found."""
+    """A problem or warning that the doctor found."""
 
     id: str
     severity: Severity
@@ -333,7 +333,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Examination:
-    """The checks that were made and what they found.
+    """The checks of an examination, with their results.
 
     :ivar checks: the checks, by id
     :ivar seconds: how long the examination took
@@ -346,11 +346,11 @@ class Examination:
     _found: dict[str, Finding] = field(default_factory=dict)
 
     def passed(self, check_id: str, value: Any = None) -> None:
-        """Note that a check has passed, with what it measured."""
+        """Record that a check has passed, with its measurement."""
         self.checks[check_id] = Check(check_id, "pass", value)
 
     def skipped(self, check_id: str, reason: str) -> None:
-        """Note why a check could not be made; an earlier result stays."""
+        """Record why a check could not be made; an earlier result is kept."""
         self.checks.setdefault(check_id, Check(check_id, "skipped", reason))
 
     def found(
@@ -361,13 +361,13 @@ class Examination:
         severity: Severity | None = None,
         remedy: str | None = None,
     ) -> None:
-        """Note that a check has failed.
+        """Record that a check has failed.
 
         :param check_id: the id, a key of :data:`CATALOGUE`
         :param evidence: one sentence with the figures
-        :param value: what was measured
-        :param severity: None takes the catalogue's
-        :param remedy: None takes the catalogue's
+        :param value: the measured value
+        :param severity: its severity; None takes the one in the catalogue
+        :param remedy: its remedy; None takes the one in the catalogue
         """
         entry = CATALOGUE[check_id]
         self.checks[check_id] = Check(check_id, "fail", value)
@@ -378,7 +378,7 @@ class Examination:
     def judge(
         self, check_id: str, failed: bool, evidence: str, value: Any = None, severity: Severity | None = None
     ) -> None:
-        """Note the result of a check that either passes or fails; the other parameters are those of ``found``."""
+        """Record the result of a check that either passes or fails; the other parameters are those of ``found``."""
         if failed:
             self.found(check_id, evidence, value, severity)
         else:
@@ -386,7 +386,7 @@ class Examination:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was found: problems before warnings, and causes before what they cause."""
+        """The findings: problems before warnings, and causes before their consequences."""
         order = list(CATALOGUE)
         return sorted(self._found.values(), key=lambda each: (SEVERITIES.index(each.severity), order.index(each.id)))
 

@@ -29,7 +29,7 @@ from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
 
 N_UPDATES = 4
-"""Updates whose gradients are looked at: two of them move the actor of TD3."""
+"""Number of updates whose gradients are recorded: two of them update the actor of TD3."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
 """Gradient steps on one batch, and the seconds that they may take."""
@@ -49,14 +49,14 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
     :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
     :param rollout: transitions to learn from
     :param examination: collects the results
-    :param progress: told the name of each part
+    :param progress: called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
     if not all(hasattr(model, name) for name in (*_NETWORKS, "critic_target")):
         for name in names:
             examination.skipped(name, f"{type(model).__name__} has no actor and critic")
         return
-    # What is wrong with the environment is known then, and a learner that meets it says nothing more.
+    # Without valid transitions the checks of the learner would only repeat the problems of the environment.
     for finding in examination.findings:
         if finding.id in ("non_finite_reward", "non_finite_observation"):
             for name in names:
@@ -94,13 +94,13 @@ def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
 
     :param model: the model; it is not changed
     :param rollout: transitions to store
-    :return: the copy, which shares nothing but the environment with the model
+    :return: the copy, which shares only the environment with the model
     """
     shared = [model.env, model.replay_buffer, getattr(model, "_logger", None), model._vec_normalize_env]
-    # deepcopy takes what its memo holds instead of copying it. An environment often cannot be copied.
+    # Objects in its memo are not copied by deepcopy. The environment is one of them, because it often cannot be copied.
     memo = {id(each): each for each in shared if each is not None}
     twin = copy.deepcopy(model, memo)
-    # Callbacks that watch the model must not see these updates.
+    # The model's observers must not see these updates.
     if hasattr(twin, "observers"):
         twin.observers = []
     twin.set_logger(Logger(folder=None, output_formats=[]))
@@ -259,10 +259,10 @@ def _without_action_gradient(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
-    """Cut the actions off in the critic: what then still reaches the actor does not go through its action."""
+    """Stop gradients into the critic's actions. A gradient that still reaches the actor bypasses the action."""
     whole = _actor_gradient(model, rollout, is_cut=False)
     if whole == 0:
-        examination.skipped("leaking_features", "the actor gets no gradient at all")
+        examination.skipped("leaking_features", "the actor gets no gradient")
         return
     remaining = _actor_gradient(model, rollout, is_cut=True)
     share = remaining / whole
@@ -277,7 +277,7 @@ def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examin
 def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -> float:
     """Return the norm of the actor's gradient over some updates, with or without the path through the action."""
     twin: Any = copy_of(model, rollout)
-    # What depends on the actor alone, and on no critic, is left out: penalties and the entropy bonus.
+    # Penalties and the entropy bonus depend on the actor alone and are left out.
     if hasattr(twin, "settings"):
         twin.settings = replace(twin.settings, pre_tanh_penalty=0.0)
     if hasattr(twin, "ent_coef_optimizer"):
@@ -336,7 +336,7 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
         losses.append(loss.item())
         if losses[-1] < FITTED / 2 or time.perf_counter() - begin > FIT_S:
             break
-    # The targets have a variance of 1, which a constant value reaches.
+    # The targets have a variance of 1, so a constant value has a loss of 1.
     best = min(losses)
     if not math.isfinite(losses[-1]):
         best = math.inf

@@ -1,4 +1,4 @@
-"""Five environments whose answers are known by heart, and a training of the given algorithm on each.
+"""Five environments with known answers, and a training of the given algorithm on each.
 
 An environment of one or two steps isolates one thing that a learner must be able to do, so that a failure names the
 part that is broken. Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments),
@@ -26,7 +26,7 @@ SIZE = 36
 """Height and width of the pictures: the smallest that NatureCNN reads."""
 BLACK, WHITE = 0, 255
 GAMMA = 0.5
-"""Discount of all probes, far from 0 and 1, so that a value tells whether it was discounted once."""
+"""Discount of all probes, far from 0 and 1, so that a value shows whether it was discounted once."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 800, 100, 32, 1e-3
 LEAST_TAU = 0.05
 """A target network of the usual tau would need more updates than a probe has."""
@@ -73,7 +73,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
         raise NotImplementedError
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return what was learnt and what is right, by name.
+        """Return the learned and the right value of each quantity, by name.
 
         :param answer: the trained model's values and actions
         """
@@ -81,7 +81,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
 
 
 class ConstantReward(Probe):
-    """The reward is 1, whatever is seen and done."""
+    """The reward is always 1."""
 
     tests = "the critic's loss and its optimizer"
 
@@ -111,7 +111,7 @@ class PictureReward(Probe):
 
 
 class ActionReward(Probe):
-    """The reward is highest for the action 0.5, whatever is seen."""
+    """The reward is highest for the action 0.5, whatever the picture is."""
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
     shows_both = False
@@ -168,7 +168,7 @@ TOLERANCE = 0.25
 
 
 class Answer:
-    """What a trained model has learnt about a probe.
+    """The values and actions that a trained model has learned in a probe.
 
     :param model: the trained model
     """
@@ -194,7 +194,7 @@ class Answer:
 
 
 class _Deadline(BaseCallback):
-    """End a training when its time is over."""
+    """End a training at its time limit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,11 +238,11 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
 
 
 def run_probes(model: OffPolicyAlgorithm, examination: Examination, progress: Progress) -> None:
-    """Train the algorithm on each probe and compare what it has learnt with what is right.
+    """Train the algorithm on each probe and compare its answers with the right ones.
 
     :param model: a model of the algorithm; it is not changed
     :param examination: collects the results, with the ids ``probe_constant_reward`` and so on
-    :param progress: told the name of each probe
+    :param progress: called with the name of each probe
     """
     for probe in PROBES:
         name = check_id(probe)
@@ -259,7 +259,7 @@ def run_probes(model: OffPolicyAlgorithm, examination: Examination, progress: Pr
             examination.skipped(name, f"not finished within {SECONDS_PER_PROBE:.0f} s")
             continue
         parts = [f"{what} {learnt:.2f} where {right:g} is right" for what, (learnt, right) in wrong.items()]
-        examination.judge(name, bool(wrong), f"{', '.join(parts)}. Broken may be {probe.tests}", value)
+        examination.judge(name, bool(wrong), f"{', '.join(parts)}. The fault may be in: {probe.tests}", value)
 
 
 def check_id(probe: type[Probe]) -> str:

@@ -1,4 +1,4 @@
-"""Short roll-outs of a vectorized environment, recorded for the checks, and what can be read from them."""
+"""Short roll-outs of a vectorized environment, which are recorded for the checks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 class Rollout:
     """Steps of an environment in order; each entry holds all of its parallel environments.
 
-    :ivar observations: one more than there are steps: the first is that of ``reset()``
-    :ivar next_observations: those that a step led to; at an episode's end the terminal one, not the next episode's
+    :ivar observations: one more than there are steps, because the first one is from ``reset()``
+    :ivar next_observations: the observation after each step; at an episode's end its terminal observation, not the next
+        episode's first one
     :ivar actions: ``(n_envs, *action_shape)`` for each step
     :ivar rewards: ``(n_envs,)`` for each step
     :ivar dones: ``(n_envs,)`` for each step
@@ -50,13 +51,13 @@ class Rollout:
         return np.asarray(self.rewards, np.float64).ravel()
 
     def parts(self) -> dict[str, list[NDArray[Any]]]:
-        """Return the observations that followed each other in time, by key; without a Dict, the key is ``""``."""
+        """Return the observations in the order of time, by key; without a Dict, the key is ``""``."""
         if not isinstance(self.observations[0], Mapping):
             return {"": [np.asarray(each) for each in self.observations]}
         return {key: [np.asarray(each[key]) for each in self.observations] for key in self.observations[0]}
 
     def episodes(self) -> list[tuple[int, bool]]:
-        """Return length of each finished episode, and whether it was truncated."""
+        """Return the length of each finished episode, and whether it was truncated."""
         lengths: list[tuple[int, bool]] = []
         n_envs = len(self.dones[0]) if self.dones else 0
         for env in range(n_envs):
@@ -118,7 +119,7 @@ def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
 
 @contextmanager
 def unobserved(env: VecEnv) -> Iterator[None]:
-    """Step environments without a trace: VecNormalize passes on what it gets, and Monitor writes no episode.
+    """Step environments without side effects: VecNormalize changes nothing, and Monitor writes no episode.
 
     Environments in other processes have Monitors of their own, which do write.
 
@@ -155,7 +156,7 @@ def gym_env_of(env: VecEnv) -> gym.Env[Any, Any] | None:
 
 
 def random_actions(env: VecEnv, n_steps: int, seed: int) -> list[NDArray[Any]]:
-    """Draw actions from a private copy of the action space, so that the environment's own random state stays.
+    """Draw actions from a private copy of the action space, so that the environment's own random state does not change.
 
     :return: one array ``(n_envs, *action_shape)`` for each step
     """
@@ -181,15 +182,15 @@ def roll_out(
     :param env: the environments
     :param actions: ``(n_envs, *action_shape)`` for each step
     :param seed: seed of the reset; None leaves it to the environment
-    :param is_enough: asked after each step; True ends the roll-out before all actions are played
-    :return: what happened
+    :param is_enough: function called after each step; True ends the roll-out before all actions are played
+    :return: the recorded steps
     """
     if seed is not None:
         env.seed(seed)
     rollout = Rollout([copied(env.reset())])
     begin = time.perf_counter()
     for each in actions:
-        # VecEnvs hand the array on, and an environment might change it.
+        # A copy, because VecEnvs pass the array to the environment, which might change it.
         observations, rewards, dones, infos = env.step(each.copy())
         seen = copied(observations)
         rollout.observations.append(seen)
@@ -207,7 +208,7 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return what the steps led to: where an episode ended, VecEnvs show the first observation of the next one."""
+    """Return the observations after the steps; the terminal one where an episode ended."""
     if not np.any(dones):
         return observations
     replaced = copied(observations)
@@ -224,7 +225,7 @@ def _with_terminal_observations(
 
 
 def transitions(rollout: Rollout) -> Iterator[tuple[Any, Any, Any, Any, Any, Any]]:
-    """Yield what ``ReplayBuffer.add`` takes: observations, next ones, actions, rewards, dones and infos."""
+    """Yield the arguments of ``ReplayBuffer.add``: observations, next ones, actions, rewards, dones and infos."""
     for step in range(rollout.n_steps):
         yield (
             rollout.observations[step],

@@ -22,7 +22,7 @@ from sb3_visual_td3.common.pictures import parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
-"""Learning rates from which on training diverges, and below which nothing is learnt in a usual run. rl-zoo's tuned
+"""Learning rates above which training usually diverges, and below which a usual run learns nothing. rl-zoo's tuned
 blocks have 5e-5 to 7e-3."""
 LATE_WARMUP = 0.5
 """Share of the run that may pass before learning starts."""
@@ -71,7 +71,7 @@ def check_settings(
 
 
 def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None:
-    """Judge the rates at the start and the half of a run, since schedules end at 0."""
+    """Judge the rates at the start and in the middle of a run, because schedules end at 0."""
     rates: dict[str, list[float]] = {"learning_rate": [float(model.lr_schedule(1.0)), float(model.lr_schedule(0.5))]}
     for group in GROUPS:
         given = getattr(model, group.rate_argument, None)

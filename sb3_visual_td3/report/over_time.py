@@ -1,7 +1,7 @@
-"""Judge a run as it stood at each twentieth of its steps: since when could a failure be seen?
+"""Judge a run at each twentieth of its steps, to find out from when on a failure was visible.
 
-A run that fails is rarely stopped at once. The verdict over time tells how much of it was spent after the report would
-have said NO-GO, and whether a verdict could be relied on while the run was young.
+A failing run is rarely stopped at once. The verdict over time shows how much of the run came after the report's verdict
+was NO-GO, and whether early verdicts were reliable.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ N_PARTS = 20
 
 
 class Prefix(NamedTuple):
-    """A run as it stood at a step.
+    """The beginning of a run, up to a step.
 
     :ivar until: the step on the axis of the run; ``--until`` with this step gives the same verdict
-    :ivar verdict: the verdict on the run as it stood there; None before its first point
+    :ivar verdict: the verdict on the run up to this step; None before its first point
     """
 
     until: int
@@ -29,10 +29,10 @@ class Prefix(NamedTuple):
 
 @dataclass(frozen=True)
 class VerdictOverTime:
-    """The verdicts on a run as it stood at each twentieth of its steps.
+    """The verdicts on a run at each twentieth of its steps.
 
     :param prefixes: in the order of their steps; the last one is the whole run
-    :param begin: the step at which the run is taken to begin
+    :param begin: the step that counts as the beginning of the run
     """
 
     prefixes: tuple[Prefix, ...]
@@ -45,7 +45,7 @@ class VerdictOverTime:
 
     @property
     def no_go_from(self) -> int | None:
-        """Return the first of these steps from which on the verdict is NO-GO until the end; None for another end."""
+        """Return the first step from which on every verdict is NO-GO; None if the last verdict is another one."""
         found = None
         for prefix in reversed(self.prefixes):
             if prefix.verdict is not Verdict.NO_GO:
@@ -55,7 +55,7 @@ class VerdictOverTime:
 
     @property
     def part_after(self) -> float | None:
-        """Return which part of the run came after that step, between 0 and 1; None without such a step."""
+        """Return the part of the run after that step, between 0 and 1; None without such a step."""
         if self.no_go_from is None:
             return None
         return (self.end - self.no_go_from) / (self.end - self.begin)
@@ -73,10 +73,10 @@ class VerdictOverTime:
 
 
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
-    """Judge a run as it stood at each twentieth of its steps.
+    """Judge a run at each twentieth of its steps.
 
     :param data: the run, under the names that its own code uses
-    :param judge: returns the verdict on such a run
+    :param judge: function that returns the verdict on a run
     :return: None for a run that has made no step
     """
     first, last = data.span

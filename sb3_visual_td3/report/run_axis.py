@@ -1,7 +1,7 @@
-"""Find out what the steps of a run count, and where points that count something else belong on that axis.
+"""Find the unit that the steps of a run count, and the place of points with another unit on that axis.
 
-SB3, CleanRL and this package log over environment steps. Code of one's own often logs over episodes or epochs, and some
-logs both: a return per episode beside a loss per update. ``--until`` and the verdict over time cut a run at one step of
+SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
+mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
 its axis. A point of another axis is then cut by the place at which it was written into the event file.
 """
 
@@ -19,8 +19,8 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag whose last step is further than this factor from that of the run counts something else, or ends early. Both are
-cut by their place in the file, which is right for either."""
+"""A tag whose last step is further than this factor from that of the run has another unit, or ends early. In both cases
+its points are cut by their place in the file."""
 IN_ORDER = 0.9
 """The part of the records that must not lie behind an earlier one, for a file that was written while training. Others
 were written afterwards, one tag after another."""
@@ -29,9 +29,9 @@ MIN_POINTS_BESIDE = 3
 
 
 def axis_of(series: SeriesSet) -> str:
-    """Return what the steps of a run count, as far as its tags show it.
+    """Return the unit that the steps of a run count, as far as its tags show it.
 
-    Nothing but the names of own code and the spacing of its points says what it counts.
+    For other training code, only the names and the spacing of points show the unit.
 
     :param series: everything that the run logged
     :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
@@ -53,7 +53,7 @@ def axis_of(series: SeriesSet) -> str:
 
 
 def on_other_axes(last_steps: Mapping[str, int]) -> frozenset[str]:
-    """Return the tags that count something else than the run's axis.
+    """Return the tags whose steps have another unit than the run's axis.
 
     The axis is that of the environment steps, where a known name has one; otherwise that of the episodes of our own
     tags, and otherwise that of the best return.
@@ -75,7 +75,7 @@ def _is_near(step: int, end: int) -> bool:
 def steps_when_written(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Return where the points of other axes lie on the axis of the run, by their place in the file.
 
-    A point lies at the step of the record that follows it: what was written after a step may have happened after it.
+    A point gets the step of the record that follows it, because it may have happened after the step before it.
 
     :param tracks: the points of one file, by tag
     :return: for each tag with another axis a series whose values are steps of the run's axis; a tag is left out if the
@@ -91,7 +91,7 @@ def steps_when_written(tracks: Mapping[str, Track]) -> dict[str, Series]:
     in_order = np.argsort(records, kind="stable")
     records = records[in_order]
     steps = np.concatenate([track.steps for track in of_axis])[in_order]
-    # The largest step so far: a point that came late does not turn the time back.
+    # The largest step so far: a late point does not move the time back.
     reached = np.maximum.accumulate(steps)
     if float(np.mean(steps == reached)) < IN_ORDER:
         return {}
@@ -109,10 +109,10 @@ def steps_when_written(tracks: Mapping[str, Track]) -> dict[str, Series]:
 def on_axis_of_run(series: Mapping[str, Series], when_written: Mapping[str, Series]) -> dict[str, Series]:
     """Return where the points of other axes lie on the axis of a run.
 
-    What no place in a file tells is spread evenly over the run.
+    Points whose place in a file is not known are spread evenly over the run.
 
     :param series: the points of the run, by tag
-    :param when_written: what :func:`steps_when_written` found in its files
+    :param when_written: the result of :func:`steps_when_written` for its files
     :return: for each tag with another axis a series whose values are steps of the run's axis
     """
     others = on_other_axes({name: int(each.steps[-1]) for name, each in series.items() if len(each)})
@@ -136,7 +136,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     """Return the first and the last step on the axis of a run; (0, 0) without a point.
 
     :param series: the points of the run, by tag
-    :param others: the tags that count something else
+    :param others: the tags with another unit
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

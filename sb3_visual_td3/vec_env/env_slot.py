@@ -351,7 +351,8 @@ class EnvSlot:
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
-        # A restarting environment is not behind: what it answers is the end of the interrupted episode, for any action.
+        # A restarting environment is not late: its next answer is the end of the interrupted episode, whatever the
+        # action is.
         self._is_behind = self.pending is Pending.STEP
         self.n_late += 1
         return late_step(self._last_observation)

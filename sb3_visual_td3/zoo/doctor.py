@@ -1,4 +1,4 @@
-"""``visual-td3 doctor``: examine environment, settings and learner of a training without making it.
+"""``visual-td3 doctor``: examine environment, settings and learner of a training without running it.
 
 The flags are those of ``visual-td3 train``, so that a command line can be examined word for word. The arguments of the
 doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` makes the checks.
@@ -113,7 +113,7 @@ def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: l
     arguments = [*DEFAULTS, *flags]
     try:
         with (
-            # rl-zoo prints the seed and all hyperparameters, which would stand above what the doctor found.
+            # rl-zoo prints the seed and all hyperparameters, which would precede the doctor's output.
             redirect_stdout(io.StringIO()),
             all_choices(),
             environments_found(),

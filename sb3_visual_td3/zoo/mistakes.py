@@ -65,7 +65,7 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),
     "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
 }
-"""Packages that receive the user's input before we can check it, and what they raise if it is wrong.
+"""Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
 
 A type counts only if the traceback ends in the package itself; raised in our code or the user's it is a bug.
 """

@@ -1,7 +1,7 @@
-"""Lane graphs on disk, so that a map is read by CARLA's client once and by NumPy afterwards.
+"""A cache of lane graphs on disk, so that CARLA's client reads a map only once.
 
 The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
-It may be removed at any time. ``VISUAL_TD3_CACHE=off`` keeps nothing on disk.
+The folder may be removed at any time. ``VISUAL_TD3_CACHE=off`` switches the cache off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 
 
 def cache_folder() -> Path | None:
-    """Return the folder in which lane graphs are kept; None if nothing is to be kept."""
+    """Return the folder in which lane graphs are stored; None if the cache is off."""
     chosen = os.environ.get(CACHE_VARIABLE, "")
     if chosen == NO_CACHE:
         return None
@@ -36,7 +36,7 @@ def cache_folder() -> Path | None:
 
 
 def cached_path(text: str) -> Path | None:
-    """Return the file that holds the graph of a map; None if nothing is to be kept.
+    """Return the path of a map's stored graph; None if the cache is off.
 
     :param text: the OpenDRIVE document.
     :return: a path that depends on every byte of the document, and on the format of the graph.
@@ -79,7 +79,7 @@ def store_graph(text: str, graph: LaneGraph) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside its place and then renamed: a process that reads meanwhile sees no file or a whole one.
+        # Written under another name and then renamed, so that another process never reads an incomplete file.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             np.savez_compressed(file, **graph.to_arrays())  # type: ignore[arg-type]  # names are ours

@@ -1,7 +1,7 @@
-"""Build the lane graph of a map: of an OpenDRIVE document, or of our own roads.
+"""Build the lane graph of a map, from an OpenDRIVE document or from our own roads.
 
-CARLA's client reads OpenDRIVE (in a process of its own, see ``opendrive_reading``): it knows every geometry of the
-standard, and a route then lies on the same lanes as in CARLA. Our own roads are lines and arcs and need no client.
+CARLA's client reads OpenDRIVE (in a separate process, see ``opendrive_reading``), because it supports every geometry of
+the standard, and routes then lie on the same lanes as in CARLA. Our own roads are lines and arcs and need no client.
 """
 
 from __future__ import annotations

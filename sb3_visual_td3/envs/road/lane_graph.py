@@ -24,7 +24,7 @@ LaneKey = tuple[int, int, int]
 NO_JUNCTION = -1
 NO_LANE = -1
 CHANGE_COST_M = 50.0
-"""What a lane change costs in a search, in metres of road: a route changes lanes only if the way around is longer."""
+"""Cost of a lane change in a search, in metres of road: a route changes lanes only if the way around is longer."""
 MIN_CHANGE_M = 20.0
 """Length of the shortest segment on which a route changes lanes."""
 
@@ -125,7 +125,8 @@ class LaneGraph:
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))
         for index, segment in enumerate(self.segments):
-            # Changes first: where a lane both follows and lies beside another one, the edge that follows counts.
+            # Edges of lane changes are added first. If a lane also follows the segment, the second edge replaces the
+            # first.
             for beside in (segment.left, segment.right):
                 if beside != NO_LANE and segment.length_m >= MIN_CHANGE_M and segment.junction == NO_JUNCTION:
                     graph.add_edge(index, beside, weight=CHANGE_COST_M, is_change=True)
