@@ -224,6 +224,12 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0, the latest)")
     parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last one")
     parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="evaluate the run's other policies beside it: the best model, and the last actor without the average over "
+        "the updates that VisualTD3 deploys",
+    )
+    parser.add_argument(
         "--load-checkpoint", type=int, metavar="STEP", help="load the checkpoint of this step, such as 100000"
     )
     parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as RichTable
+from stable_baselines3.common.base_class import BaseAlgorithm
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.drives import (
@@ -47,9 +48,12 @@ Table = dict[str, dict[str, dict[str, Interval]]]
 Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]]]
 """Episodes by driver and map."""
 
-DRIVERS = ("policy", "random", "full brake")
-PLAYERS = ("policy", "random")
-"""The players that are compared in an environment without maps."""
+POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
+"""The policy that the model deploys, its actor without the average over the updates, and the best model of the run."""
+DRIVERS = (POLICY, "random", "full brake")
+PLAYERS = (POLICY, "random")
+"""What plays in an environment without maps. With ``--compare``, the run's other policies follow the first."""
+BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
 """Default of ``--maps``."""
@@ -199,7 +203,7 @@ def show_episodes(table: Table, title: str) -> None:
         if any(cell is not None for cell in cells):
             shown.add_row(heading, *(_cell(cell, number) for cell in cells))
     console.print(shown)
-    console.print(f"{_INTERVAL} Both play from the same seeds.", markup=False, highlight=False)
+    console.print(f"{_INTERVAL} All play from the same seeds.", markup=False, highlight=False)
 
 
 def _wide_table(table: Table) -> RichTable:
@@ -313,23 +317,45 @@ def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
     return maps
 
 
+def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseAlgorithm]:
+    """Return the models to evaluate, by label: the chosen one, and with ``--compare`` the others of the run."""
+    models = {POLICY: saved.load(settings.device)}
+    if not settings.compare:
+        return models
+    if getattr(models[POLICY].policy, "averaged_actor", None) is not None:
+        actor: Any = saved.load(settings.device)
+        actor.policy.averaged_actor = None
+        models[LAST_ACTOR] = actor
+    best = saved.run_dir / BEST_MODEL
+    if best.is_file() and best.resolve() != saved.model_path.resolve():
+        models[BEST] = saved._replace(model_path=best).load(settings.device)
+    if len(models) == 1:
+        print(f"--compare: {saved.run_dir} has no {BEST_MODEL} and no averaged policy to compare with", file=sys.stderr)
+    return models
+
+
+def _driver_of(model: BaseAlgorithm, settings: argparse.Namespace) -> Driver:
+    return lambda observations: model.predict(observations, deterministic=not settings.stochastic)[0]
+
+
 def _drive_all(
     saved: SavedRun, maps: list[str], n_envs: int, settings: argparse.Namespace
 ) -> dict[str, dict[str, list[Drive]]]:
     """Return the episodes of each driver on each map."""
-    model = saved.load(settings.device)
-    drives: dict[str, dict[str, list[Drive]]] = {driver: {name: [] for name in maps} for driver in DRIVERS}
-    n_episodes = len(DRIVERS) * len(maps) * len(settings.seeds) * settings.n_episodes
+    models = _models_of(saved, settings)
+    labels = [*models, *DRIVERS[1:]]
+    drives: dict[str, dict[str, list[Drive]]] = {label: {name: [] for name in maps} for label in labels}
+    n_episodes = len(labels) * len(maps) * len(settings.seeds) * settings.n_episodes
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
         for name in maps:
             env = saved.make_envs(n_envs, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), {"maps": [name]}))
             for seed in settings.seeds:
                 drivers: tuple[Driver, ...] = (
-                    lambda observations: model.predict(observations, deterministic=not settings.stochastic)[0],
+                    *(_driver_of(model, settings) for model in models.values()),
                     random_driver(env, seed),
                     full_brake_driver(env),
                 )
-                for label, driver in zip(DRIVERS, drivers, strict=True):
+                for label, driver in zip(labels, drivers, strict=True):
                     bar.set_description(f"{name}, {label}")
                     # Episode i starts with seed + i whatever the number of environments is, so that all drivers, and
                     # evaluations with another --n-envs, meet the same starts.
@@ -343,12 +369,13 @@ def _drive_all(
 
 def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dict[str, dict[str, list[Episode]]]:
     """Return the episodes of the policy and of a random one, in an environment without maps."""
-    model = saved.load(settings.device)
+    trained = _models_of(saved, settings)
+    labels = [*trained, *PLAYERS[1:]]
     env = saved.make_envs(n_envs, settings.seeds[0], saved.env_kwargs())
-    episodes: dict[str, dict[str, list[Episode]]] = {player: {ALL_MAPS: []} for player in PLAYERS}
+    episodes: dict[str, dict[str, list[Episode]]] = {label: {ALL_MAPS: []} for label in labels}
     for seed in settings.seeds:
-        policies = (trained_policy(model, not settings.stochastic), random_policy(env, seed))
-        for player, policy in zip(PLAYERS, policies, strict=True):
+        policies = [trained_policy(model, not settings.stochastic) for model in trained.values()]
+        for player, policy in zip(labels, [*policies, random_policy(env, seed)], strict=True):
             episodes[player][ALL_MAPS] += play_episodes(
                 policy, env, seed, settings.n_episodes, description=player, quiet=False
             )

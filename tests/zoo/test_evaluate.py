@@ -1,11 +1,14 @@
 """Sums over episodes, by hand."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.drives import Drive
+from sb3_visual_td3.cli import main
 from sb3_visual_td3.zoo.evaluate import ALL_MAPS, DRIVERS, show, summarise
 
 
@@ -68,3 +71,38 @@ def test_a_single_map_is_shown_once(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "map held_out_1" in printed
     assert "all maps" not in printed
+
+
+def trained(folder, env):
+    flags = ["--env", env, "-n", "60", "-f", str(folder), "--seed", "1", "--verbose", "0", "--num-threads", "1"]
+    flags += ["--eval-freq", "30", "--eval-episodes", "1", "-params", "learning_starts:20", "batch_size:4"]
+    flags += ["callback:[]", "policy_average:0.5"] if env == "Pendulum-v1" else ["callback:[]"]
+    assert main(["train", "--algo", "visual_td3", *flags]) == 0
+    return folder / "visual_td3" / f"{env}_1"
+
+
+@pytest.mark.parametrize(
+    ("env", "others", "maps"),
+    [("LiteDriving-v0", ["random", "full brake"], ["--maps", "held_out_0"]), ("Pendulum-v1", ["random"], [])],
+)
+def test_compare_shows_the_policies_of_a_run_side_by_side(env, others, maps, tmp_path, capsys):
+    run_dir = trained(tmp_path, env)
+    results = {}
+    for flag in ([], ["--compare"]):
+        output = tmp_path / "results.json"
+        assert main(["evaluate", str(run_dir), "-n", "2", *maps, *flag, "--output", str(output)]) == 0
+        results[bool(flag)] = json.loads(output.read_text())["episodes"]
+    assert list(results[False]) == ["policy", *others]
+    assert list(results[True]) == ["policy", "last actor", "best", *others]
+    # Each plays the same episodes as alone, and the policies differ.
+    assert results[True]["policy"] == results[False]["policy"]
+    assert results[True]["policy"] != results[True]["last actor"]
+    assert "last actor" in capsys.readouterr().out
+
+
+def test_compare_says_so_if_there_is_nothing_to_compare(tmp_path, capsys):
+    run_dir = trained(tmp_path, "Pendulum-v1")
+    (run_dir / "best_model.zip").unlink()
+    VisualTD3("MlpPolicy", "Pendulum-v1").save(run_dir / "Pendulum-v1.zip")
+    assert main(["evaluate", str(run_dir), "-n", "1", "--compare"]) == 0
+    assert "has no best_model.zip and no averaged policy to compare with" in capsys.readouterr().err
