@@ -41,3 +41,12 @@ def test_an_installed_wheel_finds_its_yml_and_trains_from_another_folder(tmp_pat
     )
     assert judged.returncode in (1, 3), judged.stderr  # 60 steps do not make a driver
     assert (run_dir / "report.html").is_file()
+
+    # In a clone the package of the current folder hides the installed one, which has the hyperparameter files inside.
+    for script in (["train.py"], ["-m", "sb3_visual_td3", "train"]):
+        command = [str(venv / "bin" / "python"), *script, "-n", "40", "-f", str(tmp_path / script[-1])]
+        command += ["--verbose", "0", "-params", "learning_starts:30", "batch_size:8"]
+        result = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        assert result.returncode == 0, result.stderr

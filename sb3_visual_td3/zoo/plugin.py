@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import gymnasium as gym
 import yaml
@@ -72,7 +72,23 @@ from sb3_visual_td3.zoo.hyperparameters import (
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
 from sb3_visual_td3.zoo.trials import convert_visual_td3_params, sample_visual_td3_params
 
-CONFIGS = files("sb3_visual_td3.zoo_configs")
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+
+def _find_configs() -> Traversable:
+    """Return the folder of our hyperparameter files.
+
+    An installation has them inside the package. In a clone they are beside it, and the current folder hides the
+    installed package when a script of the clone runs.
+    """
+    try:
+        return files("sb3_visual_td3.zoo_configs")
+    except ModuleNotFoundError:
+        return Path(__file__).parents[2] / "zoo_configs"
+
+
+CONFIGS = _find_configs()
 """Our hyperparameter files, one for each algorithm."""
 # The defaults of rl-zoo's flags --eval-freq and --eval-episodes. rl-zoo does not say whether a flag was given; a flag
 # with its default value leaves the decision to the hyperparameter file.
