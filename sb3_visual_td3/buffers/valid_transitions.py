@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
+from sb3_visual_td3.common.types import EndsSegments
+
 INVALID = "invalid_transition"
 
 Rows = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -95,7 +97,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
         for env in envs:
             if buffer._current_ep_start[env] != buffer.pos:
                 buffer._compute_episode_length(env)
-    elif hasattr(buffer, "end_segment"):
+    elif isinstance(buffer, EndsSegments):
         buffer.end_segment()
     elif buffer.optimize_memory_usage:
         # Next observations are not stored: they are read from the next row, which will hold another episode. The end is

@@ -113,6 +113,14 @@ class HasState(Protocol):
 
 
 @runtime_checkable
+class EndsSegments(Protocol):
+    """A replay buffer that can be cut: the next transition does not continue the last one."""
+
+    def end_segment(self) -> None:
+        """Treat the next transition as the start of an episode, whatever the last one was."""
+
+
+@runtime_checkable
 class CompletesSavedWeights(Protocol):
     """A policy that can load weights to which an earlier version has not saved all that it has now."""
 

@@ -8,7 +8,7 @@ snapshot writes them to disk without a copy, since a buffer may take most of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
 from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.saved_state import fill, require_same_settings
-from sb3_visual_td3.common.types import HasState
+from sb3_visual_td3.common.types import EndsSegments, HasState
 from sb3_visual_td3.training_state.plain_data import class_path
 
 _OBSERVATIONS = ("observations", "next_observations")
@@ -27,14 +27,6 @@ _KNOWN = {
     *("buffer_size", "observation_space", "obs_shape", "action_space", "action_dim", "pos", "full", "device"),
 }
 """All attributes of Stable-Baselines3's buffers. A subclass with more attributes may hold data that would be lost."""
-
-
-@runtime_checkable
-class EndsSegments(Protocol):
-    """A replay buffer that can be cut: the next transition does not continue the last one."""
-
-    def end_segment(self) -> None:
-        """Treat the next transition as the start of an episode, whatever the last one was."""
 
 
 def check_replay(buffer: object) -> None:
