@@ -43,8 +43,10 @@ class SilentConnection:
 
     is_left = False
 
-    def __init__(self, service):
-        self.service = service
+    def __init__(self, replaced):
+        self.service = replaced.service
+        # Kept open: if it were closed, the actor would end its service before it is killed.
+        self._replaced = replaced
         self._ends = socket.socketpair()
 
     def fileno(self):
@@ -161,7 +163,7 @@ def test_a_silent_machine_is_replaced_when_ray_reports_its_death(make_vec):
     env.step(ZERO)
     pid = env.places[0][1]
     env.step(ZERO)
-    env._slots[0].connection = SilentConnection(env._slots[0].connection.service)
+    env._slots[0].connection = SilentConnection(env._slots[0].connection)
     os.kill(pid, signal.SIGKILL)
     begin = time.monotonic()
     assert_restarted(env.step(ZERO), "ActorDiedError")
@@ -302,7 +304,7 @@ def test_a_call_to_a_silent_machine_ends_when_ray_reports_its_death(make_vec):
     pid = env.places[0][1]
     env.set_attr("slow_s", 1_000.0, indices=0)
     env.step_async(ZERO)
-    env._slots[0].connection = SilentConnection(env._slots[0].connection.service)
+    env._slots[0].connection = SilentConnection(env._slots[0].connection)
     env._slots[0].connection.is_left = True
     os.kill(pid, signal.SIGKILL)
     env._slots[0]._attributes.clear()

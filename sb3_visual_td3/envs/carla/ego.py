@@ -221,15 +221,16 @@ class Ego:
         self._start_frame = self._connection.tick_alone()
         return self._start_frame
 
-    def release(self, yaw_rad: float, speed_mps: float) -> None:
+    def release(self, heading_rad: float, speed_mps: float) -> None:
         """Turn on physics and set the initial velocity, from the next tick on.
 
-        :param yaw_rad: heading of the vehicle in radians.
+        :param heading_rad: heading of the vehicle in radians, counter-clockwise.
         :param speed_mps: speed of the vehicle in m/s.
         :raises SimulatorLostError: if the server fails.
         """
         # CARLA's y axis points to the right, the task's to the left.
-        velocity = self._carla.Vector3D(x=float(speed_mps * np.cos(yaw_rad)), y=float(-speed_mps * np.sin(yaw_rad)))
+        x, y = float(speed_mps * np.cos(heading_rad)), float(-speed_mps * np.sin(heading_rad))
+        velocity = self._carla.Vector3D(x=x, y=y)
         with lost_on_error("releasing the vehicle"):
             self._vehicle.set_simulate_physics(True)
             self._vehicle.set_target_velocity(velocity)
