@@ -42,7 +42,13 @@ _left_out = []
 
 def pytest_collection_modifyitems(items):
     """Begin with the tests that take minutes, so that no worker of pytest-xdist is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
+
+    def minutes_of(item):
+        marker = item.get_closest_marker("minutes")
+        return 0 if marker is None else marker.args[0]
+
+    # Stable: all other tests stay in the order of the files, whose fixtures they share.
+    items.sort(key=minutes_of, reverse=True)
 
 
 def pytest_deselected(items):

@@ -15,7 +15,7 @@ SHORTER = {"01_quickstart.ipynb": ("N_TIMESTEPS = 4_000", "N_TIMESTEPS = 1_500")
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
+@pytest.mark.minutes(1)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     """In a folder of its own, where its runs stay."""

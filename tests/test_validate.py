@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
+@pytest.mark.minutes(5)
 def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
     command = [sys.executable, "-m", "sb3_visual_td3", "validate"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=3_600)
@@ -26,7 +26,7 @@ def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
+@pytest.mark.minutes(2)
 def test_a_dead_policy_is_no_go_and_is_named(tmp_path):
     """Stock TD3 on pixels with a learning rate made for vectors dies within some hundred updates."""
     (tmp_path / "stock.yml").write_text(STOCK)

@@ -265,7 +265,7 @@ def running(folder, pid):
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
+@pytest.mark.minutes(1)
 def test_a_study_of_20_trials_ends_although_one_of_two_workers_is_killed(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     killed, other = a_worker(tmp_path), a_worker(tmp_path)
