@@ -13,6 +13,9 @@ left out, returns times 100, some noise) and after changes that may matter (the 
 the changed verdicts is printed.
 With --over-time, every run is also judged as it stood at each twentieth of its steps, as `visual-td3 report --until`
 judges it; that table is printed, and the verdicts are written to benchmarks/results/foreign_runs_over_time.csv.
+With --margins, each threshold is moved alone, up and down by up to a factor of four. The table shows how far it may
+move before the first healthy or failed run is judged worse, whose run that is, and which runs of a repository would be
+judged wrong with a threshold in the middle of what all other repositories allow.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.diagnosis import own_scale, return_curve
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
 from sb3_visual_td3.diagnosis.return_curve import episode_spread
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -332,6 +337,115 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
         writer.writerows(rows)
 
 
+# ---- Thresholds that a single repository supports
+
+THRESHOLDS: Mapping[ModuleType, tuple[str, ...]] = {
+    return_curve: (
+        "CLEAR_GAIN",
+        "SURE_GAIN",
+        "LONE_GAIN",
+        "NO_GAIN",
+        "LARGE_PART",
+        "LEAST_GAIN",
+        "SMALL_PART",
+        "WANDER",
+        "SURE_WANDER",
+        "RISE",
+        "LARGE_FALL",
+        "NOTED_FALL",
+        "LONGEST_GAP",
+        "STILL_COSTS",
+        "MIN_EPISODES_FOR_NO",
+        "MIN_STEPS_FOR_NO",
+    ),
+    own_scale: (
+        "ENTROPY_BONUS",
+        "NORMALISED_Q",
+        "Q_NOTED",
+        "Q_CLEAR",
+        "ERROR_NOTED",
+        "ERROR_CLEAR",
+        "SPREAD_CLEAR",
+        "ENTROPY_LEFT",
+        "EXPLAINED_NOTED",
+        "KL_NOTED",
+    ),
+}
+FACTORS = (0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
+RIGHT = {"H": Verdict.GO, "F": Verdict.NO_GO}
+
+
+def sources(folder: Path) -> dict[str, str]:
+    """Return the repository of every run."""
+    with (folder / "labels.tsv").open(newline="", encoding="utf-8") as file:
+        return {row["run"]: row["source"] for row in csv.DictReader(file, delimiter="\t")}
+
+
+def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: str, factor: float) -> list[str]:
+    """Return the runs that are judged worse than now with one threshold times a factor.
+
+    :param runs: the runs, with their answers of now
+    """
+    value = getattr(module, name)
+    worse = []
+    setattr(module, name, type(value)(value * factor))
+    try:
+        for judged, data in runs:
+            # A new set, since answers are kept per set.
+            verdict = ask(SeriesSet(data.series)).verdict
+            was_right = judged.answers is not None and judged.answers.verdict is RIGHT[judged.label]
+            is_opposite = verdict is RIGHT["F" if judged.label == "H" else "H"]
+            if is_opposite or (was_right and verdict is not RIGHT[judged.label]):
+                worse.append(judged.run)
+    finally:
+        setattr(module, name, value)
+    return worse
+
+
+def allowed(worse: Mapping[float, list[str]], without: frozenset[str] = frozenset()) -> tuple[float, float]:
+    """Return the smallest and the largest factor, from 1 on, with which no run but those left out is worse."""
+    lowest = highest = 1.0
+    for factor in sorted((f for f in worse if f < 1.0), reverse=True):
+        if set(worse[factor]) - without:
+            break
+        lowest = factor
+    for factor in sorted(f for f in worse if f > 1.0):
+        if set(worse[factor]) - without:
+            break
+        highest = factor
+    return lowest, highest
+
+
+def _nearest_factor(wanted: float) -> float:
+    return FACTORS[int(np.argmin(np.abs(np.log(np.array(FACTORS) / wanted))))]
+
+
+def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
+    """Return the table of how far every threshold may move, in markdown."""
+    lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen anew, wrong |"]
+    lines.append("| --- " * 6 + "|")
+    for module, names in THRESHOLDS.items():
+        for name in names:
+            worse = {factor: worse_runs(runs, module, name, factor) for factor in FACTORS}
+            lowest, highest = allowed(worse)
+            value = getattr(module, name)
+            cells = [name, f"{value:g}", f"{value * lowest:.3g} to {value * highest:.3g}"]
+            for factor in (
+                max((f for f in FACTORS if f < lowest), default=None),
+                min((f for f in FACTORS if f > highest), default=None),
+            ):
+                cells.append(", ".join(worse[factor]) if factor is not None else "none")
+            wrong = []
+            for repository in sorted({source[judged.run] for judged, _ in runs}):
+                own = frozenset(run for run, one in source.items() if one == repository)
+                # What one would choose without having seen these runs: the middle of what the others allow.
+                low, high = allowed(worse, own)
+                middle = _nearest_factor(float(np.sqrt(low * high)))
+                wrong += [run for run in worse[middle] if run in own]
+            lines.append("| " + " | ".join([*cells, ", ".join(wrong) or "none"]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Judge the labelled runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -340,6 +454,7 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="also judge the runs after changes")
     parser.add_argument("--over-time", action="store_true", help="also judge the runs as they stood earlier")
     parser.add_argument("--output-over-time", type=Path, default=RESULTS_OVER_TIME, help="default: %(default)s")
+    parser.add_argument("--margins", action="store_true", help="also move every threshold (minutes)")
     options = parser.parse_args()
     if not (options.runs / "labels.tsv").is_file():
         parser.error(f"{options.runs}: expected a folder with labels.tsv; the labelled runs are not in this repository")
@@ -350,8 +465,11 @@ def main() -> None:
     print(f"\n{confusion(judged)}")
     write_rows(options.output, COLUMNS, [row_of(one) for one in judged])
     read_ones = [(one, data) for one, data in found if data is not None]
+    runs = [(one, data.series) for one, data in read_ones if one.label in RIGHT]
     if options.stress:
-        print(f"\n{stress([(one, data.series) for one, data in read_ones if one.label in 'HF'])}")
+        print(f"\n{stress(runs)}")
+    if options.margins:
+        print(f"\n{margins(runs, sources(options.runs))}")
     if options.over_time:
         rows = []
         for one, data in read_ones:

@@ -1,12 +1,14 @@
 """Is the verdict right on stock algorithms with one wrong setting, from the tags that SB3 writes?
 
-Trains stock SB3 TD3, SAC and PPO on Pendulum-v1, each with correct settings and with one setting that is wrong by up to
-three orders of magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy.
-The event files of each training are then judged like those of any other run.
+Trains stock SB3 TD3, SAC and PPO and sb3-contrib's TQC on Pendulum-v1, and TD3 and SAC on LiteDriving-v0 with pictures
+of 40 x 40, each with correct settings and with one setting that is wrong by up to three orders of magnitude: learning
+rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event files of each training are
+then judged like those of any other run.
 
 The final policy of a mutant decides whether it failed, not its setting. It is evaluated on 20 seeds that it was not
-trained on. A mean return above -300 is healthy and below -800 is failed (a random policy gets -1,200, a solved task
--150); mutants in between are not counted. A mutant that learns in spite of its setting is healthy.
+trained on. On Pendulum-v1, a mean return above -300 is healthy and below -800 is failed (a random policy gets -1,200, a
+solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy gets about 10, a good
+one 400). Mutants in between are not counted. A mutant that learns in spite of its setting is healthy.
 
 Trainings with an even number were used to choose thresholds; those with an odd number are the test. A training takes
 one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are not
@@ -25,6 +27,7 @@ import gymnasium as gym
 import numpy as np
 import result_rows
 import torch as th
+from sb3_contrib import TQC
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
@@ -32,6 +35,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 
+from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.two_questions import ask
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
@@ -50,9 +54,14 @@ COLUMNS = (
     "learning",
     "state",
     "signs",
+    "cause",
 )
-HEALTHY, FAILED = -300.0, -800.0
-"""Mean returns of Pendulum-v1: 200 steps, each of which costs 0 to 16."""
+PENDULUM, LITE = "Pendulum-v1", "LiteDriving-v0"
+LIMITS = {PENDULUM: (-800.0, -300.0), LITE: (40.0, 100.0)}
+"""Mean returns below which a policy has failed and above which it is healthy. Pendulum-v1 has 200 steps, each of which
+costs 0 to 16."""
+LIKELY = 0.5
+"""The confidence below which the report does not name a cause."""
 EVALUATED_SEED = 10_000
 N_EVALUATED = 20
 
@@ -63,6 +72,7 @@ class Mutant(NamedTuple):
     :param fault: the setting and its value; "none" for a training with correct settings.
     :param settings: arguments of the algorithm that differ.
     :param reward_scale: factor on every reward.
+    :param task: the environment.
     """
 
     number: int
@@ -71,11 +81,13 @@ class Mutant(NamedTuple):
     seed: int
     settings: Mapping[str, Any] = {}
     reward_scale: float = 1.0
+    task: str = PENDULUM
 
     @property
     def name(self) -> str:
         """The name of the mutant, which is also the name of its log folder."""
-        return f"{self.number:03d}_{self.algorithm}_{self.fault.replace('=', '_')}_{self.seed}"
+        of_task = "" if self.task == PENDULUM else f"_{self.task}"
+        return f"{self.number:03d}_{self.algorithm}{of_task}_{self.fault.replace('=', '_')}_{self.seed}"
 
 
 # The settings that learn Pendulum: those of rl-zoo, with smaller networks, and for PPO its four environments as one.
@@ -97,6 +109,14 @@ BASE: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 128,
         "policy_kwargs": SMALL,
     },
+    "TQC": {
+        "learning_rate": 1e-3,
+        "gamma": 0.98,
+        "learning_starts": 1_000,
+        "buffer_size": 20_000,
+        "batch_size": 128,
+        "policy_kwargs": SMALL,
+    },
     "PPO": {
         "learning_rate": 1e-3,
         "gamma": 0.9,
@@ -106,9 +126,18 @@ BASE: Mapping[str, Mapping[str, Any]] = {
         "sde_sample_freq": 4,
     },
 }
-STEPS = {"TD3": 15_000, "SAC": 15_000, "PPO": 80_000}
+BASE_OF_PICTURES: Mapping[str, Any] = {
+    "learning_rate": 1e-4,
+    "learning_starts": 500,
+    "buffer_size": 10_000,
+    "batch_size": 32,
+    "policy_kwargs": {"net_arch": [64, 64]},
+}
+"""What LiteDriving-v0 is trained with: an update every other step, since those of an encoder take longest."""
+STEPS = {"TD3": 15_000, "SAC": 15_000, "PPO": 80_000, "TQC": 15_000}
+STEPS_OF_PICTURES = 10_000
 """75 episodes off-policy; the report calls no run of fewer than 50 episodes a failure for not learning."""
-CLASSES: Mapping[str, type[BaseAlgorithm]] = {"TD3": TD3, "SAC": SAC, "PPO": PPO}
+CLASSES: Mapping[str, type[BaseAlgorithm]] = {"TD3": TD3, "SAC": SAC, "PPO": PPO, "TQC": TQC}
 
 OFF_POLICY_FAULTS: Mapping[str, Mapping[str, Any]] = {
     "learning_rate=0": {"learning_rate": 0.0},
@@ -140,6 +169,17 @@ FAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "batch_size=2": {"n_steps": 64, "batch_size": 2, "n_epochs": 1},
     },
 }
+FEW_FAULTS: Mapping[str, Mapping[str, Any]] = {
+    "learning_rate=1": {"learning_rate": 1.0},
+    "tau=0": {"tau": 0.0},
+    "learning_starts=14000": {"learning_starts": 14_000},
+}
+"""The faults of TQC."""
+FAULTS_OF_PICTURES: Mapping[str, Mapping[str, Any]] = {
+    "learning_rate=0": {"learning_rate": 0.0},
+    "learning_rate=0.1": {"learning_rate": 0.1},
+    "tau=0": {"tau": 0.0},
+}
 SCALES = {"reward*1000": 1_000.0, "reward*0.001": 0.001}
 
 
@@ -147,23 +187,33 @@ def grid() -> list[Mutant]:
     """Return all trainings: for every algorithm, four with correct settings, and each fault with two seeds."""
     found: list[Mutant] = []
 
-    def add(algorithm: str, fault: str, settings: Mapping[str, Any], scale: float, n_seeds: int) -> None:
+    def add(
+        algorithm: str, fault: str, settings: Mapping[str, Any], scale: float, n_seeds: int, task: str = PENDULUM
+    ) -> None:
         for _ in range(n_seeds):
             # Consecutive numbers are seeds of the same fault: one belongs to the tuning half, the other to the test.
-            found.append(Mutant(len(found), algorithm, fault, len(found), settings, scale))
+            found.append(Mutant(len(found), algorithm, fault, len(found), settings, scale, task))
 
-    for algorithm in CLASSES:
+    for algorithm in ("TD3", "SAC", "PPO"):
         add(algorithm, "none", {}, 1.0, 4)
         for fault, settings in FAULTS[algorithm].items():
             add(algorithm, fault, settings, 1.0, 2)
         for fault, scale in SCALES.items():
             add(algorithm, fault, {}, scale, 2)
+    # Later trainings go to the end: a number never changes.
+    for fault, settings in {"none": {}, **FEW_FAULTS}.items():
+        add("TQC", fault, settings, 1.0, 2)
+    for algorithm in ("TD3", "SAC"):
+        for fault, settings in {"none": {}, **FAULTS_OF_PICTURES}.items():
+            add(algorithm, fault, settings, 1.0, 2, LITE)
     return found
 
 
-def environment(scale: float) -> gym.Env[Any, Any]:
-    """Return Pendulum-v1 with scaled rewards; as for a user, the logged returns are scaled too."""
-    env = gym.make("Pendulum-v1")
+def environment(task: str, scale: float) -> gym.Env[Any, Any]:
+    """Return the environment with scaled rewards; as for a user, the logged returns are scaled too."""
+    # The convolutions of CnnPolicy take 36 pixels at least; episodes of 200 steps are 50 within 10,000.
+    small = {"image_size": 40, "max_episode_steps": 200} if task == LITE else {}
+    env: gym.Env[Any, Any] = gym.make(task, **small)
     if scale != 1.0:
         env = gym.wrappers.TransformReward(env, lambda reward: scale * float(reward))
     return Monitor(env)
@@ -174,48 +224,60 @@ def train(mutant: Mutant, folder: Path) -> float:
 
     :return: the mean return of its policy on the evaluation seeds, in unscaled rewards.
     """
-    env = environment(mutant.reward_scale)
-    settings = {**BASE[mutant.algorithm], **mutant.settings}
+    env = environment(mutant.task, mutant.reward_scale)
+    is_pictures = mutant.task == LITE
+    settings = {**(BASE_OF_PICTURES if is_pictures else BASE[mutant.algorithm]), **mutant.settings}
+    if is_pictures:
+        settings["train_freq"] = 2
     if mutant.algorithm == "TD3":
-        settings["action_noise"] = NormalActionNoise(np.zeros(1), 0.2 * np.ones(1))
+        n_actions = env.action_space.shape[0] if env.action_space.shape else 1
+        settings["action_noise"] = NormalActionNoise(np.zeros(n_actions), 0.2 * np.ones(n_actions))
     model = CLASSES[mutant.algorithm](
-        "MlpPolicy", env, seed=mutant.seed, device="cpu", tensorboard_log=str(folder), **settings
+        "CnnPolicy" if is_pictures else "MlpPolicy",
+        env,
+        seed=mutant.seed,
+        device="cpu",
+        tensorboard_log=str(folder),
+        **settings,
     )
-    steps = STEPS[mutant.algorithm]
-    evaluation = EvalCallback(environment(mutant.reward_scale), eval_freq=steps // 16, verbose=0)
+    steps = STEPS_OF_PICTURES if is_pictures else STEPS[mutant.algorithm]
+    evaluation = EvalCallback(environment(mutant.task, mutant.reward_scale), eval_freq=steps // 16, verbose=0)
     model.learn(steps, callback=evaluation, log_interval=1 if mutant.algorithm == "PPO" else 4, tb_log_name="run")
-    examined = environment(1.0)
+    examined = environment(mutant.task, 1.0)
     examined.reset(seed=EVALUATED_SEED)
     mean, _ = evaluate_policy(model, examined, n_eval_episodes=N_EVALUATED)
     assert isinstance(mean, float)
     return mean
 
 
-def label_of(mean_return: float) -> str:
+def label_of(mean_return: float, task: str = PENDULUM) -> str:
     """Return the label of a policy with this return: healthy, failed, or between."""
-    if mean_return > HEALTHY:
+    failed, healthy = LIMITS[task]
+    if mean_return > healthy:
         return "healthy"
     # A policy that acts NaN has no return: it failed.
-    return "between" if mean_return >= FAILED else "failed"
+    return "between" if mean_return >= failed else "failed"
 
 
 def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
     """Judge the event files of a mutant, and return its row of the results."""
     (run,) = find_runs(folder)
-    kind, stability, learning, _ = answers = ask(read_run(run.path, run.files).series)
-    del kind
+    series = read_run(run.path, run.files).series
+    _, stability, learning, _ = answers = ask(series)
+    likely = [found.id for found in diagnose(series) if found.confidence >= LIKELY]
     return {
         "number": mutant.number,
-        "algorithm": mutant.algorithm,
+        "algorithm": mutant.algorithm if mutant.task == PENDULUM else f"{mutant.algorithm} on pictures",
         "fault": mutant.fault,
         "seed": mutant.seed,
         "examined": mean_return,
-        "label": label_of(mean_return),
+        "label": label_of(mean_return, mutant.task),
         "verdict": answers.verdict.value,
         "stable": stability.answer,
         "learning": learning.answer,
         "state": learning.curve.state.value if learning.curve else "",
         "signs": " ".join(sign.id for sign in stability.signs),
+        "cause": likely[0] if likely else "",
     }
 
 

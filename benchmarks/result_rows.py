@@ -27,6 +27,7 @@ _WORDS = {
     "learning",
     "state",
     "signs",
+    "cause",
 }
 _WHOLE = {"seed", "step", "steps", "frames", "episodes", "number"}
 

@@ -15,6 +15,7 @@ from foreign_runs import (
     RUNS,
     Judged,
     confusion,
+    judge_all,
     line_of,
     over_time_row,
     over_time_table,
@@ -23,9 +24,12 @@ from foreign_runs import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.evidence import evidence_of
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.two_questions import ask
-from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.diagnosis.verdict import Verdict, decide
 from sb3_visual_td3.report.over_time import Prefix, VerdictOverTime
 
 LEARNED = 10.0 * (1.0 - np.exp(-np.linspace(0.0, 20.0, 200)))
@@ -143,3 +147,57 @@ def test_the_labelled_runs_are_told_apart() -> None:
     assert counts["F", "GO"] == 0
     assert counts["S", "GO"] == 0
     assert counts["U", "unreadable"] == 1
+
+
+# ---- Removing points
+
+REMOVALS = 12
+
+
+def removed(data: SeriesSet, rng: np.random.Generator) -> SeriesSet:
+    """Take points away by chance: single ones, a stretch, the begin or the end, of the returns or of everything."""
+    series = dict(data.series)
+    how = rng.choice(["single", "stretch", "begin", "end", "single ones of everything"])
+    chosen = list(series)
+    if "everything" not in how:
+        chosen = [tag.name for tag in find_returns(data.names()) if rng.random() < 0.8]
+    part = rng.uniform(0.03, 0.97)
+    for name in chosen:
+        n = len(series[name])
+        if how.startswith("single"):
+            kept = rng.random(n) < part
+        else:
+            width = int(0.9 * part * n)
+            first = {"begin": 0, "end": n - width}.get(how, int(rng.integers(0, n - width + 1)))
+            kept = (np.arange(n) < first) | (np.arange(n) >= first + width)
+        series[name] = series[name].where(kept)
+    return SeriesSet(series)
+
+
+@pytest.mark.skipif(not RUNS.is_dir(), reason="needs the labelled runs, which are not in this repository")
+def test_points_taken_from_a_failed_run_never_make_it_go() -> None:
+    n_judged = 0
+    for judged, data in judge_all(RUNS):
+        if data is None or judged.label != "F" or judged.verdict != "NO-GO":
+            continue
+        for seed in range(REMOVALS):
+            answers = ask(removed(data.series, np.random.default_rng(seed)))
+            n_judged += 1
+            assert answers.verdict is not Verdict.GO, f"{judged.run}, seed {seed}: {answers.learning.reasons}"
+    assert n_judged > 5 * REMOVALS
+
+
+@pytest.mark.skipif(not RUNS.is_dir(), reason="needs the labelled runs, which are not in this repository")
+def test_a_tag_taken_from_a_failed_run_makes_it_go_only_with_less_evidence() -> None:
+    criteria = load_criteria()
+    for judged, data in judge_all(RUNS):
+        if data is None or judged.label != "F" or judged.verdict != "NO-GO" or judged.answers is None:
+            continue
+        evidence = evidence_of(data.series, judged.criteria, judged.answers)
+        for tag in data.series.names():
+            kept = {name: series for name, series in data.series.series.items() if name != tag}
+            without = SeriesSet(kept)
+            results = judge(criteria, without)
+            if decide(results) is Verdict.GO:
+                thinner = evidence_of(without, results, ask(without))
+                assert thinner.is_below(evidence.level), f"{judged.run} without {tag}"

@@ -6,7 +6,7 @@ import math
 
 import gymnasium as gym
 import pytest
-from mutant_runs import BASE, CLASSES, confusion, environment, grid, label_of
+from mutant_runs import BASE, CLASSES, LITE, PENDULUM, confusion, environment, grid, label_of
 
 
 def test_the_grid_has_enough_of_either_kind_in_both_halves() -> None:
@@ -15,14 +15,14 @@ def test_the_grid_has_enough_of_either_kind_in_both_halves() -> None:
     assert len({mutant.name for mutant in mutants}) == len(mutants)
     for half in (0, 1):
         of_half = [mutant for mutant in mutants if mutant.number % 2 == half]
-        assert sum(mutant.fault == "none" for mutant in of_half) == 6
+        assert sum(mutant.fault == "none" for mutant in of_half) == 9
         assert sum(mutant.fault != "none" for mutant in of_half) >= 40
     assert {mutant.algorithm for mutant in mutants} == set(CLASSES) == set(BASE)
 
 
 def test_both_halves_have_the_same_faults() -> None:
     mutants = grid()
-    faults = [{(one.algorithm, one.fault) for one in mutants if one.number % 2 == half} for half in (0, 1)]
+    faults = [{(one.task, one.algorithm, one.fault) for one in mutants if one.number % 2 == half} for half in (0, 1)]
     assert faults[0] == faults[1]
 
 
@@ -34,8 +34,26 @@ def test_the_policy_decides_and_not_its_setting(mean_return: float, label: str) 
     assert label_of(mean_return) == label
 
 
+def test_numbers_of_earlier_trainings_never_change() -> None:
+    names = [mutant.name for mutant in grid()]
+    assert names[17] == "017_TD3_tau_0_17"
+    assert names[63] == "063_SAC_ent_coef_1000_63"
+    assert names[95] == "095_PPO_reward*0.001_95"
+    assert names[96] == "096_TQC_none_96"
+    assert names[-1].endswith("_SAC_LiteDriving-v0_tau_0_119")
+
+
+def test_a_policy_of_the_driving_task_has_limits_of_its_own() -> None:
+    assert [label_of(mean_return, LITE) for mean_return in (12.0, 60.0, 400.0)] == ["failed", "between", "healthy"]
+
+
+def test_the_pictures_of_the_driving_task_fit_a_stock_policy() -> None:
+    model = CLASSES["SAC"]("CnnPolicy", environment(LITE, 1.0), buffer_size=10, device="cpu")
+    assert model.predict(environment(LITE, 1.0).reset(seed=0)[0])[0].shape == (2,)
+
+
 def test_scaled_rewards_are_those_that_a_user_would_log() -> None:
-    scaled, plain = environment(1_000.0), environment(1.0)
+    scaled, plain = environment(PENDULUM, 1_000.0), environment(PENDULUM, 1.0)
     for env in (scaled, plain):
         env.reset(seed=1)
     action = plain.action_space.low

@@ -27,7 +27,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, once_per_run
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, aligned, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
     ROLLOUT_WINDOW,
     STANDARD_PREFIXES,
@@ -40,11 +40,13 @@ from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
 
 Answer = Literal["yes", "no", "unknown"]
 
-# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.89 at
-# 1.75 and 0.76 at 1. Between the two the answer is "unknown".
-CLEAR_GAIN, SURE_GAIN = 1.75, 3.5
+# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.92
+# at 2 and 0.76 at 1. Between the two the answer is "unknown".
+CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 """A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten
 points."""
+LONE_GAIN = 5.0
+"""The same if a single point gives the start of the curve."""
 NO_GAIN = 1.0
 """A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
@@ -52,9 +54,11 @@ LARGE_PART, LEAST_GAIN = 0.75, 0.5
 learning from half an episode spread on. This alone depends on where the zero of the reward lies."""
 SMALL_PART = 1 / 3
 """A gain below this part of the larger level is small."""
-WANDER, SURE_WANDER = 3.0, 5.0
+WANDER, SURE_WANDER = 3.0, 4.0
 """Standard errors of the block levels that a change must exceed; the second number applies if only the mean has
 grown."""
+RISE = 1.645
+"""Standard errors that a rise over the last third must exceed: one-sided at 5 %."""
 LARGE_FALL = 0.5
 """A run that ends with less than half of its gain has collapsed."""
 NOTED_FALL = 0.3
@@ -70,8 +74,13 @@ N_BLOCKS = 20
 LONGEST_GAP = 0.2
 """A curve with a gap of this part of its span may have changed within the gap: its answer is never yes."""
 
+WRITTEN_TOGETHER = 0.9
+"""Part of the steps, where two tags overlap, that both must have to count as written together."""
+
 SHORT_EPISODE = 3.0
 """Episodes of fewer steps leave no room for a policy; one that learned to end them at once gains by that alone."""
+STILL_COSTS = 0.5
+"""Part of the first cost of an episode that a policy still pays which has learned to last, and nothing else."""
 LONG_EPISODE = 1000.0
 """Steps of an episode where no length is logged: the time limit of most benchmark tasks."""
 EPISODE_AXIS_SPACING = 100
@@ -179,11 +188,17 @@ def block_wander(values: FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
 
 
-def is_still_rising(values: FloatArray) -> bool:
+def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     """Return whether the last third of a curve rises to the best level so far.
 
     Mann-Kendall on up to ten block medians, one-sided at 5 %; and the level of the last tenth is not below any
     earlier one, since a curve that only regains an earlier level has not learned anything new.
+
+    Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so that chance looks
+    like a trend in 14 % of flat curves. The rise must therefore also exceed its own standard error.
+
+    :param values: ``(n,)``, finite
+    :param error: standard error of the rise, from the first tenth of the points in the last third to the last tenth
     """
     window = max(2, values.size // 10)
     split = -(-2 * values.size // 3)
@@ -197,7 +212,10 @@ def is_still_rising(values: FloatArray) -> bool:
     if score <= 1.645 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18.0):
         return False
     before, _ = _peak(np.zeros(split), values[:split], window)
-    return float(np.median(values[-window:])) >= before
+    late = float(np.median(values[-window:]))
+    if late - float(np.median(last[:window])) <= RISE * error:
+        return False
+    return late >= before
 
 
 # ---- One curve
@@ -232,11 +250,13 @@ def judge_curve(
     experience = _experience(finite, averaged_over, lengths, on_steps=on_steps)
     window = max(2, n // 10)
     spread = episode_spread(values, averaged_over, experience.episodes_between)
-    # The standard error of the difference of two medians; the variance of a median is pi / 2 times that of a mean.
-    error = spread * math.sqrt(math.pi / 2.0 * (1.0 / _n_first(n) + 1.0 / window) / averaged_over)
-    noise = _Noise(spread, block_wander(values), error, n)
-    start = float(np.median(values[: _n_first(n)]))
     late = float(np.median(values[-window:]))
+    start, n_first = _start(values, late, spread)
+    # The standard error of the difference of two medians; the variance of a median is pi / 2 times that of a mean.
+    of_late = 1.0 / experience.episodes_in(window, averaged_over)
+    of_start = 1.0 / experience.episodes_in(n_first, averaged_over)
+    error = spread * math.sqrt(math.pi / 2.0 * (of_start + of_late))
+    noise = _Noise(spread, block_wander(values), error, n)
     peak, peak_step = _peak(finite.steps.astype(np.float64), values, window)
     curve = ReturnCurve(
         series.name,
@@ -249,20 +269,24 @@ def judge_curve(
         peak_step=peak_step,
         last_step=int(finite.steps[-1]),
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
-        still_rising=is_still_rising(values),
+        still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
     )
     if float(np.ptp(values)) == 0.0:
         return _constant(curve, averaged_over, experience)
     curve = replace(curve, gain=(late - start) / noise.spread)
     if noise.is_learning(start, peak) and curve.lost >= NOTED_FALL and peak - late >= noise.spread:
-        return _fallen(curve, noise, experience, (start, late, peak))
+        return _fallen(curve, noise, experience, (start, late, peak), averaged_over)
     if noise.is_learning(start, late):
         return _risen(curve, finite, is_complete=is_complete)
-    return _not_risen(curve, noise, experience, (start, late, peak))
+    return _not_risen(curve, noise, experience, (start, late, peak), averaged_over)
 
 
 def _fallen(
-    curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
+    curve: ReturnCurve,
+    noise: _Noise,
+    experience: _Experience,
+    levels: tuple[float, float, float],
+    averaged_over: int,
 ) -> ReturnCurve:
     """Judge a curve that has lost a part of its gain."""
     start, late, peak = levels
@@ -271,7 +295,7 @@ def _fallen(
         f"ends at {rounded(curve.late)}: {min(curve.lost, 1.0):.0%} of the gain is lost"
     )
     is_clear = curve.lost >= LARGE_FALL and (noise.stands_out(peak - late) or not noise.is_learning(start, late))
-    answer: Answer = "no" if is_clear and experience.is_enough_for_no(curve.n_points) else "unknown"
+    answer: Answer = "no" if is_clear and experience.is_enough_for_no(curve.n_points, averaged_over) else "unknown"
     return replace(curve, state=CurveState.COLLAPSED, learning=answer, reasons=(reason,))
 
 
@@ -293,12 +317,16 @@ def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCu
 
 
 def _not_risen(
-    curve: ReturnCurve, noise: _Noise, experience: _Experience, levels: tuple[float, float, float]
+    curve: ReturnCurve,
+    noise: _Noise,
+    experience: _Experience,
+    levels: tuple[float, float, float],
+    averaged_over: int,
 ) -> ReturnCurve:
     """Judge a curve whose end does not clearly lie above its start."""
     start, late, peak = levels
     curve = replace(curve, reasons=(_gain_in_words(curve),))
-    if not experience.is_enough_for_no(curve.n_points):
+    if not experience.is_enough_for_no(curve.n_points, averaged_over):
         reason = "the run is too short to call that a failure"
         return replace(curve, state=CurveState.TOO_SHORT, reasons=(*curve.reasons, reason))
     if not noise.is_no_gain(start, late) or noise.is_large_rise(start, peak):
@@ -317,7 +345,7 @@ def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -
     if averaged_over >= ROLLOUT_WINDOW:
         reason += ": no episode seems to end, or the logger repeats an old value"
         return replace(curve, state=CurveState.UNCLEAR, gain=0.0, reasons=(reason,))
-    if experience.is_enough_for_no(curve.n_points):
+    if experience.is_enough_for_no(curve.n_points, averaged_over):
         return replace(curve, state=CurveState.FLAT, learning="no", gain=0.0, reasons=(reason,))
     return replace(curve, state=CurveState.TOO_SHORT, gain=0.0, reasons=(reason,))
 
@@ -385,6 +413,21 @@ def _n_first(n: int) -> int:
     return max(at_least, n // 20)
 
 
+def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
+    """Return the level at which a curve starts, and the number of points behind it.
+
+    Ten to nineteen points leave one for the start, and a single unlucky one must not decide. It counts where the rise
+    from it is beyond doubt, as that of a policy that has learned by the second point, and where there is no rise from
+    it at all; in between, the first three points give the level.
+    """
+    n_first = _n_first(values.size)
+    start = float(np.median(values[:n_first]))
+    is_doubtful = NO_GAIN * spread <= late - start < LONE_GAIN * spread
+    if n_first > 1 or values.size < MIN_POINTS_FOR_NO or not is_doubtful:
+        return start, n_first
+    return float(np.median(values[:3])), 3
+
+
 def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, int]:
     """Return the best median over a window of points, and the step in its middle."""
     begins, levels = moving_medians(values, window)
@@ -434,13 +477,35 @@ class _Experience(NamedTuple):
     n_episodes: float
     n_steps: float
 
-    def is_enough_for_no(self, n_points: int) -> bool:
-        """Return whether the run was long enough for its return to rise if the policy learned."""
-        return (
-            n_points >= MIN_POINTS_FOR_NO
-            and self.n_episodes >= MIN_EPISODES_FOR_NO
-            and self.n_steps >= MIN_STEPS_FOR_NO
-        )
+    def new_episodes(self, averaged_over: int) -> float:
+        """Return how many episodes a point has that the one before does not have: few where they are moving means."""
+        between = averaged_over if self.episodes_between is None else self.episodes_between
+        return min(max(between, 1.0), averaged_over)
+
+    def episodes_in(self, n_points: int, averaged_over: int) -> float:
+        """Return how many different episodes lie behind neighbouring points."""
+        return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
+
+    def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
+        """Return the standard error of the rise over the last third of a curve, for a spread of 1.
+
+        Only the episodes that were exchanged between the two levels count: of two means over ``D`` episodes that
+        differ in ``m`` of them, the difference has the variance ``2 m / D^2``, times pi / 2 for medians.
+        """
+        in_level = self.episodes_in(window, averaged_over)
+        points_between = max(n_points // 3 - window, 1)
+        exchanged = min(points_between * self.new_episodes(averaged_over), in_level)
+        return math.sqrt(math.pi / 2.0 * 2.0 * exchanged) / in_level
+
+    def is_enough_for_no(self, n_points: int, averaged_over: int) -> bool:
+        """Return whether the run was long enough for its return to rise if the policy learned.
+
+        A moving mean needs two windows, so that its first and its last point share no episode.
+        """
+        n_episodes = MIN_EPISODES_FOR_NO
+        if self.new_episodes(averaged_over) < averaged_over:
+            n_episodes = max(n_episodes, 2 * averaged_over)
+        return n_points >= MIN_POINTS_FOR_NO and self.n_episodes >= n_episodes and self.n_steps >= MIN_STEPS_FOR_NO
 
 
 def _experience(series: Series, averaged_over: int, lengths: Series | None, *, on_steps: bool) -> _Experience:
@@ -471,17 +536,19 @@ def judge_learning(data: SeriesSet) -> Learning:
     names = data.names()
     length_tag = find_lengths(names)
     lengths = data[length_tag] if length_tag is not None else None
-    begin, end = _span_of_run(data)
+    span = _span_of_run(data)
     curves = []
     for tag in _to_judge(find_returns(names), data):
         series = data[tag.name]
         on_steps = not counts_episodes(tag, series)
-        is_complete = True
-        if is_standard(tag.name) and on_steps and begin is not None and end is not None and len(series.finite):
-            is_complete = _covers(series.finite, begin, end)
-        curves.append(
-            judge_curve(series, tag.averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
-        )
+        if not is_standard(tag.name):
+            is_complete = _covers(series.finite, *_span_of_lengths(series, lengths))
+        else:
+            is_complete = not on_steps or _covers(series.finite, *span)
+        averaged_over = tag.averaged_over
+        if lengths is not None and averaged_over == ROLLOUT_WINDOW:
+            series, averaged_over = of_new_episodes(series, lengths)
+        curves.append(judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete))
     if not curves:
         return Learning("unknown", None, (), ("no return of episodes is logged",))
     answer, speaks = _combined(curves)
@@ -490,7 +557,38 @@ def judge_learning(data: SeriesSet) -> Learning:
         answer = "unknown"
         late = rounded(lengths.finite.tail(0.1).median())
         reasons.append(f"{lengths.name}: episodes now end after {late} steps: the return may rise by that alone")
+    if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
+        answer = "unknown"
+        reasons.append(
+            f"{lengths.name}: episodes last longer and still cost more than half of what they cost at first: the "
+            "policy may have learned to stand still, and no more"
+        )
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
+
+
+def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
+    """Undo the mean of a run that has not filled SB3's window of 100 episodes yet.
+
+    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides what the last ones earned: a
+    policy that has learned by episode 50 of 75 shows a curve that has just begun to rise. The mean of the lengths is
+    of the same episodes, so that the step over it is their number. Where that is a whole number at every point (one
+    environment, logged at the end of episodes), the mean of the episodes since the point before follows exactly.
+
+    :param series: the mean returns
+    :param lengths: the mean lengths
+    :return: the series, undone where that is possible, and the episodes behind one of its points
+    """
+    means, mean_lengths = aligned(series, lengths)
+    if len(means) < MIN_POINTS or len(means) < len(series.finite) or not (mean_lengths.values > 0.0).all():
+        return series, ROLLOUT_WINDOW
+    exact = means.steps / mean_lengths.values
+    n_episodes = np.rint(exact)
+    new = np.diff(n_episodes, prepend=0.0)
+    is_whole = bool((np.abs(exact - n_episodes) < 1e-3).all() and (new >= 1.0).all())
+    if not is_whole or n_episodes[-1] > ROLLOUT_WINDOW:
+        return series, ROLLOUT_WINDOW
+    of_new = np.diff(means.values * n_episodes, prepend=0.0) / new
+    return Series(series.name, means.steps, of_new), int(np.median(new))
 
 
 def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
@@ -543,16 +641,36 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
     return min(int(series.steps[0]) for series in shared), max(int(series.steps[-1]) for series in shared)
 
 
+def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
+    """Return the first and the last step of the lengths of the same episodes, for a return of unknown code.
+
+    Nothing tells what such an axis counts. Lengths that were written at the same steps count the same, and show
+    whether the begin or the end of the returns is missing.
+    """
+    if lengths is None or len(series) == 0 or len(lengths) == 0:
+        return None, None
+    first, last = int(series.steps[0]), int(series.steps[-1])
+    within = lengths.steps[(lengths.steps >= first) & (lengths.steps <= last)]
+    if within.size == 0:
+        return None, None
+    together = min(float(np.isin(series.steps, within).mean()), float(np.isin(within, series.steps).mean()))
+    if together < WRITTEN_TOGETHER:
+        return None, None
+    return int(lengths.steps[0]), int(lengths.steps[-1])
+
+
 def _by_episode(name: str) -> bool:
     """Return whether this is one of our own tags whose x-axis counts episodes."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
-def _covers(series: Series, begin: int, end: int) -> bool:
-    """Return whether a series reaches from the start to the end of its run.
+def _covers(series: Series, begin: int | None, end: int | None) -> bool:
+    """Return whether a series reaches from the start to the end of its run, as far as these are known.
 
     It may miss a fifth of the run at either end, or as much as its own longest pause.
     """
+    if begin is None or end is None or len(series) == 0:
+        return True
     longest = float(np.diff(series.offsets).max(initial=0.0))
     allowed = max(LONGEST_GAP * (end - begin), longest)
     return int(series.steps[0]) - begin <= allowed and end - int(series.steps[-1]) <= allowed
@@ -566,3 +684,17 @@ def _ends_at_once(lengths: Series) -> bool:
     late = float(np.median(finite.values[-max(2, len(finite) // 10) :]))
     first = float(np.median(finite.values[: _n_first(len(finite))]))
     return late < SHORT_EPISODE and late < 0.5 * first
+
+
+def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
+    """Return whether the return rose only because episodes last longer, as those of a walker that stands still do.
+
+    Such a policy avoids the penalty for falling and earns nothing: its return stays negative, and the cost of an
+    episode has not even halved, while its length has doubled at least.
+    """
+    finite = lengths.finite
+    if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_COSTS * curve.start:
+        return False
+    late = float(np.median(finite.values[-max(2, len(finite) // 10) :]))
+    first = float(np.median(finite.values[: _n_first(len(finite))]))
+    return late >= 2.0 * first

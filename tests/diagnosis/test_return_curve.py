@@ -17,6 +17,7 @@ from sb3_visual_td3.diagnosis.return_curve import (
     is_still_rising,
     judge_curve,
     judge_learning,
+    of_new_episodes,
 )
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import return_tag
@@ -173,10 +174,49 @@ def test_a_flat_curve_of_a_short_run_is_too_short_and_not_a_failure() -> None:
 
 
 def test_what_was_flat_and_now_rises_to_a_new_level_needs_more_time() -> None:
-    values = np.concatenate([np.zeros(140), np.linspace(0.0, 0.6, 60)]) + noise(200, sigma=0.05)
-    curve = judge_curve(series(moving_mean(values, 1, 1)), 100, lengths=series(np.full(200, 250.0)))
+    episodes = np.concatenate([np.full(560, -10.0), np.linspace(-10.0, -9.2, 240)]) + noise(800)
+    curve = judge_curve(series(moving_mean(episodes, 100, 4)), 100, lengths=series(np.full(200, 250.0)))
     assert curve.learning == "unknown"
     assert curve.still_rising
+
+
+def test_the_chance_drifts_of_a_moving_mean_are_no_rise() -> None:
+    lengths = series(np.full(100, 250.0))
+    curves = [judge_curve(series(moving_mean(noise(400, seed), 100, 4)), 100, lengths=lengths) for seed in range(40)]
+    assert sum(curve.still_rising for curve in curves) <= 2
+    assert sum(curve.learning == "no" for curve in curves) >= 38
+
+
+def test_a_moving_mean_is_not_called_flat_before_its_window_has_passed_twice() -> None:
+    for n_episodes, expected in ((180, "unknown"), (240, "no")):
+        points = moving_mean(noise(n_episodes), 100, 4)
+        assert judge_curve(series(points), 100, lengths=series(np.full(100, 250.0))).learning == expected
+
+
+def test_one_unlucky_first_point_of_a_short_curve_is_no_learning() -> None:
+    answers = []
+    for seed in range(100):
+        unlucky = np.append(-2.5, noise(16, seed)[1:])
+        answers.append(judge_curve(series(unlucky, "eval/return", every=5_000)).learning)
+    assert answers.count("yes") <= 2
+    assert answers.count("no") >= 50
+
+
+def test_one_lucky_first_point_of_a_short_curve_does_not_hide_learning() -> None:
+    answers: dict[float, list[str]] = {3.0: [], 8.0: []}
+    for seed in range(40):
+        learned = np.linspace(0.0, 8.0, 16) + noise(16, seed)
+        for first, found in answers.items():
+            curve = judge_curve(series(np.append(first, learned[1:]), "eval/return", every=5_000))
+            found.append(curve.learning)
+    assert answers[3.0].count("yes") >= 30
+    # A policy that was good at first and is as good again has learned nothing.
+    assert "yes" not in answers[8.0]
+
+
+def test_a_policy_that_has_learned_by_the_second_evaluation_has_learned() -> None:
+    values = np.append(-10.0, noise(15, sigma=0.5))
+    assert judge_curve(series(values, "eval/return", every=5_000)).learning == "yes"
 
 
 def test_a_constant_curve_is_flat_and_a_constant_mean_of_training_episodes_is_stale() -> None:
@@ -285,6 +325,48 @@ def test_an_axis_of_episodes_is_told_from_one_of_steps(name: str, steps: FloatAr
     assert counts_episodes(tag, Series(name, steps, np.zeros(steps.size))) is expected
 
 
+# ---- The mean of all episodes so far
+
+
+def first_window(episodes: FloatArray, lengths: FloatArray, every: int = 4) -> tuple[Series, Series]:
+    """What SB3 logs of the first hundred episodes: means of all so far, at the step where the last one ended."""
+    ends = np.arange(every, episodes.size + 1, every)
+    steps = np.cumsum(lengths)[ends - 1].astype(int)
+    means = [
+        Series(f"rollout/{name}_mean", steps, [v[:end].mean() for end in ends])
+        for name, v in (("ep_rew", episodes), ("ep_len", lengths))
+    ]
+    return means[0], means[1]
+
+
+def test_the_mean_of_all_episodes_so_far_is_undone_exactly() -> None:
+    episodes, lengths = noise(76), np.random.default_rng(1).integers(50, 300, 76).astype(float)
+    undone, averaged_over = of_new_episodes(*first_window(episodes, lengths))
+    assert averaged_over == 4
+    np.testing.assert_allclose(undone.values, episodes.reshape(-1, 4).mean(axis=1), atol=1e-9)
+    # Points may be missing: the next one then tells of more episodes.
+    rewards, mean_lengths = first_window(episodes, lengths)
+    kept = np.arange(19) != 7
+    undone, _ = of_new_episodes(rewards.where(kept), mean_lengths.where(kept))
+    assert undone.values[7] == pytest.approx(episodes[28:36].mean())
+
+
+def test_what_is_no_mean_of_all_episodes_so_far_stays_as_it_is() -> None:
+    episodes, lengths = noise(76), np.full(76, 200.0)
+    rewards, mean_lengths = first_window(episodes, lengths)
+    more = first_window(noise(120), np.full(120, 200.0))
+    other_steps = Series(rewards.name, rewards.steps + 77, rewards.values)
+    for pair in (more, (other_steps, mean_lengths), (rewards, series(np.zeros(0), "rollout/ep_len_mean"))):
+        assert of_new_episodes(*pair) == (pair[0], 100)
+
+
+def test_a_policy_that_has_learned_in_the_first_window_is_seen_to_learn() -> None:
+    lengths = np.full(76, 200.0)
+    learned = np.where(np.arange(76) < 24, -1_200.0, -150.0) + noise(76, sigma=60.0)
+    for episodes, expected in ((learned, "yes"), (noise(76, sigma=300.0) - 1_200.0, "no")):
+        assert judge_learning(SeriesSet.of(first_window(episodes, lengths))).answer == expected
+
+
 # ---- One run
 
 
@@ -320,3 +402,26 @@ def test_a_return_that_rises_because_episodes_end_at_once_is_doubted() -> None:
     run = SeriesSet.of([values, series(np.linspace(8.0, 1.4, 200), "rollout/ep_len_mean", every=1_000)])
     assert judge_learning(SeriesSet.of([values])).answer == "yes"
     assert judge_learning(run).answer == "unknown"
+
+
+def test_a_walker_that_has_learned_to_stand_still_is_doubted() -> None:
+    lengths = Series("Episode/Length", np.arange(200), np.where(np.arange(200) < 60, 100.0, 1_600.0))
+    for late, expected in ((-70.0, "unknown"), (-40.0, "yes"), (200.0, "yes")):
+        returns = np.where(np.arange(200) < 60, -110.0, late) + noise(200, sigma=4.0)
+        run = SeriesSet.of([Series("Episode/Reward", np.arange(200), returns), lengths])
+        assert judge_learning(run).answer == expected
+    # Where episodes do not last longer, a smaller cost is what was to be learned.
+    shorter = Series("Episode/Length", np.arange(200), np.full(200, 200.0))
+    returns = np.where(np.arange(200) < 60, -200.0, -110.0) + noise(200, sigma=4.0)
+    assert judge_learning(SeriesSet.of([Series("Episode/Reward", np.arange(200), returns), shorter])).answer == "yes"
+
+
+def test_lengths_that_go_on_show_that_a_return_of_unknown_code_breaks_off() -> None:
+    whole = Series("Episode/Reward", np.arange(400), learned_early(400))
+    lengths = Series("Episode/Length", np.arange(400), np.full(400, 200.0))
+    cut = whole.where(np.arange(400) < 250)
+    assert judge_learning(SeriesSet.of([whole, lengths])).answer == "yes"
+    assert judge_learning(SeriesSet.of([cut, lengths])).answer == "unknown"
+    # A tag that counts something else shows nothing.
+    updates = Series("QValues/Q1", np.arange(40_000), np.zeros(40_000))
+    assert judge_learning(SeriesSet.of([whole, lengths, updates])).answer == "yes"

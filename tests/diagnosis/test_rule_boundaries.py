@@ -279,8 +279,38 @@ def test_a_rule_of_the_return_curve_speaks_of_that_shape_alone(
     assert not RULES[rule].is_live
 
 
+# Tags of stock algorithms beside returns of -700 that never rise, in episodes of 100 steps, over 60,000 steps.
+STOCK: list[tuple[str, Values, Values]] = [
+    # 31 steps ahead after 1,000 updates is a tau of 0.03.
+    ("fast_target_network", {"train/actor_loss": 212.0}, {"train/actor_loss": 222.0}),
+    ("entropy_outweighs_reward", {"train/ent_coef": 6.9}, {"train/ent_coef": 7.1}),
+    (
+        "too_few_updates",
+        {"train/n_updates": lambda n: np.linspace(10.0, 600.0, n)},
+        {"train/n_updates": lambda n: np.linspace(10.0, 580.0, n)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "silent", "speaking"), STOCK, ids=[row[0] for row in STOCK])
+def test_a_rule_on_stock_tags_begins_to_speak_at_its_boundary(rule: str, silent: Values, speaking: Values) -> None:
+    steps = np.arange(1, 61) * 1_000
+    flat = {
+        "rollout/ep_rew_mean": curve(-700.0, -700.0),
+        "rollout/ep_len_mean": 100.0,
+        "train/actor_loss": 100.0,
+        "train/critic_loss": 1.0,
+    }
+    assert RULES[rule].diagnose(built({**flat, **silent}, steps)) is None
+    diagnosis = RULES[rule].diagnose(built({**flat, **speaking}, steps))
+    assert diagnosis is not None
+    assert MIN_CONFIDENCE <= diagnosis.confidence < 0.75
+    assert not RULES[rule].is_live
+
+
 def test_the_table_holds_every_rule() -> None:
-    assert {rule for rule, _, _ in TABLE} | {rule for rule, _, _ in CURVES} == RULES.keys()
+    tested = {rule for table in (TABLE, CURVES, STOCK) for rule, _, _ in table}
+    assert tested == RULES.keys()
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)

@@ -297,6 +297,74 @@ def test_a_critic_that_looks_a_single_step_ahead_is_consistent_with_targets_that
         assert RULES["stale_target_network"].diagnose(run(**{**ONE_STEP, **change})) is None, change
 
 
+def test_networks_that_are_hardly_trained_do_not_learn() -> None:
+    late = Series("train/critic_loss", np.arange(31, 61) * 1_000, np.ones(30))
+    early = Series("train/critic_loss", np.arange(29, 61) * 1_000, np.ones(32))
+    actor = {"train__actor_loss": -1.0}
+    for returns, loss, expected in ((FLAT, late, True), (FLAT, early, False), (RISING, late, False)):
+        data = run(**returns, **actor)
+        found = RULES["too_few_updates"].diagnose(SeriesSet({**data.series, loss.name: loss}))
+        assert (found is not None) is expected
+    # A run that goes on from a checkpoint begins late as a whole.
+    data = run(**FLAT, **actor, train__critic_loss=1.0)
+    moved = [Series(name, one.steps + 200_000, one.values) for name, one in data.series.items()]
+    assert RULES["too_few_updates"].diagnose(SeriesSet.of(moved)) is None
+
+
+def test_updates_that_are_far_between_are_counted_where_their_number_is_logged() -> None:
+    losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
+    for per_step, expected in ((0.002, True), (0.016, False), (1.0, False)):
+        found = RULES["too_few_updates"].diagnose(
+            run(**FLAT, **losses, train__n_updates=np.arange(1, 61) * 1_000 * per_step)
+        )
+        assert (found is not None) is expected, per_step
+
+
+def test_a_critic_that_has_not_learned_the_reward_of_a_step_was_hardly_updated() -> None:
+    hardly: dict[str, object] = {**ONE_STEP, "train__actor_loss": 3.5, "train__critic_loss": 40.0}
+    found = RULES["too_few_updates"].diagnose(run(**hardly))
+    assert found is not None
+    assert found.value == pytest.approx(0.5, rel=0.05)
+    assert found.remedy.startswith("Consistent with updates that are far between (train_freq, gradient_steps)")
+    silent: list[dict[str, object]] = [
+        {"train__actor_loss": 5.5},  # it has learned most of it
+        {"train__critic_loss": 5.0},  # its values have settled
+        {"train__n_updates": np.arange(1, 61) * 1_000},  # there was an update for every step
+        {"rollout__ep_rew_mean": np.linspace(-900.0, -100.0, 60)},  # the run learns
+    ]
+    for change in silent:
+        assert RULES["too_few_updates"].diagnose(run(**{**hardly, **change})) is None, change
+
+
+def test_the_first_q_shows_how_fast_the_targets_follow() -> None:
+    tags_of_td3 = {**ONE_STEP, "train__critic_loss": 50.0}
+    # 7 a step: after a thousand updates the usual targets allow 6 steps, targets that follow at once all of them.
+    for steps_ahead, expected in ((50.0, True), (6.0, False)):
+        found = RULES["fast_target_network"].diagnose(run(**{**tags_of_td3, "train__actor_loss": 7.0 * steps_ahead}))
+        assert (found is not None) is expected, steps_ahead
+        if found is not None:
+            assert found.value == pytest.approx((steps_ahead - 1.0) / 1_000.0, rel=0.2)
+            assert "Consistent with targets that follow at once (tau near 1)" in found.remedy
+    learns = {**tags_of_td3, "train__actor_loss": 350.0, "rollout__ep_rew_mean": np.linspace(-900.0, -100.0, 60)}
+    assert RULES["fast_target_network"].diagnose(run(**learns)) is None
+    # SAC's values contain its entropy.
+    entropy = {**tags_of_td3, "train__actor_loss": 350.0, "train__ent_coef": 5.0}
+    assert RULES["fast_target_network"].diagnose(run(**entropy)) is None
+
+
+def test_an_entropy_bonus_is_weighed_against_the_reward_of_a_step() -> None:
+    for coefficient, expected in ((6.0, False), (8.0, True), (1_000.0, True)):
+        found = RULES["entropy_outweighs_reward"].diagnose(run(**{**ONE_STEP, "train__ent_coef": coefficient}))
+        assert (found is not None) is expected, coefficient
+    learns = {**ONE_STEP, "train__ent_coef": 8.0, "rollout__ep_rew_mean": np.linspace(-900.0, -100.0, 60)}
+    assert RULES["entropy_outweighs_reward"].diagnose(run(**learns)) is None
+    # Without any reward, no bonus is too large; and an automatic coefficient that has come down is none either.
+    nothing = {**ONE_STEP, "train__ent_coef": 1.0, "rollout__ep_rew_mean": 0.0}
+    assert RULES["entropy_outweighs_reward"].diagnose(run(**nothing)) is None
+    fallen = {**ONE_STEP, "train__ent_coef": np.geomspace(1_000.0, 0.1, 60)}
+    assert RULES["entropy_outweighs_reward"].diagnose(run(**fallen)) is None
+
+
 def test_a_rate_without_measured_steps_counts_unless_the_run_learns() -> None:
     losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
     for rule, rate in (
@@ -322,7 +390,7 @@ def test_returns_of_a_thousand_a_step_are_too_large_unless_the_run_learns() -> N
     assert flat.value == pytest.approx(1_200.0, rel=0.05)
     smaller = run(rollout__ep_rew_mean=-80_000.0 + 1_000.0 * NOISE, **lengths)
     assert RULES["reward_scale"].diagnose(smaller) is None
-    rising = run(rollout__ep_rew_mean=1e3 * (120.0 + np.linspace(0.0, 100.0, 60) + NOISE), **lengths)
+    rising = run(rollout__ep_rew_mean=1e3 * (120.0 + np.linspace(0.0, 100.0, 60) + 0.3 * NOISE), **lengths)
     assert RULES["reward_scale"].diagnose(rising) is None
 
 

@@ -32,6 +32,7 @@ EXPLAINED_BY = (
     "learning_rate_too_high",
     "feature_leak",
     "dead_camera",
+    "too_few_updates",
     "stale_target_network",
     "policy_stopped_updating",
     "encoder_frozen",
@@ -46,6 +47,8 @@ EXPLAINED_BY = (
     "gradient_explosion",
     "exploration_schedule",
     "entropy_collapse",
+    "entropy_outweighs_reward",
+    "fast_target_network",
     "reward_imbalance",
     "episode_collapse",
 )
@@ -116,6 +119,8 @@ def _unseen_off_policy(data: SeriesSet) -> list[tuple[str, str]]:
         possible.append(("target networks that never move (tau)", tags.TARGET_MOVED["critic"]))
     if not any(tag in data for tag in (*tags.GRADIENT_NORM.values(), *tags.UPDATE_RATIO.values())):
         possible.append(("an encoder or an actor that does not learn", "the norms of the gradients by network"))
+        if "train/n_updates" not in data:
+            possible.append(("updates that are far between (train_freq, gradient_steps)", "train/n_updates"))
     return possible
 
 

@@ -1,0 +1,75 @@
+"""SAC is paid more for its entropy than for its task, and therefore acts at random.
+
+SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One nat of entropy more, which is a
+standard deviation 2.7 times as large, is worth ``ent_coef``. Where that is more than the reward of a step, the best
+policy is a random one. A fixed coefficient that was copied from a task with larger rewards does this, and rewards that
+are a thousand times too small do it as well, until an automatic coefficient has come down.
+
+Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3: the scale of the rewards is SAC's temperature,
+and with a small scale the policy stays nearly uniform.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import recognise
+from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns, words_of
+
+ID = "entropy_outweighs_reward"
+TITLE = "The entropy bonus outweighs the reward"
+REMEDY = (
+    "Lower ent_coef, or let SAC find it (ent_coef='auto', with a small first value such as 'auto_0.1' where rewards "
+    "are small). If the rewards are far below 1, scale them up instead."
+)
+IS_LIVE = False
+EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high", "too_few_updates")
+CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and TQC, not of VisualTD3.")
+
+OUTWEIGHS = 1.0
+"""Worth of one nat of entropy over the mean |reward| of a step, over the last quarter of the run."""
+
+MIN_POINTS = own_scale.MIN_POINTS
+
+
+def diagnose(data: SeriesSet) -> RuleResult | None:
+    """Compare the entropy coefficient of the last quarter with the reward of a step, in a run that does not learn."""
+    names = data.names()
+    returns, length_tag = find_returns(names), find_lengths(names)
+    if not recognise(names).has_entropy_bonus or not returns or length_tag is None:
+        return None
+    if judge_learning(data).answer != "no":
+        return None
+    tag = _coefficient_tag(names)
+    length = data[length_tag].median()
+    series = data[returns[0].name].finite
+    if tag is None or len(data[tag].finite) < MIN_POINTS or len(series) < MIN_POINTS or not length >= 1.0:
+        return None
+    coefficient = data[tag].finite
+    late = coefficient.tail(0.25).median()
+    reward = float(np.median(np.abs(series.values))) / length
+    # Where no reward was ever found, any bonus outweighs it: that is no scale.
+    if not reward > 0.0 or late < OUTWEIGHS * reward:
+        return None
+    ratio = late / reward
+    evidence = (
+        Evidence.last_of(coefficient, f"one nat of entropy is worth {rounded(ratio)} times the reward of a step"),
+        Evidence.last_of(series, f"over {rounded(length)} steps"),
+    )
+    # From 0.55 where both weigh the same to 0.72 where the reward cannot be heard any more.
+    confidence = 0.55 + 0.17 * min(1.0, float(np.log10(ratio)))
+    return RuleResult(confidence, evidence, int(coefficient.steps[0]), value=ratio, threshold=OUTWEIGHS)
+
+
+def _coefficient_tag(names: list[str]) -> str | None:
+    for name in names:
+        words = set(words_of(name))
+        is_coefficient = {"ent", "coef"} <= words or "alpha" in words
+        if is_coefficient and not words & {"loss", "log"}:
+            return name
+    return None

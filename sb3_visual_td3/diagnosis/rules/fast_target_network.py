@@ -1,0 +1,109 @@
+"""The target networks follow the critics at once: each critic learns towards its own latest guess.
+
+A target that moves by a part ``tau`` per update lets the critic look about ``1 + tau u`` steps ahead after ``u``
+updates: dQ_target/du = tau (r - (1 - gamma) Q_target), from Q_target = 0. The first logged Q therefore shows how fast
+the targets move, without any tag of ours: measured with stock TD3 on Pendulum-v1 after 600 updates, Q is the reward of
+2 steps with tau = 0.005 and of 50 steps, the whole horizon, with tau = 1.
+
+A large first step of the optimizer or a reward that grows looks the same, so that the diagnosis says what else fits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns
+
+ID = "fast_target_network"
+TITLE = "The target networks follow the critics at once"
+REMEDY = (
+    "Let the targets follow slowly: tau of 0.005 (SB3's default) to 0.01, applied once per update; with "
+    "target_update_interval, tau = 1 is right only at an interval of hundreds or thousands of updates."
+)
+IS_LIVE = False
+# A critic that runs away for another reason has a large Q early as well.
+EXPLAINED_BY = (
+    "non_finite",
+    "frozen_by_learning_rate",
+    "learning_rate_too_high",
+    "feature_leak",
+    "critic_overestimation",
+    "q_beyond_returns",
+    "twin_critic_desync",
+)
+CURE = Cure(
+    changes=(SettingChange(key="tau", at_most=0.005, reason="the targets follow slowly; 0.005 is SB3's default"),)
+)
+
+FAST = 0.03
+"""Estimated tau from which targets follow at once: six times the usual one. The estimate is a lower limit."""
+
+MOST_UPDATES = 2_000.0
+"""After more updates, a critic with the usual tau looks ten steps ahead and more, and the first point says little."""
+
+MIN_POINTS = 3
+
+
+def diagnose(data: SeriesSet) -> RuleResult | None:
+    """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
+
+    Only for an off-policy run that is not seen to learn, and for a Q that no normalised reward explains. Event files of
+    Stable-Baselines3 do not hold the number of updates: there were no more than environment steps since the last point
+    that has a return and no Q yet.
+    """
+    kind = recognise(data.names())
+    returns, length_tag = find_returns(data.names()), find_lengths(data.names())
+    q = own_scale.q_series(data, kind)
+    if kind.family is not Family.OFF_POLICY or not returns or length_tag is None or q is None:
+        return None
+    series, length = data[returns[0].name].finite, data[length_tag].median()
+    if min(len(q), len(series)) < MIN_POINTS or not length >= 1.0:
+        return None
+    n_updates = _updates_before(data, q, series)
+    if not 0.0 < n_updates <= MOST_UPDATES:
+        return None
+    first_returns = series.values[:MIN_POINTS]
+    reward = float(abs(first_returns).max()) / length
+    if kind.has_entropy_bonus:
+        # SAC's Q counts the entropy as a reward.
+        coefficient = own_scale.entropy_coefficient(data, q)
+        reward += own_scale.ENTROPY_BONUS * float(np.max(coefficient))
+    if not reward > 0.0:
+        return None
+    ahead = abs(float(q.values[0])) / reward
+    tau = (ahead - 1.0) / n_updates
+    learning = judge_learning(data).answer
+    if tau < FAST or learning == "yes" or abs(float(q.values[0])) <= own_scale.NORMALISED_Q:
+        return None
+    evidence = (
+        Evidence(
+            q.name,
+            int(q.steps[0]),
+            float(q.values[0]),
+            f"the rewards of {rounded(ahead)} steps after {rounded(n_updates)} updates at most; with tau = 0.005 they "
+            f"would be {rounded(1.0 + 0.005 * n_updates)}",
+        ),
+    )
+    remedy = (
+        "Consistent with targets that follow at once (tau near 1), then a learning rate that is too high, then "
+        f"rewards of another scale than the logged returns. To tell them apart, log: {tags.TARGET_DISTANCE['critic']}. "
+        f"{REMEDY}"
+    )
+    confidence = 0.62 if learning == "no" else 0.5
+    return RuleResult(confidence, evidence, int(q.steps[0]), value=tau, threshold=FAST, remedy=remedy)
+
+
+def _updates_before(data: SeriesSet, q: Series, returns: Series) -> float:
+    """Return how many updates there were at most before the first point of Q."""
+    _, counted = aligned(q, data["train/n_updates"])
+    if len(counted):
+        return float(counted.values[0])
+    before = returns.steps[returns.steps < q.steps[0]]
+    return float(q.steps[0] - (before[-1] if before.size else 0))

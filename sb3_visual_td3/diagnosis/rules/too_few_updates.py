@@ -1,0 +1,134 @@
+"""The networks are hardly ever trained: the updates begin late in the run, or are far between.
+
+Off-policy algorithms make about one update per environment step. A warm-up that takes most of the run, or a
+``train_freq`` in the hundreds with one gradient step, leaves the policy as it was initialised. Losses and Q values look
+calm then, because nothing happens. The step at which the first loss appears shows a late begin. How rare the updates
+are is known only where their number is logged: Stable-Baselines3 writes it to progress.csv, not to event files. Without
+it, a critic that has not even learned the reward of a single step by the end of the run is consistent with it. Measured
+with stock TD3 on Pendulum-v1 and an update every 500 steps: a value of 0.4 rewards, and 11 to 15 in healthy runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
+from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult, SettingChange
+from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.return_curve import MIN_STEPS_FOR_NO, judge_learning
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns, is_standard
+from sb3_visual_td3.diagnosis.two_questions import environment_steps
+
+ID = "too_few_updates"
+TITLE = "The networks are hardly ever updated"
+REMEDY = (
+    "Let updates begin within the first tenth of the run (learning_starts), and make about one update per environment "
+    "step: train_freq=1 with gradient_steps=1, or gradient_steps=-1 for as many as steps were taken."
+)
+IS_LIVE = False
+EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high")
+CURE = Cure(
+    changes=(
+        SettingChange(key="learning_starts", at_most=1000, reason="updates begin early in the run"),
+        SettingChange(key="train_freq", at_most=1, reason="one update per environment step, as in SB3's TD3 and SAC"),
+    )
+)
+
+UPDATES = "train/n_updates"
+"""The tag in which Stable-Baselines3 logs the number of updates."""
+
+LATE = 0.5
+"""Part of the run before the first update. Warm-ups of up to a tenth of the run are usual."""
+
+RARE = 0.01
+"""Updates per environment step. One is usual; with 64 environments and a single gradient step it is 0.016."""
+
+FEWEST_STEPS = 2_000
+"""A shorter run may still be in its warm-up."""
+
+NOT_LEARNED = 0.7
+"""Q over the reward of a step at the end, below which the critic has not learned the reward of a single step."""
+
+WRONG = 0.3
+"""Error of the critic over that reward, from which its values are still changing."""
+
+LAST_TENTH = 0.1
+"""Part of the run over which Q and the error are looked at."""
+
+SHORTEST_EPISODE = 20.0
+"""Steps. In shorter episodes most values are those of their end."""
+
+
+def diagnose(data: SeriesSet) -> RuleResult | None:
+    """Compare the step of the first loss with the length of the run, and the number of updates with the steps.
+
+    Only for an off-policy run whose return is seen not to rise.
+    """
+    n_steps = environment_steps(data)
+    if recognise(data.names()).family is not Family.OFF_POLICY or n_steps is None or n_steps < FEWEST_STEPS:
+        return None
+    if judge_learning(data).answer != "no":
+        return None
+    late = _begins_late(data, data[tags.CRITIC_LOSS].finite, n_steps)
+    updates = _updates(data)
+    return late or (_is_rare(updates, n_steps) if len(updates) else _has_not_learned_the_reward(data, n_steps))
+
+
+def _begins_late(data: SeriesSet, loss: Series, n_steps: int) -> RuleResult | None:
+    if len(loss) == 0:
+        return None
+    # A run that goes on from a checkpoint counts its steps from there, with the buffer that it had.
+    begin = min(int(data[name].steps[0]) for name in data.names() if is_standard(name))
+    part = (float(loss.steps[0]) - begin) / max(n_steps - begin, 1)
+    if part < LATE:
+        return None
+    evidence = Evidence(
+        loss.name, int(loss.steps[0]), float(loss.values[0]), f"the first loss, after {part:.0%} of the run"
+    )
+    return RuleResult(0.7, (evidence,), 0, value=part, threshold=LATE)
+
+
+def _is_rare(updates: Series, n_steps: int) -> RuleResult | None:
+    # The steps since the first update was logged: a warm-up has none.
+    since = max(n_steps - int(updates.steps[0]), 1)
+    rate = float(updates.values[-1]) / max(since, n_steps // 2)
+    if rate >= RARE:
+        return None
+    evidence = Evidence.last_of(updates, f"updates in {n_steps:,} steps: one in {rounded(1.0 / max(rate, 1e-9))} steps")
+    return RuleResult(0.7, (evidence,), int(updates.steps[0]), value=rate, threshold=RARE)
+
+
+def _has_not_learned_the_reward(data: SeriesSet, n_steps: int) -> RuleResult | None:
+    kind = recognise(data.names())
+    length_tag = find_lengths(data.names())
+    q, loss = own_scale.q_series(data, kind), own_scale.critic_loss(data)
+    if length_tag is None or q is None or loss is None or n_steps < MIN_STEPS_FOR_NO:
+        return None
+    length = data[length_tag].median()
+    returns = data[find_returns(data.names())[0].name].finite
+    if min(len(q), len(loss)) < own_scale.MIN_POINTS or not length >= SHORTEST_EPISODE:
+        return None
+    reward = abs(returns.tail(0.5).median()) / length
+    if not reward > 0.0:
+        return None
+    ahead = abs(q.tail(LAST_TENTH).median()) / reward
+    error = math.sqrt(max(loss.tail(LAST_TENTH).median(), 0.0) / 2.0) / reward
+    if ahead >= NOT_LEARNED or error < WRONG:
+        return None
+    evidence = (
+        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: not even that has been learned"),
+        Evidence.last_of(loss, f"its error is {rounded(error)} of that reward"),
+    )
+    remedy = (
+        "Consistent with updates that are far between (train_freq, gradient_steps), then with rewards of both signs "
+        f"that cancel. To tell them apart, log: {UPDATES}. {REMEDY}"
+    )
+    return RuleResult(0.55, evidence, None, value=ahead, threshold=NOT_LEARNED, remedy=remedy)
+
+
+def _updates(data: SeriesSet) -> Series:
+    counted = data[UPDATES].finite
+    return counted if len(counted) else data[tags.TOTAL_ITERATIONS].finite
