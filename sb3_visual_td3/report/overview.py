@@ -8,14 +8,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.numerals import number
-from sb3_visual_td3.diagnosis.verdict import Verdict
+from sb3_visual_td3.diagnosis.verdict import Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
 """Characters of a name that the table in the console shows; its end is kept, because names often begin alike."""
 HEADINGS = ("verdict", "run", "likely cause", "steps", "best step", "return: last / best")
+"""The columns in the console."""
+COMPARED = (
+    "Run",
+    "Verdict",
+    "Likely cause",
+    "Blocking: fail / unknown",
+    "Steps",
+    "Best step",
+    "Return: last / best",
+    "Actor loss, last",
+    "actor_cnn norm, mean",
+    "Q1, last",
+    "Metres driven, last",
+    "Critical alerts",
+)
+"""The columns in the page and in report.md."""
+N_ALWAYS = 5
+"""The first columns are always shown, the others where a run has something in them."""
+ABSENT = "-"
 
 
 class BestPolicy(NamedTuple):
@@ -69,8 +90,63 @@ def _row(analysis: Analysis) -> tuple[str, ...]:
     return (
         analysis.verdict.value,
         name,
-        "-" if analysis.cause is None else analysis.cause.id,
+        ABSENT if analysis.cause is None else analysis.cause.id,
         number(analysis.series.n_steps),
-        "-" if policy is None else number(policy.step),
-        "-" if policy is None else policy.in_words(),
+        ABSENT if policy is None else number(policy.step),
+        ABSENT if policy is None else policy.in_words(),
     )
+
+
+class ComparedRun(NamedTuple):
+    """One run in the table of the page and of report.md.
+
+    :ivar place: which run of the report it is, from 0
+    :ivar cells: one for each heading of the table
+    """
+
+    place: int
+    cells: tuple[str, ...]
+
+
+class Comparison(NamedTuple):
+    """The table of the page and of report.md, the worst run first."""
+
+    headings: tuple[str, ...]
+    runs: tuple[ComparedRun, ...]
+
+
+def comparison(analyses: Sequence[Analysis]) -> Comparison:
+    """Return one row for each run, in the order of the console's table, without columns in which no run has anything.
+
+    :param analyses: the runs in the order of the report
+    """
+    places = {id(analysis): place for place, analysis in enumerate(analyses)}
+    rows = [(places[id(analysis)], _cells(analysis)) for analysis in worst_first(analyses)]
+    shown = [at for at in range(len(COMPARED)) if at < N_ALWAYS or any(cells[at] != ABSENT for _, cells in rows)]
+    headings = tuple(COMPARED[at] for at in shown)
+    return Comparison(headings, tuple(ComparedRun(place, tuple(cells[at] for at in shown)) for place, cells in rows))
+
+
+def _cells(analysis: Analysis) -> tuple[str, ...]:
+    policy = best_policy(analysis)
+    critical = analysis.alerts.get("critical")
+    n_fail, n_unknown = (len(analysis.blocking(status)) for status in (Status.FAIL, Status.UNKNOWN))
+    return (
+        analysis.name,
+        analysis.verdict.value,
+        analysis.cause.id if analysis.cause else ABSENT,
+        f"{n_fail} / {n_unknown}",
+        number(analysis.series.n_steps),
+        ABSENT if policy is None else number(policy.step),
+        ABSENT if policy is None else policy.in_words(),
+        number(_metric(analysis, tags.ACTOR_LOSS, "last")),
+        number(_metric(analysis, tags.GRADIENT_NORM[ACTOR_CNN.name], "mean")),
+        number(_metric(analysis, tags.Q1_VALUE, "last")),
+        number(_metric(analysis, tags.EVAL_DISTANCE, "last")),
+        number(critical.n_active if critical else None),
+    )
+
+
+def _metric(analysis: Analysis, tag: str, statistic: str) -> float | None:
+    metric = analysis.metrics.get(tag)
+    return None if metric is None else float(getattr(metric, statistic))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,8 @@ Figure = dict[str, Any]
 
 HEIGHT = 340
 _LEGEND_ROW = 18
+LEAST_PART = 0.02
+"""A threshold of a smaller part of the largest value lies on the zero line of a linear axis."""
 MAX_BANDS = 100
 """The most bands of one kind in a plot. With more stretches, those that nearly touch are drawn as one."""
 
@@ -183,6 +185,31 @@ def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figu
             shapes.append(_line(RED, "dash", xref="paper", x0=0, x1=1, yref="y", y0=limit, y1=limit))
             labels.append(_threshold_label(mark, limit, panel, above=i % 2 == 1))
     return shapes, labels
+
+
+def labels_beyond(panel: Panel, limits: dict[str, float | None]) -> list[Figure]:
+    """Return labels at the upper edge for thresholds that lie far above the curves of a panel."""
+    told = []
+    for mark in panel.marks:
+        limit = limits.get(mark.criterion)
+        if limit is not None and math.isfinite(limit):
+            told.append(f"↑ {mark.label} {number(limit)}")
+    if not told:
+        return []
+    return [
+        {
+            "xref": "paper",
+            "x": 0.005,
+            "yref": "paper",
+            "y": 1,
+            "text": harmless(", ".join(told)),
+            "showarrow": False,
+            "xanchor": "left",
+            "yanchor": "top",
+            "font": {"size": 11, "color": RED},
+            "bgcolor": "rgba(255,255,255,0.8)",
+        }
+    ]
 
 
 def _line(colour: str, dash: str, **place: Any) -> Figure:
@@ -477,25 +504,41 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
     return in_pairs(ordered)
 
 
-def limits_to_draw(panel: Panel, analysis: Analysis, drawn: Iterable[Series]) -> dict[str, float | None]:
-    """Return the thresholds of a panel that are worth drawing, by criterion.
+class Limits(NamedTuple):
+    """The thresholds that apply to the curves of a panel, by criterion.
 
-    The threshold of a criterion that only informs is left out if it lies far from the curve: with a line at 200, a
-    critic loss near 0 would look flat.
+    :ivar drawn: those that are drawn as a line
+    :ivar beyond: blocking ones so far above the curves that a line would flatten them; they are told in the plot
+    """
+
+    drawn: dict[str, float | None]
+    beyond: dict[str, float | None]
+
+
+def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
+    """Return the thresholds that are worth showing beside some curves.
+
+    A critic loss near 5 under a line at 200 is a flat line. A threshold that only informs is left out where it lies far
+    from the curves, also where it cannot be told from 0.
 
     :param panel: the plot
     :param analysis: the run
-    :param drawn: the finite values of the curves
+    :param series: the finite values of the curves
     """
-    largest = max((series.abs_max() for series in drawn), default=0.0)
+    largest = max((each.abs_max() for each in series), default=0.0)
     reach = 100.0 if panel.log else 2.0
-    return {
-        r.id: r.threshold
-        for r in analysis.criteria
-        if r.threshold is not None
-        and (r.blocking or abs(r.threshold) <= reach * largest)
-        and r.status is not Status.NOT_APPLICABLE
-    }
+    found = Limits({}, {})
+    for r in analysis.criteria:
+        if r.threshold is None or r.status is Status.NOT_APPLICABLE:
+            continue
+        # An axis with fixed ends is not stretched by a line.
+        is_above = panel.y_range is None and abs(r.threshold) > reach * largest
+        is_at_zero = not panel.log and abs(r.threshold) < LEAST_PART * largest
+        if r.blocking and is_above:
+            found.beyond[r.id] = r.threshold
+        elif r.blocking or not (is_above or is_at_zero):
+            found.drawn[r.id] = r.threshold
+    return found
 
 
 def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
@@ -504,8 +547,9 @@ def _drawn(panel: Panel, analysis: Analysis) -> Plot | None:
     if not lines or (panel.requires is not None and len(analysis.series[panel.requires].finite) == 0):
         return None
     # Alerts and the onset of the cause are environment steps: on an axis of episodes they would be in the wrong place.
-    limits = limits_to_draw(panel, analysis, (series for _, series in lines))
-    shapes, labels = thresholds(panel, limits)
+    limits = limits_of(panel, analysis, (series for _, series in lines))
+    shapes, labels = thresholds(panel, limits.drawn)
+    labels += labels_beyond(panel, limits.beyond)
     if panel.has_alerts:
         line, label = onset(analysis.cause, analysis.series.n_steps)
         shapes += [*alert_bands(analysis.alerts.values()), *line]

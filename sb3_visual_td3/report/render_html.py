@@ -26,10 +26,10 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     other_setting_rows,
     reference_sources,
 )
+from sb3_visual_td3.report.overview import comparison
 from sb3_visual_td3.report.plots import Figure, overlays, plots
 from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
-from sb3_visual_td3.report.wording import HEADINGS, comparison
 
 MAX_CHARACTERS = 4000
 """The longest text of one cell or sentence. Ours have at most a tenth of it; a name from a log may be longer and is
@@ -52,8 +52,7 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
         plotted=plotted,
         unreadable=unreadable,
         verdict=worst_verdict(a.verdict for a in analyses),
-        headings=HEADINGS,
-        comparison=comparison(analyses) if len(analyses) > 1 else (),
+        comparison=comparison(analyses) if len(analyses) > 1 else None,
         overlays=drawn_over,
         style=Markup(_source("style.css")),
         script=Markup(_source("page.js")),

@@ -17,15 +17,14 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     other_setting_rows,
     reference_sources,
 )
+from sb3_visual_td3.report.overview import comparison
 from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 from sb3_visual_td3.report.wording import (
     FLAG_MARK,
-    HEADINGS,
     STATUS_MARK,
     STATUS_WORD,
     answers_line,
-    comparison,
     first_step_to_take,
     how_to_relax,
     near_misses,
@@ -67,7 +66,8 @@ def _render(analyses: Sequence[Analysis], unreadable: Sequence[str], detail: _De
     lines: list[str] = []
     if len(analyses) != 1:
         lines += [f"# {worst_verdict(a.verdict for a in analyses).value}: {len(analyses)} runs", ""]
-        lines += _table(HEADINGS, (row.cells for row in comparison(analyses)))
+        compared = comparison(analyses)
+        lines += _table(compared.headings, (run.cells for run in compared.runs))
     for analysis in analyses:
         lines += _run(analysis, detail)
     if unreadable:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.numerals import counted, number
 from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve
 from sb3_visual_td3.diagnosis.run_kind import Family
@@ -16,7 +13,6 @@ from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.over_time import Prefix
-from sb3_visual_td3.report.sections.availability import Metric
 
 STATUS_MARK = {
     Status.PASS: "✓",
@@ -181,7 +177,7 @@ def over_time_line(analysis: Analysis) -> str | None:
     elif len(changes) <= MAX_CHANGES:
         sentence = ", ".join(f"{_verdict(change)} from step {change.until:,}" for change in changes) + "."
     else:
-        sentence = f"the verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
+        sentence = f"The verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
         sentence += f"{changes[-1].until:,} on."
     if over_time.part_after:
         sentence += f" {over_time.part_after:.0%} of the run came after the failure could be seen."
@@ -292,56 +288,3 @@ def run_line(analysis: Analysis) -> str:
     length = "unknown length" if steps is None else f"{steps:,} {analysis.data.axis}"
     files = counted(len(analysis.data.files), "file")
     return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {files}"
-
-
-HEADINGS = (
-    "Run",
-    "Verdict",
-    "Likely cause",
-    "Blocking: fail / unknown",
-    "Steps",
-    "Actor loss, last",
-    "actor_cnn norm, mean",
-    "Q1, last",
-    "Metres driven, last",
-    "Critical alerts",
-)
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One run in a comparison of several.
-
-    :param verdict: verdict on the run
-    :param cells: one for each of :data:`HEADINGS`
-    """
-
-    verdict: Verdict
-    cells: tuple[str, ...]
-
-
-def comparison(analyses: Sequence[Analysis]) -> tuple[ComparisonRow, ...]:
-    """Return one row for each run, in the order given."""
-    return tuple(ComparisonRow(analysis.verdict, _cells(analysis)) for analysis in analyses)
-
-
-def _cells(analysis: Analysis) -> tuple[str, ...]:
-    critical = analysis.alerts.get("critical")
-    n_fail, n_unknown = (len(analysis.blocking(status)) for status in (Status.FAIL, Status.UNKNOWN))
-    return (
-        analysis.name,
-        analysis.verdict.value,
-        analysis.cause.id if analysis.cause else "-",
-        f"{n_fail} / {n_unknown}",
-        number(analysis.series.n_steps),
-        number(_metric(analysis, tags.ACTOR_LOSS, "last")),
-        number(_metric(analysis, tags.GRADIENT_NORM[ACTOR_CNN.name], "mean")),
-        number(_metric(analysis, tags.Q1_VALUE, "last")),
-        number(_metric(analysis, tags.EVAL_DISTANCE, "last")),
-        number(critical.n_active if critical else None),
-    )
-
-
-def _metric(analysis: Analysis, tag: str, statistic: str) -> float | None:
-    metric: Metric | None = analysis.metrics.get(tag)
-    return None if metric is None else float(getattr(metric, statistic))

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .synthetic_runs import Values, healthy, leaking, write_events
+from sb3_visual_td3.report.overview import comparison, overview_lines
+from sb3_visual_td3.report.render_html import render_html
+from sb3_visual_td3.report.render_markdown import render_markdown
+
+from .synthetic_runs import Values, foreign, healthy, leaking, write_events
+from .test_renderers import analysed
 
 Report = Callable[..., int]
 
@@ -43,3 +48,35 @@ def test_many_runs_are_a_table_alone(report: Report, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     assert "Do first" not in out
     assert out.count("runs/r") == 11
+
+
+def test_page_and_markdown_have_the_order_of_the_console_and_link_to_their_runs() -> None:
+    runs = {"a": healthy(), "b": leaking(), "c": foreign(), "d": learned_then_fell()}
+    analyses = [analysed(run, name) for name, run in runs.items()]
+    in_console = [line.split()[1] for line in overview_lines(analyses)[1:]]
+    assert in_console[0] in {"b", "d"}
+    assert in_console[-1] == "a"
+    markdown = render_markdown(analyses)
+    begin = markdown.index("| Run |")
+    rows = markdown[begin:].split("\n\n")[0].splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == in_console
+    page = render_html(analyses)
+    table = page.split('<table class="compared">')[1].split("</table>")[0]
+    for name, place in zip(runs, range(4), strict=True):
+        assert f'<a href="#run-{place}">{name}</a>' in table
+    assert [part.split("<")[0] for part in table.split('<a href="#run-')[1:]] == [
+        f'{list(runs).index(name)}">{name}' for name in in_console
+    ]
+    found = comparison(analyses)
+    (fell,) = (run for run in found.runs if run.place == 3)
+    cells = dict(zip(found.headings, fell.cells, strict=True))
+    assert cells["Best step"] != "-"
+    assert " / " in cells["Return: last / best"]
+
+
+def test_a_column_without_anything_in_it_is_left_out() -> None:
+    found = comparison([analysed(foreign(), "a"), analysed(learned_then_fell(), "b")])
+    assert found.headings[:5] == ("Run", "Verdict", "Likely cause", "Blocking: fail / unknown", "Steps")
+    assert "Metres driven, last" not in found.headings
+    assert "Actor loss, last" in found.headings
+    assert {len(run.cells) for run in found.runs} == {len(found.headings)}

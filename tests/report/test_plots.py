@@ -128,6 +128,36 @@ def test_a_threshold_that_a_log_axis_does_not_have_is_not_drawn(tmp_path: Path, 
     json.dumps(drawn, allow_nan=False)
 
 
+def test_a_threshold_far_above_a_curve_is_told_and_does_not_flatten_it() -> None:
+    run = healthy()
+    steps, loss = run[tags.CRITIC_LOSS]
+    layouts = {}
+    for largest in (2.0, 50.0, 150.0):
+        run[tags.CRITIC_LOSS] = (steps, loss / loss.max() * largest)
+        layouts[largest] = figure(analysed(run), "critic_loss")["layout"]
+    lines = {largest: [s["y0"] for s in found["shapes"] if s["yref"] == "y"] for largest, found in layouts.items()}
+    assert lines == {2.0: [], 50.0: [], 150.0: [200.0]}
+    labels = {largest: [label["text"] for label in found["annotations"]] for largest, found in layouts.items()}
+    assert labels[2.0] == labels[50.0] == ["↑ GO: mean below 200"]
+    assert labels[150.0] == ["GO: mean below 200"]
+    # The axis of fractions has fixed ends.
+    run[tags.ACTION_SATURATION] = (steps, np.full(steps.size, 0.01))
+    run[tags.ACTION_STD_MIN] = (steps, np.full(steps.size, 0.02))
+    assert [s["y0"] for s in figure(analysed(run), "policy")["layout"]["shapes"] if s["yref"] == "y"] == [0.5]
+
+
+def test_a_threshold_that_only_informs_is_drawn_where_it_can_be_told_from_zero() -> None:
+    run = foreign()
+    steps, loss = run[tags.CRITIC_LOSS]
+    lines = {}
+    for largest in (2.0, 150.0, 5_000.0, 90_000.0):
+        run[tags.CRITIC_LOSS] = (steps, loss / loss.max() * largest)
+        drawn = figure(analysed(run), "critic_loss")["layout"]
+        lines[largest] = [s["y0"] for s in drawn["shapes"] if s["yref"] == "y"]
+        assert len(drawn["annotations"]) == len(lines[largest])
+    assert lines == {2.0: [], 150.0: [200.0], 5_000.0: [200.0], 90_000.0: []}
+
+
 def test_zeros_stand_at_the_foot_of_a_log_axis_and_hover_as_zeros() -> None:
     points = Series("a", np.array([1, 2, 3]), np.array([-100.0, 0.0, 1.0]))
     (curve,) = curves([(Line("a", "a", "#000000", magnitude=True), points)], log=True)
