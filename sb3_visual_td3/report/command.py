@@ -310,13 +310,13 @@ class _Job:
         is_refused = False
         read: Sequence[RunData]
         on_bytes, on_run = begin("Reading logs", n_bytes), begin("Judging", len(runs))
-        is_one_of_few = len(runs) <= MAX_SUMMARIES
         for name, files in runs:
             try:
                 read = self._read(files, on_bytes)
             except (UnreadableRunError, OSError) as error:
                 unreadable.append(one_line(error))
                 read = ()
+            is_one_of_few = max(len(runs), len(read)) <= MAX_SUMMARIES
             for data in read:
                 if self.until is not None and data.until(self.until).n_points == 0:
                     unreadable.append(_begins_later(data, self.until))

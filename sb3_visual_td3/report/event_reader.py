@@ -20,7 +20,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
-from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, on_axis_of_run, span, steps_when_written
+from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, span, steps_elsewhere
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
@@ -421,7 +421,8 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it
-    :param when_written: where points of other axes lie on that of the run, as far as an event file shows it
+    :param elsewhere: where the points of tags that count something else lie on the axis of the run
+    :param final: tags with a single point in a folder below, such as the final figures of ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
     """
@@ -432,13 +433,21 @@ class _Run:
     notes_at_end: list[str] = field(default_factory=list)
     end: float = -math.inf
     axis: str | None = None
-    when_written: dict[str, Series] = field(default_factory=dict)
+    elsewhere: dict[str, Series] = field(default_factory=dict)
+    final: set[str] = field(default_factory=set)
     n_replaced: int = 0
     n_repeated: int = 0
 
     def known_axis(self) -> str:
         """Return the unit that the steps count."""
         return self.axis or axis_of(SeriesSet(self.series))
+
+    def _elsewhere(self) -> dict[str, Series]:
+        """Return where the points of tags that count something else lie; final figures are known at the end only."""
+        _, last = span(self.series, self.elsewhere.keys() | self.final)
+        final = {name: self.series[name] for name in sorted(self.final)}
+        at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
+        return {**self.elsewhere, **at_end}
 
     def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
         """Return the run as the report reads it.
@@ -478,7 +487,7 @@ class _Run:
             self.known_axis(),
             number,
             n_runs,
-            on_axis_of_run(self.series, self.when_written),
+            self._elsewhere(),
         )
 
 
@@ -497,14 +506,14 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         parts = runs_in_file(tracks, file.path.name)
     for number, (part, notes) in enumerate(parts):
         new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
-        when_written = steps_when_written(part)
+        elsewhere = steps_elsewhere(part)
         # A file is the later one if its clock starts after the clocks of all earlier files have ended. A clock that is
         # missing or constant does not make a file the later one.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
         if not runs or (is_another and (are_apart or not is_beside)):
-            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, when_written=when_written))
+            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, elsewhere=elsewhere))
             continue
         run = runs[-1]
         if is_beside:
@@ -519,8 +528,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
             old = run.series.get(tag)
             if old is None:
                 run.series[tag] = series
-                if tag in when_written:
-                    run.when_written[tag] = when_written[tag]
+                if tag in elsewhere:
+                    run.elsewhere[tag] = elsewhere[tag]
                 continue
             is_kept = np.ones(len(old), dtype=bool)
             if is_later:
@@ -529,10 +538,10 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
             else:
                 run.n_repeated += int(np.isin(series.steps, old.steps).sum())
             run.series[tag] = _joined(old.where(is_kept), series)
-            if tag in when_written or tag in run.when_written:
-                before = run.when_written.get(tag) or at_own_steps(old)
-                after = when_written.get(tag) or at_own_steps(series)
-                run.when_written[tag] = _joined(before.where(is_kept), after)
+            if tag in elsewhere or tag in run.elsewhere:
+                before = run.elsewhere.get(tag) or at_own_steps(old)
+                after = elsewhere.get(tag) or at_own_steps(series)
+                run.elsewhere[tag] = _joined(before.where(is_kept), after)
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
@@ -595,6 +604,8 @@ def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
         if name not in runs[-1].series:
             runs[-1].series[name] = Series(name, track.steps, track.values)
             runs[-1].files.append(file.path)
+            if len(track.order) == 1:
+                runs[-1].final.add(name)
 
 
 def _named(names: Sequence[str]) -> str:

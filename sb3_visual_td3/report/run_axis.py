@@ -7,20 +7,20 @@ its axis. A point of another axis is then cut by the place at which it was writt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.return_curve import counts_episodes
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, StepArray, is_on_steps
 from sb3_visual_td3.diagnosis.tag_search import find_returns, is_standard, words_of
 from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag whose last step is further than this factor from that of the run has another unit, or ends early. In both cases
-its points are cut by their place in the file."""
+"""A tag that stands further than this factor from the step of the run, at the same time, counts something else."""
 IN_ORDER = 0.9
 """The part of the records that must not lie behind an earlier one, for a file that was written while training. Others
 were written afterwards, one tag after another."""
@@ -52,83 +52,94 @@ def axis_of(series: SeriesSet) -> str:
     return STEPS
 
 
-def on_other_axes(last_steps: Mapping[str, int]) -> frozenset[str]:
-    """Return the tags whose steps have another unit than the run's axis.
+class _Clock(NamedTuple):
+    """How far a run had come at each record of a file.
+
+    :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
+    :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
+    :ivar is_in_order: whether the file was written while training
+    """
+
+    records: StepArray
+    reached: StepArray
+    is_in_order: bool
+
+    @classmethod
+    def of(cls, tracks: Sequence[Track]) -> _Clock:
+        """Read the clock from the tags on the axis of the run, of which each has a point."""
+        records = np.concatenate([track.order for track in tracks])
+        in_order = np.argsort(records, kind="stable")
+        steps = np.concatenate([track.steps for track in tracks])[in_order]
+        # The largest step so far: a point that came late does not turn the time back.
+        reached = np.maximum.accumulate(steps)
+        return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
+
+    def runs_with(self, track: Track) -> bool:
+        """Return whether a tag counts the same: whether both stood at about the same step at the same time.
+
+        The time is the end of the one that ends first, since a tag that is no longer logged counted the same before.
+        """
+        end = min(int(self.records[-1]), int(track.order[-1]))
+        n_before, n_of_track = (int(np.searchsorted(each, end, side="right")) for each in (self.records, track.order))
+        there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
+        if n_before == 0 or n_of_track == 0:
+            there, here = int(self.reached[-1]), int(track.steps.max())
+        return here <= SAME_AXIS * there and there <= SAME_AXIS * here
+
+    def of_track(self, track: Track) -> FloatArray | None:
+        """Return the step at which each point of a tag was written; None if the file does not show it.
+
+        That is the step of the record that follows: what was written after a step may have happened after it.
+        """
+        after = np.searchsorted(self.records, track.order)
+        is_beside = bool((after == 0).all() or (after == self.records.size).all())
+        if not self.is_in_order or (is_beside and min(track.order.size, self.records.size) > MIN_POINTS_BESIDE):
+            return None
+        return self.reached[np.minimum(after, self.records.size - 1)].astype(np.float64)
+
+
+def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
+    """Return where the points of tags that count something else lie on the axis of the run.
 
     The axis is that of the environment steps, where a known name has one; otherwise that of the episodes of our own
-    tags, and otherwise that of the best return.
-
-    :param last_steps: the last step of each tag
-    """
-    on_axis = {name for name in last_steps if _is_on_environment_steps(name)}
-    on_axis = on_axis or {name for name in last_steps if _is_on_episodes(name)}
-    on_axis = on_axis or {tag.name for tag in find_returns(last_steps)[:1]} or set(last_steps)
-    end = max((last_steps[name] for name in on_axis), default=0)
-    others = {name for name in last_steps if name not in on_axis}
-    return frozenset(name for name in others if _is_on_episodes(name) or not _is_near(last_steps[name], end))
-
-
-def _is_near(step: int, end: int) -> bool:
-    return end <= SAME_AXIS * step and step <= SAME_AXIS * end
-
-
-def steps_when_written(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return where the points of other axes lie on the axis of the run, by their place in the file.
-
-    A point gets the step of the record that follows it, because it may have happened after the step before it.
+    tags, and otherwise that of the best return. What the file does not show is spread evenly over the run.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag with another axis a series whose values are steps of the run's axis; a tag is left out if the
-        file was not written while training
+    :return: for each tag with another axis a series whose values are steps of the run's axis
     """
     # A resumed run may have left a tag without a point.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
-    others = on_other_axes({name: int(track.steps.max()) for name, track in tracks.items()})
-    of_axis = [track for name, track in tracks.items() if name not in others]
-    if not others or not of_axis:
+    on_axis = {name for name in tracks if _is_on_environment_steps(name)}
+    on_axis = on_axis or {name for name in tracks if _is_on_episodes(name)}
+    on_axis = on_axis or {tag.name for tag in find_returns(tracks)[:1]} or set(tracks)
+    others = {name: track for name, track in tracks.items() if name not in on_axis}
+    if not others:
         return {}
-    records = np.concatenate([track.order for track in of_axis])
-    in_order = np.argsort(records, kind="stable")
-    records = records[in_order]
-    steps = np.concatenate([track.steps for track in of_axis])[in_order]
-    # The largest step so far: a late point does not move the time back.
-    reached = np.maximum.accumulate(steps)
-    if float(np.mean(steps == reached)) < IN_ORDER:
+    clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
+    elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
+    if not elsewhere:
         return {}
+    clock = _Clock.of([tracks[name] for name in sorted(tracks.keys() - elsewhere)])
     found = {}
-    for name in sorted(others):
+    for name in sorted(elsewhere):
         track = tracks[name]
-        after = np.searchsorted(records, track.order)
-        is_beside = bool((after == 0).all() or (after == records.size).all())
-        if is_beside and min(len(track.order), records.size) > MIN_POINTS_BESIDE:
-            continue
-        found[name] = Series(name, track.steps, reached[np.minimum(after, records.size - 1)].astype(np.float64))
+        steps = clock.of_track(track)
+        if steps is None:
+            steps = _in_proportion(track, int(clock.reached[0]), int(clock.reached[-1]))
+        found[name] = Series(name, track.steps, steps)
     return found
 
 
-def on_axis_of_run(series: Mapping[str, Series], when_written: Mapping[str, Series]) -> dict[str, Series]:
-    """Return where the points of other axes lie on the axis of a run.
-
-    Points whose place in a file is not known are spread evenly over the run.
-
-    :param series: the points of the run, by tag
-    :param when_written: the result of :func:`steps_when_written` for its files
-    :return: for each tag with another axis a series whose values are steps of the run's axis
-    """
-    others = on_other_axes({name: int(each.steps[-1]) for name, each in series.items() if len(each)})
-    placed = {name: each for name, each in when_written.items() if name in series}
-    first, last = span(series, others | placed.keys())
-    for name in sorted(others - placed.keys()):
-        offsets = series[name].offsets
-        parts: FloatArray = np.ones(offsets.size)
-        if offsets[-1] > 0:
-            parts = offsets / offsets[-1]
-        placed[name] = Series(name, series[name].steps, np.ceil(first + parts * (last - first)))
-    return placed
+def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
+    begin, end = int(track.steps.min()), int(track.steps.max())
+    if begin == end:
+        return np.full(track.steps.size, float(last))
+    parts = (track.steps - begin) / (end - begin)
+    return np.ceil(first + parts * (last - first))
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the points of a tag that is on the run's axis, as :func:`steps_when_written` returns the others."""
+    """Return the points of a tag that is on the run's axis, as :func:`steps_elsewhere` returns the others."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

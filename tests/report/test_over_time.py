@@ -218,6 +218,31 @@ def test_a_file_that_was_written_afterwards_is_cut_in_proportion(tmp_path: Path)
     assert (len(until["Episode/Reward"]), len(until["loss_q"])) == (11, 2501)
 
 
+@pytest.mark.parametrize("ends_early", ["avg_reward", "critic loss"])
+def test_a_tag_that_is_no_longer_logged_is_cut_at_its_own_steps(tmp_path: Path, ends_early: str) -> None:
+    points = []
+    for step in range(0, 100_001, 100):
+        points += [(tag, step, 1.0) for tag in ("avg_reward", "critic loss") if step <= 20_000 or tag != ends_early]
+    append(tmp_path / "events.out.tfevents.1", scalars(points))
+    (data,) = read_runs(tmp_path, (tmp_path / "events.out.tfevents.1",))
+    assert (dict(data.elsewhere), data.span) == ({}, (0, 100_000))
+    for step in (10_000, 50_000):
+        until = data.until(step).series
+        assert {int(until[name].steps[-1]) for name in until.names()} == {step, min(step, 20_000)}
+
+
+def test_the_final_figures_of_a_run_are_not_known_before_its_end(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    append(folder / "events.out.tfevents.1", scalars([("avg_reward", step, 1.0) for step in range(0, 1001, 10)]))
+    points = [("final_avg_return", 0, 9.0), ("avg_reward", 0, 1.0)]
+    append(folder / "1764381572.38" / "events.out.tfevents.2", scalars(points, start_time=9000.0))
+    files = (folder / "events.out.tfevents.1", folder / "1764381572.38" / "events.out.tfevents.2")
+    (data,) = read_runs(folder, files)
+    assert data.span == (0, 1000)
+    assert data.until(990).series.names() == ["avg_reward"]
+    assert data.until(1000).series.names() == ["avg_reward", "final_avg_return"]
+
+
 def test_a_resumed_run_is_cut_at_the_steps_that_it_kept(tmp_path: Path) -> None:
     run = complete()
     folder = write(run, tmp_path / "run", last=3000)
