@@ -106,7 +106,7 @@ def test_the_verdict_over_time_is_a_strip_of_marks_that_fit_their_cells(
     # One row of equal cells.
     assert len({cell["top"] for cell in cells}) == 1
     assert max(cell["width"] for cell in cells) - min(cell["width"] for cell in cells) < 1
-    assert "50% of the run came after the failure could be seen" in page.evaluate(
+    assert "45% of the run came after the failure could be seen" in page.evaluate(
         "document.querySelector('.over-time .told').innerText"
     )
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
