@@ -421,7 +421,7 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it
-    :param elsewhere: where the points of tags that count something else lie on the axis of the run
+    :param elsewhere: the positions on the run's axis of points whose tag has another unit
     :param final: tags with a single point in a folder below, such as the final figures of ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
@@ -443,7 +443,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return where the points of tags that count something else lie; final figures are known at the end only."""
+        """Return the positions of points whose tag has another unit. Final figures are known at the end only."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}

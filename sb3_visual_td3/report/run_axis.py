@@ -20,7 +20,7 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag that stands further than this factor from the step of the run, at the same time, counts something else."""
+"""If the step of a tag differs from that of the run by more than this factor at the same time, it has another unit."""
 IN_ORDER = 0.9
 """The part of the records that must not lie behind an earlier one, for a file that was written while training. Others
 were written afterwards, one tag after another."""
@@ -53,7 +53,7 @@ def axis_of(series: SeriesSet) -> str:
 
 
 class _Clock(NamedTuple):
-    """How far a run had come at each record of a file.
+    """The step that a run had reached at each record of a file.
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
     :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
@@ -66,18 +66,19 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the clock from the tags on the axis of the run, of which each has a point."""
+        """Read the clock from the tags on the axis of the run. Each of them must have a point."""
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
-        # The largest step so far: a point that came late does not turn the time back.
+        # The largest step so far, because a point that is written late does not set the run back.
         reached = np.maximum.accumulate(steps)
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def runs_with(self, track: Track) -> bool:
-        """Return whether a tag counts the same: whether both stood at about the same step at the same time.
+        """Return whether a tag has the unit of the run: about the same step at the same time.
 
-        The time is the end of the one that ends first, since a tag that is no longer logged counted the same before.
+        The steps are compared at the last record of the one that ends first. The last steps alone would mislead: a tag
+        may no longer be logged long before the run ends.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before, n_of_track = (int(np.searchsorted(each, end, side="right")) for each in (self.records, track.order))
@@ -87,9 +88,9 @@ class _Clock(NamedTuple):
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def of_track(self, track: Track) -> FloatArray | None:
-        """Return the step at which each point of a tag was written; None if the file does not show it.
+        """Return the step of the run at which each point of a tag was written; None if the file does not show it.
 
-        That is the step of the record that follows: what was written after a step may have happened after it.
+        It is the step of the next record: a point that is written after a record may have happened after its step.
         """
         after = np.searchsorted(self.records, track.order)
         is_beside = bool((after == 0).all() or (after == self.records.size).all())
@@ -99,15 +100,16 @@ class _Clock(NamedTuple):
 
 
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return where the points of tags that count something else lie on the axis of the run.
+    """Return the position on the run's axis of each point whose tag has another unit.
 
     The axis is that of the environment steps, where a known name has one; otherwise that of the episodes of our own
-    tags, and otherwise that of the best return. What the file does not show is spread evenly over the run.
+    tags, and otherwise that of the best return. Where the file does not show the positions, the points are spread
+    evenly over the run.
 
     :param tracks: the points of one file, by tag
     :return: for each tag with another axis a series whose values are steps of the run's axis
     """
-    # A resumed run may have left a tag without a point.
+    # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
     on_axis = {name for name in tracks if _is_on_environment_steps(name)}
     on_axis = on_axis or {name for name in tracks if _is_on_episodes(name)}
