@@ -13,6 +13,7 @@ from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.wording import curve_is_on_steps
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
@@ -45,11 +46,17 @@ class BestPolicy(NamedTuple):
     :ivar step: step near which the best level was reached
     :ivar last: level of the last tenth
     :ivar best: best level
+    :ivar is_on_steps: whether the step is an environment step; otherwise it is an episode
     """
 
     step: int
     last: float
     best: float
+    is_on_steps: bool = True
+
+    def when(self) -> str:
+        """Return the step of the best level; an episode is called so."""
+        return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:
         """Return the last level beside the best one."""
@@ -61,7 +68,7 @@ def best_policy(analysis: Analysis) -> BestPolicy | None:
     curve = analysis.curve
     if curve is None or curve.peak_step is None:
         return None
-    return BestPolicy(curve.peak_step, curve.late, curve.peak)
+    return BestPolicy(curve.peak_step, curve.late, curve.peak, curve_is_on_steps(curve))
 
 
 def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:
@@ -92,7 +99,7 @@ def _row(analysis: Analysis) -> tuple[str, ...]:
         name,
         ABSENT if analysis.cause is None else analysis.cause.id,
         number(analysis.series.n_steps),
-        ABSENT if policy is None else number(policy.step),
+        ABSENT if policy is None else policy.when(),
         ABSENT if policy is None else policy.in_words(),
     )
 
@@ -137,7 +144,7 @@ def _cells(analysis: Analysis) -> tuple[str, ...]:
         analysis.cause.id if analysis.cause else ABSENT,
         f"{n_fail} / {n_unknown}",
         number(analysis.series.n_steps),
-        ABSENT if policy is None else number(policy.step),
+        ABSENT if policy is None else policy.when(),
         ABSENT if policy is None else policy.in_words(),
         number(_metric(analysis, tags.ACTOR_LOSS, "last")),
         number(_metric(analysis, tags.GRADIENT_NORM[ACTOR_CNN.name], "mean")),

@@ -12,7 +12,7 @@ from sb3_visual_td3.report.overview import comparison, overview_lines
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.render_markdown import render_markdown
 
-from .synthetic_runs import Values, foreign, healthy, leaking, write_events
+from .synthetic_runs import Values, complete, foreign, healthy, leaking, write_events
 from .test_renderers import analysed
 
 Report = Callable[..., int]
@@ -80,3 +80,10 @@ def test_a_column_without_anything_in_it_is_left_out() -> None:
     assert "Metres driven, last" not in found.headings
     assert "Actor loss, last" in found.headings
     assert {len(run.cells) for run in found.runs} == {len(found.headings)}
+
+
+def test_the_best_episode_is_not_called_a_step() -> None:
+    found = comparison([analysed(complete(), "a"), analysed(learned_then_fell(), "b")])
+    cells = {run.place: dict(zip(found.headings, run.cells, strict=True)) for run in found.runs}
+    assert cells[0]["Best step"].startswith("episode ")
+    assert cells[1]["Best step"].replace(",", "").isdigit()
