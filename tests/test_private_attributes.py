@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.gym_patches import PatchedTimeLimit
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
@@ -56,10 +57,11 @@ USED = {
     BaseBuffer: {"_normalize_obs", "_normalize_reward", "_get_samples"},
     ReplayBuffer: {"_maybe_cast_dtype"},
     HerReplayBuffer: {"_compute_episode_length", "_current_ep_start"},
-    BaseCallback: {"_init_callback", "_on_step", "_on_training_start"},
+    BaseCallback: {"_init_callback", "_on_step", "_on_training_end", "_on_training_start"},
     EventCallback: {"_on_event"},
     EvalCallback: {"_is_success_buffer"},
     CheckpointCallback: {"_checkpoint_path"},
+    PatchedTimeLimit: {"_max_episode_steps"},
     VecEnv: {"_get_indices", "_options", "_reset_options", "_reset_seeds", "_seeds"},
     ExperimentManager: {
         "_create_pruner",
