@@ -6,15 +6,21 @@ Importing this package is cheap. The worlds, and OpenCV, with which they draw, a
 from __future__ import annotations
 
 import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
 
 LITE_DRIVING_ID = "LiteDriving-v0"
+LITE_ROUTES_ID = "LiteRoutes-v0"
 CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 MAX_EPISODE_STEPS = 500
 """Steps after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
 
+# Called last by ``gym.make``: routes to a goal have a time limit of their own.
+_OWN_LIMIT = WrapperSpec("without_step_limit", "sb3_visual_td3.envs.driving_env:without_step_limit", {})
+
 _ENTRY_POINTS = {
     LITE_DRIVING_ID: "sb3_visual_td3.envs.lite.lite_env:LiteDrivingEnv",
+    LITE_ROUTES_ID: "sb3_visual_td3.envs.lite.lite_env:LiteRoutesEnv",
     CARLA_DRIVING_ID: "sb3_visual_td3.envs.carla.carla_env:CarlaDrivingEnv",
 }
 
@@ -24,4 +30,9 @@ def register_envs() -> None:
     for env_id, entry_point in _ENTRY_POINTS.items():
         # Entry points are strings: gymnasium imports a world only when one is made.
         if env_id not in gym.registry:
-            gym.register(id=env_id, entry_point=entry_point, max_episode_steps=MAX_EPISODE_STEPS)
+            gym.register(
+                id=env_id,
+                entry_point=entry_point,
+                max_episode_steps=MAX_EPISODE_STEPS,
+                additional_wrappers=(_OWN_LIMIT,),
+            )

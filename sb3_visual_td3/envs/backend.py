@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
+Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
+"""What a driver on a route is told: keep to the lane, take this way through a junction, or change lanes."""
 
 # The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
 # another. Distances are measured forward from the vehicle's centre and upward from the ground.
@@ -46,6 +48,9 @@ class Start(NamedTuple):
     speed_mps: float
     scene_seed: int = 0
     """Seed of everything that varies about the scene: traffic, weather, noise."""
+    route_seed: int | None = None
+    """Seed of the route, or its number among given routes; None on the closed route. A route begins at its start,
+    whatever ``position`` is."""
 
 
 class BodySize(NamedTuple):
@@ -88,6 +93,14 @@ class VehicleState(NamedTuple):
     """Length of the route; on a closed road, of one lap."""
     has_collided: bool = False
     """True after the vehicle has touched another one since the reset."""
+    has_goal: bool = False
+    """True on a route from a start to a goal, False on a closed one. ``distance_m`` reaches ``route_length_m`` at the
+    goal."""
+    command: Command = "follow"
+    """The next command on a route, from 50 m before the place where it applies until it is carried out."""
+    command_distance_m: float = 0.0
+    """Distance to the place where the command applies, at most 50 m; 50 m for ``"follow"``, unless the goal is
+    nearer."""
 
 
 class Backend(Protocol):
@@ -120,6 +133,10 @@ class Backend(Protocol):
     @property
     def has_varying_scenes(self) -> bool:
         """Return True if ``Start.scene_seed`` makes a difference."""
+
+    @property
+    def has_routes(self) -> bool:
+        """Return True if an episode is a route from a start to a goal, which needs a ``Start.route_seed``."""
 
     @property
     def state(self) -> VehicleState:

@@ -15,9 +15,18 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.observation import to_vehicle_frame
 
+_PREVIEW_M = tuple(2.5 * number for number in range(11))
+"""Distances of the points from which bends are recognised."""
+_BEND_MPS2 = 4.0
+"""Lateral acceleration in a bend for which the driver slows down, and its deceleration before the bend."""
+_BRAKING_MPS2 = 2.0
+
 
 class PurePursuitDriver:
     """Steer along the arc to a point of the lane some metres ahead, and hold the target speed.
+
+    On a route to a goal the driver slows down for bends, because the turns at a junction are too sharp for the target
+    speed. Closed lanes are driven at the target speed throughout.
 
     Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of
     the arc is twice the goal's sideways distance divided by the square of its distance.
@@ -47,6 +56,8 @@ class PurePursuitDriver:
         :return: steer and pedal, ``(2,) float32`` in [-1, 1].
         """
         state, target_mps = env.vehicle, env.settings.target_speed_mps
+        if state.has_goal:
+            target_mps = min(target_mps, self._bend_speed_mps(env))
         (goal,) = env.waypoints_m([self.near_m + self.ahead_s * state.speed_mps])
         forward_m, left_m = to_vehicle_frame(state, *goal)
         curvature_per_m = 2.0 * left_m / (forward_m * forward_m + left_m * left_m)
@@ -57,3 +68,20 @@ class PurePursuitDriver:
         # The throttle that holds the target speed against drag (full throttle holds 12 m/s), and a proportional term.
         pedal = target_mps / 12.0 + (target_mps - state.speed_mps) / 1.5
         return np.array([min(1.0, max(-1.0, steer)), min(1.0, max(-1.0, pedal))], np.float32)
+
+    @staticmethod
+    def _bend_speed_mps(env: DrivingEnv) -> float:
+        """Return the speed from which the vehicle can still slow down for the bends within 25 m."""
+        points = env.waypoints_m(_PREVIEW_M)
+        slowest_mps = math.inf
+        for ahead_m, (one, two, three) in zip(
+            _PREVIEW_M, zip(points, points[1:], points[2:], strict=False), strict=False
+        ):
+            # The circle through three points has the curvature 4 area / (product of the sides) (Menger's formula).
+            sides = math.dist(one, two) * math.dist(two, three) * math.dist(one, three)
+            twice_area = (two[0] - one[0]) * (three[1] - one[1]) - (three[0] - one[0]) * (two[1] - one[1])
+            if sides > 0.0 and twice_area:
+                # The square of the speed at which this curvature gives the permitted lateral acceleration.
+                square_in_bend = _BEND_MPS2 * sides / (2.0 * abs(twice_area))
+                slowest_mps = min(slowest_mps, math.sqrt(square_in_bend + 2.0 * _BRAKING_MPS2 * ahead_m))
+        return slowest_mps

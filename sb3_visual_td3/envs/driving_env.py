@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -11,10 +12,18 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.envs import MAX_EPISODE_STEPS
 from sb3_visual_td3.envs.arguments import check_choice, check_count, select_maps
 from sb3_visual_td3.envs.backend import Backend, Control, PictureView, Start, VehicleState
-from sb3_visual_td3.envs.human_view import Window, draw_hud
-from sb3_visual_td3.envs.observation import STATE_LIMIT, STATE_SIZE, WAYPOINTS_AHEAD_M, vehicle_state_vector
+from sb3_visual_td3.envs.human_view import ROUTE_AHEAD_M, Window, draw_hud, draw_route
+from sb3_visual_td3.envs.observation import (
+    COMMAND_SIZE,
+    STATE_LIMIT,
+    STATE_SIZE,
+    WAYPOINTS_AHEAD_M,
+    command_vector,
+    vehicle_state_vector,
+)
 from sb3_visual_td3.envs.rewards import RewardWeights, reward_weights
 from sb3_visual_td3.envs.task import DrivingTask, Ending, TaskSettings
 
@@ -24,18 +33,20 @@ PICTURE_WIDTH = 640
 MAX_START_OFFSET_M = 0.4
 MAX_START_HEADING_RAD = 0.06
 
-ObservationKind = Literal["camera", "camera+state"]
+ObservationKind = Literal["camera", "camera+state", "camera+command", "camera+state+command"]
 Observation = NDArray[np.uint8] | dict[str, NDArray[Any]]
+_LOG = logging.getLogger("sb3_visual_td3")
 
 
 class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
-    """Drive along the right-hand lane; the observation is the last camera frames and, optionally, the vehicle's state.
+    """Drive along a lane or a route; the observation is the last camera frames and, optionally, state and command.
 
     Observation: ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first; after a reset all frames
     are copies of the first one. In colour there are ``3 * frame_stack`` channels, beginning with red, green and blue of
     the oldest frame. With ``observation="camera+state"`` the observation is a dictionary ``{"camera": the same,
-    "state": (11,) float32}``; ``observation.vehicle_state_vector`` describes the entries of the state. The environment
-    never writes to an array that it has returned.
+    "state": (11,) float32}``; ``observation.vehicle_state_vector`` describes the entries of the state. On routes to a
+    goal, ``"camera+command"`` and ``"camera+state+command"`` add ``"command": (7,) float32``, which
+    ``observation.command_vector`` describes. The environment never writes to an array that it has returned.
 
     Action: ``(2,) float32`` in [-1, 1]: steer (+1 is full right) and pedal (above 0 throttle, below 0 brake).
 
@@ -44,7 +55,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param frame_skip: ticks of the world per step, 1 to 100.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
-    :param observation: ``"camera"`` or ``"camera+state"``.
+    :param observation: ``"camera"``, ``"camera+state"``, ``"camera+command"`` or ``"camera+state+command"``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
@@ -93,7 +104,9 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._backend = backend
         self._window: Window | None = Window("sb3-visual-td3") if render_mode == "human" else None
-        self._has_state = observation == "camera+state"
+        self._has_state = "state" in observation
+        self._has_command = "command" in observation
+        _check_command(observation, backend.has_routes)
         self._is_grey = len(backend.frame_shape) == 2
         self._task = DrivingTask(settings, backend.body)
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=self.frame_stack)
@@ -105,6 +118,11 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def settings(self) -> TaskSettings:
         """Return the thresholds and weights of the task."""
         return self._task.settings
+
+    @property
+    def has_routes(self) -> bool:
+        """Return whether an episode is a route from a start to a goal."""
+        return self._backend.has_routes
 
     @property
     def vehicle(self) -> VehicleState:
@@ -121,14 +139,14 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         """Begin an episode on a random map at a random place.
 
         :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: must be empty; this environment has no options.
+        :param options: on routes to a goal ``{"route": n}``: the number of the route among the given ones, or the seed
+            of a random one. Otherwise it must be empty.
         :return: the first observation and its info.
-        :raises ValueError: if ``options`` is not empty.
+        :raises ValueError: if there are other ``options``.
         """
-        if options:
-            raise ValueError(f"options={options!r}: expected none; choose maps when the environment is made")
+        route_seed = self._read_options(options)
         super().reset(seed=seed)
-        start = self._draw_start()
+        start = self._draw_start(route_seed)
         state = self._backend.reset(start)
         self._map_name = self._backend.map_name
         self._task.body = self._backend.body  # CARLA reports the size only after it has spawned the vehicle
@@ -142,7 +160,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold ``action``, clipped to the action space, for ``frame_skip`` ticks.
 
-        The time limit belongs to gymnasium's ``TimeLimit`` wrapper.
+        The time limit belongs to gymnasium's ``TimeLimit`` wrapper; a route to a goal has its own, which grows with its
+        length.
 
         :param action: ``(2,)``: steer and pedal in [-1, 1].
         :return: observation, reward, terminated, truncated, info.
@@ -180,10 +199,26 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _picture(self) -> NDArray[np.uint8]:
         """Return a new picture for people, with speed, reward terms and controls."""
         picture = self._backend.picture(PICTURE_HEIGHT, PICTURE_WIDTH, self.render_view)
+        if self._backend.has_routes:
+            draw_route(picture, self._backend.state, self._backend.waypoints_m(ROUTE_AHEAD_M), self.render_view)
         return draw_hud(picture, self._task.info(self._map_name), self._reward_terms, self._control)
 
-    def _draw_start(self) -> Start:
-        """Draw the start of an episode from the environment's random stream."""
+    def _read_options(self, options: dict[str, Any] | None) -> int | None:
+        """Return the number of the route that the options of a reset ask for; None if they are empty."""
+        if not options:
+            return None
+        if not self._backend.has_routes or set(options) != {"route"}:
+            raise ValueError(
+                f"options={options!r}: expected none, or {{'route': n}} on routes to a goal; choose maps when the "
+                "environment is made"
+            )
+        return check_count("options['route']", options["route"], 0, 2**63 - 1)
+
+    def _draw_start(self, route_seed: int | None) -> Start:
+        """Draw the start of an episode from the environment's random stream.
+
+        :param route_seed: the number of the route; None draws it.
+        """
         rng = self.np_random
         # The order of these draws is part of the results: another order would give other episodes for the same seed.
         start = Start(
@@ -197,6 +232,9 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         # weather keep the episodes that they had before either existed.
         if self._backend.has_varying_scenes:
             start = start._replace(scene_seed=int(rng.integers(2**32)))
+        if self._backend.has_routes:
+            drawn = int(rng.integers(2**32))
+            start = start._replace(route_seed=drawn if route_seed is None else route_seed)
         return start
 
     def _observation(self) -> Observation:
@@ -207,10 +245,15 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             camera[number] = frame
         if not self._is_grey:
             camera = camera.reshape(-1, *camera.shape[-2:])
-        if not self._has_state:
+        if not (self._has_state or self._has_command):
             return camera
-        waypoints = self._backend.waypoints_m(WAYPOINTS_AHEAD_M)
-        return {"camera": camera, "state": vehicle_state_vector(self._backend.state, waypoints)}
+        observation: dict[str, NDArray[Any]] = {"camera": camera}
+        state = self._backend.state
+        if self._has_state:
+            observation["state"] = vehicle_state_vector(state, self._backend.waypoints_m(WAYPOINTS_AHEAD_M))
+        if self._has_command:
+            observation["command"] = command_vector(state)
+        return observation
 
     @staticmethod
     def _read_action(action: NDArray[np.float32]) -> tuple[float, float]:
@@ -234,5 +277,50 @@ def _observation_space(
     camera = gym.spaces.Box(0, 255, (n_channels, *frame_shape[-2:]), np.uint8)
     if observation == "camera":
         return camera
-    vector = gym.spaces.Box(-STATE_LIMIT, STATE_LIMIT, (STATE_SIZE,), np.float32)
-    return gym.spaces.Dict({"camera": camera, "state": vector})
+    spaces: dict[str, gym.spaces.Space[Any]] = {"camera": camera}
+    if "state" in observation:
+        spaces["state"] = gym.spaces.Box(-STATE_LIMIT, STATE_LIMIT, (STATE_SIZE,), np.float32)
+    if "command" in observation:
+        spaces["command"] = gym.spaces.Box(0.0, 1.0, (COMMAND_SIZE,), np.float32)
+    return gym.spaces.Dict(spaces)
+
+
+_told: set[str] = set()
+"""What a user of this process was told, so that many environments tell it once."""
+
+
+def _check_command(observation: ObservationKind, has_routes: bool) -> None:
+    """Raise if there is no command to observe, and tell a user whose policy cannot see where to turn.
+
+    :param observation: the kind of observation.
+    :param has_routes: whether episodes are routes to a goal.
+    :raises ValueError: if the command is observed on a closed route.
+    """
+    if "command" in observation and not has_routes:
+        raise ValueError(
+            f"observation={observation!r}: expected routes to a goal, because the closed route has no commands; set "
+            "route='random', or leave the command out"
+        )
+    if has_routes and "command" not in observation and "command" not in _told:
+        _told.add("command")
+        _LOG.warning(
+            "observation=%r: at a junction the policy does not see which way its route takes; "
+            "observation='camera+command' tells it",
+            observation,
+        )
+
+
+def without_step_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Remove the registered time limit from an environment whose routes have one of their own.
+
+    ``gym.make`` calls it last. The time limit of a route grows with its length (``DrivingTask.max_steps``), and 500
+    steps would end most routes halfway. A limit that was asked for, ``gym.make(..., max_episode_steps=N)``, stays.
+
+    :param env: the environment as ``gym.make`` has wrapped it.
+    :return: the same environment, or the one within the time limit.
+    """
+    if not isinstance(env, gym.wrappers.TimeLimit) or not isinstance(env.unwrapped, DrivingEnv):
+        return env
+    if env.unwrapped.has_routes and env.spec is not None and env.spec.max_episode_steps == MAX_EPISODE_STEPS:
+        return env.env
+    return env

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import Control
+from sb3_visual_td3.envs.backend import (
+    CAMERA_AHEAD_M,
+    CAMERA_HEIGHT_M,
+    CHASE_AHEAD_M,
+    CHASE_HEIGHT_M,
+    Control,
+    PictureView,
+    VehicleState,
+)
+from sb3_visual_td3.envs.observation import to_vehicle_frame
 
 _WHITE, _GREEN, _RED, _YELLOW = (245, 245, 245), (90, 220, 110), (235, 80, 70), (245, 205, 80)
 _LINE_PX = 18
 """Height of a line of text."""
 _BAR_PX = 60
 """Half the length of a bar: the length that stands for 1."""
+
+
+ROUTE_AHEAD_M = tuple(float(metres) for metres in range(0, 61, 2))
+"""Distances of the points at which the route ahead is drawn."""
+_NEAREST_M = 1.0
+"""Points that are nearer to the camera, or behind it, are not drawn."""
+
+
+def draw_route(
+    picture: NDArray[np.uint8], state: VehicleState, waypoints_m: Sequence[tuple[float, float]], view: PictureView
+) -> NDArray[np.uint8]:
+    """Draw the route ahead onto ``picture``, in place, as a line on the ground.
+
+    :param picture: ``(height, width, 3) uint8`` RGB, 90 degrees wide, with the horizon on the middle row.
+    :param state: the vehicle that carries the camera.
+    :param waypoints_m: x and y of points of the route, in driving order.
+    :param view: the camera that took the picture.
+    :return: ``picture``.
+    """
+    ahead_m, height_m = (CAMERA_AHEAD_M, CAMERA_HEIGHT_M) if view == "front" else (CHASE_AHEAD_M, CHASE_HEIGHT_M)
+    height_px, width_px = picture.shape[:2]
+    focal_px = 0.5 * width_px  # 90 degrees: at 45 degrees to the side, the column is half the width from the middle
+    points = []
+    for x_m, y_m in waypoints_m:
+        forward_m, left_m = to_vehicle_frame(state, x_m, y_m)
+        depth_m = forward_m - ahead_m
+        if depth_m > _NEAREST_M:
+            column = 0.5 * width_px - focal_px * left_m / depth_m
+            points.append((round(column), round(0.5 * height_px + focal_px * height_m / depth_m)))
+    if len(points) > 1:
+        cv2.polylines(picture, [np.array(points, np.int32)], False, _GREEN, 2, cv2.LINE_AA)
+    return picture
 
 
 def draw_hud(
@@ -36,11 +77,22 @@ def draw_hud(
     picture[: 3 * _LINE_PX - 6, :330] //= 2  # text is drawn on a darkened rectangle, to be readable on any ground
     for row, line in enumerate(lines, start=1):
         _write(picture, line, (10, row * _LINE_PX))
+    if "command" in info:
+        _draw_command(picture, info)
     _draw_terms(picture, reward_terms)
     _draw_controls(picture, control)
     if info["termination"]:
         _write(picture, info["termination"], (10, picture.shape[0] - 12), _RED)
     return picture
+
+
+def _draw_command(picture: NDArray[np.uint8], info: Mapping[str, Any]) -> None:
+    """Draw the command, the distance to it, and how much of the route is left, in a third line of text."""
+    command = info["command"].replace("_", " ")
+    left_m = (1.0 - info["route_completion"]) * info["route_length_m"]
+    picture[3 * _LINE_PX - 6 : 4 * _LINE_PX - 6, :330] //= 2
+    text = f"{command} in {info['command_distance_m']:.0f} m   goal in {left_m:.0f} m"
+    _write(picture, text, (10, 3 * _LINE_PX), _YELLOW)
 
 
 def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -> None:

@@ -1,14 +1,15 @@
-"""The vehicle's state as a vector, for a policy that receives it beside the camera."""
+"""The vehicle's state and the command as vectors, for a policy that receives them beside the camera."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import VehicleState
+from sb3_visual_td3.envs.backend import Command, VehicleState
 
 WAYPOINTS_AHEAD_M = (5.0, 10.0, 15.0, 20.0)
 """Distances of the waypoints ahead of the vehicle, along the lane."""
@@ -21,6 +22,35 @@ SPEED_UNIT_MPS = 15.0
 OFFSET_UNIT_M = 3.5
 HEADING_UNIT_RAD = 0.5 * math.pi
 WAYPOINT_UNIT_M = WAYPOINTS_AHEAD_M[-1]
+
+
+COMMANDS: tuple[Command, ...] = get_args(Command)
+"""The commands in the order of their entries."""
+COMMAND_SIZE = len(COMMANDS) + 1
+COMMAND_UNIT_M = 50.0
+
+
+def command_vector(state: VehicleState) -> NDArray[np.float32]:
+    """Return the next command on the route and the distance to it, ``(7,) float32`` in [0, 1].
+
+    ======  ==========================================================================================
+    entry   meaning
+    ======  ==========================================================================================
+    0 to 5  1 for the command, otherwise 0: follow, straight, left, right, change left, change right
+    6       distance to the place where it applies, 1 for 50 m or more; 0 while it is carried out
+    ======  ==========================================================================================
+
+    The commands are those of conditional imitation learning (Codevilla et al. 2018, "End-to-end driving via conditional
+    imitation learning", section 3), with the lane changes of CARLA's route planner. A command is given from 50 m before
+    its junction or lane change on; before that it is "follow".
+
+    :param state: the current state of the vehicle.
+    :return: the vector.
+    """
+    vector = np.zeros(COMMAND_SIZE, np.float32)
+    vector[COMMANDS.index(state.command)] = 1.0
+    vector[-1] = min(1.0, max(0.0, state.command_distance_m / COMMAND_UNIT_M))
+    return vector
 
 
 def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The task: keep the right-hand lane at the target speed until the episode ends.
+"""The task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
 The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
 it into
@@ -16,7 +16,7 @@ from sb3_visual_td3.envs import rewards
 from sb3_visual_td3.envs.arguments import check_choice, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize, MarkKind, VehicleState
 
-Termination = Literal["", "collision", "off_road", "wrong_way", "idle"]
+Termination = Literal["", "collision", "off_road", "off_route", "wrong_way", "idle", "goal", "timeout"]
 Ending = Literal["terminated", "truncated"]
 
 
@@ -38,10 +38,14 @@ class TaskSettings:
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Fraction of the target speed that the mean speed along the lane must reach for a success."""
+    """Fraction of the target speed that the mean speed along the lane must reach for a success. On a route the time
+    limit follows from it."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
     """Factor on all weighted terms."""
+    spare_s: float = 30.0
+    """Time that the limit of a route allows, for starting and for bends, beyond what its length takes at
+    ``success_speed_fraction`` of the target speed."""
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
@@ -52,6 +56,7 @@ class TaskSettings:
         coerce_quantity(self, "idle_speed_mps", 0.0, 100.0, "m/s")
         coerce_quantity(self, "mark_half_width_m", 0.0, 1.0, "m")
         coerce_quantity(self, "success_speed_fraction", 0.0, 1.0, "of the target speed")
+        coerce_quantity(self, "spare_s", 0.0, 1e6, "s")
         coerce_quantity(self, "reward_scale", 1e-9, 1e9, "(a factor)")
 
 
@@ -119,13 +124,25 @@ class DrivingTask:
         self.n_collisions += self.termination in ("collision", "off_road")
         self.marks_crossed = self._find_crossed_marks(state)
         self.n_lane_invasions += len(self.marks_crossed)
-        truncated = self.termination == "idle" and self.settings.idle_ending == "truncated"
+        truncated = self.termination == "timeout"
+        truncated |= self.termination == "idle" and self.settings.idle_ending == "truncated"
         terminated = self.termination != "" and not truncated
+        is_accident = terminated and self.termination != "goal"
         # The terms compare with the step before: they are computed before the state and the action are replaced.
-        terms = self._reward_terms(state, steer, pedal, terminated)
+        terms = self._reward_terms(state, steer, pedal, is_accident)
         self._state = state
         self._action = (steer, pedal)
         return Outcome(terms, terminated, truncated)
+
+    @property
+    def max_steps(self) -> int | None:
+        """Return the number of steps that the route allows; None on a closed route, which has no end."""
+        if not self._state.has_goal:
+            return None
+        # A creeping policy arrives too late: the slowest permitted mean speed is that of a success on a closed route.
+        slowest_mps = max(0.1, self.settings.success_speed_fraction * self.settings.target_speed_mps)
+        limit_s = self.settings.spare_s + self._state.route_length_m / slowest_mps
+        return math.ceil(limit_s / self.settings.step_s)
 
     def info(self, map_name: str) -> dict[str, Any]:
         """Return the ``info`` of the last step as plain Python values.
@@ -149,6 +166,10 @@ class DrivingTask:
             "map": map_name,
             "termination": self.termination,
         }
+        if state.has_goal:
+            info["route_length_m"] = state.route_length_m
+            info["command"] = state.command
+            info["command_distance_m"] = state.command_distance_m
         if self.n_steps:
             info["is_success"] = self._is_success()
         return info
@@ -184,6 +205,8 @@ class DrivingTask:
 
     def _is_success(self) -> bool:
         """Return whether the episode is a success, if it ends now."""
+        if self._state.has_goal:
+            return self.termination == "goal"
         # Distance along the lane, not survival: a policy that creeps until the time limit has not succeeded.
         mean_speed_mps = self._state.distance_m / (self.n_steps * self.settings.step_s)
         needed_mps = self.settings.success_speed_fraction * self.settings.target_speed_mps
@@ -192,16 +215,20 @@ class DrivingTask:
     def _judge_end(self, state: VehicleState) -> Termination:
         """Return why the episode ends at ``state``; "" if it continues."""
         # Several may hold at once, as when a collision pushes the vehicle off the road: the first in this order counts.
-        if state.has_collided:
-            return "collision"
         margin_m = self.settings.roadside_m
-        if not state.road_right_m - margin_m <= state.lateral_offset_m <= state.road_left_m + margin_m:
-            return "off_road"
-        if abs(state.heading_error_rad) > 0.5 * math.pi:
-            return "wrong_way"
-        if self._n_idle >= self.settings.max_idle_steps:
-            return "idle"
-        return ""
+        is_on_road = state.road_right_m - margin_m <= state.lateral_offset_m <= state.road_left_m + margin_m
+        max_steps = self.max_steps
+        endings: tuple[tuple[Termination, bool], ...] = (
+            ("collision", state.has_collided),
+            # The route's lane and those beside it: a vehicle farther away took another way.
+            ("off_route", state.has_goal and abs(state.lateral_offset_m) > state.lane_width_m),
+            ("off_road", not is_on_road),
+            ("wrong_way", abs(state.heading_error_rad) > 0.5 * math.pi),
+            ("goal", state.has_goal and state.distance_m >= state.route_length_m),
+            ("idle", self._n_idle >= self.settings.max_idle_steps),
+            ("timeout", max_steps is not None and self.n_steps >= max_steps),
+        )
+        return next((name for name, holds in endings if holds), "")
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
         """Return how far the outermost wheel is beyond each mark, seen from the own lane (negative: not reached)."""

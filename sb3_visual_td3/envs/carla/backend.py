@@ -111,6 +111,7 @@ class CarlaBackend:
     """
 
     map_file_suffix = None
+    has_routes = False
 
     def __init__(
         self,
@@ -369,8 +370,7 @@ class CarlaBackend:
 
     def _follow(self, reading: Reading) -> None:
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
-        # Modulo the track's length, because the route is a loop.
-        self._distance_m += math.remainder(lane.along_m - self._lane.along_m, self._track.length_m)
+        self._distance_m += self._track.advance_m(self._lane, lane)
         self._lane = lane
         # The other cars are moved without physics, so a slight touch may give no collision event.
         self._has_collided = self._connected()[1].has_collided() or self._cars.are_hit_by(reading.pose)

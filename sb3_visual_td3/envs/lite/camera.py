@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.ground import Ground
-from sb3_visual_td3.envs.road.maps import LiteMap
+from sb3_visual_td3.envs.road.maps import Scene
 
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -101,7 +101,7 @@ class Camera:
         sides = (np.arange(self._width) + 0.5 - self._width / 2.0) / self._focal_px
         return WeatherFilter(sky, self.lens.height_m * self._focal_px / down, sides, self._horizon)
 
-    def draw(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
+    def draw(self, scene: Scene, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
         """Draw the view from a vehicle at a place, without cars and weather.
 
         :param scene: the map to draw.
@@ -123,7 +123,7 @@ class Camera:
             self._draw_strip(frame[strip.first_row : strip.last_row], strip, scene.ground, matrix)
         return frame
 
-    def paved(self, scene: LiteMap, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
+    def paved(self, scene: Scene, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
         """Return where the picture of ``draw`` shows the road.
 
         :param scene: the map to draw.
@@ -195,13 +195,13 @@ class Camera:
         forward_left = np.array([[0.0, ahead_m, height_m * self._focal_px], [-height_m, 0.0, 0.0], [0.0, 1.0, 0.0]])
         return np.asarray(forward_left @ right_down)
 
-    def _to_texels(self, scene: LiteMap) -> NDArray[np.float64]:
+    def _to_texels(self, scene: Scene) -> NDArray[np.float64]:
         """Return for each strip the matrix from the world to the texels of its level, ``(n_strips, 3, 3)``, cached."""
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
         return self._from_world[scene.name]
 
-    def _sky(self, scene: LiteMap) -> NDArray[np.uint8]:
+    def _sky(self, scene: Scene) -> NDArray[np.uint8]:
         """Return the panorama of ``scene`` in this camera's resolution, three copies side by side, cached."""
         if scene.name not in self._skies:
             size = (self._n_sky_columns, self._horizon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from sb3_visual_td3.envs.lite.view import CameraSettings
 from sb3_visual_td3.envs.lite.weather import Weather
 from sb3_visual_td3.envs.lite.world import LiteWorld
 from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, ROUTE_MAP_GROUPS
+from sb3_visual_td3.envs.road.route_files import route_settings
+from sb3_visual_td3.envs.road.route_settings import Pair, check_given
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
@@ -77,8 +81,15 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param dt_s: length of a tick, 0.001 to 0.2 s.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
-    :param n_cars: other cars on the road, in both directions, 0 to 20.
-    :param observation: ``"camera"`` or ``"camera+state"``.
+    :param n_cars: other cars on the road, in both directions, 0 to 20; 0 on routes to a goal.
+    :param route: ``"loop"`` for the longest closed lane, which has no end. Routes to a goal: ``"random"`` for a start
+        and a goal drawn with each episode; ``"file"`` for those of ``route_file``; or a list of ``(start, goal)``, each
+        ``(x, y)`` or ``(x, y, heading_rad)`` in the map's own coordinates. Each episode draws one of those given.
+    :param route_file: an XML file of routes as CARLA's leaderboard uses them (1.0, 2.0 or 2.1), for ``route="file"``.
+    :param route_length_m: least and greatest length of a random route, in metres.
+    :param route_turns: least and greatest number of turns to the left or right of a random route.
+    :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
+        ``"camera+state+command"``.
     :param image_size: height and width of a frame, an even number from 32 to 512.
     :param grayscale: True for grey frames, False for RGB with ``3 * frame_stack`` channels.
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode.
@@ -93,6 +104,8 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :raises ValueError: if an argument is out of range.
     """
 
+    _map_groups: Mapping[str, Sequence[str]] = MAP_GROUPS
+
     def __init__(
         self,
         *,
@@ -101,6 +114,10 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         dt_s: float = 0.05,
         maps: str | Sequence[str] = "train",
         n_cars: int = 0,
+        route: str | Sequence[Pair] = "loop",
+        route_file: str | PathLike[str] | None = None,
+        route_length_m: tuple[float, float] = (200.0, 800.0),
+        route_turns: tuple[int, int] = (0, 8),
         observation: ObservationKind = "camera",
         image_size: int = 84,
         grayscale: bool = True,
@@ -114,12 +131,15 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         render_mode: str | None = None,
         render_view: PictureView = "front",
     ) -> None:
+        routes = route_settings(route, route_file, route_length_m, route_turns)
         world = LiteWorld(
             tick_s=dt_s,
             camera=CameraSettings(
                 image_size=image_size, grayscale=grayscale, weather=weather, noise_std=noise_std, blur=blur
             ),
             traffic=TrafficSettings(n_cars=n_cars),
+            routes=routes,
+            map_groups=self._map_groups,
         )
         super().__init__(
             world,
@@ -134,3 +154,28 @@ class LiteDrivingEnv(RestorableDrivingEnv):
             render_mode=render_mode,
             render_view=render_view,
         )
+        check_given(routes, self.maps)
+
+
+class LiteRoutesEnv(LiteDrivingEnv):
+    """``LiteDrivingEnv`` with other defaults: random routes with commands, in districts of streets.
+
+    :param maps: as in ``LiteDrivingEnv``; ``"train"`` and ``"held_out"`` are districts of streets.
+    :param route: as in ``LiteDrivingEnv``.
+    :param observation: as in ``LiteDrivingEnv``.
+    :param kwargs: the other arguments of ``LiteDrivingEnv``.
+    """
+
+    _map_groups = ROUTE_MAP_GROUPS
+
+    def __init__(
+        self,
+        *,
+        maps: str | Sequence[str] = "train",
+        route: str | Sequence[Pair] = "random",
+        observation: ObservationKind | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if observation is None:
+            observation = "camera" if route == "loop" else "camera+command"
+        super().__init__(maps=maps, route=route, observation=observation, **kwargs)

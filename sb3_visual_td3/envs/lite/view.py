@@ -17,7 +17,7 @@ from sb3_visual_td3.envs.lite.car_painter import paint_cars
 from sb3_visual_td3.envs.lite.weather import WEATHERS, WeatherFilter, choose_sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
-from sb3_visual_td3.envs.road.maps import LiteMap
+from sb3_visual_td3.envs.road.maps import Scene
 
 Pose = tuple[float, float, float]
 """x and y in metres, yaw in radians."""
@@ -72,7 +72,7 @@ class View:
         self._camera = Camera(settings.image_size, settings.image_size)
         self._is_perfect = settings.noise_std == settings.blur == 0.0
 
-    def reset(self, scene: LiteMap, scene_seed: int) -> None:
+    def reset(self, scene: Scene, scene_seed: int) -> None:
         """Begin an episode.
 
         :param scene: the map to draw.
@@ -151,7 +151,7 @@ class View:
         return frame
 
 
-def _draw_in_colour(camera: Camera, scene: LiteMap, pose: Pose) -> NDArray[np.uint8]:
+def _draw_in_colour(camera: Camera, scene: Scene, pose: Pose) -> NDArray[np.uint8]:
     """Return ground and sky in colour, ``(height, width, 3) uint8``, RGB."""
     grey = camera.draw(scene, *pose)
     return tint(grey, camera.paved(scene, *pose, level=PAVED_LEVEL), len(grey) // 2)

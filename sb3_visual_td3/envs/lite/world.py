@@ -14,8 +14,11 @@ from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, V
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.lite.view import CameraSettings, View
 from sb3_visual_td3.envs.road.collision import OrientedBox
-from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, LiteMap, load_map
-from sb3_visual_td3.envs.road.track import LanePosition
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, load_map
+from sb3_visual_td3.envs.road.route_maps import load_route_map
+from sb3_visual_td3.envs.road.route_path import RoutePath
+from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
+from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 _TRAFFIC_INTERVAL_S = 0.1
@@ -34,7 +37,9 @@ class LiteWorld:
     :param camera: settings of the camera's frames.
     :param vehicle: size and abilities of the car.
     :param traffic: number and behaviour of the other cars.
-    :raises ValueError: if ``tick_s`` is out of range.
+    :param routes: the routes to drive; the closed one by default.
+    :param map_groups: the names of the maps, by group.
+    :raises ValueError: if ``tick_s`` is out of range, or other cars are asked for on routes that are not closed.
     """
 
     def __init__(
@@ -44,22 +49,26 @@ class LiteWorld:
         camera: CameraSettings | None = None,
         vehicle: VehicleSettings | None = None,
         traffic: TrafficSettings | None = None,
+        routes: RouteSettings | None = None,
+        map_groups: Mapping[str, Sequence[str]] = MAP_GROUPS,
     ) -> None:
         self._tick_s = check_quantity("dt_s", tick_s, 0.001, 0.2, "s")
         self._camera = CameraSettings() if camera is None else camera
         self._vehicle = VehicleSettings() if vehicle is None else vehicle
         self._traffic = Traffic(TrafficSettings() if traffic is None else traffic, self._vehicle.body)
         self._view = View(self._camera)
-
-    @property
-    def map_groups(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of the maps, by group."""
-        return MAP_GROUPS
+        self.map_groups = map_groups
+        self._planner = RoutePlanner(RouteSettings() if routes is None else routes, self._traffic.settings.n_cars)
 
     @property
     def map_name(self) -> str:
         """Return the name of the current map."""
-        return self._map.name
+        return self._map_name
+
+    @property
+    def has_routes(self) -> bool:
+        """Return whether an episode is a route from a start to a goal."""
+        return self._planner.settings.has_goals
 
     @property
     def map_file_suffix(self) -> str:
@@ -99,17 +108,18 @@ class LiteWorld:
         :return: the state of the car.
         :raises ValueError: if there is no such map, or the map is too short for this number of cars.
         """
-        self._enter(start.map_name, start.scene_seed)
-        track = self._map.track
+        self._enter(start.map_name, start.scene_seed, start.route_seed)
+        track = self._track
         # The point of the route at this fraction of its length, and the pose beside it.
-        index = int(start.position * len(track.points_m)) % len(track.points_m)
+        index = 0 if self.has_routes else int(start.position * len(track.points_m)) % len(track.points_m)
         x, y, heading = track.pose_at(index, start.lateral_offset_m)
         self._motion = Motion(x, y, heading + start.heading_error_rad, start.speed_mps, 0.0)
         self._lane = track.locate(x, y, index)
         self._distance_m = 0.0
         self._n_ticks = 0
         self._has_collided = False
-        self._traffic.reset(track, self._lane.nearest, start.scene_seed)
+        if isinstance(track, Track):
+            self._traffic.reset(track, self._lane.nearest, start.scene_seed)
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
@@ -153,12 +163,13 @@ class LiteWorld:
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the lane's centre at each of these distances ahead of the car, along the lane."""
-        return self._map.track.waypoints_m(self._lane.nearest, ahead_m)
+        return self._track.waypoints_from(self._lane, ahead_m)
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that the rest of the episode depends on, as plain Python values."""
         return {
-            "map_name": self._map.name,
+            "map_name": self._map_name,
+            "route_seed": self._route_seed,
             "scene_seed": self._scene_seed,
             "motion": list(self._motion),
             "lane": list(self._lane),
@@ -180,13 +191,15 @@ class LiteWorld:
                 f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; "
                 "make the env with the settings of the saved one"
             )
-        self._enter(state["map_name"], state["scene_seed"])
+        # States of earlier versions know the closed route only.
+        self._enter(state["map_name"], state["scene_seed"], state.get("route_seed"))
         self._motion = Motion(*state["motion"])
         self._lane = LanePosition(*state["lane"])
         self._distance_m = state["distance_m"]
         self._n_ticks = state["n_ticks"]
         self._has_collided = state["has_collided"]
-        self._traffic.set_state(self._map.track, state["cars"])
+        if isinstance(self._track, Track):
+            self._traffic.set_state(self._track, state["cars"])
 
     def close(self) -> None:
         """Do nothing: the maps are shared by all worlds of the process and stay loaded."""
@@ -195,26 +208,34 @@ class LiteWorld:
     def state(self) -> VehicleState:
         """Return the current state of the car."""
         motion = self._motion
-        return self._map.track.state_of(
+        return self._track.state_of(
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
 
-    def _enter(self, map_name: str, scene_seed: int) -> None:
-        """Load a map and prepare the view of an episode on it."""
-        self._map: LiteMap = load_map(map_name)
-        self._scene_seed = scene_seed
-        self._view.reset(self._map, scene_seed)
+    def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
+        """Load a map, plan the route, and prepare the view of an episode on it."""
+        if self.has_routes != (route_seed is not None):
+            raise ValueError(
+                f"route_seed={route_seed!r}: expected a number for routes to a goal and None on the closed route; make "
+                "the env with the settings of the saved one"
+            )
+        self._map_name, self._scene_seed, self._route_seed = map_name, scene_seed, route_seed
+        if route_seed is None:
+            closed = load_map(map_name)
+            self._track: Track | RoutePath = closed.track
+            self._view.reset(closed, scene_seed)
+            return
+        scene = load_route_map(map_name)
+        self._track = self._planner.path(scene.graph, map_name, route_seed)
+        self._view.reset(scene, scene_seed)
 
     def _drive(self, control: Control, n_ticks: int) -> None:
         """Advance the car and its position on the lane."""
-        track = self._map.track
         for _ in range(n_ticks):
             self._motion = advance(self._motion, control, self._tick_s, self._vehicle)
         self._n_ticks += n_ticks
-        lane = track.locate(self._motion.x_m, self._motion.y_m, self._lane.nearest)
-        # The lane is closed, so the metres along it jump by a lap at its first point. ``remainder`` takes the shorter
-        # way round, which is the way that was driven.
-        self._distance_m += math.remainder(lane.along_m - self._lane.along_m, track.length_m)
+        lane = self._track.locate(self._motion.x_m, self._motion.y_m, self._lane.nearest)
+        self._distance_m += self._track.advance_m(self._lane, lane)
         self._lane = lane
 
     def _advance_traffic(self, n_ticks: int) -> None:

@@ -77,8 +77,15 @@ def survey_graph(text: str) -> dict[str, Any]:
     # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
     for lane in lanes.values():
         lane.sort(key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
+    topology = road_map.get_topology()
+    # Points are multiples of 0.5 m along the road, so a lane that is driven against it begins up to 0.5 m late. The
+    # topology knows where it begins.
+    for waypoint in {_key(each): each for pair in topology for each in pair}.values():
+        lane = lanes.get(_key(waypoint), [])
+        if lane and 0.01 < waypoint.transform.location.distance(lane[0].transform.location) <= 2.0 * SPACING_M:
+            lane.insert(0, waypoint)
     after: dict[Key, set[Key]] = {}
-    for first, second in road_map.get_topology():
+    for first, second in topology:
         if _key(first) not in lanes or _key(second) not in lanes:
             continue
         end, begin = lanes[_key(first)][-1].transform.location, lanes[_key(second)][0].transform.location

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from sb3_visual_td3.envs.road.network import (
 )
 from sb3_visual_td3.envs.road.opendrive_reading import load_opendrive
 from sb3_visual_td3.envs.road.shapes import random_loop
+from sb3_visual_td3.envs.road.streets import street_network
 from sb3_visual_td3.envs.road.track import Track, route_track
 
 OPENDRIVE_SUFFIX = ".xodr"
@@ -34,6 +35,8 @@ class MapPlan(NamedTuple):
     n_right: int = 1
     sides: tuple[int, ...] = ()
     """Side roads of the junction: 1 to the left, -1 to the right; empty for a map without a junction."""
+    grid: tuple[int, int] | None = None
+    """Columns and rows of a district of streets; None for a map that is a ring."""
 
 
 MAP_GROUPS: dict[str, tuple[str, ...]] = {
@@ -41,6 +44,8 @@ MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "held_out": tuple(f"held_out_{i}" for i in range(2)),
     "junction": ("junction_0", "junction_1"),
     "wide": ("three_lanes_0", "four_lanes_0"),
+    "streets": tuple(f"streets_{i}" for i in range(6)),
+    "streets_held_out": tuple(f"streets_held_out_{i}" for i in range(2)),
 }
 """The names of the maps; an environment drives the first group unless ``maps`` says otherwise."""
 
@@ -51,7 +56,15 @@ _PLANS = {
     "junction_1": MapPlan(11, sides=(-1,)),
     "three_lanes_0": MapPlan(12, n_right=2),
     "four_lanes_0": MapPlan(13, n_left=2, n_right=2),
+    **{name: MapPlan(20 + i, grid=(3 + i % 2, 3)) for i, name in enumerate(MAP_GROUPS["streets"])},
+    **{name: MapPlan(40 + i, grid=(3 + i % 2, 3)) for i, name in enumerate(MAP_GROUPS["streets_held_out"])},
 }
+ROUTE_MAP_GROUPS: dict[str, tuple[str, ...]] = {
+    **MAP_GROUPS,
+    "train": MAP_GROUPS["streets"],
+    "held_out": MAP_GROUPS["streets_held_out"],
+}
+"""The groups of ``LiteRoutes-v0``: its maps for training and for evaluation are districts of streets."""
 
 
 class LiteMap(NamedTuple):
@@ -63,6 +76,22 @@ class LiteMap(NamedTuple):
     panorama: NDArray[np.uint8]
     network: RoadNetwork | None = None
     """The roads; ``None`` for a map that was read from a file."""
+
+
+class Scene(Protocol):
+    """What a camera draws of a map."""
+
+    @property
+    def name(self) -> str:
+        """Return a name by which a camera keeps what it has prepared; different scenes have different names."""
+
+    @property
+    def ground(self) -> Ground:
+        """Return the ground."""
+
+    @property
+    def panorama(self) -> NDArray[np.uint8]:
+        """Return the panorama."""
 
 
 @cache
@@ -95,7 +124,7 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 
 
 def build_network(plan: MapPlan) -> RoadNetwork:
-    """Build the roads of a plan; the lane of the route has bends of 14 m radius or more.
+    """Build the roads of a plan. The lane of a ring has bends of 14 m radius or more; turns at junctions are sharper.
 
     :param plan: the plan of the roads to build.
     :return: a new network. The route of an even seed runs counter-clockwise, that of an odd seed clockwise, so that
@@ -103,6 +132,8 @@ def build_network(plan: MapPlan) -> RoadNetwork:
     """
     rng = np.random.default_rng(plan.seed)
     is_clockwise = plan.seed % 2 == 1
+    if plan.grid is not None:
+        return street_network(rng, *plan.grid, is_clockwise=is_clockwise)
     # The route keeps the outermost lane on the right, (n_right - 0.5) lanes from the reference line. In a bend to the
     # right that lane is the inner one, so the line needs a radius that is larger by as much. 0.1 m are a reserve.
     min_radius_m = MIN_RADIUS_M + 0.1 + (plan.n_right - 0.5) * LANE_WIDTH_M

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_ground, build_panorama, mark_strips
 from sb3_visual_td3.envs.road.lane_survey import ROUTE_ONLY, SPACING_M
+from sb3_visual_td3.envs.road.line_mending import forward_points, mended
 from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.track import Track
 
@@ -226,6 +227,10 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
     """
     length_m = 0.0
     if route:
+        # Lanes of chords run backwards beside each corner. Other routes keep all of their points.
+        is_mended = _has_backward_steps(places_of(route))
+        if is_mended:
+            route = [route[index] for index in forward_points(places_of(route))]
         # (n + 1, 2): the points, and the first one again; (n + 1,): distance along the route at each of them.
         closed = places_of([*route, route[0]])
         steps = np.linalg.norm(np.diff(closed, axis=0), axis=1)
@@ -242,6 +247,8 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
     n = round(length_m / SPACING_M)
     even = np.arange(n) * (length_m / n)
     points = np.stack([np.interp(even, along_m, closed[:, axis]) for axis in (0, 1)], axis=1)
+    if is_mended:
+        points = _mended_loop(points)
     # (n,): a new point is in a junction if the surveyed point before it is.
     inside = np.array([point["in_junction"] for point in route])[np.searchsorted(along_m, even, side="right") - 1]
     # A track has one lane width and one set of marks: the usual ones outside of junctions.
@@ -255,6 +262,21 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
         oncoming_lane_m=mode(point["oncoming_lane_m"] for point in outside),
         in_junction=inside if inside.any() else None,
     )
+
+
+def _has_backward_steps(points_m: NDArray[np.float64]) -> bool:
+    """Return whether a line turns by more than 90 degrees between two steps of some length."""
+    steps = np.diff(points_m, axis=0)
+    steps = steps[np.linalg.norm(steps, axis=1) > 0.05]
+    return bool((np.einsum("ij,ij->i", steps[:-1], steps[1:]) < 0.0).any())
+
+
+def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the points of a closed line whose corners are rounded, ``(n, 2)``."""
+    # Two laps: the middle of them knows no ends.
+    half = len(points_m) // 2
+    twice = mended(np.vstack([points_m, points_m]))
+    return np.vstack([twice[len(points_m) : len(points_m) + half], twice[half : len(points_m)]])
 
 
 def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:

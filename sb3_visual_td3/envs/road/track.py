@@ -144,6 +144,21 @@ class Track:
         indices = [(nearest + round(metres / self.spacing_m)) % len(self.points_m) for metres in ahead_m]
         return [self.pose_at(index, 0.0)[:2] for index in indices]
 
+    def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the lane's centre at given distances beyond a position, rounded to whole points.
+
+        :param lane: the position.
+        :param ahead_m: distances along the lane.
+        :return: (x, y) for each distance.
+        """
+        return self.waypoints_m(lane.nearest, ahead_m)
+
+    def advance_m(self, before: LanePosition, after: LanePosition) -> float:
+        """Return the signed distance along the lane between two positions, less than half a lap apart."""
+        # The lane is closed, so the metres along it jump by a lap at its first point. ``remainder`` takes the shorter
+        # way round, which is the way that was driven.
+        return math.remainder(after.along_m - before.along_m, self.length_m)
+
     def state_of(
         self,
         pose: tuple[float, float, float],

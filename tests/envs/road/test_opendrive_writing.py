@@ -117,6 +117,8 @@ def test_carla_finds_the_lane_of_the_route_where_it_lies(name):
     inside = scene.track.in_junction if scene.track.in_junction is not None else np.zeros(len(scene.track.points_m))
     marks = [mark.kind.capitalize() for mark in scene.track.marks]
     for index, seen in zip(range(10, len(scene.track.points_m), 3), read_back(name)[1]["near"], strict=True):
+        if inside[index] and name.startswith("streets"):
+            continue  # the route turns here, across the lanes of other ways, on which CARLA may find the place
         place = scene.track.locate(seen["x"], seen["y"], index)
         assert abs(place.lateral_offset_m) < 0.05
         assert math.hypot(*(scene.track.points_m[index] - (seen["x"], seen["y"]))) < 0.35, "it snaps along the lane"
@@ -169,5 +171,11 @@ def test_carla_drives_round_the_whole_route(name):
         near = place.nearest
         assert abs(place.lateral_offset_m) < 0.05
     assert any(seen["in_junction"] for seen in answer["way"]) == bool(scene.network.junctions)
-    n_choices = {"junction_0": 3, "junction_1": 2}.get(name, 1)
-    assert set(answer["ways_on"]) == {1, n_choices}
+    # At a crossing there are three ways on, at a T-junction two. The route of a district comes by one of them or both.
+    choices = set(answer["ways_on"]) - {1}
+    assert 1 in answer["ways_on"]
+    if name.startswith("streets"):
+        assert choices
+        assert choices <= {2, 3}
+    else:
+        assert choices == {"junction_0": {3}, "junction_1": {2}}.get(name, set())

@@ -10,6 +10,7 @@ from sb3_visual_td3.envs.road.shapes import rounded_polygon
 from sb3_visual_td3.envs.road.track import Track, route_track
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
+RINGS = [name for name in NAMES if not name.startswith("streets")]
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))
 
 
@@ -20,7 +21,7 @@ def circle():
     return Track(50.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RINGS)
 def test_a_route_is_closed_even_and_without_a_kink(name):
     track = load_map(name).track
     gaps = np.linalg.norm(np.roll(track.points_m, -1, axis=0) - track.points_m, axis=1)

@@ -1,0 +1,121 @@
+"""Read route files of CARLA's leaderboard: 1.0, 2.0 and 2.1.
+
+A file lists routes by town. In 1.0 a ``<route>`` holds ``<waypoint x= y= z= yaw= .../>``; since 2.0 it holds
+``<waypoints>`` with ``<position x= y= z=/>``. Both give CARLA's coordinates, whose y has the opposite sign of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from xml.etree import ElementTree
+
+from sb3_visual_td3.envs.road.carla_coordinates import from_carla
+from sb3_visual_td3.envs.road.route_planning import RoutePlace
+from sb3_visual_td3.envs.road.route_settings import GivenRoute, RouteSettings, pair_settings, random_settings
+
+_LOG = logging.getLogger("sb3_visual_td3")
+
+
+def route_settings(
+    route: object, route_file: str | PathLike[str] | None, route_length_m: object, route_turns: object
+) -> RouteSettings:
+    """Return the settings for the arguments of an environment.
+
+    :param route: ``"loop"``, ``"random"``, ``"file"``, or a sequence of ``(start, goal)``.
+    :param route_file: the file, for ``"file"``.
+    :param route_length_m: least and greatest length of a random route.
+    :param route_turns: least and greatest number of turns of a random route.
+    :return: the settings.
+    :raises ValueError: if an argument is invalid, or the file cannot be read.
+    """
+    checked = random_settings(route_length_m, route_turns)
+    if (route_file is not None) != (isinstance(route, str) and route == "file"):
+        raise ValueError(f"route={route!r}, route_file={route_file!r}: expected both or neither; set route='file' too")
+    if route_file is not None:
+        return RouteSettings("given", given=read_route_file(route_file))
+    if not isinstance(route, str) and isinstance(route, Sequence):
+        return pair_settings(route)
+    if route == "random":
+        return checked
+    if route == "loop":
+        return RouteSettings()
+    raise ValueError(f"route={route!r}: expected 'loop', 'random', 'file', or a list of (start, goal)")
+
+
+def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
+    """Return the routes of a file. What they contain beside places is named in the log, once per file.
+
+    :param path: path of the XML file.
+    :return: the routes in the order of the file.
+    :raises ValueError: if the file does not exist, is not such a file, or a route has fewer than two places.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"route_file={str(path)!r}: expected a file of routes; no such file exists")
+    text = file.read_bytes()
+    # Entities can expand to gigabytes; route files need none.
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ValueError(f"{file}: got a document type declaration, expected plain XML; remove the <!DOCTYPE ...> part")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{file}: got broken XML ({error}), expected a file of routes; export it again") from error
+    elements = root.findall("route")
+    if root.tag != "routes" or not elements:
+        raise ValueError(f"{file}: got <{root.tag}>, expected <routes> with <route>; give a file of the leaderboard")
+    routes = tuple(_route(element, str(file)) for element in elements)
+    ignored = _ignored(elements)
+    if ignored:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(ignored.items()))
+        _LOG.warning("%s: not simulated and left out: %s", file, listed)
+    return routes
+
+
+def _route(element: ElementTree.Element, source: str) -> GivenRoute:
+    """Return one route of a file."""
+    name = f"{source}, route {element.get('id')}"
+    town = element.get("town")
+    if not town:
+        raise ValueError(f"{name}: got no town, expected one; add town='Town01' or another")
+    places = [_place(each, name) for each in element.findall("waypoint")]
+    places += [_place(each, name) for each in element.findall("waypoints/position")]
+    if len(places) < 2:
+        raise ValueError(f"{name}: got {len(places)} places, expected at least a start and a goal; add them")
+    return GivenRoute(name, tuple(places), town.rsplit("/", maxsplit=1)[-1])
+
+
+def _place(element: ElementTree.Element, name: str) -> RoutePlace:
+    """Return a place in our coordinates."""
+    values = []
+    for attribute in ("x", "y", "yaw"):
+        try:
+            value = float(element.get(attribute, "0" if attribute == "yaw" else ""))
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name}: got <{element.tag} {attribute}={element.get(attribute)!r}>, expected a finite number; "
+                "fix the file"
+            )
+        values.append(value)
+    pose = from_carla(*values)
+    # A direction helps to tell lanes apart, but only in 1.0 it is given, and only where it is not left at 0.
+    has_direction = values[2] != 0.0
+    return RoutePlace(pose.x_m, pose.y_m, pose.heading_rad if has_direction else None)
+
+
+def _ignored(elements: Sequence[ElementTree.Element]) -> Counter[str]:
+    """Return how often each part occurs that is not simulated: weather, scenarios by their type, and others."""
+    counts: Counter[str] = Counter()
+    for element in elements:
+        for child in element:
+            if child.tag == "scenarios":
+                counts.update(f"scenario {scenario.get('type', 'unnamed')}" for scenario in child)
+            elif child.tag not in {"waypoint", "waypoints"}:
+                counts[child.tag] += 1
+    return counts

@@ -1,0 +1,106 @@
+"""Maps to drive routes on: a lane graph, and everything that is drawn."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_graph
+from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_ground, build_panorama, mark_strips
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LaneSegment
+from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX, load_map
+from sb3_visual_td3.envs.road.network import Paint
+from sb3_visual_td3.envs.road.opendrive_reading import MAX_EXTENT_M, read_opendrive
+
+_SHOULDER_M = 0.4
+_SAME_PLACE_M = 0.3
+_FLAT_RISE_M = 1.0
+_LOG = logging.getLogger("sb3_visual_td3")
+
+
+class RouteMap(NamedTuple):
+    """A map with all its lanes, and what to draw."""
+
+    name: str
+    """Differs from the name of a ``LiteMap`` of the same file, which shows only the surroundings of its route."""
+    graph: LaneGraph
+    ground: Ground
+    panorama: NDArray[np.uint8]
+
+
+@cache
+def load_route_map(name: str) -> RouteMap:
+    """Return a map with its lane graph. It is built at the first call and then shared by all worlds of the process.
+
+    All lanes of a file are drawn, those of junctions too. The world is flat: heights are ignored, with a message if
+    there are any.
+
+    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
+    :return: the map.
+    :raises ImportError: if the file was not read before and CARLA's client is not installed.
+    :raises ValueError: if there is no such map, or it is larger than 1,200 m.
+    """
+    if not name.endswith(OPENDRIVE_SUFFIX):
+        scene = load_map(name)
+        assert scene.network is not None, "only maps of files have no roads"
+        return RouteMap(name, graph_from_network(scene.network), scene.ground, scene.panorama)
+    text = read_opendrive(name)
+    graph = read_graph(text, name)
+    low, high = extent_m(graph)
+    if (high - low).max() > MAX_EXTENT_M:
+        raise ValueError(
+            f"{name}: got a map of {(high - low).max():.0f} m across, expected at most {MAX_EXTENT_M:g} m, because all "
+            "of it is painted; cut the map"
+        )
+    if graph.rise_m > _FLAT_RISE_M:
+        _LOG.warning("%s: its roads rise by %.0f m; they are driven and drawn as if they were flat", name, graph.rise_m)
+    # The look of the ground follows from the text, so that the same file always looks the same.
+    rng = np.random.default_rng(zlib.crc32(text.encode()))
+    ground = build_ground(lane_plan(graph), rng)
+    return RouteMap(f"{name} with all lanes", graph, ground, build_panorama(rng))
+
+
+def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and the greatest x and y of all lanes."""
+    points = np.concatenate([segment.points_m for segment in graph.segments])
+    return points.min(axis=0), points.max(axis=0)
+
+
+def lane_plan(graph: LaneGraph) -> GroundPlan:
+    """Return the strips to paint for all lanes of a graph.
+
+    :param graph: the lanes.
+    :return: asphalt for each lane, and the marks at its own two sides, within junctions as the map gives them.
+    """
+    paved: list[Strip] = []
+    marks: list[Strip] = []
+    for segment in graph.segments:
+        paved.append(Strip(segment.points_m, float(np.median(segment.width_m)) + 2.0 * _SHOULDER_M))
+        firsts = [run.first for run in segment.marks]
+        for number, run in enumerate(segment.marks):
+            end = firsts[number + 1] + 1 if number + 1 < len(firsts) else len(segment.points_m)
+            if end - run.first < 2:
+                continue
+            for side in (1.0, -1.0):
+                marks += _marks_at(segment, run.first, end, side)
+    return GroundPlan(tuple(paved), tuple(marks))
+
+
+def _marks_at(segment: LaneSegment, first: int, end: int, side: float) -> list[Strip]:
+    """Return the strips of the mark on one side of a lane, between two of its points; ``side`` is 1 on the left."""
+    width_m = segment.width_m[first:end]
+    run = next(run for run in segment.marks if run.first == first)
+    near = [mark for mark in run.marks if abs(mark.offset_m - side * 0.5 * width_m[0]) < _SAME_PLACE_M]
+    if not near:
+        return []
+    points = segment.points_m[first:end]
+    ahead = np.gradient(points, axis=0)
+    left = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1) / np.maximum(np.linalg.norm(ahead, axis=1), 1e-9)[:, None]
+    kind: Paint = near[0].kind
+    length_m = float(segment.along_m[end - 1] - segment.along_m[first])
+    return mark_strips(points + side * 0.5 * width_m[:, None] * left, kind, length_m)

@@ -1,0 +1,359 @@
+"""The line of a route: where a vehicle on it is, what it is told, and how far it has come.
+
+``RoutePath`` offers what ``track.Track`` offers for a closed lane, so that a world drives on either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.backend import Command, LaneMark, VehicleState
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
+from sb3_visual_td3.envs.road.line_mending import along_line_m, forward_points, mended
+from sb3_visual_td3.envs.road.route_planning import RoutePlan, junction_manoeuvres, stretches
+from sb3_visual_td3.envs.road.track import LanePosition
+
+SPACING_M = 0.5
+COMMAND_AHEAD_M = 50.0
+"""A command is given from this distance on."""
+CHANGE_M = 30.0
+"""Length of a lane change where the road is long enough."""
+_BEYOND_M = 30.0
+"""The line continues beyond the goal by this length, so that there are points ahead of a vehicle at the goal."""
+_MIN_WIDTH_M = 2.0
+"""A lane that opens or closes has no width at one of its ends; the task reckons with at least this."""
+_JUNCTION_SIDE = 1.5
+"""Within a junction there is no outer line: the road ends this many lane widths from the route, beyond the distance
+that ends an episode as off the route."""
+
+
+class RouteLine(NamedTuple):
+    """Points of a line with a value per point in each column; the points need not be evenly spaced."""
+
+    points_m: NDArray[np.float64]
+    """``(n, 2)``."""
+    width_m: NDArray[np.float64]
+    left_line_m: NDArray[np.float64]
+    right_line_m: NDArray[np.float64]
+    marks: NDArray[np.intp]
+    """Index of the marks at each point in a list of different ones; 0 stands for none."""
+    manoeuvre: NDArray[np.intp]
+    """Number of the manoeuvre at each point; -1 where there is none."""
+
+
+class RoutePath:
+    """The line of a route as evenly spaced points in driving order, from its start to some metres beyond its goal.
+
+    :param line: the line, which begins at the start.
+    :param n_to_goal: number of points of the line up to the goal.
+    :param marks: different marks; the first entry is empty.
+    :param commands: the command of each manoeuvre.
+    """
+
+    def __init__(
+        self,
+        line: RouteLine,
+        n_to_goal: int,
+        marks: Sequence[tuple[LaneMark, ...]],
+        commands: Sequence[Command],
+    ) -> None:
+        kept = forward_points(line.points_m)
+        points_m = mended(line.points_m[kept])
+        along_m = along_line_m(points_m)
+        n = max(2, round(float(along_m[-1]) / SPACING_M) + 1)
+        even = np.linspace(0.0, float(along_m[-1]), n)
+        self.spacing_m = float(even[1])
+        self.points_m = np.stack([np.interp(even, along_m, points_m[:, axis]) for axis in (0, 1)], axis=1)
+        # (n,): the nearest kept point before each even point, for columns that cannot be interpolated.
+        before = kept[np.searchsorted(along_m, even + 1e-9, side="right") - 1]
+        last_before_goal = int(np.searchsorted(kept, n_to_goal - 1, side="right")) - 1
+        self.length_m = float(along_m[last_before_goal])
+        self._headings_rad, self._curvatures_per_m = _directions(self.points_m, self.spacing_m)
+        columns = (self.points_m[:, 0], self.points_m[:, 1], self._headings_rad, self._curvatures_per_m)
+        # Plain floats: reading NumPy scalars one by one would take longer than the rest of a step.
+        self._rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        lanes = [np.interp(even, along_m, column[kept]) for column in line[1:4]]
+        lanes[0] = np.maximum(lanes[0], _MIN_WIDTH_M)
+        self._lanes = [
+            (width, left, right, tuple(marks[number]))
+            for width, left, right, number in zip(*(lane.tolist() for lane in lanes), line.marks[before], strict=True)
+        ]
+        self._commands = _commands_ahead(line.manoeuvre[before], commands, even, self.length_m)
+
+    def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
+        """Return a pose beside a point of the route.
+
+        :param index: index of the point.
+        :param lateral_offset_m: distance from the lane's centre, positive to the left.
+        :return: x and y in metres and the lane's direction in radians.
+        """
+        x, y, heading, _ = self._rows[index]
+        return x - lateral_offset_m * math.sin(heading), y + lateral_offset_m * math.cos(heading), heading
+
+    def locate(self, x_m: float, y_m: float, near: int) -> LanePosition:
+        """Return the position of a place relative to the route.
+
+        :param x_m: x of the place in the world, in metres.
+        :param y_m: y of the place in the world, in metres.
+        :param near: index of a point close by, such as the closest point one step ago.
+        :return: the position.
+        """
+        # As ``Track.locate``, on a line with two ends.
+        rows, last = self._rows, len(self._rows) - 1
+        index = near
+        dx, dy = x_m - rows[index][0], y_m - rows[index][1]
+        best = dx * dx + dy * dy
+        for direction in (1, -1):
+            while 0 <= index + direction <= last:
+                row = rows[index + direction]
+                dx, dy = x_m - row[0], y_m - row[1]
+                closer = dx * dx + dy * dy
+                if closer >= best:
+                    break
+                index, best = index + direction, closer
+        x, y, heading, curvature = rows[index]
+        dx, dy = x_m - x, y_m - y
+        cos, sin = math.cos(heading), math.sin(heading)
+        ahead = dx * cos + dy * sin
+        return LanePosition(index, index * self.spacing_m + ahead, dy * cos - dx * sin, heading + curvature * ahead)
+
+    def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
+        """Return x and y of the route at given distances beyond a position.
+
+        Unlike those of ``Track`` they are interpolated: they move with the vehicle and not by half a metre at a time,
+        so that two worlds with slightly different numbers drive the same line.
+
+        :param lane: the position.
+        :param ahead_m: distances along the route.
+        :return: (x, y) for each distance; the last point for distances beyond the end.
+        """
+        rows, last = self._rows, len(self._rows) - 1
+        result = []
+        for metres in ahead_m:
+            place = min(float(last), max(0.0, (lane.along_m + metres) / self.spacing_m))
+            whole = min(last - 1, int(place))
+            part = place - whole
+            one, two = rows[whole], rows[whole + 1]
+            result.append((one[0] + part * (two[0] - one[0]), one[1] + part * (two[1] - one[1])))
+        return result
+
+    @staticmethod
+    def advance_m(before: LanePosition, after: LanePosition) -> float:
+        """Return the signed distance along the route between two positions."""
+        return after.along_m - before.along_m
+
+    def state_of(
+        self,
+        pose: tuple[float, float, float],
+        speed_mps: float,
+        lane: LanePosition,
+        *,
+        distance_m: float,
+        has_collided: bool,
+    ) -> VehicleState:
+        """Return the state of a vehicle on this route, as a world reports it to the task.
+
+        :param pose: x and y in metres and yaw in radians.
+        :param speed_mps: speed of the vehicle in m/s.
+        :param lane: the position of the vehicle on the route.
+        :param distance_m: distance along the route since the reset.
+        :param has_collided: True after the vehicle has touched another one since the reset.
+        :return: the state.
+        """
+        width_m, left_line_m, right_line_m, marks = self._lanes[lane.nearest]
+        command, command_distance_m = self._commands[lane.nearest]
+        return VehicleState(
+            *pose,
+            speed_mps,
+            lane.lateral_offset_m,
+            math.remainder(pose[2] - lane.heading_rad, 2.0 * math.pi),
+            distance_m,
+            width_m,
+            left_line_m,
+            right_line_m,
+            marks,
+            self.length_m,
+            has_collided,
+            True,
+            command,
+            command_distance_m,
+        )
+
+
+def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
+    """Return the line of a route.
+
+    :param graph: the lanes of the map.
+    :param plan: the route.
+    :return: a new line.
+    """
+    return _Builder(graph, plan).build()
+
+
+class _Builder:
+    """Joins the lanes of a route to one line.
+
+    :param graph: the lanes of the map.
+    :param plan: the route.
+    """
+
+    def __init__(self, graph: LaneGraph, plan: RoutePlan) -> None:
+        self._graph, self._plan = graph, plan
+        self._marks: dict[tuple[LaneMark, ...], int] = {(): 0}
+        self._commands: list[Command] = []
+        self._parts: list[RouteLine] = []
+
+    def build(self) -> RoutePath:
+        """Return the line."""
+        graph, plan = self._graph, self._plan
+        manoeuvres = junction_manoeuvres(graph, plan.segments)
+        at_position = {
+            position: number
+            for number, manoeuvre in enumerate(manoeuvres)
+            for position in range(manoeuvre.first, manoeuvre.last + 1)
+        }
+        self._commands = [manoeuvre.command for manoeuvre in manoeuvres]
+        groups = stretches(graph, plan)
+        goal = plan.goal_m / graph.segments[plan.segments[-1]].length_m
+        for number, group in enumerate(groups):
+            begin = plan.start_m / graph.segments[plan.segments[0]].length_m if number == 0 else 0.0
+            end = goal if number == len(groups) - 1 else 1.0
+            lanes = [plan.segments[position] for position in group]
+            self._add_stretch(lanes, begin, end, at_position.get(group[0], -1))
+        n_to_goal = sum(len(part.points_m) for part in self._parts)
+        self._add_what_follows(plan.segments[-1], goal)
+        line = RouteLine(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
+        return RoutePath(line, n_to_goal, tuple(self._marks), self._commands)
+
+    def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
+        """Add one lane, or neighbouring lanes between which the car changes.
+
+        :param lanes: the segments in driving order.
+        :param begin: fraction of the segments' length at which the stretch begins.
+        :param end: fraction at which it ends.
+        :param manoeuvre: number of the junction's manoeuvre; -1 outside.
+        """
+        rows = [self._graph.segments[lane] for lane in lanes]
+        length_m = (end - begin) * rows[0].length_m
+        n = max(2, math.ceil(length_m / SPACING_M) + 1)
+        at = np.linspace(begin, end, n)
+        n_changes = len(lanes) - 1
+        # (n,): the lane at each point, as a number from 0 to n_changes with fractions within a change. Each change has
+        # an equal part of the stretch and lies in its middle.
+        progress = np.zeros(n)
+        numbers = np.full(n, manoeuvre, np.intp)
+        for change in range(n_changes):
+            part_m = length_m / n_changes
+            middle_m = (change + 0.5) * part_m
+            half_m = 0.5 * min(CHANGE_M, part_m)
+            within = np.clip((np.linspace(0.0, length_m, n) - middle_m + half_m) / (2.0 * half_m), 0.0, 1.0)
+            progress += within * within * (3.0 - 2.0 * within)
+            numbers[(within > 0.0) & (within < 1.0)] = len(self._commands)
+            is_left = self._graph.segments[lanes[change]].left == lanes[change + 1]
+            self._commands.append("change_left" if is_left else "change_right")
+        # (lanes, n, 5): x, y, width and both outer lines of each lane at the same fractions of their lengths; then the
+        # mixture of the two lanes between which the point lies.
+        values = np.stack([_sampled(row.along_m, _columns(row), at) for row in rows])
+        lower = np.minimum(progress.astype(np.intp), max(0, n_changes - 1))
+        upper = np.minimum(lower + 1, n_changes)
+        part = (progress - lower)[:, None]
+        index = np.arange(n)
+        mixed = (1.0 - part) * values[lower, index] + part * values[upper, index]
+        marks = np.zeros(n, np.intp)  # while the car changes lanes it crosses marks as it should: none count
+        for number, row in enumerate(rows):
+            is_here = progress == number
+            marks[is_here] = self._mark_numbers(lanes[number], at * row.length_m)[is_here]
+        left_m, right_m = mixed[:, 3], mixed[:, 4]
+        if rows[0].junction != NO_JUNCTION:
+            left_m, right_m = _JUNCTION_SIDE * mixed[:, 2], -_JUNCTION_SIDE * mixed[:, 2]
+            marks[:] = 0
+        self._parts.append(RouteLine(mixed[:, :2], mixed[:, 2], left_m, right_m, marks, numbers))
+
+    def _mark_numbers(self, lane: int, along_m: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the numbers of the marks at distances along a lane."""
+        row = self._graph.segments[lane]
+        firsts = [row.along_m[run.first] for run in row.marks]
+        numbers = np.array([self._marks.setdefault(run.marks, len(self._marks)) for run in row.marks])
+        return np.asarray(numbers[np.searchsorted(firsts, along_m, side="right") - 1])
+
+    def _add_what_follows(self, lane: int, goal: float) -> None:
+        """Add the rest of the last lane and the straightest lanes after it; a straight line after a dead end."""
+        self._add_stretch([lane], goal, 1.0, -1)
+        missing_m = _BEYOND_M - (1.0 - goal) * self._graph.segments[lane].length_m
+        while missing_m > 0.0:
+            ways = self._graph.segments[lane].successors
+            if not ways:
+                break
+            heading_rad = self._graph.segments[lane].headings_rad[1]
+            lane = min(ways, key=lambda way: self._bend_rad(heading_rad, way))
+            self._add_stretch([lane], 0.0, 1.0, -1)
+            missing_m -= self._graph.segments[lane].length_m
+        if missing_m > 0.0:
+            last = self._parts[-1]
+            heading_rad = self._graph.segments[lane].headings_rad[1]
+            along = np.array((math.cos(heading_rad), math.sin(heading_rad)))
+            points = last.points_m[-1] + np.array([SPACING_M, missing_m])[:, None] * along
+            end = np.array([len(last.points_m) - 1] * 2)  # the last point's values hold for both
+            self._parts.append(
+                RouteLine(
+                    points,
+                    last.width_m[end],
+                    last.left_line_m[end],
+                    last.right_line_m[end],
+                    last.marks[end],
+                    last.manoeuvre[end],
+                )
+            )
+
+    def _bend_rad(self, heading_rad: float, way: int) -> float:
+        """Return how much a lane changes the direction."""
+        return abs(math.remainder(self._graph.segments[way].headings_rad[1] - heading_rad, 2.0 * math.pi))
+
+
+def _columns(row: LaneSegment) -> NDArray[np.float64]:
+    """Return x, y, width and outer lines of a segment, ``(n, 5)``."""
+    return np.column_stack([row.points_m, row.width_m, row.left_line_m, row.right_line_m])
+
+
+def _sampled(
+    along_m: NDArray[np.float64], columns: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return columns of a line at fractions of its length, ``(len(at), n_columns)``."""
+    places = at * along_m[-1]
+    return np.stack([np.interp(places, along_m, column) for column in columns.T], axis=1)
+
+
+def _directions(points_m: NDArray[np.float64], spacing_m: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return direction and curvature at each point, by central differences; one-sided at the ends."""
+    ahead = np.gradient(points_m, axis=0)
+    headings = np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))
+    return headings, np.gradient(headings) / spacing_m
+
+
+def _commands_ahead(
+    numbers: NDArray[np.intp], commands: Sequence[Command], along_m: NDArray[np.float64], goal_m: float
+) -> list[tuple[Command, float]]:
+    """Return the command at each point of a route, and the distance to where it applies.
+
+    :param numbers: ``(n,)``: number of the manoeuvre at each point; -1 where there is none.
+    :param commands: the command of each manoeuvre.
+    :param along_m: ``(n,)``: distance of each point from the start.
+    :param goal_m: distance of the goal from the start.
+    :return: a pair for each point.
+    """
+    result: list[tuple[Command, float]] = []
+    next_number, next_m = -1, math.inf
+    # From the end to the start: the next manoeuvre is the last one that was met.
+    for number, here_m in zip(numbers[::-1].tolist(), along_m[::-1].tolist(), strict=True):
+        if number >= 0:
+            next_number, next_m = number, here_m
+        if next_m - here_m <= COMMAND_AHEAD_M:
+            result.append((commands[next_number], next_m - here_m))
+        else:
+            result.append(("follow", min(COMMAND_AHEAD_M, max(0.0, goal_m - here_m))))
+    return result[::-1]

@@ -1,0 +1,339 @@
+"""Routes on a lane graph: drawn by a seed, or through given places.
+
+A route is a sequence of lanes, each of which follows the one before or lies beside it. ``route_path`` turns it into a
+line to drive along.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import networkx
+import numpy as np
+
+from sb3_visual_td3.envs.backend import Command
+from sb3_visual_td3.envs.road.lane_graph import (
+    CHANGE_COST_M,
+    MIN_CHANGE_M,
+    NO_JUNCTION,
+    JunctionWay,
+    LaneGraph,
+    LanePlace,
+)
+
+TURN_RAD = math.radians(30.0)
+"""A way through a junction that changes the direction by more than this is a turn."""
+_N_ATTEMPTS = 100
+_NEAR_M, _FAR_M = 3.0, 10.0
+"""A given place is looked for on lanes whose centre is within the first distance; the second one if there are none."""
+_OFFSET_COST = 3.0
+"""What a metre between a given place and the centre of a lane costs in a search, in metres of road."""
+_MAX_STARTS = 10
+
+
+class RoutePlan(NamedTuple):
+    """The lanes of a route in driving order."""
+
+    segments: tuple[int, ...]
+    """Indices of segments; a segment beside the one before stands for a lane change."""
+    start_m: float
+    """Distance of the start from the beginning of the first segment."""
+    goal_m: float
+    """Distance of the goal from the beginning of the last segment."""
+
+
+class RoutePlace(NamedTuple):
+    """A place through which a route leads."""
+
+    x_m: float
+    y_m: float
+    heading_rad: float | None = None
+    """Direction of the traffic there; None accepts either."""
+
+
+class Manoeuvre(NamedTuple):
+    """A junction on a route, with the command that a driver needs there."""
+
+    first: int
+    """Position in the route of its first segment."""
+    last: int
+    """Position of its last segment."""
+    command: Command
+
+
+def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
+    """Return the junctions on a route.
+
+    The command follows from the change of direction: more than 30 degrees is a turn. If two ways from the same lane
+    would both count as straight on, only the straighter one does.
+
+    :param graph: the lanes of the map.
+    :param segments: the route.
+    :return: one manoeuvre for each junction, in driving order.
+    """
+    found = []
+    position = 0
+    while position < len(segments):
+        junction = graph.segments[segments[position]].junction
+        last = position
+        if junction != NO_JUNCTION:
+            while last + 1 < len(segments) and graph.segments[segments[last + 1]].junction == junction:
+                last += 1
+            if position > 0:
+                ways = graph.junction_ways(segments[position - 1])
+                driven = tuple(segments[position : last + 1])
+                found.append(Manoeuvre(position, last, _command_of(driven, ways)))
+        position = last + 1
+    return found
+
+
+def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command:
+    """Return the command for a way through a junction.
+
+    :param driven: the segments of the way; a route may end within the junction.
+    :param ways: all ways from the same lane.
+    """
+    turn_rad = next((way.turn_rad for way in ways if way.segments[: len(driven)] == driven), 0.0)
+    if turn_rad > TURN_RAD:
+        return "left"
+    if turn_rad < -TURN_RAD:
+        return "right"
+    straightest_rad = min((way.turn_rad for way in ways), key=abs, default=turn_rad)
+    if turn_rad > straightest_rad:
+        return "left"
+    if turn_rad < straightest_rad:
+        return "right"
+    return "straight"
+
+
+def count_turns(graph: LaneGraph, segments: Sequence[int]) -> int:
+    """Return at how many junctions a route turns left or right."""
+    return sum(manoeuvre.command != "straight" for manoeuvre in junction_manoeuvres(graph, segments))
+
+
+def is_change(graph: LaneGraph, one: int, two: int) -> bool:
+    """Return whether a step of a route is a lane change."""
+    return bool(graph.digraph.edges[one, two]["is_change"])
+
+
+def route_length_m(graph: LaneGraph, plan: RoutePlan) -> float:
+    """Return the length of a route from start to goal; a lane change adds nothing."""
+    passed_m = 0.0
+    for one, two in itertools.pairwise(plan.segments):
+        if not is_change(graph, one, two):
+            passed_m += graph.segments[one].length_m
+    return passed_m - plan.start_m + plan.goal_m
+
+
+def stretches(graph: LaneGraph, plan: RoutePlan) -> list[list[int]]:
+    """Return the positions of a route's segments, grouped so that a group is a stretch of road.
+
+    :param graph: the lanes of the map.
+    :param plan: the route.
+    :return: lists of positions; those of a list lie side by side, and the car changes from one to the next.
+    """
+    groups = [[0]]
+    for position, (one, two) in enumerate(itertools.pairwise(plan.segments), start=1):
+        if is_change(graph, one, two):
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def has_room_for_changes(graph: LaneGraph, plan: RoutePlan) -> bool:
+    """Return whether each lane change of a route has at least ``MIN_CHANGE_M`` of road."""
+    groups = stretches(graph, plan)
+    for number, group in enumerate(groups):
+        begin, end = 0.0, 1.0  # fractions of the stretch
+        if number == 0:
+            begin = plan.start_m / graph.segments[plan.segments[0]].length_m
+        if number == len(groups) - 1:
+            end = plan.goal_m / graph.segments[plan.segments[-1]].length_m
+        room_m = (end - begin) * min(graph.segments[plan.segments[position]].length_m for position in group)
+        if room_m < MIN_CHANGE_M * (len(group) - 1) or end < begin:
+            return False
+    return True
+
+
+# Random routes
+
+
+def random_route(
+    graph: LaneGraph,
+    seed: int,
+    *,
+    length_m: tuple[float, float],
+    turns: tuple[int, int],
+    source: str,
+) -> RoutePlan:
+    """Draw a start, and a goal to which the shortest way has a length and a number of turns within the given ranges.
+
+    :param graph: the lanes of the map.
+    :param seed: seed of the draws.
+    :param length_m: least and greatest length of the route.
+    :param turns: least and greatest number of junctions at which it turns left or right.
+    :param source: the name of the map, for messages.
+    :return: the route; start and goal are outside of junctions.
+    :raises ValueError: if the map has no such route.
+    """
+    rng = np.random.default_rng([seed, 5])
+    open_road = [i for i, segment in enumerate(graph.segments) if segment.junction == NO_JUNCTION]
+    if not open_road:
+        raise ValueError(f"{source}: got no lane outside of junctions, expected one to start on; choose another map")
+    weights = np.array([graph.segments[index].length_m for index in open_road])
+    for _ in range(_N_ATTEMPTS):
+        first = open_road[int(rng.choice(len(open_road), p=weights / weights.sum()))]
+        start = LanePlace(first, float(rng.uniform(0.0, graph.segments[first].length_m)))
+        plans = _routes_from(graph, start, length_m, turns)
+        if not plans:
+            continue
+        rooms_m = np.array([room_m for _, room_m in plans])
+        plan, room_m = plans[int(rng.choice(len(plans), p=rooms_m / rooms_m.sum()))]
+        plan = plan._replace(goal_m=plan.goal_m + float(rng.uniform(0.0, room_m)))
+        if has_room_for_changes(graph, plan):
+            return plan
+    raise ValueError(
+        f"{source}: found no route of {length_m[0]:g} to {length_m[1]:g} m with {turns[0]} to {turns[1]} turns; widen "
+        "route_length_m or route_turns, or choose another map"
+    )
+
+
+def _routes_from(
+    graph: LaneGraph, start: LanePlace, length_m: tuple[float, float], turns: tuple[int, int]
+) -> list[tuple[RoutePlan, float]]:
+    """Return the shortest routes from a place to all lanes on which a goal at a permitted distance lies.
+
+    :param graph: the lanes of the map.
+    :param start: the place.
+    :param length_m: least and greatest length.
+    :param turns: least and greatest number of turns.
+    :return: each route with the nearest permitted goal, and for how many metres beyond it goals are permitted.
+    """
+    # A route with lane changes costs more than its length, by which the search is bounded.
+    cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
+    _, paths = networkx.single_source_dijkstra(graph.digraph, start.segment, cutoff=cutoff_m)
+    plans = []
+    for last, path in paths.items():
+        segment = graph.segments[last]
+        if segment.junction != NO_JUNCTION:
+            continue
+        to_begin_m = route_length_m(graph, RoutePlan(tuple(path), start.along_m, 0.0))
+        nearest_m = max(0.0, length_m[0] - to_begin_m)
+        farthest_m = min(segment.length_m, length_m[1] - to_begin_m)
+        if len(path) == 1:
+            nearest_m = max(nearest_m, start.along_m)
+        if farthest_m > nearest_m and turns[0] <= count_turns(graph, path) <= turns[1]:
+            plans.append((RoutePlan(tuple(path), start.along_m, nearest_m), farthest_m - nearest_m))
+    return plans
+
+
+# Routes through given places
+
+
+def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> RoutePlan:
+    """Return the shortest route that leads through all places in their order.
+
+    A place may lie on several lanes, as in a junction: those are taken on which the route in all is shortest.
+
+    :param graph: the lanes of the map.
+    :param places: two or more.
+    :param name: the name of the route, for messages.
+    :return: the route.
+    :raises ValueError: if a place is not on a lane, or there is no way from one place to the next.
+    """
+    layers = [_lanes_at(graph, place, name) for place in places]
+    # (cost, plan) of the best route to each lane of the current layer, or None: dynamic programming over the places.
+    best: list[tuple[float, RoutePlan] | None] = [
+        (cost, RoutePlan((place.segment,), place.along_m, place.along_m)) for cost, place in layers[0]
+    ]
+    for place, layer in zip(places[1:], layers[1:], strict=True):
+        following: list[tuple[float, RoutePlan] | None] = [None] * len(layer)
+        for reached in best:
+            if reached is not None:
+                _extend(graph, reached, layer, following)
+        best = following
+        if not any(best):
+            raise ValueError(
+                f"{name}: got no way to ({place.x_m:g}, {place.y_m:g}) along its lanes, expected one; move that place, "
+                "or check on which side of the road it lies"
+            )
+    return min(reached for reached in best if reached is not None)[1]
+
+
+def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[float, LanePlace]]:
+    """Return the lanes on which a place may lie, each with what choosing it costs."""
+    for within_m in (_NEAR_M, _FAR_M):
+        found = []
+        for distance_m, lane_place in graph.places_near(place.x_m, place.y_m, within_m):
+            if place.heading_rad is not None:
+                begin_rad, end_rad = graph.segments[lane_place.segment].headings_rad
+                # The direction halfway: a lane that bends by less than 180 degrees is within 90 of it throughout.
+                middle_rad = begin_rad + 0.5 * math.remainder(end_rad - begin_rad, 2.0 * math.pi)
+                if abs(math.remainder(middle_rad - place.heading_rad, 2.0 * math.pi)) > 0.5 * math.pi:
+                    continue
+            found.append((_OFFSET_COST * distance_m, lane_place))
+        if found:
+            return found[:_MAX_STARTS]
+    raise ValueError(
+        f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane, expected one within {_FAR_M:g} m; give x and y in "
+        "the map's own coordinates (CARLA's y has the opposite sign)"
+    )
+
+
+def _extend(
+    graph: LaneGraph,
+    reached: tuple[float, RoutePlan],
+    layer: Sequence[tuple[float, LanePlace]],
+    following: list[tuple[float, RoutePlan] | None],
+) -> None:
+    """Continue a route to each lane of the next place, and keep it in ``following`` where it is the best so far."""
+    cost, plan = reached
+    here = LanePlace(plan.segments[-1], plan.goal_m)
+    distances, paths = networkx.single_source_dijkstra(graph.digraph, here.segment)
+    for number, (offset_cost, place) in enumerate(layer):
+        ways: list[tuple[float, list[int]]] = []
+        # The place may be behind on the same lane, or too near for the lane change: then only the way around is left.
+        if place.segment in paths and (place.segment != here.segment or place.along_m >= here.along_m):
+            ways.append((distances[place.segment], paths[place.segment]))
+        if not ways or not has_room_for_changes(graph, _continued(plan, ways[0][1], place)):
+            ways = _ways_around(graph, here.segment, place.segment)
+        for way_m, way in ways:
+            longer = _continued(plan, way, place)
+            total = cost + way_m - here.along_m + place.along_m + offset_cost
+            best = following[number]
+            if (best is None or total < best[0]) and has_room_for_changes(graph, longer):
+                following[number] = (total, longer)
+
+
+def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
+    """Return a route that is continued along a way, which begins with its last segment, to a place."""
+    return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
+
+
+def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, list[int]]]:
+    """Return the shortest ways that leave a segment at its end and enter another one at its beginning.
+
+    :param graph: the lanes of the map.
+    :param first: the segment to leave.
+    :param last: the segment to enter; it may be the same.
+    :return: length and segments, which include both, for each successor from which there is a way.
+    """
+
+    def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:
+        # None hides an edge from the search: the last segment is not entered by a lane change.
+        if to == last and data["is_change"]:
+            return None
+        return float(data["weight"])
+
+    ways = []
+    for after in graph.segments[first].successors:
+        try:
+            length_m, path = networkx.single_source_dijkstra(graph.digraph, after, last, weight=weight)
+        except networkx.NetworkXNoPath:
+            continue
+        ways.append((graph.segments[first].length_m + length_m, [first, *path]))
+    return ways

@@ -1,0 +1,175 @@
+"""What routes an environment drives: the closed one, random ones, or given ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sb3_visual_td3.envs.arguments import check_count, check_quantity
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph
+from sb3_visual_td3.envs.road.route_path import RoutePath, build_path
+from sb3_visual_td3.envs.road.route_planning import RoutePlace, RoutePlan, random_route, route_through
+
+_LOG = logging.getLogger("sb3_visual_td3")
+Pair = tuple[Sequence[float], Sequence[float]]
+"""Start and goal of a route, each x and y in metres and, if needed, the direction in radians."""
+
+
+class GivenRoute(NamedTuple):
+    """A route through given places."""
+
+    name: str
+    places: tuple[RoutePlace, ...]
+    town: str | None = None
+    """Name of the map, such as ``"Town01"``; None for any map."""
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """The kind of routes, and their range.
+
+    :param kind: ``"loop"``, ``"random"`` or ``"given"``.
+    :param length_m: least and greatest length of a random route.
+    :param turns: least and greatest number of turns of a random route.
+    :param given: the given routes.
+    """
+
+    kind: str = "loop"
+    length_m: tuple[float, float] = (200.0, 800.0)
+    turns: tuple[int, int] = (0, 8)
+    given: tuple[GivenRoute, ...] = ()
+
+    @property
+    def has_goals(self) -> bool:
+        """Return whether an episode leads from a start to a goal."""
+        return self.kind != "loop"
+
+    def given_on(self, map_name: str) -> tuple[GivenRoute, ...]:
+        """Return the given routes on a map.
+
+        :param map_name: a name, or the path of a file whose name without its suffix is the name of the town.
+        :return: the routes in the order given.
+        """
+        return tuple(route for route in self.given if route.town in {None, map_name, Path(map_name).stem})
+
+
+class RoutePlanner:
+    """Plan the route of each episode.
+
+    :param settings: the kind of routes and their range.
+    :param n_cars: number of other cars, which drive on the closed route only.
+    :raises ValueError: if there are other cars on routes to a goal.
+    """
+
+    def __init__(self, settings: RouteSettings, n_cars: int) -> None:
+        if settings.has_goals and n_cars:
+            raise ValueError(
+                f"n_cars={n_cars}: expected 0 with routes to a goal; other cars drive on the closed route only, "
+                "route='loop'"
+            )
+        self.settings = settings
+        self._plans: dict[tuple[str, int], RoutePlan] = {}
+
+    def path(self, graph: LaneGraph, map_name: str, route_seed: int) -> RoutePath:
+        """Return the line of a route.
+
+        :param graph: the lanes of the map.
+        :param map_name: the name of the map.
+        :param route_seed: seed of a random route, or the number of a given one, counted cyclically.
+        :return: a new line.
+        :raises ValueError: if the map has no such route.
+        """
+        settings = self.settings
+        if settings.kind == "random":
+            plan = random_route(graph, route_seed, length_m=settings.length_m, turns=settings.turns, source=map_name)
+            return build_path(graph, plan)
+        given = settings.given_on(map_name)
+        if not given:
+            raise ValueError(f"map {map_name!r}: there is no route for it; give one, or choose another map")
+        # Unlike random ones, given routes come again: each is planned once.
+        number = route_seed % len(given)
+        if (map_name, number) not in self._plans:
+            self._plans[map_name, number] = route_through(graph, given[number].places, given[number].name)
+        return build_path(graph, self._plans[map_name, number])
+
+
+def check_range(name: str, value: object) -> tuple[object, object]:
+    """Return the two ends of a range.
+
+    :param name: the user's name for the range, for messages.
+    :param value: the range to check.
+    :return: both ends, not checked yet.
+    :raises ValueError: if it is not a pair.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"{name}={value!r}: expected two numbers, the least and the greatest; give both")
+    return value[0], value[1]
+
+
+def random_settings(length_m: object, turns: object) -> RouteSettings:
+    """Return the settings of random routes.
+
+    :param length_m: least and greatest length, 20 to 100,000 m.
+    :param turns: least and greatest number of turns, 0 to 1,000.
+    :return: the settings.
+    :raises ValueError: if a range is no pair of numbers, or its ends are exchanged.
+    """
+    shortest, longest = check_range("route_length_m", length_m)
+    fewest, most = check_range("route_turns", turns)
+    lengths = tuple(check_quantity("route_length_m", end, 20.0, 1e5, "m") for end in (shortest, longest))
+    counts = tuple(check_count("route_turns", end, 0, 1000) for end in (fewest, most))
+    if lengths[0] > lengths[1] or counts[0] > counts[1]:
+        raise ValueError(
+            f"route_length_m={length_m!r}, route_turns={turns!r}: expected the least value first; exchange the two"
+        )
+    return RouteSettings("random", (lengths[0], lengths[1]), (counts[0], counts[1]))
+
+
+def pair_settings(pairs: Sequence[Pair]) -> RouteSettings:
+    """Return the settings of routes that are given by their starts and goals.
+
+    :param pairs: ``(start, goal)`` for each route; see :data:`Pair`.
+    :return: the settings.
+    :raises ValueError: if a pair is not of this form.
+    """
+    routes = []
+    for number, pair in enumerate(pairs):
+        name = f"route[{number}]"
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"{name}={pair!r}: expected (start, goal), each (x, y) or (x, y, heading_rad) in metres")
+        routes.append(GivenRoute(name, tuple(_place(name, place) for place in pair)))
+    if not routes:
+        raise ValueError("route=[]: expected at least one (start, goal); give one, or route='random'")
+    return RouteSettings("given", given=tuple(routes))
+
+
+def _place(name: str, place: object) -> RoutePlace:
+    """Return a place of a pair."""
+    if isinstance(place, str) or not isinstance(place, Sequence) or len(place) not in (2, 3):
+        raise ValueError(f"{name}: got {place!r}, expected (x, y) or (x, y, heading_rad); give metres and radians")
+    numbers = [check_quantity(name, number, -1e7, 1e7, "m") for number in place]
+    return RoutePlace(*numbers)
+
+
+def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:
+    """Raise if a map has no route, and log which towns of the routes are not among the maps.
+
+    :param settings: the routes.
+    :param maps: the maps of the environment.
+    :raises ValueError: if there is a map without a route.
+    """
+    if settings.kind != "given":
+        return
+    without = [name for name in maps if not settings.given_on(name)]
+    towns = sorted({str(route.town) for route in settings.given})
+    if without:
+        raise ValueError(
+            f"maps={list(maps)}: there is no route for {without}, the routes are for {towns}; name the map files after "
+            "their towns, as in Town01.xodr, or leave these maps out"
+        )
+    unused = {route.town for route in settings.given} - {None, *maps, *(Path(name).stem for name in maps)}
+    if unused:
+        _LOG.warning("routes of %s are left out: these towns are not among the maps", sorted(map(str, unused)))

@@ -1,0 +1,314 @@
+"""Routes to a goal in the embedded world, through the environment."""
+
+import importlib.util
+import itertools
+import math
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from sb3_visual_td3.envs import driving_env
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
+from sb3_visual_td3.envs.observation import COMMANDS
+from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
+from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+
+TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
+needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
+needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
+ALL = "camera+state+command"
+
+
+def made(env_id="LiteDriving-v0", **kwargs):
+    return gym.make(env_id, **{"maps": ["streets_0"], "route": "random", "observation": ALL, **kwargs})
+
+
+def drive(env, route, driver=None, seed=0):
+    """Drive one route and return the observations and infos of all steps, and how the last one ended."""
+    driver = driver or PurePursuitDriver().act
+    observation, info = env.reset(seed=seed, options={"route": route})
+    observations, infos, terminated, truncated = [observation], [info], False, False
+    while not (terminated or truncated):
+        observation, _, terminated, truncated, info = env.step(driver(env.unwrapped))
+        observations.append(observation)
+        infos.append(info)
+    return observations, infos, terminated, truncated
+
+
+def full_left(env):
+    return np.array([-1.0, 0.6], np.float32)
+
+
+def crawl(env):
+    """Follow the route at 1 m/s: too fast for idle, too slow for the time limit."""
+    action = PurePursuitDriver().act(env)
+    action[1] = 0.3 if env.vehicle.speed_mps < 1.0 else 0.0
+    return action
+
+
+@pytest.mark.parametrize("route", range(4))
+def test_a_route_ends_at_its_goal(route):
+    env = made()
+    _, infos, terminated, truncated = drive(env, route)
+    last = infos[-1]
+    assert (terminated, truncated) == (True, False)
+    assert (last["termination"], last["is_success"], last["route_completion"]) == ("goal", True, 1.0)
+    assert last["collisions"] == 0
+    assert 200.0 <= last["route_length_m"] <= 800.0
+    assert last["distance_m"] == pytest.approx(last["route_length_m"], abs=1.0)
+    assert last["reward_terms"]["safety"] == 0.0, "arriving is no accident"
+    before = infos[-2]
+    assert (before["termination"], before["is_success"]) == ("", False)
+    assert before["route_completion"] < 1.0
+
+
+def test_the_state_alone_drives_a_route():
+    def from_state(env):
+        state = env._observation()["state"]
+        forward_m, left_m = 20.0 * state[3:5]  # the waypoint 5 m ahead
+        curvature = 2.0 * left_m / (forward_m**2 + left_m**2)
+        pedal = (5.0 - 15.0 * state[0]) / 1.5
+        return np.array([-math.atan(2.9 * curvature) / math.radians(20.0), pedal], np.float32).clip(-1.0, 1.0)
+
+    env = made(route_turns=(2, 8))
+    assert [drive(env, route, from_state)[1][-1]["termination"] for route in range(5)] == ["goal"] * 5
+
+
+def test_leaving_the_route_by_more_than_a_lane_is_an_accident():
+    env = made()
+    _, infos, terminated, _ = drive(env, 1, full_left)
+    assert (terminated, infos[-1]["termination"], infos[-1]["is_success"]) == (True, "off_route", False)
+    assert abs(infos[-1]["lateral_offset_m"]) > 3.5
+    assert abs(infos[-2]["lateral_offset_m"]) <= 3.5
+    assert infos[-1]["reward_terms"]["safety"] <= -10.0
+
+
+def test_the_time_limit_grows_with_the_length():
+    env = made(route_length_m=(40.0, 60.0), route_turns=(0, 0))
+    _, infos, terminated, truncated = drive(env, 0, crawl)
+    assert (terminated, truncated, infos[-1]["termination"]) == (False, True, "timeout")
+    # 30 s to spare, and the length at half the target speed of 30 km/h, in steps of 0.1 s.
+    assert len(infos) - 1 == math.ceil((30.0 + infos[0]["route_length_m"] / (0.5 * 30 / 3.6)) / 0.1)
+    long_env = made(route_length_m=(600.0, 800.0))
+    _, infos, _, _ = drive(long_env, 0)
+    assert infos[-1]["termination"] == "goal"
+    assert len(infos) > 500, "the 500 steps of a closed route would have ended it"
+
+
+def test_a_time_limit_that_is_asked_for_stays():
+    env = made(max_episode_steps=7)
+    *_, truncated = drive(env, 0)
+    assert truncated
+    assert env.get_wrapper_attr("_max_episode_steps") == 7
+
+
+def test_the_closed_route_keeps_its_500_steps():
+    for spec in (gym.make("LiteDriving-v0").spec, gym.make(gym.make("LiteDriving-v0").spec).spec):
+        assert spec.max_episode_steps == 500
+    assert made().spec.max_episode_steps is None
+    assert gym.make(made().spec).spec.max_episode_steps is None
+
+
+def test_the_seed_decides_about_the_route_and_the_number_too():
+    env = made()
+    env.reset(seed=5)
+    first = env.unwrapped.vehicle
+    env.reset()
+    assert env.unwrapped.vehicle[:2] != first[:2], "the next episode has another route"
+    env.reset(seed=5)
+    assert env.unwrapped.vehicle == first
+    lengths = {env.reset(options={"route": 3})[1]["route_length_m"] for _ in range(3)}
+    assert len(lengths) == 1
+
+
+def test_commands_are_seen_before_and_within_each_junction():
+    env = made(route_turns=(2, 8), route_length_m=(300.0, 800.0))
+    observations, infos, _, _ = drive(env, 2)
+    seen = [COMMANDS[int(np.argmax(each["command"][:6]))] for each in observations]
+    assert seen == [info["command"] for info in infos]
+    assert all(each["command"][:6].sum() == 1.0 for each in observations)
+    assert {each["command"].dtype for each in observations} == {np.dtype(np.float32)}
+    distances = np.array([each["command"][6] for each in observations])
+    assert distances.min() == 0.0
+    assert distances.max() == 1.0
+    turns = [one for one, two in itertools.pairwise(seen) if one != two and one in {"left", "right"}]
+    assert len(turns) >= 2
+
+
+def test_a_command_to_turn_left_is_followed_by_a_turn_to_the_left():
+    env = made(route_turns=(1, 1))
+    driver = PurePursuitDriver()
+    for route in range(4):
+        env.reset(seed=0, options={"route": route})
+        yaws, is_over, command = [], False, ""
+        while not is_over:
+            _, _, terminated, truncated, info = env.step(driver.act(env.unwrapped))
+            is_over = terminated or truncated
+            if info["command"] in {"left", "right"} and info["command_distance_m"] == 0.0:
+                command = info["command"]
+                yaws.append(env.unwrapped.vehicle.yaw_rad)
+        turned_rad = float(np.unwrap(yaws)[-1] - yaws[0])
+        assert abs(turned_rad) > 1.0
+        assert command == ("left" if turned_rad > 0.0 else "right")
+
+
+def test_observations_follow_their_space():
+    for kind, keys in (("camera+command", {"camera", "command"}), (ALL, {"camera", "state", "command"})):
+        env = made(observation=kind)
+        assert set(env.observation_space.spaces) == keys
+        observation, _ = env.reset(seed=0)
+        assert observation in env.observation_space
+        check_env(env.unwrapped, skip_render_check=True)
+
+
+def test_a_saved_route_continues_bit_for_bit():
+    env, other = (LiteDrivingEnv(maps=["streets_0"], route="random", observation=ALL) for _ in range(2))
+    driver = PurePursuitDriver()
+    env.reset(seed=4)
+    for _ in range(60):
+        env.step(driver.act(env))
+    restored = other.set_state(env.get_state())
+    for name, value in env._observation().items():
+        np.testing.assert_array_equal(restored[name], value)
+    for _ in range(60):
+        one, two = env.step(driver.act(env)), other.step(driver.act(other))
+        np.testing.assert_array_equal(one[0]["camera"], two[0]["camera"])
+        assert one[1:] == two[1:]
+    closed = LiteDrivingEnv(maps=["streets_0"])
+    closed.reset(seed=0)
+    with pytest.raises(ValueError, match="make the env with the settings of the saved one"):
+        other.set_state({**closed.get_state(), "frames": env.get_state()["frames"]})
+
+
+def test_a_state_of_an_earlier_version_has_the_closed_route():
+    env = LiteDrivingEnv(maps=["train_0"])
+    env.reset(seed=0)
+    state = env.get_state()
+    del state["world"]["route_seed"]
+    env.set_state(state)
+    env.step(np.zeros(2, np.float32))
+
+
+def test_given_pairs_are_driven_from_start_to_goal():
+    network = load_map("streets_0").network
+    first, second = network.road(0).line_m(-1.75, 0.5), network.road(1).line_m(-1.75, 0.5)
+    pair = (tuple(first[20]), tuple(second[20]))
+    env = made(route=[pair])
+    env.reset(seed=0)
+    vehicle = env.unwrapped.vehicle
+    assert math.dist(vehicle[:2], pair[0]) <= driving_env.MAX_START_OFFSET_M + 0.3
+    drive(env, 0)
+    vehicle = env.unwrapped.vehicle
+    assert math.dist(vehicle[:2], pair[1]) < 2.0
+
+
+def test_a_route_file_is_driven(tmp_path):
+    line = load_map("streets_0").network.road(0).line_m(-1.75, 0.5)
+    places = "".join(f'<position x="{x}" y="{-y}" z="0"/>' for x, y in (line[10], line[80]))
+    file = tmp_path / "routes.xml"
+    file.write_text(f'<routes><route id="1" town="streets_0"><waypoints>{places}</waypoints></route></routes>')
+    env = made(route="file", route_file=file)
+    _, infos, _, _ = drive(env, 0)
+    assert infos[-1]["termination"] == "goal"
+    assert infos[-1]["route_length_m"] == pytest.approx(math.dist(line[10], line[80]), rel=0.1)
+
+
+def test_other_cars_are_refused_on_routes_to_a_goal():
+    with pytest.raises(ValueError, match="n_cars=3: expected 0 with routes to a goal"):
+        made(n_cars=3)
+
+
+def test_commands_need_a_route():
+    with pytest.raises(ValueError, match=r"observation='camera\+command': expected routes to a goal"):
+        made(route="loop", observation="camera+command")
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="'town': 3"):
+        made().reset(options={"town": 3})
+    with pytest.raises(ValueError, match=r"options\['route'\]=-1"):
+        made().reset(options={"route": -1})
+    with pytest.raises(ValueError, match="expected none"):
+        made(route="loop", observation="camera").reset(options={"route": 1})
+
+
+def test_a_policy_without_commands_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(driving_env, "_told", set())
+    made(observation="camera")
+    made(observation="camera+state")
+    assert [message for message in caplog.messages if "which way its route takes" in message] == [
+        "observation='camera': at a junction the policy does not see which way its route takes; "
+        "observation='camera+command' tells it"
+    ]
+
+
+@pytest.mark.parametrize("view", ["front", "chase"])
+def test_pictures_show_the_route_ahead(view):
+    env = made(render_mode="rgb_array", render_view=view, route_turns=(0, 0), route_length_m=(60.0, 100.0))
+    env.reset(seed=1, options={"route": 1})
+    with_route = env.render()
+    closed = gym.make("LiteDriving-v0", maps=["streets_0"], render_mode="rgb_array", render_view=view)
+    closed.reset(seed=1)
+    green = np.array((90, 220, 110))
+    assert (np.abs(with_route[240:].astype(int) - green).max(axis=2) < 30).sum() > 100
+    assert (np.abs(closed.render()[240:420].astype(int) - green).max(axis=2) < 30).sum() == 0
+
+
+def test_lite_routes_has_districts_and_commands():
+    env = gym.make("LiteRoutes-v0")
+    assert env.unwrapped.maps == MAP_GROUPS["streets"]
+    assert env.unwrapped.has_routes
+    assert set(env.observation_space.spaces) == {"camera", "command"}
+    held_out = gym.make("LiteRoutes-v0", maps="held_out")
+    assert held_out.unwrapped.maps == MAP_GROUPS["streets_held_out"]
+    assert isinstance(held_out.unwrapped, LiteRoutesEnv)
+    assert not set(held_out.unwrapped.maps) & set(env.unwrapped.maps)
+
+
+@pytest.mark.carla
+@needs_carla
+def test_the_file_of_a_map_gives_the_same_routes_as_the_map(tmp_path):
+    file = tmp_path / "streets_0.xodr"
+    file.write_text(to_opendrive(load_map("streets_0")))
+    env = made(maps=[str(file)], route_turns=(1, 8))
+    for route in range(3):
+        assert drive(env, route)[1][-1]["termination"] == "goal"
+
+
+@pytest.mark.carla
+@needs_carla
+@needs_towns
+@pytest.mark.parametrize("town", ["Town01", "Town07", "cubetown", "CulDeSac"])
+def test_towns_are_driven(town):
+    turns = (2, 8) if town.startswith("Town") else (0, 8)
+    env = made(maps=[str(TOWNS / f"{town}.xodr")], route_turns=turns)
+    assert [drive(env, route)[1][-1]["termination"] for route in range(3)] == ["goal"] * 3
+
+
+@pytest.mark.carla
+@needs_carla
+@needs_towns
+def test_rising_roads_are_said_to_be_driven_flat(caplog):
+    from sb3_visual_td3.envs.road.route_maps import load_route_map
+
+    load_route_map.cache_clear()
+    load_route_map(str(TOWNS / "Town07.xodr"))
+    assert any("rise by 10 m; they are driven and drawn as if they were flat" in text for text in caplog.messages)
+
+
+@pytest.mark.carla
+@needs_carla
+@needs_towns
+def test_the_closed_route_of_cubetown_is_driven():
+    env = gym.make("LiteDriving-v0", maps=[str(TOWNS / "cubetown.xodr")])
+    driver = PurePursuitDriver()
+    for seed in range(3):
+        env.reset(seed=seed)
+        terminated = truncated = False
+        while not (terminated or truncated):
+            _, _, terminated, truncated, info = env.step(driver.act(env.unwrapped))
+        assert (truncated, info["is_success"]) == (True, True)

@@ -1,0 +1,136 @@
+import itertools
+import math
+
+import networkx
+import pytest
+
+from sb3_visual_td3.envs.road.graph_reading import graph_from_network
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
+from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.route_planning import (
+    RoutePlace,
+    RoutePlan,
+    count_turns,
+    junction_manoeuvres,
+    random_route,
+    route_length_m,
+    route_through,
+)
+
+
+def graph_of(name):
+    return graph_from_network(load_map(name).network)
+
+
+def number_of(graph, key):
+    return [segment.key for segment in graph.segments].index(key)
+
+
+def place_on(graph, key, index):
+    segment = graph.segments[number_of(graph, key)]
+    step = segment.points_m[index + 1] - segment.points_m[index]
+    return RoutePlace(*segment.points_m[index].tolist(), math.atan2(step[1], step[0]))
+
+
+def keys_of(graph, plan):
+    return [graph.segments[index].key for index in plan.segments]
+
+
+def drawn(graph, seed, length_m=(200.0, 800.0), turns=(0, 8)):
+    return random_route(graph, seed, length_m=length_m, turns=turns, source="a map")
+
+
+@pytest.mark.parametrize(
+    ("length_m", "turns"), [((200.0, 400.0), (2, 3)), ((50.0, 60.0), (0, 0)), ((300, 500), (1, 8))]
+)
+def test_random_routes_keep_within_their_ranges(length_m, turns):
+    graph = graph_of("streets_0")
+    for seed in range(20):
+        plan = drawn(graph, seed, length_m, turns)
+        assert length_m[0] <= route_length_m(graph, plan) <= length_m[1]
+        assert turns[0] <= count_turns(graph, plan.segments) <= turns[1]
+        for one, two in itertools.pairwise(plan.segments):
+            assert graph.digraph.has_edge(one, two)
+        assert {graph.segments[plan.segments[end]].junction for end in (0, -1)} == {NO_JUNCTION}
+
+
+def test_a_route_is_the_shortest_way_to_its_goal():
+    graph = graph_of("streets_1")
+    for seed in range(10):
+        plan = drawn(graph, seed)
+        naive = networkx.bellman_ford_path_length(graph.digraph, plan.segments[0], plan.segments[-1])
+        assert route_length_m(graph, plan) == pytest.approx(naive - plan.start_m + plan.goal_m)
+
+
+def test_the_seed_decides_about_the_route():
+    graph = graph_of("streets_0")
+    assert drawn(graph, 3) == drawn(graph, 3)
+    assert len({drawn(graph, seed) for seed in range(10)}) == 10
+
+
+def test_a_map_without_such_a_route_says_so():
+    with pytest.raises(ValueError, match=r"a map: found no route of 200 to 300 m with 5 to 8 turns; widen"):
+        drawn(graph_of("train_0"), 0, (200.0, 300.0), (5, 8))
+
+
+def test_turns_are_told_by_the_change_of_direction():
+    graph = graph_of("junction_0")  # a crossing of the ring (roads 3 and 0) with side roads 4 (left) and 5 (right)
+    commands = {}
+    incoming = number_of(graph, (3, 0, -1))
+    for way in graph.junction_ways(incoming):
+        out = graph.segments[way.segments[-1]].successors[0]
+        (manoeuvre,) = junction_manoeuvres(graph, (incoming, *way.segments, out))
+        commands[graph.segments[out].key] = manoeuvre.command
+        assert (manoeuvre.first, manoeuvre.last) == (1, len(way.segments))
+    assert commands == {(0, 0, -1): "straight", (4, 0, -1): "left", (5, 0, -1): "right"}
+
+
+def test_a_way_through_places_takes_them_in_their_order():
+    graph = graph_of("junction_0")
+    places = [place_on(graph, key, 20) for key in ((3, 0, -1), (4, 0, -1))]
+    plan = route_through(graph, places, "a route")
+    keys = keys_of(graph, plan)
+    assert (keys[0], keys[-1], len(keys)) == ((3, 0, -1), (4, 0, -1), 3)
+    assert count_turns(graph, plan.segments) == 1
+
+
+def test_a_goal_behind_the_start_is_reached_once_around():
+    graph = graph_of("train_0")
+    start, goal = place_on(graph, (0, 0, -1), 60), place_on(graph, (0, 0, -1), 40)
+    plan = route_through(graph, [start, goal], "a route")
+    assert keys_of(graph, plan) == [(0, 0, -1), (1, 0, -1), (2, 0, -1), (3, 0, -1), (0, 0, -1)]
+    lap_m = sum(segment.length_m for segment in graph.segments if segment.key[2] == -1)
+    assert route_length_m(graph, plan) == pytest.approx(lap_m - 10.0, abs=0.5)
+
+
+def test_a_lane_beside_is_reached_by_a_lane_change():
+    graph = graph_of("four_lanes_0")
+    start, goal = place_on(graph, (0, 0, -2), 10), place_on(graph, (0, 0, -1), 180)
+    plan = route_through(graph, [start, goal], "a route")
+    assert keys_of(graph, plan) == [(0, 0, -2), (0, 0, -1)]
+    # Too near for a change on this road: the route goes once around.
+    near = place_on(graph, (0, 0, -1), 20)
+    assert len(route_through(graph, [start, near], "a route").segments) > 2
+
+
+def test_a_place_without_direction_takes_the_lane_that_gives_the_shorter_route():
+    graph = graph_of("train_0")
+    one, two = (place_on(graph, (0, 0, -1), index)._replace(heading_rad=None) for index in (40, 60))
+    assert keys_of(graph, route_through(graph, [one, two], "a route")) == [(0, 0, -1)]
+
+
+def test_places_off_the_road_or_out_of_reach_are_named():
+    graph = graph_of("junction_1")
+    on_ring = place_on(graph, (0, 0, -1), 20)
+    with pytest.raises(ValueError, match=r"route 7: \(5000, 5000\) is not on a lane"):
+        route_through(graph, [on_ring, RoutePlace(5000.0, 5000.0)], "route 7")
+    dead_end = place_on(graph, (4, 0, -1), 20)  # the lane that leads away from the junction
+    with pytest.raises(ValueError, match="route 7: got no way to"):
+        route_through(graph, [dead_end, on_ring], "route 7")
+
+
+def test_the_length_leaves_out_what_is_beside_a_lane_change():
+    graph = graph_of("four_lanes_0")
+    outer, inner = number_of(graph, (0, 0, -2)), number_of(graph, (0, 0, -1))
+    plan = RoutePlan((outer, inner), 10.0, 60.0)
+    assert route_length_m(graph, plan) == pytest.approx(50.0)
