@@ -24,7 +24,11 @@ from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, to_frame
+from sb3_visual_td3.envs.road.graph_reading import read_graph
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.opendrive_reading import read_route
+from sb3_visual_td3.envs.road.route_path import RoutePath
+from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
 from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
@@ -108,10 +112,11 @@ class CarlaBackend:
     :param mount: the policy's camera.
     :param scenery: weather, other cars, where episodes start.
     :param maps: the names of all maps that episodes may use.
+    :param routes: the routes to drive; the closed one by default.
+    :raises ValueError: if there are other cars on routes to a goal.
     """
 
     map_file_suffix = None
-    has_routes = False
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class CarlaBackend:
         mount: CameraMount,
         scenery: Scenery,
         maps: Sequence[str],
+        routes: RouteSettings | None = None,
     ) -> None:
         self.server = Server(server)
         self.tick_s = tick_s
@@ -129,6 +135,9 @@ class CarlaBackend:
         self.frame_shape = mount.frame_shape
         self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather != "clear")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
+        self._planner = RoutePlanner(RouteSettings() if routes is None else routes, scenery.traffic.n_cars)
+        self.has_routes = self._planner.settings.has_goals
+        self._track: Track | RoutePath  # set by the first reset
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None
         """The pose at which the vehicle was placed; None as soon as it may have moved."""
@@ -171,14 +180,19 @@ class CarlaBackend:
             self.lose(restart=True)
         self._prepare(start.map_name)
         self._n_episodes += 1
-        index = self._start_index(start.position)
+        connection, _ = self._connected()
+        index = 0
+        if start.route_seed is not None:
+            self._track = self._planner.path(self._graph(connection), connection.map_name, start.route_seed)
+        else:
+            index = self._start_index(start.position)
         x, y, heading = self._track.pose_at(index, start.lateral_offset_m)
         pose = Pose(x, y, heading + start.heading_error_rad)
         self._lane = self._track.locate(x, y, index)
         self._distance_m, self._has_collided = 0.0, False
         self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
-        connection, _ = self._connected()
-        self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
+        if isinstance(self._track, Track):
+            self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
         reading = self._place_ego(pose, start.speed_mps)
         self._store_images(reading)
         self._pose = pose
@@ -247,7 +261,7 @@ class CarlaBackend:
         :param ahead_m: distances along the lane.
         :return: x and y of each point.
         """
-        return self._track.waypoints_m(self._lane.nearest, ahead_m)
+        return self._track.waypoints_from(self._lane, ahead_m)
 
     def lose(self, *, restart: bool) -> None:
         """Drop the connection to a simulator that failed or is to be restarted; never raises.
@@ -327,16 +341,23 @@ class CarlaBackend:
     def _populate(self, connection: Connection) -> None:
         connection.remove_actors_of((self._vehicle.role_name, ROLE_NAME))
         with lost_on_error("reading the map"):
-            text = connection.map.to_opendrive()
+            self._opendrive = connection.map.to_opendrive()
             spawn_points = connection.map.get_spawn_points()
-        points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
-        self._track: Track = read_route(text, f"map {connection.map_name}")
-        self._starts = starts_on(self._track, points, self._scenery.spawn)
+        # On routes to a goal the map need not have a closed one.
+        if not self.has_routes:
+            points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
+            closed = read_route(self._opendrive, f"map {connection.map_name}")
+            self._track = closed
+            self._starts = starts_on(closed, points, self._scenery.spawn)
         self._ego = Ego(connection, self._vehicle, self._mount, self._picture_view, self._settings.timeout_s)
         self._body = self._ego.body
         self._cars = OtherCars(self._scenery.traffic, self._body)
         self._cars.spawn(connection)
         self._weather_set = ""
+
+    def _graph(self, connection: Connection) -> LaneGraph:
+        """Return the lanes of the loaded map."""
+        return read_graph(self._opendrive, f"map {connection.map_name}")
 
     def _start_index(self, position: float) -> int:
         """Return the index of the track's point at which the episode starts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +22,8 @@ from sb3_visual_td3.envs.carla.settings import DEFAULT_PORT, CameraMount, Server
 from sb3_visual_td3.envs.carla.spawning import SpawnPolicy, check_spawn
 from sb3_visual_td3.envs.driving_env import DrivingEnv, Observation, ObservationKind
 from sb3_visual_td3.envs.rewards import RewardWeights
+from sb3_visual_td3.envs.road.route_files import route_settings
+from sb3_visual_td3.envs.road.route_settings import Pair, check_given
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
@@ -54,8 +57,13 @@ class CarlaDrivingEnv(DrivingEnv):
         draws one of them.
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (draws one of these for every episode), or one of
         CARLA's presets, such as ``"WetCloudySunset"``.
-    :param n_cars: number of other cars on the route, 0 to 20. They are driven by this package, not by CARLA's Traffic
-        Manager.
+    :param route: as in ``LiteDriving-v0``: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``.
+        A place is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
+    :param route_file: an XML file of routes as CARLA's leaderboard uses them, for ``route="file"``.
+    :param route_length_m: least and greatest length of a random route, in metres.
+    :param route_turns: least and greatest number of turns to the left or right of a random route.
+    :param n_cars: number of other cars on the route, 0 to 20; 0 on routes to a goal. They are driven by this
+        package, not by CARLA's Traffic Manager.
     :param spawn: starting places of the episodes: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn
         points on it, or the index of one of these.
     :param blueprint: the vehicle's blueprint.
@@ -63,7 +71,8 @@ class CarlaDrivingEnv(DrivingEnv):
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the simulator per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.1 s. CARLA's physics becomes inaccurate with longer ticks.
-    :param observation: ``"camera"`` or ``"camera+state"``.
+    :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
+        ``"camera+state+command"``.
     :param image_size: height and width of a frame as the policy sees it, 32 to 512.
     :param grayscale: whether frames are grey; ``False`` gives RGB, with ``3 * frame_stack`` channels.
     :param camera_width: width of the image that the simulator renders; ``None`` for ``image_size``. Larger images are
@@ -102,6 +111,10 @@ class CarlaDrivingEnv(DrivingEnv):
         town: str | None = None,
         maps: str | Sequence[str] | None = None,
         weather: str = "clear",
+        route: str | Sequence[Pair] = "loop",
+        route_file: str | PathLike[str] | None = None,
+        route_length_m: tuple[float, float] = (200.0, 800.0),
+        route_turns: tuple[int, int] = (0, 8),
         n_cars: int = 0,
         spawn: SpawnPolicy = "route",
         blueprint: str = "vehicle.tesla.model3",
@@ -132,6 +145,9 @@ class CarlaDrivingEnv(DrivingEnv):
         render_view: PictureView = "front",
     ) -> None:
         names = _map_names(town, maps)
+        routes = route_settings(route, route_file, route_length_m, route_turns)
+        if routes.has_goals and spawn != "route":
+            raise ValueError(f"spawn={spawn!r}: expected 'route' on routes to a goal, which have their own start")
         backend = CarlaBackend(
             ServerSettings(
                 host, port, command, timeout_s, start_timeout_s, patience_s, restart_every, is_shared=shares_server
@@ -150,6 +166,7 @@ class CarlaDrivingEnv(DrivingEnv):
             ),
             scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn)),
             maps=names,
+            routes=routes,
         )
         super().__init__(
             backend,
@@ -164,6 +181,8 @@ class CarlaDrivingEnv(DrivingEnv):
             render_mode=render_mode,
             render_view=render_view,
         )
+        # The name of a map that the server has loaded is not known yet.
+        check_given(routes, [name for name in names if name != LOADED_MAP])
         self.n_simulator_failures = 0
         self._patience_s = patience_s
         self._has_driven = False

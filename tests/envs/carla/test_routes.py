@@ -1,0 +1,76 @@
+"""Routes to a goal in CarlaDriving-v0, through the genuine client, on the emulator."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
+
+pytest.importorskip("carla", reason="carla's client is not installed")
+pytestmark = pytest.mark.carla
+ROUTES = {"route": "random", "route_turns": (2, 8), "observation": "camera+state+command"}
+
+
+@pytest.mark.parametrize("name", ["streets_0", "streets_held_out_1"])
+def test_both_worlds_drive_the_same_route_within_5_cm(make_env, name):
+    lite = gym.make("LiteDriving-v0", maps=[name], **ROUTES).unwrapped
+    env = make_env(maps=[name], **ROUTES).unwrapped
+    lite_driver, driver = PurePursuitDriver(), PurePursuitDriver()
+    expected, lite_info = lite.reset(seed=3, options={"route": 3})
+    seen, info = env.reset(seed=3, options={"route": 3})
+    assert info.keys() == lite_info.keys()
+    is_over, lite_is_over = False, False
+    while not (is_over or lite_is_over):
+        # A command changes at a point of the route, which one of the worlds may pass a step earlier.
+        assert seen["command"][:6] @ expected["command"][:6] == 1.0 or info["command_distance_m"] > 48.0
+        assert math.dist(env.vehicle[:2], lite.vehicle[:2]) < 0.05
+        expected, _, *lite_ends, lite_info = lite.step(lite_driver.act(lite))
+        seen, _, *ends, info = env.step(driver.act(env))
+        is_over, lite_is_over = any(ends), any(lite_ends)
+    assert (info["termination"], info["is_success"], info["route_completion"]) == ("goal", True, 1.0)
+    assert lite_info["termination"] == "goal"
+
+
+def test_given_places_and_the_loaded_map_are_driven(make_env):
+    from sb3_visual_td3.envs.road.maps import load_map
+
+    line = load_map("train_0").network.road(0).line_m(-1.75, 0.5)
+    env = make_env(route=[(tuple(line[10]), tuple(line[60]))], observation="camera+command").unwrapped
+    _, info = env.reset(seed=0)
+    assert info["map"] == "train_0"
+    assert info["route_length_m"] == pytest.approx(25.0, abs=1.0)
+    driver = PurePursuitDriver()
+    ends = [False, False]
+    while not any(ends):
+        _, _, *ends, info = env.step(driver.act(env))
+    assert info["termination"] == "goal"
+    assert math.dist(env.vehicle[:2], line[60]) < 2.0
+
+
+def test_the_time_limit_of_a_route_replaces_the_500_steps(make_env):
+    assert make_env(**ROUTES).spec.max_episode_steps is None
+    assert make_env().spec.max_episode_steps == 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"route": "random", "n_cars": 2}, "n_cars=2: expected 0"),
+        ({"route": "random", "spawn": "points"}, "spawn='points': expected 'route'"),
+        ({"observation": "camera+command"}, "expected routes to a goal"),
+        ({"route": "somewhere"}, "route='somewhere'"),
+    ],
+)
+def test_bad_arguments_say_what_is_expected(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        gym.make("CarlaDriving-v0", **arguments)
+
+
+def test_pictures_show_the_route(make_env):
+    env = make_env(**ROUTES, render_mode="rgb_array", render_view="chase", maps=["streets_0"])
+    env.reset(seed=1, options={"route": 1})
+    env.step(np.zeros(2, np.float32))
+    green = np.array((90, 220, 110))
+    assert (np.abs(env.render()[240:].astype(int) - green).max(axis=2) < 30).sum() > 50
