@@ -295,10 +295,15 @@ def main() -> int:
     """Run the soak; return 0 if every requirement holds, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--every", type=int, default=2_000, help="steps between two faults")
-    parser.add_argument("--port", type=int, default=2600, help="the first port to try")
+    parser.add_argument("--every", type=int, default=2_000, help="environment steps between two faults")
+    parser.add_argument("--port", type=int, default=2600, help="first port to try for the simulator")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kill-for", type=float, metavar="SECONDS", help="kill every 1 to 3 s instead, for this time")
+    parser.add_argument(
+        "--kill-for",
+        type=float,
+        metavar="SECONDS",
+        help="for this many seconds kill the simulator or its watchdog every 1 to 3 s, and do nothing else",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     th.set_num_threads(1)

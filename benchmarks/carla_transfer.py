@@ -68,7 +68,7 @@ def speed(port: int, n_steps: int) -> float:
 def main() -> int:
     """Run both measurements; return 0 if both meet their requirement, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the .zip of a model trained on LiteDriving-v0")
+    parser.add_argument("model", type=Path, help="zip file of a model trained on LiteDriving-v0")
     parser.add_argument("--episodes", type=int, default=20, help="episodes on each map (default: 20)")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of the speed measurement (default: 10,000)")
     parser.add_argument("--output", type=Path, default=RESULTS)

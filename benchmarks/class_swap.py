@@ -3,9 +3,8 @@
 Every cell trains `VisualTD3("CnnPolicy", env)` on the eight training maps of LiteDriving-v0, an empty road, with
 Stable-Baselines3's defaults for everything: learning rate 1e-3, batch 256, one update per step, raw rewards. A cell
 changes one property of the task, or the learning rate: the reward's scale, the learning rate, the number of stacked
-frames,
-the colours, the size of the pictures. Six mixed cells change several at once. After 10,000 steps the last policy drives
-100 episodes on the two held-out maps.
+frames, the colours, the size of the pictures. Six mixed cells change several at once. After 10,000 steps the last
+policy drives 100 episodes on the two held-out maps.
 
     python benchmarks/class_swap.py                                    # all 16 cells, seed 0
     python benchmarks/class_swap.py --cells defaults 'reward x 100'
@@ -198,10 +197,21 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     """Run the cells that the results lack, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS, metavar="CELL", help="default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    parser.add_argument("-n", "--n-steps", type=int, default=N_STEPS, help=f"steps of a cell (default: {N_STEPS:,})")
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"default: {RESULTS.name} in benchmarks/results")
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        default=list(CELLS),
+        choices=CELLS,
+        metavar="CELL",
+        help="cells of the table to run (default: all)",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each cell's runs (default: 0)")
+    parser.add_argument(
+        "-n", "--n-steps", type=int, default=N_STEPS, help=f"environment steps of a run (default: {N_STEPS:,})"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help=f"file of the results (default: benchmarks/results/{RESULTS.name})"
+    )
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     arguments = parser.parse_args()
     if not arguments.table:

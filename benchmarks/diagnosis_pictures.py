@@ -157,7 +157,13 @@ def main() -> None:
     """Draw the requested pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PICTURES, metavar="ID", default=list(PICTURES))
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs are")
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/fault_bench"),
+        help="folder of the runs (default: %(default)s)",
+    )
     options = parser.parse_args()
     for diagnosis_id in options.only:
         path = draw(diagnosis_id, options.log_folder)

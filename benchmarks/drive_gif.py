@@ -59,11 +59,11 @@ def write(film: list[np.ndarray], path: Path, seconds_per_picture: float) -> Non
 def main() -> None:
     """Drive an episode, film it and write the GIF."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a zip that VisualTD3 saved")
+    parser.add_argument("model", type=Path, help="zip file of a saved VisualTD3 model")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images/driving.gif"))
-    parser.add_argument("--map", default="held_out_0", help="default: held_out_0")
-    parser.add_argument("--n-cars", type=int, default=0, help="other cars (default: 0)")
-    parser.add_argument("--n-steps", type=int, default=240, help="decisions, 10 a second (default: 240)")
+    parser.add_argument("--map", default="held_out_0", help="map to drive on (default: held_out_0)")
+    parser.add_argument("--n-cars", type=int, default=0, help="number of other cars (default: 0)")
+    parser.add_argument("--n-steps", type=int, default=240, help="environment steps, 10 per second (default: 240)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the starting place (default: 0)")
     settings = parser.parse_args()
     env = gym.make(

@@ -101,9 +101,13 @@ def decisions_per_second(step: Step, n_steps: int, n_rounds: int) -> float:
 def main() -> None:
     """Measure, print the table, and report what could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4_000, help="decisions per round of LiteDriving (default: 4000)")
-    parser.add_argument("--other-steps", type=int, default=200, help="decisions per round of the others (default: 200)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the fastest counts (default: 3)")
+    parser.add_argument(
+        "--steps", type=int, default=4_000, help="environment steps per round in LiteDriving (default: 4000)"
+    )
+    parser.add_argument(
+        "--other-steps", type=int, default=200, help="environment steps per round in other environments (default: 200)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the fastest counts (default: 3)")
     arguments = parser.parse_args()
 
     rows = []

@@ -85,12 +85,24 @@ def key(arm: str, seed: int) -> str:
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/explosion_study"), help="where runs go")
-    parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument(
+        "--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help="arms to run (default: all)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each arm's runs (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/explosion_study"),
+        help="folder for the runs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--n-jobs", type=int, default=2, help="number of parallel runs, one CPU thread each (default: 2)"
+    )
+    parser.add_argument("--device", default="cpu", help="device of the networks, cpu or cuda (default: cpu)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
     settings = parser.parse_args()

@@ -193,7 +193,7 @@ def is_right(name: str, row: dict[str, Any]) -> bool:
 
 
 def is_examined(name: str, row: dict[str, Any]) -> bool:
-    """Return whether a run can be judged: a healthy one must have learnt something, without saturated actions."""
+    """Return whether a run can be judged: a healthy one must have learned something, without saturated actions."""
     if "error" in row:
         return False
     return name not in HEALTHY or bool(row["is_better_than_random"] and (row["saturation"] or 0.0) < 0.5)
@@ -270,11 +270,21 @@ def main() -> None:
     """Run the missing trainings and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), help="default: 0 1 2 3 4 5")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time, a thread each (default: 1)")
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/fault_bench"), help="where the runs go")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(6)), help="seeds of each training (default: 0 1 2 3 4 5)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of parallel trainings, one CPU thread each (default: 1)"
+    )
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/fault_bench"),
+        help="folder for the runs (default: %(default)s)",
+    )
     parser.add_argument("--judge-again", action="store_true", help="train nothing; judge the existing event files")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     options = parser.parse_args()
     results = read_json(options.output)
     there = {key(name, seed) for name in options.only for seed in options.seeds} & results.keys()

@@ -177,7 +177,7 @@ class LogOfZeroTD3(VisualTD3):
 
 
 class DetachedConvolutions(NatureConvolutions):
-    """Detach the features, as a leftover of another experiment."""
+    """Detach the features, as a line that was forgotten in the code after another experiment does."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return features without a gradient."""

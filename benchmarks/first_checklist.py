@@ -126,7 +126,9 @@ def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
 def main() -> None:
     """Print the checklist for a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run of the recommended settings")
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="folder of a run that was trained with the recommended settings"
+    )
     print(checklist(report_on(parser.parse_args().run_dir), json.loads(RESULTS.read_text())))
 
 

@@ -7,15 +7,15 @@ themselves are not part of this repository. The labels:
 - H: healthy, the policy learned; F: failed;
 - A: ambiguous, any verdict is right; S: too short to say; M: several runs in one folder; U: nothing readable.
 
-Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds.
-With --stress, every healthy and failed run is judged again after changes that should not matter (every second point
-left out, returns times 100, some noise) and after changes that may matter (the last tenth or fifth cut off). A table of
-the changed verdicts is printed.
-With --over-time, every run is also judged as it stood at each twentieth of its steps, as `visual-td3 report --until`
-judges it; that table is printed, and the verdicts are written to benchmarks/results/foreign_runs_over_time.csv.
-With --margins, each threshold is moved alone, up and down by up to a factor of four. The table shows how far it may
-move before the first healthy or failed run is judged worse, whose run that is, and which runs of a repository would be
-judged wrong with a threshold in the middle of what all other repositories allow.
+Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds. With
+--stress, every healthy and failed run is judged again after changes that should not matter (every second point left
+out, returns times 100, some noise) and after changes that may matter (the last tenth or fifth cut off). A table of the
+changed verdicts is printed. With --over-time, every run is also judged as it stood at each twentieth of its steps, as
+`visual-td3 report --until` judges it; that table is printed, and the verdicts are written to
+benchmarks/results/foreign_runs_over_time.csv. With --margins, each threshold is changed alone, up and down by up to a
+factor of four. The table shows its range in which no healthy or failed run gets a worse verdict, the first run that
+does beyond that range, and the runs of a repository that would be judged wrong by a threshold in the middle of the
+range that all other repositories allow.
 """
 
 from __future__ import annotations
@@ -382,16 +382,16 @@ def sources(folder: Path) -> dict[str, str]:
 
 
 def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: str, factor: float) -> list[str]:
-    """Return the runs that are judged worse than now with one threshold times a factor.
+    """Return the runs whose verdict gets worse if one threshold is multiplied by a factor.
 
-    :param runs: the runs, with their answers of now
+    :param runs: the runs, with their present answers
     """
     value = getattr(module, name)
     worse = []
     setattr(module, name, type(value)(value * factor))
     try:
         for judged, data in runs:
-            # A new set, since answers are kept per set.
+            # A new set, because each set keeps its answers.
             verdict = ask(SeriesSet(data.series)).verdict
             was_right = judged.answers is not None and judged.answers.verdict is RIGHT[judged.label]
             is_opposite = verdict is RIGHT["F" if judged.label == "H" else "H"]
@@ -403,7 +403,7 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
 
 
 def allowed(worse: Mapping[float, list[str]], without: frozenset[str] = frozenset()) -> tuple[float, float]:
-    """Return the smallest and the largest factor, from 1 on, with which no run but those left out is worse."""
+    """Return the smallest and the largest factor around 1 with which no run gets worse, except those left out."""
     lowest = highest = 1.0
     for factor in sorted((f for f in worse if f < 1.0), reverse=True):
         if set(worse[factor]) - without:
@@ -421,7 +421,7 @@ def _nearest_factor(wanted: float) -> float:
 
 
 def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
-    """Return the table of how far every threshold may move, in markdown."""
+    """Return the table of the range in which each threshold may lie, in Markdown."""
     lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen anew, wrong |"]
     lines.append("| --- " * 6 + "|")
     for module, names in THRESHOLDS.items():
@@ -438,7 +438,7 @@ def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> 
             wrong = []
             for repository in sorted({source[judged.run] for judged, _ in runs}):
                 own = frozenset(run for run, one in source.items() if one == repository)
-                # What one would choose without having seen these runs: the middle of what the others allow.
+                # The choice of someone who has not seen these runs: the middle of the range that the others allow.
                 low, high = allowed(worse, own)
                 middle = _nearest_factor(float(np.sqrt(low * high)))
                 wrong += [run for run in worse[middle] if run in own]
@@ -451,10 +451,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder with labels.tsv (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
-    parser.add_argument("--stress", action="store_true", help="also judge the runs after changes")
-    parser.add_argument("--over-time", action="store_true", help="also judge the runs as they stood earlier")
-    parser.add_argument("--output-over-time", type=Path, default=RESULTS_OVER_TIME, help="default: %(default)s")
-    parser.add_argument("--margins", action="store_true", help="also move every threshold (minutes)")
+    parser.add_argument(
+        "--stress", action="store_true", help="also judge changed copies of the runs, such as every second point"
+    )
+    parser.add_argument(
+        "--over-time", action="store_true", help="also judge each run as if it had ended at earlier steps"
+    )
+    parser.add_argument(
+        "--output-over-time",
+        type=Path,
+        default=RESULTS_OVER_TIME,
+        help="results file of --over-time (default: %(default)s)",
+    )
+    parser.add_argument("--margins", action="store_true", help="also move every threshold, which takes minutes")
     options = parser.parse_args()
     if not (options.runs / "labels.tsv").is_file():
         parser.error(f"{options.runs}: expected a folder with labels.tsv; the labelled runs are not in this repository")

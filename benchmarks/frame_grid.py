@@ -88,7 +88,13 @@ def frame_of(scene: Scene, grayscale: bool) -> np.ndarray[Any, np.dtype[np.uint8
 def main() -> None:
     """Draw the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", nargs="?", type=Path, default=Path("docs/images/frames.png"), help="(%(default)s)")
+    parser.add_argument(
+        "output",
+        nargs="?",
+        type=Path,
+        default=Path("docs/images/frames.png"),
+        help="picture to write (default: %(default)s)",
+    )
     output = parser.parse_args().output
     rows = [np.hstack([frame_of(scene, grayscale) for scene in SCENES]) for grayscale in (True, False)]
     cv2.imwrite(str(output), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])

@@ -439,7 +439,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     path: Path = settings.results
     results: dict[str, Any] = read_json(path)

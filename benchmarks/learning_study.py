@@ -190,20 +190,32 @@ def parsed() -> argparse.Namespace:
     """Return the command's parsed options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*ARMS, *GROUPS]
-    parser.add_argument("--worlds", nargs="+", default=["empty road"], choices=WORLDS, help="default: 'empty road'")
+    parser.add_argument(
+        "--worlds", nargs="+", default=["empty road"], choices=WORLDS, help="worlds to train in (default: 'empty road')"
+    )
     parser.add_argument(
         "--arms",
         nargs="+",
         default=["visual"],
         choices=names,
         metavar="ARM",
-        help=f"default: visual; choose from {', '.join(map(repr, names))}",
+        help=f"arms to run, of {', '.join(map(repr, names))} (default: visual)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
-    parser.add_argument("--n-jobs", type=int, default=2, help="runs at a time, a thread each (default: 2)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/learning"), help="where the runs go")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each arm's runs (default: 0 1 2 3 4)"
+    )
+    parser.add_argument(
+        "--n-jobs", type=int, default=2, help="number of parallel runs, one CPU thread each (default: 2)"
+    )
+    parser.add_argument("--device", default="cpu", help="device of the networks, cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/learning"),
+        help="folder for the runs (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
     return parser.parse_args()

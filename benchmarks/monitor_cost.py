@@ -180,15 +180,29 @@ def table(results: dict[str, list[Pair]], n_updates: int) -> str:
 def main() -> None:
     """Measure the missing pairs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12, help="pairs of blocks, on and off (default: 12)")
-    parser.add_argument("--updates", type=int, default=100, help="updates in a block (default: 100)")
     parser.add_argument(
-        "--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="default: all"
+        "--pairs", type=int, default=12, help="pairs of blocks, one with and one without the monitor (default: 12)"
+    )
+    parser.add_argument("--updates", type=int, default=100, help="gradient updates in a block (default: 100)")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=list(CASES),
+        default=list(CASES),
+        metavar="CASE",
+        help="cases to measure (default: all)",
     )
     parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
-    parser.add_argument("--device", default="cpu", help="(default: cpu)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="(default: benchmarks/results/monitor_cost.json)")
-    parser.add_argument("--again", action="store_true", help="discard these cases' pairs and measure again")
+    parser.add_argument("--device", default="cpu", help="device of the networks (default: cpu)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        help="file of the results (default: benchmarks/results/monitor_cost.json)",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored pairs of these cases and measure again"
+    )
     options = parser.parse_args()
     th.set_num_threads(options.num_threads)
     key = f"{options.device}, {options.num_threads} thread(s), blocks of {options.updates}"

@@ -61,7 +61,7 @@ LIMITS = {PENDULUM: (-800.0, -300.0), LITE: (40.0, 100.0)}
 """Mean returns below which a policy has failed and above which it is healthy. Pendulum-v1 has 200 steps, each of which
 costs 0 to 16."""
 LIKELY = 0.5
-"""The confidence below which the report does not name a cause."""
+"""Confidence below which the report names no cause."""
 EVALUATED_SEED = 10_000
 N_EVALUATED = 20
 
@@ -133,7 +133,7 @@ BASE_OF_PICTURES: Mapping[str, Any] = {
     "batch_size": 32,
     "policy_kwargs": {"net_arch": [64, 64]},
 }
-"""What LiteDriving-v0 is trained with: an update every other step, since those of an encoder take longest."""
+"""Settings for LiteDriving-v0: one update every two steps, because the updates of an encoder take longest."""
 STEPS = {"TD3": 15_000, "SAC": 15_000, "PPO": 80_000, "TQC": 15_000}
 STEPS_OF_PICTURES = 10_000
 """75 episodes off-policy; the report calls no run of fewer than 50 episodes a failure for not learning."""

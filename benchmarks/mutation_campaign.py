@@ -501,11 +501,13 @@ def main() -> int:
     """Run the requested targets and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--count", type=int, default=1000, help="mutations of each target (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="number of mutations of each target (default: %(default)s)"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to keep the files of failures")
-    parser.add_argument("--again", action="store_true", help="also run targets that have results")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for copies of the files that caused a failure")
+    parser.add_argument("--again", action="store_true", help="also run targets that have results already")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     settings = parser.parse_args()
     results = read_json(settings.output)
     for name in settings.targets:

@@ -115,11 +115,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of the simulator (default: 20)")
     parser.add_argument("--batch-size", type=int, default=64, help="transitions per update (default: 64)")
-    parser.add_argument("--encoder", choices=["separate", "shared"], default="shared", help="(default: shared)")
+    parser.add_argument(
+        "--encoder", choices=["separate", "shared"], default="shared", help="encoder of the policy (default: shared)"
+    )
     parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of off and on (default: 5)")
-    parser.add_argument("--steps", type=int, default=200, help="steps per round, off and on each (default: 200)")
-    parser.add_argument("--again", action="store_true", help="discard this setting's rounds and measure again")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of rounds; each measures with and without overlap (default: 5)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=200,
+        help="environment steps of each of the two measurements of a round (default: 200)",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored rounds of these settings and measure again"
+    )
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)
     register_envs()

@@ -17,8 +17,7 @@ one core.
 
 Every evaluation is written to benchmarks/results/public_tasks.csv as a row as soon as it is done. The last evaluation
 of a run has more episodes, and a run with that row is not repeated. An interrupted run continues from its last
-snapshot. Minutes
-are minutes of one processor, evaluations included.
+snapshot. Minutes are minutes of one processor, evaluations included.
 """
 
 from __future__ import annotations
@@ -197,7 +196,7 @@ class Evaluator(BaseCallback):
         """Do nothing: the first step of a resumed run finds out where it continues."""
 
     def _go_on_from_earlier_rows(self) -> None:
-        """Drop the rows that an interrupted run wrote after its last snapshot, and count its minutes in."""
+        """Drop the rows that an interrupted run wrote after its last snapshot, and count its earlier minutes."""
         rows = read(self._output)
         own = [row for row in rows if all(row[column] == value for column, value in self._key.items())]
         kept = [row for row in own if row["frames"] < self.frames]
@@ -286,12 +285,31 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     """Make the runs that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=[CAR_RACING], choices=TASKS, help="default: CarRacing-v3")
-    parser.add_argument("--algorithms", nargs="+", default=["visual_td3"], choices=ALGORITHMS, help="default: ours")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("-n", "--n-decisions", type=int, help="decisions of each run (default: 100,000 and 50,000)")
-    parser.add_argument("-f", "--log-folder", type=Path, default=Path("logs/public_tasks"), help="where snapshots go")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument(
+        "--tasks", nargs="+", default=[CAR_RACING], choices=TASKS, help="tasks to train on (default: CarRacing-v3)"
+    )
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        default=["visual_td3"],
+        choices=ALGORITHMS,
+        help="algorithms to train (default: visual_td3)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each algorithm's runs (default: 0)")
+    parser.add_argument(
+        "-n",
+        "--n-decisions",
+        type=int,
+        help="environment steps of each run (default: that of the task, 100,000 or 50,000)",
+    )
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=Path("logs/public_tasks"),
+        help="folder for snapshots (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     th.set_num_threads(1)

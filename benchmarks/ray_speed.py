@@ -133,14 +133,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
     parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="numbers of environments (default: 1 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of subproc, calls and ray (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds; each measures subproc, calls and ray (default: 3)"
+    )
     parser.add_argument(
         "--observation", type=int, nargs="+", metavar="N", help="shape of an image to use instead of LiteDriving-v0"
     )
     parser.add_argument(
-        "--steps", type=int, default=200, help="paced steps; free ones are twice as many (default: 200)"
+        "--steps",
+        type=int,
+        default=200,
+        help="steps per round at the simulator's rate; at full speed a round has twice as many (default: 200)",
     )
-    parser.add_argument("--again", action="store_true", help="discard these settings' rounds and measure again")
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored rounds of these settings and measure again"
+    )
     settings = parser.parse_args()
     results: dict[str, list[Round]] = read_json(RESULTS)
     rounds_of = {}

@@ -155,16 +155,26 @@ def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--transitions", type=int, default=1_000_000, help="transitions in our buffer (default: 1,000,000)"
+        "--transitions", type=int, default=1_000_000, help="transitions in FrameReplayBuffer (default: 1,000,000)"
     )
     parser.add_argument(
-        "--stock-transitions", type=int, default=50_000, help="transitions in SB3's (default: 50,000: 2.8 GB)"
+        "--stock-transitions",
+        type=int,
+        default=50_000,
+        help="transitions in SB3's ReplayBuffer (default: 50,000, which take 2.8 GB)",
     )
     parser.add_argument(
-        "--speed-transitions", type=int, default=20_000, help="transitions for the speed (default: 20,000: 1.3 GB)"
+        "--speed-transitions",
+        type=int,
+        default=20_000,
+        help="transitions in each buffer when the speed is measured (default: 20,000, which take 1.3 GB)",
     )
-    parser.add_argument("--rounds", type=int, default=100, help="pairs of samples (default: 100)")
-    parser.add_argument("--again", action="store_true", help="measure these settings again")
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="number of rounds; each samples from both buffers (default: 100)"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored results of these settings and measure again"
+    )
     settings = parser.parse_args()
     results: dict[str, Result] = read_json(RESULTS)
     jobs = plan(settings)

@@ -135,8 +135,12 @@ def main() -> None:
     """Make the missing measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=100.0, help="size of the event file (default: %(default)g)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--again", action="store_true", help="also repeat existing measurements")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds; each measures everything once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored results of this size and measure again"
+    )
     settings = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = read_json(RESULTS)

@@ -335,7 +335,9 @@ def main() -> int:
     """Run the requested targets and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--count", type=int, default=1000, help="mutations of each (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="number of mutations of each file (default: %(default)s)"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
     settings = parser.parse_args()
     found = {}

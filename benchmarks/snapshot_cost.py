@@ -129,11 +129,15 @@ def main() -> None:
     parser.add_argument(
         "--transitions", type=int, default=100_000, help="transitions in the full buffer (default: 100,000)"
     )
-    parser.add_argument("--new", type=float, default=0.05, help="share that is new in the second (default: 0.05)")
+    parser.add_argument(
+        "--new", type=float, default=0.05, help="share of the buffer that is new in the second snapshot (default: 0.05)"
+    )
     parser.add_argument(
         "--folder", help="folder for the temporary snapshots (default: the system's folder for temporary files)"
     )
-    parser.add_argument("--again", action="store_true", help="measure these settings again")
+    parser.add_argument(
+        "--again", action="store_true", help="discard the stored results of these settings and measure again"
+    )
     settings = parser.parse_args()
     results: dict[str, Result] = read_json(RESULTS)
     n_new = round(settings.transitions * settings.new)

@@ -14,8 +14,8 @@ end each policy drives 100 episodes from other places.
     python benchmarks/stability.py --table --page benchmarks/README.md   # and write them into that page
 
 Rows are added to benchmarks/results/stability.csv as soon as they are measured, and finished runs are not repeated. An
-interrupted run is started again, and its rows are dropped. Minutes are minutes of one
-processor since the run began, evaluations included. `q1` is the first critic's mean over 256 replayed transitions.
+interrupted run is started again, and its rows are dropped. Minutes are minutes of one processor since the run began,
+evaluations included. `q1` is the first critic's mean over 256 replayed transitions.
 """
 
 from __future__ import annotations
@@ -348,10 +348,12 @@ def main() -> None:
     """Make the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["visual"], choices=ARMS, metavar="ARM", help=", ".join(ARMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="default: 0 to 9")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(10)), help="seeds of each arm's runs (default: 0 to 9)"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    parser.add_argument("--page", type=Path, help="Markdown page whose table is updated too")
+    parser.add_argument("--page", type=Path, help="Markdown page in which to update the table, too")
     settings = parser.parse_args()
     th.set_num_threads(1)
     # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.

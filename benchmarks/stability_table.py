@@ -15,7 +15,7 @@ END = "<!-- end of the table -->"
 N_EXAMINED = 90
 """Episodes of the examination at a run's end, at least; evaluations have fewer."""
 REACHED, FALLEN = 0.9, 0.8
-"""Shares of a run's best return: from where on it has learnt, and below which it has fallen."""
+"""Shares of a run's best return: above the first the run has learned, and below the second it has fallen."""
 DRIVES_WELL = 0.95
 """Share of the examination's episodes."""
 

@@ -228,13 +228,22 @@ def table(batch_size: str, rows: dict[str, dict[str, Any]], peaks: dict[str, flo
 def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256], help="default: 128 256")
-    parser.add_argument("--rounds", type=int, default=10, help="paired rounds (default: 10)")
-    parser.add_argument("--updates", type=int, default=8, help="updates of each arm per round (default: 8)")
-    parser.add_argument("--num-threads", type=int, default=2, help="threads of torch (default: 2)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     parser.add_argument(
-        "--output", type=Path, default=RESULTS, help="results file; what it contains is not measured again"
+        "--batch-size", type=int, nargs="+", default=[128, 256], help="batch sizes to measure (default: 128 256)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="number of rounds; each measures every arm (default: 10)"
+    )
+    parser.add_argument("--updates", type=int, default=8, help="gradient updates of each arm in a round (default: 8)")
+    parser.add_argument("--num-threads", type=int, default=2, help="threads of torch (default: 2)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device of the networks (default: cpu)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        help="file of the results; settings that it contains are not measured again",
     )
     options = parser.parse_args()
     key = f"{options.device}, {options.num_threads} threads"

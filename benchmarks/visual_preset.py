@@ -158,13 +158,19 @@ def main() -> None:
         default=["visual"],
         choices=ARMS,
         metavar="ARM",
-        help=f"default: visual; of {', '.join(map(repr, ARMS))}",
+        help=f"arms to run, of {', '.join(map(repr, ARMS))} (default: visual)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
-    parser.add_argument("-n", "--n-timesteps", type=int, default=5_000, help="steps of each run (default: 5000)")
-    parser.add_argument("-f", "--log-folder", default="logs/visual_preset", help="where the runs go")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each arm's runs (default: 0 1 2 3 4)"
+    )
+    parser.add_argument(
+        "-n", "--n-timesteps", type=int, default=5_000, help="environment steps of each run (default: 5000)"
+    )
+    parser.add_argument(
+        "-f", "--log-folder", default="logs/visual_preset", help="folder for the runs (default: %(default)s)"
+    )
     parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the results file")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)
     arms = list(ARMS) if settings.arms == ["all"] else settings.arms

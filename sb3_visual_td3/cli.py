@@ -65,7 +65,7 @@ def _train(arguments: list[str]) -> int:
 def _validate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 validate",
-        description="Train VisualTD3 for a short while and judge the run: may the long run start?",
+        description="Train VisualTD3 for a short while and judge whether the long run may start.",
         epilog=VERDICT_EXIT_CODES,
     )
     parser.add_argument("--env", default=DEFAULT_ENV, help="environment to train on (default: %(default)s)")
@@ -83,7 +83,7 @@ def _validate(arguments: list[str]) -> int:
     )
     add_packages_argument(parser)
     parser.add_argument(
-        "--verbose", type=int, default=0, help="1 prints Stable-Baselines3's tables while it trains (default: 0)"
+        "--verbose", type=int, default=0, help="1 prints Stable-Baselines3's tables during the training (default: 0)"
     )
     settings = parser.parse_args(arguments)
 
@@ -183,7 +183,9 @@ def _sweep(arguments: list[str]) -> int:
         help="Optuna storage: a journal file, or a database such as sqlite:///sweep.db (default: sweep.log in the log "
         "folder)",
     )
-    parser.add_argument("--study-name", default="sweep", help="name of the study in the storage (default: %(default)s)")
+    parser.add_argument(
+        "--study-name", default="sweep", help="name of the Optuna study in the storage (default: %(default)s)"
+    )
     settings, flags = parser.parse_known_args(arguments)
 
     from sb3_visual_td3.zoo import sweep
@@ -208,7 +210,7 @@ def _evaluate(arguments: list[str]) -> int:
         prog="visual-td3 evaluate",
         description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
         "success, route completion, return and infractions for each map, with 95 % bootstrap intervals. In an "
-        "environment without maps: return and length of episodes from held-out seeds, beside a random policy.",
+        "environment without maps: return and length of episodes from held-out seeds, compared with a random policy.",
     )
     parser.add_argument(
         "run_dir",
@@ -226,8 +228,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="evaluate the run's other policies beside it: the best model, and the last actor without the average over "
-        "the updates that VisualTD3 deploys",
+        help="also evaluate the run's other policies: the best model, and the last actor without the average that "
+        "VisualTD3 deploys",
     )
     parser.add_argument(
         "--load-checkpoint", type=int, metavar="STEP", help="load the checkpoint of this step, such as 100000"
@@ -282,8 +284,8 @@ def _doctor(arguments: list[str]) -> int:
         description="Examine a training before it is made: the environment (pictures, actions, rewards, episodes, "
         "seeds, speed), the settings, and the learner (gradients, targets, one batch). It takes about a minute, and "
         "no file is written unless you ask for one.",
-        epilog="All other flags are those of 'visual-td3 train', so that a command line can be examined as it is. "
-        "Exit codes: 0 no problem, 1 a problem, 2 bad usage, 4 internal error.",
+        epilog="All other flags are those of 'visual-td3 train', so that you can examine a command line without "
+        "changing it. Exit codes: 0 no problem, 1 a problem, 2 bad usage, 4 internal error.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -296,7 +298,8 @@ def _doctor(arguments: list[str]) -> int:
         type=positive_int,
         default=2000,
         metavar="N",
-        help="steps with random actions, at most; a slow environment makes fewer (default: %(default)s)",
+        help="largest number of steps with random actions; fewer are made if the environment is slow (default: "
+        "%(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write findings and checks to this JSON file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page in the style of the report")

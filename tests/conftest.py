@@ -1,4 +1,4 @@
-"""Every test runs torch on one thread: exactness is promised there, and two cores are shared."""
+"""Every test runs torch on one thread: only there are results exact, and the tests' processes share two cores."""
 
 import gc
 import os

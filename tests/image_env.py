@@ -1,4 +1,4 @@
-"""A small environment with pixels: random images, a reward that the action decides."""
+"""A small environment with pixels: random images, and a reward that depends on the action."""
 
 import gymnasium as gym
 import numpy as np

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which are killed; what they leave behind is read and compared."""
+"""Runs in separate processes, which are killed; their files are then read and compared."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""What storage does to a state: everything is plain data, a tuple is a list, and large arrays are still on disk."""
+"""A state as storage returns it: plain data, lists in place of tuples, and large arrays that are still on disk."""
 
 import numpy as np
 

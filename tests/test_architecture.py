@@ -1,4 +1,4 @@
-"""Which package may import which, no import circles, and names in one place. Imports are parsed, not run."""
+"""Allowed imports between packages, no import circles, and logged names in one file. Imports are parsed, not run."""
 
 import ast
 import re
@@ -124,7 +124,7 @@ def parts_of(file):
     return file.relative_to(PACKAGE).parts
 
 
-def test_arrows_point_one_way():
+def test_packages_import_only_the_packages_below_them():
     broken = []
     for file in FILES:
         place = file.relative_to(PACKAGE).as_posix()
@@ -161,12 +161,12 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circles(import_graph(sources)) == []
 
 
-def test_a_circle_is_seen():
+def test_an_import_circle_is_found():
     sources = {"a": "from b import x", "b": "import c", "c": "from a import y", "d": "import a"}
     assert circles(import_graph(sources)) == [["a", "b", "c"]]
 
 
-def test_a_circle_through_a_function_is_seen():
+def test_an_import_circle_through_a_function_is_found():
     assert circles(import_graph({"a": "import b", "b": "def f():\n    import a"})) == [["a", "b"]]
 
 
@@ -193,7 +193,7 @@ def test_a_circle_through_a_function_is_seen():
         ("zoo/plugin.py", "import ray"),
     ],
 )
-def test_a_broken_arrow_is_seen(place, line):
+def test_a_forbidden_import_is_found(place, line):
     assert broken_arrows(room_of(place.split("/")), place, ast.parse(line))
 
 
@@ -201,11 +201,11 @@ def test_a_lazy_import_of_torch_is_allowed_in_runs():
     assert broken_arrows("runs", "runs/checkpoints.py", ast.parse("def save():\n    import torch")) == []
 
 
-def test_every_room_is_in_the_table():
+def test_every_package_is_in_the_table():
     assert {room_of(parts_of(file)) for file in FILES} <= set(MAY_IMPORT)
 
 
-def test_no_room_is_named_after_nothing():
+def test_no_package_has_a_meaningless_name():
     assert not {f.name for f in FILES} & {"utils.py", "helpers.py", "misc.py"}
 
 

@@ -1,4 +1,4 @@
-"""The documentation says what the package says: its generated parts are complete, its commands are the README's."""
+"""The documentation agrees with the package: generated parts are complete, and commands are those of the README."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_diagnosis_has_a_section_with_its_picture_its_remedy_and_its_comma
         assert f":::{{rubric}} {title}\n" in text
 
 
-def test_every_diagnosis_has_a_picture_out_of_a_training_that_is_meant_to_show_it() -> None:
+def test_every_diagnosis_has_a_picture_of_a_training_that_shows_it() -> None:
     assert PICTURES.keys() <= RULES.keys()
     for diagnosis_id, picture in PICTURES.items():
         fault = FAULTS[picture.training]
@@ -87,7 +87,7 @@ def test_the_index_of_diagnoses_links_each_of_them() -> None:
     assert all(name == anchor for name, anchor in links)
 
 
-def test_the_numbers_of_a_rule_are_read_with_what_it_says_of_them() -> None:
+def test_the_constants_of_a_rule_are_read_with_their_descriptions() -> None:
     found = constants(actor_saturation)
     value, meaning = found["SATURATED"]
     assert value == actor_saturation.SATURATED
@@ -106,7 +106,7 @@ def test_every_criterion_stands_in_both_tables() -> None:
         assert criterion.title.replace("|", "\\|") in criteria_table()
 
 
-def test_the_criteria_of_ones_own_on_the_page_are_read(tmp_path: Path) -> None:
+def test_the_pages_example_of_own_criteria_can_be_loaded(tmp_path: Path) -> None:
     (example,) = blocks(page("criteria.md"), "yaml")
     (tmp_path / "mine.yml").write_text(example)
     changed = {criterion.id: criterion for criterion in load_criteria(tmp_path / "mine.yml")}
@@ -136,7 +136,7 @@ def test_every_value_that_the_visual_preset_changes_says_where_it_is_from() -> N
     assert all(comments.values())
 
 
-def test_what_docstrings_say_of_parameters_is_read_to_its_end() -> None:
+def test_descriptions_of_parameters_are_read_completely() -> None:
     told = parameters(VisualTD3)
     assert told["random_shift"] == "largest random shift of images, in pixels; 0 is off"
     assert told["preset"].endswith("`describe` shows the values in force")
@@ -166,7 +166,7 @@ def test_a_command_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPa
 # ---- pages
 
 
-def test_the_commands_of_install_and_quickstart_are_the_readmes() -> None:
+def test_install_and_quickstart_show_the_readmes_commands() -> None:
     readme = (ROOT / "README.md").read_text()
     known = {line for block in blocks(readme, "console") for line in block.splitlines()}
     code = blocks(readme, "python")
@@ -183,7 +183,7 @@ def test_the_commands_of_install_and_quickstart_are_the_readmes() -> None:
     assert [block for block in code if block in shown] == code
 
 
-def test_every_block_of_the_readme_that_looks_like_one_of_the_quickstart_is_it() -> None:
+def test_blocks_that_readme_and_quickstart_share_are_equal() -> None:
     readme = blocks((ROOT / "README.md").read_text(), "console", "python")
     quickstart = blocks(page("quickstart.md"), "console", "python")
     first_lines = {block.splitlines()[0]: block for block in readme}
@@ -240,6 +240,15 @@ def test_links_between_files_lead_somewhere(path: Path) -> None:
     assert [t for t in targets if not (path.parent / t.partition("#")[0]).exists()] == []
 
 
+ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_row_of_a_table_is_one_line(path: Path) -> None:
+    lines = re.sub(_BLOCK, "", path.read_text()).splitlines()
+    assert [line for line in lines if line.startswith("|") and not line.endswith("|")] == []
+
+
 # ---- links that change
 
 
@@ -272,19 +281,19 @@ def test_a_section_that_is_not_there_is_named() -> None:
         repository.section("README.md", "Why not")
 
 
-def test_a_page_is_filled_in_where_it_asks_and_only_with_what_there_is() -> None:
+def test_a_generated_part_is_inserted_at_its_mark_and_an_unknown_mark_is_an_error() -> None:
     text = filled_in("# Criteria\n\n<!-- generated: criteria -->\n\nThe end.\n")
     assert text == f"# Criteria\n\n{criteria_table()}\n\nThe end.\n"
     with pytest.raises(KeyError, match="criterion"):
         filled_in("<!-- generated: criterion -->")
 
 
-def test_every_generated_part_is_asked_for_by_one_page() -> None:
+def test_every_generated_part_is_on_exactly_one_page() -> None:
     asked = [name for path in PAGES for name in re.findall(r"^<!-- generated: ([a-z-]+) -->$", path.read_text(), re.M)]
     assert sorted(asked) == sorted(GENERATORS)
 
 
-def test_what_the_repository_says_elsewhere_is_shown_whole() -> None:
+def test_included_files_are_shown_completely() -> None:
     changelog, benchmarks = GENERATORS["changelog"](), GENERATORS["benchmarks"]()
     assert "## [Unreleased]" in changelog
     assert "(carla.md)" in changelog

@@ -1,4 +1,4 @@
-"""The examples in README and documentation run, and end as the pages say."""
+"""The examples in README and documentation run, with the results that the pages state."""
 
 from __future__ import annotations
 

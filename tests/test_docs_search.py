@@ -1,4 +1,4 @@
-"""The search of the built documentation finds the page that a user needs first, in Debian's chromium."""
+"""The search of the built documentation lists the needed page first, tested in Debian's chromium."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def results(page: Page, query: str) -> list[str]:
         ("resume", "quickstart.html#resume-a-killed-run"),
         ("out of memory", "troubleshooting.html#out-of-memory"),
         ("NaN", "troubleshooting.html#a-loss-is-nan-or-infinite"),
-        ("threshold", "criteria.html#your-own-rules-and-thresholds"),
+        ("threshold", "criteria.html#your-own-thresholds"),
     ],
 )
 def test_a_users_word_finds_its_page_first(page: Page, query: str, first: str) -> None:

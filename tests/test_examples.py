@@ -1,4 +1,4 @@
-"""The examples gate what they say they gate: their commands are ours, and the jobs depend on each other."""
+"""The example workflows start the long job only after a GO, and use commands that exist."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_train(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         zoo_train.train()
 
 
-def test_the_workflow_starts_the_long_run_on_go_alone() -> None:
+def test_the_workflow_starts_the_long_run_only_after_a_go() -> None:
     jobs = WORKFLOW["jobs"]
     assert jobs["long-run"]["needs"] == "short-run"
     steps = jobs["short-run"]["steps"]
@@ -72,7 +72,7 @@ def test_the_workflow_starts_the_long_run_on_go_alone() -> None:
     assert all(step["if"] == "always()" for step in after), "the report is shown of a NO-GO above all"
 
 
-def test_the_workflows_commands_are_ones_that_we_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workflows_commands_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
     called = [command for run in runs for command in commands_in(run)]
     assert [command[1] for command in called] == ["train", "report", "train"]
@@ -107,7 +107,7 @@ def test_slurm_holds_the_long_job_until_the_verdict_is_go(submit: Callable[..., 
     assert not any(flag.startswith("--dependency") for flag in short)
 
 
-def test_slurms_commands_are_ones_that_we_take(
+def test_the_commands_of_the_slurm_scripts_are_accepted(
     submit: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, verdict, long = (job[-1] for job in submit("LiteDriving-v0", "out"))
@@ -121,9 +121,7 @@ def test_slurms_commands_are_ones_that_we_take(
     check_train(trained[2:], monkeypatch)
 
 
-def test_a_requeued_job_goes_on_where_there_is_a_snapshot(
-    submit: Callable[..., list[list[str]]], tmp_path: Path
-) -> None:
+def test_a_requeued_job_continues_from_its_snapshot(submit: Callable[..., list[list[str]]], tmp_path: Path) -> None:
     long = submit("LiteDriving-v0", str(tmp_path / "out"))[2][-1]
     stub = tmp_path / "bin" / "visual-td3"
     stub.write_text('#!/usr/bin/env bash\necho "$@"\n')
@@ -140,7 +138,7 @@ def test_a_requeued_job_goes_on_where_there_is_a_snapshot(
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["SIGUSR1 to the shell", "SIGTERM to all processes"])
-def test_a_job_whose_time_is_up_is_put_aside_and_queued_again(
+def test_a_job_at_its_time_limit_saves_a_snapshot_and_is_queued_again(
     submit: Callable[..., list[list[str]]], tmp_path: Path, to_all: bool
 ) -> None:
     *flags, _, long = submit("LiteDriving-v0", str(tmp_path / "out"))[2]
@@ -189,7 +187,7 @@ echo $? > "$SPOOL/$n.rc"
 
 
 @pytest.mark.slow
-def test_a_short_run_that_says_too_little_holds_the_long_one_back_in_earnest(tmp_path: Path) -> None:
+def test_a_short_run_without_a_verdict_keeps_the_long_run_from_starting(tmp_path: Path) -> None:
     """The scripts as they are, with our commands, on a run of 120 steps: no verdict, so no long run."""
     (tmp_path / "bin").mkdir()
     ours = f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} -m sb3_visual_td3 "$@"\n'

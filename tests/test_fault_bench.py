@@ -1,4 +1,4 @@
-"""The bench that examines the report: its own arithmetic, and one fault from training to table."""
+"""The benchmark of the report's diagnoses: its arithmetic, and one fault from the training to the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_fault_has_a_right_answer_and_most_diagnoses_a_fault() -> None:
     assert sum(len(training.seeds) for training in bench.HEALTHY.values()) >= 20
 
 
-def test_the_first_runs_names_are_thirty_nine() -> None:
+def test_the_carla_run_logged_thirty_nine_names() -> None:
     assert len(bench.SEED_NAMES) == 39
     assert tags.TAGS.keys() >= bench.SEED_NAMES
 
@@ -42,7 +42,7 @@ def row(first: str | None, *others: str, verdict: str = "NO-GO", **keywords: Any
     }
 
 
-def test_a_fault_is_right_where_its_diagnosis_is_first_and_what_belongs_to_it_is_told() -> None:
+def test_a_fault_counts_as_right_if_its_diagnosis_is_first() -> None:
     assert bench.is_right("leak", row("feature_leak"))
     assert not bench.is_right("leak", row("gradient_explosion", "feature_leak"))
     assert not bench.is_right("leak", row(None))
@@ -50,7 +50,7 @@ def test_a_fault_is_right_where_its_diagnosis_is_first_and_what_belongs_to_it_is
     assert bench.is_right("leak, clipped", row("feature_leak", "clipping_masks_divergence"))
 
 
-def test_a_healthy_run_is_right_where_it_is_not_no_go_and_counts_where_it_is_healthy() -> None:
+def test_a_healthy_run_counts_as_right_if_it_is_not_no_go() -> None:
     name = next(iter(bench.HEALTHY))
     assert not bench.is_right(name, row(None))
     assert bench.is_right(name, row(None, verdict="INSUFFICIENT"))
@@ -60,7 +60,7 @@ def test_a_healthy_run_is_right_where_it_is_not_no_go_and_counts_where_it_is_hea
     assert not bench.is_examined("leak", {"error": "a traceback"})
 
 
-def test_the_table_counts_right_ones_by_seed_and_tells_of_alerts() -> None:
+def test_the_table_counts_right_verdicts_by_seed_and_alerts() -> None:
     name = next(iter(bench.HEALTHY))
     results = {
         bench.key("leak", 3): row("feature_leak"),

@@ -1,4 +1,4 @@
-"""The benchmark on public runs: its table, its lines, and its changes; and its figures where the runs are there."""
+"""The benchmark on public runs: tables, lines and changed copies; and its results, if the runs are on this machine."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_folder_without_labels_is_refused(
     assert "labels.tsv" in capsys.readouterr().err
 
 
-def test_a_line_tells_the_answers_and_why() -> None:
+def test_a_line_has_both_answers_with_their_reasons() -> None:
     line = line_of(Judged("good", "H", ask(a_run(LEARNED))))
     assert line.startswith("H good         GO")
     assert "learning yes" in line
@@ -139,7 +139,7 @@ def test_the_table_of_changes_has_a_line_for_each() -> None:
 
 
 @pytest.mark.skipif(not RUNS.is_dir(), reason="the labelled runs are not part of the repository")
-def test_the_labelled_runs_are_told_apart() -> None:
+def test_the_labelled_runs_get_the_right_verdicts() -> None:
     counts = Counter((judged.label, judged.verdict) for judged, _ in foreign_runs.judge_all(RUNS))
     assert counts["H", "GO"] >= 17
     assert counts["H", "NO-GO"] == 0

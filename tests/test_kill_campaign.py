@@ -1,4 +1,4 @@
-"""The kill campaign's results are many enough, and its table is the one that the README shows."""
+"""The kill campaign has enough results, and the README shows its present table."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ def campaign():
     return module
 
 
-def test_the_results_are_many_enough_and_every_run_is_the_one_that_was_left_alone(campaign):
+def test_there_are_enough_results_and_every_killed_run_equals_the_undisturbed_one(campaign):
     results = json.loads(campaign.RESULTS.read_text())
     kinds, moments = Counter(), Counter()
     for each in results.values():

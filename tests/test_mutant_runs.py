@@ -1,4 +1,4 @@
-"""The grid of wrong settings: what is trained, and how a training is labelled."""
+"""The benchmark on wrong settings: its grid of trainings, and the label of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mutant_runs import BASE, CLASSES, LITE, PENDULUM, confusion, environment, grid, label_of
 
 
-def test_the_grid_has_enough_of_either_kind_in_both_halves() -> None:
+def test_both_halves_of_the_grid_have_enough_healthy_and_failed_runs() -> None:
     mutants = grid()
     assert [mutant.number for mutant in mutants] == list(range(len(mutants)))
     assert len({mutant.name for mutant in mutants}) == len(mutants)
@@ -30,7 +30,7 @@ def test_both_halves_have_the_same_faults() -> None:
     ("mean_return", "label"),
     [(-150.0, "healthy"), (-500.0, "between"), (-1_200.0, "failed"), (math.nan, "failed"), (-800.0, "between")],
 )
-def test_the_policy_decides_and_not_its_setting(mean_return: float, label: str) -> None:
+def test_the_label_depends_on_the_policy_and_not_on_the_setting(mean_return: float, label: str) -> None:
     assert label_of(mean_return) == label
 
 

@@ -40,7 +40,7 @@ def code_cells(path):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_defines_nothing(notebook):
+def test_a_notebook_defines_no_function_or_class(notebook):
     for cell in code_cells(notebook):
         assert "def " not in cell.source
         assert "class " not in cell.source
@@ -60,7 +60,7 @@ def test_a_notebook_names_no_machine(notebook):
     assert not re.findall(r"/(?:home|root|work|tmp|Users)/\S*|site-packages", text)
 
 
-def test_the_notebooks_are_four_and_the_page_beside_them_names_each():
+def test_the_four_notebooks_are_all_named_on_their_page():
     page = (NOTEBOOKS[0].parent / "README.md").read_text(encoding="utf-8")
     assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
     assert all(f"[`{path.name}`]({path.name})" in page for path in NOTEBOOKS)

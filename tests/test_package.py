@@ -1,4 +1,4 @@
-"""What a newcomer imports."""
+"""Importing the package: public names, the version, and the registered environments."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_every_public_name_can_be_had():
+def test_every_public_name_can_be_imported():
     for name in sb3_visual_td3.__all__:
         assert getattr(sb3_visual_td3, name) is not None
 

@@ -1,4 +1,4 @@
-"""The benchmark on public tasks: equal terms, interrupted runs, its table, and DeepMind Control as an environment."""
+"""The benchmark on public tasks: equal settings for all algorithms, interrupted runs, the table, DeepMind Control."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def row_of(seed: int, frames: int, value: float, episodes: int, minutes: float =
 
 
 @pytest.mark.parametrize("task", public_tasks.TASKS)
-def test_all_algorithms_learn_as_often_from_as_many_transitions_at_the_same_rate(task: str) -> None:
+def test_all_algorithms_have_the_same_updates_batch_size_and_learning_rate(task: str) -> None:
     defaults = {"train_freq": 1, "gradient_steps": 1}  # Stable-Baselines3's
     names = ("batch_size", "learning_starts", "learning_rate", "gamma", *defaults)
     blocks = [{**defaults, **public_tasks.block(task, algorithm)} for algorithm in public_tasks.ALGORITHMS]
     assert len({tuple(block[name] for name in names) for block in blocks}) == 1
 
 
-def test_the_table_has_the_mean_of_the_last_policies_beside_what_is_published() -> None:
+def test_the_table_compares_the_mean_of_the_last_policies_with_published_results() -> None:
     ours = [row_of(0, 20_000, 900.0, 5), row_of(0, 200_000, 700.0, 20, 50.0), row_of(1, 200_000, 801.0, 20, 70.0)]
     lines = public_tasks.table(ours).splitlines()
     assert "| CarRacing-v3 | visual_td3 | 2 | 750 | 700, 801 | 200,000 | 60 |" in lines
@@ -55,7 +55,7 @@ class StackedImages(ImageEnv):
 
 
 @pytest.mark.parametrize("algorithm", public_tasks.ALGORITHMS)
-def test_an_interrupted_run_goes_on_and_drops_the_rows_after_its_snapshot(
+def test_an_interrupted_run_continues_and_drops_the_rows_after_its_snapshot(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"normalize": False, "batch_size": 4, "learning_starts": 20, "train_freq": 10, "gradient_steps": 1}

@@ -1,4 +1,4 @@
-"""A run that is killed again and again, and resumed each time, is the run that was never killed."""
+"""A run that is killed several times, and resumed each time, equals a run that was never killed."""
 
 import random
 import signal

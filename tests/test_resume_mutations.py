@@ -11,7 +11,7 @@ import resume_mutations
 
 
 @pytest.mark.parametrize("name", resume_mutations.TARGETS)
-def test_a_changed_input_is_at_worst_one_line(name):
+def test_a_changed_input_gives_at_most_one_line_of_error(name):
     outcomes = [resume_mutations.try_mutation(name, number) for number in range(5_000, 5_008)]
     assert [outcome.error for outcome in outcomes if not outcome.is_good] == []
     refused = [outcome for outcome in outcomes if outcome.code == 2]
@@ -21,7 +21,7 @@ def test_a_changed_input_is_at_worst_one_line(name):
         assert len(line) < 25_000
 
 
-def test_what_is_not_changed_is_resumed_and_trained(tmp_path):
+def test_unchanged_inputs_are_resumed_and_trained(tmp_path):
     for name, target in resume_mutations.TARGETS.items():
         folder = tmp_path / name.replace(" ", "_")
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Every numbered statement of docs/security.md, and the test that holds it."""
+"""Tests for the numbered statements of docs/security.md."""
 
 import ast
 import pickle

@@ -34,11 +34,11 @@ def test_a_fall_is_counted_after_the_first_evaluation_near_the_best() -> None:
     assert falls([10.0, 50.0, 92.0, 100.0, 79.0, 80.0]) == (3, 1)
 
 
-def test_a_run_that_learnt_at_its_last_evaluation_has_no_later_ones() -> None:
+def test_a_run_that_learned_at_its_last_evaluation_has_no_later_evaluations() -> None:
     assert falls([1.0, 2.0, 50.0]) == (0, 0)
 
 
-def test_a_run_that_never_earned_anything_has_not_learnt() -> None:
+def test_a_run_without_any_return_has_not_learned() -> None:
     assert falls([-3.0, -1.0, -2.0]) == (0, 0)
 
 
@@ -53,7 +53,7 @@ def test_runs_are_summed_up_over_their_seeds() -> None:
     assert found["q1"] == (2.0, 4.0)
 
 
-def test_q_is_taken_where_the_run_was_at_that_share_of_its_steps() -> None:
+def test_q_is_taken_at_the_requested_share_of_the_steps() -> None:
     assert q_at(rows_of_a_run([0.0] * 9, examined=1.0), 0.6) == 5.0
 
 
@@ -90,7 +90,7 @@ def test_a_page_gets_the_new_table_in_the_place_of_the_old_one() -> None:
         with_table("# Title\n", "| 1 |")
 
 
-def test_the_average_of_weights_that_do_not_move_is_these_weights_exactly() -> None:
+def test_the_average_of_constant_weights_equals_them_exactly() -> None:
     average, weights = stability.Average(0.998), [th.randn(3, 2), th.randn(5)]
     for _ in range(50):
         average.add(weights)
@@ -143,7 +143,7 @@ def test_the_averaged_weights_are_those_that_the_policy_acts_by(model: VisualTD3
     assert count == expected
 
 
-def test_other_weights_are_deployed_for_a_while_and_the_own_ones_come_back(model: VisualTD3) -> None:
+def test_other_weights_are_deployed_within_the_context_and_the_policys_own_restored(model: VisualTD3) -> None:
     own = [weight.clone() for weight in stability.weights_of(model.actor)]
     seen = np.random.default_rng(0).integers(0, 256, (1, *model.observation_space.shape), dtype=np.uint8)  # type: ignore[misc]
     before = model.predict(seen, deterministic=True)[0]
@@ -191,7 +191,7 @@ def test_the_critic_scores_the_noisy_actions_in_the_actors_loss_alone(
     assert "score" not in vars(noisy.critic)
 
 
-def test_churn_is_what_the_last_step_changed_in_the_batch_before() -> None:
+def test_churn_is_the_change_that_the_last_step_made_on_the_previous_batch() -> None:
     made = learner(stability.ARMS["churn penalty"], WORLDS["empty road"], seed=0, device="cpu")
     assert isinstance(made, stability.ChurnPenalty)
     made.learn(8)
@@ -209,7 +209,7 @@ def test_churn_is_what_the_last_step_changed_in_the_batch_before() -> None:
     assert made.churn().requires_grad
 
 
-def test_the_reward_scale_stands_still_after_the_warm_up() -> None:
+def test_the_reward_scale_is_constant_after_the_warm_up() -> None:
     made = learner(stability.ARMS["reward scale frozen at 1,000"], WORLDS["empty road"], seed=0, device="cpu")
     normalizer = made.get_vec_normalize_env()
     assert normalizer is not None

@@ -1,4 +1,4 @@
-"""The studies' arms and tables: what is compared is compared alike, and README shows what the results say."""
+"""The studies' arms and tables: arms differ only as intended, and the README shows the present results."""
 
 from __future__ import annotations
 

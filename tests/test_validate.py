@@ -1,4 +1,4 @@
-"""The whole way through the house, at the length that a user sees."""
+"""``visual-td3 validate`` from start to verdict, with its default length."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.minutes(2)
-def test_a_dead_policy_is_no_go_and_is_named(tmp_path):
+def test_a_dead_policy_is_no_go_and_is_named_as_the_cause(tmp_path):
     """Stock TD3 on pixels with a learning rate made for vectors dies within some hundred updates."""
     (tmp_path / "stock.yml").write_text(STOCK)
     command = [sys.executable, "-m", "sb3_visual_td3", "validate", "--conf-file", "stock.yml"]

@@ -1,4 +1,4 @@
-"""What a user installs: a wheel, in an environment of its own, used from a folder of its own."""
+"""A wheel, installed into a new virtual environment and used from an empty folder."""
 
 import os
 import subprocess

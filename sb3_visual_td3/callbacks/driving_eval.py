@@ -222,7 +222,7 @@ class DrivingEvalCallback(EvaluationCallback):
                 ) from error
 
     def _policy(self) -> Driver:
-        """Return the policy as a driver that sees observations as in training."""
+        """Return a driver that acts by the policy; it wraps and normalises observations as the training does."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
         must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None

@@ -1,4 +1,4 @@
-"""Evaluation of a policy in any environment, on held-out seeds and beside a random policy."""
+"""Evaluation of a policy in any environment, on held-out seeds and compared with a random policy."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if own is None and trained.norm_obs:
             raise ValueError(
                 f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                "expected a VecNormalize around it too, or the id of an environment"
+                "expected a VecNormalize around the evaluation environment too, or the id of an environment"
             )
         if own is not None:
             if trained.norm_obs:

@@ -186,7 +186,7 @@ def _event_dir(logger: Logger) -> Path | None:
 
 
 def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
-    """Yield the text files in the run's folder and in the logger's folder, with their path relative to the former."""
+    """Yield the text files in the run's and the logger's folder, with their path relative to the run's folder."""
     folders = [run_dir.resolve()]
     if logger.dir:
         folders.append(Path(logger.dir).resolve())
@@ -286,7 +286,7 @@ class ResumedFiles:
         return False
 
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
-        """Cut a text file; if it was overwritten since, write what the snapshot kept to a file beside it."""
+        """Cut a text file; if it was overwritten since, write the snapshot's copy to a second file in the folder."""
         path = Path(os.path.abspath(self.run_dir / name))
         try:
             folders = [self.run_dir]

@@ -392,7 +392,7 @@ class SnapshotCallback(BaseCallback):
             print(f"snapshot: {self._folder / SNAPSHOTS}: unhealthy ones could not be marked: {error}", file=sys.stderr)
 
     def go_back_to(self, snapshot: Snapshot) -> None:
-        """Restore the learnt state from a snapshot; everything else continues.
+        """Restore the learned state from a snapshot; everything else continues.
 
         :param snapshot: result of :meth:`newest_healthy`
         """

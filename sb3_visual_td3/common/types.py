@@ -1,6 +1,6 @@
-"""The interfaces between the packages: what an algorithm shows, and what observers, callbacks and snapshots ask of it.
+"""The interfaces between packages: the data and methods of an algorithm that observers, callbacks and snapshots use.
 
-Start here when you read the code. The algorithm (``visual_td3``) knows nothing of health measures or callbacks. During
+Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks. During
 each gradient update it calls :class:`UpdateObserver` objects and hands them a :class:`NetworkUpdate`. Health monitors
 are such observers. Callbacks attach them to a model through :class:`WatchedModel`, and a guard acts on a model through
 :class:`GuardedModel`. A snapshot saves everything that implements :class:`HasState`.
@@ -122,10 +122,10 @@ class EndsSegments(Protocol):
 
 @runtime_checkable
 class CompletesSavedWeights(Protocol):
-    """A policy that can load weights to which an earlier version has not saved all that it has now."""
+    """A policy that can load the weights of an earlier version, which lack some of its present weights."""
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Return saved weights with what this policy has in addition.
+        """Return saved weights, completed by the weights that only this policy has.
 
         :param state_dict: weights by name, as they were saved
         :return: weights by name, as this policy loads them
@@ -170,7 +170,7 @@ class GuardedModel(Protocol):
     """Factor on every learning rate. Schedules continue, multiplied by this factor."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learnt state beyond weights and optimizers; counters and ``lr_scale`` continue.
+        """Restore the learned state beyond weights and optimizers; counters and ``lr_scale`` continue.
 
         :param state: an earlier result of ``get_state``
         """

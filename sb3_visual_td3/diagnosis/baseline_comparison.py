@@ -33,7 +33,7 @@ CLEAR_FALL = 1.5
 
 
 class Comparison(NamedTuple):
-    """The evaluations of a run beside its baselines.
+    """A run's evaluations, compared with those of its baselines.
 
     :param tag: the evaluated quantity.
     :param n_points: number of evaluations.
@@ -41,8 +41,8 @@ class Comparison(NamedTuple):
         not better; otherwise unknown.
     :param late: level of the last three evaluations.
     :param baseline: level of the best baseline.
-    :param peak: the best evaluation.
-    :param peak_step: its step.
+    :param peak: value of the best evaluation.
+    :param peak_step: step of the best evaluation.
     :param last_step: step of the last evaluation.
     :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
     :param reason: the deciding fact, in words.

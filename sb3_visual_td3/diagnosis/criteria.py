@@ -43,7 +43,7 @@ _OF_TRAINING = {
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
-    """Return the callbacks of this package that could log in such a run, whether they ran or not.
+    """Return the callbacks of this package that support the run's algorithm, whether they ran or not.
 
     :param data: series of the run
     """
@@ -290,7 +290,7 @@ class _Run:
         return self.early
 
     def could_run(self, callback: str | None) -> bool:
-        """Return whether a callback that did not run could log in such a run."""
+        """Return whether a callback that did not run supports the run's algorithm."""
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
             return drives
@@ -305,7 +305,7 @@ class _Run:
         return f"needs tags that only {callback} logs, and it did not run"
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Return the tags of a criterion that such a run can log."""
+        """Return the tags of a criterion that a run of this kind can log."""
         # A tag that such a run cannot log must not make a criterion unknown. Only flags that the run logged count here.
         absent: set[str] = set()
         if self.has_no_encoder:
@@ -322,7 +322,7 @@ class _Run:
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
-        """Return whether the criterion does not apply to such a run, whatever it logged."""
+        """Return whether the criterion never applies to a run of this kind, whatever the run logged."""
         # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen

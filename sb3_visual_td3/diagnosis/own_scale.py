@@ -65,9 +65,9 @@ class Sign:
     """One sign that a training is not stable.
 
     :param id: the name of the check.
-    :param is_clear: whether the sign proves it alone.
+    :param is_clear: whether this sign alone proves that the training is unstable.
     :param tag: the series that shows it.
-    :param step: the step at which it is worst; None if the whole run shows it.
+    :param step: the step at which the sign is strongest; None if the whole run shows it.
     :param value: the figure that was compared.
     :param threshold: the limit for the figure.
     :param words: the sign in words, with its figures.
@@ -203,8 +203,8 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 def rate_tags(names: Iterable[str]) -> list[str]:
     """Return the tags that hold the learning rate of a run.
 
-    Our alert ``alerts/learning_rate_too_high`` is 0 where all is well. A group of weights with a rate of 0 beside
-    groups that learn is intended, so the rates by group are not among them.
+    The alert ``alerts/learning_rate_too_high`` is not a rate. The rates by group are left out: a rate of 0 for one
+    group is intended if other groups learn.
     """
     others = set(tags.GROUP_LR.values())
     found = []
@@ -320,7 +320,7 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
 
 
 def critic_loss(data: SeriesSet) -> Series | None:
-    """Return the critic's loss; of several, the first by name."""
+    """Return the critic's loss; if several are logged, the first by name."""
     losses = find_critic_losses(data.names())
     return data[losses[0]].finite if losses else None
 

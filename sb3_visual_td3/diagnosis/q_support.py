@@ -30,7 +30,7 @@ loss that then counts as unsupported is 10,000 such errors large."""
 
 
 class QSupport(NamedTuple):
-    """The actor's loss at the end of the series beside the largest replayed Q.
+    """The actor's loss at the end of the series, compared with the largest replayed Q.
 
     :ivar ratio: magnitude of the loss over the scale of Q
     :ivar loss: median of the last losses

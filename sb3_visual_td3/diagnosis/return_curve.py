@@ -46,7 +46,7 @@ CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 """A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten
 points."""
 LONE_GAIN = 5.0
-"""The same if a single point gives the start of the curve."""
+"""The gain that counts as learning if a single point gives the start of the curve."""
 NO_GAIN = 1.0
 """A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
@@ -75,12 +75,12 @@ LONGEST_GAP = 0.2
 """A curve with a gap of this part of its span may have changed within the gap: its answer is never yes."""
 
 WRITTEN_TOGETHER = 0.9
-"""Part of the steps, where two tags overlap, that both must have to count as written together."""
+"""Share of common steps, in the range where two tags overlap, from which the two count as written together."""
 
 SHORT_EPISODE = 3.0
 """Episodes of fewer steps leave no room for a policy; one that learned to end them at once gains by that alone."""
 STILL_COSTS = 0.5
-"""Part of the first cost of an episode that a policy still pays which has learned to last, and nothing else."""
+"""Share of an episode's first cost above which longer episodes alone explain the rise of the return."""
 LONG_EPISODE = 1000.0
 """Steps of an episode where no length is logged: the time limit of most benchmark tasks."""
 EPISODE_AXIS_SPACING = 100
@@ -194,8 +194,8 @@ def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     Mann-Kendall on up to ten block medians, one-sided at 5 %; and the level of the last tenth is not below any
     earlier one, since a curve that only regains an earlier level has not learned anything new.
 
-    Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so that chance looks
-    like a trend in 14 % of flat curves. The rise must therefore also exceed its own standard error.
+    Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so 14 % of flat
+    curves would appear to rise by chance. The rise must therefore also exceed its own standard error.
 
     :param values: ``(n,)``, finite
     :param error: standard error of the rise, from the first tenth of the points in the last third to the last tenth
@@ -416,9 +416,9 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points behind it.
 
-    Ten to nineteen points leave one for the start, and a single unlucky one must not decide. It counts where the rise
-    from it is beyond doubt, as that of a policy that has learned by the second point, and where there is no rise from
-    it at all; in between, the first three points give the level.
+    With ten to nineteen points, only one belongs to the start, and a single unlucky point must not decide. It gives the
+    level if the rise from it is beyond doubt (the policy has learned by the second point), or if there is no rise at
+    all. Otherwise the first three points give the level.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -478,19 +478,19 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def new_episodes(self, averaged_over: int) -> float:
-        """Return how many episodes a point has that the one before does not have: few where they are moving means."""
+        """Return how many episodes of a point are not in the previous point: few if the points are moving means."""
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)
 
     def episodes_in(self, n_points: int, averaged_over: int) -> float:
-        """Return how many different episodes lie behind neighbouring points."""
+        """Return how many different episodes several consecutive points contain."""
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
         """Return the standard error of the rise over the last third of a curve, for a spread of 1.
 
-        Only the episodes that were exchanged between the two levels count: of two means over ``D`` episodes that
-        differ in ``m`` of them, the difference has the variance ``2 m / D^2``, times pi / 2 for medians.
+        Only the episodes that were exchanged between the two levels count: if two means over ``D`` episodes differ in
+        ``m`` of these, their difference has the variance ``2 m / D^2``, times pi / 2 for medians.
         """
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
@@ -560,23 +560,23 @@ def judge_learning(data: SeriesSet) -> Learning:
     if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
         answer = "unknown"
         reasons.append(
-            f"{lengths.name}: episodes last longer and still cost more than half of what they cost at first: the "
+            f"{lengths.name}: episodes last longer, and an episode still costs more than half of its first cost: the "
             "policy may have learned to stand still, and no more"
         )
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
 
 
 def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
-    """Undo the mean of a run that has not filled SB3's window of 100 episodes yet.
+    """Undo the moving mean of returns in a run that has not filled SB3's window of 100 episodes yet.
 
-    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides what the last ones earned: a
-    policy that has learned by episode 50 of 75 shows a curve that has just begun to rise. The mean of the lengths is
-    of the same episodes, so that the step over it is their number. Where that is a whole number at every point (one
-    environment, logged at the end of episodes), the mean of the episodes since the point before follows exactly.
+    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones: a
+    policy that has learned by episode 50 of 75 shows a curve that has just begun to rise. The mean length is over the
+    same episodes, so the step divided by it is their number. If that is a whole number at every point (one environment,
+    logged at the end of episodes), the mean of the episodes since the previous point follows exactly.
 
     :param series: the mean returns
     :param lengths: the mean lengths
-    :return: the series, undone where that is possible, and the episodes behind one of its points
+    :return: the series without the moving mean, if it can be undone, and the number of episodes in each point
     """
     means, mean_lengths = aligned(series, lengths)
     if len(means) < MIN_POINTS or len(means) < len(series.finite) or not (mean_lengths.values > 0.0).all():
@@ -642,10 +642,10 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 
 
 def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
-    """Return the first and the last step of the lengths of the same episodes, for a return of unknown code.
+    """Return the first and the last step of the lengths of the same episodes, for a return that other code logged.
 
-    Nothing tells what such an axis counts. Lengths that were written at the same steps count the same, and show
-    whether the begin or the end of the returns is missing.
+    The unit of such an axis is unknown. Lengths that were written at the same steps have the same unit, and show
+    whether the beginning or the end of the returns is missing.
     """
     if lengths is None or len(series) == 0 or len(lengths) == 0:
         return None, None
@@ -665,7 +665,7 @@ def _by_episode(name: str) -> bool:
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
-    """Return whether a series reaches from the start to the end of its run, as far as these are known.
+    """Return whether a series reaches from the start to the end of its run; True if these are not known.
 
     It may miss a fifth of the run at either end, or as much as its own longest pause.
     """

@@ -1,4 +1,4 @@
-"""Recognises the kind of algorithm that a run trained from its tags, because not every check fits every kind.
+"""Recognises a run's kind of algorithm by the run's tags, because not every check fits every kind.
 
 A PPO run logs no Q values, and has no encoder of an actor whose gradient norm could be missing. A criterion that cannot
 apply to a kind of run is "not applicable" to it, not "unknown". Only names are read, never values, so that the result
@@ -89,7 +89,7 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no name identifies it.
 
     "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; own codes of A2C and PPO use the
-    same words, but they log an entropy beside them, or a "value" loss, and no Q.
+    same words, but they also log an entropy or a "value" loss, and no Q.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

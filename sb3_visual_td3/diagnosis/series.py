@@ -125,7 +125,7 @@ class Series:
         return float(values.max()) if values.size else float("nan")
 
     def mean(self) -> float:
-        """Return the mean of the finite values; NaN without one."""
+        """Return the mean of the finite values; NaN if there is none."""
         return self._of_scaled(np.mean)
 
     def std(self) -> float:

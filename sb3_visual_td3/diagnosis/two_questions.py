@@ -37,7 +37,7 @@ class Answers(NamedTuple):
     :param kind: the kind of algorithm, which decides which checks apply.
     :param stability: the answer to "is it stable?", with its signs.
     :param learning: the answer to "is it learning?", with the curves behind it.
-    :param comparison: the evaluations beside untrained policies; None if no untrained policy was evaluated.
+    :param comparison: the evaluations compared with untrained policies; None if no untrained policy was evaluated.
     """
 
     kind: RunKind

@@ -1,4 +1,4 @@
-"""The vehicle's state and the command as vectors, for a policy that receives them beside the camera."""
+"""The vehicle's state and the command as vectors, for a policy that receives both in addition to the images."""
 
 from __future__ import annotations
 

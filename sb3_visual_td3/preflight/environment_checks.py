@@ -72,7 +72,7 @@ def check_environment(
 ) -> Rollout:
     """Make all checks of an environment.
 
-    :param env: the environments that the model trains on, made :func:`~.rollouts.unobserved`
+    :param env: the environments that the model trains on, within the context :func:`~.rollouts.unobserved`
     :param examination: collects the results
     :param gamma: the model's discount
     :param n_timesteps: environment steps of the planned run
@@ -417,7 +417,7 @@ def _check_reward_scale(
 
 
 def _size_and_horizon(rollout: Rollout, rewards: NDArray[np.float64], gamma: float) -> tuple[float, float]:
-    """Return the rewards' root mean square, and over how many steps they add up."""
+    """Return the rewards' root mean square, and the number of steps whose rewards add up to a discounted return."""
     size = float(np.sqrt((rewards**2).mean()))
     lengths = [length for length, _ in rollout.episodes()] or [rollout.n_steps]
     horizon = float(np.mean(lengths))

@@ -254,11 +254,11 @@ def run_probes(model: OffPolicyAlgorithm, examination: Examination, progress: Pr
         found = probe().mistakes(Answer(trained))
         trained.env.close()
         wrong = {what: each for what, each in found.items() if not abs(each[0] - each[1]) <= TOLERANCE}
-        value = {what: round(learnt, 3) for what, (learnt, _) in found.items()}
+        value = {what: round(learned, 3) for what, (learned, _) in found.items()}
         if wrong and deadline.is_over:
             examination.skipped(name, f"not finished within {SECONDS_PER_PROBE:.0f} s")
             continue
-        parts = [f"{what} {learnt:.2f} where {right:g} is right" for what, (learnt, right) in wrong.items()]
+        parts = [f"{what} {learned:.2f} where {right:g} is right" for what, (learned, right) in wrong.items()]
         examination.judge(name, bool(wrong), f"{', '.join(parts)}. The fault may be in: {probe.tests}", value)
 
 

@@ -73,7 +73,7 @@ class Answer:
 def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
     """Read the properties of a run from its settings where the event file does not show them.
 
-    Only properties that hold are returned, because every criterion applies to a run without them.
+    Properties that do not hold, or are not known, are left out.
 
     :param settings: settings of the run
     :param series: series of the event file alone
@@ -154,7 +154,7 @@ class RunSections:
         """Compute the figures of all sections.
 
         :param data: the series of the run
-        :param criteria: the judged criteria, which show for what a missing tag was needed
+        :param criteria: the judged criteria, some of which need missing tags
         :param diagnoses: the diagnoses, which say whether norms were taken after clipping
         """
         # Sums and ratios of huge values overflow to infinity, which is the right figure here and no reason for a
@@ -200,10 +200,10 @@ class Analysis:
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
     :param answers: properties that the settings state because the event file does not show them
-    :param hyperparams: the hyperparameters beside well-known ones; empty if none is known
+    :param hyperparams: the hyperparameters compared with well-known ones; empty if none is known
     :param recommendation: the recommended changes; empty for a run that is GO
     :param until: the step of ``--until``, after which nothing was read; None if the whole run was
-    :param over_time: the verdicts on the run as it stood earlier; None where they were not asked for
+    :param over_time: the verdicts on the run's earlier parts; None if they were not requested
     """
 
     name: str
@@ -320,7 +320,7 @@ def analyse(
     :param settings: state properties that the event file does not show; the notes list what they changed
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     :param until: the step of ``--until``; the later points are left out of ``data`` already
-    :param over_time: the verdicts on the run as it stood earlier
+    :param over_time: the verdicts on the run's earlier parts
     """
     settings = settings or RunSettings()
     series = data.series
@@ -356,7 +356,7 @@ def verdict_on(
     settings: RunSettings,
     require_evidence: EvidenceLevel,
 ) -> Verdict:
-    """Return the verdict that :func:`analyse` gives on a run, without all that a report adds to it.
+    """Return the verdict that :func:`analyse` gives on a run, without computing the rest of a report.
 
     :param series: the series of the run, under our names
     :param criteria: the criteria that ``load_criteria`` returned
@@ -376,7 +376,7 @@ def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
 def _with_evidence(
     results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
 ) -> tuple[CriterionResult, ...]:
-    """Return the results, with a criterion more for a GO on less evidence than required."""
+    """Return the results; if a GO has less evidence than required, add a criterion that prevents it."""
     if decide(results) is not Verdict.GO:
         return results
     evidence = evidence_of(series, results, ask(series))

@@ -96,8 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=_step,
         metavar="STEP",
-        help="judge the runs as they stood at this step: points that were logged later are ignored everywhere. A step "
-        "counts what the run counts: environment steps, or episodes if nothing else is logged",
+        help="judge the runs by their points up to this step. Steps are environment steps, or episodes in a run that "
+        "logs nothing else",
     )
     parser.add_argument(
         "--watch",
@@ -116,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-change",
         metavar="CMD",
         help="with --watch: program and arguments to run, without a shell, when the verdict or cause of a run changes; "
-        "it finds the run in the environment variables VISUAL_TD3_RUN, _PATH, _VERDICT, _CAUSE, _STEP and _BEFORE",
+        "the environment variables VISUAL_TD3_RUN, _PATH, _VERDICT, _CAUSE, _STEP and _BEFORE describe the run",
     )
 
 
@@ -148,7 +148,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
     if args.until is not None and args.watch:
         raise ValueError(
-            f"--until {args.until} judges a run as it stood at that step, and --watch follows it while it grows: leave "
+            f"--until {args.until} judges a run up to that step, and --watch follows it while it grows: leave "
             "one of them out"
         )
     on_change = () if args.on_change is None else split_command(args.on_change)
@@ -206,8 +206,8 @@ class _Job:
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read, judge and write once.
 
-        An unreadable or empty folder below a given path is listed and does not change the exit code. A given path that
-        holds nothing to judge does.
+        An unreadable or empty folder below a requested path is listed and does not change the exit code. A requested
+        path that holds nothing to judge changes it.
 
         :return: the analyses, whether a path that was given cannot be read, and the paths of the reports
         """
@@ -257,12 +257,12 @@ class _Job:
         return Ending(manifest.how_it_ended, is_over=manifest.finished is not None or manifest.end == "stopped")
 
     def analyse(self, name: str, files: RunFiles, data: RunData, *, is_one_of_few: bool = True) -> Analysis:
-        """Judge a run, using the files beside its event files: run.json and rl-zoo's settings.
+        """Judge a run by its event files and the files in their folder: run.json and rl-zoo's settings.
 
         :param name: name that distinguishes the run from the others
         :param files: the files of the run
         :param data: their content
-        :param is_one_of_few: whether the run is also judged as it stood earlier
+        :param is_one_of_few: whether the run's earlier parts are judged, too
         """
         manifest, note = find_manifest(files.path)
         if self.until is not None:

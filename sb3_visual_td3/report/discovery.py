@@ -178,8 +178,9 @@ def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
 def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the folders in which rl-zoo may have kept the settings of a run, if a folder is its RUN_DIR.
 
-    A folder above hundreds of runs is asked for each of them, so its content is listed only where the file of the
-    monitor shows that it is a RUN_DIR. Otherwise its own name, such as Pendulum-v1_3, holds that of the environment.
+    The content of a folder is listed only if a monitor file shows that it is a RUN_DIR. Otherwise a folder above
+    hundreds of runs would be listed once for each of them. Without a monitor file, the folder's own name, such as
+    Pendulum-v1_3, shows the environment.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())

@@ -42,7 +42,7 @@ TAIL_BYTES = 256
 _HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER.size + FOOTER_BYTES
-"""Bytes that a record takes beside its data."""
+"""Bytes that a record takes in addition to its data."""
 
 
 class DamagedRecordError(ValueError):

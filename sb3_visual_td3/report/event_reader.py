@@ -220,11 +220,11 @@ class RunData:
     :param files: the files, in the order of their clocks
     :param n_points: number of scalar points that were kept
     :param notes: remarks on what the reader left out or had to decide
-    :param axis: unit that the steps count, as far as the tags or the table show it
+    :param axis: unit of the steps, if the tags or the table show it
     :param number: which of the runs of its folder it is, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: for each tag that counts something else a series whose values are the steps of its points on the
-        axis of the run
+    :param elsewhere: for each tag with another axis, a series whose values are the places of its points on the axis of
+        the run
     """
 
     path: Path
@@ -243,7 +243,7 @@ class RunData:
         return span(self.series.series, self.elsewhere)
 
     def until(self, step: int) -> RunData:
-        """Return the run as it stood at a step: without any point that was logged later.
+        """Return the part of the run up to a step.
 
         :param step: a step on the axis of the run
         :return: the run itself if it has no later point; a run without a point if it has no earlier one
@@ -270,7 +270,7 @@ class RunData:
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
-    """Read the files of one run once; where they hold several runs, return the last one.
+    """Read the files of one run once; if the files hold several runs, return the last of these runs.
 
     :param path: the folder or the file that was requested
     :param files: the run's files
@@ -329,7 +329,7 @@ class RunReader:
         return is_changed
 
     def data(self, is_growing: bool = False) -> RunData:
-        """Return the run so far; where the files hold several runs, one after the other, the last one.
+        """Return the run read so far; if the files hold several runs, one after the other, return the last of these.
 
         Runs that were trained side by side in one folder stay together: none of them is the last one.
 
@@ -417,7 +417,7 @@ class _Run:
 
     :param series: the points so far, by tag
     :param files: the files that hold them
-    :param notes: remarks on what was decided
+    :param notes: remarks on the reader's decisions
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it

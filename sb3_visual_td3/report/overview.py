@@ -59,7 +59,7 @@ class BestPolicy(NamedTuple):
         return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:
-        """Return the last level beside the best one."""
+        """Return the last level and the best one."""
         return f"{number(self.last)} / {number(self.best)}"
 
 

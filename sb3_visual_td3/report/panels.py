@@ -33,7 +33,7 @@ class Line:
     :param tag: the logged name
     :param label: name in the legend and in the hover label
     :param colour: colour in CSS notation
-    :param magnitude: whether to whether to draw |x|; the hover label shows the logged value
+    :param magnitude: whether to draw |x|; the hover label shows the logged value
     :param dash: dash pattern of the line, so that curves differ without colour as well
     """
 
@@ -188,14 +188,14 @@ PANELS = (
     Panel(
         "clipping",
         "Clipped updates",
-        "Fraction of updates in which the group's gradient was clipped. A group near 1 gets a normalised gradient: its "
-        "clipped norm says nothing.",
+        "Fraction of updates in which the group's gradient was clipped. Near 1, the norm after clipping is always "
+        "the limit and shows nothing.",
         _groups(tags.CLIP_FRACTION),
         y_range=FRACTION,
     ),
     Panel(
         "update_ratios",
-        "Steps beside weights",
+        "Relative step sizes",
         "Norm of a step over the norm of the weights, on a log axis. About 0.001 is usual; a group at 0 does not move.",
         _groups(tags.UPDATE_RATIO, magnitude=True),
         log=True,

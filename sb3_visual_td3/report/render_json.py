@@ -94,7 +94,7 @@ def _curve(analysis: Analysis) -> dict[str, Any] | None:
 
 
 def _over_time(analysis: Analysis) -> dict[str, Any] | None:
-    """Return the verdicts on the run as it stood earlier; None where they were not asked for."""
+    """Return the verdicts on the run's earlier parts; None if they were not requested."""
     over_time = analysis.over_time
     if over_time is None:
         return None

@@ -141,7 +141,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the points of a tag that is on the run's axis, as :func:`steps_elsewhere` returns the others."""
+    """Return the points of a tag on the run's axis in the form that :func:`steps_elsewhere` gives to other tags."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

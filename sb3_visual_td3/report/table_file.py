@@ -307,7 +307,7 @@ def _columns(path: Path, text: str) -> Table:
     if len(runs) > 1:
         raise TableError(f"holds {len(runs)} runs; export each run into a file of its own. It was left out")
     if not points:
-        raise TableError("holds no number beside its step column")
+        raise TableError("holds no number outside its step column")
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,

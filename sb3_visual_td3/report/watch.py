@@ -273,7 +273,7 @@ def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
     it can never become a program, an argument or part of a shell command.
 
     :param command: program and arguments
-    :param variables: environment variables beside those of this process
+    :param variables: environment variables to add to those of this process
     """
     try:
         done = subprocess.run(

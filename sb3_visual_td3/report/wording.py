@@ -156,10 +156,10 @@ def first_step_to_take(analysis: Analysis) -> str:
 
 
 def until_line(analysis: Analysis) -> str | None:
-    """Return in one line that the run was judged as it stood at an earlier step; None for the whole run."""
+    """Return a line on the step up to which the run was judged; None for the whole run."""
     if analysis.until is None:
         return None
-    return f"Judged as it stood at step {analysis.until:,} (--until): whatever was logged later is left out."
+    return f"Judged up to step {analysis.until:,} (--until): later points are left out."
 
 
 MAX_CHANGES = 6
@@ -167,7 +167,7 @@ MAX_CHANGES = 6
 
 
 def over_time_line(analysis: Analysis) -> str | None:
-    """Return in one line what the verdict would have been earlier; None where that was not asked."""
+    """Return the earlier verdicts in one line; None if they were not requested."""
     over_time = analysis.over_time
     if over_time is None:
         return None
@@ -192,7 +192,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
 
 
 def _long_run(analysis: Analysis) -> str:
-    """Return the command for the long run, as far as the files of the run show it."""
+    """Return the command for the long run, with the settings that the run's files show."""
     advice = "Start the long run"
     algo, env = analysis.settings.algo, analysis.manifest.env_id if analysis.manifest is not None else None
     # Both come from files of the run: they are shown only if they are plain names.

@@ -87,7 +87,7 @@ class NamedArray(NamedTuple):
 
 
 class SplitTree(NamedTuple):
-    """A state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are the arrays beside it."""
+    """A state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are the state's arrays."""
 
     plain: dict[str, Any]
     arrays: list[NamedArray]
@@ -108,7 +108,7 @@ def split(state: Mapping[str, Any]) -> SplitTree:
 
 
 def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
-    """Put a state together again.
+    """Restore a state from the two parts that :func:`split` made of it.
 
     :param plain: the JSON part from :func:`split`, after a round trip through a file
     :param arrays: the arrays in the order of :func:`split`
@@ -406,7 +406,7 @@ class SnapshotRecord:
                 raise ValueError(f"files has the entry {name!r}: expected the name of a file with its SHA-256")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
-            raise ValueError(f"files has no entry {SMALL_ARRAYS_NAME}")
+            raise ValueError(f"has no digest of {SMALL_ARRAYS_NAME}")
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):

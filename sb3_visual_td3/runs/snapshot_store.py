@@ -129,7 +129,9 @@ def begin_folder(folder: Path, step: int) -> Path:
 
 
 def publish(temporary: Path) -> Path:
-    """Give a complete snapshot its name; at every moment either it or the one that it replaces can be found.
+    """Rename a complete snapshot's folder to its final name.
+
+    An older snapshot of the same step is replaced: at every moment one of the two can be found.
 
     :param temporary: folder from :func:`begin_folder`, synced
     :return: its new path
@@ -271,7 +273,7 @@ class SnapshotStore:
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: file name to the function that writes the file; the function gets the path
-        :param keep: number of snapshots to keep, this one included, beside those of
+        :param keep: number of snapshots to keep, this one included, in addition to those of
             :func:`~sb3_visual_td3.runs.snapshot.to_spare`
         :param versions: package name to version, stored with the snapshot
         :param health: health of the training; None if it is not judged
@@ -481,7 +483,7 @@ class SnapshotStore:
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 needed = sum(array.nbytes for _, array in tree.arrays)
                 free = shutil.disk_usage(self.folder).free
-                reason += f"; it needs up to {needed / 1e6:.1f} MB beside its files, and {free / 1e6:.1f} MB are free"
+                reason += f"; besides its files it needs up to {needed / 1e6:.1f} MB; {free / 1e6:.1f} MB are free"
             found = _oldest_first(find_snapshots(self.folder))
             good = [snapshot.step for snapshot in found if not self._is_damaged(snapshot)]
             last = "there is no earlier snapshot"

@@ -1,7 +1,7 @@
 """The state of a whole training: model, replay buffer, environments, callbacks, logger and random numbers.
 
 :class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads it with :func:`training_state` and restores it with
-:func:`set_training_state`. A rollback of the guard restores what was learnt only, with :func:`go_back`.
+:func:`set_training_state`. A rollback of the guard restores what was learned only, with :func:`go_back`.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def set_training_state(
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Roll back: restore the learnt state and nothing else.
+    """Roll back: restore the learned state and nothing else.
 
     Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
     callbacks and the log continue, so that the training does not go back in time.

@@ -1,4 +1,4 @@
-"""The process beside the simulator: one environment in an actor, which is a process that Ray starts.
+"""The process on the simulator's machine: one environment in an actor, which is a process that Ray starts.
 
 Everything in this file runs in that process, except for the names that ``env_slot`` and ``ray_session`` import.
 """
@@ -31,14 +31,14 @@ class SearchPaths(NamedTuple):
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
-        """Change to the folder and search these paths first; on another machine the folder may not exist."""
+        """Change to the learner's folder if it exists here, and put the learner's import paths first."""
         with suppress(OSError):
             os.chdir(self.folder)
         sys.path[:] = [*self.paths, *(path for path in sys.path if path not in self.paths)]
 
 
 class Outcome(NamedTuple):
-    """The result of a step without its observation, which is sent beside it."""
+    """The result of a step without its observation, which is sent separately."""
 
     reward: float
     done: bool

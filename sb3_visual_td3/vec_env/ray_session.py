@@ -85,7 +85,7 @@ class RaySession:
 
     @property
     def allows_connections(self) -> bool:
-        """Return whether the learner may open network connections to actors beside Ray's own.
+        """Return whether the learner may open its own network connections to actors, in addition to Ray's.
 
         It may not from outside the cluster (``ray://``), nor where Ray's own traffic is encrypted, since ours is not.
         """

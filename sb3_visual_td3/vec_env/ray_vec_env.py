@@ -51,7 +51,7 @@ class RayVecEnv(VecEnv):
     is raised here.
 
     With ``deadline_s`` the learner does not wait for stragglers. An environment that has not answered by then, or that
-    is being restarted, repeats its last observation in an invalid step, and the others go on. The step of the late
+    is being restarted, repeats its last observation in an invalid step, and the others continue. The step of the late
     answer is invalid as well, because the learner has chosen another action since.
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
@@ -260,8 +260,8 @@ class RayVecEnv(VecEnv):
         """Restart the environments that have not answered for too long.
 
         :param silent: the environments without an answer
-        :param others_continue: whether the learner can go on without them
-        :raises EnvLostError: if one has been restarted already, and the learner cannot go on without it
+        :param others_continue: whether the learner can continue without these environments
+        :raises EnvLostError: if one has been restarted already, and the learner cannot continue without it
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:

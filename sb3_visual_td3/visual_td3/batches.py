@@ -94,7 +94,7 @@ def augmented(observations: Observations, pad: int, pictures: Mapping[str, space
 
     :param observations: one tensor, or one for each key
     :param pad: largest shift in pixels; 0 is off
-    :param pictures: the spaces of the pictures among them, by key
+    :param pictures: the space of each part that is a picture, by key
     :return: observations of the same shape
     """
     if pad == 0:
@@ -124,7 +124,7 @@ def batch_of(
     :param data: the sample
     :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of pictures, in pixels
-    :param pictures: the spaces of the pictures among the observations, by key
+    :param pictures: the space of each part of the observations that is a picture, by key
     :param prepare: function that converts the observations for all networks; None leaves that to each network
     :return: the batch
     """

@@ -150,13 +150,13 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
             raise InvalidSettingError(
                 f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: a "
                 "VecFrameStack or another wrapper outside VecNormalize changes the shape, and the replay buffer would "
-                "hold the inner one. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, "
-                "norm_reward: true}"
+                "hold observations of the inner shape. Put VecNormalize outside, or normalise rewards only: "
+                "{norm_obs: false, norm_reward: true}"
             )
         raise InvalidSettingError(
-            f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: a wrapper "
-            "outside VecNormalize changes the shape, and the replay buffer would hold the inner one. Put VecNormalize "
-            "outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            f"{key} has the shape {given[key].shape} inside VecNormalize and {part.shape} for the policy: a wrapper "
+            "outside VecNormalize changes the shape, and the replay buffer would hold observations of the inner shape. "
+            "Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
         )
 
 

@@ -76,7 +76,7 @@ class ChannelsLastNatureCNN(NatureCNN):
 
     :param observation_space: Box ``(height, width, channels)``
     :param features_dim: width of the dense layer after the convolutions
-    :param normalized_image: True if the images are scaled already, as they are here
+    :param normalized_image: True, because the images are scaled already
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512, normalized_image: bool = True) -> None:

@@ -200,7 +200,9 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
             )
         network = GROUP_OF_NAME[groups[0]].network
         if any(set(groups) & set(unit.groups) for unit in units[network]):
-            raise ValueError(f"max_grad_norm: {name!r} repeats a group of another key: expected each group once")
+            raise ValueError(
+                f"max_grad_norm: {name!r} contains a group that another key contains, too: expected each group once"
+            )
         units[network].append(ClippedUnit(groups, max_norm))
     return units
 

@@ -369,7 +369,7 @@ class VisualTD3Policy(TD3Policy):
         self.critic_target.set_training_mode(False)
 
     def keep_average(self) -> None:
-        """Add an average of the actor, which begins as the actor is now."""
+        """Add an average of the actor, which begins with the actor's present weights."""
         self.averaged_actor = averaged_copy(self.actor)
 
     @contextmanager

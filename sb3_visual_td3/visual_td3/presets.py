@@ -1,7 +1,7 @@
 """Presets: the values of arguments that were left at None, and the origin of each value in force.
 
 ``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
-``PRESETS`` has its source beside it.
+``PRESETS`` has its source in a comment.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _shown(layout: dict[str, tuple[Any, str]]) -> str:
 def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolicyAlgorithm) -> ReplayBuffer:
     """Give a loaded replay buffer the n_steps and gamma of the model's own buffer.
 
-    :param buffer: the loaded buffer; it stores single steps, whatever it summed before
+    :param buffer: the loaded buffer; it stores single steps, even if its samples were n-step sums
     :param reference: the buffer of the model as it was set up; None if it has none
     :param model: the model that will learn from the buffer
     :return: the buffer itself

@@ -186,7 +186,7 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
         if OURS_FOR_STOCK.get(policy, policy) is not OURS_FOR_STOCK.get(model.policy_class, model.policy_class):
             raise ValueError(
                 f"load() was given policy={at_load['policy']!r}, but the model was saved with "
-                f"{model.policy_class.__name__}, and its weights fit no other: make a new model"
+                f"{model.policy_class.__name__}, and its weights fit no other policy: make a new model"
             )
     if (requested["gamma"], requested["n_steps"]) != (model.gamma, model.n_steps):
         # The range of possible returns depends on the discount: it is found again from the rewards to come.
@@ -196,8 +196,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
     """Guess what was requested for a model saved by an earlier version or by Stable-Baselines3.
 
-    Such a file has the derived values only. If its replay buffer class is the one that the default would choose, the
-    class is taken to be the default.
+    Such a file has the derived values only. A replay buffer class in the file counts as not requested if the default
+    would be the same class.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)

@@ -22,7 +22,7 @@ from sb3_visual_td3.common.types import NetworkUpdate
 
 
 class _Watched(NamedTuple):
-    """A number on the device that is finite if and only if the update is, and the update that it belongs to."""
+    """An update, with a number on the device that is finite if and only if the update is finite."""
 
     number: th.Tensor
     update: NetworkUpdate

@@ -2,7 +2,7 @@
 
 The class reads like ``stable_baselines3/td3/td3.py``: set-up, then :meth:`VisualTD3.train` and what it calls, from the
 batch to the target networks, then the loop around it, and saving and loading. Every departure from
-Stable-Baselines3 has its reason beside it.
+Stable-Baselines3 has its reason in a comment.
 """
 
 from __future__ import annotations
@@ -816,7 +816,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learnt state that is not in the weights: the range of rewards seen.
+        """Restore the learned state that is not in the weights: the range of rewards seen.
 
         Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
 

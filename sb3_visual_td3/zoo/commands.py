@@ -106,7 +106,8 @@ def _record_training() -> None:
     """
     from sb3_visual_td3.zoo.plugin_scripts import run_record_training
 
-    # ffmpeg looks for the parts of the film beside the list that names them, not in the current folder, so a relative
+    # ffmpeg looks for the parts of the film in the folder of the list that names them, not in the current folder, so a
+    # relative
     # path would not be found.
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-o", "--output-folder")
@@ -165,8 +166,8 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
     """Choose how many episodes plot-train averages.
 
     :param arguments: the flags, defaults first
-    :return: a flag with a smaller window if a run has fewer episodes than rl-zoo averages and the user named no
-        window; else nothing
+    :return: a flag with a smaller window, if the user named no window and a run has fewer episodes than rl-zoo's
+        window; otherwise nothing
     """
     parser = argparse.ArgumentParser(add_help=False)
     for flags in (("-a", "--algo"), ("-f", "--exp-folder"), ("-w", "--episode-window")):

@@ -53,7 +53,7 @@ class ExaminedExperiment(VisualExperimentManager):
         """Create nothing: there is no run."""
 
     def create_callbacks(self) -> None:
-        """Create none: nothing is trained."""
+        """Create no callbacks: nothing is trained."""
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save nothing: there is no run."""

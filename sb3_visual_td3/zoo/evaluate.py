@@ -1,6 +1,6 @@
-"""``visual-td3 evaluate``: drive a trained agent on held-out maps, beside a random and a full-brake driver.
+"""``visual-td3 evaluate``: compare a trained agent on held-out maps with a random and a full-brake driver.
 
-In an environment that has no maps, the agent plays episodes from held-out seeds beside a random policy. The arguments
+In an environment that has no maps, the agent and a random policy play episodes from held-out seeds. The arguments
 are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.callbacks.drives` plays the episodes.
 """
 

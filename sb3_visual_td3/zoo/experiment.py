@@ -8,8 +8,8 @@ A description may come from a stranger who wants it to execute code. Two rules p
   or in a package that the user has allowed. A function would be called with arguments of the file's choice, and a
   module runs when it is imported.
 
-The parts of this module, in order: which classes may be named, code as data, describing a run, checking a description,
-and making rl-zoo's arguments of it.
+The parts of this module, in order: the classes that may be named, code as data, describing a run, checking a
+description, and converting a description to rl-zoo's arguments.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
 
     :param name: ``package.module.Class``
     :param kind: kind that the class must be of
-    :param allowed: packages that the user has allowed beside :data:`ALLOWED_PACKAGES`
+    :param allowed: packages that the user has allowed in addition to :data:`ALLOWED_PACKAGES`
     :param where: the setting that names it, for error messages
     :return: the class
     :raises ValueError: if the name is malformed, its package is not allowed, or it is not the name of a class of this
@@ -330,7 +330,7 @@ _PATHS = (
 
 
 class Permission(NamedTuple):
-    """The permissions of a resumed run, beside those that every run has.
+    """The permissions of a resumed run, in addition to those that every run has.
 
     :ivar run_dir: the only folder that it may write to
     :ivar packages: packages of the user's own whose classes it may name

@@ -189,7 +189,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
     :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, the text of one, or None
     :param vec_env_class: the class that ``--vec-env`` names
     :param where: name of the block in error messages
-    :return: arguments of the class, beside the environments
+    :return: arguments of the class, except the environments
     :raises ValueError: if one is not an argument of the class
     """
     if given is None:

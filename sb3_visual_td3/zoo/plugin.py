@@ -124,7 +124,7 @@ class SaveError(OSError):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of a training beside rl-zoo's flags.
+    """The options of a training in addition to rl-zoo's flags.
 
     :ivar signals: signals that end a training in order, if neither the command line nor the hyperparameter file names
         any
@@ -297,7 +297,7 @@ class Learner:
 
 
 class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
-    """rl-zoo's callback that saves VecNormalize beside a new best model, writing the file atomically."""
+    """rl-zoo's callback that saves VecNormalize together with a new best model, writing the file atomically."""
 
     # Its state in a snapshot is that of rl-zoo's class.
     state_class: ClassVar[type] = SaveVecNormalizeCallback
@@ -624,7 +624,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         """Load the model of ``-i``; a checkpoint is loaded with its own replay buffer.
 
-        Unlike rl-zoo's method, this accepts another number of environments than the replay buffer was filled with.
+        Unlike rl-zoo's method, this one also loads a replay buffer that was filled with another number of environments.
         """
         print("Loading pretrained agent")
         for name in ("policy", "policy_kwargs"):  # no others fit the weights

@@ -100,7 +100,7 @@ class _ArgsLoader(PlainLoader):
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
-    """Return the name of a class or function, which ``-params policy_kwargs:...`` may have left, without importing."""
+    """Return the name of a class or function that ``-params policy_kwargs:...`` may have written to the file."""
     return suffix
 
 

@@ -295,16 +295,16 @@ def open_study(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> optuna.Study:
-    """Open a study, or create it if there is none of that name.
+    """Open a study, or create it if the storage has no study with this name.
 
     :param storage: the storage that holds it
-    :param name: name of the study; None makes one up
+    :param name: name of the study; None chooses a new name
     :param identity: properties that its trials must share so that they can be compared; it is stored with a new study,
         and compared with an old one
     :param sampler: sampler that draws the hyperparameters
     :param pruner: ends trials that are worse than others
-    :return: the study, which maximises
-    :raises ValueError: if a study of that name has another identity, or the storage cannot be read
+    :return: the study, which maximises its value
+    :raises ValueError: if the storage has a study with this name and another identity, or cannot be read
     """
     with _errors_as_value_errors("study", str(name)):
         study = optuna.create_study(
@@ -328,7 +328,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
     :param name: name of the study
     :param identity: properties that its trials must share
     :return: the study
-    :raises ValueError: if there is none of that name, or it has another identity
+    :raises ValueError: if the storage has no study with this name, or the study has another identity
     """
     known = [study.study_name for study in storage.get_all_studies()]
     if name not in known:
@@ -339,7 +339,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
 
 def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
-    """Check that the trials of a study compare with ours.
+    """Check that the trials of a study can be compared with those of this search.
 
     :param study: the study
     :param identity: properties that its trials must share; keys that the study has not stored are not compared
@@ -347,7 +347,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
-            f"the study {study.study_name!r} does not maximise one value, as a search does: choose another --study-name"
+            f"a search maximises one value, which the study {study.study_name!r} does not: choose another --study-name"
         )
     known = study.user_attrs
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}

@@ -49,7 +49,7 @@ def train_and_report_errors(
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, which the line names
-    :param options: options beside the flags; by default signals end the training in order
+    :param options: options in addition to the flags; by default signals end the training in order
     :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.flags.EXIT_CODES` says; and the result of the run
     """
     result = RunResult()
@@ -74,7 +74,7 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
     """Run rl-zoo's training.
 
     :param arguments: rl-zoo's flags
-    :param options: options beside the flags
+    :param options: options in addition to the flags
     :param result: filled in while the training runs, for a caller that needs it after an exception
     :return: the result of the run
     """

@@ -51,7 +51,7 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Drawn as they are passed to the policy."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that must not remain beside the drawn ones: the noise is drawn as a schedule, and a shared
+"""Hyperparameters of a file that must not remain when others are drawn: the noise is drawn as a schedule, and a shared
 encoder has no rate of the actor's."""
 
 VERDICT = "verdict"
@@ -122,7 +122,7 @@ def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, An
     try:
         return _converted(sampled_params)
     except KeyError as error:
-        raise ValueError(f"the trial has not drawn {error.args[0]}: it ended before it could train") from error
+        raise ValueError(f"the trial has no value for {error.args[0]}: it ended before its training began") from error
 
 
 def _converted(drawn: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A slow twin of FrameReplayBuffer: whole observations in plain lists, every return summed step by step."""
+"""A slow, simple equivalent of FrameReplayBuffer: whole observations in plain lists, returns summed step by step."""
 
 import numpy as np
 

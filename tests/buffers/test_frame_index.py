@@ -1,4 +1,4 @@
-"""Windows and frames let go, worked out by hand."""
+"""n-step windows and released frames, compared with results worked out by hand."""
 
 import numpy as np
 
@@ -27,19 +27,19 @@ def test_a_window_ends_with_its_episode_at_the_newest_row_or_after_n_steps():
     assert found.last_rows.tolist() == [1, 1, 4, 4]
 
 
-def test_a_window_goes_round_the_end_of_the_ring_and_not_into_the_oldest():
+def test_a_window_wraps_at_the_end_of_the_ring_and_stops_before_the_oldest_row():
     found = windows([4, 5, 0, 1], [flags(6)], newest=0, n_steps=4)
     assert found.rows[0].tolist() == [4, 5, 0, 1]
     assert found.last_rows.tolist() == [0, 0, 0, 4]
 
 
-def test_each_reason_ends_a_window_in_its_own_environment():
+def test_the_end_of_an_episode_or_segment_ends_a_window_in_its_environment_only():
     second = np.array([[False, True], [False, False], [False, False]])
     found = n_step_windows(np.array([0, 0]), np.array([0, 1]), [np.zeros((3, 2), bool), second], 2, 2)
     assert found.last_rows.tolist() == [1, 0]
 
 
-def test_a_window_longer_than_the_ring_ends_where_it_is_written():
+def test_a_window_longer_than_the_ring_ends_at_the_newest_row():
     assert windows([0, 1], [flags(2)], newest=1, n_steps=5).last_rows.tolist() == [1, 1]
 
 

@@ -1,4 +1,4 @@
-"""FrameReplayBuffer beside a slow twin of whole observations, and beside Stable-Baselines3's buffers."""
+"""FrameReplayBuffer, compared with a slow twin that stores whole observations, and with Stable-Baselines3's buffers."""
 
 import itertools
 import pickle
@@ -104,7 +104,7 @@ def make_simulators(space, frame_stacks, seed, n_envs, padding, **rates):
     itertools.product([BOX, DICT], [1, 2, 4], [1, 3], [1, 2, 3], ["zeros", "repeat", "any"]),
     ids=lambda value: type(value).__name__ if isinstance(value, spaces.Space) else str(value),
 )
-def test_every_transition_equals_the_naive_twins_at_any_time(space, frame_stack, n_steps, n_envs, padding):
+def test_every_transition_equals_that_of_the_naive_twin_at_any_time(space, frame_stack, n_steps, n_envs, padding):
     stacks = stacks_in(space, frame_stack)
     buffer = make(space, 13 * n_envs + n_envs - 1, n_envs, frame_stack=frame_stack, n_steps=n_steps)
     naive = NaiveFrameBuffer(13 * n_envs, n_envs, n_steps, stacks)
@@ -143,7 +143,7 @@ def test_random_buffers_equal_the_naive_twin(
         check_nothing_is_lost(buffer)
 
 
-def test_a_full_buffer_that_is_loaded_holds_shorter_episodes():
+def test_a_full_loaded_buffer_has_room_for_shorter_episodes():
     """The frames that were read are the room, and more is added to it."""
     buffer, naive = make(BOX, 200, frame_stack=4), NaiveFrameBuffer(200, 1, 1, {"observation": 4})
     fill(buffer, naive, make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.0, reset_rate=0.0), 230)
@@ -158,7 +158,7 @@ def test_a_full_buffer_that_is_loaded_holds_shorter_episodes():
     check_nothing_is_lost(again)
 
 
-def test_stack_never_crosses_an_episode():
+def test_a_stack_never_crosses_the_end_of_an_episode():
     """Written out by hand: the first episode's last frame stands in no stack of the second."""
     buffer = make(BOX, 10, frame_stack=4)
 
@@ -198,7 +198,7 @@ def test_an_episode_stores_one_frame_more_than_it_has_steps(padding, length):
     assert len(frames._blocks) == (17 if length == 1 else 2)
 
 
-def test_memory_grows_by_a_frame_for_each_transition_and_is_used_again():
+def test_memory_grows_by_a_frame_per_transition_and_released_frames_are_reused():
     buffer = make(BOX, 40, frame_stack=4)
     simulator = Simulator({"observation": BOX}, {"observation": 4}, 0, "zeros", death_rate=0.0, reset_rate=0.0)
     frames = buffer._stores["observation"].frames
@@ -235,7 +235,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("n_added", [7, 20, 53])
 @pytest.mark.parametrize("handles_timeouts", [True, False])
-def test_samples_equal_stable_baselines3s_draw_for_draw(n_envs, n_added, handles_timeouts):
+def test_samples_equal_those_of_stable_baselines3_draw_for_draw(n_envs, n_added, handles_timeouts):
     args = {"handle_timeout_termination": handles_timeouts}
     stock = ReplayBuffer(20 * n_envs, BOX, ACTIONS, "cpu", n_envs, **args)
     stock_n_step = NStepReplayBuffer(20 * n_envs, BOX, ACTIONS, "cpu", n_envs, n_steps=3, gamma=GAMMA, **args)
@@ -270,7 +270,7 @@ def test_a_window_ends_where_the_data_do_not_continue():
     assert found.dones.sum() == 0
 
 
-def test_what_is_read_afterwards_equals_stable_baselines3s_arrays():
+def test_the_observation_views_equal_the_arrays_of_stable_baselines3():
     """Code that looks into ``observations`` finds what it finds there."""
     stock, ours = DictReplayBuffer(15, DICT, ACTIONS, "cpu"), make(DICT, 15, frame_stack=4)
     for step in random_data(DICT, 1, 22):
@@ -306,7 +306,7 @@ def test_what_is_read_afterwards_equals_stable_baselines3s_arrays():
     ],
     ids=str,
 )
-def test_a_view_is_indexed_as_an_array_is(index):
+def test_a_view_is_indexed_like_an_array(index):
     stock, ours = ReplayBuffer(20, BOX, ACTIONS, "cpu", 2), make(BOX, 20, 2, frame_stack=4)
     for step in random_data(BOX, 2, 13):
         add_to(stock, step)
@@ -314,7 +314,7 @@ def test_a_view_is_indexed_as_an_array_is(index):
     np.testing.assert_array_equal(ours.observations[index], stock.observations[index])
 
 
-def test_adding_and_sampling_leave_no_reference():
+def test_adding_and_sampling_keep_no_reference_to_the_arrays():
     buffer = make(DICT, 10, frame_stack=4)
     steps = random_data(DICT, 1, 4)
     for step in steps:
@@ -331,7 +331,7 @@ def test_adding_and_sampling_leave_no_reference():
 
 @pytest.mark.parametrize("n_before", [0, 4, 30])
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
-def test_a_pickled_buffer_samples_and_fills_on(n_before, protocol):
+def test_an_unpickled_buffer_gives_the_same_samples_and_accepts_transitions(n_before, protocol):
     buffer = make(DICT, 20, 2, frame_stack=4, n_steps=3)
     steps = random_data(DICT, 2, 60, death_rate=0.9)
     for step in steps[:n_before]:
@@ -353,7 +353,7 @@ def test_a_pickled_buffer_samples_and_fills_on(n_before, protocol):
     check_nothing_is_lost(copy)
 
 
-def test_a_pickle_holds_the_frames_and_not_the_room_for_more():
+def test_a_pickle_holds_the_frames_without_the_unused_memory():
     buffer = make(BOX, 100_000, frame_stack=4)
     for step in random_data(BOX, 1, 3):
         add_to(buffer, step)
@@ -422,7 +422,7 @@ def test_a_nan_in_a_vector_ends_no_window():
     assert samples_at(buffer, [0], 0).discounts.item() == pytest.approx(GAMMA**3)
 
 
-def test_memory_is_allocated_when_the_first_transition_comes():
+def test_memory_is_allocated_when_the_first_transition_is_added():
     """A million transitions on a machine that cannot hold them: to load the model and watch it is no error."""
     buffer = FrameReplayBuffer(10**12, BOX, ACTIONS, "cpu", frame_stack=4)
     assert (buffer.size(), buffer.rewards.shape) == (0, (0, 1))
@@ -446,7 +446,7 @@ def test_too_little_memory_is_an_error_before_any_is_used(monkeypatch):
         assert buffer.size() == 1
 
 
-def test_a_containers_limit_counts(monkeypatch, tmp_path):
+def test_the_memory_limit_of_a_container_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(frame_store, "CGROUP", tmp_path)
     whole = frame_store.available_bytes()
     for name, text in (("memory.max", "5000\n"), ("memory.current", "2000\n"), ("memory.stat", "anon 9\n")):
@@ -475,6 +475,6 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
         (spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), {}, "Stable-Baselines3's DictReplayBuffer"),
     ],
 )
-def test_what_cannot_work_is_refused(space, kwargs, message):
+def test_arguments_that_cannot_work_are_refused(space, kwargs, message):
     with pytest.raises(ValueError, match=message):
         FrameReplayBuffer(10, space, ACTIONS, "cpu", **kwargs)

@@ -82,7 +82,7 @@ def assert_same_buffers(one, other):
     is_reset=st.booleans(),
     is_used=st.booleans(),
 )
-def test_random_buffers_go_on_beside_the_uninterrupted_one(
+def test_a_restored_buffer_continues_like_the_uninterrupted_one(
     space, frame_stack, size, n_envs, n_steps, handles_timeouts, seed, n_added, is_reset, is_used
 ):
     kwargs = {"handle_timeout_termination": handles_timeouts, "n_steps": n_steps, "frame_stack": frame_stack}
@@ -107,7 +107,7 @@ def test_random_buffers_go_on_beside_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize("n_before", [150, 900])
-def test_frames_beyond_the_expected_ones_come_back_to_their_numbers(n_before):
+def test_frames_beyond_the_expected_number_are_restored_under_their_numbers(n_before):
     """Episodes of one or two steps need several blocks."""
     kwargs = {"frame_stack": 4}
     never_interrupted, resumed = make(BOX, 400, **kwargs), make(BOX, 400, **kwargs)
@@ -126,7 +126,7 @@ def test_frames_beyond_the_expected_ones_come_back_to_their_numbers(n_before):
         assert len(again._stores["observation"].frames._blocks) == len(resumed._stores["observation"].frames._blocks)
 
 
-def test_a_buffer_that_was_unpickled_has_blocks_of_its_own_size():
+def test_an_unpickled_buffer_is_saved_and_restored_with_its_own_block_size():
     buffer, resumed = make(BOX, 200, frame_stack=4), make(BOX, 200, frame_stack=4)
     simulators = make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.0, reset_rate=0.0)
     add(buffer, simulators, 230)
@@ -146,7 +146,7 @@ def test_a_buffer_without_transitions_stays_unallocated():
     assert fresh.size() == 0
 
 
-def test_the_state_is_views_of_what_is_in_use_in_the_order_in_which_it_is_filled():
+def test_the_state_holds_views_of_the_used_rows_in_the_order_of_filling():
     """A second snapshot writes what has changed: nothing that was there may move."""
     buffer = make(DICT, 40, 2, frame_stack=4)
     steps = random_data(DICT, 2, 30)
@@ -201,7 +201,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("change", "message"), OTHERS, ids=[next(iter(change)) for change, _ in OTHERS])
-def test_the_state_of_another_buffer_is_refused_and_nothing_is_changed(change, message):
+def test_the_state_of_a_buffer_with_other_settings_is_refused_and_nothing_is_changed(change, message):
     buffer = make(DICT, 20, 2, frame_stack=4)
     for step in random_data(DICT, 2, 14):
         add_to(buffer, step)
@@ -230,12 +230,12 @@ def test_the_state_of_another_buffer_is_refused_and_nothing_is_changed(change, m
     assert_same_buffers(used, twin)
 
 
-def test_the_state_of_something_else_is_refused():
+def test_the_state_of_another_object_is_refused():
     with pytest.raises(ValueError, match="buffer_size was not there and is 10"):
         make(BOX, 10).set_state({"pos": 3, "full": False})
 
 
-def test_a_machine_without_the_memory_is_told_before_anything_is_read(monkeypatch):
+def test_too_little_memory_is_reported_before_anything_is_read(monkeypatch):
     buffer = make(BOX, 1000, frame_stack=4)
     for step in random_data(BOX, 1, 5):
         add_to(buffer, step)
@@ -249,7 +249,7 @@ def test_a_machine_without_the_memory_is_told_before_anything_is_read(monkeypatc
 
 
 @pytest.mark.parametrize("length", [3, 10**9])
-def test_nothing_is_there_twice(length):
+def test_restoring_needs_no_second_copy_in_memory(length):
     """A resume works where the buffer is half the memory: with a full buffer of short episodes and of long ones."""
     space = image_space(4)
     buffer = make(space, 4000, frame_stack=4)
@@ -274,7 +274,7 @@ def test_nothing_is_there_twice(length):
     assert_same_buffers(fresh, buffer)
 
 
-def test_a_segment_that_is_ended_goes_on_in_no_window_even_if_the_next_observation_is_the_same():
+def test_no_window_crosses_an_ended_segment_even_if_the_next_observation_continues_it():
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     steps = random_data(BOX, 1, 6, death_rate=0.0)
     for step in steps:

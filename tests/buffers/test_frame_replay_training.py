@@ -80,7 +80,7 @@ def test_the_weights_are_the_same_with_dict_observations(n_steps):
 
 
 @pytest.mark.parametrize("frame_stack", [1, 4])
-def test_stock_td3_learns_from_it_as_well(frame_stack):
+def test_stock_td3_learns_from_a_frame_replay_buffer(frame_stack):
     stock = trained(StackedImageEnv(), ReplayBuffer, {}, cls=TD3)
     ours = trained(StackedImageEnv(), FrameReplayBuffer, {"frame_stack": frame_stack}, cls=TD3)
     assert_same_weights(stock, ours)
@@ -110,7 +110,7 @@ def test_vectors_and_rewards_are_normalised_when_they_are_sampled():
     assert_same_weights(stock, ours)
 
 
-def test_a_second_learn_joins_no_segments():
+def test_a_second_learn_does_not_join_segments():
     model = trained(StackedImageEnv(), FrameReplayBuffer, {"frame_stack": 4}, n_steps=3, buffer_size=300)
     assert not model.replay_buffer.dones[69, 0]
     model.learn(30)
@@ -122,7 +122,7 @@ def test_a_second_learn_joins_no_segments():
     ]
 
 
-def test_a_saved_buffer_is_loaded_and_goes_on(tmp_path):
+def test_a_model_continues_with_a_loaded_buffer(tmp_path):
     model = trained(StackedImageEnv(), FrameReplayBuffer, {"frame_stack": 4}, n_steps=3)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")

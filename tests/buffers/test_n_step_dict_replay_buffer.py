@@ -1,4 +1,4 @@
-"""n-step returns for Dict observations, beside a slow twin of plain lists and Stable-Baselines3's buffer for boxes."""
+"""n-step returns for Dict observations, compared with a slow twin and with Stable-Baselines3's buffer for boxes."""
 
 import pickle
 
@@ -86,7 +86,7 @@ OUTCOME = st.tuples(st.sampled_from(["goes on"] * 3 + ["terminated", "truncated"
 
 @settings(max_examples=150)
 @given(data=st.data(), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), buffer_size=st.integers(3, 14))
-def test_every_sample_equals_the_naive_twins(data, n_envs, n_steps, buffer_size):
+def test_every_sample_equals_that_of_the_naive_twin(data, n_envs, n_steps, buffer_size):
     buffer = NStepDictReplayBuffer(buffer_size, SPACE, ACTIONS, "cpu", n_envs, n_steps=n_steps, gamma=GAMMA)
     naive = NaiveBuffer(buffer_size, n_envs, n_steps)
     outcomes = data.draw(st.lists(st.tuples(*[OUTCOME] * n_envs), min_size=1, max_size=30))
@@ -128,7 +128,7 @@ def random_steps(n, n_envs, seed=0):
 
 @pytest.mark.parametrize("n_envs", [1, 2])
 @pytest.mark.parametrize("n_added", [7, 20, 33])
-def test_batches_equal_stable_baselines3s_on_each_part(n_envs, n_added):
+def test_batches_equal_those_of_stable_baselines3_for_each_part(n_envs, n_added):
     ours = NStepDictReplayBuffer(20 * n_envs, SPACE, ACTIONS, "cpu", n_envs, n_steps=3, gamma=GAMMA)
     boxes = {
         key: NStepReplayBuffer(20 * n_envs, SPACE[key], ACTIONS, "cpu", n_envs, n_steps=3, gamma=GAMMA) for key in SPACE
@@ -148,7 +148,7 @@ def test_batches_equal_stable_baselines3s_on_each_part(n_envs, n_added):
             assert th.equal(getattr(found, name), getattr(expected, name)), name
 
 
-def test_one_step_equals_stable_baselines3s_buffer_without_n_steps():
+def test_with_one_step_samples_equal_those_of_stable_baselines3s_buffer():
     ours = NStepDictReplayBuffer(20, SPACE, ACTIONS, "cpu", n_steps=1, gamma=GAMMA)
     stock = DictReplayBuffer(20, SPACE, ACTIONS, "cpu")
     for step in random_steps(27, 1):
@@ -200,7 +200,7 @@ def test_observations_and_each_reward_are_normalised_when_they_are_sampled(monke
     np.testing.assert_array_equal(found.observations["camera"][0], steps[1]["obs"]["camera"])
 
 
-def test_sampling_changes_nothing_and_hands_out_copies():
+def test_sampling_changes_nothing_and_returns_copies():
     """The cut at the write head is written into the buffer while it samples."""
     buffer = NStepDictReplayBuffer(10, SPACE, ACTIONS, "cpu", n_steps=3, gamma=GAMMA)
     for step in random_steps(13, 1):
@@ -212,7 +212,7 @@ def test_sampling_changes_nothing_and_hands_out_copies():
     assert pickle.dumps(buffer) == before
 
 
-def test_a_pickled_buffer_samples_and_fills_on():
+def test_an_unpickled_buffer_gives_the_same_samples_and_accepts_transitions():
     buffer = NStepDictReplayBuffer(10, SPACE, ACTIONS, "cpu", n_steps=3, gamma=GAMMA)
     steps = random_steps(20, 1)
     for step in steps[:8]:
@@ -229,7 +229,7 @@ def test_a_pickled_buffer_samples_and_fills_on():
     assert th.equal(one.next_observations["state"], other.next_observations["state"])
 
 
-def test_boxes_and_saved_memory_are_refused():
+def test_box_observations_and_optimize_memory_usage_are_refused():
     with pytest.raises(AssertionError, match="Dict"):
         NStepDictReplayBuffer(10, SPACE["state"], ACTIONS, "cpu")
     with pytest.raises(AssertionError, match="optimize_memory_usage"):

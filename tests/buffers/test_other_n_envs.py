@@ -1,4 +1,4 @@
-"""What a replay buffer holds, taken to another number of environments."""
+"""Rearranging a replay buffer for another number of environments."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def transitions(buffer):
 @pytest.mark.parametrize("kind", BUFFERS)
 @pytest.mark.parametrize(("size", "n_steps"), [(60, 12), (60, 47), (60, 3), (60, 0)])
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 1), (2, 3)])
-def test_every_transition_stays_in_the_order_of_its_environment(kind, size, n_steps, before, after):
+def test_transitions_keep_the_order_of_their_environment(kind, size, n_steps, before, after):
     old = filled(kind, size, before, n_steps)
     new = for_n_envs(old, after)
     assert (type(new), new.n_envs, new.buffer_size) == (type(old), after, size // after)
@@ -79,7 +79,7 @@ def test_every_transition_stays_in_the_order_of_its_environment(kind, size, n_st
 
 
 @pytest.mark.parametrize("kind", ["frames", "frames of a Dict", "stock n-step", "n-step dict"])
-def test_no_return_runs_from_one_environments_steps_into_anothers(kind):
+def test_no_return_crosses_from_one_environment_into_another(kind):
     new = for_n_envs(filled(kind, 60, 3, 7), 1)
     for row in (6, 13, 20):  # the newest of each environment
         sample = new._get_samples(np.array([row]))
@@ -98,13 +98,13 @@ def test_a_frame_buffer_keeps_its_frames_once_and_its_segments():
     assert n_frames_held(new._stores["observation"].frames) < 2 * 12 + 8
 
 
-def test_the_same_number_is_the_same_buffer():
+def test_with_the_same_number_the_buffer_itself_is_returned():
     buffer = filled("stock", 20, 2, 3)
     assert for_n_envs(buffer, 2) is buffer
 
 
 @pytest.mark.parametrize("optimized", [True, False])
-def test_what_cannot_be_rearranged_is_refused_with_both_numbers(optimized):
+def test_a_buffer_that_cannot_be_rearranged_is_refused_with_both_numbers(optimized):
     class Mine(ReplayBuffer):
         pass
 

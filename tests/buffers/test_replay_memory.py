@@ -1,4 +1,4 @@
-"""What benchmarks/replay_memory.py promises of a million transitions, at a fiftieth of the size."""
+"""The memory measured by benchmarks/replay_memory.py for a million transitions, checked at a fiftieth of the size."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What does not fit a replay buffer is refused with both shapes, and nothing of it is stored."""
+"""Arrays that do not fit a replay buffer are refused with both shapes, and nothing is stored."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def step(n_envs=1, **changed):
         (1, {"obs": parts()}, "obs is a dict of gear, goal, observation: expected one array"),
     ],
 )
-def test_a_frame_buffer_refuses_what_does_not_fit(n_envs, changed, words):
+def test_a_frame_buffer_refuses_arrays_of_another_shape(n_envs, changed, words):
     buffer = frame_buffer(n_envs=n_envs)
     buffer.add(**step(n_envs))
     before = np.array(buffer.observations[0])
@@ -77,7 +77,7 @@ def test_a_frame_buffer_refuses_what_does_not_fit(n_envs, changed, words):
         ({"goal": None}, "obs is a dict of gear, observation: expected a dict of"),
     ],
 )
-def test_a_part_of_a_dict_that_does_not_fit_is_refused_by_its_key(make, changed, words):
+def test_a_part_of_a_dict_with_another_shape_is_refused_by_its_key(make, changed, words):
     buffer = make(DICT)
     wrong = {key: value for key, value in {**parts(), **changed}.items() if value is not None}
     with pytest.raises(ValueError, match=words):
@@ -96,7 +96,7 @@ def test_a_dict_of_one_part_stays_a_dict():
     np.testing.assert_array_equal(buffer.observations["observation"][0], image())
 
 
-def test_what_one_environment_gives_without_an_axis_for_environments_is_taken():
+def test_with_one_environment_arrays_without_its_axis_are_accepted():
     buffer = frame_buffer()
     buffer.add(**step(obs=image()[0], next_obs=image()[0], action=np.zeros(2), reward=1.5, done=True))
     assert (buffer.rewards[0, 0], buffer.dones[0, 0]) == (1.5, True)
@@ -104,13 +104,13 @@ def test_what_one_environment_gives_without_an_axis_for_environments_is_taken():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_whole_numbers_in_another_dtype_are_pixels(dtype):
+def test_whole_numbers_of_another_dtype_are_accepted_as_pixels(dtype):
     buffer = frame_buffer()
     buffer.add(**step(obs=image().astype(dtype)))
     np.testing.assert_array_equal(buffer.observations[0], image())
 
 
-def test_actions_of_two_axes_are_taken_with_them_or_flat():
+def test_actions_with_two_axes_are_accepted_as_they_are_or_flat():
     buffer = frame_buffer(actions=spaces.Box(-1, 1, (2, 3)), n_envs=2)
     action = np.arange(12.0).reshape(2, 2, 3)
     buffer.add(**step(2, action=action))

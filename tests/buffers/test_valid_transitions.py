@@ -55,7 +55,7 @@ def test_an_invalid_step_of_a_single_environment_is_not_stored(kind):
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
-def test_no_n_step_window_runs_over_an_invalid_step(kind):
+def test_no_n_step_window_crosses_an_invalid_step(kind):
     buffer = BUFFERS[kind](1)
     valid = ValidTransitions(buffer)
     for value, is_invalid in ((1, False), (2, False), (3, True), (3, False), (4, False), (5, False)):
@@ -68,7 +68,7 @@ def test_no_n_step_window_runs_over_an_invalid_step(kind):
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
-def test_beside_valid_steps_a_copy_of_one_takes_its_place(kind):
+def test_a_copy_of_a_valid_step_replaces_an_invalid_one(kind):
     buffer = BUFFERS[kind](2)
     valid = ValidTransitions(buffer)
     add(valid, 1, [False, False])
@@ -86,7 +86,7 @@ def test_beside_valid_steps_a_copy_of_one_takes_its_place(kind):
         assert copied in {2.0, 2 + 0.5 * 3}
 
 
-def test_without_invalid_steps_the_buffer_is_as_it_always_was():
+def test_without_invalid_steps_the_buffer_equals_the_stock_one():
     plain, watched = (ReplayBuffer(10, IMAGES, ACTIONS, n_envs=2) for _ in range(2))
     valid = ValidTransitions(watched)
     for value in range(15):
@@ -97,7 +97,7 @@ def test_without_invalid_steps_the_buffer_is_as_it_always_was():
     assert (plain.pos, plain.full) == (watched.pos, watched.full)
 
 
-def test_where_memory_is_saved_the_transition_before_does_not_bootstrap_from_a_strange_frame():
+def test_with_optimize_memory_usage_no_transition_bootstraps_from_a_foreign_frame():
     buffer = ReplayBuffer(10, IMAGES, ACTIONS, n_envs=1, optimize_memory_usage=True, handle_timeout_termination=False)
     valid = ValidTransitions(buffer)
     add(valid, 1, [False])
@@ -106,7 +106,7 @@ def test_where_memory_is_saved_the_transition_before_does_not_bootstrap_from_a_s
     assert buffer._get_samples(np.array([0])).dones.item() == 1.0
 
 
-def test_an_invalid_step_before_any_other_is_nothing():
+def test_an_invalid_first_step_leaves_the_buffer_empty():
     buffer = FrameReplayBuffer(10, IMAGES, ACTIONS)
     add(ValidTransitions(buffer), 1, [True])
     assert buffer.size() == 0
@@ -120,7 +120,7 @@ def test_an_invalid_step_before_any_other_is_nothing():
         (ValidNStepReplayBuffer, NStepReplayBuffer),
     ],
 )
-def test_the_classes_for_stock_algorithms_are_their_own_buffers(ours, stock):
+def test_the_classes_for_stock_algorithms_inherit_from_the_stock_buffers(ours, stock):
     assert issubclass(ours, stock)
     space = spaces.Dict({"camera": IMAGES}) if stock is DictReplayBuffer else IMAGES
     buffer = ours(10, space, ACTIONS, n_envs=1)
@@ -160,7 +160,7 @@ def test_visual_td3_stores_no_invalid_transition(settings, n_envs):
     assert size == (48 if n_envs == 1 else 24)  # side by side both fail at once
 
 
-def test_stock_sac_stores_none_with_our_class():
+def test_stock_sac_stores_no_invalid_transition_with_our_class():
     env = DummyVecEnv([FailingEnv])
     model = SAC("CnnPolicy", env, buffer_size=200, learning_starts=1_000, replay_buffer_class=ValidReplayBuffer)
     model.learn(20)
@@ -168,7 +168,7 @@ def test_stock_sac_stores_none_with_our_class():
     assert (model.replay_buffer.rewards[:16] > -1_000.0).all()
 
 
-def test_the_n_step_dict_buffer_keeps_them_out_too():
+def test_the_n_step_dict_buffer_stores_no_invalid_transition():
     buffer = NStepDictReplayBuffer(10, spaces.Dict({"camera": IMAGES}), ACTIONS, n_steps=2, gamma=0.5)
     valid = ValidTransitions(buffer)
     for reward, is_invalid in ((1.0, False), (9.0, True), (2.0, False), (3.0, False)):
@@ -207,7 +207,7 @@ def add_goals(buffer, numbers, infos, done=False):
 
 @pytest.mark.parametrize("strategy", ["future", "final", "episode"])
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_an_episode_whose_last_step_is_invalid_keeps_its_goals_to_itself(strategy, n_envs):
+def test_hers_goals_come_from_the_episode_itself_if_its_last_step_is_invalid(strategy, n_envs):
     """Episode k of environment e achieves 1000 e + 100 k and what follows: every goal must be of that hundred."""
     buffer = her_buffer(n_envs, strategy)
     for episode in range(8):
@@ -222,7 +222,7 @@ def test_an_episode_whose_last_step_is_invalid_keeps_its_goals_to_itself(strateg
     assert (buffer.ep_length[: buffer.size()] > 0).all()
 
 
-def test_an_invalid_first_step_ends_no_episode_of_her():
+def test_an_invalid_first_step_ends_no_episode_in_hers_buffer():
     buffer = her_buffer(1)
     for number, invalid, done in ((1, True, False), (2, False, False), (3, True, False), (100, False, True)):
         add_goals(buffer, [number], [invalid], done)
@@ -230,7 +230,7 @@ def test_an_invalid_first_step_ends_no_episode_of_her():
     assert buffer.ep_start[:2, 0].tolist() == [0, 1]
 
 
-def test_a_window_ends_at_an_invalid_step_where_time_outs_are_not_told_apart():
+def test_a_window_ends_at_an_invalid_step_if_time_outs_are_not_handled():
     buffer = NStepReplayBuffer(3, IMAGES, ACTIONS, n_steps=3, gamma=0.5, handle_timeout_termination=False)
     valid = ValidTransitions(buffer)
     for value, is_invalid in ((1, False), (2, True), (3, False), (4, False), (5, False), (6, False)):

@@ -1,4 +1,4 @@
-"""What is not finite is seen at its own update, in one number of each."""
+"""FiniteMonitor finds a non-finite number in the update in which it appears."""
 
 import math
 
@@ -17,7 +17,7 @@ def update(network, n_updates, loss):
     return NetworkUpdate(network, n_updates, {}, {"loss": th.tensor(loss)})
 
 
-def test_the_first_number_that_is_none_is_named_with_its_update():
+def test_the_first_non_finite_number_is_named_with_its_update():
     monitor = FiniteMonitor()
     assert monitor.first() is None
     for number, losses in enumerate([(1.0, 2.0), (math.inf, 3.0), (4.0, math.nan)], start=7):
@@ -44,7 +44,7 @@ def weight(*shape, gradient=None):
         ([weight(9, 9), weight(9)], None),  # nothing there
     ],
 )
-def test_of_each_group_the_biases_are_looked_at_or_what_is_smallest(weights, found):
+def test_the_biases_of_each_group_are_checked_or_its_smallest_weight(weights, found):
     monitor = FiniteMonitor()
     groups = {"critic_cnn": weights, "critic_mlp": [weight(3, gradient=1.0)]}
     monitor.after_backward(NetworkUpdate("critic", 5, groups, {"loss": th.tensor(1.0)}))
@@ -52,14 +52,14 @@ def test_of_each_group_the_biases_are_looked_at_or_what_is_smallest(weights, fou
     assert (None if first is None else (first.tag, first.n_updates)) == (None if found is None else (found, 5))
 
 
-def test_a_large_finite_loss_is_none_of_it():
+def test_a_large_finite_loss_is_not_reported():
     monitor = FiniteMonitor()
     monitor.after_backward(update("critic", 1, 3e38))
     assert monitor.first() is None
 
 
 @pytest.mark.parametrize("cls", [SAC, TD3, DDPG, TQC, CrossQ])
-def test_a_stock_algorithms_update_is_seen_though_its_loss_is_not(cls):
+def test_a_stock_algorithms_gradients_are_checked_although_its_loss_is_hidden(cls):
     model = cls("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, buffer_size=300, seed=0, device="cpu")
     monitor = FiniteMonitor()
     watch = attach(model, monitor)

@@ -1,4 +1,4 @@
-"""What a camera shows, and the monitor that follows it step by step."""
+"""Contrast and change of camera frames, and the monitor that measures both step by step."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def test_std_and_change_equal_loops_over_pixels():
     assert float(frame_change(th.as_tensor(old), th.as_tensor(new))) == pytest.approx(np.mean(changes), rel=1e-6)
 
 
-def test_a_frozen_camera_changes_by_exactly_nothing_and_a_black_one_has_no_spread():
+def test_a_frozen_camera_has_a_change_of_exactly_0_and_a_black_one_a_deviation_of_0():
     frames = th.as_tensor(random_frames(0))
     assert float(frame_change(frames, frames)) == 0.0
     fading = th.arange(3, dtype=th.uint8).view(3, 1, 1, 1).expand(3, 4, 6, 5)
     assert float(frame_std(fading)) == 0.0, "frames of one colour each, though not of the same one"
 
 
-def test_points_stand_at_every_tenth_change_and_are_means_of_it():
+def test_each_point_is_the_mean_over_ten_changes():
     camera = CameraMonitor(sample_freq=10)
     shown = [random_frames(seed, n=1) for seed in range(21)]
     for step, frame in enumerate(shown):
@@ -42,7 +42,7 @@ def test_points_stand_at_every_tenth_change_and_are_means_of_it():
     assert camera.read_points() == camera.read() == {}
 
 
-def test_points_do_not_tell_when_frames_were_compared_or_moved_to_another_monitor():
+def test_points_do_not_depend_on_when_frames_are_compared_or_the_state_is_moved():
     """Of an environment whose frames change their shape in between, and of one that shows none for a while."""
     shown = [random_frames(seed, n=1, channels=1 if 5 <= seed < 8 else 4) for seed in range(40)]
     shown[20:23] = [np.zeros((1, 3))] * 3
@@ -65,7 +65,7 @@ def test_points_do_not_tell_when_frames_were_compared_or_moved_to_another_monito
         assert points == expected
 
 
-def test_an_array_that_the_environment_writes_into_is_still_a_change():
+def test_a_change_is_seen_even_if_the_environment_reuses_its_array():
     camera, buffer = CameraMonitor(sample_freq=1), np.zeros((1, 1, 4, 4), np.uint8)
     for value in (0, 9):
         buffer[:] = value
@@ -73,7 +73,7 @@ def test_an_array_that_the_environment_writes_into_is_still_a_change():
     assert camera.read()[tags.FRAME_CHANGE] == 9.0
 
 
-def test_of_two_cameras_the_frozen_one_speaks_and_vectors_are_not_looked_at():
+def test_one_frozen_camera_of_two_is_seen_and_vectors_are_ignored():
     camera, frozen = CameraMonitor(sample_freq=1), random_frames(0, n=1)
     for step in range(3):
         camera.see({"left": random_frames(step, n=1), "right": frozen, "state": np.full((1, 3), step)}, step)

@@ -46,7 +46,7 @@ def means(naive, sampled):
 
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
-def test_norms_and_rewards_equal_a_naive_twin(make_model, encoder):
+def test_norms_and_rewards_equal_those_of_a_naive_twin(make_model, encoder):
     model = make_model(policy_kwargs={"encoder": encoder}, max_grad_norm=1e-4)
     monitor, naive = GradientMonitor(sample_freq=1), NaiveMonitor()
     model.observers += [monitor, naive]
@@ -84,7 +84,7 @@ class ClipCounter(NaiveMonitor):
 
 
 @pytest.mark.parametrize("grad_clip", ["norm", "adaptive"])
-def test_the_clip_fraction_of_a_group_is_the_part_of_its_updates_that_clipping_changed(make_model, grad_clip):
+def test_the_clip_fraction_is_the_share_of_updates_that_clipping_changed(make_model, grad_clip):
     settings = {"policy_kwargs": {"encoder": "separate"}, "preset": "td3", "grad_clip": grad_clip}
     free = make_model(**settings, max_grad_norm=1e9)
     naive = NaiveMonitor()
@@ -104,7 +104,7 @@ def test_the_clip_fraction_of_a_group_is_the_part_of_its_updates_that_clipping_c
     assert 0.0 < read[tags.CLIP_FRACTION["critic_mlp"]] <= 1.0
 
 
-def test_one_small_unit_that_is_clipped_counts_though_the_norm_hides_it():
+def test_one_small_clipped_unit_counts_although_the_norm_hides_it():
     """Adaptive clipping scales unit by unit: here a bias of 1e-5 beside a gradient of 1."""
     large, small = th.nn.Parameter(th.full((2, 2), 100.0)), th.nn.Parameter(th.zeros(1))
     group = [large, small]
@@ -141,7 +141,7 @@ def test_watching_changes_no_weight(make_model):
         assert th.equal(a, b)
 
 
-def test_a_window_starts_anew_after_each_read(make_model):
+def test_each_read_starts_a_new_window(make_model):
     model = make_model(env=ImageEnv())
     monitor = GradientMonitor(sample_freq=1)
     model.observers.append(monitor)

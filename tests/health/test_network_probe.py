@@ -35,7 +35,7 @@ def test_dormancy_equals_its_definition_written_with_loops(tau):
     assert float(dormant_fraction(layers, tau)) == pytest.approx(naive_dormant_fraction(layers, tau))
 
 
-def test_one_silent_unit_in_four_is_a_quarter_and_the_scale_of_a_layer_does_not_count():
+def test_one_silent_unit_in_four_gives_a_quarter_whatever_the_scale_of_the_layer():
     layer = th.tensor([[1.0, 2.0, 3.0, 0.0]])
     assert float(dormant_fraction([layer])) == float(dormant_fraction([1e-9 * layer])) == 0.25
 
@@ -55,7 +55,7 @@ def test_probing_leaves_statistics_modes_and_random_numbers_as_they_were():
     assert not any(layer._forward_hooks for layer in module)
 
 
-def test_a_layer_that_writes_into_its_input_does_not_change_what_was_seen_before_it():
+def test_an_in_place_layer_does_not_change_recorded_activations():
     module = nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True))
     first, second = activations_of(module, lambda: module(th.tensor([[-1.0, 1.0]])))
     assert first.tolist() == [[pytest.approx(-0.7616, abs=1e-4), pytest.approx(0.7616, abs=1e-4)]]
@@ -84,7 +84,7 @@ def test_the_probe_of_a_model_equals_a_computation_by_hand(make_model, encoder):
     assert float(dormant) == pytest.approx(naive_dormant_fraction(layers, 0.025))
 
 
-def test_a_target_counts_as_moved_after_the_smallest_step_and_not_without_one(make_model):
+def test_a_target_counts_as_moved_after_the_smallest_step_only(make_model):
     model = make_model()
     probe = NetworkProbe(model)
     assert probe.targets_moved() == {}, "the first look has nothing to compare with"
@@ -100,7 +100,7 @@ def test_a_target_counts_as_moved_after_the_smallest_step_and_not_without_one(ma
     assert float(moved[tags.TARGET_MOVED["actor"]]) == 0.0
 
 
-def test_where_no_weight_is_small_the_smallest_stands_for_all():
+def test_without_small_weights_the_smallest_represents_all():
     large, larger = th.zeros(2_000), th.zeros(3_000)
     assert smallest([larger, large]) == [large]
     bias = th.zeros(5)
@@ -126,7 +126,7 @@ class Frozen:
         return {tags.ENCODER_DORMANT_FRACTION: th.tensor(0.5)}
 
 
-def test_the_monitor_asks_for_what_is_dear_once_in_a_window(make_model):
+def test_the_monitor_takes_expensive_measures_once_per_window(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=10)
     monitor.probe = Frozen()
     model.observers.append(monitor)

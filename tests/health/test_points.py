@@ -1,4 +1,4 @@
-"""Single points beside the means of a window."""
+"""Single points, compared with the means over a window."""
 
 import pytest
 import torch as th
@@ -8,7 +8,7 @@ from sb3_visual_td3.common.types import NetworkUpdate
 from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 
 
-def test_the_mean_of_the_points_is_what_is_read(make_model):
+def test_read_returns_the_mean_of_the_points(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=10, keep_points=True)
     model.observers.append(monitor)
     model.learn(61)
@@ -23,7 +23,7 @@ def test_the_mean_of_the_points_is_what_is_read(make_model):
     assert monitor.read_points() == {}
 
 
-def test_the_extremes_of_a_point_are_those_of_every_update_since_the_point_before():
+def test_the_extremes_of_a_point_cover_every_update_since_the_previous_point():
     weight = th.nn.Parameter(th.ones(1))
     weight.grad = th.ones(1)
     monitor = GradientMonitor(sample_freq=10, keep_points=True)
@@ -57,7 +57,7 @@ class EveryUpdate:
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_no_reward_of_an_update_between_the_measured_ones_is_missed(make_model, n_steps):
+def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
     """With one discount for all, and with one for each sample; with batches that wait until they are read."""
     model, every = make_model(n_steps=n_steps, policy_kwargs={"net_arch": [8]}), EveryUpdate()
     monitors = [GradientMonitor(sample_freq) for sample_freq in (1, 7, 1_000)]
@@ -80,7 +80,7 @@ def test_no_reward_of_an_update_between_the_measured_ones_is_missed(make_model, 
             assert read[tags.Q_BOUND] == pytest.approx(max(since_start), rel=1e-12), monitor.sample_freq
 
 
-def test_a_reward_that_is_no_number_is_both_extremes():
+def test_a_nan_reward_is_both_extremes():
     weight = th.nn.Parameter(th.ones(1))
     weight.grad = th.ones(1)
     monitor = GradientMonitor(sample_freq=5, keep_points=True)
@@ -96,7 +96,7 @@ def test_a_reward_that_is_no_number_is_both_extremes():
         assert th.tensor(points[tag][1][1]).isnan(), tag
 
 
-def test_without_being_asked_nothing_is_kept(make_model):
+def test_points_are_kept_only_on_request(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=1)
     model.observers.append(monitor)
     model.learn(30)

@@ -19,13 +19,13 @@ def test_the_norm_is_over_all_gradients_together():
     assert float(quantities.gradient_norm([parameter([1.0], None)])) == 0.0
 
 
-def test_a_gradient_that_is_not_finite_shows():
+def test_a_non_finite_gradient_gives_a_non_finite_norm():
     assert math.isnan(float(quantities.gradient_norm([parameter([0.0], [float("nan")])])))
     assert math.isinf(float(quantities.gradient_norm([parameter([0.0], [float("inf")])])))
 
 
 @pytest.mark.parametrize("dtype", [th.float32, th.float64, th.bfloat16])
-def test_a_gradient_was_changed_where_any_number_was(dtype):
+def test_a_gradient_counts_as_changed_if_any_number_changed(dtype):
     parameters = [parameter([0.0, 0.0], [3.0, float("nan")]), parameter([0.0], None), parameter([0.0], [4.0])]
     parameters = [p if p.grad is None else th.nn.Parameter(p.to(dtype)) for p in parameters]
     parameters[0].grad, parameters[2].grad = th.tensor([3.0, math.nan], dtype=dtype), th.tensor([4.0], dtype=dtype)
@@ -39,7 +39,7 @@ def test_a_gradient_was_changed_where_any_number_was(dtype):
 
 
 @pytest.mark.parametrize(("old", "new", "changed"), [(1.0, math.nan, 1), (math.inf, 1.0, 1), (math.inf, math.inf, 0)])
-def test_what_becomes_nan_was_changed_and_what_was_nan_was_not(old, new, changed):
+def test_a_number_that_becomes_nan_has_changed_and_one_that_stays_nan_has_not(old, new, changed):
     for dtype in (th.float32, th.bfloat16):
         weight = th.nn.Parameter(th.zeros(2, dtype=dtype))
         weight.grad = th.tensor([0.0, new], dtype=dtype)
@@ -47,7 +47,7 @@ def test_what_becomes_nan_was_changed_and_what_was_nan_was_not(old, new, changed
         assert float(quantities.were_changed(before, [weight])) == changed
 
 
-def test_a_change_is_found_in_every_place_of_every_gradient_however_it_lies_in_memory():
+def test_a_change_is_found_at_every_place_in_any_memory_layout():
     weights = [th.nn.Parameter(th.zeros(shape)) for shape in ((2, 3, 2, 2), (3,), (2, 2))]
     weights[0].grad = th.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=th.channels_last)
     weights[1].grad, weights[2].grad = th.arange(3.0), th.arange(4.0).view(2, 2).T
@@ -61,7 +61,7 @@ def test_a_change_is_found_in_every_place_of_every_gradient_however_it_lies_in_m
     assert float(quantities.were_changed(before, weights)) == 0.0
 
 
-def test_the_norm_is_that_of_torch_to_the_bit():
+def test_the_norm_equals_torchs_bit_for_bit():
     generator = th.Generator().manual_seed(0)
     parts = [th.randn(shape, generator=generator) for shape in ((300, 400), (400,), (32, 4, 8, 8), (1,))]
     assert float(quantities.total_norm(parts)) == float(th.nn.utils.get_total_norm(parts))
@@ -78,12 +78,12 @@ def test_saturation_counts_actions_near_the_end_of_their_range():
     assert float(quantities.action_saturation(actions)) == 0.5
 
 
-def test_the_dimension_that_varies_least_is_found():
+def test_the_smallest_deviation_of_an_action_dimension_is_returned():
     actions = th.tensor([[0.0, 0.5], [1.0, 0.5]])
     assert float(quantities.smallest_action_std(actions)) == 0.0
 
 
-def test_rewards_of_minus_one_bound_q_by_a_hundred():
+def test_rewards_of_minus_1_bound_q_at_100():
     bound = quantities.value_bound(th.tensor([[0.5], [-1.0]]), th.tensor(0.99))
     assert float(bound) == pytest.approx(100, rel=1e-4)
 
@@ -99,13 +99,13 @@ def test_the_bound_of_a_discount_close_to_one_is_not_smaller_for_float32():
     assert float(quantities.value_bound(th.ones(1, 1), th.tensor(0.9999999))) >= exact
 
 
-def test_a_norm_is_finite_where_its_squares_are_not():
+def test_a_norm_is_finite_even_if_its_squares_overflow():
     parts = [th.tensor([3e30, 0.0]), th.tensor([4e30]), th.zeros(2)]
     assert float(quantities.total_norm(parts)) == pytest.approx(5e30)
     assert math.isinf(float(quantities.total_norm([th.tensor([math.inf]), th.ones(1)])))
 
 
-def test_weights_of_norm_zero_have_no_update_ratio_unless_they_rest():
+def test_weights_of_norm_0_have_no_update_ratio_unless_they_do_not_move():
     zero, moved = [th.zeros(2)], [th.ones(2)]
     assert not math.isfinite(float(quantities.update_ratio(zero, moved)))
     assert float(quantities.update_ratio(zero, zero)) == 0.0

@@ -18,7 +18,7 @@ def test_points_are_the_extremes_of_ten_steps_of_all_environments():
     assert monitor.read_points() == {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
 
 
-def test_nan_is_told_at_once_though_a_comparison_would_pass_it_over():
+def test_nan_is_reported_at_once_although_comparisons_ignore_it():
     monitor = RewardMonitor()
     monitor.see(np.array([1.0]), 5)
     monitor.see(np.array([np.nan]), 6)
@@ -29,7 +29,7 @@ def test_nan_is_told_at_once_though_a_comparison_would_pass_it_over():
     assert math.isnan(high)
 
 
-def test_an_array_that_is_reused_does_not_change_what_was_seen():
+def test_an_array_that_is_reused_does_not_change_recorded_rewards():
     monitor, rewards = RewardMonitor(sample_freq=2), np.array([7.0])
     monitor.see(rewards, 0)
     rewards[0] = 1.0

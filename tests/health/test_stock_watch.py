@@ -67,7 +67,7 @@ def test_norms_equal_those_read_from_the_gradients_by_hand(cls, policy):
 
 
 @pytest.mark.parametrize(("cls", "policy"), CASES, ids=IDS)
-def test_what_cannot_be_seen_is_absent_and_the_rest_is_there(cls, policy):
+def test_hidden_values_are_absent_and_all_others_present(cls, policy):
     model = make(cls, policy)
     monitor = GradientMonitor(sample_freq=1)
     monitor.probe = NetworkProbe(model)
@@ -102,7 +102,7 @@ class Spy:
         self.updates.append(update)
 
 
-def test_td3_and_visual_td3_show_the_same_values_of_the_same_training():
+def test_td3_and_visual_td3_show_the_same_values_in_the_same_training():
     """With the preset td3 the two train alike, bit for bit."""
     seen, expected = Spy(), Spy()
     stock = make(TD3, PIXELS)
@@ -126,7 +126,7 @@ def test_td3_and_visual_td3_show_the_same_values_of_the_same_training():
     }
 
 
-def test_sacs_values_are_those_of_its_own_networks_before_the_step():
+def test_sacs_values_are_those_of_its_networks_before_the_step():
     """Without updates of the weights the values can be computed afterwards."""
     model = make(SAC, PIXELS, learning_rate=0.0)
     spy = Spy()
@@ -151,7 +151,7 @@ def test_crossqs_next_observations_are_left_out_of_its_q_values():
     assert {tuple(u.values["policy_q"].shape) for u in actor} == {(8, 1)}
 
 
-def test_the_mean_over_quantiles_is_tqcs_value():
+def test_tqcs_value_is_the_mean_over_quantiles():
     model = make(TQC, VECTORS)
     spy = Spy()
     attach(model, spy)
@@ -159,7 +159,7 @@ def test_the_mean_over_quantiles_is_tqcs_value():
     assert {tuple(u.values["q_values"].shape) for u in spy.updates if u.network == "critic"} == {(8, 2)}
 
 
-def test_the_actor_is_shown_when_it_is_updated_and_no_other_optimizer_at_all():
+def test_the_actors_updates_are_shown_and_those_of_other_optimizers_are_not():
     td3, sac = make(TD3, PIXELS, policy_delay=2), make(SAC, PIXELS, train_freq=4, gradient_steps=4)
     spies = []
     for model in (td3, sac):
@@ -187,7 +187,7 @@ def test_watching_changes_no_weight(cls, policy):
 
 
 @pytest.mark.parametrize("cls", [TD3, SAC])
-def test_an_encoder_that_sb3_shares_is_the_actors(cls):
+def test_an_encoder_that_sb3_shares_belongs_to_the_actor(cls):
     model = make(cls, PIXELS, policy_kwargs={"share_features_extractor": True})
     by_hand, monitor = ByHand(model), GradientMonitor(sample_freq=1)
     watch = attach(model, monitor)
@@ -223,7 +223,7 @@ def test_after_set_parameters_every_update_is_shown_once_with_or_without_attachi
     assert n_updates == list(range(1, len(n_updates) + 1))
 
 
-def test_networks_that_were_replaced_are_found_again():
+def test_attaching_again_finds_replaced_networks():
     model = make(SAC, VECTORS)
     spy = Spy()
     watch = attach(model, spy)
@@ -236,7 +236,7 @@ def test_networks_that_were_replaced_are_found_again():
     assert count_steps(model, spy, 5) == 10
 
 
-def test_detaching_leaves_no_hook_behind_and_a_model_that_was_saved_meanwhile_loads(tmp_path):
+def test_detaching_removes_every_hook_and_a_model_saved_while_attached_loads(tmp_path):
     model = make(SAC, PIXELS)
     spy = Spy()
     watch = attach(model, spy)
@@ -253,7 +253,7 @@ def test_detaching_leaves_no_hook_behind_and_a_model_that_was_saved_meanwhile_lo
     assert attach(loaded).is_attached
 
 
-def test_it_is_a_watched_model_and_says_what_holds():
+def test_a_stock_watch_is_a_watched_model_with_its_properties():
     model = make(SAC, PIXELS, learning_rate=2e-4)
     watch = StockWatch(model)
     assert isinstance(watch, WatchedModel)

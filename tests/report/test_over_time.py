@@ -92,11 +92,11 @@ def test_a_run_that_failed_later_was_healthy_then(
     capsys.readouterr()
     assert report(tmp_path / "run", "--until", "3900") == 0
     out = capsys.readouterr().out
-    assert "Judged as it stood at step 3,900 (--until)" in out
+    assert "Judged up to step 3,900 (--until)" in out
     assert "NaN" not in json.dumps(content(tmp_path))
     assert content(tmp_path)["until"] == 3900
     for name, text in reports(tmp_path).items():
-        assert name == "report.json" or "as it stood at step 3,900 (--until)" in text
+        assert name == "report.json" or "up to step 3,900 (--until)" in text
     # At the step of the NaN itself it has failed.
     assert report(tmp_path / "run", "--until", "4e3") == 1
 
@@ -128,7 +128,7 @@ def test_a_step_before_the_first_point_is_refused(
 
 def test_until_and_watch_exclude_each_other(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(tmp_path, "--until", 5, "--watch") == 2
-    assert "--until 5 judges a run as it stood" in capsys.readouterr().err
+    assert "--until 5 judges a run up to that step" in capsys.readouterr().err
 
 
 def test_the_end_of_the_run_is_not_known_before_it(report: Report, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Choosing an action for one observation: what Stable-Baselines3 chooses, without work for nothing."""
+"""Choosing an action for one observation: the same action as Stable-Baselines3, without unnecessary work."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def module_visits(monkeypatch):
 
 
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MultiInputPolicy", VectorImageEnv)])
-def test_the_actions_are_stock_td3s_bit_for_bit(policy, env):
+def test_the_actions_equal_those_of_stock_td3_bit_for_bit(policy, env):
     settings = {"buffer_size": 10, "device": "cpu", "seed": 5}
     stock, ours = TD3(policy, env(), **settings), VisualTD3(policy, env(), preset="td3", **settings)
     for _ in range(3):
@@ -33,7 +33,7 @@ def test_the_actions_are_stock_td3s_bit_for_bit(policy, env):
         np.testing.assert_array_equal(stock.predict(observation)[0], ours.predict(observation)[0])
 
 
-def test_the_networks_leave_training_mode_once_and_not_with_every_action(make_model, module_visits):
+def test_the_networks_switch_to_evaluation_mode_once_and_not_for_every_action(make_model, module_visits):
     model = make_model()
     model.policy.set_training_mode(True)
     observation = ImageEnv.observation_space.sample()
@@ -47,7 +47,7 @@ def test_the_networks_leave_training_mode_once_and_not_with_every_action(make_mo
 
 
 @pytest.mark.parametrize("network", ["actor", "critic"])
-def test_a_network_that_was_put_into_training_mode_by_itself_leaves_it(make_model, network):
+def test_a_single_network_in_training_mode_is_switched_back(make_model, network):
     """A batch normalisation would otherwise learn from the observations that the policy is only shown."""
     model = make_model()
     observation = ImageEnv.observation_space.sample()

@@ -1,4 +1,4 @@
-"""Every action space that stock TD3 can train on trains; one that cannot be scaled is refused by its bound."""
+"""VisualTD3 trains on every action space that stock TD3 supports, and refuses bounds that cannot be scaled."""
 
 import gymnasium as gym
 import numpy as np
@@ -60,7 +60,7 @@ TRAINABLE = {
 
 @pytest.mark.parametrize("space", TRAINABLE.values(), ids=TRAINABLE)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_can_be_scaled_trains(space, precision):
+def test_every_action_space_that_can_be_scaled_trains(space, precision):
     env = ActionEnv(space)
     model = VisualTD3("CnnPolicy", env, precision=precision, policy_kwargs={"net_arch": [16]}, **SETTINGS)
     model.learn(14)
@@ -74,7 +74,7 @@ def test_what_can_be_scaled_trains(space, precision):
 
 
 @pytest.mark.parametrize("name", ["two axes", "no axis", "float16", "float64", "each its own"])
-def test_the_stock_preset_sends_stock_td3s_actions(name):
+def test_under_the_td3_preset_actions_equal_those_of_stock_td3(name):
     sent = []
     for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
         env = VectorEnv(TRAINABLE[name])
@@ -114,7 +114,7 @@ def test_bounds_that_cannot_be_scaled_are_refused_by_name(space, words, preset):
         VisualTD3("CnnPolicy", ActionEnv(space), preset=preset, **SETTINGS)
 
 
-def test_noise_that_an_earlier_version_saved_is_taken_up():
+def test_noise_that_an_earlier_version_saved_is_used():
     noise = ScheduledActionNoise.__new__(ScheduledActionNoise)
     noise.__dict__.update({"action_dim": 2, "sigma": 0.5})
     np.random.seed(0)

@@ -1,4 +1,4 @@
-"""The averaged policy: its weights, what uses it, and that training does not depend on it."""
+"""The averaged policy: its weights, the methods that use it, and the training, which does not depend on it."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def test_the_average_is_not_trained_and_has_an_encoder_of_its_own(make_model):
     assert average.data_ptr() != online.data_ptr()
 
 
-def test_a_saved_model_keeps_its_average_and_goes_on_with_it(make_model, tmp_path):
+def test_a_saved_model_keeps_its_average_and_continues_it(make_model, tmp_path):
     model = make_model(preset="visual", policy_average=0.9).learn(30)
     model.save(tmp_path / "model")
     loaded = VisualTD3.load(tmp_path / "model", env=model.get_env())
@@ -104,7 +104,7 @@ def test_a_saved_model_keeps_its_average_and_goes_on_with_it(make_model, tmp_pat
     assert loaded.describe()["policy_average"] == (0.9, "argument")
 
 
-def test_a_model_that_was_saved_without_an_average_begins_one_as_its_actor(make_model, tmp_path):
+def test_a_model_saved_without_an_average_starts_one_from_its_actor(make_model, tmp_path):
     model = make_model(preset="visual", policy_average=0).learn(30)
     model.save(tmp_path / "model")
     loaded = VisualTD3.load(tmp_path / "model", policy_average=0.9)

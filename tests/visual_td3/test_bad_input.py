@@ -1,4 +1,4 @@
-"""A user's mistake is a ValueError before training begins, and says what was got, what was expected, what to do."""
+"""A user's mistake raises a ValueError before training; the message has the value, the expectation and the remedy."""
 
 import math
 
@@ -31,7 +31,7 @@ NO_RATES = [
 
 @pytest.mark.parametrize("preset", ["td3", "visual"])
 @pytest.mark.parametrize("name", RATES)
-def test_what_is_no_learning_rate_is_refused(make_model, name, preset):
+def test_an_invalid_learning_rate_is_refused(make_model, name, preset):
     for value in NO_RATES:
         with pytest.raises(ValueError, match=f"{name}=.* is not a schedule: expected a finite number >= 0") as caught:
             make_model(preset=preset, policy_kwargs={"encoder": "separate"}, **{name: value})
@@ -47,17 +47,17 @@ def test_an_unknown_schedule_is_refused_with_the_known_ones(make_model, name, va
 
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("start", [math.nan, -1e-4, math.inf])
-def test_a_callable_that_starts_with_no_rate_is_refused(make_model, name, start):
+def test_a_callable_whose_first_value_is_no_rate_is_refused(make_model, name, start):
     with pytest.raises(ValueError, match=f"{name} starts at {start}: expected a callable"):
         make_model(policy_kwargs={"encoder": "separate"}, **{name: lambda progress: start})
 
 
-def test_a_learning_rate_that_sb3_asserts_on_is_its_assertion_too(make_model):
+def test_a_learning_rate_that_sb3_rejects_also_raises_its_assertion_error(make_model):
     with pytest.raises(AssertionError, match="learning_rate"):
         make_model("MlpPolicy", "Pendulum-v1", learning_rate="foo_1e-4")
 
 
-def test_rates_that_stock_td3_takes_are_taken(make_model, tmp_path):
+def test_rates_that_stock_td3_accepts_are_accepted(make_model, tmp_path):
     for rate in (0.0, 0, np.float64(1e-3), lambda progress: np.float32(1e-3) * progress):
         TD3("CnnPolicy", ImageEnv(), learning_rate=rate, buffer_size=10, device="cpu")
         model = make_model(preset="td3", learning_rate=rate)
@@ -67,7 +67,7 @@ def test_rates_that_stock_td3_takes_are_taken(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["lin_1e-3", "cos_1e-3", "1e-3"])
-def test_the_learning_rate_may_be_a_string_as_those_of_the_groups(make_model, value):
+def test_the_common_learning_rate_may_be_a_string(make_model, value):
     model = make_model(learning_rate=value)
     assert model.lr_schedule(1.0) == 1e-3
     assert model.lr_schedule(0.5) == pytest.approx(1e-3 if value == "1e-3" else 5e-4)
@@ -78,7 +78,7 @@ LIMITS = [0, 0.0, -1.0, math.nan, math.inf, True, "one", None]
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_what_is_no_norm_to_clip_to_is_refused(make_model, limit):
+def test_an_invalid_max_grad_norm_is_refused(make_model, limit):
     for max_grad_norm in ([limit] if limit is not None else []) + [{"critic": limit}, {"actor_mlp": limit}]:
         with pytest.raises(ValueError, match=f"max_grad_norm: .*={limit!r}: expected a finite number above 0"):
             make_model(max_grad_norm=max_grad_norm)
@@ -115,18 +115,18 @@ def test_what_is_no_norm_to_clip_to_is_refused(make_model, limit):
     ],
 )
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_a_setting_that_cannot_be_is_refused_by_name(make_model, policy, kwargs, words):
+def test_an_impossible_setting_is_refused_by_name(make_model, policy, kwargs, words):
     with pytest.raises(ValueError, match=words):
         make_model(policy, ImageEnv() if policy == "CnnPolicy" else VectorImageEnv(), **kwargs)
 
 
 @pytest.mark.parametrize("name", ["actor_cnn_lr", "critic_cnn_lr"])
-def test_vectors_have_no_encoder_to_give_a_rate_to(make_model, name):
+def test_an_encoder_rate_for_vector_observations_is_refused(make_model, name):
     with pytest.raises(ValueError, match=f"{name}=0.0001 has no effect.*MlpPolicy has no encoders"):
         make_model("MlpPolicy", "Pendulum-v1", **{name: 1e-4})
 
 
-def test_a_policy_of_your_own_may_take_what_it_likes(make_model):
+def test_a_users_policy_class_may_accept_any_keyword(make_model):
     class OwnPolicy(VisualTD3.policy_aliases["CnnPolicy"]):
         def __init__(self, *args, **kwargs):
             self.colour = kwargs.pop("colour")

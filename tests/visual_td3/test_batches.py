@@ -18,7 +18,7 @@ def naive_shift(images, rows, columns):
     return shifted
 
 
-def test_a_shift_equals_its_naive_twin():
+def test_a_shift_equals_that_of_a_naive_twin():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 4, 12, 10), dtype=np.uint8)
     rows, columns = rng.integers(-4, 5, (2, 6))
@@ -51,6 +51,6 @@ def test_only_images_of_a_dict_are_shifted():
 
 
 @pytest.mark.parametrize("pad", [-1, 1.5, True])
-def test_a_pad_that_is_no_count_is_refused(make_model, pad):
+def test_a_pad_that_is_not_a_count_is_refused(make_model, pad):
     with pytest.raises(ValueError, match="random_shift"):
         make_model(random_shift=pad)

@@ -52,6 +52,6 @@ def test_layers_of_another_kind_do_not_see_blocks(layer):
     assert not can_see_blocks(layer, 84, 84)
 
 
-def test_images_that_are_no_whole_blocks_are_not_cut():
+def test_images_whose_size_is_no_multiple_of_a_block_are_not_cut():
     assert not can_see_blocks(nn.Conv2d(4, 6, 8, SIDE), 84, 86)
     assert not can_see_blocks(nn.Conv2d(4, 6, 8, SIDE), 85, 84)

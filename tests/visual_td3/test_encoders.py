@@ -11,7 +11,7 @@ from tests.image_env import VectorImageEnv
 CAMERA = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
-def test_natures_convolutions_are_those_of_sb3s_nature_cnn():
+def test_nature_convolutions_equal_those_of_sb3s_nature_cnn():
     ours, theirs = NatureConvolutions(CAMERA), NatureCNN(CAMERA)
     ours.cnn.load_state_dict(theirs.cnn.state_dict())
     images = th.rand(3, 4, 84, 84)
@@ -41,14 +41,14 @@ def test_a_name_or_a_class_finds_an_encoder():
         (spaces.Discrete(3), "channel-first"),
     ],
 )
-def test_what_is_no_image_or_too_small_is_refused(space, words):
+def test_spaces_without_images_or_with_too_small_ones_are_refused(space, words):
     with pytest.raises(ValueError, match=words):
         NatureConvolutions(space)
 
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 @pytest.mark.parametrize("arch", ["nature", "drq"])
-def test_every_encoder_learns_in_both_ways(make_model, encoder, arch):
+def test_every_encoder_learns_shared_and_separate(make_model, encoder, arch):
     model = make_model(policy_kwargs={"encoder": encoder, "encoder_arch": arch, "trunk_dim": 16, "layer_norm": True})
     before = [p.detach().clone() for p in model.groups["critic_cnn"]]
     model.learn(24)

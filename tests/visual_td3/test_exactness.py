@@ -96,7 +96,7 @@ def assert_same_moments(stock, ours):
             assert th.equal(value, ours.state[b][key]), key
 
 
-def test_a_visual_preset_is_something_else():
+def test_the_visual_preset_leaves_other_weights():
     """The comparison above can tell two algorithms apart."""
     stock, _ = trained(TD3, "CnnPolicy", ImageEnv())
     ours, _ = trained(VisualTD3, "CnnPolicy", ImageEnv(), preset="td3", max_grad_norm=1e-3)

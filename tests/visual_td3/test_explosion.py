@@ -1,4 +1,4 @@
-"""The failure that this project began with, and that its wiring makes impossible."""
+"""The failure that started this project: a critic on the actor's features makes the actor's loss explode."""
 
 import pytest
 from faulty_trainings import LeakyTD3
@@ -29,7 +29,7 @@ def norms_over_training(cls, seed, **kwargs):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("max_grad_norm", [None, 1.0])
-def test_features_of_the_actor_in_the_critic_explode_and_its_own_do_not(seed, max_grad_norm):
+def test_a_critic_on_the_actors_features_explodes_and_one_on_its_own_does_not(seed, max_grad_norm):
     first, last, loss = norms_over_training(LeakyTD3, seed, max_grad_norm=max_grad_norm)
     assert last > 100 * first
     first_right, last_right, loss_right = norms_over_training(VisualTD3, seed, max_grad_norm=max_grad_norm)

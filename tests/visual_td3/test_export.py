@@ -1,4 +1,4 @@
-"""The actor on its own: traced, exported, saved, and as one documented module from observations to actions."""
+"""The actor without its model: traced, exported, saved, and as one module from observations to actions."""
 
 import gymnasium as gym
 import numpy as np
@@ -81,7 +81,7 @@ def test_the_exported_actor_does_what_predict_does(make_model, preset):
     assert th.equal(actor(IMAGES), actions)
 
 
-def test_parts_of_a_dict_go_in_by_name_and_vecnormalize_goes_along(make_model):
+def test_a_dict_policy_is_exported_with_named_inputs_and_vecnormalize(make_model):
     venv = VecNormalize(DummyVecEnv([VectorImageEnv]), norm_obs_keys=["state"])
     model = make_model("MultiInputPolicy", venv).learn(24)
     actor = exportable_actor(model)
@@ -110,7 +110,7 @@ def test_onnx_has_the_encoder_and_any_batch(make_model, tmp_path, raw):
         np.testing.assert_allclose(actions, module(images).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_stable_baselines3s_td3_can_be_exported_too_and_sac_is_refused():
+def test_stock_td3_can_be_exported_and_sac_is_refused():
     model = TD3("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10)
     states = th.zeros(2, 3)
     np.testing.assert_allclose(exportable_actor(model)(states).numpy(), model.predict(states.numpy())[0], rtol=1e-5)

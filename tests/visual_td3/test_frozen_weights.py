@@ -1,4 +1,7 @@
-"""Weights may be frozen: by the extractor, later, or a whole group of them. It is logged as such and is no fault."""
+"""Weights may be frozen: by the extractor, later, or a whole group of them.
+
+Frozen weights are logged as frozen and are not reported as a fault.
+"""
 
 import numpy as np
 import pytest
@@ -81,7 +84,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(("freeze", "groups"), GROUPS.values(), ids=GROUPS)
-def test_what_is_frozen_later_rests_from_then_on_and_is_logged_as_frozen(freeze, groups, monkeypatch):
+def test_weights_frozen_during_training_stop_and_are_logged_as_frozen(freeze, groups, monkeypatch):
     written, alerts = [], []
     monkeypatch.setattr(
         "sb3_visual_td3.callbacks.gradient_norm.EventWriter.write",
@@ -113,7 +116,7 @@ def test_what_is_frozen_later_rests_from_then_on_and_is_logged_as_frozen(freeze,
     assert {each.rule for each in alerts} & faults == set()
 
 
-def test_what_is_trained_again_moves_and_is_logged_as_trained(monkeypatch):
+def test_weights_that_are_unfrozen_move_and_are_logged_as_trained(monkeypatch):
     written = []
     monkeypatch.setattr(
         "sb3_visual_td3.callbacks.gradient_norm.EventWriter.write", lambda self, points, step: written.append(points)
@@ -127,7 +130,7 @@ def test_what_is_trained_again_moves_and_is_logged_as_trained(monkeypatch):
 
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_stock_td3_with_frozen_weights_is_watched_alike(policy, monkeypatch):
+def test_stock_td3_with_frozen_weights_is_watched_in_the_same_way(policy, monkeypatch):
     written = []
     monkeypatch.setattr(
         "sb3_visual_td3.callbacks.gradient_norm.EventWriter.write", lambda self, points, step: written.append(points)
@@ -144,7 +147,7 @@ def test_stock_td3_with_frozen_weights_is_watched_alike(policy, monkeypatch):
     assert tags.ACTION_SATURATION in last, "a frozen actor still acts"
 
 
-def test_a_snapshots_state_says_what_is_frozen():
+def test_a_snapshots_state_records_the_frozen_weights():
     model = VisualTD3("CnnPolicy", ImageEnv(), policy_kwargs={"net_arch": [16]}, **SETTINGS).learn(10)
     assert model_state(model)["frozen"] == []
     for weight in model.critic.features_extractor.parameters():
@@ -154,7 +157,7 @@ def test_a_snapshots_state_says_what_is_frozen():
     assert all(name.startswith("critic.features_extractor") for name in frozen)
 
 
-def test_a_run_that_is_resumed_from_a_snapshot_stays_frozen_where_it_was():
+def test_a_resumed_run_keeps_its_weights_frozen():
     model, again = (VisualTD3("CnnPolicy", ImageEnv(), policy_kwargs={"net_arch": [16]}, **SETTINGS) for _ in "12")
     again.learn(10)
     for weight in model.learn(10).actor.parameters():
@@ -167,7 +170,7 @@ def test_a_run_that_is_resumed_from_a_snapshot_stays_frozen_where_it_was():
     assert not any(weight.requires_grad for weight in again.actor.parameters()), "an older state changes nothing"
 
 
-def test_a_saved_model_whose_extractor_is_frozen_loads_and_trains_on(tmp_path):
+def test_a_saved_model_with_a_frozen_extractor_loads_and_continues(tmp_path):
     model = VisualTD3("CnnPolicy", ImageEnv(), policy_kwargs=extractor(), **SETTINGS).learn(12)
     model.save(tmp_path / "model")
     loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu")

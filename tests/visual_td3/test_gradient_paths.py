@@ -1,4 +1,4 @@
-"""What may train what: the wiring whose mistake makes a run explode."""
+"""The paths of gradients: each loss reaches the weights that it should train, and no others."""
 
 import pytest
 import torch as th
@@ -136,7 +136,7 @@ def test_no_loss_on_the_action_reaches_a_shared_encoder(make_model, policy):
     assert any((p.grad != 0).any() for p in model.groups["actor_mlp"])
 
 
-def test_the_combined_extractor_moves_by_the_critics_loss_alone_where_it_is_shared(make_model):
+def test_a_shared_combined_extractor_is_trained_by_the_critics_loss_alone(make_model):
     model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": "shared"})
     batch = filled(model)
     assert model.actor.features_extractor is model.critic.features_extractor

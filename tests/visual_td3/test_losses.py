@@ -26,14 +26,14 @@ def test_each_transition_may_have_a_discount_of_its_own():
     th.testing.assert_close(target, column(10, 6))
 
 
-def test_the_critics_losses_are_squared_or_hubers():
+def test_the_critics_loss_is_the_squared_error_or_hubers_loss():
     q_values, target = [column(1, 3), column(0, 0)], column(0, 0)
     assert [float(x) for x in losses.critic_losses(q_values, target)] == [5.0, 0.0]
     assert [float(x) for x in losses.critic_losses(q_values, target, "huber")] == [(0.5 + 2.5) / 2, 0.0]
 
 
 @pytest.mark.parametrize(("objective", "expected"), [("q1", -2.0), ("min", -1.0), ("mean", -2.0)])
-def test_the_actor_maximises_what_it_is_told_to(objective, expected):
+def test_the_actor_maximises_the_requested_objective(objective, expected):
     q_values = [column(1, 3), column(3, 1)]
     assert float(losses.actor_loss(q_values, objective)) == expected
 
@@ -42,13 +42,13 @@ def test_the_penalty_is_the_mean_square():
     assert float(losses.pre_tanh_penalty(th.tensor([[1.0, 3.0], [0.0, 0.0]]))) == 2.5
 
 
-def test_rewards_of_one_for_ever_are_worth_a_hundred():
+def test_endless_rewards_of_1_have_a_return_of_100():
     lower, upper = losses.possible_range(column(1, 0.5), 0.99)
     assert float(upper) == pytest.approx(100, rel=1e-4)
     assert float(lower) == 0.0
 
 
-def test_the_range_counts_the_steps_that_were_summed():
+def test_the_range_takes_the_number_of_summed_steps_into_account():
     rewards = column(1 + 0.99 + 0.99**2)
     _, upper = losses.possible_range(rewards, column(0.99**3))
     assert float(upper) == pytest.approx(100, rel=1e-4)
@@ -62,7 +62,7 @@ def test_the_target_range_only_grows():
     assert float(target_range.clamp(-high, column(-3.0), 0.5)) == -6.0
 
 
-def test_a_fixed_limit_and_no_limit():
+def test_targets_are_clamped_to_a_fixed_limit_or_not_at_all():
     assert float(TargetRange(5.0).clamp(column(7.0), column(0.0), 0.9)) == 5.0
     assert float(TargetRange(5.0).clamp(column(-7.0), column(0.0), 0.9)) == -5.0
     assert float(TargetRange(False).clamp(column(7.0), column(0.0), 0.9)) == 7.0

@@ -1,4 +1,4 @@
-"""The factor on all learning rates, and what a model returns to beside its weights."""
+"""The factor on all learning rates, and the state other than weights that a rollback restores."""
 
 import pytest
 import torch as th
@@ -6,7 +6,7 @@ import torch as th
 RATES = {"learning_rate": 1e-3, "actor_cnn_lr": 1e-5, "critic_lr": "lin_4e-4"}
 
 
-def test_the_factor_is_on_every_group_and_schedules_go_on_below_it(make_model):
+def test_the_factor_applies_to_every_group_and_schedules_continue(make_model):
     model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
     model.lr_scale = 0.25
     model._current_progress_remaining = 0.5
@@ -20,7 +20,7 @@ def test_the_factor_is_on_every_group_and_schedules_go_on_below_it(make_model):
     assert make_model().describe()["lr_scale"] == (1.0, "td3")
 
 
-def test_the_factor_goes_with_the_state_and_older_states_have_none(make_model):
+def test_the_factor_is_part_of_the_state_and_absent_from_older_states(make_model):
     model, other = make_model(), make_model()
     model.lr_scale = 0.3
     state = model.get_state()
@@ -31,7 +31,7 @@ def test_the_factor_goes_with_the_state_and_older_states_have_none(make_model):
     assert other.lr_scale == 1.0
 
 
-def test_rolling_back_returns_the_range_of_rewards_and_nothing_that_goes_on(make_model):
+def test_a_rollback_restores_the_range_of_rewards_and_no_counters(make_model):
     model = make_model(target_q_clamp=True)
     model._target_range.upper = th.tensor(2.0)
     state = model.get_state()

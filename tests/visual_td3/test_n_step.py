@@ -1,4 +1,4 @@
-"""n-step returns beside Dict observations, which Stable-Baselines3 refuses."""
+"""n-step returns with Dict observations, which Stable-Baselines3 refuses."""
 
 import warnings
 
@@ -76,7 +76,7 @@ def test_a_buffer_class_of_your_own_is_left_alone(make_model):
 
 
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MultiInputPolicy", VectorImageEnv)])
-def test_a_saved_model_and_its_buffer_learn_on_with_n_steps(make_model, tmp_path, no_warnings, policy, env):
+def test_a_saved_model_and_its_buffer_continue_with_n_steps(make_model, tmp_path, no_warnings, policy, env):
     model = make_model(policy, env(), n_steps=3, gamma=0.9)
     model.learn(40)
     model.save(tmp_path / "model")
@@ -97,7 +97,7 @@ def test_a_saved_model_and_its_buffer_learn_on_with_n_steps(make_model, tmp_path
         assert th.equal(a, b)
 
 
-def test_several_environments_are_cut_each_at_its_own_ends(make_model):
+def test_windows_of_several_environments_end_with_their_own_episodes(make_model):
     model = make_model("MultiInputPolicy", DummyVecEnv([VectorImageEnv] * 2), n_steps=3, gradient_steps=-1)
     model.learn(60)
     assert model.replay_buffer.n_envs == 2

@@ -1,4 +1,4 @@
-"""overlap=True: the updates are made while the next step is under way, and nothing else changes."""
+"""overlap=True: updates are made during the environment's next step, and nothing else changes."""
 
 import os
 import signal
@@ -204,7 +204,7 @@ def test_the_same_seed_gives_the_same_weights_with_processes_and_noise(wrap):
     assert_same_weights(one, other)
 
 
-def test_a_process_steps_what_the_fake_steps():
+def test_the_fake_environment_behaves_like_a_real_process():
     """The fake of these tests is held against the genuine article."""
     models = [model_on(env, overlap=True).learn(50) for env in (AsyncVecEnv([ImageEnv]), subproc())]
     assert_same_weights(*models)
@@ -309,7 +309,7 @@ class SlowEnv(ImageEnv):
         return super().step(action)
 
 
-def test_an_interrupt_that_ends_the_simulator_too_stays_an_interrupt():
+def test_an_interrupt_that_also_ends_the_simulator_stays_a_keyboard_interrupt():
     """A Ctrl-C reaches every process of the terminal; rl-zoo saves the model on KeyboardInterrupt alone."""
     env = SubprocVecEnv([SlowEnv], start_method="fork")
 
@@ -323,7 +323,7 @@ def test_an_interrupt_that_ends_the_simulator_too_stays_an_interrupt():
         model_on(env, Interrupted, overlap=True, learning_starts=1).learn(60)
 
 
-def test_learning_goes_on_with_the_counters_and_on_another_environment():
+def test_learning_continues_with_its_counters_and_in_another_environment():
     model = model_on(AsyncVecEnv([ImageEnv]), overlap=True).learn(30)
     model.learn(10, reset_num_timesteps=False)
     assert (model.num_timesteps, model._n_updates) == (40, 20)
@@ -362,7 +362,7 @@ def test_an_environment_that_steps_in_this_process_is_refused_with_the_fix(case)
         model_on(REFUSED[case](), overlap=True)
 
 
-def test_an_environment_set_later_is_refused_before_anything_is_learnt():
+def test_an_unsuitable_environment_set_later_is_refused_before_training():
     model = model_on(AsyncVecEnv([ImageEnv]), overlap=True)
     model.set_env(DummyVecEnv([ImageEnv]))
     callback = LocalsOfTheLastStep()
@@ -384,7 +384,7 @@ class ScalesRewardsInStep(VecEnvWrapper):
         return obs, 10.0 * rewards, dones, infos
 
 
-def test_a_wrapper_that_would_be_passed_by_is_refused():
+def test_a_wrapper_that_overlap_would_bypass_is_refused():
     env = VecMonitor(ScalesRewardsInStep(AsyncVecEnv([ImageEnv])))
     with pytest.raises(ValueError, match=r"ScalesRewardsInStep has its own step\(\)"):
         model_on(env, overlap=True)
@@ -394,7 +394,7 @@ class ChannelsLastEnv(ImageEnv):
     observation_space = spaces.Box(0, 255, (36, 36, 4), np.uint8)
 
 
-def test_wrappers_around_a_process_are_seen_through():
+def test_wrappers_around_environments_in_processes_are_accepted():
     env = wrapped(VecTransposeImage(SubprocVecEnv([ChannelsLastEnv], start_method="fork")))
     try:
         model = model_on(env, overlap=True, learning_starts=2).learn(5)
@@ -447,7 +447,7 @@ def test_a_transition_is_stored_even_where_what_follows_it_fails():
     assert model.replay_buffer.size() == 30
 
 
-def test_a_model_saved_in_the_middle_waits_for_nothing(tmp_path):
+def test_a_model_saved_during_training_has_no_pending_work(tmp_path):
     class Saving(BaseCallback):
         def _on_step(self):
             if self.num_timesteps == 30:

@@ -1,4 +1,4 @@
-"""Policy classes of the user's own train as with Stable-Baselines3's TD3, or are refused with what to inherit from."""
+"""A user's policy class trains as in Stable-Baselines3's TD3, or is refused with the class to inherit from."""
 
 import warnings
 
@@ -134,7 +134,7 @@ def test_a_subclass_of_stable_baselines3s_policy_trains_bit_for_bit_as_with_its_
 
 
 @pytest.mark.parametrize(("policy", "env"), [(Plain, ImageEnv), (HeadsOnly, ImageEnv), (PlainDict, VectorImageEnv)])
-def test_it_is_saved_loaded_and_watched(policy, env, tmp_path):
+def test_a_model_with_a_users_policy_is_saved_loaded_and_watched(policy, env, tmp_path):
     model = made(VisualTD3, policy, env, {}).learn(24, callback=[GradientNormCallback(), ExplosionAlertCallback()])
     assert model.num_timesteps == 24
     model.save(tmp_path / "model")
@@ -146,7 +146,7 @@ def test_it_is_saved_loaded_and_watched(policy, env, tmp_path):
     assert_same_weights(loaded, stock)
 
 
-def test_it_has_what_needs_no_network_of_ours(make_model):
+def test_a_users_policy_has_every_feature_that_needs_no_class_of_ours(make_model):
     model = make_model(Plain, n_steps=3, random_shift=4, max_grad_norm={"actor": 1.0}, critic_loss="huber")
     model.learn(30)
     assert model.replay_buffer.n_steps == 3
@@ -165,7 +165,7 @@ def test_it_has_what_needs_no_network_of_ours(make_model):
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_what_needs_our_networks_is_refused_with_the_class_to_inherit_from(make_model, arguments):
+def test_arguments_that_need_our_networks_are_refused_with_the_class_to_inherit_from(make_model, arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=f"{name}=.*inherits from sb3_visual_td3.*VisualTD3Policy.*Plain") as caught:
         make_model(Plain, **arguments)
@@ -264,7 +264,7 @@ def test_a_dict_policy_of_ours_may_be_inherited_from(make_model):
     model.learn(24)
 
 
-def test_the_spaces_of_gymnasium_are_no_matter(make_model):
+def test_a_users_policy_trains_on_bounds_other_than_1(make_model):
     """Pendulum's bounds are not [-1, 1]: actions of an own policy are scaled as stock's are."""
     stock, ours = (cls(OwnActor, gym.make("Pendulum-v1"), **SETTINGS).learn(20) for cls in (TD3, VisualTD3))
     assert_same_weights(stock, ours)

@@ -105,7 +105,7 @@ def test_each_groups_schedule_has_its_own_value_half_way(make_model):
     assert rates_in_optimizers(model) == pytest.approx(end)
 
 
-def test_training_on_starts_the_schedules_where_the_counters_are(make_model):
+def test_continued_training_continues_the_schedules(make_model):
     """40 of 80 steps are made when the second half begins, as in Stable-Baselines3."""
     model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
     model.learn(40)
@@ -115,7 +115,7 @@ def test_training_on_starts_the_schedules_where_the_counters_are(make_model):
     assert callback.rates["actor_mlp"] == 1e-5
 
 
-def test_no_rate_turns_negative_when_the_last_episode_goes_past_the_end(make_model):
+def test_no_rate_is_negative_if_the_last_episode_exceeds_the_planned_steps(make_model):
     model = make_model(
         policy_kwargs={"encoder": "separate"},
         learning_rate="lin_1e-3",
@@ -131,7 +131,7 @@ def test_no_rate_turns_negative_when_the_last_episode_goes_past_the_end(make_mod
     assert model.action_noise.sigma == 0.0
 
 
-def test_parameters_handed_over_bring_weights_and_moments_but_not_the_rates(make_model):
+def test_set_parameters_sets_weights_and_moments_but_not_learning_rates(make_model):
     model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
     model.learn(40)
     other = make_model(policy_kwargs={"encoder": "separate"}, **{**RATES, "actor_lr": 7e-5, "seed": 9})
@@ -164,7 +164,7 @@ def test_rates_survive_saving_and_continued_training(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
-def test_the_camera_is_the_encoders_and_the_vector_the_heads(make_model, encoder):
+def test_the_camera_belongs_to_the_encoder_and_the_vector_to_the_heads(make_model, encoder):
     """With no trunk, the vector's columns stand in the first layer of the heads, behind the camera's features."""
     model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": encoder, "trunk_dim": None})
     names = ["actor", "critic"] if encoder == "separate" else ["critic"]
@@ -194,12 +194,12 @@ def test_the_camera_is_the_encoders_and_the_vector_the_heads(make_model, encoder
         ({"max_grad_norm": {"critic": 1.0, "critic_cnn": 1.0}}, "critic_cnn"),
     ],
 )
-def test_a_shared_encoder_refuses(make_model, kwargs, words):
+def test_arguments_that_a_shared_encoder_excludes_are_refused(make_model, kwargs, words):
     with pytest.raises(ValueError, match=words):
         make_model(policy_kwargs={"encoder": "shared"}, **kwargs)
 
 
-def test_vectors_have_no_encoder_to_give_a_rate_to(make_model):
+def test_an_encoder_rate_for_vector_observations_is_refused(make_model):
     with pytest.raises(ValueError, match="critic_cnn"):
         make_model("MlpPolicy", "Pendulum-v1", critic_cnn_lr=1e-4)
 
@@ -252,7 +252,7 @@ def test_gradients_are_clipped_as_requested(make_model, max_grad_norm, units):
     assert any(norm > 1e-3 for norms in recorder.before for norm in norms.values()), "nothing there to clip"
 
 
-def test_a_learning_rate_changed_after_the_fact_reaches_the_groups_that_follow_it(make_model):
+def test_a_changed_lr_schedule_reaches_the_groups_without_a_rate_of_their_own(make_model):
     """As users do with ``model.lr_schedule`` after loading."""
     model = make_model(policy_kwargs={"encoder": "separate"}, actor_lr=1e-5)
     model.learn(30)
@@ -262,7 +262,7 @@ def test_a_learning_rate_changed_after_the_fact_reaches_the_groups_that_follow_i
     assert moved(model, before) == {"actor_mlp"}
 
 
-def test_adaptive_clipping_equals_its_naive_twin():
+def test_adaptive_clipping_equals_that_of_a_naive_twin():
     generator = th.Generator().manual_seed(0)
     for shape in [(5, 3), (4, 2, 3, 3), (6,)]:
         parameter = th.nn.Parameter(th.randn(shape, generator=generator))

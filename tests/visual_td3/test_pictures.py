@@ -1,4 +1,4 @@
-"""What is a picture is decided by the observation space, and everything goes by it."""
+"""The observation space decides which arrays are pictures; all parts of the package agree on it."""
 
 import warnings
 
@@ -75,7 +75,7 @@ def test_pictures_are_found_by_key_and_the_layout_by_the_smallest_axis():
 
 
 @pytest.mark.parametrize("other", [LIDAR, MASK, Box(-9, 9, (2, 36, 40), np.float64), Box(0, 9, (3, 36, 40), np.uint8)])
-def test_random_shift_moves_the_camera_and_nothing_beside_it(other):
+def test_random_shift_moves_the_camera_and_no_other_part(other):
     model = VisualTD3("MultiInputPolicy", SpaceEnv(beside(cam=CAMERA_LAST, other=other)), **SETTINGS)
     model.learn(12)
     batch = model._sample(32)
@@ -88,14 +88,14 @@ def test_random_shift_moves_the_camera_and_nothing_beside_it(other):
 
 
 @pytest.mark.parametrize("mask", [MASK, Box(0, 1, (4, 36, 40), np.uint8)])
-def test_a_mask_beside_the_camera_is_stored_as_it_is_in_the_frame_buffer(mask):
+def test_a_frame_buffer_stores_a_mask_next_to_a_camera_unchanged(mask):
     model = VisualTD3("MultiInputPolicy", SpaceEnv(beside(cam=CAMERA, mask=mask)), **SETTINGS)
     assert isinstance(model.replay_buffer, FrameReplayBuffer)
     model.learn(12)
     assert model.replay_buffer.observations["mask"].shape == (60, 1, *mask.shape)
 
 
-def test_a_mask_that_an_earlier_version_stored_as_frames_is_taken_up():
+def test_a_mask_that_an_earlier_version_stored_as_frames_is_restored():
     space, actions = beside(cam=CAMERA, mask=Box(0, 1, (2, 4, 4), np.uint8)), Box(-1, 1, (2,), np.float32)
     earlier = FrameReplayBuffer(10, beside(cam=CAMERA, mask=Box(0, 255, (2, 4, 4), np.uint8)), actions, device="cpu")
     buffer = FrameReplayBuffer(10, space, actions, device="cpu")
@@ -131,7 +131,7 @@ SCALED = {
         ("td3", {"features_extractor_class": NatureCNN}),
     ],
 )
-def test_pictures_that_come_in_scaled_train_in_either_layout(space, preset, policy_kwargs, tmp_path):
+def test_scaled_pictures_train_in_either_layout(space, preset, policy_kwargs, tmp_path):
     is_dict = isinstance(space, spaces.Dict)
     if is_dict and "features_extractor_class" in policy_kwargs:
         policy_kwargs = {}
@@ -231,7 +231,7 @@ def test_a_lidar_grid_may_be_normalised_though_its_bounds_are_vecnormalizes(boun
     assert "critic_cnn" in model.groups
 
 
-def test_vectors_normalised_beside_a_camera_that_is_transposed_outside_are_refused_with_the_fix():
+def test_normalised_vectors_and_a_camera_transposed_outside_are_refused_with_the_fix():
     def venv():
         return DummyVecEnv([lambda: SpaceEnv(beside(cam=CAMERA_LAST, v=Box(-9, 9, (5,))))])
 
@@ -257,7 +257,7 @@ def test_a_saved_vecnormalize_that_scales_a_camera_is_refused(tmp_path):
         VisualTD3("MultiInputPolicy", VecNormalize.load(tmp_path / "normalize.pkl", venv()), **SETTINGS)
 
 
-def test_the_camera_is_measured_and_a_grid_beside_it_is_not(monkeypatch):
+def test_the_camera_is_measured_and_a_lidar_grid_is_not(monkeypatch):
     class StuckGrid(SpaceEnv):
         def reset(self, **kwargs):
             observation, info = super().reset(**kwargs)

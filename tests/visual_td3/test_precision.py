@@ -1,4 +1,4 @@
-"""The fast update makes the same step as the plain one, as exactly as its numbers allow."""
+"""The fast update makes the same step as the plain one, within the precision of its dtype."""
 
 import subprocess
 import sys
@@ -92,7 +92,7 @@ def test_fp32_makes_the_plain_update(make_model, policy, env, policy_kwargs):
 
 
 @pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES)
-def test_bf16_gradients_point_the_same_way(make_model, policy, env, policy_kwargs):
+def test_bf16_gradients_have_the_direction_of_float32_gradients(make_model, policy, env, policy_kwargs):
     (_, expected), (fast, found) = plain_and_fast(make_model, "bf16", policy, env, lr=0.0, **policy_kwargs)
     assert fast._arithmetic.dtype == th.bfloat16
     for group, gradients in expected.items():
@@ -115,7 +115,7 @@ def test_bf16_leaves_weights_moments_losses_and_actions_in_float32(make_model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy_kwargs", [{"encoder": "separate", "trunk_dim": None}, {"encoder": "shared"}])
-def test_two_hundred_bf16_updates_lose_as_much_as_plain_ones(policy_kwargs):
+def test_losses_after_two_hundred_bf16_updates_are_those_of_float32(policy_kwargs):
     kwargs = {"buffer_size": 1_000, "learning_starts": 1_001, "learning_rate": 1e-4, "seed": 0, "device": "cpu"}
     kwargs["policy_kwargs"] = {"trunk_dim": 50, "net_arch": [400, 300], **policy_kwargs}
     lost = {}
@@ -134,7 +134,7 @@ def test_two_hundred_bf16_updates_lose_as_much_as_plain_ones(policy_kwargs):
     assert lost["bf16"] != lost["plain"]
 
 
-def test_auto_looks_at_the_machine(monkeypatch):
+def test_auto_chooses_by_the_machine(monkeypatch):
     for capabilities, expected in (
         ({"avx512_bf16": True, "amx_bf16": False}, th.bfloat16),
         ({"avx512_bf16": False, "amx_bf16": True}, th.bfloat16),
@@ -158,7 +158,7 @@ def test_auto_looks_at_the_machine(monkeypatch):
         ({}, False),
     ],
 )
-def test_only_the_stock_preset_in_fp32_is_bound_to_the_bit(make_model, kwargs, is_exact):
+def test_only_the_td3_preset_in_fp32_requires_exactness(make_model, kwargs, is_exact):
     model = make_model(**kwargs)
     assert model._arithmetic.is_exact is is_exact
     assert bool(model.actor.optimizer.param_groups[0]["fused"]) is not is_exact
@@ -199,13 +199,13 @@ class ViewingExtractor(BaseFeaturesExtractor):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_extractor_of_ones_own_gets_contiguous_images(make_model, precision):
+def test_a_users_extractor_gets_contiguous_images(make_model, precision):
     model = make_model(precision=precision, policy_kwargs={"encoder_arch": ViewingExtractor})
     model.learn(25)
     assert model._n_updates == 5
 
 
-def test_a_saved_optimizer_steps_on_in_the_way_of_the_model_that_loads_it(make_model, tmp_path):
+def test_a_loaded_optimizer_keeps_the_fused_setting_of_the_loading_model(make_model, tmp_path):
     fast = make_model(policy_kwargs={"encoder": "separate", "trunk_dim": None}, max_grad_norm={})
     fast.learn(30)
     fast.save(tmp_path / "fast")
@@ -237,7 +237,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the settings are glibc's")
-def test_kept_memory_is_not_cleared_again_and_again():
+def test_kept_memory_causes_no_repeated_page_faults():
     faults = {}
     for way in ("keep", "give back"):
         done = subprocess.run([sys.executable, "-c", PAGE_FAULTS, way], capture_output=True, text=True, check=True)

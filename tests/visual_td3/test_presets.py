@@ -81,7 +81,7 @@ def test_the_noise_follows_its_schedule(make_model):
     assert model.action_noise.sigma == pytest.approx(0.1)
 
 
-def test_the_noise_has_the_size_it_says():
+def test_the_noise_has_the_described_standard_deviation():
     np.random.seed(0)
     draws = np.array([ScheduledActionNoise(2, 0.3)() for _ in range(4000)])
     assert draws.shape == (4000, 2)

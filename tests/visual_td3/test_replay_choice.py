@@ -1,4 +1,4 @@
-"""Which replay buffer a model gets, and how deep it takes the stacks to be."""
+"""The choice of a model's replay buffer, and of the number of frames in a stack."""
 
 import gymnasium as gym
 import numpy as np
@@ -53,7 +53,7 @@ def frame_stack_of(model):
         (lambda: VecFrameStack(DummyVecEnv([SayingEnv]), 2), 2),
     ],
 )
-def test_the_depth_is_found(make_model, env, expected):
+def test_the_depth_of_stacks_is_found(make_model, env, expected):
     model = make_model("CnnPolicy", env())
     assert type(model.replay_buffer) is FrameReplayBuffer
     assert frame_stack_of(model) == (expected, "environment")
@@ -70,12 +70,12 @@ def test_the_depth_is_found(make_model, env, expected):
         lambda: DummyVecEnv([lambda: SayingEnv(2), lambda: SayingEnv(4)]),
     ],
 )
-def test_the_depth_is_1_where_nothing_says_it(make_model, env):
+def test_an_unknown_depth_is_1(make_model, env):
     """Never guessed from four channels; what divides no image's channels is no depth."""
     assert frame_stack_of(make_model("CnnPolicy", env())) == (1, "unknown")
 
 
-def test_a_depth_that_is_told_wins(make_model):
+def test_a_given_depth_takes_precedence(make_model):
     given = {"frame_stack": 2}
     model = make_model("CnnPolicy", SayingEnv(4), replay_buffer_kwargs=given)
     assert frame_stack_of(model) == (2, "argument")
@@ -83,12 +83,12 @@ def test_a_depth_that_is_told_wins(make_model):
     assert given == {"frame_stack": 2}
 
 
-def test_a_buffer_class_that_is_given_finds_the_depth_and_n_steps_too(make_model):
+def test_a_given_buffer_class_gets_the_found_depth_and_n_steps(make_model):
     model = make_model("CnnPolicy", SayingEnv(4), preset="td3", replay_buffer_class=FrameReplayBuffer, n_steps=3)
     assert (model.replay_buffer.frame_stack, model.replay_buffer.n_steps) == (4, 3)
 
 
-def test_the_vehicles_state_is_no_stack(make_model):
+def test_the_vehicles_state_is_not_stored_as_a_stack(make_model):
     model = make_model("MultiInputPolicy", gym.make("LiteDriving-v0", observation="camera+state"))
     model.learn(30)
     buffer = model.replay_buffer
@@ -118,7 +118,7 @@ def test_the_buffer_changes_no_weight(make_model, policy, env, stock_class):
         assert th.equal(a, b)
 
 
-def test_the_stock_preset_and_what_are_no_uint8_images_keep_stable_baselines3s_buffer(make_model):
+def test_the_td3_preset_and_other_observations_keep_stable_baselines3s_buffer(make_model):
     assert type(make_model(preset="td3").replay_buffer) is ReplayBuffer
     assert type(make_model("MlpPolicy", "Pendulum-v1").replay_buffer) is ReplayBuffer
     assert holds_frames(ImageEnv.observation_space)
@@ -140,7 +140,7 @@ def test_a_model_of_several_environments_is_loaded_to_be_watched(make_model, tmp
     assert frame_stack_of(watched) == (4, "environment")
 
 
-def test_memory_is_saved_as_requested_and_an_unfinished_episode_is_not_done(make_model):
+def test_with_optimize_memory_usage_an_unfinished_episode_is_not_done(make_model):
     """Stable-Baselines3 refuses truncation beside it, and marks the last transition as done at a second learn()."""
     model = make_model("CnnPolicy", SayingEnv(), optimize_memory_usage=True)
     model.learn(30)

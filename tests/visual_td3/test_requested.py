@@ -1,4 +1,4 @@
-"""What the user asks for at load is in force in all that follows from it, or is refused; any number of environments."""
+"""Arguments of ``load()`` also apply to all values derived from them, or are refused; any number of environments."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_the_requested_discount_reaches_the_n_step_returns(saved, algorithm, pre
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MultiInputPolicy", VectorImageEnv)])
 @pytest.mark.parametrize("preset", ["visual", "td3"])
 @pytest.mark.parametrize("change", [(3, 1), (1, 3), (3, 2)])
-def test_requested_n_steps_are_in_force_whatever_they_were(saved, policy, env, preset, change):
+def test_requested_n_steps_replace_the_saved_ones(saved, policy, env, preset, change):
     before, after = change
     model = saved(policy, env, n_steps=before, preset=preset)(n_steps=after)
     assert getattr(model.replay_buffer, "n_steps", 1) == model.n_steps == after
@@ -91,7 +91,7 @@ def test_a_file_of_an_earlier_version_holds_derived_values_only(saved, tmp_path)
     assert type(model.replay_buffer) is FrameReplayBuffer
 
 
-def test_what_the_user_told_the_buffer_is_kept_and_a_contradiction_is_refused(saved):
+def test_given_buffer_arguments_are_kept_and_a_contradiction_is_refused(saved):
     load = saved(replay_buffer_kwargs={"gamma": 0.5}, n_steps=3)
     assert load().replay_buffer.gamma == 0.5
     with pytest.raises(ValueError, match=r"load\(\) was given gamma=0.9.*replay_buffer_kwargs=\{'gamma': 0.5\}"):
@@ -99,7 +99,7 @@ def test_what_the_user_told_the_buffer_is_kept_and_a_contradiction_is_refused(sa
     assert load(gamma=0.9, replay_buffer_kwargs={}).replay_buffer.gamma == 0.9
 
 
-def test_the_range_of_targets_is_found_again_for_another_discount(saved):
+def test_another_discount_resets_the_range_of_targets(saved):
     load = saved(gamma=0.99)
     assert load()._target_range.upper > 0
     assert load(gamma=0.99)._target_range.upper > 0
@@ -147,12 +147,12 @@ def test_the_policys_keywords_may_be_given_as_they_were(saved):
         ({"overlap": True}, "overlap=True on a DummyVecEnv"),
     ],
 )
-def test_what_cannot_be_in_force_is_refused(saved, requested, words):
+def test_arguments_that_cannot_take_effect_are_refused(saved, requested, words):
     with pytest.raises(ValueError, match=words):
         saved()(**requested)
 
 
-def test_other_arguments_are_in_force_too(saved):
+def test_other_arguments_take_effect(saved):
     model = saved()(
         stats_window_size=7, policy="CnnPolicy", learning_rate=2e-4, actor_lr="lin_1e-4", train_freq=(2, "step")
     )
@@ -170,7 +170,7 @@ def test_the_depth_of_a_stack_is_that_of_the_environment_at_hand(saved, told):
     assert load(env=ImageEnv).replay_buffer.frame_stack == (told or 4)  # which does not say it
 
 
-def test_run_json_tells_what_is_in_force(saved, tmp_path):
+def test_run_json_holds_the_values_in_force(saved, tmp_path):
     import json
 
     model = saved(n_steps=3)(gamma=0.9, n_steps=2)
@@ -189,7 +189,7 @@ NOISES = {
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("change", [(4, 1), (4, 2), (1, 3), (2, 2)])
-def test_a_model_goes_on_in_any_number_of_environments(saved, noise, change):
+def test_a_model_continues_in_any_number_of_environments(saved, noise, change):
     before, after = change
     model = saved(n_envs=before, **NOISES[noise]())(n_envs=after)
     model.learn(24)
@@ -204,14 +204,14 @@ def test_a_model_goes_on_in_any_number_of_environments(saved, noise, change):
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_a_last_observation_of_other_environments_is_not_gone_on_from(saved, after):
+def test_training_does_not_continue_from_an_observation_of_other_environments(saved, after):
     model = saved(n_envs=3)(n_envs=after, force_reset=False)
     model.learn(10, reset_num_timesteps=False)
     assert len(model._last_obs) == after
 
 
 @pytest.mark.parametrize("change", [(1, 3), (3, 1), (3, 2)])
-def test_set_env_takes_the_replay_buffer_to_another_number_of_environments(make_model, change):
+def test_set_env_rearranges_the_replay_buffer_for_another_number_of_environments(make_model, change):
     before, after = change
     model = make_model(env=envs(before), n_steps=3)
     model.learn(48)
@@ -224,7 +224,7 @@ def test_set_env_takes_the_replay_buffer_to_another_number_of_environments(make_
     assert model.replay_buffer.n_envs == after
 
 
-def test_set_env_is_stable_baselines3s_under_the_td3_preset(make_model):
+def test_under_the_td3_preset_set_env_is_that_of_stable_baselines3(make_model):
     with pytest.raises((AssertionError, ValueError), match="number of environments"):
         make_model(preset="td3").set_env(envs(2))
 
@@ -257,7 +257,7 @@ class ThreeActionsEnv(ImageEnv):
         ({"policy": "MultiInputPolicy", "env": VectorImageEnv}, r"camera: \(4, 36, 36\) uint8, state: .*: expected"),
     ],
 )
-def test_a_replay_file_that_does_not_fit_is_refused_and_nothing_is_lost(
+def test_a_replay_file_that_does_not_fit_is_refused_and_the_old_buffer_stays(
     make_model, replay_file, preset, written, words
 ):
     path = replay_file(preset=preset, **written)
@@ -270,7 +270,7 @@ def test_a_replay_file_that_does_not_fit_is_refused_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("preset", ["visual", "td3"])
-def test_a_replay_file_of_other_n_steps_and_gamma_does_as_the_model_says(make_model, replay_file, preset):
+def test_a_loaded_replay_buffer_uses_the_models_n_steps_and_gamma(make_model, replay_file, preset):
     path = replay_file(preset=preset, n_steps=5, gamma=0.5)
     model = make_model(preset=preset, n_steps=3, gamma=0.9)
     model.load_replay_buffer(path)
@@ -278,7 +278,7 @@ def test_a_replay_file_of_other_n_steps_and_gamma_does_as_the_model_says(make_mo
     assert min(discounts_of(model)) == pytest.approx(0.9**3)
 
 
-def test_a_replay_file_without_sums_is_refused_where_sums_are_needed(make_model, replay_file):
+def test_a_replay_file_without_n_step_returns_is_refused_if_the_model_needs_them(make_model, replay_file):
     path = replay_file(preset="td3")
     with pytest.raises(ValueError, match=r"holds a ReplayBuffer, which has no n-step returns.*n_steps=3"):
         make_model(n_steps=3).load_replay_buffer(path)
@@ -322,7 +322,7 @@ USUAL_NUMBERS = {
 }
 
 
-def test_numbers_are_taken_as_users_have_them(make_model, tmp_path):
+def test_numbers_of_any_type_are_accepted(make_model, tmp_path):
     model = make_model(**USUAL_NUMBERS)
     model.learn(30, callback=RunRecorderCallback(tmp_path / "run"))
     assert type(model.buffer_size) is type(model.n_steps) is type(model.batch_size) is int
@@ -331,7 +331,7 @@ def test_numbers_are_taken_as_users_have_them(make_model, tmp_path):
     VisualTD3.load(tmp_path / "model", env=ImageEnv(), device="cpu", batch_size="4", buffer_size="1e2").learn(24)
 
 
-def test_they_make_the_same_training(make_model):
+def test_numbers_of_any_type_give_the_same_training(make_model):
     plain = {
         "buffer_size": 300,
         "batch_size": 8,
@@ -369,11 +369,11 @@ def test_they_make_the_same_training(make_model):
         ({"policy_kwargs": {"trunk_dim": True}}, "trunk_dim=True: expected an integer >= 1"),
     ],
 )
-def test_what_is_no_such_number_is_refused_at_construction(make_model, arguments, words):
+def test_a_value_that_is_no_number_is_refused_at_construction(make_model, arguments, words):
     with pytest.raises(ValueError, match=words):
         make_model(**arguments)
 
 
-def test_episodes_of_several_environments_are_no_train_freq(make_model):
+def test_a_train_freq_in_episodes_is_refused_for_several_environments(make_model):
     with pytest.raises(ValueError, match=r"train_freq=.*episode.* with 2 environments"):
         make_model(env=envs(2), train_freq=(1, "episode"))

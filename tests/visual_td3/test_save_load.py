@@ -8,7 +8,7 @@ from tests.image_env import ImageEnv
 
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
-def test_a_saved_model_acts_and_learns_on_as_before(make_model, tmp_path, encoder):
+def test_a_saved_model_acts_and_continues_as_before(make_model, tmp_path, encoder):
     model = make_model(policy_kwargs={"encoder": encoder, "trunk_dim": 16}, critic_cnn_lr="lin_1e-4", max_grad_norm=1.0)
     model.learn(40)
     model.save(tmp_path / "model")
@@ -47,7 +47,7 @@ def assert_learn_on_alike(one, other):
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"policy_kwargs": {"share_features_extractor": True}}])
-def test_a_stock_checkpoint_loads_and_learns_on_bit_for_bit(tmp_path, kwargs):
+def test_a_stock_checkpoint_loads_and_continues_bit_for_bit(tmp_path, kwargs):
     stock = stock_td3(**kwargs)
     stock.save(tmp_path / "stock")
     ours = VisualTD3.load(tmp_path / "stock", device="cpu")

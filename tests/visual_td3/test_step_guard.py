@@ -83,7 +83,7 @@ def test_a_training_that_breaks_is_refused_with_its_step_and_its_weights_stay_so
     assert are_finite(model)
 
 
-def test_the_stock_preset_goes_on_as_stock_td3_does():
+def test_the_td3_preset_continues_as_stock_td3_does():
     trained = []
     for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
         model = cls(
@@ -109,7 +109,7 @@ def test_with_the_alert_the_training_ends_without_an_error_and_with_sound_weight
     assert are_finite(model)
 
 
-def test_no_update_spoils_the_weights_after_the_alert_where_the_simulator_steps_meanwhile():
+def test_with_overlap_no_update_after_the_alert_changes_the_weights():
     alert = ExplosionAlertCallback(check_freq=10, verbose=0)
     env = SubprocVecEnv([lambda: BrokenEnv(vector=1e30)])
     try:
@@ -134,7 +134,7 @@ class FusedOnTheDevice(StepGuard):
 
 
 @pytest.mark.parametrize("values", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
-def test_a_device_that_is_not_waited_for_leaves_out_the_step_by_itself(values):
+def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
     loss, gradient = values
     weight = th.nn.Parameter(th.ones(3))
     optimizer = th.optim.Adam([weight], fused=True)
@@ -162,7 +162,7 @@ def test_a_device_that_is_not_waited_for_leaves_out_the_step_by_itself(values):
     assert optimizer.state[weight]["step"] == 2
 
 
-def test_an_optimizer_that_cannot_be_told_is_waited_for():
+def test_an_optimizer_without_found_inf_is_waited_for():
     weight = th.nn.Parameter(th.ones(3))
     weight.grad = th.full((3,), math.nan)
     update = NetworkUpdate("actor", 1, {}, {"loss": th.tensor(0.0)})
@@ -171,7 +171,7 @@ def test_an_optimizer_that_cannot_be_told_is_waited_for():
     assert th.equal(weight, th.ones(3))
 
 
-def test_a_large_but_finite_gradient_is_stepped_on():
+def test_a_large_but_finite_gradient_is_applied():
     weight = th.nn.Parameter(th.ones(3))
     weight.grad = th.full((3,), 1e30)
     update = NetworkUpdate("critic", 1, {}, {"loss": th.tensor(1.0)})

@@ -1,4 +1,4 @@
-"""How training may be run: in parts, in several environments, by steps or episodes, on a GPU."""
+"""Ways to run a training: in several calls, in several environments, by steps or episodes, on a GPU."""
 
 import pickle
 
@@ -23,7 +23,7 @@ def assert_all_moved(model, before):
         assert all(th.isfinite(p).all() for p in group), name
 
 
-def test_training_on_keeps_the_counters_and_the_buffer_and_learns(make_model):
+def test_continued_training_keeps_the_counters_and_the_buffer(make_model):
     model = make_model(noise_schedule="lin_0.5_0.1")
     model.learn(40)
     moments = model.critic.optimizer.state_dict()["state"][0]["step"].item()
@@ -58,7 +58,7 @@ def test_two_environments_with_as_many_updates_as_steps(make_model, policy, env)
         ((1, "episode"), -1, 51),
     ],
 )
-def test_updates_come_after_so_many_steps_or_episodes(make_model, train_freq, gradient_steps, n_updates):
+def test_updates_follow_the_requested_steps_or_episodes(make_model, train_freq, gradient_steps, n_updates):
     model = make_model(train_freq=train_freq, gradient_steps=gradient_steps)
     before = snapshot(model)
     model.learn(60)
@@ -66,7 +66,7 @@ def test_updates_come_after_so_many_steps_or_episodes(make_model, train_freq, gr
     assert_all_moved(model, before)
 
 
-def test_episodes_in_several_environments_at_once_are_refused(make_model):
+def test_episodes_as_train_freq_are_refused_for_several_environments(make_model):
     with pytest.raises(AssertionError, match=r"train_freq=.*episode.* with 2 environments"):
         make_model(env=DummyVecEnv([ImageEnv] * 2), train_freq=(1, "episode"))
 
@@ -111,7 +111,7 @@ def test_training_on_a_gpu_moves_every_group_and_loads_on_the_cpu(make_model, tm
     loaded.learn(30)
 
 
-def test_losses_on_a_gpu_are_fetched_when_the_log_is_written_and_not_before(make_model, monkeypatch):
+def test_losses_on_a_gpu_are_fetched_only_when_the_log_is_written(make_model, monkeypatch):
     model = make_model()
     model.learn(30)
     expected = {name: model.logger.name_to_value[name] for name in ("train/actor_loss", "train/critic_loss")}
@@ -130,7 +130,7 @@ def test_losses_on_a_gpu_are_fetched_when_the_log_is_written_and_not_before(make
     assert not set(expected) & set(model.logger.name_to_value), "once is enough"
 
 
-def test_losses_on_a_cpu_are_there_after_every_training(make_model):
+def test_losses_on_a_cpu_are_recorded_after_every_training(make_model):
     model = make_model()
     model.learn(30)
     assert model.logger.name_to_value["train/critic_loss"] > 0.0

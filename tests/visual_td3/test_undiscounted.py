@@ -1,4 +1,4 @@
-"""Undiscounted returns (gamma=1) have no bound that follows from the rewards: it is not applied and not judged."""
+"""Undiscounted returns (gamma=1) have no bound that follows from the rewards, so no bound is applied or judged."""
 
 import gymnasium as gym
 import numpy as np
@@ -28,11 +28,11 @@ class ConstantRewardEnv(ImageEnv):
 
 @pytest.mark.parametrize("discounts", [1.0, th.ones(2, 1), np.nextafter(1.0, 2.0)])
 @pytest.mark.parametrize("reward", [0.0, -1.0, 3e38])
-def test_targets_are_left_alone_where_returns_are_undiscounted(discounts, reward):
+def test_targets_of_undiscounted_returns_are_not_clamped(discounts, reward):
     targets = rewards_of(-1e6, 1e6)
     allowed = TargetRange(True)
     assert allowed.clamp(targets, rewards_of(reward, reward), discounts).tolist() == targets.tolist()
-    assert allowed.get_state() == {"lower": 0.0, "upper": 0.0}, "what is learnt later with a discount has a range"
+    assert allowed.get_state() == {"lower": 0.0, "upper": 0.0}, "what is learned later with a discount has a range"
 
 
 def test_one_undiscounted_sample_among_others_leaves_the_batch_without_a_range():

@@ -1,4 +1,4 @@
-"""No transition is invented where a learn() ends and another goes on: the last one is stored, or the segment cut."""
+"""Between two learn() calls no transition is invented: the last one is stored, or the segment ends."""
 
 import gymnasium as gym
 import numpy as np
@@ -104,7 +104,7 @@ BUFFERS = {
 
 @pytest.mark.parametrize("buffer", BUFFERS)
 @pytest.mark.parametrize("n_envs", [1, 2])
-def test_every_step_of_a_training_in_pieces_is_stored_once(buffer, n_envs):
+def test_every_step_of_several_learn_calls_is_stored_once(buffer, n_envs):
     model = make(n_envs=n_envs, **BUFFERS[buffer])
     for callback in (StopTrainingOnMaxEpisodes(1), StopAt(2), None, StopAt(3), StopTrainingOnMaxEpisodes(1)):
         model.learn(4 if callback is None else 1000, callback=callback, reset_num_timesteps=False)
@@ -117,7 +117,7 @@ def test_every_step_of_a_training_in_pieces_is_stored_once(buffer, n_envs):
 
 @pytest.mark.parametrize("buffer", [name for name in BUFFERS if "n-step" in name])
 @pytest.mark.parametrize("how", ["learn again", "set_env", "set_env, another number", "interrupted"])
-def test_no_return_runs_from_one_learn_into_the_next(buffer, how):
+def test_no_return_crosses_from_one_learn_call_into_the_next(buffer, how):
     """Rewards are 1: a return over n steps is 1 + g + ..., so its length can be read from the discount."""
     model = make(**BUFFERS[buffer])
     model.learn(1000, callback=StopAt(4))
@@ -136,7 +136,7 @@ def test_no_return_runs_from_one_learn_into_the_next(buffer, how):
     assert discounts.flatten().tolist() == [pytest.approx(0.99)] * 20
 
 
-def test_an_interrupted_step_is_not_gone_on_from():
+def test_training_does_not_continue_from_an_interrupted_step():
     model = make()
     with pytest.raises(KeyboardInterrupt):
         model.learn(1000, callback=BreakAt(3))
@@ -144,7 +144,7 @@ def test_an_interrupted_step_is_not_gone_on_from():
     assert all(after == before + 1 for before, after, _ in stored(model)[0])
 
 
-def test_what_is_no_number_is_cut_instead_of_stored():
+def test_a_non_finite_step_ends_the_segment_instead_of_being_stored():
     class BadReward(CountingEnv):
         def step(self, action):
             observation, _, *rest = super().step(action)
@@ -169,7 +169,7 @@ def test_overlapped_training_stores_its_last_step_too():
     assert all(after == before + 1 for before, after, _ in stored(model)[0])
 
 
-def test_under_the_td3_preset_it_is_stable_baselines3s():
+def test_under_the_td3_preset_the_last_step_is_dropped_as_in_stable_baselines3():
     """It leaves the step out, and so does this: bit for bit means its faults too."""
     models = [make(preset="td3"), TD3("CnnPolicy", CountingEnv(), buffer_size=60, learning_starts=10**6, device="cpu")]
     for model in models:

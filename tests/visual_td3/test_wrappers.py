@@ -1,4 +1,4 @@
-"""VecNormalize on rewards together with VecFrameStack, whichever lies around the other."""
+"""VecNormalize on rewards together with VecFrameStack, in either order."""
 
 import gymnasium as gym
 import numpy as np
@@ -45,7 +45,7 @@ ORDERS = {"VecFrameStack outside (rl-zoo's)": (normalize, stack), "VecNormalize 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("preset", ["td3", "visual"])
-def test_the_buffer_holds_the_stacks_that_were_seen_and_the_rewards_as_they_were(order, preset):
+def test_the_buffer_holds_the_stacks_seen_and_the_unscaled_rewards(order, preset):
     env = DummyVecEnv([OneFrameEnv])
     for wrapper in ORDERS[order]:
         env = wrapper(env)
@@ -65,14 +65,14 @@ def test_the_buffer_holds_the_stacks_that_were_seen_and_the_rewards_as_they_were
     assert np.abs(buffer.sample(8, env=model._vec_normalize_env).rewards.numpy()).max() <= 10.0
 
 
-def test_stock_td3_cannot_do_the_first_order():
+def test_stock_td3_fails_with_vecnormalize_inside_vecframestack():
     """The reason for our own way; when this fails, Stable-Baselines3 has mended it and ours can go."""
     model = TD3("CnnPolicy", stack(normalize(DummyVecEnv([OneFrameEnv]))), buffer_size=100, device="cpu")
     with pytest.raises(ValueError, match="broadcast"):
         model.learn(10)
 
 
-def test_rewards_alone_normalised_store_what_stock_td3_stores():
+def test_with_normalised_rewards_only_the_buffer_equals_that_of_stock_td3():
     buffers = []
     for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
         env = normalize(DummyVecEnv([ImageEnv]))
@@ -88,7 +88,7 @@ def test_pixels_that_vecnormalize_scales_are_refused_with_the_fix():
         VisualTD3("CnnPolicy", env, buffer_size=10)
 
 
-def test_vectors_beside_the_pixels_may_be_normalised():
+def test_vectors_next_to_pixels_may_be_normalised():
     env = VecNormalize(DummyVecEnv([VectorImageEnv]), norm_obs_keys=["state"])
     model = VisualTD3("MultiInputPolicy", env, buffer_size=60, learning_starts=20, batch_size=4, device="cpu")
     model.learn(30)
@@ -125,7 +125,7 @@ def test_vectors_that_are_scaled_and_then_stacked_are_refused_with_the_fix():
 
 
 @pytest.mark.parametrize("wrap", [lambda env: scale(stack(env)), lambda env: stack(normalize(env))])
-def test_what_the_refusal_recommends_trains(wrap):
+def test_the_recommended_fix_trains(wrap):
     settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "device": "cpu"}
     model = VisualTD3("MlpPolicy", wrap(vectors()), **settings).learn(30)
     assert model._n_updates == 10

@@ -110,7 +110,7 @@ def test_no_n_step_returns_are_drawn_for_a_buffer_that_the_file_chooses():
 
 
 def test_a_trial_that_ended_while_drawing_is_rejected():
-    with pytest.raises(ValueError, match="has not drawn noise_start"):
+    with pytest.raises(ValueError, match="has no value for noise_start"):
         convert_visual_td3_params({"tau": 0.01, "one_minus_gamma": 0.1})
 
 

@@ -19,7 +19,7 @@ ID = "clipping_masks_divergence"
 TITLE = "Norms logged after clipping hide a loss that diverges"
 REMEDY = (
     "Log the gradient norms before clipping, and the fraction of updates that were clipped; also watch the actor's "
-    "loss against the Q values. The norms of this run say nothing about its health."
+    "loss against the Q values. The norms of this run do not show whether it is healthy."
 )
 IS_LIVE = False
 EXPLAINED_BY: tuple[str, ...] = ()

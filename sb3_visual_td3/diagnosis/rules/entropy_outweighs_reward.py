@@ -1,9 +1,9 @@
 """SAC is paid more for its entropy than for its task, and therefore acts at random.
 
-SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One nat of entropy more, which is a
-standard deviation 2.7 times as large, is worth ``ent_coef``. Where that is more than the reward of a step, the best
-policy is a random one. A fixed coefficient that was copied from a task with larger rewards does this, and rewards that
-are a thousand times too small do it as well, until an automatic coefficient has come down.
+SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One additional nat of entropy (a standard
+deviation 2.7 times as large) is worth ``ent_coef``. If that is more than the reward of a step, the best policy is a
+random one. The usual reasons are a fixed coefficient that was copied from a task with larger rewards, and rewards that
+are a thousand times too small, as long as an automatic coefficient has not decreased enough.
 
 Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3: the scale of the rewards is SAC's temperature,
 and with a small scale the policy stays nearly uniform.
@@ -32,7 +32,7 @@ EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high
 CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and TQC, not of VisualTD3.")
 
 OUTWEIGHS = 1.0
-"""Worth of one nat of entropy over the mean |reward| of a step, over the last quarter of the run."""
+"""Ratio of the worth of one nat of entropy to the mean |reward| of a step, over the last quarter of the run."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 
@@ -53,7 +53,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     coefficient = data[tag].finite
     late = coefficient.tail(0.25).median()
     reward = float(np.median(np.abs(series.values))) / length
-    # Where no reward was ever found, any bonus outweighs it: that is no scale.
+    # If no reward was ever found, any bonus outweighs it, and the ratio shows nothing.
     if not reward > 0.0 or late < OUTWEIGHS * reward:
         return None
     ratio = late / reward
@@ -61,7 +61,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(coefficient, f"one nat of entropy is worth {rounded(ratio)} times the reward of a step"),
         Evidence.last_of(series, f"over {rounded(length)} steps"),
     )
-    # From 0.55 where both weigh the same to 0.72 where the reward cannot be heard any more.
+    # From 0.55 if both weigh the same to 0.72 if the bonus is ten times the reward.
     confidence = 0.55 + 0.17 * min(1.0, float(np.log10(ratio)))
     return RuleResult(confidence, evidence, int(coefficient.steps[0]), value=ratio, threshold=OUTWEIGHS)
 

@@ -1,11 +1,11 @@
 """The target networks follow the critics at once: each critic learns towards its own latest guess.
 
-A target that moves by a part ``tau`` per update lets the critic look about ``1 + tau u`` steps ahead after ``u``
-updates: dQ_target/du = tau (r - (1 - gamma) Q_target), from Q_target = 0. The first logged Q therefore shows how fast
-the targets move, without any tag of ours: measured with stock TD3 on Pendulum-v1 after 600 updates, Q is the reward of
-2 steps with tau = 0.005 and of 50 steps, the whole horizon, with tau = 1.
+If a target moves by the part ``tau`` per update, the critic looks about ``1 + tau u`` steps ahead after ``u`` updates:
+dQ_target/du = tau (r - (1 - gamma) Q_target), from Q_target = 0. The first logged Q therefore shows how fast the
+targets move, without a tag of our callbacks. Stock TD3 on Pendulum-v1 was measured after 600 updates: Q is the reward
+of 2 steps with tau = 0.005, and of 50 steps, the whole horizon, with tau = 1.
 
-A large first step of the optimizer or a reward that grows looks the same, so that the diagnosis says what else fits.
+A large first step of the optimizer, or a reward that grows, looks the same, so the diagnosis names these causes too.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ MIN_POINTS = 3
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
 
-    Only for an off-policy run that is not seen to learn, and for a Q that no normalised reward explains. Event files of
-    Stable-Baselines3 do not hold the number of updates: there were no more than environment steps since the last point
-    that has a return and no Q yet.
+    Only off-policy runs are judged, unless the return shows learning or the Q could come from normalised rewards. Event
+    files of Stable-Baselines3 do not contain the number of updates. Its upper limit is the number of environment steps
+    since the last point that has a return and no Q yet.
     """
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())
@@ -101,7 +101,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _updates_before(data: SeriesSet, q: Series, returns: Series) -> float:
-    """Return how many updates there were at most before the first point of Q."""
+    """Return the largest possible number of updates before the first point of Q."""
     _, counted = aligned(q, data["train/n_updates"])
     if len(counted):
         return float(counted.values[0])

@@ -47,7 +47,7 @@ A_GRADIENT = 1e-6
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Read the logged learning rates; without one, compare gradients with steps and with the weights.
 
-    A rate of 0 for one group of a network, beside a group that learns, is intended and not reported.
+    A rate of 0 for one group of a network is intended if another group learns; it is not reported.
     """
     return _by_rate(data) or _by_steps(data)
 
@@ -76,7 +76,7 @@ def _rate_of(data: SeriesSet, network: Network) -> Series | None:
     logged = [rate for rate in groups if len(rate)]
     if not logged:
         return None
-    # One group at 0 beside one that learns is intended; a policy without an encoder logs its head alone.
+    # One group at 0 is intended if another one learns; a policy without an encoder logs its head alone.
     return max(logged, key=lambda rate: float(rate.values.max()))
 
 

@@ -25,7 +25,7 @@ ID = "learning_rate_too_high"
 TITLE = "The learning rate is so high that single steps replace the weights"
 REMEDY = (
     "Lower the learning rate of the group named in the evidence: 1e-4 to 1e-3 is usual for Adam. A step of this size "
-    "overwrites what the network has learnt: start again, or from the last healthy snapshot."
+    "overwrites what the network has learned: start again, or from the last healthy snapshot."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
@@ -35,14 +35,14 @@ CURE = Cure(
             key="group_lr",
             at_most=0.0001,
             times=0.3,
-            reason="makes steps small beside the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
+            reason="makes steps small relative to the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
         ),
     )
 )
 
 HALF = 0.5
 """One step this large replaces the network. The largest point counts, not the last: such a step makes the weights
-large, and later steps look small beside them."""
+large, and later steps look small compared with them."""
 
 TENTH = 0.1
 """Ten steps this large in a row replace the network; a live window has a point every ten updates."""

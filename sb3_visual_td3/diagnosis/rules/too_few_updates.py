@@ -1,11 +1,12 @@
-"""The networks are hardly ever trained: the updates begin late in the run, or are far between.
+"""The networks are hardly ever trained: the updates begin late in the run, or are rare.
 
 Off-policy algorithms make about one update per environment step. A warm-up that takes most of the run, or a
 ``train_freq`` in the hundreds with one gradient step, leaves the policy as it was initialised. Losses and Q values look
-calm then, because nothing happens. The step at which the first loss appears shows a late begin. How rare the updates
-are is known only where their number is logged: Stable-Baselines3 writes it to progress.csv, not to event files. Without
-it, a critic that has not even learned the reward of a single step by the end of the run is consistent with it. Measured
-with stock TD3 on Pendulum-v1 and an update every 500 steps: a value of 0.4 rewards, and 11 to 15 in healthy runs.
+calm then, because nothing happens. A late first loss shows a late beginning. The rate of updates is known only if their
+number is logged: Stable-Baselines3 writes it to progress.csv, not to event files. Without the number, rare updates are
+a likely cause if the critic has not even learned the reward of a single step by the end of the run. Stock TD3 on
+Pendulum-v1 was measured with an update every 500 steps: Q is 0.4 times the reward of a step, and 11 to 15 times in
+healthy runs.
 """
 
 from __future__ import annotations
@@ -56,16 +57,16 @@ WRONG = 0.3
 """Error of the critic over that reward, from which its values are still changing."""
 
 LAST_TENTH = 0.1
-"""Part of the run over which Q and the error are looked at."""
+"""Last part of the run, over which Q and the critic's error are averaged."""
 
 SHORTEST_EPISODE = 20.0
-"""Steps. In shorter episodes most values are those of their end."""
+"""Length in steps. In shorter episodes, most values are those of states close to the end."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the step of the first loss with the length of the run, and the number of updates with the steps.
 
-    Only for an off-policy run whose return is seen not to rise.
+    Only off-policy runs whose return shows that they do not learn are judged.
     """
     n_steps = environment_steps(data)
     if recognise(data.names()).family is not Family.OFF_POLICY or n_steps is None or n_steps < FEWEST_STEPS:
@@ -80,7 +81,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 def _begins_late(data: SeriesSet, loss: Series, n_steps: int) -> RuleResult | None:
     if len(loss) == 0:
         return None
-    # A run that goes on from a checkpoint counts its steps from there, with the buffer that it had.
+    # A run that continues from a checkpoint keeps its step count and its buffer.
     begin = min(int(data[name].steps[0]) for name in data.names() if is_standard(name))
     part = (float(loss.steps[0]) - begin) / max(n_steps - begin, 1)
     if part < LATE:
@@ -92,7 +93,7 @@ def _begins_late(data: SeriesSet, loss: Series, n_steps: int) -> RuleResult | No
 
 
 def _is_rare(updates: Series, n_steps: int) -> RuleResult | None:
-    # The steps since the first update was logged: a warm-up has none.
+    # Only steps since the first logged update count, because a warm-up has no updates.
     since = max(n_steps - int(updates.steps[0]), 1)
     rate = float(updates.values[-1]) / max(since, n_steps // 2)
     if rate >= RARE:

@@ -284,7 +284,7 @@ class CarlaBackend:
         self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
-        """Use a server on which another environment drives too, in turn.
+        """Use a server on which another environment drives while this one pauses.
 
         :param address: the server's address.
         """

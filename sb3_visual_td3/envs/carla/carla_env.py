@@ -92,8 +92,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
     :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
-    :param shares_server: whether another environment may drive on the same server, in turn: an evaluation beside a
-        training. The environment that resets takes over; the other one's episode ends as if the simulator had failed.
+    :param shares_server: whether another environment may drive on the same server while this one pauses, such as an
+        evaluation during a training. The environment that resets takes over; the other one's episode ends as if the
+        simulator had failed.
     :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
@@ -203,7 +204,7 @@ class CarlaDrivingEnv(DrivingEnv):
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Drive on the server of another environment, in turn with it; see ``shares_server``.
+        """Drive on the server of another environment while that one pauses; see ``shares_server``.
 
         :param host: the server's host.
         :param port: the server's RPC port.

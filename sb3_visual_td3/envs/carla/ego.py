@@ -140,7 +140,7 @@ class Ego:
     :param picture_view: the view of a second camera, for people; None for no second camera.
     :param timeout_s: longest wait for an image, in seconds.
     :raises SimulatorLostError: if the server fails.
-    :raises SimulatorUnusableError: if the server does not have the blueprint, or the camera an attribute.
+    :raises SimulatorUnusableError: if the server lacks the blueprint, or its camera lacks a requested attribute.
     """
 
     def __init__(

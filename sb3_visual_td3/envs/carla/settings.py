@@ -58,7 +58,7 @@ class ServerSettings:
     restart_every: int | None = None
     """The number of episodes after which the simulator is restarted, because CARLA's memory grows; None for never."""
     is_shared: bool = False
-    """Whether another environment may drive on the same server, in turn: an evaluation beside a training."""
+    """Whether another environment may drive on the same server while this one pauses, as an evaluation does."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:

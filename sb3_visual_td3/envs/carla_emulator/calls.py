@@ -244,7 +244,7 @@ class WorldCalls:
         self._sim, self._streams, self._stream_port = simulation, streams, stream_port
 
     def on_version(self) -> str:
-        """Return the server's version. The client only warns if it is not its own."""
+        """Return the server's version. If the client has another version, it only prints a warning."""
         return self._sim.active_faults.version or VERSION
 
     def on_get_episode_info(self) -> list[Any]:

@@ -98,12 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
     add("--map", default="train_0", help="the first map (default: train_0)")
-    add("--realtime", action="store_true", help="make synchronous ticks, too, take as long as the time they simulate")
+    add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 20")
-    add("--seed", type=int, default=0, metavar="N", help="seed of those cars (default: 0)")
-    add("--quiet", action="store_true", help="print nothing about unknown calls")
-    add("--end-with", type=int, metavar="PID", help="end when the parent process, which has this id, ends")
-    add("--fault", action="append", default=[], metavar="KIND[=AMOUNT][@TICK]", help="a fault to produce; see below")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
+    add("--quiet", action="store_true", help="do not report calls that the emulator does not know")
+    add(
+        "--end-with", type=int, metavar="PID", help="id of the parent process; the emulator ends when that process ends"
+    )
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND[=AMOUNT][@TICK]",
+        help="a fault to produce, such as those listed below",
+    )
     return parser
 
 

@@ -1,7 +1,7 @@
 """The emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
 
-A thread beside the client would not do: the client holds Python's global interpreter lock while it waits for the
-server.
+A thread in the client's process would not work: the client holds Python's global interpreter lock while it waits for
+the server.
 """
 
 from __future__ import annotations

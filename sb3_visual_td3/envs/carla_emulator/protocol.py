@@ -340,7 +340,8 @@ def actor_state(
     :param velocity: velocity in m/s, in the world's axes.
     :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.
-    :param type_state: the union's bytes, at most 54: :func:`vehicle_state`, or nothing.
+    :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles, else
+        nothing.
     """
     angular_velocity = (0.0, 0.0, yaw_rate_deg_s)
     return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)

@@ -228,7 +228,7 @@ _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return ``(256, 3) uint8``: for each grey value the colour of this hue that converts back to the same grey."""
+    """Return ``(256, 3) uint8``: for each grey value, a colour of this hue that converts to the same grey."""
     hue = np.array([red, green, blue])
     hue /= hue @ _LUMINANCE  # now hue @ luminance is 1, and grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)

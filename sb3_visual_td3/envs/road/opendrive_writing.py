@@ -26,7 +26,7 @@ def to_opendrive(scene: LiteMap) -> str:
     :raises ValueError: if the map was not built from roads, because it was read from a file.
     """
     if scene.network is None:
-        raise ValueError(f"map {scene.name!r}: expected one that was built from roads; export a named map")
+        raise ValueError(f"map {scene.name!r} was not built from roads and cannot be exported; choose a named map")
     root = ElementTree.Element("OpenDRIVE")
     header = _add(root, "header", revMajor=1, revMinor=4, name=scene.name, version="1.00", vendor="sb3_visual_td3")
     for name, value in zip(("north", "south", "east", "west"), _bounds_m(scene.network), strict=True):

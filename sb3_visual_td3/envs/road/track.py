@@ -97,7 +97,7 @@ class Track:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def offset_line_m(self, offset_m: float) -> NDArray[np.float64]:
-        """Return the line ``offset_m`` to the left of the lane's centre, ``(n, 2)``, one point beside each point."""
+        """Return the line ``offset_m`` to the left of the lane's centre, ``(n, 2)``, as many points as the lane has."""
         left = np.stack([-np.sin(self.headings_rad), np.cos(self.headings_rad)], axis=1)
         return self.points_m + offset_m * left
 

@@ -79,7 +79,7 @@ def idm_acceleration_mps2(
 class LaneLine:
     """The centre line of a lane as evenly spaced points, in its own driving direction.
 
-    :param points_m: ``(n, 2) float64``: x and y beside each point of the track, in the track's order.
+    :param points_m: ``(n, 2) float64``: x and y of the lane at each point of the track, in the track's order.
     :param is_oncoming: True if the lane is driven against the order of the track's points.
     """
 
@@ -106,7 +106,7 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the distance along this line beside the track's point ``index``."""
+        """Return the distance along this line at the track's point ``index``."""
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:

@@ -98,7 +98,7 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
     """Sort the logged tags, and the known tags that were not logged, by kind.
 
     :param data: the series of the run
-    :param criteria: the judged criteria, which show for what a missing tag was needed
+    :param criteria: the judged criteria, some of which need missing tags
     """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
@@ -189,7 +189,7 @@ def missing_section(found: Availability) -> Section | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """The statistics of one tag, over its finite values; first and last are as they were logged."""
+    """The statistics of one tag, over its finite values; first and last may be non-finite."""
 
     n: int
     first: float

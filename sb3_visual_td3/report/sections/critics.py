@@ -40,8 +40,8 @@ class Quantity:
 
     :param tag: the logged name
     :param n: number of points
-    :param first: value
-    :param last: value
+    :param first: first value
+    :param last: last value
     :param mean: mean of the values
     :param std: standard deviation of the values
     :param largest: the largest magnitude
@@ -107,9 +107,9 @@ class Critics:
     :param values: statistics of the Q values
     :param losses: statistics of the losses
     :param twins: the distance of the two critics; None if they have no common step
-    :param bound_use: each Q value beside its bound
+    :param bound_use: each Q value with its bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
-    :param support: the actor's loss beside the Q values; None if one of the two was not logged
+    :param support: the actor's loss compared with the Q values; None if one of the two was not logged
     """
 
     values: tuple[Quantity, ...]
@@ -246,7 +246,7 @@ def _support_sentence(found: Critics) -> list[Sentence]:
         said += (
             f" The critics have not supported it since step {support.first_unsupported_step:,}: Q values on replayed "
         )
-        said += "pairs that stay calm say nothing about the values that the actor is trained on."
+        said += "pairs can stay calm while the values that the actor is trained on grow."
     return [(Code(tags.ACTOR_LOSS), said)]
 
 

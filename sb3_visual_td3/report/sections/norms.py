@@ -1,4 +1,4 @@
-"""The gradient norms of the four groups beside each other, and whether they were taken before clipping."""
+"""The gradient norms of the four groups in comparison, and whether they were taken before clipping."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class GroupNorm:
     :param mean: mean of the norms
     :param max: largest of the norms
     :param max_step: step of the largest norm
-    :param last: norm
+    :param last: last norm
     :param mean_clipped: mean norm after clipping; None if it was not logged
     :param clip_fraction: mean over the last quarter of the steps; None if it was not logged
     :param update_ratio: median norm of a step over the norm of the weights; None if it was not logged
@@ -138,7 +138,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
 
 
 def _taken(data: SeriesSet, diagnoses: Sequence[Diagnosis]) -> Taken:
-    # A log with the clipped norms or the fraction of clipped updates beside them has the norms from before clipping.
+    # A log that also has the clipped norms or the fraction of clipped updates has the norms from before clipping.
     if data.flag(tags.SEEN_BY_OPTIMIZER):
         return "optimizer"
     if any(tag in data for tag in (*tags.GRADIENT_NORM_CLIPPED.values(), *tags.CLIP_FRACTION.values())):
@@ -267,5 +267,5 @@ def _ratio_rows_table(ratio: NormRatio) -> Table:
     rows = tuple(
         (f"{row.step:,}", number(row.numerator), number(row.denominator), factor(row.ratio)) for row in ratio.rows
     )
-    caption = (f"{ratio.numerator} beside {ratio.denominator}, {rounded(len(rows))} of {ratio.n:,} common steps",)
+    caption = (f"{ratio.numerator} and {ratio.denominator}, {rounded(len(rows))} of {ratio.n:,} common steps",)
     return Table(number_columns(*heads), rows, caption, folded=True)

@@ -99,7 +99,7 @@ def _term(series: Series, mean_magnitude: float, share: float | None) -> RewardT
 
 
 def rewards_section(found: Rewards) -> Section:
-    """Return the section on the reward; if no term was logged, it consists of that statement."""
+    """Return the section on the reward; if no term was logged, the section only says so."""
     sentences: list[Sentence] = [_lead(found)]
     if found.critic_range is not None:
         low, high = found.critic_range
