@@ -548,7 +548,12 @@ def judge_learning(data: SeriesSet) -> Learning:
         averaged_over = tag.averaged_over
         if lengths is not None and averaged_over == ROLLOUT_WINDOW:
             series, averaged_over = of_new_episodes(series, lengths)
-        curves.append(judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete))
+        curve = judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
+        if averaged_over != tag.averaged_over:
+            # The levels are not those of the logged curve, which the page shows.
+            reason = f"(these are means of {averaged_over} episodes; {tag.name} is the mean of all episodes so far)"
+            curve = replace(curve, reasons=(*curve.reasons, reason))
+        curves.append(curve)
     if not curves:
         return Learning("unknown", None, (), ("no return of episodes is logged",))
     answer, speaks = _combined(curves)

@@ -364,7 +364,9 @@ def test_a_policy_that_has_learned_in_the_first_window_is_seen_to_learn() -> Non
     lengths = np.full(76, 200.0)
     learned = np.where(np.arange(76) < 24, -1_200.0, -150.0) + noise(76, sigma=60.0)
     for episodes, expected in ((learned, "yes"), (noise(76, sigma=300.0) - 1_200.0, "no")):
-        assert judge_learning(SeriesSet.of(first_window(episodes, lengths))).answer == expected
+        learning = judge_learning(SeriesSet.of(first_window(episodes, lengths)))
+        assert learning.answer == expected
+        assert "means of 4 episodes; rollout/ep_rew_mean is the mean of all episodes so far" in learning.reasons[-1]
 
 
 # ---- One run
