@@ -20,7 +20,6 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of them belongs to another program."""
-_ZOO_FILES = (ZOO_CONFIG, ZOO_ARGUMENTS)
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
 """Folders above a run in which its settings are looked for: RUN_DIR/tb/NAME_1 is two levels deep."""
@@ -166,13 +165,18 @@ def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
 def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     folder = (run.parent if run.is_file() else run).resolve()
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
-        found = [env for env in _possible_envs(above) if all((env / name).is_file() for name in _ZOO_FILES)]
+        found = [env for env in _possible_envs(above) if _holds_settings(env)]
         if len(found) > 1:
             names = ", ".join(env.name for env in found)
             return None, f"rl-zoo's settings were ignored: {above.name} holds those of several environments ({names})"
         if found:
             return found[0], None
     return None, None
+
+
+def _holds_settings(env: Path) -> bool:
+    # A config.yml that is not a regular file counts, so that the reader notes why the settings were ignored.
+    return os.path.lexists(env / ZOO_CONFIG) and (env / ZOO_ARGUMENTS).is_file()
 
 
 def _possible_envs(run_dir: Path) -> list[Path]:
