@@ -188,8 +188,8 @@ def is_right(name: str, row: dict[str, Any]) -> bool:
     training = TRAININGS[name]
     if name in HEALTHY:
         return bool(row["verdict"] != "NO-GO")
-    told = {found[0] for found in row["found"]}
-    return row["first"] == training.diagnosis and set(training.also) <= told
+    found_ids = {found[0] for found in row["found"]}
+    return row["first"] == training.diagnosis and set(training.also) <= found_ids
 
 
 def is_examined(name: str, row: dict[str, Any]) -> bool:

@@ -305,7 +305,7 @@ def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
 
 
 def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return what an early verdict would have told and saved, by label, in markdown.
+    """Return the table of early verdicts, with the steps that each would have saved, by label, in Markdown.
 
     :param rows: the lines of :func:`over_time_row`.
     """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
-"""What a driver on a route is told: keep to the lane, take this way through a junction, or change lanes."""
+"""A command to the driver on a route: keep to the lane, take this way through a junction, or change lanes."""
 
 # The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
 # another. Distances are measured forward from the vehicle's centre and upward from the ground.

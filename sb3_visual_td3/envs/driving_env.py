@@ -285,12 +285,12 @@ def _observation_space(
     return gym.spaces.Dict(spaces)
 
 
-_told: set[str] = set()
-"""What a user of this process was told, so that many environments tell it once."""
+_warned: set[str] = set()
+"""Warnings that were given in this process, so that several environments do not repeat them."""
 
 
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
-    """Raise if there is no command to observe, and tell a user whose policy cannot see where to turn.
+    """Raise if there is no command to observe, and warn if routes have commands that the policy does not observe.
 
     :param observation: the kind of observation.
     :param has_routes: whether episodes are routes to a goal.
@@ -301,11 +301,11 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
             f"observation={observation!r}: expected routes to a goal, because the closed route has no commands; set "
             "route='random', or leave the command out"
         )
-    if has_routes and "command" not in observation and "command" not in _told:
-        _told.add("command")
+    if has_routes and "command" not in observation and "command" not in _warned:
+        _warned.add("command")
         _LOG.warning(
             "observation=%r: at a junction the policy does not see which way its route takes; "
-            "observation='camera+command' tells it",
+            "observation='camera+command' shows it",
             observation,
         )
 

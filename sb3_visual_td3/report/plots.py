@@ -189,12 +189,12 @@ def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figu
 
 def labels_beyond(panel: Panel, limits: dict[str, float | None]) -> list[Figure]:
     """Return labels at the upper edge for thresholds that lie far above the curves of a panel."""
-    told = []
+    texts = []
     for mark in panel.marks:
         limit = limits.get(mark.criterion)
         if limit is not None and math.isfinite(limit):
-            told.append(f"↑ {mark.label} {number(limit)}")
-    if not told:
+            texts.append(f"↑ {mark.label} {number(limit)}")
+    if not texts:
         return []
     return [
         {
@@ -202,7 +202,7 @@ def labels_beyond(panel: Panel, limits: dict[str, float | None]) -> list[Figure]
             "x": 0.005,
             "yref": "paper",
             "y": 1,
-            "text": harmless(", ".join(told)),
+            "text": harmless(", ".join(texts)),
             "showarrow": False,
             "xanchor": "left",
             "yanchor": "top",
@@ -507,8 +507,8 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
 class Limits(NamedTuple):
     """The thresholds that apply to the curves of a panel, by criterion.
 
-    :ivar drawn: those that are drawn as a line
-    :ivar beyond: blocking ones so far above the curves that a line would flatten them; they are told in the plot
+    :ivar drawn: the thresholds that are drawn as a line
+    :ivar beyond: blocking thresholds so far above the curves that a line would flatten these; they appear as text
     """
 
     drawn: dict[str, float | None]
@@ -516,10 +516,11 @@ class Limits(NamedTuple):
 
 
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
-    """Return the thresholds that are worth showing beside some curves.
+    """Return the thresholds that are worth showing with some curves.
 
-    A critic loss near 5 under a line at 200 is a flat line. A threshold that only informs is left out where it lies far
-    from the curves, also where it cannot be told from 0.
+    A critic loss near 5 under a line at 200 is a flat line. A threshold that only informs is left out if it lies far
+    from
+    the curves, or if the plot cannot show that it differs from 0.
 
     :param panel: the plot
     :param analysis: the run

@@ -273,7 +273,7 @@ def _has_backward_steps(points_m: NDArray[np.float64]) -> bool:
 
 def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the points of a closed line whose corners are rounded, ``(n, 2)``."""
-    # Two laps: the middle of them knows no ends.
+    # Smooth two laps, and take points from their middle, which the ends of the line do not influence.
     half = len(points_m) // 2
     twice = mended(np.vstack([points_m, points_m]))
     return np.vstack([twice[len(points_m) : len(points_m) + half], twice[half : len(points_m)]])

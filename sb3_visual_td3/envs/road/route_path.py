@@ -1,6 +1,6 @@
-"""The line of a route: where a vehicle on it is, what it is told, and how far it has come.
+"""The line of a route: a vehicle's position on it, the command at that place, and the distance driven.
 
-``RoutePath`` offers what ``track.Track`` offers for a closed lane, so that a world drives on either.
+``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane, so a world can use either.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RoutePath:
         self._commands = _commands_ahead(line.manoeuvre[before], commands, even, self.length_m)
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
-        """Return a pose beside a point of the route.
+        """Return the pose at a distance to the side of a point of the route.
 
         :param index: index of the point.
         :param lateral_offset_m: distance from the lane's centre, positive to the left.

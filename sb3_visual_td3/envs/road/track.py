@@ -102,7 +102,7 @@ class Track:
         return self.points_m + offset_m * left
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
-        """Return a pose beside a point of the lane.
+        """Return the pose at a distance to the side of a point of the lane.
 
         :param index: index of the point on the track.
         :param lateral_offset_m: distance from the lane's centre, positive to the left.

@@ -236,13 +236,13 @@ def test_options_are_checked():
         made(route="loop", observation="camera").reset(options={"route": 1})
 
 
-def test_a_policy_without_commands_is_told_once(monkeypatch, caplog):
-    monkeypatch.setattr(driving_env, "_told", set())
+def test_a_policy_without_commands_gives_one_warning(monkeypatch, caplog):
+    monkeypatch.setattr(driving_env, "_warned", set())
     made(observation="camera")
     made(observation="camera+state")
     assert [message for message in caplog.messages if "which way its route takes" in message] == [
         "observation='camera': at a junction the policy does not see which way its route takes; "
-        "observation='camera+command' tells it"
+        "observation='camera+command' shows it"
     ]
 
 
