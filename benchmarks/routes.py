@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--routes", type=int, default=100)
     parser.add_argument("--turns", type=int, nargs=2, default=(2, 8))
     parser.add_argument("--camera", action="store_true", help="draw the camera's frames")
-    parser.add_argument("--no-row", action="store_true", help="print only")
+    parser.add_argument("--no-row", action="store_true", help="print the results without writing them to the file")
     arguments = parser.parse_args()
     for name in arguments.maps:
         maps = list(MAP_GROUPS.get(name, (name,)))

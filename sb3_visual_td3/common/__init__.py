@@ -1,1 +1,4 @@
-"""What every package may use: logged names, interfaces, number checks, schedules, errors. It imports none of ours."""
+"""Modules that every package may use: logged names, interfaces, number checks, schedules, errors.
+
+This package imports no other one of this project.
+"""

@@ -1,4 +1,4 @@
-"""What routes an environment drives: the closed one, random ones, or given ones."""
+"""The routes that an environment drives: the closed one, random ones, or given ones."""
 
 from __future__ import annotations
 
