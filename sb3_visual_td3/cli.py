@@ -65,8 +65,11 @@ def _train(arguments: list[str]) -> int:
 def _validate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 validate",
-        description="Train VisualTD3 for a short while and judge whether the long run may start.",
+        description="Train for a short while and judge whether the long run may start.",
         epilog=VERDICT_EXIT_CODES,
+    )
+    parser.add_argument(
+        "--algo", default=ALGO, help="algorithm to train: one of rl-zoo's, such as sac (default: %(default)s)"
     )
     parser.add_argument("--env", default=DEFAULT_ENV, help="environment to train on (default: %(default)s)")
     parser.add_argument(

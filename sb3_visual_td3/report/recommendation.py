@@ -144,7 +144,7 @@ class _Run:
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
             # SB3 2.9 stores VecNormalize's original observation, which is not stacked yet, in a buffer for stacked
             # ones: "could not broadcast input array from shape (1,84,84,1) into shape (1,4,84,84)".
-            return "; SB3's TD3 crashes on it below a frame_stack, VisualTD3 does not (--algo visual_td3)"
+            return "; below a frame_stack, rl-zoo's own train crashes on it with td3, visual-td3 train does not"
         return ""
 
     @property

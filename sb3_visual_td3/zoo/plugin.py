@@ -37,7 +37,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
@@ -313,6 +314,36 @@ class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc
         return True
 
 
+class StoredObservations(VecEnvWrapper):
+    """Let a stock off-policy algorithm store the observations that its policy sees, with rewards normalized.
+
+    Stable-Baselines3 (2.9) stores what VecNormalize received. Below a VecFrameStack or VecTransposeImage, the order in
+    which rl-zoo builds them, that has another shape than the replay buffer: "could not broadcast input array from shape
+    (1,64,64,1) into shape (1,1,64,64)". Where VecNormalize leaves observations as they are, those of the outermost
+    layer are the original ones. VisualTD3 needs no such layer.
+
+    :param venv: the environments with all other layers around them; their VecNormalize has ``norm_obs=False``
+    """
+
+    def reset(self) -> VecEnvObs:
+        """Reset all environments."""
+        observations = self.venv.reset()
+        self._keep(observations)
+        return observations
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Wait for the step of all environments."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._keep(observations)
+        return observations, rewards, dones, infos
+
+    def _keep(self, observations: VecEnvObs) -> None:
+        # Looked up each time: a layer without attributes of its own has no state that a snapshot would have to hold.
+        normalizer = unwrap_vec_normalize(self.venv)
+        assert normalizer is not None
+        normalizer.old_obs = observations  # type: ignore[assignment]
+
+
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
     """Have the Monitor of an environment retry when the disk is full, and apply the hyperparameters' wrapper.
 
@@ -340,6 +371,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - callbacks that write to RUN_DIR are given its path
     - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys its
       flags; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is not given
+    - a stock off-policy algorithm can train with normalized rewards below a frame stack or with channels-last images
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0; checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - a terminal shows a progress bar
@@ -584,9 +616,15 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         given: Callable[..., Any] | None = self.env_wrapper
         self.env_wrapper: Callable[..., Any] | None = partial(_with_retrying_monitor, wrapper=given)
         try:
-            return cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
+            env = cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
         finally:
             self.env_wrapper = given
+        normalizer = unwrap_vec_normalize(env)
+        is_inside = normalizer is not None and normalizer is not env and not normalizer.norm_obs
+        algorithm = ALGOS[self.algo]
+        if is_inside and issubclass(algorithm, OffPolicyAlgorithm) and not issubclass(algorithm, VisualTD3):
+            return StoredObservations(env)
+        return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Wrap the environments in VecNormalize if asked to; a continued model brings its own statistics.

@@ -99,7 +99,7 @@ def run_validation(settings: argparse.Namespace) -> Path | int:
     :param settings: the parsed arguments of ``visual-td3 validate``
     :return: RUN_DIR; the exit code if the training failed, after the error has been printed to stderr
     """
-    arguments = ["--algo", ALGO, "--env", settings.env, "--seed", str(settings.seed)]
+    arguments = ["--algo", settings.algo, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]
     if settings.n_timesteps is not None:
         arguments += ["--n-timesteps", str(settings.n_timesteps)]
