@@ -59,7 +59,7 @@ class DrivingEvalCallback(EvaluationCallback):
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
     stands still survives every episode, so distance and speed are logged, together with the distance of a random and of
-    a full-brake driver from the same starting places. The differences to EvalCallback:
+    a full-brake driver from the same starting places and the return of the random one. The differences to EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - Every evaluation starts from the same places.
@@ -203,7 +203,9 @@ class DrivingEvalCallback(EvaluationCallback):
         }
         # The baselines do not learn and start from the same places each time, so they are driven once.
         with server_borrowed(self.training_env, self.eval_env):
-            self._baselines = {tag: mean_of(self._drive(*driver)).distance_m for tag, driver in baselines.items()}
+            drives = {tag: mean_of(self._drive(*driver)) for tag, driver in baselines.items()}
+        self._baselines = {tag: drive.distance_m for tag, drive in drives.items()}
+        self._baselines[tags.EVAL_RANDOM_REWARD] = drives[tags.EVAL_RANDOM_DISTANCE].reward
 
     def _drive(self, driver: Driver, description: str) -> list[Drive]:
         return drive_episodes(

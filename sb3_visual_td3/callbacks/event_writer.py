@@ -76,7 +76,12 @@ DASHBOARD: Mapping[str, Charts] = {
     },
     "Evaluation": {
         "metres: policy, random, full brake": (tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE),
-        "reward: policy, random, best": (tags.EVAL_REWARD, tags.EVAL_RANDOM_REWARD, tags.EVAL_BEST_REWARD),
+        "reward: policy, random, untrained, best": (
+            tags.EVAL_REWARD,
+            tags.EVAL_RANDOM_REWARD,
+            tags.EVAL_UNTRAINED_REWARD,
+            tags.EVAL_BEST_REWARD,
+        ),
         "step of the best evaluation": (tags.EVAL_BEST_STEP,),
         "success": (tags.EVAL_SUCCESS_RATE,),
         "speed": (tags.EVAL_SPEED,),

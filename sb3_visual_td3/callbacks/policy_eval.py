@@ -52,8 +52,10 @@ class PolicyEvalCallback(EvaluationCallback):
     - Episodes begin with held-out seeds, which the training environments do not use and which are the same in every
       evaluation: two evaluations differ because the policy differs.
     - Before the first step, a random policy plays the same episodes. Its return is ``eval/random_reward``; without it,
-      a return says little in an unknown environment. It is logged again with each evaluation, together with
-      the best evaluation (``eval/best_reward``) and its step (``eval/best_step``).
+      a return says little in an unknown environment. The policy before its first update plays them too
+      (``eval/untrained_reward``): where doing nothing earns more than random actions, only a return above both shows
+      learning. Both are logged again with each evaluation, together with the best evaluation
+      (``eval/best_reward``) and its step (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.
     - Global random generators are left as they are: a run with this callback makes the same updates as without it.
@@ -124,6 +126,8 @@ class PolicyEvalCallback(EvaluationCallback):
         )
         self.random_reward: float | None = None
         """Mean return of the random policy; None before training."""
+        self.untrained_reward: float | None = None
+        """Mean return of the policy before its first update; None before training, or if it was trained before."""
         self.best_step: int | None = None
         """Environment steps at which the best evaluation was made; None before the first one."""
         self._is_wrapped = False
@@ -173,9 +177,16 @@ class PolicyEvalCallback(EvaluationCallback):
             return
         episodes = self._play(random_policy(self.eval_env, self.seed), "random policy")
         self.random_reward = float(np.mean([episode.reward for episode in episodes]))
-        self._writer.write({tags.EVAL_RANDOM_REWARD: self.random_reward}, self.model.num_timesteps)
+        baselines = {tags.EVAL_RANDOM_REWARD: self.random_reward}
+        told = f"Random policy on the evaluation episodes: episode_reward={self.random_reward:.2f}"
+        if self.model.num_timesteps == 0 and self.model._n_updates == 0:
+            episodes = self._play(trained_policy(self.model, self.deterministic), "untrained policy")
+            self.untrained_reward = float(np.mean([episode.reward for episode in episodes]))
+            baselines[tags.EVAL_UNTRAINED_REWARD] = self.untrained_reward
+            told += f"; untrained policy: {self.untrained_reward:.2f}"
+        self._writer.write(baselines, self.model.num_timesteps)
         if self.verbose >= 1:
-            print(f"Random policy on the evaluation episodes: episode_reward={self.random_reward:.2f}")
+            print(told)
 
     def _play(self, policy: Policy, description: str) -> list[Episode]:
         with _random_state_kept():
@@ -249,6 +260,8 @@ class PolicyEvalCallback(EvaluationCallback):
             self.logger.record(tags.EVAL_SUCCESS_RATE, float(np.mean(successes)))
         if self.random_reward is not None:
             self.logger.record(tags.EVAL_RANDOM_REWARD, self.random_reward)
+        if self.untrained_reward is not None:
+            self.logger.record(tags.EVAL_UNTRAINED_REWARD, self.untrained_reward)
         if self.best_step is not None:
             self.logger.record(tags.EVAL_BEST_REWARD, self.best_mean_reward)
             self.logger.record(tags.EVAL_BEST_STEP, self.best_step)
@@ -260,6 +273,7 @@ class PolicyEvalCallback(EvaluationCallback):
         """Return the state that this class adds to EvalCallback; EvalCallback's own attributes are saved separately."""
         return {
             "random_reward": self.random_reward,
+            "untrained_reward": self.untrained_reward,
             "best_step": self.best_step,
             "last_evaluated": self._last_evaluated,
         }
@@ -270,6 +284,7 @@ class PolicyEvalCallback(EvaluationCallback):
         :param state: the state returned by ``get_state``
         """
         self.random_reward = state["random_reward"]
+        self.untrained_reward = state.get("untrained_reward")  # states of earlier versions have none
         self.best_step = state["best_step"]
         self._last_evaluated = state["last_evaluated"]
 

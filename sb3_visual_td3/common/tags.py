@@ -304,6 +304,22 @@ EVAL_LANE_INVASIONS = _tag(
     "eval/avg_lane_invasions", "1", "Mean number of lane markings crossed per evaluation episode.", _EVAL
 )
 EVAL_LENGTH = _tag("eval/avg_episode_length", "steps", "Mean number of steps per evaluation episode.", _EVAL)
+OF_SB3 = {
+    "ep_rew_mean": "rollout/ep_rew_mean",
+    "ep_len_mean": "rollout/ep_len_mean",
+    "success_rate": "rollout/success_rate",
+    "approx_kl": "train/approx_kl",
+    "clip_fraction": "train/clip_fraction",
+    "ent_coef": "train/ent_coef",
+    "entropy_loss": "train/entropy_loss",
+    "explained_variance": "train/explained_variance",
+    "learning_rate": "train/learning_rate",
+    "policy_gradient_loss": "train/policy_gradient_loss",
+    "std": "train/std",
+    "value_loss": "train/value_loss",
+}
+"""Names of Stable-Baselines3 that the report reads and nothing here writes, by their last part. A file for --tags may
+map to them."""
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
 """SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)
@@ -319,11 +335,18 @@ EVAL_BRAKE_DISTANCE = _tag(
 )
 
 # eval/: in environments without a road. PolicyEvalCallback also writes EVAL_REWARD and EVAL_SUCCESS_RATE, as
-# Stable-Baselines3's EvalCallback does. A run has one of the two callbacks, so each name still has one writer.
+# Stable-Baselines3's EvalCallback does, and DrivingEvalCallback EVAL_RANDOM_REWARD. A run has one of the two callbacks,
+# so each name still has one writer.
 EVAL_RANDOM_REWARD = _tag(
     "eval/random_reward",
     "reward",
     "Mean return of uniformly random actions over the evaluation episodes, measured once at the start of training.",
+    _POLICY_EVAL,
+)
+EVAL_UNTRAINED_REWARD = _tag(
+    "eval/untrained_reward",
+    "reward",
+    "Mean return of the policy before its first update over the evaluation episodes.",
     _POLICY_EVAL,
 )
 EVAL_BEST_REWARD = _tag("eval/best_reward", "reward", "Mean return of the best evaluation so far.", _POLICY_EVAL)

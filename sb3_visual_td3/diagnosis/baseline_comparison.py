@@ -23,9 +23,14 @@ BASELINES = (
 )
 """Each evaluated quantity with the tags of the untrained policies. Metres precede returns: a policy may earn
 reward by standing still."""
+UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
+"""The same policy before its first update. Where it is better than random actions, what is above random alone was there
+from the start; where training made it no better, that is no failure yet, since it may have been good by chance."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations the comparison has no answer."""
+LATE = 4
+"""The last evaluations show the noise of the late level: so many, or half of all, if that is more."""
 CLEARLY_ABOVE = 2.0
 """Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
 CLEAR_FALL = 1.5
@@ -46,6 +51,7 @@ class Comparison(NamedTuple):
     :param last_step: step of the last evaluation.
     :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
     :param reason: the deciding fact, in words.
+    :param untrained: level of the policy before its first update; -inf if it was not evaluated.
     """
 
     tag: str
@@ -58,6 +64,7 @@ class Comparison(NamedTuple):
     last_step: int
     has_fallen: bool
     reason: str
+    untrained: float = -math.inf
 
 
 def evaluation_spread(values: FloatArray) -> float:
@@ -81,24 +88,33 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
         policy = data[tag].finite
         logged = [data[name].finite for name in baseline_tags if len(data[name].finite)]
         if len(policy) and logged:
-            return _compared(policy, max(series.median() for series in logged))
+            untrained = -math.inf
+            if tag in UNTRAINED and len(data[UNTRAINED[tag]].finite):
+                untrained = data[UNTRAINED[tag]].finite.median()
+            return _compared(policy, max(series.median() for series in logged), untrained)
     return None
 
 
-def _compared(policy: Series, baseline: float) -> Comparison:
+def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
     values = policy.values
     n = values.size
     late = float(np.median(values[-3:]))
     best = int(np.argmax(values))
     peak, peak_step = float(values[best]), int(policy.steps[best])
-    words = f"{policy.name}: the last evaluations are at {rounded(late)}, untrained policies at "
-    words += rounded(baseline)
+    baselines = "untrained policies"
+    if policy.name == tags.EVAL_REWARD:
+        baselines = "random actions"
+    words = f"{policy.name}: the last evaluations are at {rounded(late)}, {baselines} at {rounded(baseline)}"
+    if untrained > baseline:
+        words += f", the untrained policy at {rounded(untrained)}"
     answer: Answer = "unknown"
     has_fallen = False
     if n < MIN_EVALUATIONS:
         words += f"; {n} of the {MIN_EVALUATIONS} evaluations that a comparison needs"
     else:
         spread = evaluation_spread(values)
+        # The jump of a fast learner is a large part of a curve of five or six points, and not noise of its late level.
+        late_spread = min(spread, evaluation_spread(values[-max(LATE, n // 2) :]))
         # The median of three lags behind a curve that still rises.
         end = max(late, float(values[-1]))
         lost = (peak - end) / (peak - baseline) if peak > baseline else 0.0
@@ -108,11 +124,13 @@ def _compared(policy: Series, baseline: float) -> Comparison:
                 f"; the best policy was near step {peak_step:,} with {rounded(peak)}: {min(lost, 1.0):.0%} of what it "
                 "had gained is lost"
             )
-        elif late > baseline and late - baseline >= CLEARLY_ABOVE * spread:
+        elif late - max(baseline, untrained) >= CLEARLY_ABOVE * late_spread and late > max(baseline, untrained):
             answer = "yes"
         elif late <= baseline:
             answer = "no"
+        elif late <= untrained:
+            words += ": it has not become better"
         else:
-            words += f", with a spread of {rounded(spread)} from one evaluation to the next"
+            words += f", with a spread of {rounded(late_spread)} from one evaluation to the next"
     last_step = int(policy.steps[-1])
-    return Comparison(policy.name, n, answer, late, baseline, peak, peak_step, last_step, has_fallen, words)
+    return Comparison(policy.name, n, answer, late, baseline, peak, peak_step, last_step, has_fallen, words, untrained)

@@ -40,6 +40,8 @@ _OF_TRAINING = {
     for group in GROUP_NAMES
 }
 """The tags that a group logs only while it is trained; a frozen group does not have them."""
+_HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
+"""What is local to the update of a stock algorithm, where no callback can see it (health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
@@ -210,6 +212,7 @@ class _Run:
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param early: why it is too early to call a criterion failed; None if it is not too early
     :param logged: the names that the run logged
+    :param is_watched_from_outside: whether our callback watched a stock algorithm, which shows no targets and rewards
     """
 
     encoder_is_shared: bool
@@ -225,6 +228,7 @@ class _Run:
     largest_reward: float | None = None
     early: str | None = None
     logged: frozenset[str] = frozenset()
+    is_watched_from_outside: bool = False
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
@@ -240,6 +244,7 @@ class _Run:
             largest_reward=_largest_reward(data),
             early=too_early(data),
             logged=frozenset(data.names()),
+            is_watched_from_outside=data.flag(tags.SEEN_BY_OPTIMIZER) is True,
         )
         # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
         # so it gains nothing by leaving them out.
@@ -263,6 +268,8 @@ class _Run:
             lowest, highest = criterion.reward_size
             if not lowest <= self.largest_reward <= highest:
                 return False
+        if criterion.reward_size is not None and self.largest_reward is None and self.is_watched_from_outside:
+            return False
         # A NaN in a tag of other code may be a mean over no values. The criterion stable_in_own_scale looks for losses
         # that end as NaN.
         if criterion.kind == "all_finite" and not self.callbacks:
@@ -314,6 +321,8 @@ class _Run:
             absent |= _OF_ACTOR_ENCODER
         if self.has_no_bound:
             absent.add(tags.Q_BOUND)
+        if self.is_watched_from_outside:
+            absent |= _HIDDEN_IN_STOCK - self.logged
         for group in self.frozen:
             absent |= _OF_TRAINING[group]
         of_critic = {CRITIC_MLP.name} if self.has_no_encoder else {CRITIC_CNN.name, CRITIC_MLP.name}
@@ -326,14 +335,20 @@ class _Run:
         # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
-        if criterion.kind == "within_bound" and self.has_no_bound:
+        if criterion.kind == "within_bound" and (self.has_no_bound or self._bound_is_hidden):
             return True
         return bool(criterion.tags) and not self.asked_of(criterion)
+
+    @property
+    def _bound_is_hidden(self) -> bool:
+        return self.is_watched_from_outside and tags.Q_BOUND not in self.logged
 
     def excuse_of(self, criterion: Criterion) -> str:
         """Return why the criterion does not apply, in words."""
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
+        if criterion.kind == "within_bound" and self._bound_is_hidden:
+            return "a stock algorithm shows no rewards to our callback, so no bound is known"
         if self.has_no_encoder:
             return "the policy has no encoder"
         if self.encoder_is_shared:

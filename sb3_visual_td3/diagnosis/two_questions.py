@@ -125,7 +125,7 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
         is_long = n_steps is not None and n_steps >= MIN_STEPS_FOR_NO
         return "no" if answer != "yes" and is_long else "unknown"
     # Not clearly better than untrained policies: a curve that only rises towards their level has not learned yet.
-    if answer == "yes" and comparison.late <= comparison.baseline:
+    if answer == "yes" and comparison.late <= max(comparison.baseline, comparison.untrained):
         return "unknown"
     return answer
 

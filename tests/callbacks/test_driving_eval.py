@@ -60,6 +60,7 @@ def test_the_policy_is_evaluated_on_time_and_at_the_end(lite_model, tmp_path, ca
     scalars = scalars_in(tmp_path)
     assert [step for step, _ in scalars[tags.EVAL_DISTANCE]] == [30, 60, 70]
     assert {step for step, _ in scalars[tags.EVAL_RANDOM_DISTANCE]} == {30, 60, 70}
+    assert {step for step, _ in scalars[tags.EVAL_RANDOM_REWARD]} == {30, 60, 70}
     assert (tmp_path / "best_model.zip").is_file()
     assert "evaluation at step 70" in capsys.readouterr().out
     # The policy was never updated: each evaluation, from the same places, says the same.
@@ -73,7 +74,7 @@ def test_the_names_of_the_evaluation_are_written_once_by_it_alone(lite_model, tm
     lite_model.learn(70, callback=short_evaluation(), log_interval=1)
     scalars = scalars_in(tmp_path)
     owned = {name for name, tag in tags.TAGS.items() if tag.owner == "DrivingEvalCallback"}
-    assert {tag for tag in scalars if tag.startswith("eval/")} == owned
+    assert {tag for tag in scalars if tag.startswith("eval/")} == {*owned, tags.EVAL_RANDOM_REWARD}
     assert {tuple(step for step, _ in scalars[tag]) for tag in owned} == {(30, 60, 70)}
 
 

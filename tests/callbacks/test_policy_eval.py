@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import PolicyEvalCallback, SnapshotCallback, VisualTD3
-from sb3_visual_td3.callbacks.drives import play_episodes, random_policy
+from sb3_visual_td3.callbacks.drives import play_episodes, random_policy, trained_policy
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
 from tests.callbacks.event_files import scalars_in
@@ -95,12 +95,26 @@ def test_the_random_policy_is_measured_once_and_logged_with_each_evaluation(tmp_
     assert callback.random_reward == pytest.approx(np.mean([episode.reward for episode in one]))
 
 
+def test_the_untrained_policy_plays_the_same_episodes_and_a_trained_one_is_not_taken_for_it(tmp_path):
+    env = make_vec_env(PointEnv, 1)
+    model, callback = point_model(tmp_path), evaluation(env)
+    one = play_episodes(trained_policy(model, True), env, callback.seed, 3)
+    model.learn(40, callback=callback)
+    assert callback.untrained_reward == pytest.approx(np.mean([episode.reward for episode in one]))
+    scalars = scalars_in(tmp_path)
+    assert [step for step, _ in scalars[tags.EVAL_UNTRAINED_REWARD]] == [0, 30, 40]
+    later = evaluation(env)
+    model.learn(40, callback=later, reset_num_timesteps=False)
+    assert later.random_reward is not None
+    assert later.untrained_reward is None
+
+
 def test_every_evaluation_begins_its_episodes_with_the_same_held_out_seeds(tmp_path):
     env = make_vec_env(PointEnv, 1)
     env.envs[0].unwrapped.seeds.clear()
     point_model().learn(65, callback=evaluation(env, seed=500))
     seeds = [seed for seed in env.envs[0].unwrapped.seeds if seed is not None]
-    assert seeds == [500, 501, 502] * 4, "of the random policy, and of three evaluations"
+    assert seeds == [500, 501, 502] * 5, "of the random policy, of the untrained one, and of three evaluations"
 
 
 @pytest.mark.parametrize(("seed", "first"), [(7, 11), (8, 11), (10, 11), (11, 11), (4, 11), (3, 3), (500, 500)])

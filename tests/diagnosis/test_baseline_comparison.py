@@ -71,3 +71,25 @@ def test_a_steady_trend_does_not_count_as_spread() -> None:
     assert evaluation_spread(np.arange(8) * 100.0) == 0.0
     noise = np.random.default_rng(0).normal(0.0, 3.0, 4000)
     assert evaluation_spread(noise + np.arange(4000) * 50.0) == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_policy_that_training_made_no_better_has_not_learned_although_it_beats_random_actions() -> None:
+    data = evaluated((66.4, 65.8, 63.5, 63.9, 66.8), random=57.3, of_reward=True)
+    assert ask(data).learning.answer == "yes"
+    untrained = Series(tags.EVAL_UNTRAINED_REWARD, np.array([0]), np.array([67.7]))
+    data = SeriesSet({**data.series, untrained.name: untrained})
+    found = compare_with_baselines(data)
+    assert found is not None
+    assert (found.answer, ask(data).learning.answer) == ("unknown", "unknown")
+    assert "the untrained policy at 67.7" in found.reason
+    better = evaluated((70.0, 85.0, 92.0, 91.0, 92.5), random=57.3, of_reward=True)
+    assert ask(SeriesSet({**better.series, untrained.name: untrained})).learning.answer == "yes"
+
+
+def test_the_jump_of_a_fast_learner_is_not_noise_of_its_late_level() -> None:
+    found = compare_with_baselines(evaluated((65.6, 57.0, 94.2, 94.0, 96.3, 96.6), random=57.3, of_reward=True))
+    assert found is not None
+    assert found.answer == "yes"
+    noisy = compare_with_baselines(evaluated((65.6, 57.0, 94.2, 64.0, 96.3, 66.6), random=57.3, of_reward=True))
+    assert noisy is not None
+    assert noisy.answer == "unknown"

@@ -105,11 +105,13 @@ def candidates(data: SeriesSet) -> str:
         possible += _unseen_on_policy(data)
     elif family is not Family.UNKNOWN:
         possible += _unseen_off_policy(data)
-    possible.append(("a reward that the actions do not change", "the return of random actions"))
+    missing = "" if tags.EVAL_RANDOM_REWARD in data else "the return of random actions"
+    possible.append(("a reward that the actions do not change", missing))
     possible = possible[:3]
     causes = " or, less likely, with ".join(cause for cause, _ in possible)
-    wanted = "; ".join(tag for _, tag in possible)
-    return f"Consistent with {causes}. To tell them apart, log: {wanted}."
+    wanted = "; ".join(tag for _, tag in possible if tag)
+    to_log = f" To tell them apart, log: {wanted}." if wanted else ""
+    return f"Consistent with {causes}.{to_log}"
 
 
 def _unseen_off_policy(data: SeriesSet) -> list[tuple[str, str]]:
