@@ -230,7 +230,8 @@ class Analysis:
     @property
     def stable(self) -> Answered:
         """Return the answer to "is it stable?" from all blocking criteria of that question."""
-        return answer_of(self.criteria, about_learning=False)
+        # How much evidence a gate asks for is neither question.
+        return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 
     @property
     def learning(self) -> Answered:

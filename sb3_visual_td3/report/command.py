@@ -16,18 +16,20 @@ from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, wo
 from sb3_visual_td3.report.analysis import Analysis, analyse, verdict_on
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
+from sb3_visual_td3.report.document import visible
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
+from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.over_time import verdict_over_time
 from sb3_visual_td3.report.overview import overview_lines
 from sb3_visual_td3.report.run_settings import HELP as HYPERPARAMS_HELP
 from sb3_visual_td3.report.run_settings import Layer, read_given_settings, run_settings
 from sb3_visual_td3.report.tag_mapping import HELP as TAGS_HELP
-from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, with_our_names
+from sb3_visual_td3.report.tag_mapping import WRITE_HELP as WRITE_TAGS_HELP
+from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, mapping_to_start_from, with_our_names
 from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, split_command, watch
 from sb3_visual_td3.report.wording import (
     answers_line,
-    first_step_to_take,
     how_to_relax,
     near_misses,
     over_time_line,
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criteria", type=Path, metavar="FILE", help="YAML file that changes or adds criteria")
     parser.add_argument("--hyperparams", type=Path, metavar="FILE", help=HYPERPARAMS_HELP)
     parser.add_argument("--tags", type=Path, metavar="FILE", help=TAGS_HELP)
+    parser.add_argument("--write-tags", type=Path, metavar="FILE", help=WRITE_TAGS_HELP)
     parser.add_argument(
         "--format",
         type=_formats,
@@ -140,17 +143,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> ExitCode:
     analyses: Sequence[Analysis]
-    if args.interval is not None and not args.watch:
-        raise ValueError(
-            f"--interval {args.interval:g} sets how often --watch checks the runs: add --watch, or leave --interval out"
-        )
-    if args.on_change is not None and not args.watch:
-        raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
-    if args.until is not None and args.watch:
-        raise ValueError(
-            f"--until {args.until} judges a run up to that step, and --watch follows it while it grows: leave "
-            "one of them out"
-        )
+    _check_combinations(args)
     on_change = () if args.on_change is None else split_command(args.on_change)
     job = _Job(
         paths=tuple(args.paths),
@@ -168,6 +161,8 @@ def _report(args: argparse.Namespace) -> ExitCode:
         is_unreadable = bool(watched.problems) and job.has_unreadable_path(analyses)
     else:
         analyses, is_unreadable, written = job.do_once()
+        if args.write_tags is not None:
+            written = [*written, job.write_tags(args.write_tags)]
     # If the program that reads our stdout has ended (such as head), the reports are written all the same, and the exit
     # code is that of the verdict.
     with suppress(BrokenPipeError):
@@ -182,6 +177,28 @@ def _report(args: argparse.Namespace) -> ExitCode:
     if is_unreadable:
         codes.append(ExitCode.UNREADABLE)
     return worst(codes)
+
+
+def _check_combinations(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together.
+
+    :raises ValueError: which ones, and what to leave out
+    """
+    if args.interval is not None and not args.watch:
+        raise ValueError(
+            f"--interval {args.interval:g} sets how often --watch checks the runs: add --watch, or leave --interval out"
+        )
+    if args.on_change is not None and not args.watch:
+        raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
+    if args.until is not None and args.watch:
+        raise ValueError(
+            f"--until {args.until} judges a run up to that step, and --watch follows it while it grows: leave "
+            "one of them out"
+        )
+    if args.write_tags is not None and args.watch:
+        raise ValueError("--write-tags writes the names of a run once: leave --watch out")
+    if args.write_tags is not None and args.write_tags.exists():
+        raise ValueError(f"--write-tags {args.write_tags}: the file is there already; name another, or remove it")
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
@@ -221,6 +238,15 @@ class _Job:
                 complain(line)
             written = self.publish(analyses, unreadable, begin) if analyses else ()
         return analyses, is_unreadable or is_refused or self.has_unreadable_path(analyses), written
+
+    def write_tags(self, path: Path) -> Path:
+        """Write a file for --tags with the names of the first run, and return its path."""
+        for name, files in self.find().runs:
+            with suppress(UnreadableRunError, OSError):
+                data = self._read(files, lambda _: None)[0]
+                path.write_text(visible(mapping_to_start_from(data, name)), encoding="utf-8")
+                return path
+        raise ValueError(f"--write-tags {path}: no run could be read")
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
         """Return whether a path that was given holds nothing that could be judged."""
@@ -404,7 +430,11 @@ def _summary(analysis: Analysis) -> list[str]:
         cause = analysis.cause
         since = "" if cause.first_step is None else f", first seen at step {cause.first_step:,}"
         lines.append(f"  Likely cause: {cause.id} (confidence {cause.confidence:.0%}{since}): {cause.title}")
-    lines.append(f"  Do first: {first_step_to_take(analysis)}")
+    step = next_step(analysis)
+    lines.append(f"  Do first: {step.text}")
+    for snippet in step.snippets:
+        lines.append(f"    {snippet.caption}")
+        lines += [f"      {line}".rstrip() for line in snippet.text.splitlines()]
     over_time = over_time_line(analysis)
     if over_time is not None:
         lines.append(f"  Over time: {over_time}")

@@ -617,10 +617,13 @@ def _joined(old: Series, new: Series) -> Series:
 
 
 def _why_empty(path: Path, n_event_files: int, n_tables: int, notes: Sequence[str]) -> str:
+    reason = "; ".join(notes) if notes else "the event files hold no scalar"
+    if path.is_file() and "tfevents" not in path.name and not n_tables:
+        expected = "an event file, progress.csv, monitor.csv, evaluations.npz, or a CSV file with a step column"
+        return f"{path}: {reason}; expected {expected}"
     held = []
     if n_event_files:
         held.append(counted(n_event_files, "event file"))
     if n_tables:
         held.append(counted(n_tables, "table"))
-    reason = "; ".join(notes) if notes else "the event files hold no scalar"
     return f"{path}: nothing to judge in {' and '.join(held)}: {reason}"

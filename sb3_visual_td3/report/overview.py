@@ -13,7 +13,7 @@ from sb3_visual_td3.common.groups import ACTOR_CNN
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.verdict import Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
-from sb3_visual_td3.report.wording import curve_is_on_steps
+from sb3_visual_td3.report.next_step import curve_unit
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
@@ -68,7 +68,7 @@ def best_policy(analysis: Analysis) -> BestPolicy | None:
     curve = analysis.curve
     if curve is None or curve.peak_step is None:
         return None
-    return BestPolicy(curve.peak_step, curve.late, curve.peak, curve_is_on_steps(curve))
+    return BestPolicy(curve.peak_step, curve.late, curve.peak, curve_unit(analysis, curve) == "step")
 
 
 def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:

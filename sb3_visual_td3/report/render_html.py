@@ -26,6 +26,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     other_setting_rows,
     reference_sources,
 )
+from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.overview import comparison
 from sb3_visual_td3.report.plots import Figure, overlays, plots
 from sb3_visual_td3.report.recommendation import zoo_diff
@@ -69,7 +70,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(wording=wording, table=tags.TAGS, hyperparam_rows=hyperparam_rows)
+    environment.globals.update(wording=wording, next_step=next_step, table=tags.TAGS, hyperparam_rows=hyperparam_rows)
     environment.globals.update(
         zoo_diff=zoo_diff,
         comparison_table=comparison_table,

@@ -11,7 +11,9 @@ from typing import Any
 from sb3_visual_td3.diagnosis.verdict import worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.hyperparam_comparison import reference_table
+from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.sections.alerts import Alert
+from sb3_visual_td3.report.wording import near_misses
 
 FORMAT_VERSION = 2
 
@@ -70,10 +72,17 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
             }
             for d in analysis.diagnoses
         ],
+        "next_step": _next_step(analysis),
+        "near_misses": list(near_misses(analysis)),
         "alerts": _alerts(analysis),
         "metrics": {tag: asdict(metric) for tag, metric in analysis.metrics.items()},
         "run": _run(analysis),
     }
+
+
+def _next_step(analysis: Analysis) -> dict[str, Any]:
+    step = next_step(analysis)
+    return {"text": step.text, "snippets": [snippet._asdict() for snippet in step.snippets]}
 
 
 def _curve(analysis: Analysis) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     other_setting_rows,
     reference_sources,
 )
+from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.overview import comparison
 from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
@@ -25,7 +26,6 @@ from sb3_visual_td3.report.wording import (
     STATUS_MARK,
     STATUS_WORD,
     answers_line,
-    first_step_to_take,
     how_to_relax,
     near_misses,
     over_time_line,
@@ -93,8 +93,7 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
         *_why(analysis),
         "## What to do first",
         "",
-        first_step_to_take(analysis),
-        "",
+        *_next_step(analysis),
         *([] if over_time is None else [f"Over time: {over_time}", ""]),
         *[line for near in near_misses(analysis) for line in (f"Near a limit: {_safe(near)}", "")],
     ]
@@ -115,6 +114,14 @@ def _run(analysis: Analysis, detail: _Detail) -> list[str]:
         lines += _section(missing, detail)
     if analysis.notes:
         lines += ["## Notes", "", *(f"- {_safe(note)}" for note in analysis.notes), ""]
+    return lines
+
+
+def _next_step(analysis: Analysis) -> list[str]:
+    step = next_step(analysis)
+    lines = [step.text, ""]
+    for snippet in step.snippets:
+        lines += [snippet.caption, "", f"```{snippet.language}", *snippet.text.splitlines(), "```", ""]
     return lines
 
 

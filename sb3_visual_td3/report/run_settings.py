@@ -225,7 +225,8 @@ def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     n_timesteps = content.get("n_timesteps")
     if isinstance(n_timesteps, int) and n_timesteps > 0:
         arguments["n_timesteps"] = n_timesteps
-    arguments["env_kwargs"] = content.get("env_kwargs")
+    for name in ("env_kwargs", "conf_file", "gym_packages"):
+        arguments[name] = content.get(name) or None
     return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,34 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, shown
+from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, read_text, shown
 from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
+from sb3_visual_td3.diagnosis.run_kind import Family, recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
+from sb3_visual_td3.diagnosis.tag_search import (
+    EPISODE_WORDS,
+    EVALUATION_WORDS,
+    STANDARD_PREFIXES,
+    find_actor_losses,
+    find_critic_losses,
+    find_lengths,
+    find_q_values,
+    return_tag,
+    words_of,
+)
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
+from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 HELP = (
     "YAML file that maps the tags in the event files to ours, one a line: 'THEIRS: OURS', for example "
     "'Loss/qf1: train/critic_1_loss', or 'THEIRS: {tag: OURS, scale: -1}' if theirs has another sign or factor; if "
     "ours counts episodes (train/episode_length), their k-th point is episode k. The tags of CleanRL and "
-    "Stable-Baselines3 are known without it"
+    "Stable-Baselines3 are known without it; --write-tags writes a file to start from"
+)
+WRITE_HELP = (
+    "write a file for --tags to this path: every name that the run logged, with a guess of the name of ours where its "
+    "words allow one. Correct it, and give it with --tags. Of several runs, the first one counts"
 )
 
 
@@ -90,6 +108,9 @@ def load_tag_mapping(path: Path) -> TagMapping:
         one
     :raises OSError: if it cannot be read
     """
+    lines = read_text(path).splitlines()
+    if lines and all(line.lstrip().startswith("#") or not line.strip() for line in lines):
+        raise ValueError(f"{path}: every line is a comment; expected a line 'THEIRS: OURS' for at least one name")
     targets = _targets(read_mapping(path), str(path))
     for theirs, why in ((theirs, why) for known in built_in_mappings() for theirs, why in known.keep_out.items()):
         if theirs in targets:
@@ -183,10 +204,104 @@ def _target(entry: Any, where: str) -> Target:
         raise ValueError(f"{where}: expected one of our tags, or {{tag: OURS, scale: FACTOR}}; got {shown(entry)}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
     # The alerts of single rules are not in the table: their names follow from the rules.
-    known = [*tags.TAGS, *map(tags.alert_of_rule, LIVE_RULES)]
+    known = [*tags.TAGS, *tags.OF_SB3.values(), *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)
         raise ValueError(f"{where}: {tag!r} is not one of our tags; the nearest is {near[0]!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale == 0:
         raise ValueError(f"{where}: scale is {shown(scale)}; expected a finite number that is not 0")
     return Target(tag, float(scale))
+
+
+# ---- a mapping to start from
+
+_BY_WORDS = (
+    (frozenset(["approx", "kl"]), tags.OF_SB3["approx_kl"]),
+    (frozenset(["approxkl"]), tags.OF_SB3["approx_kl"]),
+    (frozenset(["clip", "fraction"]), tags.OF_SB3["clip_fraction"]),
+    (frozenset(["clipfrac"]), tags.OF_SB3["clip_fraction"]),
+    (frozenset(["explained", "variance"]), tags.OF_SB3["explained_variance"]),
+    (frozenset(["value", "loss"]), tags.OF_SB3["value_loss"]),
+    (frozenset(["ent", "coef"]), tags.OF_SB3["ent_coef"]),
+    (frozenset(["success"]), tags.OF_SB3["success_rate"]),
+)
+"""Words of a name and what it probably is; the first row whose words are all in the name counts."""
+_RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "score", "scores"])
+
+
+def mapping_to_start_from(data: RunData, name: str) -> str:
+    """Return the text of a file for --tags: every name of the run, with a guess where the words of the name allow one.
+
+    :param data: the run, under the names that its own code uses
+    :param name: name of the run, for the heading
+    """
+    guesses = _guesses(data)
+    known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
+    lines = [
+        f"# Names that {shown(name)[1:-1]} logged, for: visual-td3 report RUN --tags THIS_FILE",
+        "# THEIRS: OURS. Names of ours are guesses by the words of theirs: correct them. Lines with # do not count.",
+        "# docs/logged_names.md lists ours; 'THEIRS: {tag: OURS, scale: -1}' turns the sign.",
+    ]
+    for theirs in data.series.names():
+        key = _as_key(theirs)
+        if theirs in guesses:
+            lines.append(f"{key}: {guesses[theirs]}")
+        elif theirs in tags.TAGS or theirs in known or theirs.startswith(STANDARD_PREFIXES):
+            lines.append(f"# {key}: read under this name already")
+        elif return_tag(theirs) is not None:
+            lines.append(f"# {key}: read as a return already")
+        else:
+            lines.append(f"# {key}: no guess")
+    return "\n".join(lines) + "\n"
+
+
+def _guesses(data: RunData) -> dict[str, str]:
+    """Return a name of ours for each name of theirs that suggests one; no name of ours is given twice."""
+    known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
+    logged = data.series.names()
+    names = [
+        name
+        for name in logged
+        if name not in tags.TAGS and name not in known and not name.startswith(STANDARD_PREFIXES)
+    ]
+    guesses: dict[str, str] = {}
+
+    def guess(theirs: str, *ours: str) -> None:
+        free = [each for each in ours if each not in guesses.values() and each not in logged]
+        if theirs not in guesses and free:
+            guesses[theirs] = free[0]
+
+    critics = find_critic_losses(names)
+    for theirs in critics:
+        # One loss is the sum of both critics, or of the only one; two are one for each.
+        each_of_two = (tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
+        guess(theirs, *(each_of_two if len(critics) == 2 else (tags.CRITIC_LOSS,)))
+    is_on_policy = recognise(logged).family is Family.ON_POLICY
+    for theirs in find_actor_losses(names):
+        guess(theirs, tags.OF_SB3["policy_gradient_loss"] if is_on_policy else tags.ACTOR_LOSS)
+    for theirs in find_q_values(names):
+        guess(theirs, tags.Q1_VALUE, tags.Q2_VALUE)
+    counts_steps = data.axis == ENVIRONMENT_STEPS
+    for theirs in names:
+        words = set(words_of(theirs))
+        found = return_tag(theirs)
+        if found is not None and found.source == "evaluation":
+            guess(theirs, tags.EVAL_REWARD)
+        elif found is None and words & _RETURN_WORDS and words & EPISODE_WORDS:
+            # Over episodes, point k is episode k; over environment steps it is what SB3's Monitor logs.
+            guess(theirs, tags.OF_SB3["ep_rew_mean"] if counts_steps else tags.EPISODE_REWARD)
+        elif find_lengths([theirs]) is not None and not words & EVALUATION_WORDS:
+            guess(theirs, tags.OF_SB3["ep_len_mean"] if counts_steps else tags.EPISODE_LENGTH)
+        for wanted, ours in _BY_WORDS:
+            if wanted <= words:
+                guess(theirs, ours)
+    return guesses
+
+
+def _as_key(name: str) -> str:
+    """Write a name as the key of a YAML mapping; names come from event files and may hold any character."""
+    plain = name.replace("/", "").replace("_", "").replace("-", "").replace(".", "")
+    if plain.isascii() and plain.isalnum() and name[0].isalpha():
+        return name
+    # JSON's quoted text is a subset of YAML's.
+    return json.dumps(name)

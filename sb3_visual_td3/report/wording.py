@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted, number
-from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve
+from sb3_visual_td3.diagnosis.return_curve import NOTED_FALL, CurveState
 from sb3_visual_td3.diagnosis.run_kind import Family
-from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.next_step import curve_unit
 from sb3_visual_td3.report.over_time import Prefix
 
 STATUS_MARK = {
@@ -56,7 +55,7 @@ def answers_line(analysis: Analysis) -> str:
         learning += f" ({curve.state.value}"
         says_peak = curve.state not in {CurveState.TOO_SHORT, CurveState.UNCLEAR, CurveState.FLAT}
         if says_peak and curve.peak_step is not None and curve.last_step is not None:
-            unit = "step" if curve_is_on_steps(curve) else "episode"
+            unit = curve_unit(analysis, curve)
             learning += f"; best near {unit} {curve.peak_step:,} of {curve.last_step:,}"
         learning += ")"
     kind = analysis.questions.kind
@@ -67,23 +66,37 @@ def answers_line(analysis: Analysis) -> str:
     return line
 
 
-def curve_is_on_steps(curve: ReturnCurve) -> bool:
-    """Return whether the steps of a curve are environment steps, judged by its name."""
-    return curve.tag not in {tags.EPISODE_REWARD, tags.EPISODE_LENGTH}
-
-
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
-    """Return the blocking criteria of a GO that passed close to their limit, in words."""
+    """Return the blocking criteria of a GO that passed close to their limit, with the distance, in words."""
     if analysis.verdict is not Verdict.GO:
         return ()
     near = []
     for r in analysis.blocking(Status.PASS):
         if r.value is None or not r.threshold or not math.isfinite(r.value):
             continue
-        # Thresholds that a value must stay below; the others have no common scale for "near".
-        if r.id in _STAYS_BELOW and r.threshold > r.value > _NEAR * r.threshold:
-            near.append(f"{r.title}: {number(r.value)} of {number(r.threshold)} ({r.id})")
+        distance = abs(r.threshold - r.value) / abs(r.threshold)
+        if r.id in _STAYS_BELOW and _NEAR * r.threshold < r.value < r.threshold:
+            near.append(f"{r.title}: {number(r.value)} of {number(r.threshold)}, {distance:.0%} below ({r.id})")
+        elif r.id in _STAYS_ABOVE and r.threshold <= r.value < r.threshold / _NEAR:
+            near.append(f"{r.title}: {number(r.value)}, {distance:.0%} above {number(r.threshold)} ({r.id})")
+    lost = _lost_since_peak(analysis)
+    if lost is not None and lost > _NEAR * NOTED_FALL:
+        told = f"the last returns are {lost:.0%} of the gain below the best ones"
+        limit = f"{NOTED_FALL:.0%} count as a fall"
+        if lost >= NOTED_FALL:
+            limit = "a fall, if it were more than their noise"
+        near.append(f"The policy keeps what it has learned: {told}; {limit} (learning)")
     return tuple(near)
+
+
+def _lost_since_peak(analysis: Analysis) -> float | None:
+    """Return which part of the gain over its begin the run has lost again; None without a curve that rose."""
+    comparison, curve = analysis.questions.comparison, analysis.curve
+    if comparison is not None and comparison.peak > comparison.baseline:
+        return (comparison.peak - comparison.late) / (comparison.peak - comparison.baseline)
+    if curve is None or not curve.peak > curve.start:
+        return None
+    return (curve.peak - curve.late) / (curve.peak - curve.start)
 
 
 _STAYS_BELOW = frozenset(
@@ -100,6 +113,7 @@ _STAYS_BELOW = frozenset(
         "no_sure_cause",
     ]
 )
+_STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
@@ -131,28 +145,6 @@ def reason(result: CriterionResult) -> str:
         return f"{result.detail[:1].upper()}{result.detail[1:]}"
     against = "" if result.threshold is None else f" (threshold {number(result.threshold)})"
     return f"Found: {number(result.value)}{against}; {result.detail}"
-
-
-def first_step_to_take(analysis: Analysis) -> str:
-    """Return the first thing to do about a run."""
-    curve = analysis.curve
-    fell = ""
-    if curve is not None and curve.state is CurveState.COLLAPSED and curve.peak_step is not None:
-        unit = "step" if curve_is_on_steps(curve) else "episode"
-        fell = (
-            f"The run has fallen from its best policy, which was near {unit} {curve.peak_step:,} of "
-            f"{curve.last_step or 0:,}: restore that checkpoint (rl-zoo and EvalCallback keep it as best_model.zip)."
-        )
-    if analysis.cause is not None:
-        # This cause names the step itself.
-        if analysis.cause.id == "learned_then_fell":
-            return analysis.cause.remedy
-        return f"{analysis.cause.remedy} {fell}".strip()
-    if analysis.verdict is Verdict.GO:
-        return f"{fell} {_long_run(analysis)}".strip()
-    if analysis.verdict is Verdict.NO_GO:
-        return fell or "No known cause fits. Start with the failed criteria and the plots of their tags."
-    return f"{fell} {_what_is_missing(analysis)}".strip()
 
 
 def until_line(analysis: Analysis) -> str | None:
@@ -188,103 +180,26 @@ def _verdict(prefix: Prefix) -> str:
     return "" if prefix.verdict is None else prefix.verdict.value
 
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
-
-
-def _long_run(analysis: Analysis) -> str:
-    """Return the command for the long run, with the settings that the run's files show."""
-    advice = "Start the long run"
-    algo, env = analysis.settings.algo, analysis.manifest.env_id if analysis.manifest is not None else None
-    # Both come from files of the run: they are shown only if they are plain names.
-    if algo and env and _PLAIN.fullmatch(algo) and _PLAIN.fullmatch(env) and env != "unknown":
-        return (
-            f"{advice}: visual-td3 train --algo {algo} --env {env}, with the number of steps, the buffer and the "
-            "schedule of its own block (the short run set -n), or with -n STEPS."
-        )
-    if analysis.manifest is None:
-        return f"{advice}: the same program and settings, with the buffer size and the schedules of its full length."
-    return f"{advice}."
-
-
-def _what_is_missing(analysis: Analysis) -> str:
-    """Return advice on how to supply the missing evidence, for this kind of run."""
-    if analysis.early is not None:
-        return f"Let the run continue to {EARLY_STEPS:,} environment steps, with three evaluations, and judge it then."
-    unknown = analysis.blocking(Status.UNKNOWN)
-    advice: list[str] = []
-    owners = {
-        tags.TAGS[tag].owner: None for r in unknown for tag in r.tags if tag in tags.TAGS and _is_absent(tag, analysis)
-    }
-    for owner in owners:
-        advice.append(f"Add {owner}, which logs the missing tags.")
-    names = {r.id for r in unknown}
-    if "learning" in names:
-        advice.append(_what_shows_learning(analysis))
-    if "stable_in_own_scale" in names:
-        advice.append(_what_shows_stability(analysis))
-    if "evidence" in names:
-        advice.append(_what_adds_evidence(analysis))
-    is_finished = analysis.manifest is not None and analysis.manifest.finished is not None
-    if not advice and not is_finished:
-        advice.append("Let the run continue until it can be judged.")
-    if not advice:
-        advice.append("The run is finished: judge a longer one, or look at the criteria that are unknown.")
-    return " ".join(advice)
-
-
-def _is_absent(tag: str, analysis: Analysis) -> bool:
-    return len(analysis.series[tag].finite) == 0
-
-
-def _what_shows_learning(analysis: Analysis) -> str:
-    curve = analysis.curve
-    if curve is None:
-        if any(name.startswith(("rollout/", "time/")) for name in analysis.series.names()):
-            return (
-                "Log the returns of episodes: wrap the environment in Monitor (SB3 then writes rollout/ep_rew_mean), "
-                "and give learn() an EvalCallback (eval/mean_reward)."
-            )
-        return (
-            "Log the return of each episode at its environment step, for example "
-            'writer.add_scalar("charts/episodic_return", episode_return, global_step), or name your tag with --tags.'
-        )
-    if curve.state is CurveState.COLLAPSED:
-        return "Evaluate that checkpoint on more episodes before a long run."
-    if curve.n_points < MIN_POINTS:
-        return (
-            f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate more "
-            "often (EvalCallback's eval_freq)."
-        )
-    if len(analysis.questions.learning.curves) > 1:
-        return "The returns do not show clearly whether the run learns: evaluate more episodes, or train longer."
-    return (
-        "The returns do not show clearly whether the run learns: evaluate without exploration (EvalCallback, "
-        "eval/mean_reward), or train longer."
-    )
-
-
-def _what_shows_stability(analysis: Analysis) -> str:
-    family = analysis.questions.kind.family
-    if family is Family.ON_POLICY:
-        return (
-            "Log the losses, approx_kl, explained_variance and the policy's entropy or std, as SB3 does under train/."
-        )
-    if family is Family.OFF_POLICY:
-        return "Add GradientNormCallback, which logs more about the critics and the actor of such a run."
-    return "Log losses and Q values (SB3 writes train/actor_loss and train/critic_loss), or name your tags with --tags."
-
-
-def _what_adds_evidence(analysis: Analysis) -> str:
-    callbacks = sorted({r.needs_callback for r in analysis.criteria if r.needs_callback is not None})
-    if callbacks:
-        return f"For more evidence add {' and '.join(callbacks)}."
-    return "For more evidence log the returns of training and of evaluation (Monitor and EvalCallback)."
-
-
 def run_line(analysis: Analysis) -> str:
     """Describe a run in one line: its length, and the number of tags, points and files."""
-    steps = analysis.series.n_steps
-    # The unit is named, because a reader would take episodes or epochs for environment steps.
-    length = "unknown length" if steps is None else f"{steps:,} {analysis.data.axis}"
+    length = length_in_words(analysis)
     files = counted(len(analysis.data.files), "file")
     return f"{length} · {len(analysis.metrics)} tags · {analysis.data.n_points:,} points · {files}"
+
+
+def length_in_words(analysis: Analysis) -> str:
+    """Return the length of a run with its unit, such as "5,000 environment steps"."""
+    steps, curve = analysis.series.n_steps, analysis.curve
+    if steps is None:
+        return "unknown length"
+    # Episodes or epochs are no environment steps, and a reader would take them for that. Code of one's own may log its
+    # returns over episodes and its losses over updates: the largest step of all tags is then no number of episodes.
+    if analysis.data.axis == "episodes" and curve is not None and curve.last_step is not None:
+        if curve_unit(analysis, curve) == "episode" and curve.last_step < steps:
+            # With the lengths of the episodes, their sum is the number of environment steps.
+            if tags.EPISODE_LENGTH in analysis.series:
+                return f"{curve.last_step:,} episodes, {steps:,} environment steps"
+            return f"{curve.last_step:,} episodes, other tags up to {steps:,}"
+        if curve_unit(analysis, curve) != "episode":
+            return f"{steps:,} steps"
+    return f"{steps:,} {analysis.data.axis}"

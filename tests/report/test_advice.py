@@ -12,12 +12,12 @@ from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
+from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.render_html import render_html
 from sb3_visual_td3.report.run_settings import RunSettings
 from sb3_visual_td3.report.sections.availability import missing_section
 from sb3_visual_td3.report.wording import (
     answers_line,
-    first_step_to_take,
     how_to_relax,
     near_misses,
     verdict_sentence,
@@ -27,6 +27,12 @@ from sb3_visual_td3.runs.manifest import RunManifest
 from .synthetic_runs import Values, as_series, healthy, leaking
 
 EVALS = np.arange(1000, 10_001, 1000)
+
+
+def first_step_to_take(analysis: Analysis) -> str:
+    """Return everything that the report says to do first, with the lines to copy."""
+    step = next_step(analysis)
+    return "\n".join([step.text, *(f"{each.caption}\n{each.text}" for each in step.snippets)])
 
 
 def analysed(run: Values, manifest: RunManifest | None = None, require: EvidenceLevel = "thin") -> Analysis:

@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
-from sb3_visual_td3.report.tag_mapping import built_in_mappings, load_tag_mapping, with_our_names
+from sb3_visual_td3.report.tag_mapping import (
+    built_in_mappings,
+    load_tag_mapping,
+    mapping_to_start_from,
+    with_our_names,
+)
 
 from .synthetic_runs import Values, as_series, healthy, leaking, write_events
 
@@ -226,3 +232,62 @@ def test_a_value_that_overflows_by_its_factor_is_infinite_and_not_lost(tmp_path:
     values = data.series[tags.Q1_VALUE].values
     assert np.isinf(values[0])
     assert np.isnan(values[1])
+
+
+def own_code() -> Values:
+    """Return a run of own code: losses over updates, returns over episodes, and names that no library has."""
+    updates, episodes = np.arange(0, 5000, 10), np.arange(200)
+    return {
+        "Loss/critic loss 1": (updates, np.ones(500)),
+        "Loss/critic loss 2": (updates, np.ones(500)),
+        "Loss/pi": (updates, np.ones(500)),
+        "Loss/policy": (updates, -np.ones(500)),
+        "QValues/Q1": (updates, np.ones(500)),
+        "QValues/Q2": (updates, np.ones(500)),
+        "Episode/Reward": (episodes, np.arange(200.0)),
+        "Episode/Length": (episodes, np.full(200, 50.0)),
+        "Episode Length (s)": (episodes, np.full(200, 2.5)),
+        "misc: [a], *b*": (updates, np.ones(500)),
+        "time/fps": (updates, np.ones(500)),
+    }
+
+
+def test_the_file_to_start_from_names_every_tag_and_guesses_by_words(tmp_path: Path) -> None:
+    data = RunData(Path("run"), as_series(own_code()), (), 1, axis="episodes")
+    path = mapping_file(tmp_path, mapping_to_start_from(data, "run"))
+    assert all(name in path.read_text() for name in own_code())
+    targets = {theirs: ours[0].tag for theirs, ours in load_tag_mapping(path).targets.items()}
+    assert targets == {
+        "Loss/critic loss 1": tags.CRITIC_1_LOSS,
+        "Loss/critic loss 2": tags.CRITIC_2_LOSS,
+        "Loss/pi": tags.ACTOR_LOSS,
+        "QValues/Q1": tags.Q1_VALUE,
+        "QValues/Q2": tags.Q2_VALUE,
+        "Episode/Length": tags.EPISODE_LENGTH,
+    }
+    assert "# Episode/Reward: read as a return already" in path.read_text()
+    assert with_our_names(data, load_tag_mapping(path)).series[tags.Q2_VALUE].values[0] == 1.0
+
+
+def test_a_file_of_comments_alone_is_refused_with_what_it_should_hold(tmp_path: Path) -> None:
+    path = mapping_file(tmp_path, mapping_to_start_from(data_of(cleanrl()), "run"))
+    with pytest.raises(ValueError, match="every line is a comment; expected a line 'THEIRS: OURS'"):
+        load_tag_mapping(path)
+
+
+def test_the_command_writes_the_file_and_reads_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_events(own_code(), tmp_path / "run")
+    code = main(["report", "run", "--format", "json", "--write-tags", "tags.yml"])
+    assert "tags.yml" in capsys.readouterr().out
+    assert main(["report", "run", "--format", "json", "--tags", "tags.yml"]) == code
+    assert "Loss/pi as train/actor_loss" in (tmp_path / "report.json").read_text()
+    assert main(["report", "run", "--write-tags", "tags.yml"]) == 2
+    assert "the file is there already" in capsys.readouterr().err
+
+
+def test_a_name_of_stable_baselines3_can_be_mapped_to(tmp_path: Path) -> None:
+    path = mapping_file(tmp_path, "my_score: rollout/ep_rew_mean")
+    assert load_tag_mapping(path).targets["my_score"][0].tag == "rollout/ep_rew_mean"

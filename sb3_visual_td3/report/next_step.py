@@ -1,0 +1,452 @@
+"""Says what to do next about a run, with the command or the lines of code to type, for its kind and environment."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
+from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
+from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve, counts_episodes
+from sb3_visual_td3.diagnosis.run_kind import Family
+from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
+from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
+from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
+from sb3_visual_td3.report.analysis import Analysis
+from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
+
+LONGER = 20
+"""A long run has so many times the steps of the short one, where nothing states its length; an example, no rule."""
+LARGEST_BUFFER = 1_000_000
+"""SB3's default ``buffer_size``; a longer run forgets its oldest steps."""
+_EVALUATIONS = 10
+"""Evaluations of a run that the advice aims at: ten make a curve that can be called flat."""
+
+_GRADIENTS, _ALERTS = "GradientNormCallback", "ExplosionAlertCallback"
+_METRICS, _DRIVING_EVAL, _POLICY_EVAL = "DrivingMetricsCallback", "DrivingEvalCallback", "PolicyEvalCallback"
+_PATH_OF = {
+    _GRADIENTS: "sb3_visual_td3.callbacks.gradient_norm.GradientNormCallback",
+    _ALERTS: "sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback",
+    _METRICS: "sb3_visual_td3.callbacks.driving_metrics.DrivingMetricsCallback",
+    _DRIVING_EVAL: "sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback",
+}
+"""Callbacks in the notation of rl-zoo's hyperparameter files. The zoo makes PolicyEvalCallback by itself."""
+
+# Names and paths come from files of the run: they are shown as a part of a command only if they are plain.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
+
+
+class Snippet(NamedTuple):
+    """Lines to copy.
+
+    :param caption: where they belong, as a sentence that ends with a colon.
+    :param language: ``"console"``, ``"python"`` or ``"yaml"``.
+    :param text: the lines.
+    """
+
+    caption: str
+    language: Literal["console", "python", "yaml"]
+    text: str
+
+
+class NextStep(NamedTuple):
+    """What to do next about a run.
+
+    :param text: one or more sentences.
+    :param snippets: the lines to type for it.
+    """
+
+    text: str
+    snippets: tuple[Snippet, ...] = ()
+
+
+def next_step(analysis: Analysis) -> NextStep:
+    """Return what to do next about a run."""
+    fell = _fall(analysis)
+    if analysis.cause is not None:
+        # This cause names the checkpoint itself.
+        if analysis.cause.id == "learned_then_fell":
+            return NextStep(analysis.cause.remedy)
+        return NextStep(f"{analysis.cause.remedy} {fell}".strip())
+    if analysis.verdict is Verdict.NO_GO:
+        return NextStep(fell or "No known cause fits. Start with the failed criteria and the plots of their tags.")
+    if analysis.verdict is Verdict.GO:
+        advice = _Advice.of(analysis).long_run()
+    else:
+        advice = _Advice.of(analysis).what_is_missing()
+    return NextStep(f"{fell} {advice.text}".strip(), advice.snippets)
+
+
+def curve_unit(analysis: Analysis, curve: ReturnCurve) -> str:
+    """Return what the steps of a return curve count: "step", "episode", "epoch" or "update"."""
+    if curve.tag in {tags.EPISODE_REWARD, tags.EPISODE_LENGTH}:
+        return "episode"
+    if is_standard(curve.tag):
+        return "step"
+    tag = return_tag(curve.tag)
+    if tag is not None and len(analysis.series[curve.tag]) > 2 and counts_episodes(tag, analysis.series[curve.tag]):
+        return "episode"
+    return {"epochs": "epoch", "updates": "update"}.get(analysis.data.axis, "step")
+
+
+def _fall(analysis: Analysis) -> str:
+    curve = analysis.curve
+    if curve is None or curve.state is not CurveState.COLLAPSED or curve.peak_step is None:
+        return ""
+    kept = ""
+    if _is_of_sb3(analysis):
+        kept = " (rl-zoo and EvalCallback keep it as best_model.zip)"
+    return (
+        f"The run has fallen from its best policy, which was near {curve_unit(analysis, curve)} {curve.peak_step:,} of "
+        f"{curve.last_step or 0:,}: restore that checkpoint{kept}."
+    )
+
+
+def _is_of_sb3(analysis: Analysis) -> bool:
+    return analysis.manifest is not None or any(
+        name.startswith(("rollout/", "time/")) for name in analysis.series.names()
+    )
+
+
+@dataclass(frozen=True)
+class _Advice:
+    """The facts about a run that decide how to tell its author what to type.
+
+    :param analysis: the run
+    :param by_zoo: whether rl-zoo trained it, so that flags and a hyperparameter file set it up
+    :param env: id of the environment; None if it is not known
+    :param drives: whether the environment drives
+    """
+
+    analysis: Analysis
+    by_zoo: bool
+    env: str | None
+    drives: bool
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> _Advice:
+        settings = analysis.settings
+        env = settings.value("env_id")
+        is_plain = isinstance(env, str) and _PLAIN.fullmatch(env) is not None and env != "unknown"
+        ran = callbacks_that_ran(analysis.series)
+        return cls(
+            analysis,
+            by_zoo=any(layer.source.endswith(ZOO_ARGUMENTS) for layer in settings.given),
+            env=env if is_plain else None,
+            drives=bool(ran & {_METRICS, _DRIVING_EVAL}),
+        )
+
+    @property
+    def n_steps(self) -> int | None:
+        return self.analysis.series.n_steps
+
+    @property
+    def stated_length(self) -> int | None:
+        """The number of steps that the block of the hyperparameter file states; None without such a block."""
+        for layer in self.analysis.settings.given:
+            if layer.source.endswith(ZOO_CONFIG):
+                length = _count(layer.values.get("n_timesteps"))
+                if length is not None:
+                    return length
+        return None
+
+    def command(self, name: str, *flags: str) -> str | None:
+        """Return the command line of the run with other flags at its end; None if its names are not plain."""
+        settings = self.analysis.settings
+        algo = settings.value("algo")
+        # run.json has the name of the class, args.yml that of the command line.
+        for layer in settings.given:
+            if layer.source.endswith(ZOO_ARGUMENTS):
+                algo = layer.values.get("algo", algo)
+        parts = [f"--algo {algo}", f"--env {self.env}"]
+        conf_file, packages = settings.value("conf_file"), settings.value("gym_packages")
+        if isinstance(conf_file, str):
+            parts.append(f"--conf-file {conf_file}")
+        if isinstance(packages, list) and packages:
+            parts.append(" ".join(["--gym-packages", *map(str, packages)]))
+        if not self.by_zoo or not all(_PLAIN.fullmatch(word) for part in parts for word in part.split()):
+            return None
+        return " ".join([f"visual-td3 {name}", *parts, *flags])
+
+    # ---- after a GO
+
+    def long_run(self) -> NextStep:
+        """Return the command of the long run, with its steps, buffer size and schedule."""
+        settings, n_steps = self.analysis.settings, self.n_steps
+        if self.analysis.manifest is None and not self.by_zoo:
+            return NextStep(
+                "Start the long run: the same program with more steps, and with the buffer size and the schedules of "
+                "its full length."
+            )
+        if n_steps is None:
+            return NextStep("Start the long run.")
+        stated = self.stated_length
+        is_stated = stated is not None and stated >= 2 * n_steps
+        length = stated if is_stated and stated is not None else _round(LONGER * n_steps)
+        buffer = _count(settings.value("buffer_size"))
+        long_buffer = buffer
+        if buffer is not None and not is_stated and buffer < length:
+            long_buffer = min(length, LARGEST_BUFFER)
+        told = [f"Start the long run, with {length:,} steps"]
+        told[0] += " as its block states." if is_stated else f" for example, {LONGER} times those of this run."
+        if long_buffer is not None:
+            what = "all of them" if long_buffer >= length else f"the last {long_buffer:,} of them"
+            told.append(f"The replay buffer then holds {what} (buffer_size {long_buffer:,}), if the memory allows.")
+        rate = settings.value("learning_rate")
+        for layer in settings.file_layers:
+            # run.json has the schedule as an object of Python where the algorithm is not VisualTD3.
+            rate = layer.values.get("learning_rate", rate)
+        if isinstance(rate, str) and rate.startswith(("lin_", "cos_")) and _PLAIN.fullmatch(rate):
+            told.append(f"The learning rate {rate} then falls over the whole length.")
+        elif isinstance(rate, int | float):
+            told.append(f"The learning rate stays at {rate:g}.")
+        flags = [] if is_stated else [f"-n {length}"]
+        if long_buffer != buffer:
+            flags.append(f"--hyperparams buffer_size:{long_buffer}")
+        command = self.command("train", *flags)
+        if command is not None:
+            return NextStep(" ".join(told), (Snippet("The command:", "console", command),))
+        changed = "" if long_buffer is None else f"buffer_size={_code(long_buffer)} and "
+        told.append(f"In the script: {changed}model.learn({_code(length)}, ...).")
+        return NextStep(" ".join(told))
+
+    # ---- before there is a verdict
+
+    def what_is_missing(self) -> NextStep:
+        """Return what would supply the missing evidence, for this kind of run and its environment."""
+        analysis = self.analysis
+        if analysis.early is not None:
+            return self._longer_run()
+        unknown = analysis.blocking(Status.UNKNOWN)
+        ids = {r.id for r in unknown}
+        told: list[str] = []
+        snippets: list[Snippet] = []
+        callbacks = self._missing_callbacks(unknown)
+        if callbacks:
+            told.append(f"Log what is missing: add {_listed(callbacks)}.")
+        told += self._what_ran_and_did_not_write(unknown)
+        needs_evaluation = False
+        if "learning" in ids:
+            sentence, needs_evaluation = self._what_shows_learning()
+            told.append(sentence)
+        if "evidence" in ids:
+            needs_evaluation |= not _is_evaluated(analysis)
+            told.append("For more evidence log the returns of training and of evaluation (Monitor and EvalCallback).")
+            if callbacks and not needs_evaluation:
+                told.pop()
+        is_foreign = not _is_of_sb3(analysis)
+        if "stable_in_own_scale" in ids and not callbacks:
+            told.append(self._what_shows_stability())
+        if is_foreign and {"learning", "stable_in_own_scale", "evidence"} & ids:
+            snippets += self._for_own_code()
+        elif self.by_zoo:
+            snippets += self._for_the_zoo(callbacks, needs_evaluation)
+        elif callbacks or needs_evaluation:
+            snippets += self._for_a_script(callbacks, needs_evaluation)
+        if not told:
+            told.append("The run is finished: judge a longer one, or look at the criteria that are unknown.")
+            if analysis.manifest is None or analysis.manifest.finished is None:
+                told[-1] = "Let the run continue until it can be judged."
+        return NextStep(" ".join(told), tuple(snippets))
+
+    def _longer_run(self) -> NextStep:
+        """Return how to get a run that is long enough to be judged."""
+        n_steps = self.n_steps or 0
+        begin = _count(self.analysis.settings.value("learning_starts")) or 0
+        least = max(EARLY_STEPS, 2 * begin)
+        told = f"at least {least:,} environment steps, with {MIN_EVALUATIONS} evaluations or more"
+        if _made_no_update(self.analysis) and n_steps <= begin:
+            why = f"No update was made before learning_starts ({begin:,} steps; the run has {n_steps:,}). "
+        else:
+            why = ""
+        is_over = self.analysis.manifest is not None and self.analysis.manifest.finished is not None
+        if not is_over:
+            return NextStep(f"{why}Let the run continue to {told}, and judge it then.")
+        stated = self.stated_length
+        length = stated if stated is not None and least <= stated <= 10 * least else least
+        flags = [f"-n {length}"]
+        if not self.drives:
+            flags.append(f"--eval-freq {max(length // _EVALUATIONS, 1)}")
+        command = self.command("train", *flags)
+        snippets = () if command is None else (Snippet("The command:", "console", command),)
+        return NextStep(f"{why}The run is over: start one of {told}.", snippets)
+
+    def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
+        """Return our callbacks that did not run, that fit this kind of run, and that would answer a criterion."""
+        analysis = self.analysis
+        ran = callbacks_that_ran(analysis.series)
+        wanted = {
+            tags.TAGS[tag].owner
+            for r in unknown
+            for tag in r.tags
+            if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
+        }
+        family = analysis.questions.kind.family
+        if any(r.id == "evidence" for r in unknown):
+            wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
+        if any(r.id == "stable_in_own_scale" for r in unknown) and family is Family.OFF_POLICY:
+            wanted.add(_GRADIENTS)
+        if wanted & {_GRADIENTS, _ALERTS}:
+            wanted |= {_GRADIENTS, _ALERTS}
+        fit = set(_PATH_OF)
+        if not self.drives:
+            fit -= {_METRICS, _DRIVING_EVAL}
+        # Without SB3 there is nothing that calls a callback; on-policy algorithms have no critics of Q values.
+        if family in {Family.ON_POLICY, Family.VALUE_BASED} or not _is_of_sb3(analysis):
+            fit -= {_GRADIENTS, _ALERTS}
+        return [name for name in _PATH_OF if name in wanted and name in fit and name not in ran]
+
+    def _what_ran_and_did_not_write(self, unknown: Sequence[CriterionResult]) -> list[str]:
+        """Return a sentence for each callback of ours that ran and wrote nothing that a criterion reads."""
+        analysis = self.analysis
+        ran = callbacks_that_ran(analysis.series)
+        silent: dict[str, str] = {}
+        for r in unknown:
+            for tag in r.tags:
+                if tag in tags.TAGS and tags.TAGS[tag].owner in ran and len(analysis.series[tag].finite) == 0:
+                    silent.setdefault(tags.TAGS[tag].owner, tag)
+        return [
+            f"{owner} ran, but {tag} is not in the log: it is written from the first updates on, so train longer, or "
+            "look for event files that are lost."
+            for owner, tag in silent.items()
+        ]
+
+    def _what_shows_learning(self) -> tuple[str, bool]:
+        """Return what would answer whether the run learns, and whether that is evaluations that it does not have."""
+        analysis = self.analysis
+        curve = analysis.curve
+        if curve is None and _is_of_sb3(analysis):
+            return (
+                "Log the returns of episodes: wrap the environment in Monitor (SB3 then writes rollout/ep_rew_mean), "
+                "and evaluate the policy (eval/mean_reward)."
+            ), True
+        if curve is None:
+            return "Log the return of each episode at its environment step, or name your tag with --tags.", False
+        if curve.state is CurveState.COLLAPSED:
+            return "Evaluate that checkpoint on more episodes before a long run.", False
+        comparison = analysis.questions.comparison
+        if curve.n_points < MIN_POINTS or (comparison is not None and comparison.n_points < MIN_EVALUATIONS):
+            return f"Log more returns: {curve.n_points} points are no curve. Evaluate the policy more often.", True
+        if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
+            return (
+                "The returns do not say clearly whether it learns: evaluate more episodes each time, or train longer."
+            ), False
+        return (
+            "The returns do not say clearly whether it learns: evaluate the policy without exploration "
+            "(eval/mean_reward), or train longer."
+        ), True
+
+    def _what_shows_stability(self) -> str:
+        if self.analysis.questions.kind.family is Family.ON_POLICY:
+            return (
+                "Log the losses, approx_kl, explained_variance and the policy's entropy or std, as SB3 does under "
+                "train/."
+            )
+        return "Log losses and Q values, or name your tags with --tags."
+
+    # ---- the lines to type
+
+    def _for_the_zoo(self, callbacks: Sequence[str], needs_evaluation: bool) -> list[Snippet]:
+        snippets = []
+        if callbacks:
+            lines = ["callback:"]
+            for name in callbacks:
+                lines.append(f"  - {_PATH_OF[name]}")
+                if name == _DRIVING_EVAL:
+                    lines[-1] += f": {{eval_env: {self.env or 'LiteDriving-v0'}, eval_freq: {self._eval_freq()}}}"
+            where = "Add to the block of the hyperparameter file:"
+            snippets.append(Snippet(where, "yaml", "\n".join(lines)))
+        if needs_evaluation:
+            command = self.command("train", f"--eval-freq {self._eval_freq()}")
+            if command is not None:
+                snippets.append(Snippet("The command that evaluates more often:", "console", command))
+        return snippets
+
+    def _for_a_script(self, callbacks: Sequence[str], needs_evaluation: bool) -> list[Snippet]:
+        """Return the callbacks for a script that calls SB3's ``learn``."""
+        named = [*callbacks]
+        calls = [f"{name}()" for name in callbacks if name != _DRIVING_EVAL]
+        eval_freq = _code(self._eval_freq())
+        env = f'"{self.env or "YOUR_ENV_ID"}"'
+        if _DRIVING_EVAL in callbacks:
+            calls.append(f"{_DRIVING_EVAL}({env}, eval_freq={eval_freq})")
+        elif needs_evaluation:
+            named.append(_POLICY_EVAL)
+            calls.append(f"{_POLICY_EVAL}({env}, eval_freq={eval_freq})")
+        if not calls:
+            return []
+        text = f"from sb3_visual_td3 import {', '.join(sorted(named))}\n\ncallbacks = [{', '.join(calls)}]\n"
+        text += f"model.learn({_code(self.n_steps or 100_000)}, callback=callbacks)"
+        return [Snippet("Add to the script:", "python", text)]
+
+    def _for_own_code(self) -> list[Snippet]:
+        """Return what code that does not use SB3 should log, as calls of TensorBoard's SummaryWriter."""
+        lines = [
+            'writer.add_scalar("charts/episodic_return", episode_return, global_step)  # at the end of each episode',
+            'writer.add_scalar("eval/mean_reward", mean_return, global_step)  # of some episodes without exploration',
+        ]
+        if self.analysis.questions.kind.family is Family.ON_POLICY:
+            lines += [
+                'writer.add_scalar("train/approx_kl", approx_kl, global_step)',
+                'writer.add_scalar("train/entropy_loss", -entropy.mean(), global_step)',
+                'writer.add_scalar("train/explained_variance", explained_variance, global_step)',
+            ]
+        else:
+            lines += [
+                'writer.add_scalar("train/actor_loss", actor_loss, global_step)',
+                'writer.add_scalar("train/critic_loss", critic_loss, global_step)',
+                'writer.add_scalar("train/q1_value", q1.mean(), global_step)',
+            ]
+        what = "What to log; global_step counts environment steps:"
+        return [
+            Snippet(what, "python", "\n".join(lines)),
+            Snippet(
+                "Or map the names that the run has; this command writes a file with guesses to correct:",
+                "console",
+                "visual-td3 report RUN --write-tags tags.yml && visual-td3 report RUN --tags tags.yml",
+            ),
+        ]
+
+    def _eval_freq(self) -> int:
+        n_steps = self.n_steps or 100_000
+        return max(n_steps // _EVALUATIONS, 1)
+
+
+def _is_evaluated(analysis: Analysis) -> bool:
+    returns = find_returns(analysis.series.names())
+    return analysis.questions.comparison is not None or any(tag.source == "evaluation" for tag in returns)
+
+
+def _made_no_update(analysis: Analysis) -> bool:
+    names = analysis.series.names()
+    logs_updates = any(name.startswith(STANDARD_PREFIXES[1]) and "loss" in name for name in names)
+    counted = analysis.series[tags.TOTAL_ITERATIONS].finite
+    return not logs_updates and (len(counted) == 0 or float(counted.values.max()) == 0.0)
+
+
+def _count(value: object) -> int | None:
+    """Return a number of steps from a settings file, which may be written as ``1e6``; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
+        return None
+    return int(value)
+
+
+def _round(number: int) -> int:
+    """Round to two significant digits."""
+    scale: int = 10 ** max(len(str(number)) - 2, 0)
+    return round(number / scale) * scale
+
+
+def _code(number: int) -> str:
+    """Write a number as Python code: 100_000."""
+    return f"{number:_}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
