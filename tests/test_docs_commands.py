@@ -44,6 +44,7 @@ NOT_RUN = {
 SNIPPETS_NOT_RUN = {
     r"model\.learn\(1_000_000, callback=\[\.\.\., .*": "a part of a call, with an ellipsis",
     r"(import|from) .*\b(carla|EmulatorProcess|CarlaDriving-v0|RayVecEnv)\b.*": "needs CARLA's client or Ray",
+    r"writer\.add_scalar.*": "a part of a loop; tests/report/test_next_step.py runs it",
     r"from rl_zoo3 import train\n.*": "reads the command line of the script; tests/zoo/test_plugin.py runs it",
 }
 """Python snippets that are not run, as regular expressions, with the reason."""
@@ -131,7 +132,8 @@ def run_command(text: str) -> None:
 def shortened(code: str) -> str:
     """Return a snippet whose trainings are short, and whose batches and replay buffers are small."""
     code = re.sub(r"\.learn\(\s*[\d_]+", ".learn(40", code)
-    code = re.sub(r"(, buffer_size=[\d_]+|\"buffer_size\": [\d_]+, )", "", code)
+    sizes = "buffer_size|batch_size|learning_starts"
+    code = re.sub(rf"(, ({sizes})=[\d_]+|\"({sizes})\": [\d_]+, )", "", code)
     small = "batch_size=8, learning_starts=20, buffer_size=200"
     return re.sub(r"\b((?:VisualTD3|TD3|SAC)\([^()]*)\)", rf"\1, {small})", code)
 
@@ -146,6 +148,7 @@ def folder_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mycam.py", "my_package.py"):
         (folder / name).write_text(own["python"])
     (folder / "mine.yml").write_text(own["yaml"])
+    (folder / "mine_sac.yml").write_text(own["yaml"])
     (folder / "h.yml").write_text("tau: 0.005\n")
     (folder / "names.yml").write_text("Loss/qf1: train/critic_1_loss\n")
     (folder / "progress.csv").write_text("time/total_timesteps,rollout/ep_rew_mean\n100,1.0\n200,2.0\n")
