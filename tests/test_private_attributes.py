@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.gym_patches import PatchedTimeLimit
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
@@ -62,7 +61,6 @@ USED = {
     EventCallback: {"_on_event"},
     EvalCallback: {"_is_success_buffer"},
     CheckpointCallback: {"_checkpoint_path"},
-    PatchedTimeLimit: {"_max_episode_steps"},
     VecEnv: {"_get_indices", "_options", "_reset_options", "_reset_seeds", "_seeds"},
     ExperimentManager: {
         "_create_pruner",
