@@ -16,7 +16,18 @@ from sb3_visual_td3 import VisualTD3, doctor
 from sb3_visual_td3.preflight.doctor import print_examination, quick_doctor, write_page
 from sb3_visual_td3.preflight.findings import CATALOGUE, Examination
 from sb3_visual_td3.preflight.learner_checks import random_states_kept
-from sb3_visual_td3.preflight.probes import PROBES, Answer, check_id, probe_model, run_probes
+from sb3_visual_td3.preflight.probes import (
+    PROBES,
+    ActionGivenPicture,
+    ActionReward,
+    Answer,
+    ConstantReward,
+    DelayedReward,
+    PictureReward,
+    check_id,
+    probe_model,
+    run_probes,
+)
 from tests.preflight import pixel_envs as envs
 
 STEPS = 300
@@ -311,9 +322,10 @@ def test_the_probes_have_the_rewards_that_they_say():
 
 
 @pytest.mark.slow
-def test_a_healthy_learner_passes_all_probes():
+@pytest.mark.parametrize("algorithm", [VisualTD3, DDPG])
+def test_a_healthy_learner_passes_all_probes(algorithm):
     examination = Examination()
-    run_probes(model_on(envs.Dot()), examination, lambda part: None)
+    run_probes(model_on(envs.Dot(), algorithm), examination, lambda part: None)
     assert ids(examination) == []
     assert len(examination.checks) == len(PROBES)
 
@@ -329,18 +341,37 @@ class WrongSign(VisualTD3):
         return loss.detach()
 
 
+class BlindCritic(VisualTD3):
+    """The critic's encoder returns zeros."""
+
+    blind = "critic"
+
+    def _setup_model(self):
+        super()._setup_model()
+        encoder = getattr(self, self.blind).features_extractor
+        encoder.register_forward_hook(lambda module, inputs, output: output * 0.0)
+
+
+class BlindActor(BlindCritic):
+    """The actor's encoder returns zeros."""
+
+    blind = "actor"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "settings", "failed"),
+    ("algorithm", "settings", "right", "wrong"),
     [
-        (WrongSign, {}, {"probe_action_reward", "probe_action_given_picture"}),
-        (VisualTD3, {"tau": 0.0}, {"probe_delayed_reward"}),
+        (WrongSign, {}, ConstantReward, ActionReward),
+        (VisualTD3, {"tau": 0.0}, ConstantReward, DelayedReward),
+        (BlindCritic, {}, ConstantReward, PictureReward),
+        (BlindActor, {"policy_kwargs": {"encoder": "separate"}}, PictureReward, ActionGivenPicture),
     ],
 )
-def test_a_broken_learner_fails_the_right_probes(algorithm, settings, failed):
+def test_a_broken_learner_fails_the_right_probe(algorithm, settings, right, wrong):
     examination = Examination()
-    run_probes(model_on(envs.Dot(), algorithm, **settings), examination, lambda part: None)
-    assert set(ids(examination)) == failed
+    run_probes(model_on(envs.Dot(), algorithm, **settings), examination, lambda part: None, (right, wrong))
+    assert ids(examination) == [check_id(wrong)]
 
 
 def test_a_probe_is_answered_by_value_and_action():
