@@ -89,6 +89,7 @@ def check_environment(
     check_episodes(rollout, _time_limit_of(env), examination)
     check_rewards(rollout, gamma, rewards_are_normalized, examination)
     _check_speed(rollout, env.num_envs, n_timesteps, examination)
+    check_simulator(rollout, gym_env_of(env), examination)
     progress("paired roll-outs")
     _check_seed_and_actions(env, examination)
     return rollout
@@ -465,6 +466,29 @@ def _check_speed(rollout: Rollout, n_envs: int, n_timesteps: int, examination: E
         f"{steps_per_second:.1f} steps/s: {n_timesteps:,} steps take {hours:.0f} hours, without any update",
         {"steps_per_second": round(steps_per_second, 1), "hours": round(hours, 2)},
     )
+
+
+def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination: Examination) -> None:
+    """Count the steps that a simulator outside this process failed to make.
+
+    Versions, ports and the order of frames are checked by the environment itself, which raises an error.
+
+    :param rollout: steps with random actions
+    :param env: the environment; None if it lives in another process
+    :param examination: collects the results
+    """
+    address = getattr(env.unwrapped, "server_address", None) if env is not None else None
+    failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]
+    if address is None and not failures:
+        examination.skipped("invalid_steps", "no simulator outside this process is known")
+        return
+    seconds = rollout.seconds / max(rollout.n_steps, 1)
+    server = ":".join(map(str, address)) if isinstance(address, tuple) else str(address)
+    value = {"server": server, "invalid": len(failures), "ms_per_step": round(1_000 * seconds, 1)}
+    evidence = f"{len(failures)} of {rollout.n_steps} steps were not made"
+    if failures:
+        evidence += f": {failures[0].get('simulator_failure', 'no reason is given')}"
+    examination.judge("invalid_steps", bool(failures), evidence, value)
 
 
 # ---- paired roll-outs

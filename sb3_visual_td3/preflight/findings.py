@@ -166,6 +166,13 @@ CATALOGUE: Mapping[str, Entry] = {
         "Henderson et al. 2018, Deep RL that Matters (reward scaling); the limits are a guess",
         "rewards in metres times 1,000, without VecNormalize",
     ),
+    "invalid_steps": Entry(
+        "The simulator fails to make steps",
+        "problem",
+        "Read the reason. An overloaded server needs a longer timeout_s. If the server dies, look at its log.",
+        "the info keys invalid_transition and simulator_failure of CarlaDriving-v0",
+        "another client ticks the same CARLA server",
+    ),
     "slow_environment": Entry(
         "The environment alone takes longer than a day",
         "warning",

@@ -211,3 +211,16 @@ class Slow(gym.Wrapper):
     def step(self, action):
         time.sleep(0.1)
         return self.env.step(action)
+
+
+class FailingSimulator(gym.Wrapper):
+    """Every fifth step is not made, as CarlaDriving-v0 reports it."""
+
+    count = 0
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.count += 1
+        if self.count % 5 == 0:
+            info = {**info, "invalid_transition": True, "simulator_failure": "no image within 10 s"}
+        return observation, reward, terminated, truncated, info

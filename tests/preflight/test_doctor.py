@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import TQC
 from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
@@ -72,6 +73,7 @@ ENVIRONMENT_FAULTS = {
     "reward a million times too small": (lambda env: envs.Rewarded(env, lambda reward: 1e-6 * reward), "reward_scale"),
     "reward not finite": (lambda env: envs.Rewarded(env, lambda reward: np.nan), "non_finite_reward"),
     "sparse reward": (envs.Sparse, "sparse_reward"),
+    "simulator fails": (envs.FailingSimulator, "invalid_steps"),
 }
 
 
@@ -228,6 +230,7 @@ HEALTHY = {
     "stock TD3": lambda: model_on(envs.Dot(), TD3),
     "stock DDPG": lambda: model_on(envs.Dot(), DDPG),
     "stock SAC": lambda: model_on(envs.Dot(), SAC),
+    "TQC": lambda: model_on(envs.Dot(), TQC),
     "Pendulum": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1)),
     "LiteDriving": lambda: model_on("LiteDriving-v0"),
 }
