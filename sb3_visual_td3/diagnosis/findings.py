@@ -53,7 +53,7 @@ class Evidence:
 class RuleResult:
     """What a rule found in the series of a run.
 
-    :param confidence: confidence; :meth:`Rule.diagnose` limits it with :func:`bounded`
+    :param confidence: confidence; :meth:`Rule.diagnose` limits it with ``bounded``
     :param evidence: the points that support it, the strongest first
     :param first_step: environment step at which it first showed; None if the data do not show it
     :param value: the figure that the rule compared; NaN if it combined several

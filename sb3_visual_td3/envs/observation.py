@@ -56,15 +56,15 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
 def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
     """Return what a driver could read from instruments and a map, ``(11,) float32`` in [-2, 2].
 
-    ======  =========================================================  ==========
-    entry   meaning                                                    1 means
-    ======  =========================================================  ==========
-    0       speed                                                      15 m/s
-    1       offset from the centre of the own lane, to the left        3.5 m
-    2       heading error, to the left                                 90 degrees
-    3 to 10 forward and left of the lane's centre 5, 10, 15 and 20 m   20 m
-            ahead along the lane, in the vehicle's own frame
-    ======  =========================================================  ==========
+    =======  =========================================================  ==========
+    entry    meaning                                                    1 means
+    =======  =========================================================  ==========
+    0        speed                                                      15 m/s
+    1        offset from the centre of the own lane, to the left        3.5 m
+    2        heading error, to the left                                 90 degrees
+    3 to 10  forward and left of the lane's centre 5, 10, 15 and 20 m   20 m
+             ahead along the lane, in the vehicle's own frame
+    =======  =========================================================  ==========
 
     :param state: the current state of the vehicle.
     :param waypoints_m: x and y in the world for each distance of ``WAYPOINTS_AHEAD_M``.

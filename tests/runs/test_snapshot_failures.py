@@ -179,7 +179,7 @@ def test_an_error_in_any_system_call_loses_nothing_and_leaves_nothing(tmp_path: 
             assert str(refused).startswith(f"{folder}/step_00000000{step}: the snapshot could not be written: ")
             last = SnapshotStore(folder).all()[-1].step
             assert str(refused).endswith(f"; the last good snapshot is step {last}")
-            assert ("0.0 MB beside its files" in str(refused)) == (code == errno.ENOSPC)
+            assert ("besides its files it needs up to 0.0 MB" in str(refused)) == (code == errno.ENOSPC)
             assert is_good(folder, 1)
             assert is_good(folder, 2)
             # Only where the last sync of all fails is the new one there; it is whole.

@@ -67,8 +67,12 @@ BARE = {
     [
         ({"reward": math.nan}, "The sampled rewards hold nan", {}),
         ({"reward": math.inf}, "The sampled rewards hold inf", {"critic_loss": "huber", "n_steps": 3}),
-        ({"vector": math.nan}, "see the next observations|observations.'vector'.. hold nan", {}),
-        ({"vector": math.nan}, "see the next observations|observations.'vector'.. hold nan", {"precision": "bf16"}),
+        ({"vector": math.nan}, "check the environment's next observations|observations.'vector'.. hold nan", {}),
+        (
+            {"vector": math.nan},
+            "check the environment's next observations|observations.'vector'.. hold nan",
+            {"precision": "bf16"},
+        ),
         ({"vector": 1e30}, r"of the observations\['vector'\]", BARE),
         ({"vector": 1e38}, r"of the observations\['vector'\]|not finite", {**BARE, "gradient_steps": 3}),
         ({"reward": 1e30}, r"of the rewards 1e\+30", BARE),
