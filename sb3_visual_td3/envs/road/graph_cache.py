@@ -20,7 +20,7 @@ from sb3_visual_td3.envs.road.lane_graph import LaneGraph, graph_from_arrays
 CACHE_VARIABLE = "VISUAL_TD3_CACHE"
 """Environment variable with the folder of the cache."""
 NO_CACHE = "off"
-GRAPH_FORMAT = 2
+GRAPH_FORMAT = 3
 """Version of the stored graphs. It is part of the file's name: another version reads the map again."""
 _LOG = logging.getLogger("sb3_visual_td3")
 

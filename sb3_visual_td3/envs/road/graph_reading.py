@@ -20,6 +20,7 @@ from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, NO_LANE, LaneGraph,
 from sb3_visual_td3.envs.road.lane_survey import GRAPH
 from sb3_visual_td3.envs.road.network import End, Neighbour, Road, RoadNetwork
 from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, survey
+from sb3_visual_td3.envs.road.sign_reading import signs_of_survey, speed_limits_mps
 
 _SPACING_M = 0.5
 _MAX_GAP_M = 1.5
@@ -42,16 +43,17 @@ def read_graph(text: str, source: str) -> LaneGraph:
     graph = load_graph(text)
     if graph is None:
         check_opendrive(text, source)
-        graph = graph_from_survey(survey(text, source, GRAPH), source)
+        graph = graph_from_survey(survey(text, source, GRAPH), source, text)
         store_graph(text, graph)
     return graph
 
 
-def graph_from_survey(answer: Mapping[str, Any], source: str) -> LaneGraph:
+def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> LaneGraph:
     """Return the graph of a surveyed map.
 
     :param answer: the result of ``lane_survey.survey_graph``.
     :param source: the name of the map, for messages.
+    :param text: the OpenDRIVE document, for what CARLA's client does not give: controllers and speed limits.
     :return: the graph.
     :raises ValueError: if the map has no lanes.
     """
@@ -59,6 +61,7 @@ def graph_from_survey(answer: Mapping[str, Any], source: str) -> LaneGraph:
     if not rows:
         raise ValueError(f"{source}: got no lane of type 'driving', expected at least one; add lanes to its roads")
     number_of = {tuple(row["key"]): number for number, row in enumerate(rows)}
+    limits_mps = speed_limits_mps(text)
     segments = []
     for row in rows:
         successors = tuple(number_of[tuple(key)] for key in row["successors"])
@@ -76,9 +79,11 @@ def graph_from_survey(answer: Mapping[str, Any], source: str) -> LaneGraph:
                 successors=successors,
                 left=NO_LANE if row["left"] is None else number_of.get(tuple(row["left"]), NO_LANE),
                 right=NO_LANE if row["right"] is None else number_of.get(tuple(row["right"]), NO_LANE),
+                speed_limit_mps=limits_mps.get(row["key"][0], math.nan),
+                footway_m=None if row["footway_m"] is None else (row["footway_m"][0], row["footway_m"][1]),
             )
         )
-    return LaneGraph(tuple(segments), float(answer["rise_m"]))
+    return LaneGraph(tuple(segments), float(answer["rise_m"]), signs_of_survey(answer, segments, text))
 
 
 def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import LaneMark
+from sb3_visual_td3.envs.road.road_signs import NO_SIGNS, RoadSigns
 
 LaneKey = tuple[int, int, int]
 """Numbers of a road, of a section of it, and of a lane in that section."""
@@ -60,6 +61,9 @@ class LaneSegment:
     :param successors: indices of the segments that follow.
     :param left: index of the segment to the left to which a car may change; ``NO_LANE`` if there is none.
     :param right: the same for the right.
+    :param speed_limit_mps: speed limit of the road; NaN if the map has none.
+    :param footway_m: centre and width of the pavement at the right of the road, as an offset from the lane's centre,
+        negative; None if there is none.
     """
 
     key: LaneKey
@@ -72,6 +76,8 @@ class LaneSegment:
     successors: tuple[int, ...]
     left: int = NO_LANE
     right: int = NO_LANE
+    speed_limit_mps: float = math.nan
+    footway_m: tuple[float, float] | None = None
 
     @cached_property
     def along_m(self) -> NDArray[np.float64]:
@@ -110,10 +116,12 @@ class LaneGraph:
 
     :param segments: the lanes; links between them are indices into this tuple.
     :param rise_m: difference in height between the highest and the lowest lane of the map.
+    :param signs: the traffic lights, signs and crosswalks.
     """
 
     segments: tuple[LaneSegment, ...]
     rise_m: float = 0.0
+    signs: RoadSigns = NO_SIGNS
 
     @cached_property
     def digraph(self) -> networkx.DiGraph[int]:
@@ -218,6 +226,9 @@ class LaneGraph:
             "beside": np.array([(segment.left, segment.right) for segment in segments], np.int64),
             "marks": np.array(json.dumps(marks)),
             "rise_m": np.array(self.rise_m),
+            "speed_limits_mps": np.array([segment.speed_limit_mps for segment in segments]),
+            "footways_m": np.array([segment.footway_m or (math.nan, math.nan) for segment in segments]),
+            "signs": np.array(self.signs.to_json()),
         }
 
 
@@ -234,9 +245,11 @@ def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> LaneGraph:
         successors[before].append(after)
     marks = json.loads(str(arrays["marks"]))
     segments = []
+    limits_mps, footways_m = arrays["speed_limits_mps"].tolist(), arrays["footways_m"].tolist()
     for index, (key, junction, beside) in enumerate(
         zip(arrays["keys"].tolist(), arrays["junctions"].tolist(), arrays["beside"].tolist(), strict=True)
     ):
+        offset_m, footway_width_m = footways_m[index]
         points_m, width_m, left_line_m, right_line_m = (column[index] for column in columns)
         runs = tuple(MarkRun(first, tuple(LaneMark(*mark) for mark in row)) for first, row in marks[index])
         segments.append(
@@ -249,7 +262,10 @@ def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> LaneGraph:
                 right_line_m,
                 runs,
                 tuple(successors[index]),
-                *beside,
+                beside[0],
+                beside[1],
+                speed_limit_mps=limits_mps[index],
+                footway_m=None if math.isnan(offset_m) else (offset_m, footway_width_m),
             )
         )
-    return LaneGraph(tuple(segments), float(arrays["rise_m"]))
+    return LaneGraph(tuple(segments), float(arrays["rise_m"]), RoadSigns.from_json(str(arrays["signs"])))

@@ -65,8 +65,9 @@ def survey_graph(text: str) -> dict[str, Any]:
     """Return all lanes of a map, with the lanes that follow each and those beside it.
 
     :param text: the OpenDRIVE document.
-    :return: ``{"segments": [segment, ...], "rise_m": float}``; :func:`_segment` describes a segment. ``rise_m`` is the
-        difference in height between the highest and the lowest lane.
+    :return: ``{"segments": [segment, ...], "rise_m": float, "signals": [...], "crosswalks": [[(x, y), ...], ...]}``;
+        :func:`_segment` describes a segment, :func:`_signal` a signal. ``rise_m`` is the difference in height between
+        the highest and the lowest lane.
     """
     import carla
 
@@ -96,7 +97,49 @@ def survey_graph(text: str) -> dict[str, Any]:
     return {
         "segments": [_segment(key, lane, sorted(after.get(key, ()))) for key, lane in sorted(lanes.items())],
         "rise_m": max(heights_m, default=0.0) - min(heights_m, default=0.0),
+        "signals": [_signal(road_map, landmark) for landmark in road_map.get_all_landmarks()],
+        "crosswalks": _crosswalks(road_map.get_crosswalks()),
     }
+
+
+def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
+    """Return a landmark as plain data: its pole, and the lanes that it concerns.
+
+    A signal that several roads refer to is one landmark for each of them, with the same id.
+    """
+    place = landmark.transform
+    places: list[tuple[float, ...]] = []
+    for first, last in landmark.get_lane_validities():
+        for lane_id in range(min(first, last), max(first, last) + 1):
+            # Lane 0 is the reference line of the road, on which nothing drives.
+            waypoint = road_map.get_waypoint_xodr(landmark.road_id, lane_id, landmark.s) if lane_id else None
+            if waypoint is not None and str(waypoint.lane_type) == "Driving":
+                location = waypoint.transform.location
+                places.append((*_key(waypoint), round(location.x, 3), round(-location.y, 3)))
+    return {
+        "id": landmark.id,
+        "type": landmark.type,
+        "value": landmark.value,
+        "x_m": round(place.location.x, 3),
+        "y_m": round(-place.location.y, 3),
+        "z_m": round(place.location.z, 3),
+        "yaw_rad": round(-math.radians(place.rotation.yaw), 4),
+        "places": places,
+    }
+
+
+def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
+    """Return the corners of each crosswalk. The client gives one list for all, in which each ends where it began."""
+    found: list[list[tuple[float, float]]] = []
+    open_outline: list[tuple[float, float]] = []
+    for corner in corners:
+        point = (round(corner.x, 3), round(-corner.y, 3))
+        if open_outline and point == open_outline[0]:
+            found.append(open_outline)
+            open_outline = []
+        else:
+            open_outline.append(point)
+    return [outline for outline in found if len(outline) >= 3]
 
 
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
@@ -123,7 +166,21 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
         "successors": successors,
         "left": _lane_to_change_to([lane[number] for number in numbers], "left"),
         "right": _lane_to_change_to([lane[number] for number in numbers], "right"),
+        "footway_m": _footway(lane[len(lane) // 2]),
     }
+
+
+def _footway(waypoint: Any) -> tuple[float, float] | None:
+    """Return offset and width of the pavement at the right of the road, seen from the outermost lane."""
+    offset_m, lane = -0.5 * waypoint.lane_width, waypoint
+    for _ in range(_MAX_LANES):
+        lane = lane.get_right_lane()
+        if lane is None or str(lane.lane_type) in {"Driving", "Bidirectional"}:
+            return None
+        if str(lane.lane_type) == "Sidewalk":
+            return round(offset_m - 0.5 * lane.lane_width, 3), round(lane.lane_width, 3)
+        offset_m -= lane.lane_width
+    return None
 
 
 def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> Key | None:

@@ -1,0 +1,220 @@
+"""Traffic lights at work: which light of a map is green, yellow or red, and where vehicles must stop.
+
+The embedded world and the emulator share this model. As in CARLA, the stages of a junction take turns: each is green,
+then yellow, and then all lights of the junction are red for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sb3_visual_td3.envs.road.road_signs import RoadSigns, lights_of
+
+LightColour = Literal["red", "yellow", "green", "off", "unknown"]
+GREEN_S, YELLOW_S, RED_S = 10.0, 3.0, 2.0
+"""Defaults of CARLA's traffic lights."""
+_COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
+
+
+@dataclass
+class StageTimes:
+    """How long the lights of one stage are green and yellow, and then red before the next stage begins."""
+
+    green_s: float = GREEN_S
+    yellow_s: float = YELLOW_S
+    red_s: float = RED_S
+
+    def of(self, colour: LightColour) -> float:
+        """Return the duration of a colour, in seconds."""
+        if colour == "green":
+            return self.green_s
+        if colour == "yellow":
+            return self.yellow_s
+        return self.red_s
+
+
+class _Cycle:
+    """The cycle of one junction.
+
+    :param stages: indices of the lights that are green in each stage.
+    """
+
+    def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
+        self.stages = stages
+        self.times = [StageTimes() for _ in stages]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with the first stage."""
+        self.stage = 0
+        self.colour: LightColour = "green"
+        self.elapsed_s = 0.0
+
+    def advance(self, dt_s: float) -> bool:
+        """Let time pass, and return whether the colours changed."""
+        self.elapsed_s += dt_s
+        has_changed = False
+        # At least 1 ms each, so that durations of 0 do not run in a circle for ever.
+        while self.elapsed_s >= (limit_s := max(1e-3, self.times[self.stage].of(self.colour))):
+            self.elapsed_s -= limit_s
+            has_changed = True
+            following = _COLOURS.index(self.colour) + 1
+            if following < len(_COLOURS):
+                self.colour = _COLOURS[following]
+            else:
+                self.colour = "green"
+                self.stage = (self.stage + 1) % len(self.stages)
+        return has_changed
+
+
+class LightCycles:
+    """The states of all traffic lights of a map.
+
+    :param signs: the lights and the stages of the junctions.
+    :param offset_s: time by which each junction is ahead of the one before, so that they do not switch together.
+    """
+
+    def __init__(self, signs: RoadSigns, offset_s: float = 0.0) -> None:
+        self.signs = signs
+        self._cycles = [_Cycle(stages) for stages in signs.cycles]
+        self._cycle_of: dict[int, tuple[_Cycle, int]] = {}
+        for cycle in self._cycles:
+            for stage, lights in enumerate(cycle.stages):
+                for light in lights:
+                    self._cycle_of[light] = (cycle, stage)
+        self._frozen: set[int] = set()
+        self.colours: dict[int, LightColour] = {number: "red" for number, _ in lights_of(signs)}
+        """The colour of each light, by the number of its signal."""
+        # Several lights can stop one lane; by lane: (place, light).
+        self._stops: dict[int, list[tuple[float, int]]] = {}
+        for number, signal in lights_of(signs):
+            for stop in signal.stops:
+                self._stops.setdefault(stop.segment, []).append((stop.along_m, number))
+        for index, cycle in enumerate(self._cycles):
+            cycle.advance(index * offset_s)
+            self._show(cycle)
+
+    def advance(self, dt_s: float) -> None:
+        """Let time pass.
+
+        :param dt_s: duration in seconds.
+        """
+        for index, cycle in enumerate(self._cycles):
+            if index not in self._frozen and cycle.advance(dt_s):
+                self._show(cycle)
+
+    def stop_ahead_m(self, segment: int, along_m: float = 0.0) -> float | None:
+        """Return where a vehicle on a lane must stop, or None if it may pass every light of the lane.
+
+        :param segment: number of the lane.
+        :param along_m: place of the vehicle's front on the lane; lines behind it do not count.
+        :return: place of the nearest closed stop line, from the beginning of the lane.
+        """
+        closed_m = [
+            place_m
+            for place_m, light in self._stops.get(segment, ())
+            if place_m >= along_m and self.colours[light] in {"red", "yellow"}
+        ]
+        return min(closed_m, default=None)
+
+    def lights_on(self, segment: int) -> list[tuple[float, int]]:
+        """Return place and number of the lights that stop a lane.
+
+        :param segment: number of the lane.
+        """
+        return self._stops.get(segment, [])
+
+    def set_colour(self, light: int, colour: LightColour) -> None:
+        """Set one light. Its cycle sets it again at its next change.
+
+        :param light: number of the light.
+        :param colour: the new colour.
+        """
+        self.colours[light] = colour
+
+    def times_of(self, light: int) -> StageTimes:
+        """Return the durations of a light's stage, which may be changed.
+
+        :param light: number of the light.
+        """
+        if light not in self._cycle_of:
+            return StageTimes()
+        cycle, stage = self._cycle_of[light]
+        return cycle.times[stage]
+
+    def elapsed_s(self, light: int) -> float:
+        """Return how long the present colour of a light's stage has lasted.
+
+        :param light: number of the light.
+        """
+        if light not in self._cycle_of:
+            return 0.0
+        return self._cycle_of[light][0].elapsed_s
+
+    def group_of(self, light: int) -> list[int]:
+        """Return all lights of the same junction, stage by stage.
+
+        :param light: number of the light.
+        """
+        if light not in self._cycle_of:
+            return [light]
+        return [each for stage in self._cycle_of[light][0].stages for each in stage]
+
+    def is_frozen(self, light: int) -> bool:
+        """Return whether a light's junction is frozen.
+
+        :param light: number of the light.
+        """
+        return light in self._cycle_of and self._cycles.index(self._cycle_of[light][0]) in self._frozen
+
+    def freeze(self, is_frozen: bool, light: int | None = None) -> None:
+        """Stop the cycles, or let them go on.
+
+        :param is_frozen: whether time stands still.
+        :param light: a light of the junction that is meant; None for all junctions.
+        """
+        chosen = range(len(self._cycles))
+        if light is not None:
+            if light not in self._cycle_of:
+                return
+            first = self._cycles.index(self._cycle_of[light][0])
+            chosen = range(first, first + 1)
+        if is_frozen:
+            self._frozen.update(chosen)
+        else:
+            self._frozen.difference_update(chosen)
+
+    def reset(self, light: int | None = None) -> None:
+        """Begin the cycles anew.
+
+        :param light: a light of the junction that is meant; None for all junctions.
+        """
+        if light is None:
+            cycles = self._cycles
+        else:
+            cycles = [self._cycle_of[light][0]] if light in self._cycle_of else []
+        for cycle in cycles:
+            cycle.reset()
+            self._show(cycle)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return stage, colour and elapsed time of each junction, and each light's colour, as plain values."""
+        cycles = [[cycle.stage, cycle.colour, cycle.elapsed_s] for cycle in self._cycles]
+        return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``get_state`` returned.
+
+        :param state: the state.
+        """
+        for cycle, (stage, colour, elapsed_s) in zip(self._cycles, state["cycles"], strict=True):
+            cycle.stage, cycle.colour, cycle.elapsed_s = stage, colour, elapsed_s
+        self.colours = dict(state["colours"])
+
+    def _show(self, cycle: _Cycle) -> None:
+        """Give the lights of a junction their colours."""
+        for stage, lights in enumerate(cycle.stages):
+            for light in lights:
+                self.colours[light] = cycle.colour if stage == cycle.stage else "red"

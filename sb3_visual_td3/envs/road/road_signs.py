@@ -1,0 +1,86 @@
+"""Traffic lights, signs and crosswalks of a map, as part of its lane graph.
+
+``sign_reading`` reads them from a file, or places lights on our own maps.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+LIGHT_TYPE, STOP_TYPE, YIELD_TYPE, SPEED_TYPE = "1000001", "206", "205", "274"
+"""Types of signals in CARLA's maps: the light's own number, and those of German traffic signs."""
+
+
+class StopLine(NamedTuple):
+    """The place on a lane at which vehicles stop."""
+
+    segment: int
+    along_m: float
+    """Distance from the beginning of the segment."""
+
+
+class Signal(NamedTuple):
+    """A traffic light or a sign."""
+
+    id: str
+    """Its id in the file."""
+    type: str
+    """``LIGHT_TYPE``, a number of a traffic sign, or another text of the file."""
+    value: float
+    """Value of a sign, such as a speed in km/h; -1 if it has none."""
+    x_m: float
+    y_m: float
+    z_m: float
+    """Height of the pole's foot."""
+    yaw_rad: float
+    """Direction of the traffic that it concerns, in most maps: the rotation that the file gives it."""
+    stops: tuple[StopLine, ...]
+    """Where the lanes that it concerns have their stop line; for a speed limit, where it begins."""
+
+    @property
+    def is_light(self) -> bool:
+        """Return whether this is a traffic light."""
+        return self.type == LIGHT_TYPE
+
+
+class RoadSigns(NamedTuple):
+    """All lights, signs and crosswalks of a map."""
+
+    signals: tuple[Signal, ...] = ()
+    cycles: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """For each junction the stages of its cycle, and for each stage the indices of the lights that are green in it."""
+    crosswalks: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """For each crosswalk x and y of its corners, in order around it."""
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps([list(field) for field in self])
+
+    @classmethod
+    def from_json(cls, text: str) -> RoadSigns:
+        """Return what ``to_json`` described.
+
+        :param text: the JSON document.
+        :return: new signs.
+        """
+        signals, cycles, crosswalks = json.loads(text)
+        return cls(
+            tuple(
+                Signal(name, kind, value, x_m, y_m, z_m, yaw_rad, tuple(StopLine(*stop) for stop in stops))
+                for name, kind, value, x_m, y_m, z_m, yaw_rad, stops in signals
+            ),
+            tuple(tuple(tuple(stage) for stage in stages) for stages in cycles),
+            tuple(tuple((x_m, y_m) for x_m, y_m in corners) for corners in crosswalks),
+        )
+
+
+NO_SIGNS = RoadSigns()
+
+
+def lights_of(signs: RoadSigns) -> list[tuple[int, Signal]]:
+    """Return number and signal of each traffic light.
+
+    :param signs: the signs of a map.
+    """
+    return [(number, signal) for number, signal in enumerate(signs.signals) if signal.is_light]

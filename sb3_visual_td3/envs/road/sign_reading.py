@@ -1,0 +1,227 @@
+"""Read the signs of a map file, or place traffic lights on one of our own maps.
+
+A file has them as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client knows of
+them; controllers and speed limits are read from the text itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LaneSegment
+from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, StopLine
+
+STOP_LINE_M = 0.5
+"""Distance of a stop line from the end of the lane before a junction."""
+_POLE_ASIDE_M = 1.2
+"""Distance of the poles that we place from the road's outer line."""
+_LIT_SHARE = 0.75
+"""Share of our junctions that get traffic lights."""
+_MIN_ARMS = 3
+"""A junction with fewer lanes that lead into it needs no lights."""
+
+
+# Read them from a file
+
+
+def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], text: str) -> RoadSigns:
+    """Return the signs of a surveyed map.
+
+    :param answer: the result of ``lane_survey.survey_graph``.
+    :param segments: the lanes of the graph.
+    :param text: the OpenDRIVE document, which has the controllers: CARLA's client does not give them.
+    :return: the signs, in the order of their ids' first appearance.
+    """
+    number_of = {segment.key: number for number, segment in enumerate(segments)}
+    before: dict[int, list[int]] = {}
+    for number, segment in enumerate(segments):
+        for after in segment.successors:
+            before.setdefault(after, []).append(number)
+    rows: dict[str, Mapping[str, Any]] = {}
+    stops: dict[str, set[StopLine]] = {}
+    for row in answer["signals"]:
+        rows.setdefault(row["id"], row)
+        found = stops.setdefault(row["id"], set())
+        for road, section, lane, x_m, y_m in row["places"]:
+            if (road, section, lane) not in number_of:
+                continue
+            number = number_of[road, section, lane]
+            if segments[number].junction < 0:
+                found.add(StopLine(number, _along_near(segments[number], x_m, y_m)))
+                continue
+            # A light at a lane inside the junction stops the traffic on the lanes that lead to it.
+            for ahead in _lanes_into(number, segments, before):
+                found.add(StopLine(ahead, max(0.0, segments[ahead].length_m - STOP_LINE_M)))
+    signals = []
+    for name, row in rows.items():
+        signals.append(
+            Signal(
+                name,
+                row["type"],
+                row["value"],
+                row["x_m"],
+                row["y_m"],
+                row["z_m"],
+                row["yaw_rad"],
+                tuple(sorted(stops[name])),
+            )
+        )
+    crosswalks = tuple(tuple((x_m, y_m) for x_m, y_m in corners) for corners in answer["crosswalks"])
+    return RoadSigns(tuple(signals), _cycles_of(signals, segments, text), crosswalks)
+
+
+def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
+    """Return the distance along a lane of its point that is closest to a place."""
+    gaps_m = np.hypot(segment.points_m[:, 0] - x_m, segment.points_m[:, 1] - y_m)
+    return float(segment.along_m[int(np.argmin(gaps_m))])
+
+
+def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]) -> set[int]:
+    """Return the lanes outside of junctions from which a lane inside of one is reached."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    to_visit = [number]
+    while to_visit:
+        here = to_visit.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        for lane in before.get(here, ()):
+            if segments[lane].junction < 0:
+                found.add(lane)
+            else:
+                to_visit.append(lane)
+    return found
+
+
+def _cycles_of(
+    signals: Sequence[Signal], segments: Sequence[LaneSegment], text: str
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return the stages of each junction: its controllers in their order; lights without one have a stage each."""
+    lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
+    root = ElementTree.fromstring(text.encode())
+    controlled: dict[str, tuple[int, ...]] = {}
+    for controller in root.findall("controller"):
+        names = [control.get("signalId", "") for control in controller.findall("control")]
+        controlled[controller.get("id", "")] = tuple(sorted({lights[name] for name in names if name in lights}))
+    used: set[int] = set()
+    cycles = []
+    for junction in root.findall("junction"):
+        stages: list[tuple[int, ...]] = []
+        for entry in junction.findall("controller"):
+            # A light has one place in one cycle, also where a file lists it twice.
+            stage = tuple(light for light in controlled.get(entry.get("id", ""), ()) if light not in used)
+            if stage:
+                stages.append(stage)
+                used.update(stage)
+        if stages:
+            cycles.append(tuple(stages))
+    others: dict[int, list[tuple[int, ...]]] = {}
+    for light in lights.values():
+        if light not in used:
+            # Lights before the same junction take turns; a light before none is a cycle of its own.
+            others.setdefault(_junction_after(signals[light], segments, -1 - light), []).append((light,))
+    return (*cycles, *(tuple(stages) for stages in others.values()))
+
+
+def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
+    """Return the number of the junction to which the lanes of a signal lead, or ``none``."""
+    for stop in signal.stops:
+        for after in segments[stop.segment].successors:
+            if segments[after].junction >= 0:
+                return segments[after].junction
+    return none
+
+
+def speed_limits_mps(text: str) -> dict[int, float]:
+    """Return the speed limit of each road that has one, by the road's number.
+
+    Only the first limit of a road counts.
+
+    :param text: the OpenDRIVE document.
+    :return: limits in m/s.
+    """
+    factors = {"km/h": 1.0 / 3.6, "mph": 0.44704, "m/s": 1.0}
+    limits: dict[int, float] = {}
+    for road in ElementTree.fromstring(text.encode()).findall("road"):
+        speed = road.find("type/speed")
+        try:
+            limit_mps = float(speed.get("max", "")) if speed is not None else 0.0
+            number = int(road.get("id", ""))
+        except ValueError:  # "no limit", or a road whose id is a text: it gets the limit of the road before
+            continue
+        if speed is not None and 0.0 < limit_mps < math.inf:
+            limits[number] = limit_mps * factors.get(speed.get("unit", "m/s"), 1.0)
+    return limits
+
+
+# Place them on our own maps
+
+
+def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
+    """Return traffic lights for the junctions of a map that has none.
+
+    Three junctions of four get lights. Each lane that leads into such a junction has a light of its own at its right,
+    and the lanes are green one after the other.
+
+    :param graph: the lanes.
+    :param seed: determines which junctions have lights.
+    :return: the signs; those of the graph if it has lights already.
+    """
+    if any(signal.is_light for signal in graph.signs.signals):
+        return graph.signs
+    rng = np.random.default_rng([seed, 5])
+    signals = list(graph.signs.signals)
+    cycles = []
+    for junction, lanes in sorted(_lanes_before_junctions(graph).items()):
+        is_lit = float(rng.uniform()) < _LIT_SHARE
+        if len(lanes) < _MIN_ARMS or not is_lit:
+            continue
+        stages = []
+        for lane in lanes:
+            stages.append((len(signals),))
+            signals.append(_light_before(graph.segments[lane], lane, f"{junction}{len(stages):02d}"))
+        cycles.append(tuple(stages))
+    return graph.signs._replace(signals=tuple(signals), cycles=tuple(cycles))
+
+
+def _lanes_before_junctions(graph: LaneGraph) -> dict[int, list[int]]:
+    """Return for each junction the lanes that lead into it."""
+    found: dict[int, list[int]] = {}
+    for number, segment in enumerate(graph.segments):
+        junctions = {graph.segments[after].junction for after in segment.successors} - {segment.junction, -1}
+        if segment.junction < 0 and junctions:
+            found.setdefault(min(junctions), []).append(number)
+    return found
+
+
+def _light_before(segment: LaneSegment, number: int, name: str) -> Signal:
+    """Return a light at the right of the road, at the end of a lane."""
+    along_m = max(0.0, segment.length_m - STOP_LINE_M)
+    x_m, y_m = (float(np.interp(along_m, segment.along_m, segment.points_m[:, axis])) for axis in (0, 1))
+    heading_rad = segment.headings_rad[1]
+    aside_m = float(segment.right_line_m[-1]) - _POLE_ASIDE_M  # negative: to the right
+    x_m -= aside_m * math.sin(heading_rad)
+    y_m += aside_m * math.cos(heading_rad)
+    return Signal(name, LIGHT_TYPE, -1.0, x_m, y_m, 0.0, heading_rad, (StopLine(number, along_m),))
+
+
+def stop_bar_m(segment: LaneSegment, along_m: float) -> NDArray[np.float64]:
+    """Return the two ends of the stop line across a lane, ``(2, 2)``: left and right.
+
+    :param segment: the lane.
+    :param along_m: place of the line along the lane.
+    """
+    index = min(int(np.searchsorted(segment.along_m, along_m)), len(segment.points_m) - 1)
+    first = max(0, index - 1)
+    ahead = segment.points_m[first + 1] - segment.points_m[first]
+    left = np.array((-ahead[1], ahead[0])) / max(1e-9, float(np.hypot(*ahead)))
+    middle = np.array([np.interp(along_m, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)])
+    half_m = 0.5 * float(segment.width_m[index])
+    return np.stack([middle + half_m * left, middle - half_m * left])
