@@ -13,13 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sb3_visual_td3.envs.carla_emulator.actors import CAR, MASS_KG, Vehicle
-from sb3_visual_td3.envs.carla_emulator.catalogue import (
-    available_maps,
-    blueprints_message,
-    find_map,
-    opendrive_of,
-    spawn_points_of,
-)
+from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     VOID,
     CallError,
@@ -294,28 +288,34 @@ class WorldCalls:
 
     def on_get_map_info(self) -> list[Any]:
         """Return the map's name and its spawn points."""
-        points = [point.to_message() for point in spawn_points_of(self._sim.map_name)]
-        return [f"Carla/Maps/{self._sim.map_name}", points]
+        points = [point.to_message() for point in self._sim.map.spawn_points]
+        return [f"Carla/Maps/{self._sim.map.name}", points]
 
     def on_get_map_data(self) -> str:
         """Return the map as OpenDRIVE."""
-        return opendrive_of(self._sim.map_name)
+        return self._sim.map.opendrive
 
     def on_get_available_maps(self) -> list[str]:
         """Return the names of all maps."""
-        return available_maps()
+        return self._sim.maps.paths
 
     def on_load_new_episode(self, name: str, reset_settings: bool = True, *_: Any) -> Any:
         """Load a map and start a new episode on it; an empty name reloads the current map."""
-        map_name = self._sim.map_name
+        map_name = self._sim.map.name
         if name:
-            map_name = find_map(name)
+            map_name = self._sim.maps.find(name)
         self._sim.load(map_name, reset_settings=reset_settings)
         return VOID
 
-    def on_copy_opendrive_to_file(self, *_: Any) -> Any:
-        """Refuse to generate a world: the map would have to be rendered first, with a ground and a panorama."""
-        raise CallError("the emulator drives on its own maps only: it cannot generate a world from OpenDRIVE")
+    def on_copy_opendrive_to_file(self, text: str, *_: Any) -> Any:
+        """Make a map of an OpenDRIVE document, which the client loads by the name ``OpenDriveMap`` afterwards.
+
+        The parameters for generating walls and meshes are ignored.
+        """
+        if not isinstance(text, str):
+            raise CallError(f"{shortened(text)} is not an OpenDRIVE document")
+        self._sim.maps.generate(text)
+        return VOID
 
     def on_get_actor_definitions(self) -> list[Any]:
         """Return all blueprints."""
@@ -383,7 +383,7 @@ class WorldCalls:
             rss_bytes = int(memory.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return {
             "frame": sim.frame,
-            "map": sim.map_name,
+            "map": sim.map.name,
             "n_actors": len(sim.actors) - 1,  # without the spectator
             "n_clients": sim.n_clients - 1,  # without the connection that asks
             "n_stream_connections": self._streams.n_connections,
@@ -393,7 +393,7 @@ class WorldCalls:
         }
 
     def _labelled_point(self, location: list[float]) -> list[Any]:
-        ground = self._sim.scene.ground
+        ground = self._sim.map.scene.ground
         # Level 2 of the ground's image pyramid; y changes its sign from CARLA's to the embedded world's axes.
         column, row = (ground.from_world(2) @ (location[0], -location[1], 1.0))[:2].round().astype(int)
         height, width = ground.paved.shape

@@ -37,7 +37,7 @@ from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, clip_to_near_plan
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
-from sb3_visual_td3.envs.road.maps import LiteMap
+from sb3_visual_td3.envs.road.maps import Scene
 
 Colour = tuple[int, int, int]
 
@@ -259,7 +259,7 @@ _MAX_DEPTH_STEPS = 256**3 - 1
 _HEIGHT_DECIMALS, _ANGLE_DECIMALS = 3, 3
 
 
-def image_message(sensor: Actor, scene: LiteMap, sky: Sky | None, things: Sequence[Actor], tick: int) -> bytes:
+def image_message(sensor: Actor, scene: Scene, sky: Sky | None, things: Sequence[Actor], tick: int) -> bytes:
     """Return the body of a camera's measurement.
 
     :param sensor: the camera.
@@ -314,7 +314,7 @@ def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Ca
 
 
 def _lite_image(
-    camera: Camera, scene: LiteMap, sky: Sky | None, carrier: Vehicle, cars: Sequence[Vehicle], tick: int
+    camera: Camera, scene: Scene, sky: Sky | None, carrier: Vehicle, cars: Sequence[Vehicle], tick: int
 ) -> NDArray[np.uint8]:
     """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
@@ -335,7 +335,7 @@ def _free_image(
     kind: int,
     size: tuple[int, int],
     sensor: Actor,
-    scene: LiteMap,
+    scene: Scene,
     sky: Sky | None,
     things: Sequence[Actor],
     tick: int,
@@ -375,7 +375,7 @@ def _free_image(
 
 
 def _free_picture(
-    camera: FreeCamera, scene: LiteMap, sky: Sky | None, transform: Transform, faces: Sequence[Face], tick: int
+    camera: FreeCamera, scene: Scene, sky: Sky | None, transform: Transform, faces: Sequence[Face], tick: int
 ) -> NDArray[np.uint8]:
     """Return an RGB camera's image, ``(height, width, 4) uint8``, BGRA."""
     picture = tint_by_kind(camera.grey(scene, transform), camera.paved(scene, transform), camera.is_sky)

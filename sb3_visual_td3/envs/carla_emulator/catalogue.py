@@ -1,92 +1,14 @@
-"""The choices that the emulator offers to a client: maps, and blueprints of vehicles, walkers and sensors.
+"""The blueprints of vehicles, walkers and sensors that the emulator offers to a client.
 
-Maps and blueprints have CARLA's own names, so that scripts written for CARLA run. But a town of CARLA is one of the
-embedded world's roads, and all vehicles drive and look like the embedded world's car.
+They have CARLA's own names, so that scripts written for CARLA run. But all vehicles drive and look like the embedded
+world's car.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, checked_number, shortened
-from sb3_visual_td3.envs.road.carla_coordinates import map_name_of
-from sb3_visual_td3.envs.road.maps import MAP_GROUPS, LiteMap, load_map
-from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
-from sb3_visual_td3.envs.road.shapes import Pose
-
-TOWN_ALIASES = {
-    "Town01": "train_0",
-    "Town02": "held_out_0",
-    "Town03": "junction_0",
-    "Town04": "four_lanes_0",
-    "Town05": "three_lanes_0",
-    "Town10HD": "junction_1",
-    "Town10HD_Opt": "junction_1",
-}
-"""The road that is served under the name of one of CARLA's towns, which scripts often have built in."""
-MAP_NAMES = tuple(name for group in MAP_GROUPS.values() for name in group)
-# CARLA lists its maps as paths of Unreal assets, and clients cut the folder off.
-_MAP_FOLDER = "/Game/Carla/Maps/"
-_SPAWN_POINT_DISTANCE_M = 20.0
-# CARLA's spawn points lie some decimetres above the road, so that wheels do not start inside it.
-_SPAWN_POINT_HEIGHT_M = 0.5
-# The last metres of a road lie too close to a junction.
-_SPAWN_POINT_MARGIN_M = 5
-
-
-def available_maps() -> list[str]:
-    """Return the names of all maps as CARLA writes them."""
-    return [_MAP_FOLDER + name for name in (*MAP_NAMES, *TOWN_ALIASES)]
-
-
-def find_map(name: str) -> str:
-    """Return the short name of a map.
-
-    :param name: a short name, or a path as :func:`available_maps` returns it.
-    :raises CallError: if there is no such map.
-    """
-    short_name = map_name_of(name)
-    if short_name not in MAP_NAMES and short_name not in TOWN_ALIASES:
-        raise CallError(f"map not found: {name}")
-    return short_name
-
-
-def scene_of(map_name: str) -> LiteMap:
-    """Return the embedded world's map for a short name."""
-    return load_map(TOWN_ALIASES.get(map_name, map_name))
-
-
-@cache
-def opendrive_of(map_name: str) -> str:
-    """Return a map as OpenDRIVE, the format in which CARLA's client receives road networks."""
-    return to_opendrive(scene_of(map_name))
-
-
-@cache
-def spawn_points_of(map_name: str) -> tuple[Transform, ...]:
-    """Return recommended places for vehicles: every 20 m along each lane, outside of junctions."""
-    network = scene_of(map_name).network
-    assert network is not None
-    points = []
-    for road in network.roads:
-        if road.junction is not None:
-            continue
-        for lane in road.lanes:
-            line_m = road.line_m(network.centre_m(lane), 1.0)  # one point per metre, (n, 2)
-            steps = np.diff(line_m, axis=0)
-            # OpenDRIVE numbers the lanes in the road's direction with negative ids, and the opposite ones with
-            # positive ids.
-            turn_rad = 0.0 if lane < 0 else np.pi
-            first = int(0.5 * _SPAWN_POINT_DISTANCE_M)
-            for index in range(first, len(steps) - _SPAWN_POINT_MARGIN_M, int(_SPAWN_POINT_DISTANCE_M)):
-                heading_rad = float(np.arctan2(steps[index, 1], steps[index, 0])) + turn_rad
-                x, y = line_m[index].tolist()
-                points.append(Transform.from_pose(Pose(x, y, heading_rad), _SPAWN_POINT_HEIGHT_M))
-    return tuple(points)
-
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, checked_number, shortened
 
 # rpc::ActorAttributeType in CARLA's sources.
 _BOOL, _INT, _FLOAT, _STRING, _RGB = 1, 2, 3, 4, 5

@@ -15,12 +15,15 @@ from types import FrameType
 from typing import NoReturn
 
 from sb3_visual_td3.envs.arguments import check_count
-from sb3_visual_td3.envs.carla_emulator.catalogue import MAP_NAMES, TOWN_ALIASES
 from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError
+from sb3_visual_td3.envs.carla_emulator.served_maps import MAP_NAMES, TOWN_ALIASES, MapLibrary
 from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSettings
+from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX
 from sb3_visual_td3.envs.road.traffic import MAX_CARS
 
 _BAD_USAGE = 2
+_DEFAULT_MAP = "train_0"
 _PARENT_CHECK_INTERVAL_S = 0.3
 # CARLA's launcher takes Unreal's flags, which begin with one dash: -carla-rpc-port=2000 -RenderOffScreen.
 _LAUNCHER_PORT = "-carla-rpc-port="
@@ -30,7 +33,7 @@ _DESCRIPTION = (
     "the scripts that use it run without Unreal and without a GPU."
 )
 _EPILOG = f"""maps: {", ".join(MAP_NAMES)}
-names of CARLA's towns and the roads that they stand for:
+names of CARLA's towns and the roads that they stand for where --maps has no file of that name:
   {", ".join(f"{town}: {name}" for town, name in TOWN_ALIASES.items())}
 
 faults: {", ".join(KINDS)}
@@ -43,6 +46,8 @@ faults: {", ".join(KINDS)}
 examples:
   visual-td3 carla-emulator                          on port 2000, CARLA's default
   visual-td3 carla-emulator --port 0 --map Town02    on any free port, which is printed
+  visual-td3 carla-emulator --maps Maps/OpenDrive    on the road networks of CARLA's towns
+  visual-td3 carla-emulator --map my_town.xodr       on one file
   visual-td3 carla-emulator --cars 10 --seed 3       with traffic
   visual-td3 carla-emulator --fault die@500          to see what your client does when its server dies
   visual-td3 carla-emulator --fault hang=30@every:2000 --fault drop-frames=2@every:100
@@ -66,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
         server = EmulatorServer(_checked(settings))
     except _StoppedError:
         return 0
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, CallError) as error:
         message = str(error)
         if isinstance(error, OSError):
             address = f"{settings.host}:{settings.port}"
@@ -76,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         print(
             f"carla-emulator: listening on {settings.host}:{server.port} (streams {server.stream_port}), "
-            f"map {settings.map}",
+            f"map {server.map_name}",
             flush=True,
         )
         server.serve()
@@ -97,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=2000, help="port for calls; streams use the next one (default: 2000; 0: any)")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
-    add("--map", default="train_0", help="the first map (default: train_0)")
+    add("--map", help="the first map: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)")
+    add("--maps", metavar="FOLDER", help="serve each NAME.xodr of this folder as the map NAME, besides our own roads")
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 20")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
@@ -158,16 +164,41 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
             f"--host {settings.host}: other machines could reach the server, which has no password; "
             "add --allow-remote if you want this"
         )
-    if settings.map not in MAP_NAMES and settings.map not in TOWN_ALIASES:
-        names = ", ".join((*MAP_NAMES, *TOWN_ALIASES))
-        raise ValueError(f"--map {settings.map}: there is no such map; choose from {names}")
+    maps = _library(settings.maps)
     return EmulatorSettings(
         port=check_count("--port", settings.port, 0, 65_534),
         host=settings.host,
-        map_name=settings.map,
+        map_name=_first_map(settings.map, maps),
+        maps=maps,
         is_realtime=settings.realtime,
         faults=tuple(parse_fault(text) for text in settings.fault),
         n_cars=check_count("--cars", settings.cars, 0, MAX_CARS),
         seed=check_count("--seed", settings.seed, 0, 2**32 - 1),
         is_quiet=settings.quiet,
     )
+
+
+def _library(folder: str | None) -> MapLibrary:
+    try:
+        return MapLibrary(folder)
+    except ValueError as error:
+        raise ValueError(f"--maps {error}") from error
+
+
+def _first_map(name: str | None, maps: MapLibrary) -> str:
+    """Return the short name of the first map, and add its file to the library if it is one.
+
+    :param name: the argument of ``--map``.
+    :param maps: the library.
+    :raises ValueError: if there is no such map.
+    """
+    if name is None:
+        return maps.names[0] if maps.has_files else _DEFAULT_MAP
+    if name.endswith(OPENDRIVE_SUFFIX):
+        try:
+            return maps.add_file(name)
+        except ValueError as error:
+            raise ValueError(f"--map {error}") from error
+    if name not in maps.names:
+        raise ValueError(f"--map {name}: there is no such map; choose from {', '.join(maps.names)}")
+    return name

@@ -8,7 +8,7 @@ above the horizon from the map's panorama.
 from __future__ import annotations
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.carla_emulator.protocol import Transform
 from sb3_visual_td3.envs.lite.camera import pose_matrix
 from sb3_visual_td3.envs.road.ground import PANORAMA_COLUMNS, PANORAMA_ROWS, PAVED_LEVEL, TEXEL_M
-from sb3_visual_td3.envs.road.maps import LiteMap, load_map
+from sb3_visual_td3.envs.road.maps import Scene
 
 ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA 0.9.16's semantic tags (``carla.CityObjectLabel``)."""
@@ -82,8 +82,10 @@ class FreeCamera:
         self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
         self._strips = self._lay_out()
+        self._panorama_tags: tuple[str, NDArray[np.uint8]] | None = None
+        """The name of the last scene, and its panorama as semantic tags."""
 
-    def grey(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+    def grey(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return the picture in grey, without vehicles and walkers.
 
         :param scene: the map.
@@ -100,7 +102,7 @@ class FreeCamera:
             np.copyto(picture, self._panorama(scene.panorama, transform, cv2.INTER_LINEAR), where=self.is_sky)
         return picture
 
-    def paved(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+    def paved(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return where the road is seen.
 
         :param scene: the map.
@@ -116,7 +118,7 @@ class FreeCamera:
         """Return the depth of ground and sky along the camera's axis: ``(height, width) float32``, a new array."""
         return np.array(self._depth_m)
 
-    def tags(self, scene: LiteMap, transform: Transform) -> NDArray[np.uint8]:
+    def tags(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return CARLA's semantic tags, without vehicles and walkers.
 
         :param scene: the map.
@@ -128,7 +130,9 @@ class FreeCamera:
         tags[paved & (self.grey(scene, transform) >= _MARK_GREY)] = ROAD_LINE
         if self.is_sky.any():
             # Nearest: an average of two tags would be a third one.
-            sky_tags = self._panorama(_panorama_tags(scene.name), transform, cv2.INTER_NEAREST)
+            if self._panorama_tags is None or self._panorama_tags[0] != scene.name:
+                self._panorama_tags = (scene.name, _tags_of(scene.panorama))
+            sky_tags = self._panorama(self._panorama_tags[1], transform, cv2.INTER_NEAREST)
             np.copyto(tags, sky_tags, where=self.is_sky)
         return tags
 
@@ -192,7 +196,7 @@ class FreeCamera:
         x, y, yaw = transform.pose
         return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)
 
-    def _warp(self, scene: LiteMap, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
+    def _warp(self, scene: Scene, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
         """Draw rows of the oversampled picture from one level of the ground: ``(n_rows, columns) uint8``."""
         matrix = scene.ground.from_world(level) @ self._to_world(transform, _OVERSAMPLING, first_row)
         drawn = cv2.warpPerspective(
@@ -246,14 +250,12 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
     )
 
 
-@cache
-def _panorama_tags(map_name: str) -> NDArray[np.uint8]:
+def _tags_of(panorama: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a map's panorama as semantic tags.
 
     The panorama is a grey picture without labels. Its hills all have one grey level, the most frequent dark one, and
     count as vegetation; everything else that is dark counts as buildings.
     """
-    panorama = load_map(map_name).panorama
     dark = panorama[panorama < _SKY_GREY]
     hills = int(np.bincount(dark).argmax()) if len(dark) else 0
     tags = np.where(panorama < _SKY_GREY, BUILDING, SKY).astype(np.uint8)

@@ -27,7 +27,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     packed,
 )
 from sb3_visual_td3.envs.lite.weather import Sky
-from sb3_visual_td3.envs.road.maps import LiteMap
+from sb3_visual_td3.envs.road.maps import Scene
 
 _COLLISION, _OBSTACLE = "sensor.other.collision", "sensor.other.obstacle"
 _GNSS, _IMU = "sensor.other.gnss", "sensor.other.imu"
@@ -46,7 +46,7 @@ _SENSOR_NUMBERS = {
 class WorldView(NamedTuple):
     """The world in one frame, as sensors see it."""
 
-    scene: LiteMap
+    scene: Scene
     sky: Sky | None
     """The light and haze; None for a clear day."""
     things: Sequence[Actor]

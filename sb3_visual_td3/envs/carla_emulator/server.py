@@ -13,12 +13,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
 from sb3_visual_td3.envs.carla_emulator.faults import Fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, response, shortened
+from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
 from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, ServerTraffic, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
@@ -42,6 +43,8 @@ class EmulatorSettings:
     """The address to listen on. The default is reachable from this machine only: the protocol has no password."""
     map_name: str = "train_0"
     """The first map."""
+    maps: MapLibrary = field(default_factory=MapLibrary)
+    """The maps that clients can load."""
     is_realtime: bool = False
     """Whether synchronous ticks, too, take as long as the time that they simulate."""
     faults: tuple[Fault, ...] = ()
@@ -150,6 +153,7 @@ class EmulatorServer:
 
     :param settings: the settings.
     :raises OSError: if the port, or the next one, is in use.
+    :raises CallError: if the first map cannot be loaded.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -165,10 +169,17 @@ class EmulatorServer:
         self._acceptors = (call_acceptor, stream_acceptor)
         self._streams = StreamServer(self._selector, stream_listener, stream_acceptor.accept)
         traffic = ServerTraffic(settings.n_cars, settings.seed)
-        self._simulation = Simulation(settings.map_name, self._streams, self.stream_port, settings.faults, traffic)
+        self._simulation = Simulation(
+            settings.map_name, self._streams, self.stream_port, settings.faults, traffic, settings.maps
+        )
         self._calls = Calls(self._simulation, self._streams, self.stream_port)
         self._selector.register(call_listener, selectors.EVENT_READ, lambda _: self._accept(call_acceptor.accept))
         self._next_tick_s = 0.0
+
+    @property
+    def map_name(self) -> str:
+        """Return the short name of the current map."""
+        return self._simulation.map.name
 
     def serve(self) -> NoReturn:
         """Serve until an exception is raised, such as by a signal handler."""

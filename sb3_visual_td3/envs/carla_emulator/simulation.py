@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Collisions, Hit, Vehicle, Walker
-from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_description, scene_of, spawn_points_of
+from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
@@ -27,6 +27,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     world_body,
 )
 from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
+from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import boxes_overlap
@@ -88,18 +89,18 @@ class ServerTraffic:
         self._seed = seed
         self._vehicles: list[Vehicle] = []
 
-    def enter(self, track: Track, spawn_vehicle: SpawnVehicle) -> None:
+    def enter(self, track: Track | None, spawn_vehicle: SpawnVehicle) -> None:
         """Spawn the cars on a new map.
 
-        :param track: the track of the map's route.
+        :param track: the track of the map's route; None for a map without one, which gets no cars.
         :param spawn_vehicle: function that creates a vehicle from a description and a transform.
         """
+        self._vehicles = []
+        if not self._traffic.settings.n_cars or track is None:
+            return
         self._track = track
         self._nearest: dict[int, int] = {}
         """The index of the track's nearest point for each client vehicle, where the next search starts."""
-        self._vehicles = []
-        if not self._traffic.settings.n_cars:
-            return
         self._traffic.reset(track, 0, self._seed)
         for index, box in enumerate(self._traffic.boxes):
             colour = COLOURS[self._traffic.paints[index] % len(COLOURS)]
@@ -176,6 +177,8 @@ class Simulation:
     :param stream_port: the port of that stream server, for tokens.
     :param faults: faults to inject, with the tick of each.
     :param traffic: the server's own cars; None for no cars.
+    :param maps: the maps that can be loaded; None for our own roads.
+    :raises CallError: if the first map cannot be loaded.
     """
 
     def __init__(
@@ -185,8 +188,10 @@ class Simulation:
         stream_port: int,
         faults: Sequence[Fault] = (),
         traffic: ServerTraffic | None = None,
+        maps: MapLibrary | None = None,
     ) -> None:
         self._streams, self._stream_port = streams, stream_port
+        self.maps = MapLibrary() if maps is None else maps
         self._planned_faults = tuple(faults)
         self._traffic = ServerTraffic(0, 0) if traffic is None else traffic
         self.active_faults = ActiveFaults()
@@ -215,12 +220,12 @@ class Simulation:
         :param map_name: short name of the map.
         :param reset_settings: whether to return to asynchronous mode with a variable time step. That is CARLA's
             default, and surprises many of its users.
+        :raises CallError: if the map cannot be loaded; nothing has changed then.
         """
-        self.scene = scene_of(map_name)
+        self.map = self.maps.load(map_name)
         for actor in self.actors.values():
             if actor.stream_id is not None:
                 self._streams.end(actor.stream_id)
-        self.map_name = map_name
         # The stream of the world's state outlives the episode: the client does not subscribe again. The new episode id
         # in it makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
@@ -230,9 +235,9 @@ class Simulation:
         self.weather: Sequence[float] = CLEAR_NOON
         if reset_settings:
             self.is_synchronous, self.step_s, self.has_cameras_off = False, None, False
-        above_first_spawn_point = spawn_points_of(map_name)[0]._replace(z=20.0, pitch=-30.0)
+        above_first_spawn_point = self.map.spawn_points[0]._replace(z=20.0, pitch=-30.0)
         self.spectator = self._add(Actor(next(self._ids), [0, "spectator", []], above_first_spawn_point))
-        self._traffic.enter(self.scene.track, self._spawn_vehicle)
+        self._traffic.enter(self.map.track, self._spawn_vehicle)
 
     @property
     def vehicles(self) -> list[Vehicle]:
@@ -370,7 +375,7 @@ class Simulation:
         # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
         # frame as its first one, instead of waiting for it until its timeout.
         self._streams.keep(WORLD_STREAM, state)
-        self._measure(WorldView(self.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
+        self._measure(WorldView(self.map.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
         return self.frame
 
     def _measure(self, view: WorldView) -> None:

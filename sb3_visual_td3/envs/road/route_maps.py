@@ -49,20 +49,34 @@ def load_route_map(name: str) -> RouteMap:
         scene = load_map(name)
         assert scene.network is not None, "only maps of files have no roads"
         return RouteMap(name, graph_from_network(scene.network), scene.ground, scene.panorama)
-    text = read_opendrive(name)
-    graph = read_graph(text, name)
+    return route_map_of_text(read_opendrive(name), name, f"{name} with all lanes")
+
+
+def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
+    """Build the map of an OpenDRIVE document.
+
+    :param text: the document.
+    :param source: the name of its source, for messages.
+    :param name: the name of the new map.
+    :return: a new map.
+    :raises ImportError: if the document was not read before and CARLA's client is not installed.
+    :raises ValueError: if it is not a valid map, or is larger than 1,200 m.
+    """
+    graph = read_graph(text, source)
     low, high = extent_m(graph)
     if (high - low).max() > MAX_EXTENT_M:
         raise ValueError(
-            f"{name}: got a map of {(high - low).max():.0f} m across, expected at most {MAX_EXTENT_M:g} m, because all "
-            "of it is painted; cut the map"
+            f"{source}: got a map of {(high - low).max():.0f} m across, expected at most {MAX_EXTENT_M:g} m, because "
+            "all of it is painted; cut the map"
         )
     if graph.rise_m > _FLAT_RISE_M:
-        _LOG.warning("%s: its roads rise by %.0f m; they are driven and drawn as if they were flat", name, graph.rise_m)
+        _LOG.warning(
+            "%s: its roads rise by %.0f m; they are driven and drawn as if they were flat", source, graph.rise_m
+        )
     # The look of the ground follows from the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(lane_plan(graph), rng)
-    return RouteMap(f"{name} with all lanes", graph, ground, build_panorama(rng))
+    return RouteMap(name, graph, ground, build_panorama(rng))
 
 
 def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
