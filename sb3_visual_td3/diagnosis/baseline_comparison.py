@@ -95,6 +95,17 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
     return None
 
 
+def _has_jumped(values: FloatArray) -> bool:
+    """Return whether the last evaluation is far above all earlier ones, by their own differences.
+
+    A policy that has just begun to learn looks like that. The next evaluations show whether it stays there.
+
+    :param values: ``(n,)``, finite, ``n >= 3``
+    """
+    earlier = values[:-1]
+    return bool(values[-1] - np.max(earlier) > CLEARLY_ABOVE * np.ptp(earlier))
+
+
 def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
     values = policy.values
     n = values.size
@@ -126,6 +137,8 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
             )
         elif late - max(baseline, untrained) >= CLEARLY_ABOVE * late_spread and late > max(baseline, untrained):
             answer = "yes"
+        elif late <= baseline and values[-1] > baseline and _has_jumped(values):
+            words += f"; the last one alone, {rounded(float(values[-1]))}, stands above all earlier ones"
         elif late <= baseline:
             answer = "no"
         elif late <= untrained:

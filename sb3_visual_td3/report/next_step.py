@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
@@ -62,6 +62,20 @@ class NextStep(NamedTuple):
 
     text: str
     snippets: tuple[Snippet, ...] = ()
+
+
+def _key_value(key: str, value: Any) -> str | None:
+    """Write a pair as rl-zoo's flags take it, ``tau:0.01`` or ``"normalize:{'norm_reward': True}"``, for a shell.
+
+    :return: None if a shell would read anything in the value
+    """
+    plain = f"{key}:{value}"
+    if _PLAIN.fullmatch(plain):
+        return plain
+    quoted = f"{key}:{value!r}"
+    if any(character in quoted for character in '"$`\\!') or not quoted.isprintable():
+        return None
+    return f'"{quoted}"'
 
 
 def next_step(analysis: Analysis) -> NextStep:
@@ -154,14 +168,23 @@ class _Advice:
                     return length
         return None
 
-    def command(self, name: str, *flags: str) -> str | None:
-        """Return the command line of the run with other flags at its end; None if its names are not plain."""
+    def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
+        """Return the command line of the run with other flags at its end; None if its names are not plain.
+
+        :param name: name of the command
+        :param flags: flags at the end
+        :param hyperparams: changed hyperparameters, beside those that the run was given on its command line
+        """
         settings = self.analysis.settings
         algo = settings.value("algo")
+        key_values: dict[str, Mapping[str, Any]] = {}
         # run.json has the name of the class, args.yml that of the command line.
         for layer in settings.given:
             if layer.source.endswith(ZOO_ARGUMENTS):
                 algo = layer.values.get("algo", algo)
+                key_values.update(layer.key_values)
+        # The command line takes each of these flags once.
+        key_values["--hyperparams"] = {**key_values.get("--hyperparams", {}), **(hyperparams or {})}
         parts = [f"--algo {algo}", f"--env {self.env}"]
         conf_file, packages = settings.value("conf_file"), settings.value("gym_packages")
         if isinstance(conf_file, str):
@@ -170,6 +193,12 @@ class _Advice:
             parts.append(" ".join(["--gym-packages", *map(str, packages)]))
         if not self.by_zoo or not all(_PLAIN.fullmatch(word) for part in parts for word in part.split()):
             return None
+        for flag, values in key_values.items():
+            words = [_key_value(key, value) for key, value in values.items()]
+            if None in words:
+                return None
+            if words:
+                parts.append(" ".join([flag, *map(str, words)]))
         return " ".join([f"visual-td3 {name}", *parts, *flags])
 
     # ---- after a GO
@@ -205,9 +234,8 @@ class _Advice:
         elif isinstance(rate, int | float):
             told.append(f"The learning rate stays at {rate:g}.")
         flags = [] if is_stated else [f"-n {length}"]
-        if long_buffer != buffer:
-            flags.append(f"--hyperparams buffer_size:{long_buffer}")
-        command = self.command("train", *flags)
+        changes = {"buffer_size": long_buffer} if long_buffer != buffer else {}
+        command = self.command("train", *flags, hyperparams=changes)
         if command is not None:
             return NextStep(" ".join(told), (Snippet("The command:", "console", command),))
         changed = "" if long_buffer is None else f"buffer_size={_code(long_buffer)} and "

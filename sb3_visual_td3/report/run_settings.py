@@ -7,7 +7,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,9 @@ HELP = (
 )
 _GROUPS = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
 """Settings that rl-zoo's files may state as Python code."""
+
+KEY_VALUE_FLAGS = ("--env-kwargs", "--eval-env-kwargs", "--hyperparams")
+"""Flags of rl-zoo's train that take ``key:value`` pairs and decide what a run learns."""
 
 _IDENTITY = ("algo", "env_id", "seed", "n_timesteps", "encoder", "reward_is_normalized")
 _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
@@ -47,11 +50,13 @@ class Layer:
     :param values: flat name to value; a flat name is, for example, ``policy_kwargs.trunk_dim`` or
         ``normalize.norm_reward``
     :param code: the settings that the source states as Python code, verbatim, by name
+    :param key_values: what the command line gave as ``key:value`` pairs, by flag: ``--env-kwargs``, ``--hyperparams``
     """
 
     source: str
     values: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
+    key_values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: str, content: Mapping[str, Any]) -> Layer:
@@ -217,7 +222,12 @@ def _of_manifest(manifest: RunManifest, source: str) -> Layer:
 
 def _of_zoo(folder: Path, name: str) -> Layer:
     content = read_mapping(folder / name)
-    return Layer.of(f"rl-zoo's {name}", _zoo_arguments(content) if name == ZOO_ARGUMENTS else content)
+    source = f"rl-zoo's {name}"
+    if name != ZOO_ARGUMENTS:
+        return Layer.of(source, content)
+    pairs = {flag: content.get(flag.strip("-").replace("-", "_")) for flag in KEY_VALUE_FLAGS}
+    given = {flag: values for flag, values in pairs.items() if isinstance(values, Mapping) and values}
+    return replace(Layer.of(source, _zoo_arguments(content)), key_values=given)
 
 
 def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:

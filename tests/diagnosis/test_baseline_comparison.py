@@ -62,6 +62,17 @@ def test_few_evaluations_say_nothing_and_bad_ones_say_no(metres: tuple[float, ..
     assert found.answer == answer
 
 
+@pytest.mark.parametrize(
+    ("metres", "answer"),
+    [((5.0, 8.0, 60.0), "unknown"), ((5.0, 8.0, 12.0), "no"), ((5.0, 80.0, 6.0, 8.0), "no")],
+    ids=["the last evaluation stands out", "within the noise", "stood out earlier"],
+)
+def test_a_policy_that_has_just_begun_to_learn_is_no_failure(metres: tuple[float, ...], answer: str) -> None:
+    found = compare_with_baselines(evaluated(metres))
+    assert found is not None
+    assert found.answer == answer
+
+
 def test_no_baseline_no_comparison() -> None:
     data = evaluated(KEPT)
     assert compare_with_baselines(SeriesSet.of([data[tags.EVAL_DISTANCE]])) is None

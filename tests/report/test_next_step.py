@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,27 @@ def test_a_go_of_the_zoo_names_the_command_of_the_long_run_with_steps_buffer_and
     config = Layer("rl-zoo's config.yml", {"n_timesteps": 5000, "buffer_size": 20000, "learning_rate": "lin_2e-4"})
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console") == (
-        "visual-td3 train --algo visual_td3 --env My-v0 --conf-file mine.yml --gym-packages mycam -n 100000 "
-        "--hyperparams buffer_size:100000"
+        "visual-td3 train --algo visual_td3 --env My-v0 --conf-file mine.yml --gym-packages mycam "
+        "--hyperparams buffer_size:100000 -n 100000"
     )
     assert "100,000 steps for example" in step.text
     assert "lin_2e-4 then falls over the whole length" in step.text
+
+
+def test_what_the_command_line_changed_is_changed_in_the_long_run_too() -> None:
+    changed = {
+        "--env-kwargs": {"town": "Town 02"},
+        "--hyperparams": {"noise_type": "normal", "normalize": {"norm_reward": True}},
+    }
+    config = Layer("rl-zoo's config.yml", {"n_timesteps": 5000, "buffer_size": 20000, "learning_rate": 1e-4})
+    step = next_step(analysed(healthy(), replace(ZOO, key_values=changed), config))
+    assert only(step.snippets, "console") == (
+        "visual-td3 train --algo visual_td3 --env My-v0 --conf-file mine.yml --gym-packages mycam "
+        """--env-kwargs "town:'Town 02'" --hyperparams noise_type:normal "normalize:{'norm_reward': True}" """
+        "buffer_size:100000 -n 100000"
+    )
+    evil = {"--hyperparams": {"noise_type": "$(reboot)"}}
+    assert not next_step(analysed(healthy(), replace(ZOO, key_values=evil), config)).snippets
 
 
 def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
