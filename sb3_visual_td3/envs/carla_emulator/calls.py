@@ -28,6 +28,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     void,
     void_failure,
 )
+from sb3_visual_td3.envs.carla_emulator.roadside import LightCalls, RoadSign
 from sb3_visual_td3.envs.carla_emulator.simulation import WORLD_STREAM, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
@@ -384,7 +385,8 @@ class WorldCalls:
         return {
             "frame": sim.frame,
             "map": sim.map.name,
-            "n_actors": len(sim.actors) - 1,  # without the spectator
+            # Without the spectator, and what belongs to the map.
+            "n_actors": sum(not isinstance(actor, RoadSign) for actor in sim.actors.values()) - 1,
             "n_clients": sim.n_clients - 1,  # without the connection that asks
             "n_stream_connections": self._streams.n_connections,
             "synchronous": sim.is_synchronous,
@@ -407,14 +409,10 @@ _EMPTY_LISTS = (
     "query_lights_state",
     "get_environment_objects",
     "get_all_level_BBs",
-    "get_group_traffic_lights",
-    "get_light_boxes",
     "get_names_of_all_objects",
 )
 """Calls that return an empty list, because these maps have no such things."""
 _IGNORED = (
-    "reset_all_traffic_lights",
-    "freeze_all_traffic_lights",
     "update_lights_state",
     "enable_environment_objects",
     "load_map_layer",
@@ -428,7 +426,7 @@ _IGNORED = (
 """Calls that are accepted, return nothing and change nothing here."""
 # The error of a call that returns nothing is packed differently. The emulator recognises such a call by its name: by
 # these prefixes, with two exceptions.
-_VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_")
+_VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_", "freeze_", "reset_")
 _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
 # rpc/Command.h: a batch is a list of variants, whose index in 0.9.16 says which command it is. 0, 1 and 2 were verified
 # with the client, the others come from the source.
@@ -446,6 +444,7 @@ _COMMANDS = {
     17: "show_vehicle_debug_telemetry",
     18: "set_vehicle_light_state",
     19: "set_actor_location",
+    21: "set_traffic_light_state",
 }
 """The call that each command of a batch stands for."""
 Handler = Callable[..., Any]
@@ -465,6 +464,7 @@ class Calls:
         self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
         self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
         self._handlers |= _methods_of(ActorCalls(simulation))
+        self._handlers |= _methods_of(LightCalls(lambda: simulation.roadside))
 
     def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
         """Execute a call.

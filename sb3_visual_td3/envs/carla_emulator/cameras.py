@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, CHASE_AHEAD_M, CHASE_HEIGHT_M
-from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Vehicle
+from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, FreeCamera, axes_of, free_camera
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     DEPTH_SENSOR,
@@ -26,6 +26,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     Transform,
     image_body,
 )
+from sb3_visual_td3.envs.carla_emulator.roadside import RoadSign
 from sb3_visual_td3.envs.lite.camera import (
     CAMERA_BANDS,
     PICTURE_BANDS,
@@ -34,6 +35,23 @@ from sb3_visual_td3.envs.lite.camera import (
     tint_by_kind,
 )
 from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, clip_to_near_plane, paint_cars
+from sb3_visual_td3.envs.lite.figure_painter import (
+    DARK_LAMP,
+    HEAD_COLOUR,
+    HEAD_HIGH_M,
+    HEAD_LOW_M,
+    HEAD_SIZE_M,
+    LAMP_COLOURS,
+    LAMP_SIZE_M,
+    LAMPS,
+    POLE_COLOUR,
+    POLE_WIDTH_M,
+    Figures,
+    Person,
+    Post,
+    lamp_low_m,
+    paint_scene,
+)
 from sb3_visual_td3.envs.lite.weather import Sky, WeatherFilter
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
@@ -99,22 +117,69 @@ def _blocks_of(actor: Actor) -> list[Block]:
     ]
 
 
+# Sizes of a sign's plate, in metres, and the colours of plates.
+_PLATE_WIDTH_M, _PLATE_LOW_M, _PLATE_HIGH_M = 0.7, 1.9, 2.6
+_PLATE_COLOURS = {"traffic.stop": (200, 30, 35), "traffic.yield": (240, 240, 235), "traffic.unknown": (50, 90, 180)}
+_SPEED_PLATE = (245, 240, 240)
+_PLATE_BACK = (150, 152, 155)
+
+
+def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
+    """Return the shape of a traffic light or a sign: a pole, and a head with lamps or a plate.
+
+    :param sign: the light or sign.
+    :param transform: the camera's transform: it sees lamps and plates from the front only.
+    """
+    signal = sign.signal
+    assert signal is not None
+    x, y, yaw = signal.x_m, signal.y_m, signal.yaw_rad
+    pole_tag, tag = 6, sign.semantic_tags[0]
+    pole = OrientedBox(x, y, yaw, POLE_WIDTH_M, POLE_WIDTH_M)
+    # The traffic that it concerns comes from behind, seen along its direction.
+    is_front = (transform.x - x) * math.cos(yaw) + (-transform.y - y) * math.sin(yaw) < 0.0
+    if not sign.is_light:
+        front = _PLATE_COLOURS.get(sign.type_id, _SPEED_PLATE)
+        plate = OrientedBox(x, y, yaw, 0.04, _PLATE_WIDTH_M)
+        colour = front if is_front else _PLATE_BACK
+        return [
+            Block(pole, 0.0, _PLATE_HIGH_M, POLE_COLOUR, POLE_COLOUR, pole_tag),
+            Block(plate, _PLATE_LOW_M, _PLATE_HIGH_M, colour, colour, tag),
+        ]
+    head = OrientedBox(x, y, yaw, HEAD_SIZE_M, HEAD_SIZE_M)
+    blocks = [
+        Block(pole, 0.0, HEAD_LOW_M, POLE_COLOUR, POLE_COLOUR, pole_tag),
+        Block(head, HEAD_LOW_M, HEAD_HIGH_M, HEAD_COLOUR, HEAD_COLOUR, tag),
+    ]
+    if is_front:
+        ahead = -0.5 * HEAD_SIZE_M - 0.02
+        face = OrientedBox(x + ahead * math.cos(yaw), y + ahead * math.sin(yaw), yaw, 0.02, LAMP_SIZE_M)
+        for lamp in LAMPS:
+            colour = LAMP_COLOURS[lamp] if sign.colour == lamp else DARK_LAMP
+            blocks.append(Block(face, lamp_low_m(lamp), lamp_low_m(lamp) + LAMP_SIZE_M, colour, colour, tag))
+    return blocks
+
+
 def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[np.float64]) -> list[Face]:
     """Return the faces that a camera sees, the farthest actor's first.
 
-    :param actors: vehicles and walkers that may be in view.
+    :param actors: vehicles, walkers, lights and signs that may be in view.
     :param transform: the camera's transform in the world.
     :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``, in CARLA's coordinates.
     """
     found: list[tuple[float, list[Face]]] = []
     for actor in actors:
         box = actor.box
-        if box is None:
+        if isinstance(actor, RoadSign):
+            place = (actor.transform.x, actor.transform.y, 0.0)
+        elif box is not None:
+            place = (box.x_m, -box.y_m, 0.0)
+        else:
             continue
-        distance = math.dist((box.x_m, -box.y_m, 0.0), (transform.x, transform.y, transform.z))
+        distance = math.dist(place, (transform.x, transform.y, transform.z))
         if distance > _MAX_DISTANCE_M:
             continue
-        faces = [face for block in _blocks_of(actor) for face in _faces_of(block, transform, axes, distance)]
+        blocks = _blocks_of_sign(actor, transform) if isinstance(actor, RoadSign) else _blocks_of(actor)
+        faces = [face for block in blocks for face in _faces_of(block, transform, axes, distance)]
         found.append((distance, faces))
     found.sort(key=lambda each: -each[0])
     return [face for _, faces in found for face in faces]
@@ -259,7 +324,14 @@ _MAX_DEPTH_STEPS = 256**3 - 1
 _HEIGHT_DECIMALS, _ANGLE_DECIMALS = 3, 3
 
 
-def image_message(sensor: Actor, scene: Scene, sky: Sky | None, things: Sequence[Actor], tick: int) -> bytes:
+def image_message(
+    sensor: Actor,
+    scene: Scene,
+    sky: Sky | None,
+    things: Sequence[Actor],
+    tick: int,
+    signs: Sequence[RoadSign] = (),
+) -> bytes:
     """Return the body of a camera's measurement.
 
     :param sensor: the camera.
@@ -267,14 +339,15 @@ def image_message(sensor: Actor, scene: Scene, sky: Sky | None, things: Sequence
     :param sky: the light and haze; None for a clear day.
     :param things: all vehicles and walkers.
     :param tick: the number of the tick, which seeds the rain.
+    :param signs: all traffic lights and signs.
     """
     width = int(sensor.float_attribute("image_size_x", 800))
     height = int(sensor.float_attribute("image_size_y", 600))
     fov_deg = sensor.float_attribute("fov", 90.0)
     kind = SENSOR_NUMBERS[sensor.type_id]
     mount = _lite_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
-    # The embedded world's camera can draw cars, but not walkers.
-    if mount is not None and all(isinstance(each, Vehicle) for each in things):
+    # The embedded world's camera draws cars, walkers and traffic lights, but no other signs.
+    if mount is not None:
         assert isinstance(sensor.parent, Vehicle)
         is_chase_camera = mount[0] < 0.0
         cars = []
@@ -282,9 +355,13 @@ def image_message(sensor: Actor, scene: Scene, sky: Sky | None, things: Sequence
             # Only the chase camera sees the vehicle that carries it.
             if isinstance(each, Vehicle) and each.is_on_ground and (each is not sensor.parent or is_chase_camera):
                 cars.append(each)
-        pixels = _lite_image(_lite_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick)
+        figures = figures_of(things, signs)
+        pixels = _lite_image(_lite_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick, figures)
     else:
-        seen = [each for each in things if each is not sensor.parent or _is_outside_carrier(sensor.transform)]
+        seen: list[Actor] = [
+            each for each in things if each is not sensor.parent or _is_outside_carrier(sensor.transform)
+        ]
+        seen += signs
         pixels = _free_image(kind, (height, width), sensor, scene, sky, seen, tick)
     return image_body(width, height, fov_deg, pixels.tobytes())
 
@@ -313,8 +390,30 @@ def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Ca
     return Camera(height, width, bands, ahead_m=ahead_m, height_m=height_m)
 
 
+def figures_of(things: Sequence[Actor], signs: Sequence[RoadSign]) -> Figures:
+    """Return what the embedded world's camera draws besides cars.
+
+    :param things: vehicles and walkers.
+    :param signs: traffic lights and signs.
+    """
+    posts: list[Post] = []
+    bars: list[NDArray[np.float64]] = []
+    for sign in signs:
+        bars += sign.stop_bars
+        if sign.is_light and sign.signal is not None:
+            posts.append(Post(sign.signal.x_m, sign.signal.y_m, sign.signal.yaw_rad, sign.colour))
+    people = [Person(*thing.box[:2]) for thing in things if isinstance(thing, Walker)]
+    return Figures(posts, people, bars)
+
+
 def _lite_image(
-    camera: Camera, scene: Scene, sky: Sky | None, carrier: Vehicle, cars: Sequence[Vehicle], tick: int
+    camera: Camera,
+    scene: Scene,
+    sky: Sky | None,
+    carrier: Vehicle,
+    cars: Sequence[Vehicle],
+    tick: int,
+    figures: Figures,
 ) -> NDArray[np.uint8]:
     """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
@@ -324,8 +423,11 @@ def _lite_image(
     if sky is not None:
         weather = camera.weather_filter(sky)
         weather.apply(picture)
-    if cars:
-        paint_cars(picture, [car.box for car in cars], [car.paint for car in cars], pose, camera.lens, sky)
+    boxes, paints = [car.box for car in cars], [car.paint for car in cars]
+    if figures.posts or figures.people:
+        paint_scene(picture, boxes, paints, figures, pose, camera.lens, sky)
+    elif cars:
+        paint_cars(picture, boxes, paints, pose, camera.lens, sky)
     if weather is not None:
         weather.draw_rain(picture, tick)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGRA), np.uint8)

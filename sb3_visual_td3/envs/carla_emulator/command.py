@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
     add("--map", help="the first map: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)")
     add("--maps", metavar="FOLDER", help="serve each NAME.xodr of this folder as the map NAME, besides our own roads")
+    add("--traffic-lights", action="store_true", help="put traffic lights at junctions of our own roads, by --seed")
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 20")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
@@ -164,7 +165,8 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
             f"--host {settings.host}: other machines could reach the server, which has no password; "
             "add --allow-remote if you want this"
         )
-    maps = _library(settings.maps)
+    seed = check_count("--seed", settings.seed, 0, 2**32 - 1)
+    maps = _library(settings.maps, seed if settings.traffic_lights else None)
     return EmulatorSettings(
         port=check_count("--port", settings.port, 0, 65_534),
         host=settings.host,
@@ -173,14 +175,14 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
         is_realtime=settings.realtime,
         faults=tuple(parse_fault(text) for text in settings.fault),
         n_cars=check_count("--cars", settings.cars, 0, MAX_CARS),
-        seed=check_count("--seed", settings.seed, 0, 2**32 - 1),
+        seed=seed,
         is_quiet=settings.quiet,
     )
 
 
-def _library(folder: str | None) -> MapLibrary:
+def _library(folder: str | None, lights_seed: int | None) -> MapLibrary:
     try:
-        return MapLibrary(folder)
+        return MapLibrary(folder, lights_seed)
     except ValueError as error:
         raise ValueError(f"--maps {error}") from error
 

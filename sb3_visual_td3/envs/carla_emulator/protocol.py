@@ -203,8 +203,9 @@ _ACTIVE = 1
 # The union of a vehicle: f32 throttle, steer, brake, 3 x bool hand brake, reverse, manual gear shift, i32 gear,
 # f32 speed limit in km/h, u8 state of its traffic light, bool whether it has one, u32 its id, u8 failure state.
 _VEHICLE = struct.Struct("<3f3?ifB?IB")
-_SPEED_LIMIT_KMH = 50.0
-_GREEN_LIGHT = 2
+SPEED_LIMIT_KMH = 50.0
+"""The speed limit on maps that have none."""
+_GREEN_LIGHT = 2  # also of a vehicle that is at no light
 _REVERSE_GEAR, _FIRST_GEAR = -1, 1
 
 # Larger values are mistakes of a client. They are refused, because float32 arithmetic on them would yield inf and NaN.
@@ -340,25 +341,43 @@ def actor_state(
     :param velocity: velocity in m/s, in the world's axes.
     :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.
-    :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles, else
-        nothing.
+    :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles,
+        ``Roadside.state_of`` for lights and signs, else nothing.
     """
     angular_velocity = (0.0, 0.0, yaw_rate_deg_s)
     return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)
 
 
-def vehicle_state(control: VehicleControl) -> bytes:
+def vehicle_state(
+    control: VehicleControl,
+    speed_limit_kmh: float = SPEED_LIMIT_KMH,
+    light_state: int = _GREEN_LIGHT,
+    light_id: int | None = None,
+) -> bytes:
     """Return the part of an actor's state that only vehicles have.
 
-    The emulated maps have no traffic lights and one speed limit.
-
     :param control: the vehicle's control.
+    :param speed_limit_kmh: the speed limit where it is.
+    :param light_state: state of the traffic light that it is at, as in ``carla.TrafficLightState``.
+    :param light_id: number of that light's actor; None if it is at none.
     """
     throttle, steer, brake, hand_brake, reverse, manual, gear = control
     if not manual:
         gear = _REVERSE_GEAR if reverse else _FIRST_GEAR
+    has_light = light_id is not None
     return _VEHICLE.pack(
-        throttle, steer, brake, hand_brake, reverse, manual, gear, _SPEED_LIMIT_KMH, _GREEN_LIGHT, False, 0, 0
+        throttle,
+        steer,
+        brake,
+        hand_brake,
+        reverse,
+        manual,
+        gear,
+        speed_limit_kmh,
+        light_state,
+        has_light,
+        light_id or 0,
+        0,
     )
 
 

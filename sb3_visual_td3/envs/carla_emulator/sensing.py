@@ -26,6 +26,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     Transform,
     packed,
 )
+from sb3_visual_td3.envs.carla_emulator.roadside import RoadSign
 from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.maps import Scene
 
@@ -57,6 +58,8 @@ class WorldView(NamedTuple):
     """The length of the tick."""
     tick: int
     """The number of the tick. It seeds what is random, so that the same tick gives the same measurements."""
+    signs: Sequence[RoadSign] = ()
+    """All traffic lights and signs, which only cameras see."""
 
 
 def sensor_number_of(type_id: str) -> int | None:
@@ -75,7 +78,7 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
     others = [thing for thing in view.things if thing is not sensor.parent]
     body: bytes | None = None
     if sensor.type_id in cameras.SENSOR_NUMBERS:
-        body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick)
+        body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick, view.signs)
     elif sensor.type_id == _GNSS:
         body = packed(list(geolocation(sensor.world_transform)))
     elif sensor.type_id == _IMU:

@@ -6,6 +6,7 @@ embedded world's roads of the same name. Without a file, the name of a town stan
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -23,6 +24,7 @@ from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, Scene, l
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map, route_map_of_text
 from sb3_visual_td3.envs.road.shapes import Pose
+from sb3_visual_td3.envs.road.sign_reading import place_lights
 from sb3_visual_td3.envs.road.track import Track
 
 TOWN_ALIASES = {
@@ -68,10 +70,12 @@ class MapLibrary:
     """Find and load maps by the names that clients use.
 
     :param folder: folder whose ``NAME.xodr`` files are served as maps ``NAME``; None for our own roads only.
+    :param lights_seed: seed of the traffic lights at the junctions of our own roads; None for no lights there.
     :raises ValueError: if there is no such folder, or it has no map.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None, lights_seed: int | None = None) -> None:
+        self._lights_seed = lights_seed
         self._files: dict[str, Path] = {}
         self._loaded: dict[str, ServedMap] = {}
         if folder is not None:
@@ -162,7 +166,11 @@ class MapLibrary:
             return ServedMap(short_name, text, scene.graph, scene)
         own_name = TOWN_ALIASES.get(short_name, short_name)
         scene, closed = load_route_map(own_name), load_map(own_name)
-        return ServedMap(short_name, to_opendrive(closed), scene.graph, scene, closed.track)
+        graph = scene.graph
+        if self._lights_seed is not None:
+            graph = dataclasses.replace(graph, signs=place_lights(graph, self._lights_seed))
+        text = to_opendrive(closed, graph.signs, graph.segments)
+        return ServedMap(short_name, text, graph, scene, closed.track)
 
 
 # Spawn points

@@ -15,6 +15,7 @@ from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_de
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
+    SPEED_LIMIT_KMH,
     WORLD_SENSOR,
     CallError,
     Transform,
@@ -26,6 +27,8 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     vehicle_state,
     world_body,
 )
+from sb3_visual_td3.envs.carla_emulator.roadside import COLOURS as LIGHT_COLOURS
+from sb3_visual_td3.envs.carla_emulator.roadside import Roadside, RoadSign
 from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
@@ -237,6 +240,9 @@ class Simulation:
             self.is_synchronous, self.step_s, self.has_cameras_off = False, None, False
         above_first_spawn_point = self.map.spawn_points[0]._replace(z=20.0, pitch=-30.0)
         self.spectator = self._add(Actor(next(self._ids), [0, "spectator", []], above_first_spawn_point))
+        self.roadside = Roadside(self.map.graph)
+        for sign in self.roadside.spawn(self._ids):
+            self._add(sign)
         self._traffic.enter(self.map.track, self._spawn_vehicle)
 
     @property
@@ -323,7 +329,7 @@ class Simulation:
         :return: whether it existed.
         """
         actor = self.actors.get(actor_id)
-        if actor is None or actor is self.spectator:
+        if actor is None or actor is self.spectator or isinstance(actor, RoadSign):
             return False
         for other in self.actors.values():
             if other.parent is actor:
@@ -331,6 +337,7 @@ class Simulation:
         del self.actors[actor_id]
         if isinstance(actor, Vehicle):
             self._traffic.remove(actor)
+            self.roadside.forget(actor)
         if actor.stream_id is not None:
             self._streams.end(actor.stream_id)
         return True
@@ -360,6 +367,7 @@ class Simulation:
         self.active_faults.delay_tick()
         step_s = self.step_s or DEFAULT_STEP_S
         vehicles = self.vehicles
+        self.roadside.advance(step_s)
         self._traffic.advance(step_s, vehicles)
         moving = [actor for actor in self.actors.values() if isinstance(actor, Vehicle | Walker)]
         for actor in moving:
@@ -375,7 +383,8 @@ class Simulation:
         # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
         # frame as its first one, instead of waiting for it until its timeout.
         self._streams.keep(WORLD_STREAM, state)
-        self._measure(WorldView(self.map.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks))
+        signs = list(self.roadside.actors.values())
+        self._measure(WorldView(self.map.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks, signs))
         return self.frame
 
     def _measure(self, view: WorldView) -> None:
@@ -421,7 +430,11 @@ class Simulation:
     def _world_state(self, step_s: float) -> bytes:
         states = []
         for actor in self.actors.values():
-            type_state = vehicle_state(actor.control) if isinstance(actor, Vehicle) else b""
+            type_state = b""
+            if isinstance(actor, Vehicle):
+                type_state = self._vehicle_state(actor)
+            elif isinstance(actor, RoadSign):
+                type_state = self.roadside.state_of(actor)
             # CARLA's yaw is positive to the right.
             yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
             states.append(
@@ -431,6 +444,13 @@ class Simulation:
             )
         header = sensor_header(WORLD_SENSOR, self.frame, self.seconds, Transform())
         return header + world_body(self.episode_id, time.time(), step_s, states)
+
+    def _vehicle_state(self, vehicle: Vehicle) -> bytes:
+        limit_kmh = self.roadside.speed_limit_kmh(vehicle, SPEED_LIMIT_KMH)
+        light = self.roadside.light_at(vehicle)
+        if light is None:
+            return vehicle_state(vehicle.control, limit_kmh)
+        return vehicle_state(vehicle.control, limit_kmh, LIGHT_COLOURS.index(light.colour), light.id)
 
 
 def _attachment_depth(actor: Actor) -> int:

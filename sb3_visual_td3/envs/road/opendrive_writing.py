@@ -5,23 +5,32 @@ Element and attribute names are those of the standard: ASAM OpenDRIVE 1.4, forma
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
+import numpy as np
+
+from sb3_visual_td3.envs.road.lane_graph import LaneSegment
 from sb3_visual_td3.envs.road.maps import LiteMap
 from sb3_visual_td3.envs.road.network import Junction, Neighbour, Paint, Road, RoadNetwork
-from sb3_visual_td3.envs.road.shapes import joints
+from sb3_visual_td3.envs.road.road_signs import NO_SIGNS, RoadSigns
+from sb3_visual_td3.envs.road.shapes import joints, sample
 
 # CARLA's client requires a geographic reference. This one puts the origin of the map at latitude and longitude 0.
 _GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 _MARK_WIDTH_M = 0.2
+_PROJECTIONS = 6
 
 
-def to_opendrive(scene: LiteMap) -> str:
+def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[LaneSegment] = ()) -> str:
     """Return the roads of a map as an OpenDRIVE 1.4 document; the same map gives the same text.
 
     OpenDRIVE's axes are right-handed, as ours are. CARLA's client negates y when it reads them.
 
     :param scene: a named map.
+    :param signs: traffic lights to write with the roads.
+    :param lanes: the lanes of the map's graph, to which the lights' stop lines refer.
     :return: the XML document.
     :raises ValueError: if the map was not built from roads, because it was read from a file.
     """
@@ -33,14 +42,22 @@ def to_opendrive(scene: LiteMap) -> str:
         header.set(name, _text(value))
     _add(header, "geoReference").text = _GEO_REFERENCE
     for road in scene.network.roads:
-        _add_road(root, road, scene.network)
+        element = _add_road(root, road, scene.network)
+        _add_signals(element, road, signs, lanes)
+    for stages in signs.cycles:
+        for stage in stages:
+            controller = _add(root, "controller", name=f"controller {stage[0]}", id=stage[0], sequence=0)
+            for light in stage:
+                _add(controller, "control", signalId=signs.signals[light].id, type="")
     for junction in scene.network.junctions:
-        _add_junction(root, junction)
+        element = _add_junction(root, junction)
+        for number, stage in enumerate(_stages_at(junction, signs, lanes)):
+            _add(element, "controller", id=stage[0], type="", sequence=number)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> None:
+def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> ElementTree.Element:
     """Add a road: its links, its reference line as geometries, a flat profile, and its lanes."""
     junction = -1 if road.junction is None else road.junction
     element = _add(root, "road", name=f"road {road.id}", length=road.length_m, id=road.id, junction=junction)
@@ -64,6 +81,60 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
     _add(_add(element, "elevationProfile"), "elevation", s=0.0, a=0.0, b=0.0, c=0.0, d=0.0)
     _add(element, "lateralProfile")
     _add_lanes(element, road, network.lane_width_m)
+    return element
+
+
+def _add_signals(element: ElementTree.Element, road: Road, signs: RoadSigns, lanes: Sequence[LaneSegment]) -> None:
+    """Add the traffic lights whose stop lines lie on a road."""
+    here = []
+    for signal in signs.signals:
+        for stop in signal.stops:
+            if lanes[stop.segment].key[0] == road.id:
+                here.append((signal, stop.along_m, lanes[stop.segment].key[2]))
+    if not here:
+        return
+    signals = _add(element, "signals")
+    for signal, lane_along_m, lane in here:
+        # Lanes with positive numbers are driven against the road.
+        along_m = lane_along_m if lane < 0 else road.length_m - lane_along_m
+        # The place on the reference line beside the pole: a few steps along the line find it in bends too.
+        for _ in range(_PROJECTIONS):
+            x_m, y_m, heading_rad = sample(road.start, road.pieces, np.array([along_m]))[0].tolist()
+            dx_m, dy_m = signal.x_m - x_m, signal.y_m - y_m
+            along_m += dx_m * math.cos(heading_rad) + dy_m * math.sin(heading_rad)
+            along_m = min(road.length_m, max(0.0, along_m))
+        entry = _add(
+            signals,
+            "signal",
+            id=signal.id,
+            name="traffic light",
+            s=along_m,
+            t=dy_m * math.cos(heading_rad) - dx_m * math.sin(heading_rad),
+            zOffset=0.0,
+            hOffset=math.remainder(signal.yaw_rad - heading_rad, 2.0 * math.pi) if lane < 0 else 0.0,
+            roll=0.0,
+            pitch=0.0,
+            orientation="-" if lane < 0 else "+",
+            dynamic="yes",
+            country="OpenDRIVE",
+            type=signal.type,
+            subtype="-1",
+            value=-1.0,
+            height=1.2,
+            width=0.4,
+        )
+        _add(entry, "validity", fromLane=lane, toLane=lane)
+
+
+def _stages_at(junction: Junction, signs: RoadSigns, lanes: Sequence[LaneSegment]) -> Sequence[tuple[int, ...]]:
+    """Return the stages of the cycle at a junction; none if it has no lights."""
+    incoming = {path.incoming_road for path in junction.connections}
+    for stages in signs.cycles:
+        (stop, *_) = signs.signals[stages[0][0]].stops
+        after = {lanes[way].junction for way in lanes[stop.segment].successors}
+        if lanes[stop.segment].key[0] in incoming and junction.id in after:
+            return stages
+    return ()
 
 
 def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None:
@@ -105,7 +176,7 @@ def _add_mark(lane: ElementTree.Element, kind: Paint) -> None:
     mark.set("width", _text(_MARK_WIDTH_M if kind != "none" else 0.0))
 
 
-def _add_junction(root: ElementTree.Element, junction: Junction) -> None:
+def _add_junction(root: ElementTree.Element, junction: Junction) -> ElementTree.Element:
     """Add a junction with its connections."""
     element = _add(root, "junction", id=junction.id, name=f"junction {junction.id}")
     for number, path in enumerate(junction.connections):
@@ -119,6 +190,7 @@ def _add_junction(root: ElementTree.Element, junction: Junction) -> None:
         )
         # A connecting road has the single lane -1. ``from`` is a keyword of Python, hence the dictionary.
         _add(connection, "laneLink", **{"from": path.incoming_lane, "to": -1})
+    return element
 
 
 def _bounds_m(network: RoadNetwork) -> tuple[float, float, float, float]:

@@ -1,0 +1,329 @@
+"""Traffic lights and signs of the emulated world: their actors, their states, and what they mean for vehicles.
+
+The signals come from the map's lane graph, the colours from ``light_cycle``, which the embedded world uses as well.
+Nothing collides with a pole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Vehicle
+from sb3_visual_td3.envs.carla_emulator.protocol import VOID, CallError, Transform, Vector, checked_number, shortened
+from sb3_visual_td3.envs.lite.figure_painter import HEAD_HIGH_M, HEAD_LOW_M, HEAD_SIZE_M
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph
+from sb3_visual_td3.envs.road.light_cycle import LightColour, LightCycles
+from sb3_visual_td3.envs.road.road_signs import SPEED_TYPE, STOP_TYPE, YIELD_TYPE, Signal
+from sb3_visual_td3.envs.road.shapes import Pose
+from sb3_visual_td3.envs.road.sign_reading import stop_bar_m
+
+COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green", "off", "unknown")
+"""In the order of ``rpc::TrafficLightState``."""
+# sensor/data/ActorDynamicState.h, the union of a traffic light: 32 bytes id in the map, f32 green, yellow, red and
+# elapsed time, u32 index of the pole in its group, bool whether it is frozen, u8 state. A sign has the id alone.
+_LIGHT = struct.Struct("<32s4fI?B")
+_SIGN = struct.Struct("<32s")
+_LIGHT_TAG, _SIGN_TAG = bytes([7]), bytes([8])  # carla.CityObjectLabel of 0.9.16
+_MAX_TIME_S = 1e6
+# A vehicle is at a light from this distance of its front to the stop line until its centre has passed the line.
+_AT_LIGHT_M = 8.0
+# The trigger volume reaches this far before and behind the stop line, and over most of the lanes' width.
+_TRIGGER_HALF_M, _TRIGGER_WIDTH_SHARE = 1.0, 0.9
+_TRIGGER_HEIGHT_M = 1.0
+# A vehicle's speed limit is looked up again after it has moved by this much.
+_LIMIT_STEP_M = 4.0
+_LIMIT_REACH_M = 6.0
+
+
+@dataclass(eq=False)
+class RoadSign(Actor):
+    """A traffic light or a sign of the map, which no client can create, move or destroy."""
+
+    number: int = 0
+    """Number of its signal in the map."""
+    signal: Signal | None = None
+    colour: LightColour = "unknown"
+    """The colour of a light."""
+    trigger: tuple[Vector, Vector] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    """Centre and half sizes of the trigger volume in the actor's axes."""
+    stop_bars: Sequence[NDArray[np.float64]] = ()
+    """The stop lines of a light, by their two ends, ``(2, 2)``."""
+
+    @property
+    def is_light(self) -> bool:
+        """Return whether this is a traffic light."""
+        return self.signal is not None and self.signal.is_light
+
+    @property
+    def semantic_tags(self) -> bytes:
+        """Return the tag of lights or of signs."""
+        return _LIGHT_TAG if self.is_light else _SIGN_TAG
+
+    def set_transform(self, transform: Transform) -> None:
+        """Stay where it is."""
+
+    def bounding_box(self) -> list[Any]:
+        """Return the msgpack form of the trigger volume, which CARLA's client takes from the bounding box."""
+        centre, half_sizes = self.trigger
+        return [list(centre), list(half_sizes), [0.0, 0.0, 0.0], self.id]
+
+
+class _Line(NamedTuple):
+    """A stop line as an array row: middle, direction of the traffic, half width, and the light."""
+
+    x_m: float
+    y_m: float
+    cos: float
+    sin: float
+    half_width_m: float
+    light: int
+
+
+class Roadside:
+    """All traffic lights and signs on one map.
+
+    :param graph: the map.
+    """
+
+    def __init__(self, graph: LaneGraph) -> None:
+        self.graph = graph
+        self.lights = LightCycles(graph.signs)
+        self.actors: dict[int, RoadSign] = {}
+        """The actors by the numbers of their signals."""
+        lines = list(_stop_lines(graph))
+        self._lines = np.array(lines, np.float64).reshape(-1, len(_Line._fields))
+        self._has_limits = any(not math.isnan(segment.speed_limit_mps) for segment in graph.segments)
+        self._limits: dict[int, tuple[float, float, float]] = {}
+        """For each vehicle the place where its speed limit was looked up, and the limit in km/h."""
+
+    def spawn(self, ids: Iterator[int]) -> list[RoadSign]:
+        """Return a new actor for each signal.
+
+        :param ids: numbers for the actors.
+        """
+        for number, signal in enumerate(self.graph.signs.signals):
+            # CARLA turns the pole by 90 degrees: the actor looks across the road, to the right of the traffic.
+            place = Transform.from_pose(Pose(signal.x_m, signal.y_m, signal.yaw_rad - 0.5 * math.pi))
+            description = [0, _type_id(signal), []]
+            actor = RoadSign(next(ids), description, place, number=number, signal=signal)
+            actor.trigger = self._trigger_of(signal, place)
+            if signal.is_light:
+                segments = self.graph.segments
+                actor.stop_bars = [stop_bar_m(segments[stop.segment], stop.along_m) for stop in signal.stops]
+            self.actors[number] = actor
+        self._show()
+        return list(self.actors.values())
+
+    def advance(self, dt_s: float) -> None:
+        """Let the lights change.
+
+        :param dt_s: duration in seconds.
+        """
+        if self.actors:
+            self.lights.advance(dt_s)
+            self._show()
+
+    def state_of(self, actor: RoadSign) -> bytes:
+        """Return the part of an actor's state that only lights and signs have.
+
+        :param actor: the light or sign.
+        """
+        assert actor.signal is not None
+        name = actor.signal.id.encode()[:31]
+        if not actor.is_light:
+            return _SIGN.pack(name)
+        times = self.lights.times_of(actor.number)
+        group = self.lights.group_of(actor.number)
+        return _LIGHT.pack(
+            name,
+            times.green_s,
+            times.yellow_s,
+            times.red_s,
+            self.lights.elapsed_s(actor.number),
+            group.index(actor.number),
+            self.lights.is_frozen(actor.number),
+            COLOURS.index(actor.colour),
+        )
+
+    def light_at(self, vehicle: Vehicle) -> RoadSign | None:
+        """Return the light that a vehicle waits at or approaches closely; None if there is none.
+
+        :param vehicle: the vehicle.
+        """
+        if not len(self._lines) or not vehicle.is_on_ground:
+            return None
+        x, y, yaw = vehicle.pose
+        dx, dy = self._lines[:, 0] - x, self._lines[:, 1] - y
+        cos, sin = self._lines[:, 2], self._lines[:, 3]
+        ahead, aside = dx * cos + dy * sin, np.abs(dy * cos - dx * sin)
+        is_near = (ahead > 0.0) & (ahead < vehicle.extent_m[0] + _AT_LIGHT_M) & (aside < self._lines[:, 4])
+        is_near &= math.cos(yaw) * cos + math.sin(yaw) * sin > 0.5  # drives in the direction of the lane
+        found = np.flatnonzero(is_near)
+        if not len(found):
+            return None
+        nearest = found[int(np.argmin(ahead[found]))]
+        return self.actors[int(self._lines[nearest, 5])]
+
+    def speed_limit_kmh(self, vehicle: Vehicle, default_kmh: float) -> float:
+        """Return the speed limit of the road on which a vehicle is, or was last.
+
+        :param vehicle: the vehicle.
+        :param default_kmh: the limit before it has been on a road with a limit.
+        """
+        if not self._has_limits:
+            return default_kmh
+        x, y, _ = vehicle.pose
+        before = self._limits.get(vehicle.id)
+        if before is not None and abs(before[0] - x) + abs(before[1] - y) < _LIMIT_STEP_M:
+            return before[2]
+        limit_kmh = default_kmh if before is None else before[2]
+        for _, place in self.graph.places_near(x, y, _LIMIT_REACH_M):
+            here_mps = self.graph.segments[place.segment].speed_limit_mps
+            if not math.isnan(here_mps):
+                limit_kmh = 3.6 * here_mps
+                break
+        self._limits[vehicle.id] = (x, y, limit_kmh)
+        return limit_kmh
+
+    def forget(self, vehicle: Vehicle) -> None:
+        """Drop what is kept about a vehicle that is destroyed.
+
+        :param vehicle: the vehicle.
+        """
+        self._limits.pop(vehicle.id, None)
+
+    def _show(self) -> None:
+        for number, colour in self.lights.colours.items():
+            self.actors[number].colour = colour
+
+    def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
+        """Return the trigger volume of a signal: a box over its stop lines, in the axes of its actor."""
+        if not signal.stops:
+            return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+        ends = np.concatenate([stop_bar_m(self.graph.segments[stop.segment], stop.along_m) for stop in signal.stops])
+        yaw = math.radians(place.yaw)
+        dx, dy = ends[:, 0] - place.x, -ends[:, 1] - place.y
+        # The actor's x axis points across the road and its y axis along it.
+        across, along = dx * math.cos(yaw) + dy * math.sin(yaw), dy * math.cos(yaw) - dx * math.sin(yaw)
+        centre = (0.5 * float(across.min() + across.max()), 0.5 * float(along.min() + along.max()), 0.0)
+        half_width = 0.5 * _TRIGGER_WIDTH_SHARE * float(np.ptp(across))
+        return centre, (half_width, 0.5 * float(np.ptp(along)) + _TRIGGER_HALF_M, _TRIGGER_HEIGHT_M)
+
+
+def _type_id(signal: Signal) -> str:
+    """Return the type of a signal's actor in CARLA."""
+    if signal.is_light:
+        return "traffic.traffic_light"
+    if signal.type == STOP_TYPE:
+        return "traffic.stop"
+    if signal.type == YIELD_TYPE:
+        return "traffic.yield"
+    if signal.type == SPEED_TYPE:
+        return f"traffic.speed_limit.{signal.value:.0f}"
+    return "traffic.unknown"
+
+
+def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
+    for number, signal in enumerate(graph.signs.signals):
+        if not signal.is_light:
+            continue
+        for stop in signal.stops:
+            left, right = stop_bar_m(graph.segments[stop.segment], stop.along_m)
+            middle, across = 0.5 * (left + right), left - right
+            half_m = 0.5 * float(np.hypot(*across))
+            # The traffic drives at a right angle to the line, which has its left end at the traffic's left.
+            cos, sin = across[1] / (2.0 * half_m), -across[0] / (2.0 * half_m)
+            yield _Line(float(middle[0]), float(middle[1]), float(cos), float(sin), half_m, number)
+
+
+class LightCalls:
+    """The calls about traffic lights.
+
+    :param find: function that returns the roadside of the current map.
+    """
+
+    def __init__(self, find: Callable[[], Roadside]) -> None:
+        self._find = find
+
+    def on_set_traffic_light_state(self, actor_id: int, state: int) -> Any:
+        """Set the colour of a light until its cycle changes it."""
+        roadside, light = self._light(actor_id)
+        if not isinstance(state, int) or not 0 <= state < len(COLOURS):
+            raise CallError(f"{shortened(state)} is not a state of a traffic light")
+        roadside.lights.set_colour(light.number, COLOURS[state])
+        light.colour = COLOURS[state]
+        return VOID
+
+    def on_set_traffic_light_green_time(self, actor_id: int, seconds: float) -> Any:
+        """Set how long the lights of this stage are green."""
+        roadside, light = self._light(actor_id)
+        roadside.lights.times_of(light.number).green_s = _seconds(seconds)
+        return VOID
+
+    def on_set_traffic_light_yellow_time(self, actor_id: int, seconds: float) -> Any:
+        """Set how long the lights of this stage are yellow."""
+        roadside, light = self._light(actor_id)
+        roadside.lights.times_of(light.number).yellow_s = _seconds(seconds)
+        return VOID
+
+    def on_set_traffic_light_red_time(self, actor_id: int, seconds: float) -> Any:
+        """Set how long all lights are red after this stage."""
+        roadside, light = self._light(actor_id)
+        roadside.lights.times_of(light.number).red_s = _seconds(seconds)
+        return VOID
+
+    def on_freeze_traffic_light(self, actor_id: int, is_frozen: bool) -> Any:
+        """Stop the cycle of a light's junction, or let it go on."""
+        roadside, light = self._light(actor_id)
+        roadside.lights.freeze(bool(is_frozen), light.number)
+        return VOID
+
+    def on_freeze_all_traffic_lights(self, is_frozen: bool) -> Any:
+        """Stop all cycles, or let them go on."""
+        self._find().lights.freeze(bool(is_frozen))
+        return VOID
+
+    def on_reset_traffic_light_group(self, actor_id: int) -> Any:
+        """Begin the cycle of a light's junction anew."""
+        roadside, light = self._light(actor_id)
+        roadside.lights.reset(light.number)
+        roadside.advance(0.0)
+        return VOID
+
+    def on_reset_all_traffic_lights(self, *_: Any) -> Any:
+        """Begin all cycles anew."""
+        roadside = self._find()
+        roadside.lights.reset()
+        roadside.advance(0.0)
+        return VOID
+
+    def on_get_group_traffic_lights(self, actor_id: int) -> list[int]:
+        """Return the lights of the same junction."""
+        roadside, light = self._light(actor_id)
+        return [roadside.actors[number].id for number in roadside.lights.group_of(light.number)]
+
+    def on_get_light_boxes(self, actor_id: int) -> Sequence[Any]:
+        """Return the bounding boxes of a light's lamps, in the world's axes: one for the whole head."""
+        _, light = self._light(actor_id)
+        place = light.world_transform
+        centre = [place.x, place.y, HEAD_LOW_M + 0.5 * (HEAD_HIGH_M - HEAD_LOW_M)]
+        half_sizes = [0.5 * HEAD_SIZE_M, 0.5 * HEAD_SIZE_M, 0.5 * (HEAD_HIGH_M - HEAD_LOW_M)]
+        return [[centre, half_sizes, [0.0, place.yaw, 0.0], light.id]]
+
+    def _light(self, actor_id: int) -> tuple[Roadside, RoadSign]:
+        roadside = self._find()
+        for light in roadside.actors.values():
+            if light.id == actor_id and light.is_light:
+                return roadside, light
+        raise CallError(f"unable to find actor {shortened(actor_id)}: it is not a traffic light")
+
+
+def _seconds(number: float) -> float:
+    return max(0.0, checked_number(number, _MAX_TIME_S, "a time in seconds"))

@@ -1,0 +1,171 @@
+"""Traffic lights and signs of the emulator: with CARLA's genuine client, and without it."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.carla_emulator import cameras
+from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
+from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform
+from sb3_visual_td3.envs.carla_emulator.roadside import LightCalls, RoadSign
+from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
+from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
+from sb3_visual_td3.envs.road.graph_reading import read_graph
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
+from sb3_visual_td3.envs.road.shapes import Pose
+from tests.envs.carla_emulator.test_simulation import Streams
+
+needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="CARLA's client is not installed")
+TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
+needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
+SCRIPT = Path(__file__).parent / "scripts_lights" / "traffic_lights.py"
+
+
+@pytest.fixture
+def sim():
+    return Simulation("streets_0", Streams(), 2001, maps=MapLibrary(lights_seed=0))
+
+
+def lights_of(sim):
+    return [actor for actor in sim.actors.values() if isinstance(actor, RoadSign) and actor.is_light]
+
+
+def car_before(sim, light, before_m):
+    """Spawn a car whose centre is some metres before the light's stop line."""
+    stop = light.signal.stops[0]
+    segment = sim.map.graph.segments[stop.segment]
+    along_m = stop.along_m - before_m
+    x, y = (float(np.interp(along_m, segment.along_m, segment.points_m[:, axis])) for axis in (0, 1))
+    pose = Pose(x, y, segment.headings_rad[1])
+    return sim.spawn([0, "vehicle.tesla.model3", []], Transform.from_pose(pose, 0.5))
+
+
+def run_script(*arguments):
+    with EmulatorProcess(*arguments) as emulator:
+        command = [sys.executable, "-X", "faulthandler", str(SCRIPT), "--port", str(emulator.port)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600.0, check=False)
+
+
+@pytest.mark.carla
+@needs_carla
+def test_the_genuine_client_uses_lights_of_our_roads():
+    done = run_script("streets_0", "--traffic-lights")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("done")
+
+
+@pytest.mark.carla
+@needs_carla
+@needs_towns
+def test_the_genuine_client_uses_the_lights_of_town02():
+    done = run_script("Town02", "--maps", str(TOWNS))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done: 24 lights"
+
+
+@pytest.mark.carla
+@needs_carla
+def test_written_lights_are_read_back(sim):
+    written = sim.map.graph.signs
+    read = read_graph(sim.map.opendrive, "written").signs
+    assert {signal.id for signal in read.signals if signal.is_light} == {signal.id for signal in written.signals}
+    by_id = {signal.id: signal for signal in read.signals}
+    for signal in written.signals:
+        twin = by_id[signal.id]
+        assert (twin.x_m, twin.y_m) == (pytest.approx(signal.x_m, abs=0.01), pytest.approx(signal.y_m, abs=0.01))
+        assert np.cos(twin.yaw_rad - signal.yaw_rad) == pytest.approx(1.0, abs=1e-3)
+        assert [stop.segment for stop in twin.stops] == [stop.segment for stop in signal.stops]
+    names = [[[read.signals[light].id for light in stage] for stage in stages] for stages in read.cycles]
+    expected = [[[written.signals[light].id for light in stage] for stage in stages] for stages in written.cycles]
+    assert sorted(names) == sorted(expected)
+
+
+def test_maps_without_signals_have_no_lights():
+    assert lights_of(Simulation("streets_0", Streams(), 2001)) == []
+
+
+def test_a_vehicle_is_at_the_light_of_its_lane_only(sim):
+    light = lights_of(sim)[0]
+    car = car_before(sim, light, 5.0)
+    assert sim.roadside.light_at(car) is light
+    x, y, yaw = car.pose
+    for ahead, is_at_light in ((0.0, True), (3.0, True), (6.0, False), (-8.0, False)):
+        car.set_transform(Transform.from_pose(Pose(x + ahead * np.cos(yaw), y + ahead * np.sin(yaw), yaw)))
+        assert (sim.roadside.light_at(car) is light) == is_at_light, ahead
+    car.set_transform(Transform.from_pose(Pose(x, y, yaw + np.pi)))
+    assert sim.roadside.light_at(car) is None, "it drives away"
+    car.set_transform(Transform.from_pose(Pose(x - 3.5 * np.sin(yaw), y + 3.5 * np.cos(yaw), yaw)))
+    assert sim.roadside.light_at(car) is None, "it is on the lane of the oncoming traffic"
+
+
+def test_only_lights_can_be_set(sim):
+    calls = LightCalls(lambda: sim.roadside)
+    light = lights_of(sim)[0]
+    calls.on_set_traffic_light_state(light.id, 1)
+    assert light.colour == "yellow"
+    with pytest.raises(CallError, match="not a traffic light"):
+        calls.on_set_traffic_light_state(sim.spectator.id, 1)
+    with pytest.raises(CallError, match="not a state"):
+        calls.on_set_traffic_light_state(light.id, 9)
+    with pytest.raises(CallError):
+        calls.on_set_traffic_light_green_time(light.id, float("nan"))
+    assert not sim.destroy(light.id)
+
+
+def test_lights_change_and_belong_to_the_map(sim):
+    before = [light.colour for light in lights_of(sim)]
+    for _ in range(210):
+        sim.tick()
+    assert [light.colour for light in lights_of(sim)] != before
+    n_lights = len(lights_of(sim))
+    sim.load("train_0", reset_settings=False)
+    assert lights_of(sim) == []
+    sim.load("streets_0", reset_settings=False)
+    assert len(lights_of(sim)) == n_lights
+    assert [light.colour for light in lights_of(sim)] == before
+
+
+@pytest.mark.parametrize("kind", ["rgb", "semantic_segmentation", "depth"])
+@pytest.mark.parametrize("mount", [(2.0, 0.0, 1.5), (1.0, 0.2, 1.8)])
+def test_cameras_draw_lights(sim, kind, mount):
+    light = lights_of(sim)[0]
+    car = car_before(sim, light, 16.0)
+    size = [["image_size_x", 1, "200"], ["image_size_y", 1, "200"]]
+    sensor = sim.spawn([0, f"sensor.camera.{kind}", size], Transform(*mount), car.id)
+
+    def image(signs):
+        body = cameras.image_message(sensor, sim.map.scene, None, [car], 1, signs)
+        return np.frombuffer(body[12:], np.uint8).reshape(200, 200, 4)
+
+    light.colour = "red"
+    red, without = image([light]), image([])
+    assert (red != without).any()
+    light.colour = "green"
+    green = image([light])
+    if kind == "rgb":
+        changed = (red.astype(int) - green)[np.abs(red.astype(int) - green).max(axis=2) > 60]
+        assert len(changed) > 4
+        assert changed[:, 2].max() > 100, "the red lamp shines in one image"
+        assert changed[:, 1].min() < -100, "and the green lamp in the other"
+    else:
+        np.testing.assert_array_equal(red, green)
+    if kind == "semantic_segmentation":
+        assert {6, 7} <= set(np.unique(red[..., 2]).tolist())
+
+
+@needs_towns
+@pytest.mark.carla
+@needs_carla
+def test_signs_and_limits_of_town02():
+    sim = Simulation("Town02", Streams(), 2001, maps=MapLibrary(TOWNS))
+    kinds = {actor.type_id for actor in sim.actors.values() if isinstance(actor, RoadSign)}
+    assert {"traffic.traffic_light", "traffic.speed_limit.30"} <= kinds
+    graph = sim.map.graph
+    segment = next(each for each in graph.segments if each.junction == NO_JUNCTION and each.length_m > 30.0)
+    x, y = segment.points_m[len(segment.points_m) // 2].tolist()
+    car = sim.spawn([0, "vehicle.tesla.model3", []], Transform.from_pose(Pose(x, y, segment.headings_rad[0]), 0.5))
+    assert sim.roadside.speed_limit_kmh(car, 50.0) == pytest.approx(25 * 1.609344, abs=0.01)
