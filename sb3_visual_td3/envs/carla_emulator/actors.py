@@ -114,9 +114,10 @@ _CAR_TAG = bytes([14])
 
 @dataclass(eq=False)
 class Walker(Actor):
-    """A pedestrian, who keeps walking in the direction of the last command."""
+    """A pedestrian, who keeps walking in the direction of the last command, or is placed by a client in each tick."""
 
     def __post_init__(self) -> None:
+        self._is_placed = self._was_placed = False
         # CARLA's walkers have their origin in the middle of the body; they stand on the ground.
         self.transform = self.transform._replace(z=_WALKER_EXTENT_M[2])
 
@@ -145,6 +146,7 @@ class Walker(Actor):
         :param direction: direction in the world's axes, of any length. A zero vector stops the walker.
         :param speed_mps: the speed.
         """
+        self._is_placed = self._was_placed = False
         x, y, _ = direction
         length = math.hypot(x, y)
         if length > 0.0:
@@ -152,8 +154,26 @@ class Walker(Actor):
         else:
             self.velocity = ZERO
 
+    def place(self, transform: Transform, speed_mps: float) -> None:
+        """Put the walker where the client's navigation wants it for one tick; it stops if no further place follows.
+
+        :param transform: place and direction on the ground.
+        :param speed_mps: its speed, for those who look at it.
+        """
+        self.set_transform(transform._replace(z=self.extent_m[2]))
+        yaw = math.radians(transform.yaw)
+        self.velocity = (speed_mps * math.cos(yaw), speed_mps * math.sin(yaw), 0.0)
+        self._is_placed = True
+
     def drive(self, dt_s: float) -> None:
         """Simulate one tick of length ``dt_s``."""
+        if self._is_placed:
+            self._is_placed = False
+            self._was_placed = True
+            return
+        if self._was_placed:
+            self._was_placed = False
+            self.velocity = ZERO
         x, y, _ = self.velocity
         if x or y:
             yaw = math.degrees(math.atan2(y, x))

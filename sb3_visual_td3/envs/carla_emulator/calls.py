@@ -14,6 +14,7 @@ from typing import Any
 
 from sb3_visual_td3.envs.carla_emulator.actors import CAR, MASS_KG, Vehicle
 from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
+from sb3_visual_td3.envs.carla_emulator.navigation import FOLDER as NAVIGATION_FOLDER
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     VOID,
     CallError,
@@ -132,12 +133,9 @@ class ActorCalls:
         return VOID
 
     def on_set_walker_state(self, actor_id: int, transform: list[Any], speed_mps: float) -> Any:
-        """Teleport a walker and make it walk where it then faces."""
-        target = Transform.from_message(transform)
-        walker = self._sim.walker(actor_id)
-        walker.set_transform(target._replace(z=walker.extent_m[2]))
-        yaw = math.radians(target.yaw)
-        walker.walk((math.cos(yaw), math.sin(yaw), 0.0), checked_number(speed_mps, _MAX_SPEED_MPS))
+        """Put a walker where the client's navigation wants it in this tick."""
+        speed = checked_number(speed_mps, _MAX_SPEED_MPS)
+        self._sim.walker(actor_id).place(Transform.from_message(transform), speed)
         return VOID
 
     def on_set_vehicle_light_state(self, actor_id: int, state: list[int] | int) -> Any:
@@ -357,6 +355,16 @@ class WorldCalls:
         fraction = start[2] / (start[2] - end[2])
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
+    def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
+        """Return the file that the client needs to move walkers, if it asks for it; it needs no other."""
+        return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
+
+    def on_request_file(self, name: str) -> bytes:
+        """Return a file that the client has not got yet."""
+        if name != self._sim.navigation_name:
+            raise CallError(f"there is no file {shortened(name)}")
+        return self._sim.navigation_file
+
     def on_get_imui_gravity(self) -> float:
         """Return the gravity that inertial sensors measure, in m/s^2."""
         return 9.81
@@ -405,7 +413,6 @@ class WorldCalls:
 
 
 _EMPTY_LISTS = (
-    "get_required_files",
     "query_lights_state",
     "get_environment_objects",
     "get_all_level_BBs",
@@ -418,6 +425,7 @@ _IGNORED = (
     "load_map_layer",
     "unload_map_layer",
     "draw_debug_shape",
+    "set_actor_collisions",
     "set_actor_enable_gravity",
     "set_actor_target_angular_velocity",
     "show_vehicle_debug_telemetry",

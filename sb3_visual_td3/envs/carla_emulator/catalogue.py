@@ -176,6 +176,7 @@ _ALL = (
             atmosphere_attenuation_rate=0.004,
         ),
     ),
+    Blueprint("controller.ai.walker", "controller,ai,walker", (_role_name("front"),)),
     *(_walker(number) for number in range(1, 5)),
 )
 BLUEPRINTS = {blueprint.id: blueprint for blueprint in _ALL}

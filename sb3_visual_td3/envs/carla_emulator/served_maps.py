@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_visual_td3.envs.carla_emulator.navigation import navigation_file
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, shortened
 from sb3_visual_td3.envs.road.carla_coordinates import map_name_of
+from sb3_visual_td3.envs.road.footways import footways_of
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, Scene, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
@@ -64,6 +66,11 @@ class ServedMap:
     def spawn_points(self) -> tuple[Transform, ...]:
         """Return recommended places for vehicles: every 15 m on each lane outside of junctions."""
         return spawn_points_of(self.graph)
+
+    @cached_property
+    def navigation_file(self) -> bytes:
+        """Return the file from which the client plans the ways of walkers."""
+        return navigation_file(footways_of(self.graph))
 
 
 class MapLibrary:

@@ -13,6 +13,7 @@ import numpy as np
 from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Collisions, Hit, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
+from sb3_visual_td3.envs.carla_emulator.navigation import navigation_name
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
     SPEED_LIMIT_KMH,
@@ -244,6 +245,16 @@ class Simulation:
         for sign in self.roadside.spawn(self._ids):
             self._add(sign)
         self._traffic.enter(self.map.track, self._spawn_vehicle)
+
+    @property
+    def navigation_file(self) -> bytes:
+        """Return the file from which the client plans the ways of walkers on this map."""
+        return self.map.navigation_file
+
+    @property
+    def navigation_name(self) -> str:
+        """Return the name of that file."""
+        return navigation_name(self.map.name, self.map.navigation_file)
 
     @property
     def vehicles(self) -> list[Vehicle]:

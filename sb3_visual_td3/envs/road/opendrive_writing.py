@@ -111,7 +111,7 @@ def _add_signals(element: ElementTree.Element, road: Road, signs: RoadSigns, lan
             s=along_m,
             t=dy_m * math.cos(heading_rad) - dx_m * math.sin(heading_rad),
             zOffset=0.0,
-            hOffset=math.remainder(signal.yaw_rad - heading_rad, 2.0 * math.pi) if lane < 0 else 0.0,
+            hOffset=math.remainder(signal.yaw_rad - heading_rad, 2.0 * math.pi),
             roll=0.0,
             pitch=0.0,
             orientation="-" if lane < 0 else "+",
