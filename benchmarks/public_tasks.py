@@ -10,7 +10,7 @@ same kind of replay buffer.
     MUJOCO_GL=osmesa python benchmarks/public_tasks.py --tasks cartpole_swingup walker_walk --seeds 0 1
     python benchmarks/public_tasks.py --table                       # print the results and run nothing
 
-The script needs the extra bench (pip install 'sb3-visual-td3[bench]'). DeepMind Control renders with OpenGL. Without a
+The script needs the extra bench (pip install -e '.[bench]'). DeepMind Control renders with OpenGL. Without a
 GPU and a display, install Debian's libosmesa6 (apt-get install libosmesa6) and set MUJOCO_GL=osmesa; with an NVIDIA
 GPU, set MUJOCO_GL=egl. Software rendering makes 30 to 50 decisions per second, so that a run takes an hour or more on
 one core.

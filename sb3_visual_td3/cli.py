@@ -28,17 +28,21 @@ from sb3_visual_td3.common.errors import (
     reader_is_gone,
     report_bug,
 )
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.zoo.commands import TRAINING_GROUP, ZOO_COMMANDS, run_zoo_command
 from sb3_visual_td3.zoo.flags import (
     ALGO,
     DEFAULT_ENV,
     END_ON_HELP,
     EXIT_CODES,
+    StorePlainPairs,
     add_packages_argument,
     positive_int,
 )
 
 VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
 """Exit code if the program that reads our stdout ended first: 128 and the number of SIGPIPE, as in shells."""
 
@@ -281,6 +285,99 @@ def _report(arguments: list[str]) -> int:
     return run(parser.parse_args(arguments))
 
 
+def _export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 export",
+        description="Write the policy of a trained agent as one file that needs neither this package nor "
+        "Stable-Baselines3: an ONNX file or TorchScript, from raw observations to the environment's actions. It is the "
+        "policy that 'evaluate' measures: the average of the recent actors, with its encoder, the bounds of the "
+        "actions and the scales of VecNormalize.",
+    )
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        nargs="?",
+        metavar="RUN_DIR",
+        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: chosen by --algo, --env, --folder "
+        "and --exp-id)",
+    )
+    parser.add_argument("--algo", default=ALGO, help="name of the algorithm in rl-zoo (default: %(default)s)")
+    parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")
+    parser.add_argument("-f", "--folder", default="logs", help="folder that holds the runs (default: %(default)s)")
+    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0, the latest)")
+    parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
+    add_packages_argument(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("policy.onnx"),
+        metavar="FILE",
+        help="file to write: .onnx (extra: export) or .pt for TorchScript (default: %(default)s)",
+    )
+    settings = parser.parse_args(arguments)
+
+    from sb3_visual_td3.zoo.export import run
+
+    return run(settings)
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port of ``[HOST:]PORT``; this is an argparse type."""
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        raise argparse.ArgumentTypeError(f"expected [HOST:]PORT, such as 2000 or 10.0.0.5:2000, got {text!r}")
+    return host or "127.0.0.1", int(port)
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 demo",
+        description="Watch a trained policy drive, on roads that it was not trained on: in a window, or without a "
+        "display in demo.gif. The policy comes with the package; it learned in 10,000 steps on LiteDriving-v0.",
+    )
+    parser.add_argument("--record", action="store_true", help="film the drive even if there is a display")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="film to write: .gif or .mp4 (default: demo.gif)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive_int, default=30, metavar="N", help="length of the drive (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the starting places (default: %(default)s)")
+    parser.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        action=StorePlainPairs,
+        default={},
+        metavar="KEY:VALUE",
+        help="arguments of the environment, such as n_cars:8 weather:rain maps:train_0",
+    )
+    parser.add_argument(
+        "--route", help="loop, random, or a route file of CARLA's leaderboard (.xml); the policy sees no commands"
+    )
+    parser.add_argument(
+        "--carla",
+        type=_address,
+        nargs="?",
+        const=("127.0.0.1", 2000),
+        metavar="[HOST:]PORT",
+        help="drive in CARLA or in 'visual-td3 carla-emulator' (extra: carla; default address: 127.0.0.1:2000)",
+    )
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="drive with an ONNX file of 'visual-td3 export'")
+    settings = parser.parse_args(arguments)
+
+    from sb3_visual_td3.zoo.mistakes import answer
+
+    try:
+        from sb3_visual_td3.demo.drive import run
+
+        return run(settings)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return answer("demo", error)
+
+
 def _doctor(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 doctor",
@@ -319,15 +416,17 @@ def _carla_emulator(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != "msgpack":
             raise
-        print("visual-td3 carla-emulator needs msgpack: pip install 'sb3-visual-td3[carla]'", file=sys.stderr)
+        print(f"visual-td3 carla-emulator needs msgpack: {install_command('carla')}", file=sys.stderr)
         return BAD_USAGE
     return run(arguments)
 
 
+DEMO_GROUP = "begin here"
 JUDGING_GROUP = "resume, judge and compare runs"
 SIMULATOR_GROUP = "simulator"
 
 COMMANDS = {
+    "demo": Command("watch a trained policy drive, without any training", DEMO_GROUP, _demo),
     "train": Command(f"train an agent with rl-zoo's flags, by default with {ALGO}", TRAINING_GROUP, _train),
     "resume": Command("continue a run that was killed, from its newest snapshot", JUDGING_GROUP, _resume),
     "validate": Command("train for a short while and judge: may the long run start?", JUDGING_GROUP, _validate),
@@ -335,6 +434,7 @@ COMMANDS = {
     "report": Command("give a GO/NO-GO verdict on event files, with cause and remedy", JUDGING_GROUP, _report),
     "sweep": Command("train several seeds, or search hyperparameters, with Ray", JUDGING_GROUP, _sweep),
     "evaluate": Command("measure a trained agent on held-out maps or seeds", JUDGING_GROUP, _evaluate),
+    "export": Command("write a trained policy as one ONNX or TorchScript file", JUDGING_GROUP, _export),
     "carla-emulator": Command(
         "serve CARLA's own client without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
     ),

@@ -22,6 +22,7 @@ OURS = {
     "envs",
     "vec_env",
     "zoo",
+    "demo",
 }
 
 MAY_IMPORT = {
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "callbacks": {"common", "health", "diagnosis", "runs", "training_state"},
     "report": {"common", "diagnosis", "runs"},
     "zoo": OURS - {"report"},
-    "cli": {"common", "zoo", "report", "envs", "envs/carla_emulator"},
+    "demo": {"common", "envs", "runs"},
+    "cli": {"common", "zoo", "report", "envs", "envs/carla_emulator", "demo"},
     "__main__": {"cli"},
     "__init__": OURS,
 }
@@ -51,6 +53,7 @@ NEVER = {
     "envs": TRAINERS,
     "diagnosis": TRAINERS | {"gymnasium"},
     "report": TRAINERS | {"gymnasium"},
+    "demo": TRAINERS,
     "runs": set(),  # torch where it is used, never when the module is imported: see the test below
     "common": TRAINERS,
 }

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs.backend import (
     CAMERA_AHEAD_M,
     CAMERA_HEIGHT_M,
@@ -145,9 +146,7 @@ class Window:
         try:
             import pygame
         except ImportError as error:
-            raise ImportError(
-                "render_mode='human' needs pygame: install the extra, pip install 'sb3-visual-td3[video]'"
-            ) from error
+            raise ImportError(f"render_mode='human' needs pygame: {install_command('video')}") from error
         self._pygame: Any = pygame
         self._title = title
         self._screen: Any = None
@@ -168,6 +167,10 @@ class Window:
         self._pygame.surfarray.blit_array(self._screen, picture.swapaxes(0, 1))
         self._pygame.display.flip()
         self._clock.tick(fps)
+
+    def is_closed_by_user(self) -> bool:
+        """Return whether the user has closed the window since it was shown."""
+        return self._screen is not None and bool(self._pygame.event.get(self._pygame.QUIT))
 
     def close(self) -> None:
         """Close the window; the next picture opens a new one."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.vec_env.env_actor import SearchPaths, pack
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -36,9 +37,7 @@ def need_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
-            f"this needs Ray, which cannot be imported ({error}): install the extra, pip install 'sb3-visual-td3[ray]'"
-        ) from error
+        raise ImportError(f"this needs Ray, which cannot be imported ({error}): {install_command('ray')}") from error
     return ray
 
 

@@ -344,6 +344,39 @@ def read_value(text: str, where: str = "the value") -> Any:
     return _read_as_yaml(text)
 
 
+def read_plain_value(text: str) -> Any:
+    """Read a value that was typed on the command line, without executing code: a Python literal, YAML, or text.
+
+    :param text: the text that was typed
+    :return: the value
+    """
+    text = text.strip()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return _read_as_yaml(text)
+
+
+class StorePlainPairs(argparse.Action):
+    """Store KEY:VALUE pairs as a dict of plain values; an argparse action for commands that do without rl-zoo."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the pairs; a text that is not a pair is a usage error."""
+        pairs: dict[str, Any] = {}
+        for pair in values or ():
+            key, colon, text = pair.partition(":")
+            if not key.strip() or not colon or not text.strip():
+                parser.error(f"{option_string} {pair}: expected KEY:VALUE, such as weather:rain")
+            pairs[key.strip()] = read_plain_value(text)
+        setattr(namespace, self.dest, pairs)
+
+
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
     """Evaluate a text if it is code that rl_zoo3 can run.
 

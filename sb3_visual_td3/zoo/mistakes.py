@@ -26,6 +26,7 @@ from sb3_visual_td3.common.errors import (
     show_traceback_if_debugging,
     was_raised_on_purpose,
 )
+from sb3_visual_td3.common.installation import install_command
 
 SAVE_FAILED = 74
 """Exit code of a training whose final model could not be saved: EX_IOERR of ``sysexits.h``. It can be resumed."""
@@ -195,7 +196,7 @@ def need_extra(extra: str) -> None:
     :param extra: name of the extra of this package
     :raises ImportError: if a library is missing or too new; the message names the extra
     """
-    remedy = f"install the extra, pip install 'sb3-visual-td3[{extra}]'"
+    remedy = f"install the libraries of the extra {extra}, {install_command(extra)}"
     for module in _MODULES[extra]:
         if importlib.util.find_spec(module) is None:
             raise ImportError(f"this needs {module}, which is not installed: {remedy}")

@@ -81,6 +81,11 @@ class SavedRun(NamedTuple):
         algorithm = algorithms_to_watch(ALGO)[self.algo]
         return algorithm.load(str(self.model_path), device=device)
 
+    def scales_observations(self) -> bool:
+        """Return whether VecNormalize scaled the observations of the training."""
+        hyperparams = self._hyperparams()
+        return bool(hyperparams.get("normalize")) and (hyperparams.get("normalize_kwargs") or {}).get("norm_obs", True)
+
     def _settings_dir(self) -> Path:
         return self.run_dir / str(EnvironmentName(self.env_id))
 

@@ -33,6 +33,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import ALGOS
 
 from sb3_visual_td3.common.errors import in_one_line
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.studies import (
@@ -343,7 +344,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
     """
     if importlib.util.find_spec("pandas") is None:
-        raise ValueError("a search writes its report with pandas: pip install 'sb3-visual-td3[plots]'")
+        raise ValueError(f"a search writes its report with pandas: {install_command('plots')}")
     manager.specified_callbacks = callbacks_of_a_trial(manager.specified_callbacks)
     is_ours = _is_ours(manager)
     if is_ours:

@@ -27,7 +27,7 @@ def test_without_ray_imports_work_and_the_error_names_the_extra():
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 1
-    assert "pip install 'sb3-visual-td3[ray]'" in result.stdout
+    assert "pip install 'ray>=2.40'" in result.stdout
 
 
 def test_the_process_of_an_environment_imports_no_torch():

@@ -22,6 +22,7 @@ from stable_baselines3.common.monitor import load_results
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import COMMANDS
 from sb3_visual_td3.cli import main as visual_td3
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.zoo import commands
 from sb3_visual_td3.zoo.plugin import RunResult, register
 from sb3_visual_td3.zoo.train import train
@@ -365,7 +366,7 @@ def test_a_missing_package_names_the_extra(command, module, extra, monkeypatch, 
     assert visual_td3(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"needs {module}" in line
-    assert f"pip install 'sb3-visual-td3[{extra}]'" in line
+    assert f"the extra {extra}, {install_command(extra)}" in line
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, flags, kwarg
 def test_without_ray_the_flag_names_the_extra(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(tmp_path, "--vec-env", "ray") == 2
-    assert "pip install 'sb3-visual-td3[ray]'" in capsys.readouterr().err
+    assert "pip install 'ray>=2.40'" in capsys.readouterr().err
     assert not (tmp_path / "logs").exists()
 
 

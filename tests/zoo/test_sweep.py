@@ -115,7 +115,7 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["sweep", "--seeds", "0"]) == 2
-    assert "pip install 'sb3-visual-td3[ray]'" in capsys.readouterr().err
+    assert "pip install 'ray>=2.40'" in capsys.readouterr().err
 
 
 def judged(path, verdict, diagnoses=(), **metrics):

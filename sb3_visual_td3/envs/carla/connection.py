@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sb3_visual_td3.common.errors import in_one_line
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.road.carla_coordinates import map_name_of, to_carla
@@ -36,7 +37,7 @@ def client_library() -> Any:
     try:
         import carla
     except ImportError as error:
-        raise ImportError("CarlaDriving-v0 needs CARLA's client: pip install 'sb3-visual-td3[carla]'") from error
+        raise ImportError(f"CarlaDriving-v0 needs CARLA's client: {install_command('carla')}") from error
     return carla
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs.carla.failures import (
     SimulatorAbsentError,
     SimulatorLostError,
@@ -153,7 +154,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise ImportError("CarlaDriving-v0 needs CARLA's client: pip install 'sb3-visual-td3[carla]'") from error
+        raise ImportError(f"CarlaDriving-v0 needs CARLA's client: {install_command('carla')}") from error
     return msgpack
 
 

@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_ground, build_panorama, mark_strips
 from sb3_visual_td3.envs.road.lane_survey import ROUTE_ONLY, SPACING_M
@@ -194,7 +195,7 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     :raises ValueError: if CARLA's client cannot read the map.
     """
     if importlib.util.find_spec("carla") is None:
-        raise ImportError("a map from an OpenDRIVE file needs CARLA's client: pip install 'sb3-visual-td3[carla]'")
+        raise ImportError(f"a map from an OpenDRIVE file needs CARLA's client: {install_command('carla')}")
     # By its path, not by ``-m``: the child need not find this package, which may not be installed.
     script = Path(__file__).with_name("lane_survey.py")
     command = [sys.executable, str(script)]

@@ -1,0 +1,263 @@
+"""Let an exported policy drive: in a window, or into a film.
+
+The policy is an ONNX file of ``visual-td3 export``, and OpenCV computes it, which the package needs anyway. Neither
+torch nor Stable-Baselines3 is imported, so the first picture is there a second or two after the command. The arguments
+are parsed in :mod:`sb3_visual_td3.cli`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.common.installation import install_command
+from sb3_visual_td3.envs import CARLA_DRIVING_ID, LITE_DRIVING_ID
+from sb3_visual_td3.envs.human_view import Window
+from sb3_visual_td3.runs.durable_files import atomic_write
+
+OBSERVATION_SHAPE = (4, 84, 84)
+"""What the policy of this package sees: four grey frames, the newest last."""
+STEPS_PER_SECOND = 10
+"""Decisions per second of the driving environments with their default settings."""
+FILM_SUFFIXES = (".gif", ".mp4")
+_INSET_PX = 168
+"""Height and width of the policy's own picture in the corner."""
+_GIF_WIDTH, _GIF_HEIGHT = 400, 300
+_STEPS_PER_GIF_PICTURE = 2
+_N_COLOURS = 64
+
+Picture = NDArray[np.uint8]
+
+
+class ExportedPolicy:
+    """A policy that ``visual-td3 export`` has written as an ONNX file.
+
+    :param path: path of the file
+    :raises UsageError: if OpenCV cannot read it
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"--policy {path}: there is no such file; 'visual-td3 export' writes one")
+        try:
+            self._network: Any = cv2.dnn.readNetFromONNX(str(path))
+        except cv2.error as error:
+            raise UsageError(f"--policy {path}: OpenCV {cv2.__version__} cannot read it as an ONNX file") from error
+        self._path = path
+
+    def predict(self, observation: Picture) -> NDArray[np.float32]:
+        """Return the action for an observation.
+
+        :param observation: ``(channels, height, width) uint8``
+        :return: ``(2,) float32``: steer and pedal
+        :raises UsageError: if the policy was trained on other observations
+        """
+        try:
+            self._network.setInput(observation[None])
+            actions: NDArray[np.float32] = self._network.forward()
+        except cv2.error as error:
+            raise UsageError(
+                f"the policy {self._path.name} cannot take an observation of shape {observation.shape}: expected the "
+                "observations that it was trained on"
+            ) from error
+        return actions.reshape(-1)
+
+
+def run(settings: argparse.Namespace) -> int:
+    """Drive, and show it or film it.
+
+    :param settings: the parsed arguments
+    :return: the exit code
+    """
+    env = make_env(settings)
+    try:
+        film = _film_path(settings)
+        with as_file(files(__package__) / "policy.onnx") as ours:
+            policy = ExportedPolicy(settings.policy or Path(ours))
+        pictures = drive(env, policy, settings.seconds * STEPS_PER_SECOND, settings.seed)
+        if film is None:
+            _show(pictures)
+        else:
+            write_film(pictures, film)
+            print(f"The film is in {film.resolve()}")
+    finally:
+        env.close()
+    return 0
+
+
+def _film_path(settings: argparse.Namespace) -> Path | None:
+    """Return the film to write, or None for a window, and say which of them it is."""
+    film: Path = settings.output or Path("demo.gif")
+    if film.suffix not in FILM_SUFFIXES:
+        raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
+    if not film.resolve().parent.is_dir():
+        raise UsageError(f"--output {film}: there is no folder {film.resolve().parent}")
+    if settings.record or settings.output is not None:
+        return film
+    if not has_display():
+        print(f"No display: {settings.seconds} s of driving are filmed.")
+        return film
+    if find_spec("pygame") is None:
+        print(
+            f"A window needs pygame ({install_command('video')}): {settings.seconds} s of driving are filmed instead."
+        )
+        return film
+    print("Close the window, or press Ctrl-C, to end the drive.")
+    return None
+
+
+def has_display() -> bool:
+    """Return whether a window can be opened, as far as the environment variables tell."""
+    if sys.platform in {"win32", "darwin"}:
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+
+
+def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:
+    """Make the environment of the demo: roads that the policy was not trained on, or a CARLA server.
+
+    :param settings: the parsed arguments
+    :return: the environment, which renders pictures
+    :raises UsageError: if the policy of this package cannot see its observations
+    """
+    kwargs: dict[str, Any] = {"render_mode": "rgb_array", "render_view": "chase"}
+    if settings.carla is None:
+        env_id = LITE_DRIVING_ID
+        kwargs["maps"] = "held_out"
+    else:
+        env_id = CARLA_DRIVING_ID
+        kwargs |= {"host": settings.carla[0], "port": settings.carla[1]}
+    kwargs |= route_kwargs(settings.route)
+    kwargs |= settings.env_kwargs
+    try:
+        env = gym.make(env_id, **kwargs)
+    except TypeError as error:  # an argument that the environment does not have
+        reason = str(error).partition(" was raised from")[0]  # gymnasium appends all arguments
+        raise UsageError(f"--env-kwargs: {reason}") from error
+    if settings.policy is None and env.observation_space.shape != OBSERVATION_SHAPE:
+        env.close()
+        raise UsageError(
+            f"with these --env-kwargs an observation is {env.observation_space}: the policy of the demo sees four grey "
+            "frames of 84 x 84 pixels; --policy FILE drives with one of your own"
+        )
+    return env
+
+
+def route_kwargs(route: str | None) -> Mapping[str, Any]:
+    """Return the arguments of the environment for ``--route``.
+
+    :param route: ``"loop"``, ``"random"``, the path of a route file, or None for the environment's default
+    """
+    if route is None:
+        return {}
+    if route.endswith(".xml"):
+        return {"route": "file", "route_file": route}
+    return {"route": route}
+
+
+def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: int) -> Iterator[Picture]:
+    """Drive episode after episode, print a line for each, and yield a picture for each step.
+
+    :param env: a driving environment that renders pictures
+    :param policy: the driver
+    :param n_steps: number of steps
+    :param seed: seed of the first episode
+    :return: pictures ``(480, 640, 3) uint8``
+    """
+    observation, info = env.reset(seed=seed)
+    began = 0
+    for step in range(1, n_steps + 1):
+        observation, _, terminated, truncated, info = env.step(policy.predict(observation))
+        yield with_inset(np.asarray(env.render()), observation[-1])
+        is_over = terminated or truncated
+        if not is_over and step < n_steps:
+            continue
+        seconds = (step - began) / STEPS_PER_SECOND
+        ending = info["termination"] or ("end of the episode" if is_over else "end of the demo")
+        print(f"{info['map']}: {info['distance_m']:.0f} m in {seconds:.0f} s, {ending}")
+        if step < n_steps:
+            observation, info = env.reset()
+            began = step
+
+
+def with_inset(picture: Picture, seen: Picture) -> Picture:
+    """Return a picture with the newest frame that the policy saw in its lower left corner.
+
+    :param picture: ``(height, width, 3) uint8``; it is changed
+    :param seen: ``(height, width) uint8``
+    :return: the same picture
+    """
+    small = cv2.resize(seen, (_INSET_PX, _INSET_PX), interpolation=cv2.INTER_NEAREST)
+    picture[-_INSET_PX - 8 : -8, 8 : 8 + _INSET_PX] = small[..., None]
+    cv2.rectangle(
+        picture, (8, picture.shape[0] - 9 - _INSET_PX), (8 + _INSET_PX, picture.shape[0] - 8), (255, 255, 255)
+    )
+    return picture
+
+
+def _show(pictures: Iterator[Picture]) -> None:
+    """Show the pictures in a window, in real time, until it is closed."""
+    window = Window("visual-td3 demo")
+    try:
+        for picture in pictures:
+            window.show(picture, STEPS_PER_SECOND)
+            if window.is_closed_by_user():
+                return
+    finally:
+        window.close()
+
+
+def write_film(pictures: Iterator[Picture], path: Path) -> None:
+    """Write the pictures as a film that plays in real time.
+
+    :param pictures: one for each step
+    :param path: path of the film, which ends in ``.gif`` or ``.mp4``
+    :raises UsageError: if OpenCV cannot write an mp4 file
+    """
+    write: Callable[[Iterator[Picture], Path], None] = _write_gif if path.suffix == ".gif" else _write_mp4
+    with atomic_write(path) as temporary:
+        write(pictures, temporary)
+
+
+def _write_gif(pictures: Iterator[Picture], path: Path) -> None:
+    frames = []
+    palette = None
+    for number, picture in enumerate(pictures):
+        if number % _STEPS_PER_GIF_PICTURE:
+            continue
+        small = cv2.resize(picture, (_GIF_WIDTH, _GIF_HEIGHT), interpolation=cv2.INTER_AREA)
+        image = Image.fromarray(small)
+        # One palette for all pictures: their unchanged pixels then stay equal, which keeps the file small.
+        if palette is None:
+            palette = image.quantize(_N_COLOURS)
+        frames.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
+    duration_ms = 1_000 * _STEPS_PER_GIF_PICTURE // STEPS_PER_SECOND
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
+
+
+def _write_mp4(pictures: Iterator[Picture], path: Path) -> None:
+    writer: Any = None
+    try:
+        for picture in pictures:
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), STEPS_PER_SECOND, size)
+                if not writer.isOpened():
+                    raise UsageError(f"OpenCV {cv2.__version__} cannot write mp4 files here; -o demo.gif does without")
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    finally:
+        if writer is not None:
+            writer.release()

@@ -1,0 +1,141 @@
+"""``visual-td3 demo``: it drives without torch, writes a film."""
+
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import gymnasium as gym
+import pytest
+from PIL import Image
+
+from sb3_visual_td3.cli import main
+from sb3_visual_td3.demo.drive import ExportedPolicy
+
+DEMO = Path(str(files("sb3_visual_td3.demo")))
+
+
+@pytest.fixture(autouse=True)
+def in_folder_without_display(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """SDL's screen that nobody sees."""
+    pytest.importorskip("pygame", reason="the extra video has it")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+def test_without_a_display_the_drive_is_filmed(capsys):
+    assert main(["demo", "--seconds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "No display: 2 s of driving are filmed." in out
+    assert f"The film is in {Path('demo.gif').resolve()}" in out
+    with Image.open("demo.gif") as film:
+        assert (film.n_frames, film.size, film.info["duration"]) == (10, (400, 300), 200)
+
+
+def test_the_demo_needs_neither_torch_nor_a_training(tmp_path):
+    hidden = "import sys; sys.modules['torch'] = sys.modules['stable_baselines3'] = None\n"
+    code = hidden + "from sb3_visual_td3.cli import main\nraise SystemExit(main(['demo', '--seconds', '1']))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=dict(os.environ))
+    assert (tmp_path / "demo.gif").is_file()
+
+
+def test_the_policy_of_the_package_drives_a_whole_episode_on_a_road_it_has_not_seen():
+    policy = ExportedPolicy(DEMO / "policy.onnx")
+    env = gym.make("LiteDriving-v0", maps="held_out")
+    observation, info = env.reset(seed=3)
+    is_over, truncated = False, False
+    while not is_over:
+        observation, _, terminated, truncated, info = env.step(policy.predict(observation))
+        is_over = terminated or truncated
+    assert truncated
+    assert info["termination"] == ""
+    assert info["distance_m"] > 300
+
+
+def test_the_files_of_the_package_are_small():
+    assert (DEMO / "policy.onnx").stat().st_size < 2_000_000
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) < 3_500_000
+
+
+def test_an_mp4_has_a_picture_for_each_step():
+    assert main(["demo", "--seconds", "1", "-o", "a.mp4"]) == 0
+    film = cv2.VideoCapture("a.mp4")
+    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FPS)) == (10, 10)
+
+
+@pytest.mark.usefixtures("screen")
+def test_with_a_display_a_window_is_opened_and_nothing_is_written(capsys):
+    assert main(["demo", "--seconds", "1"]) == 0
+    assert "Close the window" in capsys.readouterr().out
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.usefixtures("screen")
+def test_the_drive_ends_when_the_window_is_closed(monkeypatch, capsys):
+    import pygame
+
+    monkeypatch.setattr(pygame.event, "get", lambda *_: ["quit"])
+    assert main(["demo", "--seconds", "600"]) == 0
+    assert "end of the demo" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("screen")
+def test_record_films_although_there_is_a_display():
+    assert main(["demo", "--seconds", "1", "--record"]) == 0
+    assert Path("demo.gif").is_file()
+
+
+@pytest.mark.usefixtures("screen")
+def test_without_pygame_the_drive_is_filmed_and_the_library_named(monkeypatch, capsys):
+    monkeypatch.setattr("sb3_visual_td3.demo.drive.find_spec", lambda _name: None)
+    assert main(["demo", "--seconds", "1"]) == 0
+    assert "A window needs pygame (pip install" in capsys.readouterr().out
+    assert Path("demo.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--env-kwargs", "weather:rain", "n_cars:3", "maps:['train_0']"], ["--route", "random"]]
+)
+def test_the_world_can_be_changed(flags, capsys):
+    assert main(["demo", "--seconds", "1", *flags]) == 0
+    assert " m in 1 s, end of the demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--env-kwargs", "wether:rain"], "unexpected keyword argument 'wether'"),
+        (["--env-kwargs", "image_size:64"], "four grey frames of 84 x 84"),
+        (["-o", "a.avi"], "expected a name that ends in .gif or .mp4"),
+        (["-o", "nowhere/a.gif"], "there is no folder"),
+        (["--policy", "nowhere.onnx"], "there is no such file"),
+        (["--policy", "bad.onnx"], "cannot read it as an ONNX file"),
+        (["--route", "round"], "route='round'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(flags, words, capsys):
+    Path("bad.onnx").write_bytes(b"no network")
+    assert main(["demo", "--seconds", "1", *flags]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("visual-td3 demo: ")
+    assert words in line
+    assert [path.name for path in Path().iterdir()] == ["bad.onnx"]
+
+
+@pytest.mark.carla
+def test_the_policy_drives_in_the_emulator(capsys):
+    pytest.importorskip("carla", reason="carla's client is not installed")
+    from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
+
+    with EmulatorProcess("train_0") as process:
+        assert main(["demo", "--seconds", "5", "--carla", str(process.port)]) == 0
+    assert "train_0: " in capsys.readouterr().out
+    assert Path("demo.gif").is_file()
