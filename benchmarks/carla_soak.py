@@ -1,4 +1,4 @@
-"""Does a training on CARLA survive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
+"""Does a training run on CARLA survive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
 
 The simulator is `visual-td3 carla-emulator`, started by the environment itself. At regular intervals it is made to die
 or to hang forever, alternately. Requirements at the end: every episode is accounted for, no invalid transition is in

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 
 SCALED, RAW = "preset, separate encoders", "preset, rewards as they are"
-"""Healthy trainings of the fault bench for comparison, with and without rewards scaled by VecNormalize."""
+"""Healthy training runs of the fault bench for comparison, with and without rewards scaled by VecNormalize."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Picture:
     """The picture of one diagnosis.
 
     :param training: the name of the training in the fault bench
-    :param beside: the healthy training, whose curves are dashed
+    :param beside: the healthy training run, whose curves are dashed
     :param panels: two or three curves
     :param look: what the reader should see in it
     """

@@ -1,8 +1,8 @@
-"""What does each diagnosis look like? Draws docs/images/diagnoses/ from trainings of the fault bench.
+"""What does each diagnosis look like? Draws docs/images/diagnoses/ from training runs of the fault bench.
 
-Each picture shows the two or three logged curves on which the diagnosis is based, from a real short training with that
-fault (seed 0) and from a healthy training (dashed), and marks where the report dates the diagnosis. Trainings that are
-in the log folder already are not repeated.
+Each picture shows the two or three logged curves on which the diagnosis is based, from a real short training run with
+that fault (seed 0) and from a healthy one (dashed), and marks where the report dates the diagnosis. Training runs
+that are in the log folder already are not repeated.
 
     python benchmarks/diagnosis_pictures.py                      # all of them, 10 to 20 minutes on one core
     python benchmarks/diagnosis_pictures.py --only feature_leak  # some
@@ -45,7 +45,7 @@ STYLE = {
 
 
 def series_of(training: str, logs: Path) -> SeriesSet:
-    """Return what a training logged; run the training first if its log is missing."""
+    """Return what a training run logged; run the training first if its log is missing."""
     folder = logs / training.replace(" ", "_").replace(",", "") / str(SEED)
     if not any(folder.rglob("*tfevents*")):
         print(f"training {training!r}: {train(training, SEED, folder):.0f} s")
@@ -54,7 +54,7 @@ def series_of(training: str, logs: Path) -> SeriesSet:
 
 
 def on_steps(data: SeriesSet, tag: str) -> Series:
-    """Return a tag's finite points by environment step, also if its own axis counts episodes."""
+    """Return a tag's finite points by environment step, even if its own axis counts episodes."""
     series = data[tag]
     if tags.TAGS[tag].x_axis == "episode":
         lengths = data[tags.EPISODE_LENGTH]
@@ -64,7 +64,7 @@ def on_steps(data: SeriesSet, tag: str) -> Series:
 
 
 def draw_panel(axes: Axes, panel: Panel, faulty: SeriesSet, healthy: SeriesSet, first_step: int | None) -> None:
-    """Draw one tag of both trainings."""
+    """Draw one tag of both training runs."""
     end = faulty.n_steps or 0
     beside = on_steps(healthy, panel.tag)
     pair = [on_steps(faulty, panel.tag), beside.where(beside.steps <= end)]
@@ -145,7 +145,7 @@ def draw(diagnosis_id: str, logs: Path) -> Path:
 def _legend(figure: plt.Figure, first_step: int | None) -> None:
     handles = [
         mpl.lines.Line2D([], [], color=FAULTY, lw=1.8, label="this training"),
-        mpl.lines.Line2D([], [], color=HEALTHY, lw=1.4, ls="--", label="a healthy training"),
+        mpl.lines.Line2D([], [], color=HEALTHY, lw=1.4, ls="--", label="a healthy training run"),
     ]
     if first_step is not None:
         label = f"first shown at step {first_step:,}"

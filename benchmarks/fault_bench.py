@@ -1,4 +1,4 @@
-"""Is the report right? Real short trainings with one fault each, and healthy ones, judged from their event files.
+"""Is the report right? Real short training runs with one fault each, and healthy ones, judged from their event files.
 
 For every fault the table shows the first diagnosis of the report, seed by seed. The rules were tuned on seeds 0 to 2;
 seeds 3 to 5 are the test. No healthy run may be judged NO-GO.
@@ -170,7 +170,7 @@ def run(job: tuple[str, int, Path, bool]) -> tuple[str, dict[str, Any]]:
     """Return the run's key and its row."""
     name, seed, logs, judge_only = job
     folder = logs / name.replace(" ", "_").replace(",", "") / str(seed)
-    # An exception is a result too: the other trainings of a night should still run.
+    # An exception is a result too: the other training runs of a night should still run.
     try:
         row = {} if judge_only else {"seconds": round(train(name, seed, folder), 1)}
         return key(name, seed), {**row, **judged(folder)}
@@ -200,7 +200,7 @@ def is_examined(name: str, row: dict[str, Any]) -> bool:
 
 
 def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
-    """Return the table: a row for every training, and the counts."""
+    """Return the table: a row for every training run, and the counts."""
     lines = [
         "| training | what is wrong | must be first | right | what was first | 39 names alone |",
         "| --- " * 6 + "|",
@@ -267,14 +267,14 @@ def keep(results: dict[str, Any], output: Path) -> None:
 
 
 def main() -> None:
-    """Run the missing trainings and print the table."""
+    """Run the missing training runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(6)), help="seeds of each training (default: 0 1 2 3 4 5)"
+        "--seeds", type=int, nargs="+", default=list(range(6)), help="seeds of each training run (default: 0 1 2 3 4 5)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="number of parallel trainings, one CPU thread each (default: 1)"
+        "--jobs", type=int, default=1, help="number of parallel training runs, one CPU thread each (default: 1)"
     )
     parser.add_argument(
         "-f",

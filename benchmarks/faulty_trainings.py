@@ -1,4 +1,4 @@
-"""The trainings of the fault bench: each with one fault, and healthy ones.
+"""The training runs of the fault bench: each with one fault, and healthy ones.
 
 Each fault is a mistake that people make, in as few lines as possible: a sign, a missing line, a unit. ``diagnosis`` is
 the id that the report must put first.
@@ -32,10 +32,10 @@ Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 @dataclass(frozen=True)
 class Training:
-    """One training: algorithm, environment and settings.
+    """One training run: algorithm, environment and settings.
 
     :param story: the fault, as its author would describe it afterwards
-    :param diagnosis: the id that must come first; empty for a healthy training
+    :param diagnosis: the id that must come first; empty for a healthy training run
     :param also: ids that must be reported as well
     :param watches_alerts: whether to use ExplosionAlertCallback; without it a NaN does not end the training
     """
@@ -398,7 +398,7 @@ FAULTS: dict[str, Training] = {
         settings={**_OURS, "max_grad_norm": {"actor": 1e-4}},
     ),
 }
-"""The faulty trainings by name; each has a correct diagnosis."""
+"""The faulty training runs by name; each has a correct diagnosis."""
 
 _HEALTHY = {**_OURS, "learning_starts": 500}
 
@@ -461,4 +461,4 @@ HEALTHY: dict[str, Training] = {
         normalize_reward=False,
     ),
 }
-"""The healthy trainings by name; none of them may be judged NO-GO."""
+"""The healthy training runs by name; none of them may be judged NO-GO."""

@@ -79,7 +79,7 @@ class Judged(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The verdict of ``visual-td3 report`` in words: that of the criteria, where they were judged."""
+        """Return the verdict of ``visual-td3 report`` in words: that of the criteria, where they were judged."""
         if self.answers is None:
             return UNREADABLE
         return (decide(self.criteria) if self.criteria else self.answers.verdict).value

@@ -182,7 +182,7 @@ class Times:
 
 
 def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
-    """Run a training without interruption, and measure its durations.
+    """Make a training run without interruption, and measure its durations.
 
     :param folder: the folder of the run
     :param variant: kind of vectorized environment, and whether event files lie elsewhere
@@ -360,7 +360,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
 
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Run one training on a small disk that is filled meanwhile.
+    """Run one training run on a small disk that is filled meanwhile.
 
     :return: as :func:`chain`
     """

@@ -222,7 +222,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the missing trainings and print the table."""
+    """Run the missing training runs and print the table."""
     settings = parsed()
     results = read_json(settings.output)
     arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]

@@ -1,6 +1,6 @@
-"""What does monitoring a training cost? Compares updates of the same model with the monitor on and off.
+"""What does monitoring a training run cost? Compares updates of the same model with the monitor on and off.
 
-On means what GradientNormCallback and ExplosionAlertCallback do at their defaults in a training of one update per
+On means what GradientNormCallback and ExplosionAlertCallback do at their defaults in a training run of one update per
 step: one update in 10 measured, a look at camera and rewards at each step, a check every 50 steps, a point in the event
 file every 100. A block of 100 updates contains all of that. Blocks come in pairs, whose order alternates, and a pair
 gives one ratio. The requirement is a median of at most 2 %.
@@ -41,7 +41,7 @@ Pair = dict[str, dict[str, float]]
 
 
 class Case(NamedTuple):
-    """One training for which the monitor is measured."""
+    """One training run for which the monitor is measured."""
 
     batch_size: int
     settings: dict[str, Any]

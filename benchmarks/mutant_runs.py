@@ -2,17 +2,17 @@
 
 Trains stock SB3 TD3, SAC and PPO and sb3-contrib's TQC on Pendulum-v1, and TD3 and SAC on LiteDriving-v0 with pictures
 of 40 x 40, each with correct settings and with one setting that is wrong by up to three orders of magnitude: learning
-rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event files of each training are
-then judged like those of any other run.
+rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event files of each training run
+are then judged like those of any other run.
 
 The final policy of a mutant decides whether it failed, not its setting. It is evaluated on 20 seeds that it was not
 trained on. On Pendulum-v1, a mean return above -300 is healthy and below -800 is failed (a random policy gets -1,200, a
 solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy gets about 10, a good
 one 400). Mutants in between are not counted. A mutant that learns in spite of its setting is healthy.
 
-Trainings with an even number were used to choose thresholds; those with an odd number are the test. A training takes
-one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are not
-repeated. --judge judges the event files that are still in --logs again, without training.
+Training runs with an even number were used to choose thresholds; those with an odd number are the test. A training run
+takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are
+not repeated. --judge judges the event files that are still in --logs again, without training.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ N_EVALUATED = 20
 
 
 class Mutant(NamedTuple):
-    """A training with one wrong setting.
+    """A training run with one wrong setting.
 
-    :param fault: the setting and its value; "none" for a training with correct settings.
+    :param fault: the setting and its value; "none" for a training run with correct settings.
     :param settings: arguments of the algorithm that differ.
     :param reward_scale: factor on every reward.
     :param task: the environment.
@@ -85,7 +85,7 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the mutant, which is also the name of its log folder."""
+        """Return the name of the mutant, which is also the name of its log folder."""
         of_task = "" if self.task == PENDULUM else f"_{self.task}"
         return f"{self.number:03d}_{self.algorithm}{of_task}_{self.fault.replace('=', '_')}_{self.seed}"
 
@@ -184,7 +184,7 @@ SCALES = {"reward*1000": 1_000.0, "reward*0.001": 0.001}
 
 
 def grid() -> list[Mutant]:
-    """Return all trainings: for every algorithm, four with correct settings, and each fault with two seeds."""
+    """Return all training runs: for every algorithm, four with correct settings, and each fault with two seeds."""
     found: list[Mutant] = []
 
     def add(
@@ -200,7 +200,7 @@ def grid() -> list[Mutant]:
             add(algorithm, fault, settings, 1.0, 2)
         for fault, scale in SCALES.items():
             add(algorithm, fault, {}, scale, 2)
-    # Later trainings go to the end: a number never changes.
+    # Later training runs go to the end: a number never changes.
     for fault, settings in {"none": {}, **FEW_FAULTS}.items():
         add("TQC", fault, settings, 1.0, 2)
     for algorithm in ("TD3", "SAC"):
@@ -282,7 +282,7 @@ def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
 
 
 def confusion(rows: list[result_rows.Row]) -> str:
-    """Return the tables of labels against verdicts, for either half of the trainings, in markdown."""
+    """Return the tables of labels against verdicts, for either half of the training runs, in markdown."""
     verdicts = ("GO", "NO-GO", "INSUFFICIENT")
     lines = [f"| half | label | {' | '.join(verdicts)} |", "| --- | --- |" + " --- |" * len(verdicts)]
     halves: Mapping[str, Callable[[int], bool]] = {
@@ -297,11 +297,11 @@ def confusion(rows: list[result_rows.Row]) -> str:
 
 
 def main() -> None:
-    """Make the missing trainings, judge them, and print the tables."""
+    """Make the missing training runs, judge them, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the event files (default: %(default)s)")
-    parser.add_argument("--only", nargs="*", type=int, help="numbers of the trainings to make (default: all)")
+    parser.add_argument("--only", nargs="*", type=int, help="numbers of the training runs to make (default: all)")
     parser.add_argument("--judge", action="store_true", help="train nothing; judge the event files in --logs again")
     options = parser.parse_args()
     th.set_num_threads(1)

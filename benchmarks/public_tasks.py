@@ -177,7 +177,7 @@ class Evaluator(BaseCallback):
 
     @property
     def frames(self) -> int:
-        """The number of frames that the policy has been trained on."""
+        """Return the number of frames that the policy has been trained on."""
         return FRAMES_PER_DECISION * self.num_timesteps
 
     def _on_step(self) -> bool:

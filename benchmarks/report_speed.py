@@ -1,7 +1,7 @@
 """How long does a report take for a hundred megabytes of events, and how long does reading alone take?
 
-Writes an event file of --megabytes like that of a training: 40 of our names in rotation, one scalar per record. Then
-it measures, each in a separate process, alternately and --rounds times:
+Writes an event file of --megabytes like that of a training run: 40 of our names in rotation, one scalar per record.
+Then it measures, each in a separate process, alternately and --rounds times:
 
 - report: `visual-td3 report`, from the command to the last file (md, html, json);
 - read: our reader alone;

@@ -128,7 +128,7 @@ def table(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
 
 
 def run(arm: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
-    """Return the row of one training."""
+    """Return the row of one training run."""
     common = {"train_freq": STEPS_PER_UPDATE, "learning_rate": LEARNING_RATE, "callback": CALLBACKS}
     hyperparameters = {**common, **ARMS[arm]}
     arguments = ["--env", "LiteDriving-v0", "--seed", str(seed), "-n", str(settings.n_timesteps), "--verbose", "0"]
@@ -150,7 +150,7 @@ def keep(results: dict[str, Any], output: Path) -> None:
 
 
 def main() -> None:
-    """Run the missing trainings and print the table."""
+    """Run the missing training runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--arms",

@@ -153,7 +153,7 @@ def _sweep(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 sweep",
         description="Train once for each of several seeds, or search hyperparameters, as Ray tasks on this machine or "
-        "a cluster. A training that turns NO-GO is stopped early. One report compares the runs, and the trials are "
+        "a cluster. A training run that turns NO-GO is stopped early. One report compares the runs, and the trials are "
         "kept in an Optuna storage.",
         epilog=f"All other flags are passed to 'visual-td3 train'. {VERDICT_EXIT_CODES}",
         allow_abbrev=False,
@@ -208,7 +208,7 @@ def _sweep(arguments: list[str]) -> int:
         sweep.keep_seeds(storage, settings.study_name, result.run_dirs, folder / "report.json", flags)
     except Exception as error:
         return answer("sweep", error)
-    # A training that failed counts for more than the verdicts on the others.
+    # A training run that failed counts for more than the verdicts on the others.
     return result.code or code
 
 
@@ -224,8 +224,8 @@ def _evaluate(arguments: list[str]) -> int:
         type=Path,
         nargs="?",
         metavar="RUN_DIR",
-        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: chosen by --algo, --env, --folder "
-        "and --exp-id)",
+        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: the run that --algo, --env, "
+        "--folder and --exp-id select)",
     )
     parser.add_argument("--algo", default=ALGO, help="name of the algorithm in rl-zoo (default: %(default)s)")
     parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")
@@ -250,7 +250,10 @@ def _evaluate(arguments: list[str]) -> int:
         help="number of episodes on each map with each seed (default: %(default)s)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", help="seeds of the start positions (default: 1000; without maps 1000000)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        help="seeds of the start positions (default: 1000, or 1000000 in an environment without maps)",
     )
     parser.add_argument(
         "--maps",
@@ -381,7 +384,7 @@ def _demo(arguments: list[str]) -> int:
 def _doctor(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 doctor",
-        description="Examine a training before it is made: the environment (pictures, actions, rewards, episodes, "
+        description="Examine a training run before it starts: the environment (images, actions, rewards, episodes, "
         "seeds, speed), the settings, and the learner (gradients, targets, one batch). It takes about a minute, and "
         "no file is written unless you ask for one.",
         epilog="All other flags are those of 'visual-td3 train', so that you can examine a command line without "

@@ -63,9 +63,9 @@ def _look(diagnosis_id: str) -> list[str]:
     story, beside = FAULTS[picture.training].story, HEALTHY[picture.beside]
     rewards = "normalized rewards" if beside.normalize_reward else "raw rewards"
     return [
-        f"![Curves of a training with this fault beside a healthy one](images/diagnoses/{diagnosis_id}.svg)",
+        f"![Curves of a training run with this fault beside a healthy one](images/diagnoses/{diagnosis_id}.svg)",
         f"{picture.look} The picture shows the training *{picture.training}* of the fault bench ({story}). The dashed "
-        f"curves show the healthy training *{picture.beside}* ({rewards}).",
+        f"curves show the healthy training run *{picture.beside}* ({rewards}).",
         f"```console\n$ {COMMAND} {diagnosis_id}\n```",
     ]
 

@@ -37,7 +37,7 @@ from sb3_visual_td3.common.saved_state import fill, require_same_settings
 
 
 def holds_frames(space: spaces.Space[Any]) -> bool:
-    """Tell whether a FrameReplayBuffer can hold these observations."""
+    """Return whether a FrameReplayBuffer can hold these observations."""
     try:
         return bool(frame_stacks_of(space, 1))
     except ValueError:
@@ -97,7 +97,7 @@ class FrameReplayBuffer(ReplayBuffer):
     With ``n_steps`` above 1, rewards are summed over a window. It ends with the episode, at the newest transition, or
     where the data do not continue: where an observation is not the one stored last (a second ``learn()``, another
     environment, a dropped transition), or is not the last stack shifted by one frame. The last transition of a window
-    bootstraps from its own next observation. For an environment that stacks frames in another way (such as every
+    bootstraps from its own next observation. For an environment that stacks frames in a different way (such as every
     second one) use ``frame_stack=1``.
 
     Memory is allocated when the first transition is added, and used as transitions arrive.
@@ -243,7 +243,7 @@ class FrameReplayBuffer(ReplayBuffer):
         :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
-        :raises ValueError: if an array has another shape, or ``infos`` another length; nothing is stored then
+        :raises ValueError: if an array has a wrong shape, or ``infos`` a wrong length; nothing is stored then
         :raises MemoryError: if it is the first transition and the machine cannot hold the whole buffer
         """
         # Everything is checked before anything is written, so that an error leaves the buffer as it was.
@@ -284,7 +284,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.segment_ends[place.row] = ~shifts
 
     def end_segment(self) -> None:
-        """End every n-step window at the transitions added last, even if the next ones happen to look like them."""
+        """End every n-step window at the transitions added last, even if the next transitions seem to continue them."""
         if self.size():
             self.segment_ends[(self.pos - 1) % self.buffer_size] = True
 

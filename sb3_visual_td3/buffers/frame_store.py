@@ -247,7 +247,7 @@ class FrameStore:
         """
         del self._blocks[1:]
         self._n_main, self._n_more = state["n_main"], state["n_more"]
-        if len(self._blocks[0]) != self._n_main:  # the main block has another size after unpickling: see __setstate__
+        if len(self._blocks[0]) != self._n_main:  # the main block's size differs after unpickling: see __setstate__
             del self._blocks[0]
             self._blocks.append(np.empty((self._n_main, *self.frame_shape), np.uint8))
         for number, written in enumerate(state["blocks"]):

@@ -73,7 +73,7 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
         :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
-        :raises ValueError: if an observation or the actions have another shape
+        :raises ValueError: if an observation or the actions have a different shape
         """
         kinds = {key: (part.shape[1:], part.dtype) for key, part in self.observations.items()}
         parts = step_parts(kinds, obs, next_obs, is_dict=True)

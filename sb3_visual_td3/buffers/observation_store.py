@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """The relation of a step to the stored ones, for each environment: both ``(n_envs,)``.
+    """How a step relates to the stored ones, for each environment; both fields are ``(n_envs,)``.
 
     ``continues``: the step's observation equals the next observation of the step before. ``shifts``: the step's next
     observation is its observation shifted by one frame.
@@ -56,7 +56,7 @@ class ObservationStore(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the observations."""
+        """Return the dtype of the observations."""
 
     @property
     def n_bytes(self) -> int:
@@ -75,7 +75,7 @@ class ObservationStore(Protocol):
         :param obs: observations before the step
         :param next_obs: observations after it
         :return: relation of the step to the stored ones
-        :raises ValueError: if an array has another shape, or holds values that the store's dtype cannot represent
+        :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
@@ -99,8 +99,8 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
         its last axis (one number for each environment)
     :param shape: ``(n_envs, *part)``
     :param dtype: the stored dtype
-    :return: the values, copied only if they have another dtype
-    :raises ValueError: if the shape is another one, or if integers are stored and the values are not integers of that
+    :return: the values, copied only if they have a different dtype
+    :raises ValueError: if the shape differs, or if integers are stored and the values are not integers of that
         dtype
     """
     array = np.asarray(values)
@@ -114,7 +114,7 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
     if array.shape not in accepted:
         hint = ""
         if len(shape) >= 4 and sorted(array.shape[-3:]) == sorted(shape[-3:]):
-            hint = ": the axes of the images are in another order. Wrap the environment in VecTransposeImage"
+            hint = ": the axes of the images are in a different order. Wrap the environment in VecTransposeImage"
         raise ValueError(f"{name} is {array.shape}: expected {shape}{hint}")
     if array.dtype == dtype:
         return array.reshape(shape)
@@ -169,7 +169,7 @@ def step_actions(
     :param shape: ``(n_envs, action_dim)``
     :param dtype: the stored dtype
     :return: ``(n_envs, action_dim)``
-    :raises ValueError: if the shape is another one
+    :raises ValueError: if the shape differs
     """
     array = np.asarray(action)
     whole = (shape[0], *(space.shape or ()))
@@ -188,7 +188,7 @@ def step_outcomes(
     :param infos: one dict for each environment
     :param n_envs: number of environments
     :return: rewards and dones, each ``(n_envs,)``
-    :raises ValueError: if the number of rewards, dones or infos is another one
+    :raises ValueError: if the number of rewards, dones or infos is not ``n_envs``
     """
     if len(infos) != n_envs:
         raise ValueError(f"{len(infos)} infos: expected {n_envs}, one for each environment")
@@ -216,7 +216,7 @@ class ObservationView:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the observations."""
+        """Return the dtype of the observations."""
         return self._store.dtype
 
     def __len__(self) -> int:
@@ -311,7 +311,7 @@ class PairStore:
 
 
 def _same(one: Frames, other: Frames) -> bool:
-    """Tell whether arrays of the same shape are equal; on a frame, ten times as fast as numpy's ``array_equal``."""
+    """Return whether arrays of the same shape are equal; on a frame, ten times as fast as numpy's ``array_equal``."""
     return one.tobytes() == other.tobytes()
 
 

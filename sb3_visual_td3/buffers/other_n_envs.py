@@ -1,4 +1,4 @@
-"""Rearranging a replay buffer for another number of environments, when a training continues with more or fewer."""
+"""Rearranging a replay buffer for another number of environments, when a training run continues with more or fewer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments
     :return: a new buffer of the same class, or the same buffer if the number is the same
-    :raises ValueError: if the class is another one, or next observations are not stored (``optimize_memory_usage``)
+    :raises ValueError: if the buffer is of any other class, or if next observations are not stored
+        (``optimize_memory_usage``)
     """
     if n_envs == buffer.n_envs:
         return buffer
@@ -93,7 +94,7 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
     """Return a buffer to which the indexed transitions ``(size, n_envs)`` were added, step by step.
 
-    Adding them one by one detects shared frames again; in another order of transitions, other frames are shared.
+    Adding them one by one detects shared frames again; a different order of transitions shares different frames.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

@@ -1,4 +1,4 @@
-"""Keeping steps that a simulator failed to make out of the replay buffer.
+"""Replay buffers that do not store the steps in which a simulator failed.
 
 An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. Its observation
 repeats the last one and its reward is invented, so there is nothing to learn from it. VisualTD3 never stores such a

@@ -35,7 +35,7 @@ class Alert(NamedTuple):
     :ivar value: the value that was judged; NaN if there is none
     :ivar threshold: the threshold that it exceeds; NaN if there is none
     :ivar meaning: one sentence for the user
-    :ivar since: gradient update at which the trouble first showed; None if no update was affected by it
+    :ivar since: gradient update at which the problem first showed; None if no update was affected by it
     :ivar remedy: the change that the user can make
     """
 
@@ -142,7 +142,7 @@ def alert_of(finding: Finding, step: int) -> Alert:
     """
     since = finding.since
     if since is None:
-        # The rule does not know when the trouble began, so the whole window is in doubt.
+        # The rule does not know when the problem began, so the whole window is in doubt.
         since = finding.n_updates - WINDOW
     return Alert(
         step=step,

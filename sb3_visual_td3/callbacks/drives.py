@@ -1,4 +1,4 @@
-"""Playing evaluation episodes, their results, and baselines that do not learn.
+"""Evaluation episodes: how they are played, what they return, and baselines that do not learn.
 
 DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so that their figures can be
 compared.

@@ -29,8 +29,7 @@ class DrivingMetricsCallback(BaseCallback):
     It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``,
     ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. A key that an environment does
     not have is not logged. ``reward_terms`` maps the name of each term of the reward to the number that it added in
-    this step. The
-    term ``comfort`` of an environment of your own is logged as ``reward/comfort``.
+    this step. The term ``comfort`` of an environment of your own is logged as ``reward/comfort``.
 
     :param log_freq: environment steps between two points of ``progress/`` and ``reward/``
     :param verbose: verbosity level, as in Stable-Baselines3

@@ -1,4 +1,4 @@
-"""Signals that end a training with a snapshot: Slurm's preemption, a time limit, ``kill``.
+"""Signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
 
 The first signal asks the training to end between two rollouts, where a snapshot can be taken. If the rollout does not
 end within ``GRACE_S`` seconds (a long evaluation, a long block of updates), the training ends without a new snapshot. A
@@ -21,18 +21,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 EXIT_RESUMABLE = 75
-"""Exit code of a training that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
+"""Exit code of a run that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
 GRACE_S = 12.0
 """Seconds after which the training ends without a new snapshot. Slurm sends SIGKILL after 30 seconds by default, and a
 snapshot that begins at the last moment also has to be written."""
 DEFAULT_SIGNALS = ("SIGTERM", "SIGUSR1")
 
 _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
-"""Signals that cannot be handled, or that have another meaning."""
+"""Signals that cannot be handled, or that have a different meaning."""
 
 
 class TrainingInterrupted(SystemExit):
-    """A signal ended a training that can be resumed; uncaught, it exits with code :data:`EXIT_RESUMABLE`."""
+    """A signal ended a training run that can be resumed; uncaught, it exits with code :data:`EXIT_RESUMABLE`."""
 
     def __init__(self, signal_name: str) -> None:
         super().__init__(EXIT_RESUMABLE)
@@ -58,7 +58,7 @@ def checked_signals(names: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"signals has {name!r}: expected names of signals, such as 'SIGTERM' or 'SIGUSR1'")
         if full in _REFUSED:
             raise ValueError(
-                f"signals has {name!r}, which cannot end a training with a snapshot: use SIGTERM or SIGUSR1"
+                f"signals has {name!r}, which cannot end a training run with a snapshot: use SIGTERM or SIGUSR1"
             )
         found[full] = None
     return tuple(found)

@@ -211,7 +211,7 @@ class EventWriter:
 
     @classmethod
     def of(cls, callback: BaseCallback) -> EventWriter:
-        """Return the writer of a callback; its dashboard shows what the whole training can log.
+        """Return the writer of a callback; its dashboard shows what the whole training run can log.
 
         :param callback: a callback whose training has started
         """

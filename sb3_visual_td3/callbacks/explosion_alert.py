@@ -1,7 +1,7 @@
 """Live alerts: the report's rules over a window of the latest updates, thresholds of norms, and non-finite values.
 
 The rules are those of ``diagnosis/rules``. The report gives them a whole run, and this callback a window of it, so that
-a training that fails is noticed within minutes instead of after days.
+a training run that fails is noticed within minutes instead of after days.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 class ZeroedWeights:
     """Sets all weights of a policy to zero until they are restored, so that its next action is finite.
 
-    Stable-Baselines3 can end a training only after a step. With NaN weights, the environment would receive a NaN for
-    that step, and policies with a distribution (SAC) would raise an error.
+    Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN
+    for that step, and policies with a distribution (SAC) would raise an error.
 
     :param policy: a policy whose weights are not finite
     """
@@ -126,22 +126,20 @@ class ExplosionAlertCallback(BaseCallback):
 
     Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect problems that need
     no threshold from you: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly
-    every
-    update, a learning rate that is too high, targets that never move, rewards of another scale, a frozen or constant
-    camera, and values that are not finite.
+    every update, a learning rate that is too high, targets that never move, rewards of a different scale, a frozen or
+    constant camera, and values that are not finite.
 
     At every check, the event file gets a 0 or a 1 for each alert (``alerts/``). The console and ``alerts.jsonl`` get
     one entry when an alert begins. Non-finite losses, gradients, observations or rewards end the training, and the
-    alert names the last healthy snapshot. Losses and the gradients of biases are checked after every training,
-    observations and rewards at every step, and everything else at every check.
+    alert names the last healthy snapshot. Losses and the gradients of biases are checked after every call of
+    ``train()``, observations and rewards at every step, and everything else at every check.
 
     A critical alert can also trigger an action: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or
     ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, is an entry of level
     ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; earlier measurements are then dropped. A
-    rollback needs a
-    SnapshotCallback in the same list of callbacks. It also repairs non-finite weights, if they are found before they
-    have chosen an action. Non-finite observations, rewards and actions always end the training, because the environment
-    or the replay buffer already holds them.
+    rollback needs a SnapshotCallback in the same list of callbacks. It also repairs non-finite weights, if they are
+    found before they have chosen an action. Non-finite observations, rewards and actions always end the training,
+    because the environment or the replay buffer already holds them.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded
@@ -196,12 +194,12 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether no critical alert is active and the guard does not suspect trouble."""
+        """Return whether no critical alert is active and the guard does not suspect a problem."""
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return how many updates before its first alert a trouble may have begun."""
+        """Return how many updates before its first alert a problem may have begun."""
         return WINDOW + self.sample_freq
 
     @property
@@ -288,7 +286,7 @@ class ExplosionAlertCallback(BaseCallback):
         alerts = [self._of_update(found)]
         self._report(alerts, is_fatal=not self._can_go_back())
         self._act(alerts)
-        # SB3 ends a training only after a step, and that step must not use non-finite weights.
+        # SB3 ends a training run only after a step, and that step must not use non-finite weights.
         if self.guard.has_stopped:
             self._zeroed = ZeroedWeights(self.model.policy)
 
@@ -351,7 +349,7 @@ class ExplosionAlertCallback(BaseCallback):
         begun = [alert for alert in alerts if alert.key not in self._active]
         since = [alert.since for alert in begun if alert.level == "critical" and alert.since is not None]
         if since:
-            # The trouble may have begun anywhere between two measurements, so one interval earlier is safe.
+            # The problem may have begun anywhere between two measurements, so one interval earlier is safe.
             self.guard.doubt_from(max(min(since) - self.sample_freq, self._healthy_at))
         final_message = ""
         if is_fatal:

@@ -73,7 +73,7 @@ class Guard:
 
     :param on_critical: the action
     :param lr_factor: factor on the learning rates, above 0 and below 1
-    :param max_actions: number of actions in one training, >= 1
+    :param max_actions: number of actions in one training run, >= 1
     :raises ValueError: if an argument is out of range
     """
 
@@ -131,7 +131,7 @@ class Guard:
         return self.has_stopped or self._target is not None or n_updates < self._doubted_until
 
     def doubt_from(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the trouble began as unhealthy.
+        """Mark the snapshots that were taken after the problem began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """
@@ -171,7 +171,7 @@ class Guard:
         if self.on_critical == "stop":
             self.n_actions += 1
             return self._stop(cause, "")
-        # Without a limit, a training that cannot be cured would be rolled back for ever.
+        # Without a limit, a training run that cannot be cured would be rolled back for ever.
         if self.n_actions >= self.max_actions:
             return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
         if self.on_critical == "reduce_lr":

@@ -92,7 +92,7 @@ class RunRecorderCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        # When an environment cannot be created, rl-zoo calls this for a training that never started.
+        # When an environment cannot be created, rl-zoo calls this for a training run that never started.
         if not hasattr(self, "_manifest"):
             return
         self.end, self.end_reason = self._how_training_ended()
@@ -100,7 +100,7 @@ class RunRecorderCallback(BaseCallback):
             self.record_end(self.end, self.end_reason)
 
     def _how_training_ended(self) -> tuple[RunEnd, str | None]:
-        # SB3 does not say why learn() returned. Callbacks that end a training say so by has_ended_training.
+        # SB3 does not say why learn() returned. Callbacks that end a training run say so by has_ended_training.
         n_steps, n_wanted = self.model.num_timesteps, self.locals["total_timesteps"]
         stoppers = [
             type(each).__name__

@@ -1,8 +1,9 @@
 """Files that callbacks write during training: atomically, and without ending the training when the disk is full.
 
 Stable-Baselines3 writes models, evaluations and checkpoints straight to their final path and raises an error when the
-disk is full. That ends a training of days, and leaves a truncated file in place of a good one. Here, each file is
-written under a temporary name and renamed. A file that cannot be written is reported once, and the old one stays.
+disk is full. That can end a training run after days, and leaves a truncated file in place of a good one. Here, each
+file is written under a temporary name and renamed. A file that cannot be written is reported once, and the old one
+stays.
 """
 
 from __future__ import annotations

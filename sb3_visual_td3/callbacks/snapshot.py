@@ -1,4 +1,4 @@
-"""Snapshots of a whole training, from which a killed run is resumed.
+"""Snapshots of a whole training run, from which a killed run is resumed.
 
 This callback decides when to save and what to resume. The state comes from ``training_state``, the files on disk from
 :mod:`~sb3_visual_td3.runs.snapshot_store`, and the log files from :mod:`~sb3_visual_td3.callbacks.run_files`.
@@ -52,7 +52,7 @@ class HealthJudge(Protocol):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return how many updates before its first alert a trouble may have begun."""
+        """Return how many updates before its first alert a problem may have begun."""
 
     @property
     def has_ended_training(self) -> bool:
@@ -381,7 +381,7 @@ class SnapshotCallback(BaseCallback):
             return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the trouble began as unhealthy.
+        """Mark the snapshots that were taken after the problem began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """
@@ -436,7 +436,7 @@ class SnapshotCallback(BaseCallback):
 
 
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
-    """Return a message if a package has another version than in a snapshot, which may change the numbers.
+    """Return a message if a package has a different version than in a snapshot, which may change the numbers.
 
     :param then: package name to version; empty in snapshots of earlier versions
     :return: a list of at most one line

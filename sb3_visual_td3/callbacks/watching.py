@@ -1,4 +1,4 @@
-"""The measurements of one training, made once and shared by all callbacks that read them.
+"""The measurements of one training run, made once and shared by all callbacks that read them.
 
 GradientNormCallback logs means, and ExplosionAlertCallback judges single updates. Both need the same gradient norms. A
 :class:`HealthWatch` attaches the monitors of ``health/`` to the model once, and :func:`watch` hands the same one to
@@ -41,7 +41,7 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 
 
 class HealthWatch:
-    """The monitors of one training: of its updates, networks, camera and rewards.
+    """The monitors of one training run: of its updates, networks, camera and rewards.
 
     A reader gets either the means over the measurements since its last read, or the single measurements. Measurements
     that no reader needs are not kept.
@@ -177,7 +177,8 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # Each reader stops at the end of training. One that is still there belongs to a training that an exception ended.
+    # Each reader stops at the end of training. One that is still there belongs to a training run that an exception
+    # ended.
     if sample_freq in of_model and reader in of_model[sample_freq].readers:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:

@@ -1,7 +1,7 @@
 """User mistakes and bugs of this package: how to tell them apart, what is printed, and the exit codes of all commands.
 
 A mistake is printed as one line and ends with exit code 2. A bug is printed with its traceback and ends with exit
-code 4. The difference matters to a script that runs many trainings.
+code 4. The difference matters to a script that starts many runs.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ class Group:
 
     @property
     def short_name(self) -> str:
-        """The name in arguments and in tags about weights: ``"actor"`` for ``actor_mlp``, ``"actor_cnn"``."""
+        """Return the name in arguments and in tags about weights: ``"actor"`` for ``actor_mlp``, ``"actor_cnn"``."""
         return self.name if self.is_encoder else self.network
 
     @property
     def rate_argument(self) -> str:
-        """The argument of VisualTD3 that sets the group's learning rate, such as ``"actor_cnn_lr"``."""
+        """Return the argument of VisualTD3 that sets the group's learning rate, such as ``"actor_cnn_lr"``."""
         return f"{self.short_name}_lr"
 
 

@@ -276,7 +276,7 @@ def plain_value(content: Any, name: str) -> Any:
 
 
 def require_type(value: Any, expected: tuple[type, ...], where: str) -> None:
-    """Refuse a value of another type; a bool does not count as an int.
+    """Refuse a value of a different type; a bool does not count as an int.
 
     :param value: the value as it was read
     :param expected: the accepted types

@@ -49,7 +49,7 @@ def fill(target: NDArray[Any], source: AnyArray) -> None:
     :param source: array in memory or on disk, with the same shape and dtype
     :raises ValueError: if shape or dtype differ; nothing is broadcast or cast
     """
-    # Broadcasting would accept a state of another shape without an error and fill the buffer with wrong numbers.
+    # Broadcasting would accept a state of a different shape without an error and fill the buffer with wrong numbers.
     if source.shape != target.shape or source.dtype != target.dtype:
         raise ValueError(f"the saved array is {source.shape} {source.dtype}: expected {target.shape} {target.dtype}")
     if isinstance(source, np.ndarray):

@@ -118,7 +118,7 @@ def abs_max_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: i
 
 
 def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the mean distance of two tags at their common steps is below the threshold."""
+    """Pass if the mean distance between two tags at their common steps is below the threshold."""
     missing = _missing(data, tags[:2])
     if missing:
         return _unknown(*missing)
@@ -188,7 +188,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 
 
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no jump and no fall over the later half is larger than ``threshold`` times the largest |Q|."""
+    """Pass if no jump and no decline in the later half of the run exceeds ``threshold`` times the largest |Q|."""
     missing = _missing(data, tags)
     if missing:
         return _unknown(*missing)

@@ -60,7 +60,7 @@ def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One requirement of a GO. The header of criteria.yml explains the keys."""
+    """One requirement for a GO. The header of criteria.yml explains the keys."""
 
     id: str
     title: str

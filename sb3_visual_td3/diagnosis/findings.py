@@ -149,7 +149,7 @@ class Cure:
     """The changes that a rule recommends.
 
     :param changes: changes to the hyperparameter file
-    :param code: a sentence on the part of the cure that is no setting, shown together with the changes
+    :param code: a sentence on the part of the cure that is not a setting, shown together with the changes
     :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
     :param if_nothing_to_change: a sentence for a run that already has these settings
     """

@@ -1,4 +1,4 @@
-"""Judge a training while it runs: a window of the last updates, and the report's rules, applied to that window.
+"""Judge a training run while it runs: a window of the last updates, and the report's rules, applied to that window.
 
 The callbacks append points to the window and turn what :func:`judge` finds into alerts.
 """
@@ -72,7 +72,7 @@ class LiveWindow:
         :param points: tag to pairs of update and value
         """
         new_points = {tag: list(new) for tag, new in points.items() if new}
-        # Points of both trainings in one window would look like a jump, and raise an alert that nothing caused.
+        # Points of both training runs in one window would look like a jump, and raise an alert that nothing caused.
         if any(new[0][0] < self._points[tag][-1][0] for tag, new in new_points.items() if tag in self._points):
             self.clear()
         for tag, new in new_points.items():
@@ -117,7 +117,7 @@ def judge(data: SeriesSet) -> tuple[Finding, ...]:
     """Run the live rules over a window.
 
     :param data: the series of a window, or any other series
-    :return: the findings, with the cause to remedy first at the front
+    :return: the findings; the cause to fix first comes first
     """
     # The same functions as in the report: a live alert and a report can only differ in the data that they see.
     found = [diagnosis for rule in LIVE_RULES.values() if (diagnosis := rule.diagnose(data)) is not None]

@@ -4,8 +4,8 @@ A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if th
 therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
 that only our own callbacks write.
 
-One sign alone rarely proves that a training is unstable. A sign that does is *clear*; two signs of different kinds also
-count as clear. A single unclear sign makes the answer "unknown".
+One sign alone rarely proves that a training run is unstable. A sign that does is *clear*; two signs of different kinds
+also count as clear. A single unclear sign makes the answer "unknown".
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MIN_POINTS = 10
 
 @dataclass(frozen=True)
 class Sign:
-    """One sign that a training is not stable.
+    """One sign that a training run is not stable.
 
     :param id: the name of the check.
     :param is_clear: whether this sign alone proves that the training is unstable.

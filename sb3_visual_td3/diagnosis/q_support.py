@@ -32,10 +32,10 @@ loss that then counts as unsupported is 10,000 such errors large."""
 class QSupport(NamedTuple):
     """The actor's loss at the end of the series, compared with the largest replayed Q.
 
-    :ivar ratio: magnitude of the loss over the scale of Q
+    :ivar ratio: magnitude of the loss, divided by the scale of Q
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| on replayed pairs, at least 1
-    :ivar first_unsupported_step: the step from which on the loss was unsupported; None if it never was
+    :ivar first_unsupported_step: the step from which the loss was unsupported; None if it never was
     :ivar estimated: whether the scale of Q was estimated from the critic's loss. Such an estimate can show that a loss
         is not supported, but not that it is supported.
     """

@@ -24,7 +24,7 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     """Run every rule over the series of a run, and order their diagnoses.
 
     :param data: the series of a run, or of a window of it
-    :return: the diagnoses, the one to remedy first in front
+    :return: the diagnoses; the one to fix first comes first
     """
     # Near the limits of doubles, sums become infinite and ratios NaN. The rules compare so that neither counts.
     with np.errstate(all="ignore"):
@@ -35,7 +35,7 @@ def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     """Order diagnoses, and mark those as consequences that a confident other one explains.
 
     :param diagnoses: the diagnoses of the rules, in any order
-    :return: those of at least :data:`MIN_CONFIDENCE`, the one to remedy first in front
+    :return: those of at least :data:`MIN_CONFIDENCE`; the one to fix first comes first
     """
     kept = {d.id: d for d in diagnoses if d.confidence >= MIN_CONFIDENCE}
     explained = [_explained(diagnosis, kept) for diagnosis in kept.values()]

@@ -191,8 +191,8 @@ def block_wander(values: FloatArray) -> float:
 def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     """Return whether the last third of a curve rises to the best level so far.
 
-    Mann-Kendall on up to ten block medians, one-sided at 5 %; and the level of the last tenth is not below any
-    earlier one, since a curve that only regains an earlier level has not learned anything new.
+    The test is Mann-Kendall on up to ten block medians, one-sided at 5 %. In addition, the level of the last tenth must
+    not be below any earlier one, because a curve that only regains an earlier level has not learned anything new.
 
     Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so 14 % of flat
     curves would appear to rise by chance. The rise must therefore also exceed its own standard error.

@@ -88,8 +88,8 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no name identifies it.
 
-    "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; own codes of A2C and PPO use the
-    same words, but they also log an entropy or a "value" loss, and no Q.
+    "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; other implementations of A2C and
+    PPO use the same words, but they also log an entropy or a "value" loss, and no Q.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

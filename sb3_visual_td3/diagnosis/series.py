@@ -45,7 +45,7 @@ class Series:
         if steps.ndim != 1 or steps.shape != values.shape:
             raise ValueError(
                 f"{self.name}: got steps of shape {steps.shape} and values of shape {values.shape}; "
-                "expected two one-dimensional arrays of one length"
+                "expected two one-dimensional arrays of the same length"
             )
         # A stable sort keeps the order of points at one step: the last one logged stays the last.
         order = np.argsort(steps, kind="stable")

@@ -143,14 +143,14 @@ def onset(series: Series, mask: BoolArray) -> int | None:
 
 
 def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
-    """Return the medians of consecutive blocks that are equally long, or the first ones longer by one value.
+    """Return the medians of consecutive blocks of equal length; the first blocks may be one value longer.
 
     :param values: ``(n,)``, ``n >= n_blocks``
     :param n_blocks: number of blocks
     :return: ``(n_blocks,)``
     """
-    # The blocks of one length are the rows of a table: one call for all of them, where a call for each takes a hundred
-    # times as long.
+    # Blocks of the same length are the rows of a table: one call for all of them, where a call for each takes a
+    # hundred times as long.
     length, n_longer = divmod(values.size, n_blocks)
     end = n_longer * (length + 1)
     longer = values[:end].reshape(n_longer, length + 1)

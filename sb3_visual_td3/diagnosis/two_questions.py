@@ -47,7 +47,7 @@ class Answers(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict that follows from both answers."""
+        """Return the verdict that follows from both answers."""
         return verdict_of(self.stability.answer, self.learning.answer)
 
 

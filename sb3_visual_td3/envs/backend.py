@@ -65,7 +65,7 @@ class LaneMark(NamedTuple):
     """A painted line along the road."""
 
     offset_m: float
-    """Distance of the line's middle from the centre of the own lane, positive to the left."""
+    """Distance of the line's middle from the centre of its own lane, positive to the left."""
     kind: MarkKind
 
 
@@ -77,7 +77,7 @@ class VehicleState(NamedTuple):
     yaw_rad: float
     speed_mps: float
     lateral_offset_m: float
-    """Distance from the centre of the own lane, positive to the left."""
+    """Distance from the centre of its own lane, positive to the left."""
     heading_error_rad: float
     """Yaw minus the direction of the lane, in [-pi, pi)."""
     distance_m: float

@@ -116,7 +116,7 @@ def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> fl
 
 
 def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float) -> float:
-    """Return the reward for keeping to the middle of the own lane.
+    """Return the reward for keeping to the middle of its own lane.
 
     :param lateral_offset_m: distance of the vehicle from the centre of its lane, either sign.
     :param lane_width_m: width of the lane, > 0.

@@ -1,8 +1,7 @@
 """The task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
 The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
-it into
-reward, end of episode, and info.
+it into reward, end of episode, and info.
 """
 
 from __future__ import annotations
@@ -231,7 +230,7 @@ class DrivingTask:
         return next((name for name, holds in endings if holds), "")
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return how far the outermost wheel is beyond each mark, seen from the own lane (negative: not reached)."""
+        """Return how far the outermost wheel is beyond each mark, seen from its own lane (negative: not reached)."""
         reach_m = wheel_reach_m(state.heading_error_rad, self.body)
         left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
         overhangs_m = []

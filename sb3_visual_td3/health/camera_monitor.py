@@ -21,7 +21,7 @@ from sb3_visual_td3.common.types import Points
 def frame_std(frames: th.Tensor) -> th.Tensor:
     """Return the standard deviation of the pixels within a frame, averaged over channels and frames.
 
-    It is taken within each frame, because the frames of a covered lens may still differ in brightness.
+    It is computed within each frame, because the frames of a covered lens may still differ in brightness.
 
     :param frames: ``(batch, channels, height, width)`` uint8
     :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour

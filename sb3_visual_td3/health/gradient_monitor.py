@@ -290,7 +290,7 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """Tell whether a value can be logged; an infinite bound or ratio means that there is none."""
+    """Return whether a value can be logged; an infinite bound or ratio means that there is none."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

@@ -104,7 +104,7 @@ class NetworkProbe:
         self._small_before: dict[Network, th.Tensor] = {}
 
     def targets_moved(self) -> dict[str, th.Tensor]:
-        """Tell whether each target network has moved since the last call.
+        """Return whether each target network has moved since the last call.
 
         All weights of a target move together, so the small ones are enough; even the smallest change is seen. Copies of
         frozen weights never move and are left out.

@@ -19,7 +19,7 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     :param tensors: at least one tensor, all on one device
     :return: a scalar >= 0 (not finite if a number is not; on a GPU also if its square is not)
     """
-    # The result of th.nn.utils.get_total_norm, to the bit, without its search for several devices.
+    # The result of th.nn.utils.get_total_norm, bit for bit, without its search for several devices.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
     # A sum of squares overflows long before the norm does. Finding that out on a GPU would mean waiting for it.
     if norm.device.type == "cpu" and not norm.isfinite():
@@ -28,7 +28,7 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
-    """Return the norm as float64, also if the squares are too large for the tensors' own dtype."""
+    """Return the norm as float64, even if the squares are too large for the tensors' own dtype."""
     largest = th.stack([tensor.abs().max() for tensor in tensors if tensor.numel()]).max().double()
     if not largest.isfinite():
         return largest
@@ -38,7 +38,7 @@ def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
-    """Tell whether all of these weights are frozen (``requires_grad`` is False)."""
+    """Return whether all of these weights are frozen (``requires_grad`` is False)."""
     return not any(parameter.requires_grad for parameter in parameters)
 
 
@@ -62,7 +62,7 @@ def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
 
 
 def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
-    """Tell whether any gradient has changed.
+    """Return whether any gradient has changed.
 
     :param before: result of an earlier :func:`gradients_of` for the same parameters
     :param parameters: the parameters

@@ -33,7 +33,7 @@ def stepped_groups(actor: nn.Module, critic: nn.Module) -> dict[Network, Groups]
 
 
 def encoder_is_shared(actor: nn.Module, critic: nn.Module) -> bool | None:
-    """Tell whether actor and critic share one encoder; None if there is no encoder."""
+    """Return whether actor and critic share one encoder; None if there is no encoder."""
     of_actor, of_critic = _encoder(actor), _encoder(critic)
     if not of_actor or not of_critic:
         return None
@@ -174,7 +174,7 @@ class StockWatch:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the hooks are on the model's current optimizers."""
+        """Return whether the hooks are on the model's current optimizers."""
         return bool(self._watched) and all(a is b for a, b in zip(self._watched, self._optimizers(), strict=True))
 
     def attach(self) -> None:
@@ -208,23 +208,23 @@ class StockWatch:
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Whether the critic sees rewards that VecNormalize has scaled."""
+        """Return whether the critic sees rewards that VecNormalize has scaled."""
         normalizer = self._model.get_vec_normalize_env()
         return normalizer is not None and normalizer.norm_reward
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Whether actor and critic share one encoder; None if there is no encoder."""
+        """Return whether actor and critic share one encoder; None if there is no encoder."""
         return encoder_is_shared(*self._networks())
 
     @property
     def groups(self) -> Groups:
-        """The weights of both networks by group name."""
+        """Return the weights of both networks by group name."""
         return {name: weights for groups in self._groups.values() for name, weights in groups.items()}
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate in force by group name."""
+        """Return the learning rate in force by group name."""
         optimizers: dict[Network, th.optim.Optimizer] = dict(zip(("actor", "critic"), self._optimizers(), strict=True))
         return {
             name: float(optimizers[network].param_groups[0]["lr"])

@@ -37,14 +37,14 @@ def doctor(
     progress_bar: bool = False,
     name: str | None = None,
 ) -> Examination:
-    """Examine a model and its environment before a training. Print the result, or read its ``findings``.
+    """Examine a model and its environment before a training run. Print the result, or read its ``findings``.
 
     The environment is stepped with random actions and reset. The model's weights, optimizers, replay buffer and the
     global random states stay as they are, and the environment is seeded again as the model seeded it.
 
     :param model: a model that has been created and not yet trained
     :param n_timesteps: environment steps of the planned run, >= 1
-    :param n_steps: steps of the longest roll-out, >= 20; fewer in a slow environment
+    :param n_steps: steps of the longest rollout, >= 20; fewer in a slow environment
     :param probes: also train the algorithm on five small environments whose answers are known, in up to 3 minutes
     :param progress_bar: whether to show a progress bar
     :param name: name of the examined model in the output; None takes the name of its class

@@ -1,6 +1,6 @@
 """Checks of the environment: observations, effects of actions, starts and ends of episodes, and rewards.
 
-All of them read roll-outs with random actions. Paired roll-outs begin with the same seed, so that a difference between
+All of them read rollouts with random actions. Paired rollouts begin with the same seed, so that a difference between
 them has one cause.
 """
 
@@ -28,28 +28,28 @@ from sb3_visual_td3.preflight.rollouts import (
 )
 
 N_STEPS = 2_000
-"""Steps of the longest roll-out, at most."""
+"""Steps of the longest rollout, at most."""
 N_PAIRED_STEPS = 30
-"""Steps of each paired roll-out; guess: enough for an action's effect to reach the picture."""
+"""Steps of each paired rollout; guess: enough for an action's effect to reach the picture."""
 N_RESETS = 3
 SEED = 2_000_003
-"""Seed of the first roll-out, far from those that trainings use."""
+"""Seed of the first rollout, far from those that training runs use."""
 LONG_ROLLOUT_S = 15.0
 PAIRED_S = 2.0
-"""Seconds for the long roll-out, and for each paired one: a slow simulator makes fewer steps."""
+"""Seconds for the long rollout, and for each paired one: a slow simulator makes fewer steps."""
 N_EPISODES = 3
 """Episodes that have to end before their lengths are judged."""
 
 DEAD_STD = 1.0
 """Standard deviation within a frame, in grey levels, below which it shows nothing. A dot of 3 x 3 pixels has 9."""
 DEAD_SHARE = 0.95
-"""Share of frames from which on the camera counts as dead (without contrast, or equal to the previous frame)."""
+"""Share of frames from which the camera counts as dead (without contrast, or equal to the previous frame)."""
 SHORT_EPISODE = 3
 """Median length of episodes, in steps, up to which they are too short."""
 MIN_STEPS_WITHOUT_END = 200
-"""Steps without an end from which on episodes may be called endless."""
+"""Steps without an end from which episodes may be called endless."""
 MIN_LIMIT = 10
-"""Length from which on three longest episodes of the same length point to a time limit."""
+"""Length from which three longest episodes of the same length point to a time limit."""
 MIN_LIMIT_OF_TWO = 50
 """The same for two of them: the longer they are, the less likely is a tie by chance."""
 SPARSE_SHARE = 0.01
@@ -76,21 +76,21 @@ def check_environment(
     :param examination: collects the results
     :param gamma: the model's discount
     :param n_timesteps: environment steps of the planned run
-    :param n_steps: steps of the longest roll-out, at most
+    :param n_steps: steps of the longest rollout, at most
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
     :param progress: called with the name of each part
-    :return: the longest roll-out, for the checks of the learner
+    :return: the longest rollout, for the checks of the learner
     """
     progress("the environment's spaces")
     _check_spaces(env, examination)
-    progress("a roll-out with random actions")
+    progress("a rollout with random actions")
     rollout = _long_rollout(env, n_steps)
     check_observations(rollout, env.observation_space, examination)
     check_episodes(rollout, _time_limit_of(env), examination)
     check_rewards(rollout, gamma, rewards_are_normalized, examination)
     _check_speed(rollout, env.num_envs, n_timesteps, examination)
     check_simulator(rollout, gym_env_of(env), examination)
-    progress("paired roll-outs")
+    progress("paired rollouts")
     _check_seed_and_actions(env, examination)
     return rollout
 
@@ -118,7 +118,7 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
         warnings.simplefilter("always")
         try:
             _check_returned(inner)
-            # The checker seeds, resets and steps. The environments are reset again before each roll-out.
+            # The checker seeds, resets and steps. The environments are reset again before each rollout.
             check_env(unwrapped, warn=True, skip_render_check=True)
         except (AssertionError, TypeError, ValueError) as error:
             examination.found("space_mismatch", " ".join(str(error).split())[:300], type(error).__name__)
@@ -428,7 +428,7 @@ def _size_and_horizon(rollout: Rollout, rewards: NDArray[np.float64], gamma: flo
 
 
 def discounted_return(rollout: Rollout, gamma: float) -> float:
-    """Return the size of a discounted return in a roll-out; 0 without a finite reward.
+    """Return the size of a discounted return in a rollout; 0 without a finite reward.
 
     :param rollout: steps with random actions
     :param gamma: the discount
@@ -491,7 +491,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     examination.judge("invalid_steps", bool(failures), evidence, value)
 
 
-# ---- paired roll-outs
+# ---- paired rollouts
 
 
 def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
@@ -503,7 +503,7 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
 
     first = play(actions, SEED)
-    # The other roll-outs have the same number of steps, so that a slow moment does not change the result.
+    # The other rollouts have the same number of steps, so that a slow moment does not change the result.
     actions, others = actions[: first.n_steps], others[: first.n_steps]
     if not actions:
         for name in names:

@@ -1,7 +1,7 @@
 """All findings of the doctor with title, remedy and source, and the examination that collects them.
 
 The order of :data:`CATALOGUE` is the order of causes: a black camera also makes the batch hard to fit, so
-``dead_camera`` stands before ``cannot_fit_batch``. Findings are listed in this order, problems before warnings.
+``dead_camera`` comes before ``cannot_fit_batch``. Findings are listed in this order, problems before warnings.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "problem",
         "Follow the action through step(): is its index right, is it clipped or rescaled to a constant, does the "
         "simulator read it before the next tick?",
-        "paired roll-outs from one seed that differ in this action alone",
+        "paired rollouts from one seed that differ in this action alone",
         "`action[0]` steers and brakes, and `action[1]` is never read",
     ),
     "time_limit_terminates": Entry(
@@ -393,13 +393,13 @@ class Examination:
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings: problems before warnings, and causes before their consequences."""
+        """Return the findings: problems before warnings, and causes before their consequences."""
         order = list(CATALOGUE)
         return sorted(self._found.values(), key=lambda each: (SEVERITIES.index(each.severity), order.index(each.id)))
 
     @property
     def has_problem(self) -> bool:
-        """Whether one of the findings is a problem, and not only a warning."""
+        """Return whether one of the findings is a problem, and not only a warning."""
         return any(finding.severity == "problem" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
@@ -413,7 +413,7 @@ class Examination:
         }
 
     def one_line(self) -> str:
-        """Return the result in one line, for the beginning of a training."""
+        """Return the result in one line, for the beginning of a training run."""
         n_checks = sum(check.status != "skipped" for check in self.checks.values())
         if not self.findings:
             return f"Doctor: {n_checks} checks of the settings, nothing found"

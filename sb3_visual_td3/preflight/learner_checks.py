@@ -90,7 +90,7 @@ def random_states_kept() -> Iterator[None]:
 
 
 def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
-    """Return a copy of a model that may be trained, with the transitions of a roll-out in a buffer of its own.
+    """Return a copy of a model that may be trained, with the transitions of a rollout in a buffer of its own.
 
     :param model: the model; it is not changed
     :param rollout: transitions to store
@@ -109,7 +109,7 @@ def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
 
 
 def _filled_buffer(model: OffPolicyAlgorithm, rollout: Rollout) -> ReplayBuffer:
-    """Return a small buffer of the model's class and settings, with the roll-out's transitions."""
+    """Return a small buffer of the model's class and settings, with the rollout's transitions."""
     original = model.replay_buffer
     assert original is not None
     arguments = {}
@@ -129,7 +129,7 @@ def _filled_buffer(model: OffPolicyAlgorithm, rollout: Rollout) -> ReplayBuffer:
 
 
 def _seen_by_policy(model: OffPolicyAlgorithm, rollout: Rollout, n: int = BATCH_SIZE) -> Observations:
-    """Return some observations of the roll-out as the policy sees them, ``(n, ...)``."""
+    """Return some observations of the rollout as the policy sees them, ``(n, ...)``."""
     steps = np.linspace(0, rollout.n_steps - 1, min(n, rollout.n_steps)).astype(int)
     first = rollout.observations[0]
     chosen: Observations
@@ -304,7 +304,7 @@ def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -
 
 
 def _batch(model: OffPolicyAlgorithm, rollout: Rollout) -> tuple[Observations, NDArray[Any], Any, th.Tensor]:
-    """Return observations and scaled actions ``(batch, ...)`` of the roll-out, as arrays and as tensors."""
+    """Return observations and scaled actions ``(batch, ...)`` of the rollout, as arrays and as tensors."""
     observations = _seen_by_policy(model, rollout)
     tensors, _ = model.policy.obs_to_tensor(observations)
     n = min(BATCH_SIZE, rollout.n_steps)

@@ -1,4 +1,4 @@
-"""Five environments with known answers, and a training of the given algorithm on each.
+"""Five environments with known answers, and a training run of the given algorithm on each.
 
 An environment of one or two steps isolates one thing that a learner must be able to do, so that a failure names the
 part that is broken. Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments),
@@ -118,8 +118,9 @@ class PictureReward(Probe):
 class ActionReward(Probe):
     """The reward is highest for the action 0, whatever the picture is.
 
-    An untrained policy begins near 0, so this probe asks whether it is kept there, as a wrong sign would not. With
-    another action for both pictures, stock actors overshoot to a limit and stay there, where tanh has no gradient.
+    An untrained policy begins near 0. The probe checks that training keeps it there; a wrong sign would drive it away.
+    If the best action were elsewhere, stock actors would overshoot to a limit of the range and stay there, because tanh
+    has no gradient there.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
@@ -202,7 +203,7 @@ class Answer:
 
 
 class _Deadline(BaseCallback):
-    """End a training at its time limit."""
+    """End a training run at its time limit."""
 
     def __init__(self) -> None:
         super().__init__()

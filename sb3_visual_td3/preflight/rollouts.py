@@ -1,4 +1,4 @@
-"""Short roll-outs of a vectorized environment, which are recorded for the checks."""
+"""Short rollouts of a vectorized environment, which are recorded for the checks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Rollout:
         return lengths
 
     def is_same_as(self, other: Rollout) -> bool:
-        """Whether both roll-outs saw the same observations and got the same rewards."""
+        """Return whether both rollouts saw the same observations and got the same rewards."""
         if self.n_steps != other.n_steps:
             return False
         rewards_are_same = np.array_equal(self.all_rewards(), other.all_rewards(), equal_nan=True)
@@ -182,7 +182,7 @@ def roll_out(
     :param env: the environments
     :param actions: ``(n_envs, *action_shape)`` for each step
     :param seed: seed of the reset; None leaves it to the environment
-    :param is_enough: function called after each step; True ends the roll-out before all actions are played
+    :param is_enough: function called after each step; True ends the rollout before all actions are played
     :return: the recorded steps
     """
     if seed is not None:

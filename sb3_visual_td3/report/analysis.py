@@ -193,7 +193,7 @@ class Analysis:
     :param data: content of the run's event files
     :param verdict: GO, NO-GO or INSUFFICIENT
     :param criteria: all criteria with their results
-    :param diagnoses: the causes that were found, the one to remedy first in front
+    :param diagnoses: the causes that were found; the one to fix first comes first
     :param metrics: statistics of every tag that was logged
     :param missing: known tags that the run did not log
     :param manifest: the content of run.json, which is shown and does not change the verdict
@@ -274,7 +274,7 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """Return the diagnosis to remedy first; None if none has a confidence of at least 0.5.
+        """Return the diagnosis to fix first; None if none has a confidence of at least 0.5.
 
         A run that is GO has no cause, because no diagnosis kept it from learning. A run that is too short to be judged
         has none either.

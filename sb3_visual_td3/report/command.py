@@ -182,7 +182,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
 def _check_combinations(args: argparse.Namespace) -> None:
     """Refuse arguments that do not go together.
 
-    :raises ValueError: which ones, and what to leave out
+    :raises ValueError: if they do not; the message names them and says what to leave out
     """
     if args.interval is not None and not args.watch:
         raise ValueError(
@@ -198,7 +198,7 @@ def _check_combinations(args: argparse.Namespace) -> None:
     if args.write_tags is not None and args.watch:
         raise ValueError("--write-tags writes the names of a run once: leave --watch out")
     if args.write_tags is not None and args.write_tags.exists():
-        raise ValueError(f"--write-tags {args.write_tags}: the file is there already; name another, or remove it")
+        raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:

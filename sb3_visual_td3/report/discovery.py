@@ -24,7 +24,7 @@ ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
 """Folders above a run in which its settings are looked for: RUN_DIR/tb/NAME_1 is two levels deep."""
 MAX_LEVELS_BELOW = 64
-"""A log folder has a few levels. A deeper tree was not written by a training."""
+"""A log folder has a few levels. A deeper tree was not written by a training run."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder are a part of the run above it.
 
     ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic";
-    ``add_hparams`` writes settings, and each final figure once, into a folder that is named for the time.
+    ``add_hparams`` writes settings, and each final figure once, into a folder that is named after the time.
     """
     tag_sets = []
     for file in files:

@@ -223,7 +223,7 @@ CLOCK_TOLERANCE_S = 60.0
 MAX_SCALAR_BYTES = 1 << 16
 """A longer value in a long record is an image or a text. It is skipped without being parsed."""
 MAX_VALUES = 250_000
-"""A long record with more values was not written by a training, and is refused."""
+"""A long record with more values was not written by a training run, and is refused."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),

@@ -193,13 +193,13 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return a tag without its earlier points from the step on at which the run was resumed."""
+    """Return a tag's points without the earlier ones at or after the step at which the run was resumed."""
     is_later = track.order >= record
     cuts = []
     if is_later.any():
         cuts.append(int(track.steps[is_later][0]))
     # A known tag on environment steps is cut where the run was resumed, even if its own first point comes later. A tag
-    # with another x-axis, such as the episode, is cut at its own first point only.
+    # with a different x-axis, such as the episode, is cut at its own first point only.
     if tag in tags.TAGS and _may_count_steps(tag):
         cuts.append(begins)
     if not cuts:
@@ -223,8 +223,8 @@ class RunData:
     :param axis: unit of the steps, if the tags or the table show it
     :param number: which of the runs of its folder it is, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: for each tag with another axis, a series whose values are the places of its points on the axis of
-        the run
+    :param elsewhere: for each tag on a different axis, a series whose values are the positions of its points on the
+        run's axis
     """
 
     path: Path
@@ -421,7 +421,7 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: clock of the last point
     :param axis: unit that the steps count, if a table says it
-    :param elsewhere: the positions on the run's axis of points whose tag has another unit
+    :param elsewhere: for each tag whose steps count another unit, the positions of its points on the run's axis
     :param final: tags with a single point in a folder below, such as the final figures of ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
@@ -443,7 +443,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return the positions of points whose tag has another unit. Final figures are known at the end only."""
+        """Return the positions of points whose tag has a different unit. Final figures are known at the end only."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}

@@ -128,7 +128,7 @@ def _is_of_sb3(analysis: Analysis) -> bool:
 
 @dataclass(frozen=True)
 class _Advice:
-    """The facts about a run that decide how to tell its author what to type.
+    """The facts about a run that decide which commands or code to suggest.
 
     :param analysis: the run
     :param by_zoo: whether rl-zoo trained it, so that flags and a hyperparameter file set it up
@@ -160,7 +160,7 @@ class _Advice:
 
     @property
     def stated_length(self) -> int | None:
-        """The number of steps that the block of the hyperparameter file states; None without such a block."""
+        """Return the number of steps that the block of the hyperparameter file states; None without such a block."""
         for layer in self.analysis.settings.given:
             if layer.source.endswith(ZOO_CONFIG):
                 length = _count(layer.values.get("n_timesteps"))
@@ -344,7 +344,7 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return what would answer whether the run learns, and whether that is evaluations that it does not have."""
+        """Return advice on how to find out whether the run learns, and whether it needs evaluations that it lacks."""
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):

@@ -1,4 +1,4 @@
-"""Judge a run at each twentieth of its steps, to find out from when on a failure was visible.
+"""Judge a run at each twentieth of its steps, to find out when a failure became visible.
 
 A failing run is rarely stopped at once. The verdict over time shows how much of the run came after the report's verdict
 was NO-GO, and whether early verdicts were reliable.
@@ -45,7 +45,7 @@ class VerdictOverTime:
 
     @property
     def no_go_from(self) -> int | None:
-        """Return the first step from which on every verdict is NO-GO; None if the last verdict is another one."""
+        """Return the first step from which every verdict is NO-GO; None if the last verdict is not NO-GO."""
         found = None
         for prefix in reversed(self.prefixes):
             if prefix.verdict is not Verdict.NO_GO:
@@ -55,14 +55,14 @@ class VerdictOverTime:
 
     @property
     def part_after(self) -> float | None:
-        """Return the part of the run after that step, between 0 and 1; None without such a step."""
+        """Return the fraction of the run after ``no_go_from``, in [0, 1]; None without such a step."""
         if self.no_go_from is None:
             return None
         return (self.end - self.no_go_from) / (self.end - self.begin)
 
     @property
     def changes(self) -> tuple[Prefix, ...]:
-        """Return the first prefix with a verdict, and each one whose verdict differs from that of the one before."""
+        """Return the first prefix with a verdict, and each prefix whose verdict differs from the previous one."""
         found: list[Prefix] = []
         for prefix in self.prefixes:
             if prefix.verdict is None:

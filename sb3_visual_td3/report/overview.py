@@ -55,7 +55,7 @@ class BestPolicy(NamedTuple):
     is_on_steps: bool = True
 
     def when(self) -> str:
-        """Return the step of the best level; an episode is called so."""
+        """Return the step of the best level; an episode is labelled as such."""
         return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:
@@ -123,7 +123,7 @@ class Comparison(NamedTuple):
 
 
 def comparison(analyses: Sequence[Analysis]) -> Comparison:
-    """Return one row for each run, in the order of the console's table, without columns in which no run has anything.
+    """Return one row for each run, in the order of the console's table, without columns that are empty for every run.
 
     :param analyses: the runs in the order of the report
     """

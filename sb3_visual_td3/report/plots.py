@@ -519,8 +519,7 @@ def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Lim
     """Return the thresholds that are worth showing with some curves.
 
     A critic loss near 5 under a line at 200 is a flat line. A threshold that only informs is left out if it lies far
-    from
-    the curves, or if the plot cannot show that it differs from 0.
+    from the curves, or if the plot cannot show that it differs from 0.
 
     :param panel: the plot
     :param analysis: the run

@@ -68,7 +68,7 @@ class Recommendation:
     """The recommended changes for a run.
 
     :param changes: changes to the hyperparameter file
-    :param code: diagnosis to a sentence on the part of the cure that is no hyperparameter
+    :param code: diagnosis to a sentence on the part of the cure that is not a hyperparameter
     """
 
     changes: tuple[Change, ...] = ()
@@ -84,7 +84,7 @@ def recommend(
     of one key, the first cause counts.
 
     :param verdict: nothing is recommended for a run that is GO
-    :param diagnoses: diagnoses in the order in which to remedy them
+    :param diagnoses: diagnoses in the order in which to fix them
     :param settings: settings of the run
     :param series: series of the run
     """
@@ -342,7 +342,7 @@ def as_yaml(value: Any) -> str:
     """Write a value as one line of YAML 1.1 that PyYAML reads back as the same value.
 
     Values may come from an untrusted settings file, and the line appears in Markdown and HTML: no text may become
-    markup, or a value of another type.
+    markup, or a value of a different type.
 
     :param value: a plain value: None, bool, number, text, list or mapping
     """

@@ -1,8 +1,8 @@
-"""Find the unit that the steps of a run count, and the place of points with another unit on that axis.
+"""Find the unit that the steps of a run count, and the place of points with a different unit on that axis.
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its axis. A point of another axis is then cut by the place at which it was written into the event file.
+its axis. A point of a different axis is then cut by the place at which it was written into the event file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""If the step of a tag differs from that of the run by more than this factor at the same time, it has another unit."""
+"""A tag whose step differs from that of the run at the same time by more than this factor has a different unit."""
 IN_ORDER = 0.9
 """The part of the records that must not lie behind an earlier one, for a file that was written while training. Others
 were written afterwards, one tag after another."""
@@ -100,14 +100,14 @@ class _Clock(NamedTuple):
 
 
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return the position on the run's axis of each point whose tag has another unit.
+    """Return the position on the run's axis of each point whose tag has a different unit.
 
     The axis is that of the environment steps, where a known name has one; otherwise that of the episodes of our own
     tags, and otherwise that of the best return. Where the file does not show the positions, the points are spread
     evenly over the run.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag with another axis a series whose values are steps of the run's axis
+    :return: for each tag with a different axis a series whose values are steps of the run's axis
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -149,7 +149,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     """Return the first and the last step on the axis of a run; (0, 0) without a point.
 
     :param series: the points of the run, by tag
-    :param others: the tags with another unit
+    :param others: the tags with a different unit
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

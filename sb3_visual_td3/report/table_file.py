@@ -27,7 +27,7 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""A progress.csv of a training of days has a few megabytes."""
+"""A progress.csv of a training run of several days has a few megabytes."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
@@ -103,7 +103,7 @@ def is_table(path: Path) -> bool:
 
 
 def has_step_column(path: Path) -> bool:
-    """Return whether a CSV file begins with a heading that names an x-axis."""
+    """Return whether a CSV file begins with a header line that names an x-axis."""
     try:
         with open_regular(path) as stream:
             begin = stream.read(MAX_HEADER_BYTES)
@@ -114,7 +114,7 @@ def has_step_column(path: Path) -> bool:
 
 
 class TableFile:
-    """One table, read again as a whole when it has changed.
+    """One table, read again in full when it has changed.
 
     :param path: path of the file
     """
@@ -470,7 +470,7 @@ def _array(content: bytes) -> FloatArray:
         raise ValueError(f"its values are of type {dtype}")
     # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is refused.
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > len(content):
-        raise ValueError("it is shorter than its heading says")
+        raise ValueError("it is shorter than its header says")
     stream.seek(0)
     array = np.lib.format.read_array(stream, allow_pickle=False)
     return np.asarray(array, dtype=np.float64)

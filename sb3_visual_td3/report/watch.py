@@ -72,7 +72,7 @@ class Job(Protocol):
 
 @dataclass
 class _Watched:
-    """One run in its state at the last check.
+    """One watched run, as of the last check.
 
     :param reader: reader of its event files
     :param analysis: None if its files hold nothing to judge yet
@@ -209,7 +209,7 @@ def watch(
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes
-    :return: the runs in their state at the last check
+    :return: the runs, as of the last check
     """
     watched = Watch(job, interval_s, on_change)
     try:
@@ -220,7 +220,7 @@ def watch(
                 if watched.is_over:
                     return watched
                 show(watched.in_one_line())
-                # A slow check of many runs must not take all of the processor that a training next to it needs.
+                # A slow check of many runs must not take all of the processor that a training run next to it needs.
                 wait(max(interval_s, time.monotonic() - began))
     except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
         return watched

@@ -90,7 +90,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _lost_since_peak(analysis: Analysis) -> float | None:
-    """Return which part of the gain over its begin the run has lost again; None without a curve that rose."""
+    """Return the fraction of its gain over the start that the run has lost again; None if the curve never rose."""
     comparison, curve = analysis.questions.comparison, analysis.curve
     if comparison is not None and comparison.peak > comparison.baseline:
         return (comparison.peak - comparison.late) / (comparison.peak - comparison.baseline)

@@ -33,7 +33,7 @@ PACKAGES = (
     "opencv-python-headless",
     "carla",
 )
-"""Packages whose version can change the numbers of a training."""
+"""Packages whose version can change the numbers of a training run."""
 _GIT_TIMEOUT_S = 5.0
 # User and password in an address, such as "user:secret" in "https://user:secret@host/".
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
@@ -53,7 +53,7 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that a training depends on.
+    """Return the installed versions of the packages that a training run depends on.
 
     :return: package name to version; packages that are not installed are left out
     """
@@ -145,8 +145,8 @@ class RunManifest:
     :param machine: cpu, cores, memory, gpu, platform and python; empty in files of earlier versions
     :param command: words of the command line; empty in files of earlier versions
     :param started: ISO 8601 time with its UTC offset
-    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it ended in another way. It is
-        written last, when all other files of the run are on the disk
+    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it ended in a different way. It
+        is written last, when all other files of the run are on the disk
     :param event_dir: folder of the event files, relative to the folder of this file
     :param end: how the run ended; None while it runs, if it was killed, and in files of earlier versions, which write
         ``finished`` for every end

@@ -88,7 +88,7 @@ class ChunkedArray:
 
         :param target: C-contiguous, of the same shape and dtype; after an error it is partly overwritten
         :raises SnapshotError: if a chunk is missing or damaged
-        :raises ValueError: if the target has another shape, dtype or layout, or is read-only
+        :raises ValueError: if the target has a different shape, dtype or layout, or is read-only
         """
         if target.shape != self.shape or target.dtype != self.dtype or not target.flags.c_contiguous:
             raise ValueError(
@@ -152,7 +152,7 @@ class ObjectStore:
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
-        # A size of -1 stands for a missing file. A file of another size is damaged and is replaced.
+        # A size of -1 stands for a missing file. A file of a different size is damaged and is replaced.
         try:
             n_there = os.stat(path).st_size
         except OSError:

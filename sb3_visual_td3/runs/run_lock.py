@@ -33,7 +33,7 @@ class RunLock:
         """Acquire the lock; without effect if this object already holds it.
 
         If another lock object of this process holds the lock, the lock is taken from it: in a notebook, such an object
-        belongs to a training that was interrupted.
+        belongs to a training run that was interrupted.
 
         :raises ValueError: if another process trains the run, or the file is a link or not a lock
         :raises OSError: if the file cannot be written

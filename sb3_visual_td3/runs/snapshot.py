@@ -212,7 +212,7 @@ class Health(NamedTuple):
 
     :ivar is_healthy: no critical alert was active, and no later alert has marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: how many updates before its first alert a trouble may have begun
+    :ivar n_in_doubt: how many updates before its first alert a problem may have begun
     """
 
     is_healthy: bool
@@ -247,7 +247,7 @@ def health_label(health: Health | None) -> str:
 def to_spare(healths: Sequence[Health | None]) -> set[int]:
     """Choose the snapshots to keep, whatever their age, so that a rollback always finds a healthy one.
 
-    An alert may begin up to ``n_in_doubt`` updates after the trouble that it reports. A snapshot is therefore certain
+    An alert may begin up to ``n_in_doubt`` updates after the problem that it reports. A snapshot is therefore certain
     to be healthy only once that many updates have passed without an alert. Three snapshots are kept: the newest one
     that is certain to be healthy; the one that becomes certain next; and, if an unhealthy one followed it, the newest
     healthy one of all.

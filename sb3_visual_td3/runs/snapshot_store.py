@@ -312,7 +312,7 @@ class SnapshotStore:
         ]
 
     def newest(self) -> Snapshot:
-        """Load the newest good snapshot; every byte of it is checked.
+        """Load the newest undamaged snapshot; every byte of it is checked.
 
         :return: the snapshot; ``skipped`` says what was wrong with newer ones
         :raises NoSnapshotError: if there are no snapshots
@@ -332,7 +332,7 @@ class SnapshotStore:
         if not found:
             raise NoSnapshotError(f"{self.folder}: there is no snapshot")
         reasons = [other.reason for other in found if other.record is None] + skipped
-        raise SnapshotError(f"{self.folder}: no snapshot is good: {'; '.join(reasons)}")
+        raise SnapshotError(f"{self.folder}: no usable snapshot: {'; '.join(reasons)}")
 
     def load(self, step: int) -> Snapshot:
         """Load the snapshot of a step; every byte of it is checked.
@@ -367,7 +367,7 @@ class SnapshotStore:
         return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the trouble began as unhealthy.
+        """Mark the snapshots that were taken after the problem began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         :raises OSError: if the operating system refuses; the remaining snapshots stay as they are

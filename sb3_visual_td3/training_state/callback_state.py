@@ -1,9 +1,8 @@
-"""The state of the callbacks of a training: counters, best rewards, open windows and evaluation environments.
+"""The state of the callbacks of a training run: counters, best rewards, open windows and evaluation environments.
 
 Stable-Baselines3 has no state for callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
-attributes that change during a training. Our callbacks, and any of the user's that has ``get_state()`` and
-``set_state()``, hand over their own
-state.
+attributes that change during a training run. Our callbacks, and any of the user's that has ``get_state()`` and
+``set_state()``, hand over their own state.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ its parents. A class that is not listed is reported to the user by :func:`unknow
 
 
 def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
-    """Return every callback of a training once, each before those that it holds.
+    """Return every callback of a training run once, each before those that it holds.
 
     :param root: the callback of ``learn()``, which holds the others
     :return: all callbacks, ``root`` first
@@ -69,7 +68,7 @@ def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
 
 
 def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> dict[str, Any]:
-    """Read the state of every callback of a training.
+    """Read the state of every callback of a training run.
 
     :param root: the callback of ``learn()``, which holds the others
     :param env_state: function that reads the state of an evaluation's environments; None leaves them out
@@ -150,7 +149,7 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
     numbers: Counter[str] = Counter()
     numbered: dict[Key, BaseCallback] = {}
     for callback in seen.values():
-        # A subclass that only saves its files in another way takes the state of the class that it replaces.
+        # A subclass that only saves its files in a different way takes the state of the class that it replaces.
         path = class_path(getattr(callback, "state_class", type(callback)))
         numbered[path, numbers[path]] = callback
         numbers[path] += 1

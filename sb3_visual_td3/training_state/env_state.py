@@ -1,4 +1,4 @@
-"""The state of the environments of a training: the VecEnv, its wrappers, each sub-environment and its wrappers.
+"""The state of the environments of a training run: the VecEnv, its wrappers, each sub-environment and its wrappers.
 
 A sub-environment can be restored in the middle of an episode if it has ``get_state()`` and ``set_state()``, and if all
 gymnasium wrappers around it are understood: those in :data:`COUNTERS` are read attribute by attribute, and those in
@@ -196,7 +196,7 @@ def _subclasses(cls: type) -> Iterator[type]:
 def has_attr(base: VecEnv, name: str) -> bool:
     """Return whether all environments have an attribute.
 
-    A worker process dies of an AttributeError, so this is asked before an attribute is read.
+    A worker process dies from an AttributeError, so this is asked before an attribute is read.
 
     :param base: a VecEnv without its layers
     :param name: name of the attribute
@@ -318,7 +318,7 @@ def _explaining_dead_workers() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         raise ValueError(
-            "a worker process died when its environment was given its state: the worker's traceback is above"
+            "a worker process died while its environment restored its state: the worker's traceback is above"
         ) from error
 
 

@@ -71,7 +71,7 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
 
     :param noise: action noise of the model, of the same class as the saved one
     :param state: the state returned by :func:`action_noise_state`
-    :raises ValueError: if it is the state of another noise
+    :raises ValueError: if it is the state of a different noise
     """
     there = None if state is None else present_class_path(state["class"])
     here = None if noise is None else class_path(type(noise))

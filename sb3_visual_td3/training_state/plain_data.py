@@ -115,7 +115,7 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     :param here: the current arrays, in lists and dicts
     :param there: the corresponding part of the state
     :param name: name of the part, for the error message
-    :raises ValueError: if it has other keys, or an array of another shape or dtype
+    :raises ValueError: if it has other keys, or an array of a different shape or dtype
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
@@ -132,8 +132,8 @@ def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
     """Return an observation as plain data, with the memory layout of its arrays.
 
     The layout matters. A transposed image is a view whose channels lie next to each other, and a convolution over such
-    a view adds up its products in another order than over a contiguous copy. The action would differ in its last bits,
-    and the resumed run would not be the same run.
+    a view adds up its products in a different order than over a contiguous copy. The action would differ in its last
+    bits, and the resumed run would not be the same run.
 
     :param observation: an array, or a dict or tuple of arrays; None if there is no observation yet
     :return: plain data; None if there is no observation

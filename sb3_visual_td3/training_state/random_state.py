@@ -37,8 +37,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set the global generators.
 
-    Call this last when a training is restored, since creating and loading objects may draw numbers. The states of CUDA
-    devices that do not exist here are skipped.
+    Call this last when a training run is restored, since creating and loading objects may draw numbers. The states of
+    CUDA devices that do not exist here are skipped.
 
     :param state: the state returned by :func:`random_state`
     """
@@ -110,7 +110,7 @@ def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -
 
     :param space: a space of the same structure
     :param state: the state returned by :func:`space_random_state`
-    :raises ValueError: if the space has another structure
+    :raises ValueError: if the space has a different structure
     """
     parts = _parts(space)
     if len(parts) != len(state["parts"]):

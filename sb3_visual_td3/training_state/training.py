@@ -1,4 +1,4 @@
-"""The state of a whole training: model, replay buffer, environments, callbacks, logger and random numbers.
+"""The state of a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
 
 :class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads it with :func:`training_state` and restores it with
 :func:`set_training_state`. A rollback of the guard restores what was learned only, with :func:`go_back`.
@@ -108,7 +108,7 @@ def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -
 
 
 def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read everything that the rest of a training depends on, except weights and optimizers (see ``model.save()``).
+    """Read everything that the rest of a training run depends on, except weights and optimizers (see ``model.save()``).
 
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
@@ -134,14 +134,14 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
 def set_training_state(
     model: OffPolicyAlgorithm, root: BaseCallback, state: Mapping[str, Any], model_path: Path
 ) -> list[str]:
-    """Restore a whole training.
+    """Restore a whole training run.
 
     :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
     :param state: the state returned by :func:`training_state`
     :param model_path: path of the file that ``model.save()`` wrote at the same time
     :return: messages for the user about everything that is not restored exactly
-    :raises ValueError: if it is the state of another training
+    :raises ValueError: if it is the state of another training run
     :raises MemoryError: if the replay buffer does not fit into memory
     """
     assert model.env is not None
@@ -184,7 +184,7 @@ def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Pat
     :param model: a model between two rollouts
     :param state: an earlier state of this training, as returned by :func:`training_state`
     :param model_path: path of the file that ``model.save()`` wrote at the same time
-    :raises ValueError: if it is the state of another training
+    :raises ValueError: if it is the state of another training run
     """
     load_parameters(model, model_path)
     extras = state["model"]["extras"]

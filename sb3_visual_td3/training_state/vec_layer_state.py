@@ -1,4 +1,4 @@
-"""Descriptions and state of the layers (VecEnv wrappers) around the environments of a training.
+"""Descriptions and state of the layers (VecEnv wrappers) around the environments of a training run.
 
 Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor have state. A wrapper of the user's
 hands over its own state if it has ``get_state()`` and ``set_state()``.

@@ -103,7 +103,7 @@ class Connection:
             raise ConnectionLostError(str(error)) from error
 
     def receive(self) -> Any:
-        """Wait for the next value of the other side.
+        """Wait for the next value from the other side.
 
         :return: the value; its arrays are writeable
         :raises ConnectionLostError: if the other side is gone

@@ -173,7 +173,7 @@ def run_tasks(
     num_gpus: float = 0.0,
     address: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Call a function as Ray tasks, such as whole trainings: as many at a time as the cluster has room for.
+    """Call a function as Ray tasks, such as whole training runs: as many at a time as the cluster has room for.
 
     Each call runs in a process of its own, in the working folder of this process if that folder exists there.
 
@@ -189,7 +189,7 @@ def run_tasks(
     session = RaySession(address)
     try:
         _check_room(session.ray, {"CPU": num_cpus, "GPU": num_gpus})
-        # max_calls=1: a process for each call, so that a training leaves no memory and no threads to the next one.
+        # max_calls=1: a process for each call, so that a training run leaves no memory and no threads to the next one.
         options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": MAX_TASK_RETRIES, "max_calls": 1}
         task, paths = session.ray.remote(**options)(_call), SearchPaths.of_this_process()
         yield from _results(session.ray, [task.remote(paths, pack((function, each))) for each in arguments])
@@ -204,7 +204,7 @@ def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
         if amount > total.get(name, 0.0):
             there = total.get(name, 0.0)
             raise ValueError(
-                f"each run needs {name} {amount:g}, but the whole cluster has {there:g}; ask for less or add machines"
+                f"each run needs {name} {amount:g}, but the whole cluster has {there:g}; request less, or add machines"
             )
 
 

@@ -127,7 +127,7 @@ class RayVecEnv(VecEnv):
         _LOG.warning("%s; waiting for up to %g s", self._shortage(len(missing), options), self._patience_s)
         _, missing = self._ray.wait(waiting, num_returns=len(waiting), timeout=self._patience_s)
         if missing:
-            raise ValueError(f"{self._shortage(len(missing), options)}; ask for less or add machines")
+            raise ValueError(f"{self._shortage(len(missing), options)}; request less, or add machines")
 
     def _shortage(self, n_missing: int, options: ActorOptions) -> str:
         """Return how many environments are missing, what each requests, and what the cluster has, in words."""

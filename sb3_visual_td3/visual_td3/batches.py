@@ -90,11 +90,11 @@ class Batch(NamedTuple):
 
 
 def augmented(observations: Observations, pad: int, pictures: Mapping[str, spaces.Box]) -> Observations:
-    """Shift pictures randomly; other parts of the observation stay as they are.
+    """Shift images randomly; other parts of the observation stay as they are.
 
     :param observations: one tensor, or one for each key
     :param pad: largest shift in pixels; 0 is off
-    :param pictures: the space of each part that is a picture, by key
+    :param pictures: the spaces of the images among the observations, by key
     :return: observations of the same shape
     """
     if pad == 0:
@@ -123,8 +123,8 @@ def batch_of(
 
     :param data: the sample
     :param gamma: discount of a step, used if the buffer returns no discounts
-    :param pad: largest random shift of pictures, in pixels
-    :param pictures: the space of each part of the observations that is a picture, by key
+    :param pad: largest random shift of images, in pixels
+    :param pictures: the spaces of the images among the observations, by key
     :param prepare: function that converts the observations for all networks; None leaves that to each network
     :return: the batch
     """

@@ -102,14 +102,14 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
 
 
 def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """Tell whether a space is the Box with which VecNormalize replaces the space of a picture."""
+    """Return whether a space is the Box with which VecNormalize replaces the space of a picture."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
     return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
 
 
 def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
-    """Tell whether the environment's observations under this key are bytes; True if that is unknown."""
+    """Return whether the environment's observations under this key are bytes; True if that is unknown."""
     env = normalizer.unwrapped
     # DummyVecEnv allocated arrays for observations before VecNormalize changed the space that both of them hold.
     arrays = getattr(env, "buf_obs", None)
@@ -123,7 +123,7 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 
 
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
-    """Refuse a VecNormalize whose observations have another shape than those that the policy sees.
+    """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
     The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize does both, in the
     shape that observations have inside it.
@@ -175,7 +175,7 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
 
 
 def is_stock(policy_class: type) -> bool:
-    """Tell whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
+    """Return whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
 
     A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 requires no
     more of such a class than TD3 does, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
@@ -188,7 +188,7 @@ def is_stock(policy_class: type) -> bool:
 
 
 def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that a stock policy class cannot fulfil, before it is built.
+    """Refuse arguments that a stock policy class does not support, before it is built.
 
     :param policy_class: the class, after Stable-Baselines3's own classes have been replaced by ours
     :param arguments: the model's arguments by name
@@ -229,7 +229,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
-    :raises ValueError: if a network has no optimizer, or if a subclass of our policies has networks of another class
+    :raises ValueError: if a network has no optimizer, or if a subclass of our policies has networks of a different
+        class
     """
     name = type(policy).__name__
     for network in NETWORKS:

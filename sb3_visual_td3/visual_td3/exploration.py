@@ -40,7 +40,7 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
 
 
 def is_scheduled(noise: ActionNoise | None) -> bool:
-    """Tell whether an action noise follows ``noise_schedule``, for one environment or for several."""
+    """Return whether an action noise follows ``noise_schedule``, for one environment or for several."""
     if isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     return isinstance(noise, ScheduledActionNoise)

@@ -307,7 +307,7 @@ class VisualTD3Policy(TD3Policy):
 
     @property
     def pictures(self) -> dict[str, spaces.Box]:
-        """The spaces of the pictures that the policy sees, by key.
+        """Return the spaces of the pictures that the policy sees, by key.
 
         Random shifts and the camera's health measures use it too, so that they agree with the encoders on what a
         picture is.
@@ -336,7 +336,7 @@ class VisualTD3Policy(TD3Policy):
 
     @property
     def encoder_is_shared(self) -> bool:
-        """Whether actor and critic share one encoder, which only the critic's loss trains."""
+        """Return whether actor and critic share one encoder, which only the critic's loss trains."""
         return self.encoder == "shared"
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -487,7 +487,7 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
 
 
 class VisualCnnPolicy(VisualTD3Policy):
-    """Policy for images, a :class:`VisualTD3Policy`; its default encoder is Stable-Baselines3's NatureCNN."""
+    """A :class:`VisualTD3Policy` for images. By default its encoder is Stable-Baselines3's NatureCNN."""
 
     def __init__(self, *args: Any, encoder_arch: EncoderArch | None = None, **kwargs: Any) -> None:
         if encoder_arch is None and "features_extractor_class" not in kwargs:
@@ -496,7 +496,7 @@ class VisualCnnPolicy(VisualTD3Policy):
 
 
 class VisualMultiInputPolicy(VisualTD3Policy):
-    """Policy for Dict observations, a :class:`VisualTD3Policy`; its default is SB3's CombinedExtractor."""
+    """A :class:`VisualTD3Policy` for Dict observations. By default its features extractor is CombinedExtractor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("encoder_arch") is None:

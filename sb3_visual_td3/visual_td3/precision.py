@@ -1,7 +1,7 @@
 """Fast updates: bfloat16 arithmetic, images converted once for all networks, and an allocator that keeps its memory.
 
-Everything here computes what Stable-Baselines3 computes, in another order or another dtype. It is off where updates
-have to be Stable-Baselines3's to the bit (:attr:`Arithmetic.is_exact`).
+Everything here computes what Stable-Baselines3 computes, in a different order or dtype. It is off where updates
+have to be Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def keep_freed_memory() -> bool:
 
 
 def has_fast_bf16(device: th.device) -> bool:
-    """Tell whether the machine multiplies bfloat16 in hardware.
+    """Return whether the machine multiplies bfloat16 in hardware.
 
     :param device: the device of the networks
     :return: True for AVX512_BF16 or AMX on a CPU, and for Ampere or newer on a GPU. Elsewhere bfloat16 is emulated,
@@ -72,7 +72,7 @@ class Arithmetic:
 
     :param precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the machine has it in hardware
     :param device: the device of the networks
-    :param is_stock: True if float32 must be Stable-Baselines3's to the bit, with the same layouts in the same order
+    :param is_stock: True if float32 must be Stable-Baselines3's bit for bit, with the same layouts in the same order
     """
 
     def __init__(self, precision: Precision, device: th.device, is_stock: bool) -> None:
@@ -102,7 +102,7 @@ PIXEL_MAX = 255.0
 
 
 def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
-    """Tell whether :func:`convolve_blocks` can apply this layer to images of this size."""
+    """Return whether :func:`convolve_blocks` can apply this layer to images of this size."""
     if not isinstance(convolution, nn.Conv2d):
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
@@ -261,7 +261,7 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
 
 
 def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
-    """Tell whether an extractor computes what ``kind`` does; a subclass with its own ``forward`` may not."""
+    """Return whether an extractor computes what ``kind`` does; a subclass with its own ``forward`` may not."""
     return type(extractor).forward is kind.forward
 
 

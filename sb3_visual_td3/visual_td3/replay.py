@@ -90,7 +90,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 def _attribute(env: VecEnv) -> int | None:
     """Return the attribute ``frame_stack`` if all environments have the same; None otherwise."""
     try:
-        # A SubprocVecEnv's worker dies of an AttributeError, so has_attr is called before get_attr.
+        # A SubprocVecEnv's worker dies from an AttributeError, so has_attr is called before get_attr.
         if not env.has_attr("frame_stack"):
             return None
         depths = set(env.get_attr("frame_stack"))
@@ -100,7 +100,7 @@ def _attribute(env: VecEnv) -> int | None:
         return None
     try:
         return to_integer("frame_stack", depths.pop(), 1)
-    except ValueError:  # the attribute has another meaning in that environment
+    except ValueError:  # the attribute has a different meaning in that environment
         return None
 
 

@@ -43,7 +43,7 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def looks_at(self, is_judged: bool) -> bool:
-        """Tell whether updates are checked.
+        """Return whether updates are checked.
 
         :param is_judged: True if a callback handles non-finite numbers
         :return: True if :meth:`step` is to be used instead of the optimizer's own
@@ -109,7 +109,7 @@ def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def _can_skip(optimizer: th.optim.Optimizer) -> bool:
-    """Tell whether an optimizer can skip a step on the device, by ``found_inf``."""
+    """Return whether an optimizer can skip a step on the device when its ``found_inf`` is set."""
     return all(group.get("fused") for group in optimizer.param_groups)
 
 

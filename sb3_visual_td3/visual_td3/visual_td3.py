@@ -288,7 +288,7 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the fast path, except if the updates have to be Stable-Baselines3's to the bit."""
+        """Set up the fast path, except if the updates have to be Stable-Baselines3's bit for bit."""
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
         self._prepare: Preparation | None = None
@@ -319,7 +319,7 @@ class VisualTD3(TD3):
 
     @property
     def _is_stock(self) -> bool:
-        """Whether training is Stable-Baselines3's in everything, its faults included."""
+        """Return whether training matches Stable-Baselines3 in everything, its faults included."""
         return bool(self._resolved["preset"].value == "td3")
 
     # ---- training
@@ -622,7 +622,7 @@ class VisualTD3(TD3):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Prepare a training as Stable-Baselines3 does, and check the replay buffer.
+        """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
 
         If the training begins with a reset, no n-step window may run from the stored transitions into the new ones.
         """
@@ -744,25 +744,25 @@ class VisualTD3(TD3):
 
     @property
     def groups(self) -> Groups:
-        """The weights of both networks by group name."""
+        """Return the weights of both networks by group name."""
         return self._parameter_groups.parameters
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate in force by group name."""
+        """Return the learning rate in force by group name."""
         progress = self._current_progress_remaining
         return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
+        """Return whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
         if CRITIC_CNN.name not in self.groups:
             return None
         return not self._is_stock_policy and self.policy.encoder_is_shared
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Whether the critic sees rewards that VecNormalize has scaled."""
+        """Return whether the critic sees rewards that VecNormalize has scaled."""
         return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
 
     def describe(self) -> Description:
@@ -787,7 +787,7 @@ class VisualTD3(TD3):
                 described[argument] = Resolved(self.learning_rate, "learning_rate")
         return described
 
-    # ---- state of a training, for snapshots
+    # ---- state of a training run, for snapshots
 
     def get_state(self) -> dict[str, Any]:
         """Return the state that Stable-Baselines3's attributes do not hold; call this at the start of a rollout.
@@ -923,6 +923,6 @@ class VisualTD3(TD3):
 
 
 def _is_finite(values: np.ndarray | Mapping[str, np.ndarray]) -> bool:
-    """Tell whether all numbers of an array, or of a dict of arrays, are finite."""
+    """Return whether all numbers of an array, or of a dict of arrays, are finite."""
     parts = values.values() if isinstance(values, Mapping) else [values]
     return all(bool(np.isfinite(part).all()) for part in parts)

@@ -1,4 +1,4 @@
-"""The table of rl-zoo's commands, which know our algorithm here: the function that each runs, and the extra it needs.
+"""The table of rl-zoo's commands, extended by our algorithm: the function that runs each, and the extra it needs.
 
 Nothing heavy is imported before a command runs, so that ``visual-td3 --help`` is quick. To add one of rl-zoo's
 commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
@@ -318,7 +318,7 @@ ZOO_COMMANDS: dict[str, ZooCommand] = {
         makes_environments=True,
     ),
     "record-training": ZooCommand(
-        "film the checkpoints of a training (extra: video)",
+        "film the checkpoints of a training run (extra: video)",
         TRAINING_GROUP,
         _record_training,
         LAST_TRAINING,

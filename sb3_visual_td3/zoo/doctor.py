@@ -1,4 +1,4 @@
-"""``visual-td3 doctor``: examine environment, settings and learner of a training without running it.
+"""``visual-td3 doctor``: examine environment, settings and learner of a training run without running it.
 
 The flags are those of ``visual-td3 train``, so that a command line can be examined word for word. The arguments of the
 doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` makes the checks.
@@ -34,7 +34,7 @@ NO_PROBLEM, A_PROBLEM = 0, 1
 
 
 class ExaminedExperiment(VisualExperimentManager):
-    """An experiment that is set up as for a training, and examined instead of trained. It writes no file.
+    """An experiment that is set up as for a training run, and examined instead of trained. It writes no file.
 
     :param settings: the doctor's own arguments
     :param examinations: receives the result
@@ -59,7 +59,7 @@ class ExaminedExperiment(VisualExperimentManager):
         """Save nothing: there is no run."""
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:  # noqa: ARG002
-        """Create the environments as for a training, without monitor files."""
+        """Create the environments as for a training run, without monitor files."""
         return super().create_envs(n_envs, eval_env, no_log=True)
 
     def learn(self, model: BaseAlgorithm) -> None:

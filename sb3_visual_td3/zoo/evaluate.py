@@ -78,7 +78,7 @@ def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """Return a quantity that counts over all kilometres driven; it is NaN if nothing was driven."""
+    """Return a count per kilometre, over all kilometres driven; NaN if nothing was driven."""
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:

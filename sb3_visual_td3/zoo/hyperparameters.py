@@ -96,7 +96,7 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
 
     :param block: the hyperparameters
     :param where: name of the block in error messages
-    :raises ValueError: if one has another type, or ``normalize`` has an unknown key
+    :raises ValueError: if one has a different type, or ``normalize`` has an unknown key
     """
     policy = block.get("policy", "")
     if not isinstance(policy, str | type):

@@ -29,9 +29,9 @@ from sb3_visual_td3.common.errors import (
 from sb3_visual_td3.common.installation import install_command
 
 SAVE_FAILED = 74
-"""Exit code of a training whose final model could not be saved: EX_IOERR of ``sysexits.h``. It can be resumed."""
+"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``. It can be resumed."""
 INTERRUPTED = 130
-"""Exit code of a training that Ctrl-C ended: 128 and the number of SIGINT, as in shells. It can be resumed."""
+"""Exit code of a training run that Ctrl-C ended: 128 and the number of SIGINT, as in shells. It can be resumed."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """The libraries of an extra that rl-zoo's commands import."""
@@ -103,8 +103,8 @@ def is_mistake(error: Exception) -> bool:
 def is_of_a_type(error: Exception) -> bool:
     """Return whether a constructor of ours failed because a value of the hyperparameter file has a wrong type.
 
-    Constructors check values, and the types that are most often wrong. A value of another wrong type fails where it is
-    first used.
+    Constructors check values, and the types that are most often wrong. A value of any other wrong type fails where it
+    is first used.
 
     :param error: the exception that ended the set-up of an experiment
     """
@@ -180,7 +180,7 @@ def complain(command: str, error: Exception) -> int:
 
 
 def save_failed(command: str, error: Exception) -> int:
-    """Print that the final model of a training could not be saved.
+    """Print that the final model of a training run could not be saved.
 
     :param command: our subcommand
     :param error: the exception

@@ -116,7 +116,7 @@ def register() -> None:
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
 
 
-# ---- options and result of a training
+# ---- options and result of a training run
 
 
 class SaveError(OSError):
@@ -125,10 +125,10 @@ class SaveError(OSError):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of a training in addition to rl-zoo's flags.
+    """The options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: signals that end a training in order, if neither the command line nor the hyperparameter file names
-        any
+    :ivar signals: signals that end a training run in order, if neither the command line nor the hyperparameter file
+        names any
     :ivar stops_on_critical: whether a critical alert ends the training, whatever the hyperparameter file says
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
     :ivar resumed_experiment: description of how that run was started, as plain data that has been checked
@@ -148,7 +148,7 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """The result of a training; it is filled in while the training runs.
+    """The result of a training run; it is filled in while the training runs.
 
     :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
     :ivar has_started: whether training has begun, that is the environment was reset, so that an error is not a usage
@@ -244,7 +244,7 @@ class ContinuedModel:
 
     @property
     def env(self) -> VecEnv | None:
-        """The environments; rl-zoo closes them."""
+        """Return the environments; rl-zoo closes them."""
         return self._model.env
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
@@ -280,7 +280,7 @@ class Learner:
 
     @property
     def env(self) -> VecEnv | None:
-        """The environments; rl-zoo closes them."""
+        """Return the environments; rl-zoo closes them."""
         return self._model.env
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
@@ -318,9 +318,9 @@ class StoredObservations(VecEnvWrapper):
     """Let a stock off-policy algorithm store the observations that its policy sees, with rewards normalized.
 
     Stable-Baselines3 (2.9) stores what VecNormalize received. Below a VecFrameStack or VecTransposeImage, the order in
-    which rl-zoo builds them, that has another shape than the replay buffer: "could not broadcast input array from shape
-    (1,64,64,1) into shape (1,1,64,64)". Where VecNormalize leaves observations as they are, those of the outermost
-    layer are the original ones. VisualTD3 needs no such layer.
+    which rl-zoo builds them, that has a different shape than the replay buffer: "could not broadcast input array from
+    shape (1,64,64,1) into shape (1,1,64,64)". Where VecNormalize leaves observations as they are, those of the
+    outermost layer are the original ones. VisualTD3 needs no such layer.
 
     :param venv: the environments with all other layers around them; their VecNormalize has ``norm_obs=False``
     """
@@ -428,7 +428,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
-            from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training does not need
+            from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training run does not need
 
             hyperparams = with_trial(self, trial_id, hyperparams)
             saved = OrderedDict(sorted(hyperparams.items()))

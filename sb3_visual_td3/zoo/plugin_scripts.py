@@ -3,7 +3,7 @@
 Some scripts have no function to call, and all of them know only the stock algorithms. The reasons are the following, as
 of rl_zoo3 2.9. When they are gone from rl_zoo3, this module can go:
 
-- lists of off-policy algorithms are written out in enjoy, record_video and push_to_hub
+- enjoy, record_video and push_to_hub have hard-coded lists of off-policy algorithms
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
 - benchmark calls ``python enjoy.py`` in the current folder, and record_training ``python -m rl_zoo3.record_video``
 - the scripts for the hub import names of older releases of huggingface_hub and huggingface_sb3
@@ -66,7 +66,7 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Have rl_zoo3's scripts that load a model know our algorithm, and make the environment as in training.
+    """Let rl_zoo3's scripts load models of our algorithm, and make the environment as it was in training.
 
     :param algo: name of our algorithm
     """
@@ -168,7 +168,7 @@ def run_benchmark() -> None:
 
 
 def run_record_training() -> None:
-    """Run rl_zoo3's film of a training; our command films its parts.
+    """Run rl_zoo3's record_training; our record-video command films its parts.
 
     :raises ValueError: if the folder of the film holds other files, which rl_zoo3 would delete, or if no film was made
     """

@@ -123,14 +123,16 @@ def read_args(path: Path) -> dict[str, Any]:
     :raises OSError: if it cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
-        raise ValueError(f"{path} is not a file of up to {MAX_ARGS_BYTES:,} bytes, so rl-zoo did not write it")
+        raise ValueError(
+            f"{path} is not a regular file, or is larger than {MAX_ARGS_BYTES:,} bytes: rl-zoo did not write it"
+        )
     try:
         args = yaml.load(path.read_text(encoding="utf-8"), Loader=_ArgsLoader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = in_one_line(error)
         raise ValueError(f"{path} is refused: {reason}. Only plain values are read from args.yml") from error
     if not isinstance(args, dict):
-        raise ValueError(f"{path} holds a {type(args).__name__}: expected the flags of a training by name")
+        raise ValueError(f"{path} holds a {type(args).__name__}: expected the flags of a training run by name")
     for flag in ("algo", "env"):
         if not isinstance(args.get(flag), str):
             raise ValueError(f"{path}: {flag} is {args.get(flag)!r}: expected text")

@@ -105,7 +105,7 @@ class Worker:
     :param objective: trains and evaluates
     :param budget: number of trials to run
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
-    :param poll_s: seconds between two looks at trials that other workers are running
+    :param poll_s: seconds between two checks of the trials that other workers are running
     """
 
     def __init__(

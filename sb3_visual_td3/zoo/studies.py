@@ -328,7 +328,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
     :param name: name of the study
     :param identity: properties that its trials must share
     :return: the study
-    :raises ValueError: if the storage has no study with this name, or the study has another identity
+    :raises ValueError: if the storage has no study with this name, or the study has a different identity
     """
     known = [study.study_name for study in storage.get_all_studies()]
     if name not in known:

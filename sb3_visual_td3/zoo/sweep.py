@@ -1,4 +1,4 @@
-"""``visual-td3 sweep``: a training for each of several seeds, or a hyperparameter search, as Ray tasks.
+"""``visual-td3 sweep``: a training run for each of several seeds, or a hyperparameter search, as Ray tasks.
 
 The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also runs the report that compares the runs.
 """
@@ -116,7 +116,7 @@ def _check(settings: argparse.Namespace, flags: Sequence[str]) -> None:
 
 
 def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
-    """Train once for each seed; a training with a critical alert is stopped."""
+    """Train once for each seed; a training run with a critical alert is stopped."""
     folders = {seed: Path(settings.log_folder).absolute() / f"seed_{seed}" for seed in settings.seeds}
     calls = [
         ([*_quiet(flags), "--log-folder", str(folder), "--seed", str(seed)], str(folder))
@@ -201,7 +201,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""The value of a training in the study: the last value of the first of these that it has logged."""
+"""The value of a training run in the study: the last value of the first of these that it has logged."""
 _HEALTHY = "nothing critical"
 
 
@@ -212,7 +212,7 @@ def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], repo
     :param study_name: name of the study in it
     :param run_dirs: folder of the run by seed
     :param report: path of report.json
-    :param flags: flags of every training; all trainings of a study have the same
+    :param flags: flags of every training run; all training runs of a study have the same
     :raises ValueError: if the study has other flags, or is not of a sweep
     """
     content = json.loads(report.read_text(encoding="utf-8"))

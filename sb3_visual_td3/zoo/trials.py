@@ -172,7 +172,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
     An uncertain finding, or one without data, does not prune a trial, because a healthy trial must not be lost.
 
-    :param findings: findings of the live rules, with the cause to remedy first at the front
+    :param findings: findings of the live rules; the cause to fix first comes first
     :return: the first finding if any is critical; None if training may continue
     """
     if any(finding.level == "critical" for finding in findings):

@@ -212,7 +212,7 @@ def _code_of(function):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["SIGKILL"], "'SIGKILL', which cannot end a training with a snapshot"),
+        (["SIGKILL"], "'SIGKILL', which cannot end a training run with a snapshot"),
         (["SIGNOTHING"], "'SIGNOTHING': expected names of signals"),
         (["SIG_IGN"], "'SIG_IGN': expected names of signals"),
         ("SIGTERM", r"expected a list of names"),

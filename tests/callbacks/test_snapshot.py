@@ -366,7 +366,7 @@ def test_a_foreign_snapshot_is_refused(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path, keep=1))
     record = tmp_path / "snapshots" / "step_000000050" / "snapshot.json"
     record.write_text(json.dumps({"format": "something else"}))
-    with pytest.raises(SnapshotError, match=r"no snapshot is good: step_000000050: snapshot\.json"):
+    with pytest.raises(SnapshotError, match=r"no usable snapshot: step_000000050: snapshot\.json"):
         _learn_again(tmp_path, vector_td3())
 
 

@@ -285,7 +285,7 @@ def test_the_command_writes_the_file_and_reads_it_again(
     assert main(["report", "run", "--format", "json", "--tags", "tags.yml"]) == code
     assert "Loss/pi as train/actor_loss" in (tmp_path / "report.json").read_text()
     assert main(["report", "run", "--write-tags", "tags.yml"]) == 2
-    assert "the file is there already" in capsys.readouterr().err
+    assert "the file already exists" in capsys.readouterr().err
 
 
 def test_a_name_of_stable_baselines3_can_be_mapped_to(tmp_path: Path) -> None:

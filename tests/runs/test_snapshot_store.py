@@ -336,7 +336,7 @@ def test_only_damaged_snapshots_are_one_error_with_the_reasons(tmp_path: Path) -
         store.newest()
     assert not isinstance(refused.value, NoSnapshotError)
     message = str(refused.value)
-    assert message.startswith(f"{tmp_path}: no snapshot is good: step_000000001: snapshot.json is damaged")
+    assert message.startswith(f"{tmp_path}: no usable snapshot: step_000000001: snapshot.json is damaged")
     assert "step_000000002: model.zip is damaged (digest differs)" in message
     assert "step_000000003: model.zip is missing" in message
 

@@ -342,7 +342,7 @@ class Fussy(StatefulEnv):
 def test_a_worker_that_dies_of_its_state_is_an_error_and_not_a_hang(capfd):
     env = VEC_ENVS["elsewhere"]([Fussy])
     env.reset()
-    with pytest.raises(ValueError, match="worker process died when its environment was given its state"):
+    with pytest.raises(ValueError, match="worker process died while its environment restored its state"):
         set_env_state(env, through_json(env_state(env)))
     assert "not mine" in capfd.readouterr().err
 

@@ -93,8 +93,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     )
     remedy = (
         "Consistent with targets that follow at once (tau near 1), then a learning rate that is too high, then "
-        f"rewards of another scale than the logged returns. To tell them apart, log: {tags.TARGET_DISTANCE['critic']}. "
-        f"{REMEDY}"
+        "rewards of a different scale than the logged returns. To tell them apart, log: "
+        f"{tags.TARGET_DISTANCE['critic']}. {REMEDY}"
     )
     confidence = 0.62 if learning == "no" else 0.5
     return RuleResult(confidence, evidence, int(q.steps[0]), value=tau, threshold=FAST, remedy=remedy)

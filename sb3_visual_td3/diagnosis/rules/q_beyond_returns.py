@@ -1,7 +1,7 @@
 """The critic's values are larger than the returns that the same run logged.
 
-The value of a state is a discounted part of an episode's return, so the two have one scale. A mean Q of several times
-the largest |return| is therefore wrong. This rule needs no bound from the rewards, and no tag beyond what
+The value of a state is a discounted part of an episode's return, so the two have the same scale. A mean Q of several
+times the largest |return| is therefore wrong. This rule needs no bound from the rewards, and no tag beyond what
 Stable-Baselines3 logs: minus the actor's loss stands for Q (for SAC with an allowance for the entropy). If our own
 callbacks logged the bound, the rule critic_overestimation is more exact.
 
@@ -23,7 +23,7 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 ID = "q_beyond_returns"
 TITLE = "The critic's values are larger than the returns of the run allow"
 REMEDY = (
-    "Check that the logged returns and the rewards in the replay buffer have one scale. If they have, the critic "
+    "Check that the logged returns and the rewards in the replay buffer have the same scale. If they have, the critic "
     "overestimates: check gamma and the sign of its exponent, lower the learning rate, put LayerNorm after the "
     "critics' dense layers, and use the smaller of two critics in the target."
 )
@@ -83,7 +83,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         note += f" (largest |return| {rounded(scale.largest)})"
     # The confidence rises from 0.5 at the lower threshold to 0.7 at a ratio of twenty. It stays below the 0.75 that
     # blocks a verdict: returns
-    # that were logged before a reward wrapper have another scale.
+    # that were logged before a reward wrapper have a different scale.
     sureness = math.log(sign.value / WEAK) / math.log(own_scale.Q_HOPELESS / WEAK)
     return RuleResult(
         0.5 + 0.2 * min(1.0, sureness),

@@ -4,11 +4,10 @@ Whether a target moves is measured directly. Its distance from the critic would 
 updates, the distance grows in a healthy run almost as fast as with a target that never moves.
 
 If the movement was not measured, the Q values show it. A critic whose targets never move learns the reward of one step
-plus
-the value that an untrained network gives, about 0: it looks a single step ahead. Q over the reward of a step is then
-about 1, and the critic's error is so small that nothing will change any more. Measured with stock TD3 on Pendulum-v1
-(12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same
-(1.01), so the diagnosis names both causes.
+plus the value that an untrained network gives, about 0: it looks a single step ahead. The ratio of Q to the reward of a
+step is then about 1, and the critic's error is so small that nothing will change any more. Measured with stock TD3 on
+Pendulum-v1 (12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same (1.01),
+so the diagnosis names both causes.
 """
 
 from __future__ import annotations

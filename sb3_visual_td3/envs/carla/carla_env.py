@@ -93,7 +93,7 @@ class CarlaDrivingEnv(DrivingEnv):
     :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
     :param shares_server: whether another environment may drive on the same server while this one pauses, such as an
-        evaluation during a training. The environment that resets takes over; the other one's episode ends as if the
+        evaluation during a training run. The environment that resets takes over; the other one's episode ends as if the
         simulator had failed.
     :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).

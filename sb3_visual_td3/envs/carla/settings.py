@@ -86,7 +86,7 @@ class ServerSettings:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Return the ports as a tuple, also if only one was given."""
+        """Return the ports as a tuple, even if only one was given."""
         # A string is one port (and rejected later), not a sequence of its characters.
         is_list = isinstance(self.port, Sequence) and not isinstance(self.port, str)
         return tuple(self.port) if is_list else (self.port,)  # type: ignore[arg-type, return-value]

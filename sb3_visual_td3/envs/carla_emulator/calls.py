@@ -104,7 +104,7 @@ class ActorCalls:
         return VOID
 
     def on_disable_actor_constant_velocity(self, actor_id: int) -> Any:
-        """Return a vehicle to its pedals."""
+        """Let the pedals control a vehicle again."""
         self._sim.vehicle(actor_id).constant_mps = None
         return VOID
 
@@ -237,7 +237,7 @@ class WorldCalls:
         self._sim, self._streams, self._stream_port = simulation, streams, stream_port
 
     def on_version(self) -> str:
-        """Return the server's version. If the client has another version, it only prints a warning."""
+        """Return the server's version. If the client has a different version, it only prints a warning."""
         return self._sim.active_faults.version or VERSION
 
     def on_get_episode_info(self) -> list[Any]:

@@ -226,7 +226,7 @@ def check_description(description: Any) -> str:
     A bad attribute is refused here, in the call that causes it; otherwise every later tick would fail on it.
 
     :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it.
-    :raises CallError: if it has another shape, no such blueprint exists, or an attribute is out of range.
+    :raises CallError: if it has a different shape, no such blueprint exists, or an attribute is out of range.
     """
     match description:
         case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:

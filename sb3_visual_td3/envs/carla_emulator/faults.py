@@ -53,7 +53,7 @@ def parse_fault(text: str) -> Fault:
     """Parse a fault of the command line.
 
     :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``.
-    :raises ValueError: if it has another form, the kind is unknown, or the amount or tick does not suit the kind.
+    :raises ValueError: if it has a different form, the kind is unknown, or the amount or tick does not suit the kind.
     """
     found = _PATTERN.fullmatch(text)
     if found is not None and found["kind"] in KINDS:

@@ -232,7 +232,7 @@ class Transform(NamedTuple):
         """Read the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
 
         :param message: the value in the message.
-        :raises CallError: if it has another shape, or its numbers are not finite or too large.
+        :raises CallError: if it has a different shape, or its numbers are not finite or too large.
         """
         try:
             location = vector_from_message(message[0], _MAX_LOCATION_M)

@@ -225,7 +225,7 @@ class _CarPainter:
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill the upright rectangle above the line from ``one`` to ``two``, both (along, across) on the car."""
+        """Fill the upright rectangle above the line from ``one`` to ``two``, points (along, across) of the car."""
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)
         top_m = bottom_m + high_m - low_m

@@ -52,7 +52,7 @@ class RestorableDrivingEnv(DrivingEnv):
 
         :param state: the state that ``get_state`` returned.
         :return: the observation of that moment.
-        :raises ValueError: if ``state`` has another format or comes from an environment with other settings.
+        :raises ValueError: if ``state`` has a different format or comes from an environment with other settings.
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
         expected = (self.frame_stack, *self._backend.frame_shape)

@@ -1,9 +1,9 @@
 """Light and weather: their effect on a grey value and on a whole picture, and the streaks of rain.
 
 All weather is one affine map of the grey value, ``gain * grey + veil``. The gain is the light (ambient light and the
-own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. Both follow
-Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the haze adds its own grey for the
-rest.
+car's own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. Both
+follow Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the haze adds its own grey for
+the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sky(NamedTuple):
     ambient: float
     """Factor on everything, 1 on a clear day."""
     beam: float
-    """Factor that the own headlights add at their brightest."""
+    """Factor that the car's own headlights add at their brightest."""
     haze_per_m: float
     """Extinction coefficient of the air: the part of the light that it absorbs per metre."""
     haze_grey: float

@@ -25,7 +25,7 @@ _TRAFFIC_INTERVAL_S = 0.1
 """The other cars move, and collisions are tested, at least this often. At 12 and 8 m/s two
 cars approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
 _EGO_PAINT = 1
-"""Paint of the own car in the chase view."""
+"""Paint of the ego vehicle in the chase view."""
 
 
 class LiteWorld:
@@ -155,7 +155,7 @@ class LiteWorld:
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         """
         boxes, paints = self._traffic.boxes, self._traffic.paints
-        if view == "chase":  # the front camera does not see its own car
+        if view == "chase":  # the front camera does not see the ego vehicle
             body = self._vehicle.body
             boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
             paints = [*paints, _EGO_PAINT]
@@ -239,9 +239,9 @@ class LiteWorld:
         self._lane = lane
 
     def _advance_traffic(self, n_ticks: int) -> None:
-        """Advance the other cars, and test for a collision with the own car."""
+        """Advance the other cars, and test for a collision with the ego vehicle."""
         motion, lane = self._motion, self._lane
-        # The other cars follow the own car by its speed along the lane, not by its speedometer.
+        # The other cars follow the ego vehicle by its speed along the lane, not by its speedometer.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
         self._traffic.advance(n_ticks * self._tick_s, Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps))
         self._has_collided = self._traffic.hits(*motion[:3])

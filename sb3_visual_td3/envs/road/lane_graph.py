@@ -31,7 +31,7 @@ MIN_CHANGE_M = 20.0
 
 
 class MarkRun(NamedTuple):
-    """The marks of the road along a part of a lane."""
+    """The road markings along a part of a lane."""
 
     first: int
     """Index of the first point of the lane for which they hold; they end where the next run begins."""

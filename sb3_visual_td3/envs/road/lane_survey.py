@@ -201,8 +201,8 @@ def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     """Return the first waypoint of each lane of the longest loop.
 
-    :param topology: CARLA's ``Map.get_topology()``: pairs of lanes, by their first waypoints; the second follows the
-        first.
+    :param topology: CARLA's ``Map.get_topology()``: pairs of waypoints, the first waypoints of a lane and of a lane
+        that follows it.
     :return: the waypoints in driving order; empty if there is no loop.
     """
     starts = {_key(first): first for first, _ in topology}
@@ -278,7 +278,7 @@ def _point(waypoint: Any) -> dict[str, Any]:
     place = waypoint.transform.location
     half_m = 0.5 * waypoint.lane_width
     left, right = _lanes_beside(waypoint, "left"), _lanes_beside(waypoint, "right")
-    # Offsets of the lines to the left: of the own lane, of the first lane beside it, and so on.
+    # Offsets of the lines to the left: of its own lane, of the first lane beside it, and so on.
     borders_m = [half_m + sum(lane.lane_width for lane in left[:i]) for i in range(len(left) + 1)]
     oncoming_lane_m = None
     for lane, border_m in zip(left, borders_m, strict=False):

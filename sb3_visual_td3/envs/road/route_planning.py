@@ -91,7 +91,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
 
 
 def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command:
-    """Return the command for a way through a junction.
+    """Return the navigation command (left, right or straight) for a way through a junction.
 
     :param driven: the segments of the way; a route may end within the junction.
     :param ways: all ways from the same lane.

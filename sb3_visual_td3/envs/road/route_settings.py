@@ -115,7 +115,7 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     :param length_m: least and greatest length, 20 to 100,000 m.
     :param turns: least and greatest number of turns, 0 to 1,000.
     :return: the settings.
-    :raises ValueError: if a range is no pair of numbers, or its ends are exchanged.
+    :raises ValueError: if a range is not a pair of numbers, or its ends are exchanged.
     """
     shortest, longest = check_range("route_length_m", length_m)
     fewest, most = check_range("route_turns", turns)

@@ -58,7 +58,7 @@ def idm_acceleration_mps2(
 
     :param speed_mps: own speed v, >= 0.
     :param desired_mps: speed v0 on an empty road, > 0.
-    :param gap_m: distance s from the own front bumper to the rear bumper ahead; ``inf`` on an empty road.
+    :param gap_m: distance s from its own front bumper to the rear bumper ahead; ``inf`` on an empty road.
     :param approach_mps: own speed minus the speed of the car ahead, dv.
     :param settings: T, s0, a and b.
     :return: the acceleration, at least ``-settings.max_braking_mps2``.
@@ -102,7 +102,7 @@ class LaneLine:
         turns = (np.roll(headings, -1) - headings + np.pi) % (2.0 * np.pi) - np.pi
         columns = (points[:, 0], points[:, 1], ahead[:, 0], ahead[:, 1], headings, turns)
         self._rows: list[tuple[float, ...]] = list(map(tuple, np.stack(columns, axis=1).tolist()))
-        # Distances along this line, in the order of the track's points, also if the line runs the other way.
+        # Distances along this line, in the order of the track's points, even if the line runs the other way.
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:

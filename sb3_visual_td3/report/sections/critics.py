@@ -89,7 +89,7 @@ class Twins:
 
     @property
     def part_of_scale(self) -> float:
-        """Return the mean distance over the scale of Q."""
+        """Return the mean distance divided by the scale of Q."""
         return self.mean_distance / self.scale
 
 

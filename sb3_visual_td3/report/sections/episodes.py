@@ -139,7 +139,7 @@ class Episodes:
     :param longest: length of the longest episode
     :param ends: median length in the first and in the last part of the steps; None with too few episodes
     :param mean_reward: mean of the episodes' rewards
-    :param reward_per_step: sum of the rewards over the sum of the lengths
+    :param reward_per_step: sum of the rewards divided by the sum of the lengths
     :param reward_per_step_first: mean reward per step over the first ten episodes
     :param reward_per_step_last: mean reward per step over the last ten episodes
     :param collisions: number of collisions; None if they were not logged
@@ -168,7 +168,7 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Return the late median length over the early one; None with too few episodes."""
+        """Return the late median length divided by the early one; None with too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property

@@ -34,13 +34,13 @@ TIMELINE_TAGS = (
 
 
 class GrowthRow(NamedTuple):
-    """One of a dozen points of a series.
+    """One row of the growth table: a point of the series, compared with the row before and with the first row.
 
     :ivar step: step of the point
     :ivar value: value of the point
     :ivar change: change of the value since the row before; None in the first row
-    :ivar multiplier: magnitude over that of the row before; None if that is 0
-    :ivar cumulative: magnitude over that of the first row; None if that is 0
+    :ivar multiplier: ratio of the magnitude to that of the row before; None if the latter is 0
+    :ivar cumulative: ratio of the magnitude to that of the first row; None if the latter is 0
     """
 
     step: int
@@ -58,7 +58,7 @@ class Timeline:
     :param n_points: number of finite points
     :param rows: a dozen of them
     :param largest: the largest magnitude
-    :param multiplier: magnitude of the last value over that of the first; None if the first is 0
+    :param multiplier: ratio of the last magnitude to the first; None if the first is 0
     :param later_half: factor over the later half of the steps, from a robust slope of log|x|
     :param per_1000_steps: factor per 1,000 steps, from the slope over the whole run; None for a shorter run
     :param doubling_steps: steps in which the magnitude doubles, from the slope over the whole run; None if it does not

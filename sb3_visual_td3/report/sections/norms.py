@@ -55,7 +55,7 @@ class GroupNorm:
     :param last: last norm
     :param mean_clipped: mean norm after clipping; None if it was not logged
     :param clip_fraction: mean over the last quarter of the steps; None if it was not logged
-    :param update_ratio: median norm of a step over the norm of the weights; None if it was not logged
+    :param update_ratio: median ratio of a step's norm to the norm of the weights; None if it was not logged
     """
 
     group: str
@@ -90,7 +90,7 @@ class NormRatio:
     :param median: median of the ratios at single steps
     :param max: largest ratio at a single step
     :param max_step: step of the largest ratio
-    :param ratio_of_means: mean norm over mean norm; None if the latter is 0
+    :param ratio_of_means: ratio of the mean norms; None if the denominator is 0
     :param rows: a dozen of the common steps
     """
 
