@@ -168,13 +168,13 @@ def _sweep(arguments: list[str]) -> int:
         "--workers", type=int, default=2, help="number of parallel workers in a search (default: %(default)s)"
     )
     parser.add_argument(
-        "--num-cpus", type=float, default=1.0, help="CPUs reserved for each training or worker (default: 1)"
+        "--num-cpus", type=float, default=1.0, help="CPUs reserved for each training run or worker (default: 1)"
     )
     parser.add_argument(
         "--num-gpus",
         type=float,
         default=0.0,
-        help="GPUs reserved for each training or worker; 0.5 puts two on one GPU (default: 0)",
+        help="GPUs reserved for each training run or worker; 0.5 puts two on one GPU (default: 0)",
     )
     parser.add_argument(
         "--address", help="address of a Ray cluster, such as auto (default: RAY_ADDRESS if it is set, or this machine)"

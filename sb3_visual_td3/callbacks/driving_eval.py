@@ -220,7 +220,7 @@ class DrivingEvalCallback(EvaluationCallback):
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
                     f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                    "expected the same wrappers, because of VecNormalize, or the id of an environment"
+                    "VecNormalize needs the same wrappers around both. Wrap them alike, or give an environment's id"
                 ) from error
 
     def _policy(self) -> Driver:

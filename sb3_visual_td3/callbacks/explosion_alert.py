@@ -199,7 +199,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return how many updates before its first alert a problem may have begun."""
+        """Return the detection delay: a problem may have begun this many updates before its first alert."""
         return WINDOW + self.sample_freq
 
     @property

@@ -33,7 +33,7 @@ def lr_scale_of(model: BaseAlgorithm) -> float:
 
 
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
-    """Multiply every learning rate by a factor, from the next training on.
+    """Multiply every learning rate by a factor, from the next training run onwards.
 
     For a stock algorithm, ``lr_schedule`` is wrapped, and ``learning_rate`` as well, because ``load()`` creates the
     schedule from it.

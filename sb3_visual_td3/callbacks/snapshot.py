@@ -52,7 +52,7 @@ class HealthJudge(Protocol):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return how many updates before its first alert a problem may have begun."""
+        """Return the detection delay: a problem may have begun this many updates before its first alert."""
 
     @property
     def has_ended_training(self) -> bool:

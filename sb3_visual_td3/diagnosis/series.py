@@ -229,7 +229,7 @@ def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet
     A dozen rules and criteria ask the same questions of a run. The results are kept with the series, so they live as
     long as these do.
 
-    :param function: a function of the series alone, whose result nobody changes
+    :param function: a function of the series alone; callers must not modify its result
     """
     key = f"{function.__module__}.{function.__qualname__}"
 

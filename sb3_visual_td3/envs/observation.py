@@ -41,8 +41,8 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
     ======  ==========================================================================================
 
     The commands are those of conditional imitation learning (Codevilla et al. 2018, "End-to-end driving via conditional
-    imitation learning", section 3), with the lane changes of CARLA's route planner. A command is given from 50 m before
-    its junction or lane change on; before that it is "follow".
+    imitation learning", section 3), with the lane changes of CARLA's route planner. A command is given when its
+    junction or lane change is less than 50 m ahead; until then it is "follow".
 
     :param state: the current state of the vehicle.
     :return: the vector.

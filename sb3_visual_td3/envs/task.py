@@ -1,7 +1,7 @@
 """The task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
 The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
-it into reward, end of episode, and info.
+it into a reward, the end of the episode, and the info.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class GradientMonitor:
             self._add(tag, value)
 
     def _fold_rewards(self) -> None:
-        """Take the extremes of the waiting rewards; doing so for many batches at once saves calls."""
+        """Compute the extremes of the waiting rewards; doing so for many batches at once saves calls."""
         if not self._unfolded:
             return
         rewards = th.cat([reward for reward, _ in self._unfolded])

@@ -109,7 +109,7 @@ class NetworkProbe:
         All weights of a target move together, so the small ones are enough; even the smallest change is seen. Copies of
         frozen weights never move and are left out.
 
-        :return: 0 or 1 by tag, from the second call on, for networks that are trained
+        :return: 0 or 1 by tag, from the second call onwards, for networks that are trained
         """
         moved = {}
         for network in NETWORKS:

@@ -147,12 +147,12 @@ def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None
     if not isinstance(space, spaces.Box):
         return
     if value.shape != space.shape:
-        raise ValueError(f"{key} has the shape {value.shape}: the space says {space.shape}")
+        raise ValueError(f"{key} has the shape {value.shape}, but the space says {space.shape}")
     if value.dtype != space.dtype:
-        raise ValueError(f"{key} has the dtype {value.dtype}: the space says {space.dtype}")
+        raise ValueError(f"{key} has the dtype {value.dtype}, but the space says {space.dtype}")
     if np.isfinite(value).all() and not space.contains(value):
         raise ValueError(
-            f"{key} has values from {value.min():g} to {value.max():g}: the space says {space.low.min():g} to "
+            f"{key} has values from {value.min():g} to {value.max():g}, but the space says {space.low.min():g} to "
             f"{space.high.max():g}"
         )
 

@@ -460,7 +460,7 @@ def _step(text: str) -> int:
     except ValueError:
         step = math.nan
     if not (0 <= step < 2**53 and step.is_integer()):
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a step, an integer of 0 or more")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a step, an integer >= 0")
     return int(step)
 
 

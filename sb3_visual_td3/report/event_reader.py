@@ -182,7 +182,7 @@ def _may_count_steps(tag: str) -> bool:
 
 
 def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
-    """Return the step reached before a record, the first step from it on, and whether a new run begins there."""
+    """Return the last step before a record, the first step at or after it, and whether a new run begins there."""
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
@@ -342,8 +342,9 @@ class RunReader:
         """Return every run that the files hold, in the order of their clocks.
 
         A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
-        of the earlier file from the first repeated step on. A file that starts at the first steps again, or that covers
-        the same steps as another one of the same time, holds another run. Tables add what the event files do not log.
+        of the earlier file from the first repeated step onwards. A file that starts at the first steps again, or that
+        covers the same steps as another one of the same time, holds another run. Tables add what the event files do not
+        log.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar

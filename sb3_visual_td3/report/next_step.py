@@ -338,8 +338,8 @@ class _Advice:
                 if tag in tags.TAGS and tags.TAGS[tag].owner in ran and len(analysis.series[tag].finite) == 0:
                     silent.setdefault(tags.TAGS[tag].owner, tag)
         return [
-            f"{owner} ran, but {tag} is not in the log: it is written from the first updates on, so train longer, or "
-            "look for event files that are lost."
+            f"{owner} ran, but {tag} is not in the log: it is written from the first updates onwards, so train longer, "
+            "or look for event files that are lost."
             for owner, tag in silent.items()
         ]
 

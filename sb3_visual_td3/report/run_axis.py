@@ -102,8 +102,8 @@ class _Clock(NamedTuple):
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Return the position on the run's axis of each point whose tag has a different unit.
 
-    The axis is that of the environment steps, where a known name has one; otherwise that of the episodes of our own
-    tags, and otherwise that of the best return. Where the file does not show the positions, the points are spread
+    The run's axis counts environment steps if a known tag does. Otherwise it counts the episodes of our own tags, or
+    else what the tag of the best return counts. Where the file does not show the positions, the points are spread
     evenly over the run.
 
     :param tracks: the points of one file, by tag

@@ -98,7 +98,7 @@ def is_sb3_table(name: str) -> bool:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a table, by its name."""
+    """Return whether a file's name is that of a table."""
     return path.suffix.lower() in {".csv", ".npz"}
 
 

@@ -212,7 +212,7 @@ class Health(NamedTuple):
 
     :ivar is_healthy: no critical alert was active, and no later alert has marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: how many updates before its first alert a problem may have begun
+    :ivar n_in_doubt: the detection delay: a problem may have begun this many updates before its first alert
     """
 
     is_healthy: bool

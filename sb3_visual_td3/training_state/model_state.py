@@ -170,7 +170,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
 
 def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of each ``.pth`` entry, by its name without the suffix."""
+    """Return the content of each ``.pth`` entry; the keys are the names without the suffix."""
     read = {}
     try:
         with zipfile.ZipFile(zip_path) as archive:

@@ -1,7 +1,7 @@
 """Checks of the spaces, the policy class and the networks from which a model is built.
 
 They run while a model is set up, so that a mistake is reported with what to do, instead of failing somewhere in
-training or, worse, training on something else than the user meant.
+training or, worse, training on something other than the user meant.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, .
 class ChannelsLastNatureCNN(NatureCNN):
     """Stable-Baselines3's NatureCNN for scaled images ``(height, width, channels)``.
 
-    Stable-Baselines3 transposes only uint8 images. For others its NatureCNN would take the height as channels.
+    Stable-Baselines3 transposes only uint8 images. For other images its NatureCNN would take the height as channels.
 
     :param observation_space: Box ``(height, width, channels)``
     :param features_dim: width of the dense layer after the convolutions

@@ -374,7 +374,7 @@ class VisualTD3Policy(TD3Policy):
 
     @contextmanager
     def without_average(self) -> Iterator[None]:
-        """Have ``predict`` use the actor that learns, within the context."""
+        """Make ``predict`` use the actor that learns, within the context."""
         self._uses_average = False
         try:
             yield

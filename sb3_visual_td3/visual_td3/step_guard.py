@@ -83,7 +83,7 @@ class StepGuard:
             raise ValueError(_message(update, n_steps))
 
     def raise_if_refused(self) -> None:
-        """Read from a GPU whether all updates since the last call were finite.
+        """Raise an error if an update since the last call was not finite. On a GPU, this is when the result is read.
 
         :raises ValueError: if an update was not finite
         """

@@ -216,7 +216,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Have rl_zoo3 read these arguments instead of those of the process.
+    """Make rl_zoo3 read these arguments instead of those of the process.
 
     :param command: our subcommand, which ``--help`` shows as the program's name
     :param arguments: flags of the subcommand
@@ -242,7 +242,7 @@ def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Have argparse raise instead of printing the usage of all of rl-zoo's flags and ending the process."""
+    """Make argparse raise an error instead of printing the usage of all of rl-zoo's flags and ending the process."""
 
     def raise_usage_error(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method
         raise UsageError(f"{message}; --help shows the flags")
@@ -253,7 +253,7 @@ def usage_errors() -> Iterator[None]:
 
 @contextmanager
 def all_choices() -> Iterator[None]:
-    """Have rl-zoo's parser accept every name for ``--vec-env``, and our own flags ``--end-on`` and ``--no-doctor``."""
+    """Make rl-zoo's parser accept every name for ``--vec-env``, and our own flags ``--end-on`` and ``--no-doctor``."""
     from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
     add = argparse.ArgumentParser.add_argument
@@ -273,7 +273,7 @@ def all_choices() -> Iterator[None]:
 
 @contextmanager
 def environments_found() -> Iterator[None]:
-    """Have rl_zoo3's commands accept ``--gym-packages``, and check ``--env`` before anything else is done."""
+    """Make rl_zoo3's commands accept ``--gym-packages``, and check ``--env`` before anything else is done."""
     parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:

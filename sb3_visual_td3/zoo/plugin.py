@@ -345,9 +345,9 @@ class StoredObservations(VecEnvWrapper):
 
 
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Have the Monitor of an environment retry when the disk is full, and apply the hyperparameters' wrapper.
+    """Make the Monitor of an environment retry when the disk is full, and apply the hyperparameters' wrapper.
 
-    This stands in the place of the hyperparameters' wrapper because rl-zoo applies that one right after the Monitor.
+    It is passed to rl-zoo as the hyperparameters' wrapper, which rl-zoo applies right after the Monitor.
     """
     env = with_retrying_monitor(env)
     if wrapper is None:
@@ -452,7 +452,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Read ``vec_env_kwargs``, and by default evaluate on an environment with the training's arguments."""
+        """Read ``vec_env_kwargs``, and evaluate with the training environment's arguments unless others are given."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]

@@ -220,7 +220,7 @@ def hub_errors() -> Iterator[None]:
 
 
 def hide_retries() -> None:
-    """Have huggingface_hub report only its final error, not each retry, if there is no network."""
+    """Make huggingface_hub report only its final error, not each retry, if there is no network."""
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 

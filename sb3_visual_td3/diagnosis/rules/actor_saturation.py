@@ -1,12 +1,12 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
 Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tanh of 13 to 16, and actor gradients of
-0 from about 750 updates on, while the critic's loss and gradients looked normal. Saturation alone does not prove that
+0 after about 750 updates, while the critic's loss and gradients looked normal. Saturation alone does not prove that
 a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
 
 Where the saturation was not logged, the gradients are consistent with it: the head of the actor got a gradient at first
-and gets none later, while the critics still learn. If the head has no gradient from the first update on, the action is
-cut off from the loss, which is the diagnosis vanishing_actor_gradient.
+and gets none later, while the critics still learn. If the head has no gradient from the first update onwards, the
+action is cut off from the loss, which is the diagnosis vanishing_actor_gradient.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
     if not abs(later.values[-1]) > LARGE and not _error_runs_away(data, q):
         return None
     evidence = Evidence.last_of(q, f"grows {rounded(growth)} times over the later half; no bound was logged")
-    # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 on.
+    # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 upwards.
     confidence = 0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0)
     # If Q also exceeds the range of the logged returns, such growth is not that of a critic that approaches correct
     # values.

@@ -317,7 +317,7 @@ class CarlaBackend:
         return self._connection, self._ego
 
     def _prepare(self, map_name: str) -> None:
-        """Connect, load the map and spawn the actors, as far as that is not done yet."""
+        """Connect, load the map and spawn the actors, unless that has been done already."""
         if self._connection is not None and not self._connection.is_of_this_process:
             self._ego = self._connection = None  # a forked child cannot use its parent's client
         if self._connection is None:

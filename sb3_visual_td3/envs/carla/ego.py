@@ -222,7 +222,7 @@ class Ego:
         return self._start_frame
 
     def release(self, heading_rad: float, speed_mps: float) -> None:
-        """Turn on physics and set the initial velocity, from the next tick on.
+        """Turn on physics and set the initial velocity, from the next tick onwards.
 
         :param heading_rad: heading of the vehicle in radians, counter-clockwise.
         :param speed_mps: speed of the vehicle in m/s.
@@ -236,7 +236,7 @@ class Ego:
             self._vehicle.set_target_velocity(velocity)
 
     def control(self, control: Control) -> None:
-        """Apply a control from the next tick on. CARLA keeps it until the next one.
+        """Apply a control from the next tick onwards. CARLA keeps it until the next one.
 
         :param control: steering, throttle and brake.
         :raises SimulatorLostError: if the client fails.

@@ -168,7 +168,7 @@ def _open_folder() -> tuple[int, Path]:
             return folder, path
     raise SimulatorUnusableError(
         f"{base}: expected a folder of this user for the leases of ports, but other users own this name and "
-        f"{_MAX_FOLDERS - 1} further ones; set TMPDIR to a folder of your own"
+        f"{_MAX_FOLDERS - 1} names that could replace it; set TMPDIR to a folder of your own"
     )
 
 

@@ -137,11 +137,11 @@ class Walker(Actor):
         return OrientedBox(*self.world_transform.pose, 2.0 * _WALKER_EXTENT_M[0], 2.0 * _WALKER_EXTENT_M[1])
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Walk with this velocity from the next tick on."""
+        """Walk with this velocity from the next tick onwards."""
         self.velocity = velocity
 
     def walk(self, direction: Vector, speed_mps: float) -> None:
-        """Walk in a direction from the next tick on.
+        """Walk in a direction from the next tick onwards.
 
         :param direction: direction in the world's axes, of any length. A zero vector stops the walker.
         :param speed_mps: the speed.

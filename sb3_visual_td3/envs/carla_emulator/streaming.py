@@ -60,7 +60,7 @@ class StreamServer:
         return bool(self._subscribers.get(stream_id))
 
     def keep(self, stream_id: int, payload: bytes | None) -> None:
-        """Send a payload to each new subscriber of a stream first.
+        """Set the payload that each new subscriber of a stream receives first.
 
         :param stream_id: the number of the stream.
         :param payload: the payload; None to send nothing first.

@@ -57,7 +57,7 @@ class LaneSegment:
     :param width_m: ``(n,)``: width of the lane.
     :param left_line_m: ``(n,)``: offset of the road's outer line on the left, positive.
     :param right_line_m: ``(n,)``: offset of the road's outer line on the right, negative.
-    :param marks: the marks of the road, at least one run, the first one from point 0 on.
+    :param marks: the marks of the road, at least one run, the first one from point 0 onwards.
     :param successors: indices of the segments that follow.
     :param left: index of the segment to the left to which a car may change; ``NO_LANE`` if there is none.
     :param right: the same for the right.

@@ -84,7 +84,7 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
     if road.get("rule") == "LHT":
         raise _fault(place, "rule='LHT' (left-hand traffic)", "right-hand traffic", "mirror the map")
     if not _number(road, "length", place) > 0.0:
-        raise _fault(place, f"length={road.get('length')!r}", "metres above 0", "fix or remove the road")
+        raise _fault(place, f"length={road.get('length')!r}", "a length above 0 in metres", "fix or remove the road")
     plan_view = road.findall("planView/geometry")
     if not plan_view:
         raise _fault(place, "no <planView> with a <geometry>", "lines or arcs", "fix or remove the road")
@@ -92,7 +92,9 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
         for name in ("s", "x", "y", "hdg"):
             _number(geometry, name, place)
         if not _number(geometry, "length", place) > 0.0:
-            raise _fault(place, f"a geometry of length={geometry.get('length')!r}", "metres above 0", "fix the piece")
+            raise _fault(
+                place, f"a geometry of length={geometry.get('length')!r}", "a length above 0 in metres", "fix the piece"
+            )
         shapes = [child for child in geometry if child.tag in _GEOMETRIES]
         if len(shapes) != 1:
             raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the piece")
@@ -125,7 +127,12 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
         known = junctions if entry.get("elementType") == "junction" else roads
         if entry.get("elementId") not in known:
             kind = entry.get("elementType")
-            raise _fault(source, f"a link to {kind} {entry.get('elementId')!r}", "one of the file's", "fix the link")
+            raise _fault(
+                source,
+                f"a link to {kind} {entry.get('elementId')!r}",
+                f"the id of a {kind} of the file",
+                "fix the link",
+            )
     for connection in root.findall("junction/connection"):
         for name in ("incomingRoad", "connectingRoad"):
             if connection.get(name) not in roads:

@@ -54,7 +54,7 @@ class RoadSigns(NamedTuple):
     """For each crosswalk x and y of its corners, in order around it."""
 
     def to_json(self) -> str:
-        """Return everything as JSON."""
+        """Return signals, cycles and crosswalks as a JSON document."""
         return json.dumps([list(field) for field in self])
 
     @classmethod

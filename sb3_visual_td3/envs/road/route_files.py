@@ -81,7 +81,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
     name = f"{source}, route {element.get('id')}"
     town = element.get("town")
     if not town:
-        raise ValueError(f"{name}: got no town, expected one; add town='Town01' or another")
+        raise ValueError(f"{name}: got no town, expected the name of one; add town='Town01', for example")
     places = [_place(each, name) for each in element.findall("waypoint")]
     places += [_place(each, name) for each in element.findall("waypoints/position")]
     if len(places) < 2:
@@ -110,7 +110,7 @@ def _place(element: ElementTree.Element, name: str) -> RoutePlace:
 
 
 def _ignored(elements: Sequence[ElementTree.Element]) -> Counter[str]:
-    """Return how often each part occurs that is not simulated: weather, scenarios by their type, and others."""
+    """Return the number of occurrences of each part that is not simulated: weather, scenarios by type, and others."""
     counts: Counter[str] = Counter()
     for element in elements:
         for child in element:

@@ -110,7 +110,7 @@ def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command
 
 
 def count_turns(graph: LaneGraph, segments: Sequence[int]) -> int:
-    """Return at how many junctions a route turns left or right."""
+    """Return the number of junctions at which a route turns left or right."""
     return sum(manoeuvre.command != "straight" for manoeuvre in junction_manoeuvres(graph, segments))
 
 

@@ -105,7 +105,7 @@ def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
 
 
 def _in_order(cycle: list[Node]) -> list[Node]:
-    """Return a cycle from its smallest node on, in the direction of the smaller neighbour."""
+    """Return a cycle from its smallest node onwards, in the direction of the smaller neighbour."""
     first = cycle.index(min(cycle))
     onward = cycle[first:] + cycle[:first]
     return min(onward, [onward[0], *reversed(onward[1:])])

@@ -231,7 +231,7 @@ def _gap_sentence(found: Critics) -> list[Sentence]:
     scale = found.twins.scale if found.twins else math.nan
     said = (
         f" ends at {signed(found.gap)} (median of the last quarter), {percent(abs(found.gap) / scale)} of the largest "
-        "|Q|: the value that the critic adds for the policy's own actions over the replayed ones."
+        "|Q|: by this much the critic rates the policy's own actions above the replayed ones."
     )
     return [(Code(tags.Q_GAP), said)]
 

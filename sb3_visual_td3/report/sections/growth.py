@@ -174,8 +174,8 @@ def growth_section(found: Growth) -> Section | None:
     if not found.timelines:
         return None
     method: Sentence = (
-        "Factors are of the magnitude. The growth per 1,000 steps and over the later half and the doubling come from a "
-        "robust slope (Theil-Sen) of log|x|, which single outliers do not change; values of 0 are left out.",
+        "Factors compare magnitudes. The growth per 1,000 steps, the growth over the later half and the doubling come "
+        "from a robust slope (Theil-Sen) of log|x|, which single outliers do not change; values of 0 are left out.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]
