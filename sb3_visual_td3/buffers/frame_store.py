@@ -57,7 +57,9 @@ def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
     """
     available = available_bytes()
     if available is not None and n_bytes > available:
-        raise MemoryError(f"{purpose} needs {n_bytes / 1e9:.2f} GB, {available / 1e9:.2f} GB are available. {advice}")
+        raise MemoryError(
+            f"{purpose} needs {n_bytes / 1e9:.2f} GB, but only {available / 1e9:.2f} GB are available. {advice}"
+        )
 
 
 Ids = NDArray[np.int32]

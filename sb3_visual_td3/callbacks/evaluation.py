@@ -42,7 +42,7 @@ def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
 class EvaluationCallback(EvalCallback):
     """Evaluates every ``eval_freq`` environment steps and at the end, and writes its files atomically.
 
-    It keeps the interface of Stable-Baselines3's EvalCallback. A subclass makes the evaluation in ``evaluate``.
+    It keeps the interface of Stable-Baselines3's EvalCallback. A subclass implements ``evaluate``.
 
     :param eval_env: the evaluation environment
     :param callback_on_new_best: callback to trigger when there is a new best model

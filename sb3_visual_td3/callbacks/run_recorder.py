@@ -76,7 +76,7 @@ class RunRecorderCallback(BaseCallback):
         folder = self.run_dir or run_directory(self.logger)
         if folder is None:
             raise ValueError(
-                "RunRecorderCallback has no folder to write to: give run_dir, or the model a tensorboard_log"
+                "RunRecorderCallback has no folder to write to: pass run_dir, or give the model a tensorboard_log"
             )
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,9 @@ class SnapshotCallback(BaseCallback):
         self.release()
         folder = self.run_dir or run_directory(model.logger)
         if folder is None:
-            raise ValueError("SnapshotCallback has no folder to write to: give run_dir, or the model a tensorboard_log")
+            raise ValueError(
+                "SnapshotCallback has no folder to write to: pass run_dir, or set the model's tensorboard_log"
+            )
         off_policy = require_snapshot_support(model)
         self._folder = Path(folder)
         store = SnapshotStore(self._folder / SNAPSHOTS)

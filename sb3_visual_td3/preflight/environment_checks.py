@@ -70,7 +70,7 @@ def check_environment(
     rewards_are_normalized: bool,
     progress: Progress,
 ) -> Rollout:
-    """Make all checks of an environment.
+    """Run all checks of an environment.
 
     :param env: the environments that the model trains on, within the context :func:`~.rollouts.unobserved`
     :param examination: collects the results

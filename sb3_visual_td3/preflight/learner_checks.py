@@ -44,7 +44,7 @@ _NETWORKS = ("actor", "critic")
 
 
 def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination, progress: Progress) -> None:
-    """Make all checks of a learner.
+    """Run all checks of a learner.
 
     :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
     :param rollout: transitions to learn from

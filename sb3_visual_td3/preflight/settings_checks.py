@@ -43,7 +43,7 @@ _GIB = 1024.0**3
 def check_settings(
     model: BaseAlgorithm, examination: Examination, n_timesteps: int, episode_length: float | None = None
 ) -> None:
-    """Make all checks of a model's settings.
+    """Run all checks of a model's settings.
 
     :param model: the model, trained or not
     :param examination: collects the results

@@ -53,7 +53,7 @@ def find_runs(path: Path) -> tuple[RunFiles, ...]:
         folder = Path(name)
         if folders and len(folder.parts) - len(path.parts) >= MAX_LEVELS_BELOW:
             raise UnreadableRunError(
-                f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; give a folder further down"
+                f"{path}: its folders are nested more than {MAX_LEVELS_BELOW} levels deep; name a folder inside it"
             )
         found = tuple(folder / each for each in sorted(names) if EVENT_FILE_MARK in each)
         if found:

@@ -456,7 +456,7 @@ class _Run:
         :param path: the folder or the file that was requested
         :param number: which of the runs of its folder it is, from 1
         :param n_runs: number of runs in its folder
-        :param every: all event files of the folder, also those without a point
+        :param every: all event files of the folder, including those without points
         :param notes: remarks on the files of the folder
         """
         lines = [*notes, *self.notes]
@@ -588,7 +588,7 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of a folder that PyTorch created to the last run, and never replace a tag of the run.
+    """Add the points of a folder that PyTorch created; they belong to the last run and never replace one of its tags.
 
     :param runs: the runs so far
     :param file: an event file in a folder below that of the run

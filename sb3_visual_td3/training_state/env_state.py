@@ -196,7 +196,7 @@ def _subclasses(cls: type) -> Iterator[type]:
 def has_attr(base: VecEnv, name: str) -> bool:
     """Return whether all environments have an attribute.
 
-    A worker process dies from an AttributeError, so this is asked before an attribute is read.
+    A worker process dies from an AttributeError, so call this before an attribute is read.
 
     :param base: a VecEnv without its layers
     :param name: name of the attribute

@@ -105,7 +105,7 @@ def _is_understood(layer: VecEnvWrapper) -> bool:
 def class_has_state(cls: type) -> bool:
     """Return whether a class has both methods of :class:`~sb3_visual_td3.common.types.HasState`.
 
-    Environments and their wrappers are asked by class: a wrapper forwards unknown attributes to what it wraps.
+    The class is checked, not the object, because a wrapper forwards unknown attributes to what it wraps.
 
     :param cls: class of an environment or of a wrapper
     """

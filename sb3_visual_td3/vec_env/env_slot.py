@@ -473,7 +473,7 @@ class EnvSlot:
 
 
 def close_slots(slots: list[EnvSlot]) -> None:
-    """Close the environments, then kill their actors, also those whose environment could not be closed."""
+    """Close the environments, then kill their actors, including those whose environment could not be closed."""
     closing = [slot.begin_close() for slot in slots if slot.has_answered]
     if closing:
         need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)

@@ -1,7 +1,7 @@
 """``visual-td3 doctor``: examine environment, settings and learner of a training run without running it.
 
 The flags are those of ``visual-td3 train``, so that a command line can be examined word for word. The arguments of the
-doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` makes the checks.
+doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ def test_too_little_memory_is_an_error_before_any_is_used(monkeypatch):
     assert 1000 * 144 < needed < 1000 * 144 * 1.4
     monkeypatch.setattr(frame_store, "available_bytes", lambda: needed - 1)
     with pytest.raises(
-        MemoryError, match=r"needs 0\.00 GB, 0\.00 GB are available\. Use a smaller buffer_size than 1,000"
+        MemoryError, match=r"needs 0\.00 GB, but only 0\.00 GB are available\. Use a smaller buffer_size than 1,000"
     ):
         add_to(make(BOX, 1000, frame_stack=4), steps[0])
     for available in (needed, None):

@@ -24,4 +24,4 @@ class SimulatorUnusableError(RuntimeError):
 
 
 class UnknownHostError(SimulatorUnusableError):
-    """The host name cannot be resolved. If it could be resolved before, the name service may only be down."""
+    """The host name cannot be resolved. If it could be resolved before, the name service may be temporarily down."""

@@ -321,7 +321,7 @@ class Server:
         return address
 
     def answers(self) -> bool:
-        """Return whether the server answers a probe now, so that it is alive, whatever else it fails to do."""
+        """Return whether the server answers a probe. If it does, it is alive, even if other calls fail."""
         if self.address is None:
             return False
         try:

@@ -33,7 +33,7 @@ class _Subscriber:
 class StreamServer:
     """Accept subscribers and send to them without ever blocking on one.
 
-    :param selector: the server's selector. The data of each entry is a function of the events.
+    :param selector: the server's selector. The data of each entry is a function that handles the entry's events.
     :param listener: a listening socket.
     :param accept: function that returns the next connection, or None if there is none.
     """

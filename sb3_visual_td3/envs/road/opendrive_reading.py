@@ -93,11 +93,14 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
             _number(geometry, name, place)
         if not _number(geometry, "length", place) > 0.0:
             raise _fault(
-                place, f"a geometry of length={geometry.get('length')!r}", "a length above 0 in metres", "fix the piece"
+                place,
+                f"a geometry of length={geometry.get('length')!r}",
+                "a length above 0 in metres",
+                "fix the geometry",
             )
         shapes = [child for child in geometry if child.tag in _GEOMETRIES]
         if len(shapes) != 1:
-            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the piece")
+            raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the geometry")
         for name in sorted(set(shapes[0].keys()) - {"pRange"}):  # all attributes of a shape but this one are numbers
             _number(shapes[0], name, place)
     _check_lanes(road, place)
@@ -213,7 +216,9 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
             command, input=text, capture_output=True, text=True, encoding="utf-8", timeout=_TIME_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{source}: CARLA's client did not read it in {_TIME_LIMIT_S:g} s; reduce the map") from error
+        raise ValueError(
+            f"{source}: CARLA's client did not read it in {_TIME_LIMIT_S:g} s; use a smaller part of the map"
+        ) from error
     if child.returncode != 0:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(
@@ -250,7 +255,7 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
             "join the roads to a loop of three roads or more"
         )
     if np.ptp(closed, axis=0).max() > max_extent_m:
-        raise ValueError(f"{source}: got a route larger than {max_extent_m:g} m across; reduce the map")
+        raise ValueError(f"{source}: got a route larger than {max_extent_m:g} m across; use a smaller part of the map")
     # The client's points are unevenly spaced where lanes join. Sample again: (n,) even distances, (n, 2) points there.
     n = round(length_m / SPACING_M)
     even = np.arange(n) * (length_m / n)

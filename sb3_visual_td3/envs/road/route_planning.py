@@ -211,7 +211,8 @@ def _routes_from(
     :param start: the place.
     :param length_m: least and greatest length.
     :param turns: least and greatest number of turns.
-    :return: each route with the nearest permitted goal, and for how many metres beyond it goals are permitted.
+    :return: each route with the nearest permitted goal, and the length of road beyond it, in metres, on which goals are
+        permitted too.
     """
     # A route with lane changes costs more than its length, by which the search is bounded.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
