@@ -56,6 +56,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     :param results: results of all criteria
     :param answers: answers of the run to both questions
     """
+    # These two criteria are answers to the questions as a whole. What they are made of is counted below.
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
     n_made = len(asked) - len(open_ones)
@@ -70,6 +71,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     sources = {tag.source for tag in find_returns(data.names())}
     has_evaluation = "evaluation" in sources or answers.comparison is not None
     has_training = "training" in sources
+    # The returns of training and of evaluation count as one check each.
     n_made += int(has_evaluation) + int(has_training)
     n_possible += 2
 

@@ -287,6 +287,8 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     unit = scale.largest
     q = q_series(data, kind)
     if q is not None and len(q):
+        # With VecNormalize, the critic learns scaled rewards, and the logged returns are unscaled. A Q above the returns,
+        # but within what normalised rewards allow, then gives the scale of the critic's targets.
         size = float(np.quantile(np.abs(q.values), 0.95))
         if unit < size <= NORMALISED_Q:
             unit = size
@@ -327,9 +329,13 @@ def critic_loss(data: SeriesSet) -> Series | None:
 
 def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
     """Return SAC's entropy coefficient at the steps of another series; 0 where none is logged."""
-    names = [name for name in data.names() if "loss" not in words_of(name)]
-    names = [name for name in names if {"ent", "coef"} <= set(words_of(name)) or "alpha" in words_of(name)]
-    names = [name for name in names if "log" not in words_of(name) and len(data[name].finite)]
+    names = []
+    for name in data.names():
+        words = set(words_of(name))
+        is_named_so = {"ent", "coef"} <= words or "alpha" in words
+        # "ent_coef_loss" is the loss of an automatic coefficient, and "log_alpha" its logarithm.
+        if is_named_so and not words & {"loss", "log"} and len(data[name].finite):
+            names.append(name)
     if not names:
         return 0.0
     series = data[min(names)].finite

@@ -271,9 +271,11 @@ def judge_curve(
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
         still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
     )
+    # Without any spread there is no noise to divide the gain by.
     if float(np.ptp(values)) == 0.0:
         return _constant(curve, averaged_over, experience)
     curve = replace(curve, gain=(late - start) / noise.spread)
+    # The fall is judged before the rise: a curve that has lost half of its gain may still end clearly above its start.
     if noise.is_learning(start, peak) and curve.lost >= NOTED_FALL and peak - late >= noise.spread:
         return _fallen(curve, noise, experience, (start, late, peak), averaged_over)
     if noise.is_learning(start, late):

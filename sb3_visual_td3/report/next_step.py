@@ -314,10 +314,13 @@ class _Advice:
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
         family = analysis.questions.kind.family
+        # The criterion "evidence" is unknown if --require-evidence asks for more than the run has: then every callback
+        # that a criterion waits for is missing, whatever tags that criterion names.
         if any(r.id == "evidence" for r in unknown):
             wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
         if any(r.id == "stable_in_own_scale" for r in unknown) and family is Family.OFF_POLICY:
             wanted.add(_GRADIENTS)
+        # Full evidence needs both of these callbacks, so a run that lacks one is told to add both.
         if wanted & {_GRADIENTS, _ALERTS}:
             wanted |= {_GRADIENTS, _ALERTS}
         fit = set(_PATH_OF)

@@ -127,11 +127,15 @@ def comparison(analyses: Sequence[Analysis]) -> Comparison:
 
     :param analyses: the runs in the order of the report
     """
+    # The page links a row to the place of its run in the report, which keeps the order of the command line.
     places = {id(analysis): place for place, analysis in enumerate(analyses)}
     rows = [(places[id(analysis)], _cells(analysis)) for analysis in worst_first(analyses)]
     shown = [at for at in range(len(COMPARED)) if at < N_ALWAYS or any(cells[at] != ABSENT for _, cells in rows)]
     headings = tuple(COMPARED[at] for at in shown)
-    return Comparison(headings, tuple(ComparedRun(place, tuple(cells[at] for at in shown)) for place, cells in rows))
+    runs = []
+    for place, cells in rows:
+        runs.append(ComparedRun(place, tuple(cells[at] for at in shown)))
+    return Comparison(headings, tuple(runs))
 
 
 def _cells(analysis: Analysis) -> tuple[str, ...]:

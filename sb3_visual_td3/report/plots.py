@@ -526,6 +526,7 @@ def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Lim
     :param series: the finite values of the curves
     """
     largest = max((each.abs_max() for each in series), default=0.0)
+    # How far above the curves a line may be: two decades of a log axis, or half of the height of a linear one.
     reach = 100.0 if panel.log else 2.0
     found = Limits({}, {})
     for r in analysis.criteria:

@@ -37,6 +37,7 @@ def axis_of(series: SeriesSet) -> str:
     :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
     """
     names = series.names()
+    # From the surest sign to the weakest: known names first, then the spacing of returns, then words in other names.
     if any(_is_on_environment_steps(name) for name in names):
         return ENVIRONMENT_STEPS
     if any(_is_on_episodes(name) for name in names):
@@ -47,7 +48,9 @@ def axis_of(series: SeriesSet) -> str:
     counted_by_one = [name for name in names if _counts_by_one(series[name])]
     if any("epoch" in words_of(name) for name in counted_by_one):
         return "epochs"
-    if names and all("loss" in words_of(name) for name in counted_by_one) and len(counted_by_one) == len(names):
+    # A run that logs nothing but losses, one point per step, has an update loop that counts itself.
+    has_losses_only = bool(names) and all("loss" in words_of(name) for name in names)
+    if has_losses_only and len(counted_by_one) == len(names):
         return "updates"
     return STEPS
 
@@ -81,10 +84,13 @@ class _Clock(NamedTuple):
         may no longer be logged long before the run ends.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
-        n_before, n_of_track = (int(np.searchsorted(each, end, side="right")) for each in (self.records, track.order))
-        there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
+        n_before = int(np.searchsorted(self.records, end, side="right"))
+        n_of_track = int(np.searchsorted(track.order, end, side="right"))
         if n_before == 0 or n_of_track == 0:
+            # One of them begins after the other has ended. Only their ends can be compared then.
             there, here = int(self.reached[-1]), int(track.steps.max())
+        else:
+            there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def of_track(self, track: Track) -> FloatArray | None:
@@ -112,11 +118,17 @@ def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
     on_axis = {name for name in tracks if _is_on_environment_steps(name)}
-    on_axis = on_axis or {name for name in tracks if _is_on_episodes(name)}
-    on_axis = on_axis or {tag.name for tag in find_returns(tracks)[:1]} or set(tracks)
+    if not on_axis:
+        on_axis = {name for name in tracks if _is_on_episodes(name)}
+    if not on_axis:
+        on_axis = {tag.name for tag in find_returns(tracks)[:1]}
+    if not on_axis:
+        on_axis = set(tracks)
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
+    # Two passes. The tags whose axis is known give a first clock, which tells which of the others run with it. All tags
+    # that do make the second clock, which has points at more records and so places the remaining tags more exactly.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
     elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
     if not elsewhere:

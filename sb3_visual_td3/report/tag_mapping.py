@@ -179,10 +179,15 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
 def _renamed(data: RunData, chosen: Targets, why: str) -> RunData:
     if not chosen:
         return data
-    kept = {name: series for name, series in data.series.series.items() if name not in chosen}
-    read = [target.read(data.series[theirs]) for theirs, targets in chosen.items() for target in targets]
-    series = replace(data.series, series={**kept, **{s.name: s for s in read}})
-    words = (target.in_words(theirs) for theirs, targets in chosen.items() for target in targets)
+    # A foreign tag disappears; one of them may become several of ours (a learning rate that all groups share).
+    renamed = {name: series for name, series in data.series.series.items() if name not in chosen}
+    words = []
+    for theirs, targets in chosen.items():
+        for target in targets:
+            ours = target.read(data.series[theirs])
+            renamed[ours.name] = ours
+            words.append(target.in_words(theirs))
+    series = replace(data.series, series=renamed)
     return _noted(replace(data, series=series), f"{why}: {', '.join(words)}")
 
 

@@ -264,10 +264,12 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
     spared = set(settled[-1:])
-    # Later than the settled one: the one with the fewest updates settles first, and of several the latest is kept.
-    waiting = [(-health.n_updates, place) for place, health in healthy if place > max(settled, default=-1)]
+    # Of the later ones, the one with the fewest updates settles first. Several can have the same number of updates, as
+    # during the warm-up; then the latest is kept.
+    waiting = [(health.n_updates, -place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
-        spared.add(max(waiting)[1])
+        _, minus_place = min(waiting)
+        spared.add(-minus_place)
     last_healthy, _ = healthy[-1]
     if any(health is not None for health in healths[last_healthy + 1 :]):
         spared.add(last_healthy)

@@ -164,6 +164,7 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
             return f"two wrappers around {names[-1]} count the same as {name}: only the outer one can be read"
     missing = [attribute for attribute in attributes if not has_attr(base, attribute)]
     if missing:
+        # COUNTERS goes by class names, so a wrapper of the user's that has the name of gymnasium's is taken for it.
         return f"a wrapper around {names[-1]} has no {missing[0]}: it has the name of another class"
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"
@@ -280,13 +281,13 @@ def set_sub_env_states(
 
 def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
     """Return, for each environment, the attributes of its wrappers that have to be saved."""
-    known = {attribute for around in names for name in around[:-1] for attribute in COUNTERS.get(name, ())}
-    present = {attribute for attribute in known if has_attr(base, attribute)}
-    of_each = []
+    wanted: list[list[str]] = []
     for around in names:
-        attributes = [attribute for name in around[:-1] for attribute in COUNTERS.get(name, ())]
-        of_each.append([attribute for attribute in attributes if attribute in present])
-    return of_each
+        # The last name is the environment itself, which has no counters of a wrapper.
+        wanted.append([attribute for name in around[:-1] for attribute in COUNTERS.get(name, ())])
+    # has_attr() asks every worker process, so it is called once for each attribute and not once for each environment.
+    present = {attribute for attribute in {each for of_one in wanted for each in of_one} if has_attr(base, attribute)}
+    return [[attribute for attribute in of_one if attribute in present] for of_one in wanted]
 
 
 def _read(base: VecEnv, index: int, name: str) -> Any:

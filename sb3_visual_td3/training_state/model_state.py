@@ -60,6 +60,8 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
         return {**state, "noises": [action_noise_state(each) for each in noise.noises]}
     if isinstance(noise, HasState):
         return {**state, "own": as_plain(noise.get_state(), "action_noise")}
+    # Any other noise of SB3 or of the user: its attributes are its state (OrnsteinUhlenbeck keeps its last noise).
+    # Functions and other objects among them are left out, since plain data cannot hold them.
     kinds = bool | int | float | np.generic | np.ndarray
     values = {name: as_plain(value, name) for name, value in vars(noise).items() if isinstance(value, kinds)}
     generators = {n: generator_state(v) for n, v in vars(noise).items() if isinstance(v, np.random.Generator)}
