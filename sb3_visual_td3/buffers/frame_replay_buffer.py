@@ -201,12 +201,12 @@ class FrameReplayBuffer(ReplayBuffer):
 
     @property
     def observations(self) -> Any:  # type: ignore[override]
-        """The observations before each transition, as a view that is indexed like Stable-Baselines3's arrays."""
+        """Return the observations before each transition, as a view that is indexed like Stable-Baselines3's arrays."""
         return self._view(BEFORE)
 
     @property
     def next_observations(self) -> Any:  # type: ignore[override]
-        """The observations after each transition, as a view that is indexed like Stable-Baselines3's arrays."""
+        """Return the observations after each transition, as a view that is indexed like Stable-Baselines3's arrays."""
         return self._view(AFTER)
 
     def _view(self, moment: Moment) -> Any:

@@ -136,7 +136,8 @@ def step_parts(
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Return each part of the observations before and after a step, in the stored shape and dtype.
 
-    :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an array is the only part
+    :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an observation that is an array has
+        one part
     :param obs: an array, or a dict of arrays
     :param next_obs: observations after the step
     :param is_dict: True if the observations are dicts

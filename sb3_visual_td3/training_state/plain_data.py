@@ -59,7 +59,9 @@ def as_plain(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"{name} has the key {key!r}: expected strings, which is all that plain data may have")
+                raise ValueError(
+                    f"{name} has the key {key!r}: expected a string, because plain data has string keys only"
+                )
         return {str(key): as_plain(each, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [as_plain(each, f"{name}[{index}]") for index, each in enumerate(value)]

@@ -137,7 +137,7 @@ class FreeCamera:
         return tags
 
     def _rays(self, oversampling: int) -> tuple[NDArray[np.float64], ...]:
-        """Return the forward, right and up part of every sample's ray, relative to the heading.
+        """Return the forward, right and up components of every sample's ray, relative to the heading.
 
         :param oversampling: samples per pixel along each axis.
         :return: three arrays ``(height * oversampling, width * oversampling)``; the part of each ray along the camera's

@@ -170,7 +170,7 @@ def random_route(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Draw a start, and a goal to which the shortest way has a length and a number of turns within the given ranges.
+    """Draw a start and a goal, so that the shortest route between them has a length and turns within the ranges.
 
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
