@@ -287,8 +287,8 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     unit = scale.largest
     q = q_series(data, kind)
     if q is not None and len(q):
-        # With VecNormalize, the critic learns scaled rewards, and the logged returns are unscaled. A Q above the returns,
-        # but within what normalised rewards allow, then gives the scale of the critic's targets.
+        # With VecNormalize, the critic learns scaled rewards while the logged returns are unscaled. A Q above them, but
+        # within what normalised rewards allow, then gives the scale of the critic's targets.
         size = float(np.quantile(np.abs(q.values), 0.95))
         if unit < size <= NORMALISED_Q:
             unit = size
