@@ -161,6 +161,92 @@ class Trunk(nn.Sequential):
         super().__init__(nn.Linear(features_dim, trunk_dim), nn.LayerNorm(trunk_dim), nn.Tanh())
 
 
+class PictureTrunk(nn.Module):
+    """A trunk for the features of pictures; vectors pass by it unchanged.
+
+    A trunk normalises its output over all inputs. Beside thousands of features of pictures, a few numbers such as a
+    command hardly change it.
+
+    :param features_extractor: the extractor of the features, which concatenates those of its parts
+    :param trunk_dim: width of the trunk
+    """
+
+    pictures: th.Tensor
+    vectors: th.Tensor
+
+    def __init__(self, features_extractor: nn.Module, trunk_dim: int) -> None:
+        super().__init__()
+        is_picture_column = th.tensor(_picture_columns(features_extractor))
+        # Not saved, because they follow from the observation space.
+        self.register_buffer("pictures", is_picture_column.nonzero().flatten(), persistent=False)
+        self.register_buffer("vectors", (~is_picture_column).nonzero().flatten(), persistent=False)
+        self.trunk = Trunk(len(self.pictures), trunk_dim)
+
+    def forward(self, features: th.Tensor) -> th.Tensor:
+        """Return ``(batch, trunk_dim + vectors)``, the trunk's output and the vectors, of ``(batch, features)``."""
+        pictures: th.Tensor = self.trunk(features[:, self.pictures])
+        return th.cat([pictures, features[:, self.vectors].to(pictures.dtype)], dim=1)
+
+
+def _picture_columns(features_extractor: nn.Module) -> list[bool]:
+    """Return for each feature whether it comes from a picture; an empty list if the extractor does not tell."""
+    if not isinstance(features_extractor, CombinedExtractor):
+        return []
+    space = features_extractor._observation_space
+    assert isinstance(space, spaces.Dict)
+    columns: list[bool] = []
+    for key, part in features_extractor.extractors.items():
+        if isinstance(part, BaseFeaturesExtractor):
+            columns += [True] * part.features_dim
+        else:
+            columns += [False] * get_flattened_obs_dim(space[key])
+    return columns
+
+
+def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int | None, skip: bool) -> nn.Module:
+    """Return the trunk between an encoder and the heads.
+
+    :param features_extractor: the encoder
+    :param features_dim: number of features that it returns
+    :param trunk_dim: width of the trunk; None for no trunk
+    :param skip: True if vectors pass by the trunk
+    :return: the trunk; the identity if there is none
+    """
+    if trunk_dim is None:
+        return nn.Identity()
+    if skip:
+        return PictureTrunk(features_extractor, trunk_dim)
+    return Trunk(features_dim, trunk_dim)
+
+
+def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: int | None, skip: bool) -> int:
+    """Return the number of values that the heads receive from the trunk.
+
+    :param features_extractor: the encoder
+    :param features_dim: number of features that it returns
+    :param trunk_dim: width of the trunk; None for no trunk
+    :param skip: True if vectors pass by the trunk
+    :return: the number of values
+    :raises ValueError: if vectors shall pass by, and there is no trunk, no picture or no vector
+    """
+    if trunk_dim is None and skip:
+        raise ValueError(
+            "vectors_skip_trunk=True, trunk_dim=None: expected a trunk; set trunk_dim=50, or drop vectors_skip_trunk"
+        )
+    if trunk_dim is None:
+        return features_dim
+    if not skip:
+        return trunk_dim
+    is_picture_column = _picture_columns(features_extractor)
+    n_vectors = len(is_picture_column) - sum(is_picture_column)
+    if n_vectors in {0, len(is_picture_column)}:
+        raise ValueError(
+            "vectors_skip_trunk=True: expected a Dict of pictures and vectors, with SB3's CombinedExtractor or ours; "
+            "drop vectors_skip_trunk"
+        )
+    return trunk_dim + n_vectors
+
+
 def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> type[BaseFeaturesExtractor]:
     """Return the features extractor class for an ``encoder_arch``.
 

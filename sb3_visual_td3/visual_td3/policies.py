@@ -34,8 +34,9 @@ from sb3_visual_td3.visual_td3.encoders import (
     CombinedEncoder,
     Convolutions,
     EncoderArch,
-    Trunk,
     features_extractor_for,
+    head_input_dim,
+    trunk_for,
 )
 from sb3_visual_td3.visual_td3.param_groups import group_optimizers
 from sb3_visual_td3.visual_td3.precision import encode_prepared
@@ -80,6 +81,7 @@ class VisualActor(Actor):
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the head; None for no trunk
+    :param vectors_skip_trunk: True leads the vectors of Dict observations past the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
     :param borrows_encoder: True if the features extractor belongs to the critic. It is still a submodule, so that the
         actor is complete when it is traced, exported or saved. But it is not among this module's ``parameters()``, and
@@ -98,17 +100,20 @@ class VisualActor(Actor):
         trunk_dim: int | None = None,
         layer_norm: bool = False,
         borrows_encoder: bool = False,
+        vectors_skip_trunk: bool = False,
     ) -> None:
         super().__init__(
             observation_space,
             action_space,
             net_arch,
             features_extractor,
-            trunk_dim or features_dim,
+            head_input_dim(features_extractor, features_dim, trunk_dim, vectors_skip_trunk),
             activation_fn,
             normalize_images,
         )
         self.borrows_encoder = borrows_encoder
+        self.trunk_dim = trunk_dim
+        self.vectors_skip_trunk = vectors_skip_trunk
         self.layer_norm = layer_norm
         self.encoder_dim = features_dim
         if layer_norm:
@@ -117,7 +122,7 @@ class VisualActor(Actor):
                 self.features_dim, action_dim, net_arch, activation_fn, True, post_linear_modules=[nn.LayerNorm]
             )
             self.mu = nn.Sequential(*heads)
-        self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
+        self.trunk = trunk_for(features_extractor, features_dim, trunk_dim, vectors_skip_trunk)
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -161,9 +166,10 @@ class VisualActor(Actor):
         data = super()._get_constructor_parameters()
         data.update(
             features_dim=self.encoder_dim,  # Stable-Baselines3 has the head's input width here
-            trunk_dim=self.features_dim if isinstance(self.trunk, Trunk) else None,
+            trunk_dim=self.trunk_dim,
             layer_norm=self.layer_norm,
             borrows_encoder=self.borrows_encoder,
+            vectors_skip_trunk=self.vectors_skip_trunk,
         )
         return data
 
@@ -181,6 +187,7 @@ class VisualCritic(ContinuousCritic):
     :param n_critics: number of heads
     :param share_features_extractor: True if the actor's loss trains the encoder, as in Stable-Baselines3
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the heads; None for no trunk
+    :param vectors_skip_trunk: True leads the vectors of Dict observations past the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
 
@@ -197,25 +204,27 @@ class VisualCritic(ContinuousCritic):
         share_features_extractor: bool = False,
         trunk_dim: int | None = None,
         layer_norm: bool = False,
+        vectors_skip_trunk: bool = False,
     ) -> None:
+        heads_dim = head_input_dim(features_extractor, features_dim, trunk_dim, vectors_skip_trunk)
         super().__init__(
             observation_space,
             action_space,
             net_arch,
             features_extractor,
-            trunk_dim or features_dim,
+            heads_dim,
             activation_fn,
             normalize_images,
             n_critics,
             share_features_extractor,
         )
         if layer_norm:
-            input_dim = (trunk_dim or features_dim) + get_action_dim(action_space)
+            input_dim = heads_dim + get_action_dim(action_space)
             for index in range(n_critics):
                 heads = create_mlp(input_dim, 1, net_arch, activation_fn, post_linear_modules=[nn.LayerNorm])
                 self.q_networks[index] = nn.Sequential(*heads)
                 self.add_module(f"qf{index}", self.q_networks[index])
-        self.trunk: nn.Module = nn.Identity() if trunk_dim is None else Trunk(features_dim, trunk_dim)
+        self.trunk = trunk_for(features_extractor, features_dim, trunk_dim, vectors_skip_trunk)
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
         """Return ``(batch, features)`` of the critic's own encoder."""
@@ -257,6 +266,8 @@ class VisualTD3Policy(TD3Policy):
         critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
+    :param vectors_skip_trunk: True leads the vectors of Dict observations past the trunk to the heads, for vectors that
+        must not be lost beside the features of the pictures, such as a command
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
@@ -282,6 +293,7 @@ class VisualTD3Policy(TD3Policy):
         encoder_arch: EncoderArch | None = None,
         trunk_dim: int | None = None,
         layer_norm: bool = False,
+        vectors_skip_trunk: bool = False,
         **kwargs: Any,
     ) -> None:
         if encoder not in ("separate", "shared"):
@@ -301,6 +313,7 @@ class VisualTD3Policy(TD3Policy):
         self.encoder_arch = encoder_arch
         self.trunk_dim = trunk_dim
         self.layer_norm = layer_norm
+        self.vectors_skip_trunk = vectors_skip_trunk
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.averaged_actor = None
         self._uses_average = True
@@ -443,13 +456,14 @@ class VisualTD3Policy(TD3Policy):
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
         """Build an actor, with its own encoder or with the critic's if one is given."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm)
+        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
         """Build the critics, with their own encoder or with the one given."""
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        return VisualCritic(**kwargs, trunk_dim=self.trunk_dim, layer_norm=self.layer_norm).to(self.device)
+        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
+        return VisualCritic(**kwargs).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -458,6 +472,7 @@ class VisualTD3Policy(TD3Policy):
             encoder_arch=self.encoder_arch,
             trunk_dim=self.trunk_dim,
             layer_norm=self.layer_norm,
+            vectors_skip_trunk=self.vectors_skip_trunk,
         )
         return data
 

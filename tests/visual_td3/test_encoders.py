@@ -6,7 +6,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.visual_td3.encoders import DrqConvolutions, NatureConvolutions, features_extractor_for
-from tests.image_env import VectorImageEnv
+from tests.image_env import ImageEnv, VectorImageEnv
 
 CAMERA = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
@@ -86,3 +86,36 @@ def test_the_camera_of_dict_observations_goes_through_the_requested_encoder(
     loaded = VisualTD3.load(tmp_path / "model", device="cpu")
     observation = VectorImageEnv.observation_space.sample()
     assert (loaded.predict(observation)[0] == model.predict(observation)[0]).all()
+
+
+@pytest.mark.parametrize("encoder_arch", [None, "nature"])
+@pytest.mark.parametrize("encoder", ["separate", "shared"])
+def test_vectors_may_pass_by_the_trunk(make_model, tmp_path, encoder, encoder_arch):
+    kwargs = {"encoder": encoder, "encoder_arch": encoder_arch, "trunk_dim": 16, "vectors_skip_trunk": True}
+    model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs=kwargs, precision="fp32")
+    model.learn(25)
+    (scaled,) = model._sample(4).observations
+    for network in (model.actor, model.critic):
+        features = network.features_extractor(scaled)
+        pictures = features[:, :-3]
+        passed = network.trunk(features)
+        assert passed.shape == (4, 16 + 3)
+        assert th.equal(passed[:, 16:], scaled["state"])
+        assert th.equal(passed[:, :16], network.trunk.trunk(pictures))
+        assert features.shape[1] == pictures.shape[1] + 3
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", device="cpu")
+    observation = VectorImageEnv.observation_space.sample()
+    assert (loaded.predict(observation)[0] == model.predict(observation)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "trunk_dim", "words"),
+    [
+        ("MultiInputPolicy", VectorImageEnv, None, "vectors_skip_trunk=True, trunk_dim=None: expected a trunk"),
+        ("CnnPolicy", ImageEnv, 16, "vectors_skip_trunk=True: expected a Dict of pictures and vectors"),
+    ],
+)
+def test_without_trunk_or_vectors_nothing_can_pass_by(make_model, policy, env, trunk_dim, words):
+    with pytest.raises(ValueError, match=words):
+        make_model(policy, env(), policy_kwargs={"trunk_dim": trunk_dim, "vectors_skip_trunk": True})
