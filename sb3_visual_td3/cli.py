@@ -246,8 +246,7 @@ def _evaluate(arguments: list[str]) -> int:
         "-n",
         "--n-episodes",
         type=positive_int,
-        default=10,
-        help="number of episodes on each map with each seed (default: %(default)s)",
+        help="number of episodes on each map with each seed (default: 10; a suite has its own number of routes)",
     )
     parser.add_argument(
         "--seeds",
@@ -260,6 +259,11 @@ def _evaluate(arguments: list[str]) -> int:
         nargs="+",
         help="maps or groups of maps of a driving environment (default: held_out, which training never sees)",
     )
+    parser.add_argument(
+        "--suite",
+        help="drive a set of routes and score them: lite-routes (held-out districts), town01-train (with --maps "
+        "Town01.xodr), town02-test, or the path of a route file of CARLA's leaderboard (with --maps)",
+    )
     parser.add_argument("--n-envs", type=positive_int, help="number of parallel environments (default: 10; in CARLA 1)")
     parser.add_argument(
         "--stochastic", action="store_true", help="sample actions (by default the policy acts deterministically)"
@@ -268,7 +272,13 @@ def _evaluate(arguments: list[str]) -> int:
         "--device", default="auto", help="device of the networks, such as cpu or cuda (default: %(default)s)"
     )
     add_packages_argument(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all results and episodes to this JSON file")
+    parser.add_argument(
+        "--output",
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all results and episodes to this JSON file, on routes with each one's infractions and score",
+    )
     settings = parser.parse_args(arguments)
 
     from sb3_visual_td3.zoo.evaluate import run

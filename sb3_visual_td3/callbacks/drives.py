@@ -16,6 +16,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
+from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driving_score, infractions_of_step
+
 Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
@@ -47,6 +49,19 @@ class Drive(NamedTuple):
     success_rate: float
     route_completion: float = np.nan
     """Fraction of the route, 0 to 1; NaN if the environment has no route."""
+    route_length_m: float = np.nan
+    """Length of the route. This and the following figures are NaN unless the episode has a goal."""
+    driving_score: float = np.nan
+    """Score of leaderboard 2.1, 0 to 100."""
+    collision_vehicle: float = np.nan
+    collision_walker: float = np.nan
+    collision_layout: float = np.nan
+    red_light: float = np.nan
+    off_route: float = np.nan
+    lane_invasion: float = np.nan
+    blocked: float = np.nan
+    timeout: float = np.nan
+    """Numbers of infractions, by the names in ``driving_score.INFRACTIONS``."""
 
 
 Result = TypeVar("Result", Episode, Drive)
@@ -77,7 +92,7 @@ class _Tally(Generic[Result]):
             return None
         self.reward += reward
         self.length += 1
-        self.add(info)
+        self.add(info, is_done)
         if not is_done:
             return None
         # Monitor has the environment's own rewards, in case a wrapper changes them.
@@ -86,7 +101,7 @@ class _Tally(Generic[Result]):
         self.clear()
         return result
 
-    def add(self, info: dict[str, Any]) -> None:
+    def add(self, info: dict[str, Any], is_done: bool) -> None:
         """Add the figures that ``info`` has for this step."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
@@ -109,8 +124,9 @@ class _DriveTally(_Tally[Drive]):
     def clear(self) -> None:
         super().clear()
         self.speeds: list[float] = []
+        self.infractions: list[Infraction] = []
 
-    def add(self, info: dict[str, Any]) -> None:
+    def add(self, info: dict[str, Any], is_done: bool) -> None:
         missing = [key for key in _REQUIRED_INFO if key not in info]
         if missing:
             raise ValueError(
@@ -118,9 +134,10 @@ class _DriveTally(_Tally[Drive]):
                 "as LiteDriving-v0. For other environments, use PolicyEvalCallback or Stable-Baselines3's EvalCallback"
             )
         self.speeds.append(info["speed_mps"])
+        self.infractions += infractions_of_step(info, is_done)
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Drive:
-        return Drive(
+        drive = Drive(
             reward,
             length,
             float(last_info["distance_m"]),
@@ -129,6 +146,14 @@ class _DriveTally(_Tally[Drive]):
             float(last_info["lane_invasions"]),
             float(last_info["is_success"]),
             float(last_info.get("route_completion", np.nan)),
+        )
+        if "route_length_m" not in last_info:
+            return drive
+        counts = {name: float(self.infractions.count(name)) for name in INFRACTIONS}
+        return drive._replace(
+            route_length_m=float(last_info["route_length_m"]),
+            driving_score=driving_score(drive.route_completion, self.infractions),
+            **counts,
         )
 
 
@@ -176,6 +201,7 @@ def drive_episodes(
     description: str = "evaluation",
     quiet: bool = True,
     render: bool = False,
+    options: Sequence[dict[str, Any]] | None = None,
 ) -> list[Drive]:
     """Drive a number of episodes, distributed evenly over the environments.
 
@@ -188,6 +214,7 @@ def drive_episodes(
     :param description: label of the progress bar
     :param quiet: whether to hide the progress bar, which is shown on a terminal only
     :param render: whether to render each step
+    :param options: options of the first reset of each environment, such as ``{"route": 3}``; None for none
     :return: results of the episodes, environment by environment
     :raises ValueError: if ``info`` of the environments lacks a key of a driving environment
     """
@@ -196,6 +223,8 @@ def drive_episodes(
     # Fixed shares instead of "the first n episodes to finish": those would be the short ones, which end in a crash.
     n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
     tallies = [_DriveTally() for _ in range(env.num_envs)]
+    if options is not None:
+        env.set_options(list(options))
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
         drives = _play(lambda observations, _: driver(observations), env, seed, tallies, n_wanted, bar.update, render)
     return [drive for done in drives for drive in done]

@@ -33,6 +33,7 @@ from sb3_visual_td3.callbacks.drives import (
     random_policy,
     trained_policy,
 )
+from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.callbacks.policy_eval import EVALUATION_SEED
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.flags import check_environment, import_packages
@@ -40,6 +41,7 @@ from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import register
 from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
+from sb3_visual_td3.zoo.suites import SuitePart, suite_parts
 
 Interval = dict[str, float]
 """``mean``, and ``low`` and ``high`` of the 95 % interval."""
@@ -60,6 +62,8 @@ HELD_OUT = ("held_out",)
 _DRIVING_SEED = 1_000
 _N_ENVS = 10
 """Number of parallel environments by default, except in CARLA."""
+_N_EPISODES = 10
+"""Number of episodes on each map with each seed by default."""
 _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
@@ -101,6 +105,14 @@ QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "speed_mps": ("m/s", "{:.1f}", _mean("speed_mps")),
     "collisions_per_km": ("collisions/km", "{:.1f}", _per_km("collisions")),
     "lane_invasions_per_km": ("invasions/km", "{:.1f}", _per_km("lane_invasions")),
+    "driving_score": ("driving score", "{:.1f}", _mean("driving_score")),
+    "collision_vehicle_per_km": ("vehicles hit/km", "{:.2f}", _per_km("collision_vehicle")),
+    "collision_walker_per_km": ("walkers hit/km", "{:.2f}", _per_km("collision_walker")),
+    "collision_layout_per_km": ("off road/km", "{:.2f}", _per_km("collision_layout")),
+    "red_light_per_km": ("red lights/km", "{:.2f}", _per_km("red_light")),
+    "off_route_per_km": ("off route/km", "{:.2f}", _per_km("off_route")),
+    "blocked_per_km": ("blocked/km", "{:.2f}", _per_km("blocked")),
+    "timeout_per_km": ("timeouts/km", "{:.2f}", _per_km("timeout")),
 }
 """Heading, number format and reduction of each quantity of driving, by its name in the JSON file."""
 EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
@@ -110,12 +122,19 @@ EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "success_rate": ("success", "{:.0%}", _mean("success_rate", Episode)),
 }
 """Heading, number format and reduction of each quantity in an environment without maps."""
+SCORE = "driving_score"
+ROUTE_QUANTITIES = (SCORE, *(f"{name}_per_km" for name in INFRACTIONS if name != "lane_invasion"))
+"""Quantities that only routes to a goal have. Crossed lane marks are counted on closed routes as well."""
 
 _INTERVAL = "[low, high] is the 95 % bootstrap interval over episodes."
 _EXPLANATION = (
     f"{_INTERVAL} success: the episode ended without collision, leaving "
     "the road, driving the wrong way or standing still, and the mean speed along the lane was at least half the target "
     "speed (the default; an environment may be set to another fraction)."
+)
+_ROUTE_EXPLANATION = (
+    f"{_INTERVAL} success: the vehicle reached the goal. driving score: that of CARLA's leaderboard 2.1, the mean of "
+    "completion in percent / (1 + penalties of the infractions)."
 )
 
 
@@ -182,7 +201,37 @@ def show(table: Table, title: str) -> None:
             names.remove(ALL_MAPS)
         for name in names:
             console.print(_narrow_table(table, name))
-    console.print(_EXPLANATION, markup=False, highlight=False)
+    explanation = _ROUTE_EXPLANATION if _has_scores(table) else _EXPLANATION
+    console.print(explanation, markup=False, highlight=False)
+
+
+def _has_scores(table: Table) -> bool:
+    """Return whether the episodes were routes to a goal, which have a driving score."""
+    return any(SCORE in quantities for by_map in table.values() for quantities in by_map.values())
+
+
+def _quantities_of(table: Table) -> dict[str, tuple[str, str, Quantity]]:
+    """Return the quantities that a table shows."""
+    has_scores = _has_scores(table)
+    return {key: each for key, each in QUANTITIES.items() if has_scores or key not in ROUTE_QUANTITIES}
+
+
+def show_routes(drives: Mapping[str, Sequence[Drive]]) -> None:
+    """Print one line for each route: its length, how much of it was driven, the infractions, and the driving score.
+
+    :param drives: the episodes of one driver, by map
+    """
+    shown = RichTable(title="routes of the policy", title_justify="left")
+    for heading in ("map", "route", "metres", "completed", "score"):
+        shown.add_column(heading, justify="left" if heading == "map" else "right")
+    shown.add_column("infractions")
+    for name, episodes in drives.items():
+        for number, drive in enumerate(episodes):
+            counts = {kind: int(getattr(drive, kind)) for kind in INFRACTIONS}
+            listed = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items() if count)
+            completed, score = f"{drive.route_completion:.0%}", f"{drive.driving_score:.1f}"
+            shown.add_row(name, str(number), f"{drive.route_length_m:.0f}", completed, score, listed)
+    Console(width=shutil.get_terminal_size().columns).print(shown)
 
 
 def show_episodes(table: Table, title: str) -> None:
@@ -210,11 +259,12 @@ def _wide_table(table: Table) -> RichTable:
     shown = RichTable()
     for heading in ("driver", "map"):
         shown.add_column(heading, no_wrap=True)
-    for heading, _, _ in QUANTITIES.values():
+    quantities = _quantities_of(table)
+    for heading, _, _ in quantities.values():
         shown.add_column(heading, justify="right")
     for driver, by_map in table.items():
         for name, intervals in by_map.items():
-            cells = [_cell(intervals.get(key), number) for key, (_, number, _) in QUANTITIES.items()]
+            cells = [_cell(intervals.get(key), number) for key, (_, number, _) in quantities.items()]
             shown.add_row(driver, name, *cells)
         shown.add_section()
     return shown
@@ -226,7 +276,7 @@ def _narrow_table(table: Table, map_name: str) -> RichTable:
     shown.add_column("")
     for driver in table:
         shown.add_column(driver, justify="right")
-    for key, (heading, number, _) in QUANTITIES.items():
+    for key, (heading, number, _) in _quantities_of(table).items():
         shown.add_row(heading, *(_cell(by_map[map_name].get(key), number) for by_map in table.values()))
     return shown
 
@@ -258,17 +308,27 @@ def run(settings: argparse.Namespace) -> int:
                 f"{saved.env_id} has no maps, but --maps names some: expected a driving environment, such as "
                 "LiteDriving-v0, or no --maps"
             )
+        if not has_maps and settings.suite is not None:
+            raise ValueError(
+                f"{saved.env_id} has no routes, but --suite names some: expected a driving environment, such as "
+                "LiteRoutes-v0, or no --suite"
+            )
         if settings.seeds is None:
             settings.seeds = [_DRIVING_SEED if has_maps else EVALUATION_SEED]
         n_envs = settings.n_envs or (1 if needs_server else _N_ENVS)
-        n_envs = min(n_envs, settings.n_episodes)
-        maps, episodes, table = _evaluate(saved, has_maps, n_envs, settings)
+        parts, episodes, table = _evaluate(saved, has_maps, n_envs, settings)
     except Exception as error:
         return answer("evaluate", error)
-    n_episodes = settings.n_episodes * len(settings.seeds)
-    if has_maps:
+    n_episodes = (settings.n_episodes or _N_EPISODES) * len(settings.seeds)
+    maps = [part.label for part in parts]
+    if settings.suite is not None:
+        n_routes = sum(part.n_routes for part in parts)
+        show(table, f"{saved.model_path}, {n_routes} routes of {settings.suite}")
+    elif has_maps:
         show(table, f"{saved.model_path}, {n_episodes} episodes on each map")
-    else:
+    if has_maps and _has_scores(table):
+        show_routes(episodes[POLICY])  # type: ignore[arg-type]
+    if not has_maps:
         show_episodes(table, f"{saved.model_path}, {n_episodes} episodes")
     if settings.output is not None:
         content = json.dumps(_as_json(saved, settings, maps, table, episodes), indent=2) + "\n"
@@ -279,12 +339,17 @@ def run(settings: argparse.Namespace) -> int:
 
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
-) -> tuple[list[str], Episodes, Table]:
-    """Return the maps (an empty list for an environment without maps), the episodes, and their table."""
+) -> tuple[list[SuitePart], Episodes, Table]:
+    """Return the maps or the parts of the suite (none for an environment without maps), the episodes, and a table."""
+    if settings.suite is not None:
+        parts = suite_parts(settings.suite, settings.maps, settings.n_episodes)
+        drives = _drive_all(saved, parts, n_envs, settings)
+        return parts, drives, summarise(drives)
     if has_maps:
         maps = _resolve_maps(saved, settings.maps or list(HELD_OUT))
-        drives = _drive_all(saved, maps, n_envs, settings)
-        return maps, drives, summarise(drives)
+        parts = [SuitePart(name, {"maps": [name]}, settings.n_episodes or _N_EPISODES) for name in maps]
+        drives = _drive_all(saved, parts, n_envs, settings)
+        return parts, drives, summarise(drives)
     episodes = _play_all(saved, n_envs, settings)
     return [], episodes, summarise_episodes(episodes)
 
@@ -339,16 +404,17 @@ def _driver_of(model: BaseAlgorithm, settings: argparse.Namespace) -> Driver:
 
 
 def _drive_all(
-    saved: SavedRun, maps: list[str], n_envs: int, settings: argparse.Namespace
+    saved: SavedRun, parts: Sequence[SuitePart], n_envs: int, settings: argparse.Namespace
 ) -> dict[str, dict[str, list[Drive]]]:
-    """Return the episodes of each driver on each map."""
+    """Return the episodes of each driver on each map, or in each part of a suite."""
     models = _models_of(saved, settings)
     labels = [*models, *DRIVERS[1:]]
-    drives: dict[str, dict[str, list[Drive]]] = {label: {name: [] for name in maps} for label in labels}
-    n_episodes = len(labels) * len(maps) * len(settings.seeds) * settings.n_episodes
+    drives: dict[str, dict[str, list[Drive]]] = {label: {part.label: [] for part in parts} for label in labels}
+    n_episodes = len(labels) * len(settings.seeds) * sum(part.n_routes for part in parts)
     with tqdm(total=n_episodes, unit="episode", file=sys.stderr, leave=False, disable=None) as bar:
-        for name in maps:
-            env = saved.make_envs(n_envs, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), {"maps": [name]}))
+        for part in parts:
+            n_parallel = min(n_envs, part.n_routes)
+            env = saved.make_envs(n_parallel, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), part.env_kwargs))
             for seed in settings.seeds:
                 drivers: tuple[Driver, ...] = (
                     *(_driver_of(model, settings) for model in models.values()),
@@ -356,12 +422,16 @@ def _drive_all(
                     full_brake_driver(env),
                 )
                 for label, driver in zip(labels, drivers, strict=True):
-                    bar.set_description(f"{name}, {label}")
+                    bar.set_description(f"{part.label}, {label}")
                     # Episode i starts with seed + i whatever the number of environments is, so that all drivers, and
                     # evaluations with another --n-envs, meet the same starts.
-                    for n_done in range(0, settings.n_episodes, n_envs):
-                        batch = drive_episodes(driver, env, seed + n_done)[: settings.n_episodes - n_done]
-                        drives[label][name] += batch
+                    for n_done in range(0, part.n_routes, n_parallel):
+                        options = None
+                        if settings.suite is not None:
+                            options = [{"route": n_done + number} for number in range(n_parallel)]
+                        batch = drive_episodes(driver, env, seed + n_done, options=options)
+                        batch = batch[: part.n_routes - n_done]
+                        drives[label][part.label] += batch
                         bar.update(len(batch))
             env.close()
     return drives
@@ -371,14 +441,13 @@ def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dic
     """Return the episodes of the policy and of a random one, in an environment without maps."""
     trained = _models_of(saved, settings)
     labels = [*trained, *PLAYERS[1:]]
-    env = saved.make_envs(n_envs, settings.seeds[0], saved.env_kwargs())
+    n_episodes = settings.n_episodes or _N_EPISODES
+    env = saved.make_envs(min(n_envs, n_episodes), settings.seeds[0], saved.env_kwargs())
     episodes: dict[str, dict[str, list[Episode]]] = {label: {ALL_MAPS: []} for label in labels}
     for seed in settings.seeds:
         policies = [trained_policy(model, not settings.stochastic) for model in trained.values()]
         for player, policy in zip(labels, [*policies, random_policy(env, seed)], strict=True):
-            episodes[player][ALL_MAPS] += play_episodes(
-                policy, env, seed, settings.n_episodes, description=player, quiet=False
-            )
+            episodes[player][ALL_MAPS] += play_episodes(policy, env, seed, n_episodes, description=player, quiet=False)
     env.close()
     return episodes
 
@@ -393,7 +462,8 @@ def _as_json(
         "model": str(saved.model_path),
         "maps": maps,
         "seeds": settings.seeds,
-        "n_episodes": settings.n_episodes,
+        "suite": settings.suite,
+        "n_episodes": settings.n_episodes or _N_EPISODES,
         "deterministic": not settings.stochastic,
         "results": table,
         "episodes": {

@@ -35,7 +35,7 @@ def marks_of(file, block):
 def made_small(block):
     """Return the same settings with a run that is short enough for a test."""
     small = copy.deepcopy(block)
-    small.update(n_timesteps=14, learning_starts=6, batch_size=2, buffer_size=50)
+    small.update(n_timesteps=14, learning_starts=6, batch_size=2, buffer_size=50, train_freq=1)
     listed = block["callback"] if isinstance(block["callback"], list) else [block["callback"]]
     small["callback"] = []
     for callback in listed:
@@ -86,12 +86,14 @@ def test_every_block_trains(file, name, tmp_path, flags_of):
     assert model.num_timesteps == 14
     assert model._n_updates == 8
     assert (run_dir / "run.json").is_file()
-    assert (run_dir / "evaluations.npz").is_file() == (name in {"LiteDriving-v0", "CarlaDriving-v0"})
+    assert (run_dir / "evaluations.npz").is_file() == (name in {"LiteDriving-v0", "LiteRoutes-v0", "CarlaDriving-v0"})
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_has_the_environments_that_it_should(file):
     expected = set(ENVS[:2] if file.startswith("seed") else ENVS)
+    if file in {"visual_td3.yml", "td3.yml"}:
+        expected.add("LiteRoutes-v0")
     assert set(blocks_of(file)) - {"default"} == expected
     assert ("default" in blocks_of(file)) == (file == "visual_td3.yml")
 

@@ -1,0 +1,104 @@
+"""The driving score of CARLA's leaderboard 2.1, and the infractions that it counts.
+
+Scores are pure functions of a list of infractions. :func:`infractions_of_step` reads infractions from the ``info`` of a
+driving environment.
+
+Source of formula and penalties: carla-simulator/leaderboard, branch ``leaderboard-2.1``,
+``leaderboard/utils/statistics_manager.py`` (``PENALTY_VALUE_DICT`` and ``compute_route_statistics``). Versions 1.0 and
+2.0 multiply a factor for each infraction instead, so their scores are lower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+Infraction = Literal[
+    "collision_vehicle",
+    "collision_walker",
+    "collision_layout",
+    "red_light",
+    "off_route",
+    "lane_invasion",
+    "blocked",
+    "timeout",
+]
+INFRACTIONS: tuple[Infraction, ...] = get_args(Infraction)
+
+PENALTIES: Mapping[Infraction, float] = MappingProxyType(
+    {
+        "collision_walker": 1.0,
+        "collision_vehicle": 0.7,
+        "collision_layout": 0.6,
+        "red_light": 0.4,
+    }
+)
+"""What an infraction adds to the sum below the line. The others cost nothing here: ``off_route``, ``blocked`` and
+``timeout`` end the route, which lowers its completion, and the leaderboard does not count crossed lane marks."""
+
+_INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
+    {
+        # Beside the road there are kerbs and buildings, which the embedded world does not have.
+        "off_road": "collision_layout",
+        "off_route": "off_route",
+        # The leaderboard has no such ending: the vehicle turned around on its route.
+        "wrong_way": "off_route",
+        "idle": "blocked",
+        "timeout": "timeout",
+    }
+)
+
+
+def infraction_penalty(infractions: Iterable[Infraction]) -> float:
+    """Return the factor by which infractions lower the score of a route, ``1 / (1 + sum of their penalties)``.
+
+    :param infractions: the infractions of the route; one that happened twice is listed twice
+    :return: the factor, in (0, 1]; 1 without infractions
+    """
+    return 1.0 / (1.0 + sum(PENALTIES.get(infraction, 0.0) for infraction in infractions))
+
+
+def driving_score(route_completion: float, infractions: Iterable[Infraction]) -> float:
+    """Return the driving score of a route: its completion in percent times the penalty factor.
+
+    The score of several routes is the mean of their scores.
+
+    :param route_completion: driven fraction of the route, 0 to 1
+    :param infractions: the infractions of the route; one that happened twice is listed twice
+    :return: the score, 0 to 100
+    :raises ValueError: if ``route_completion`` is not in [0, 1]
+    """
+    if not 0.0 <= route_completion <= 1.0:
+        raise ValueError(f"route_completion={route_completion!r}: expected a fraction in [0, 1]")
+    return 100.0 * route_completion * infraction_penalty(infractions)
+
+
+def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infraction]:
+    """Return the infractions of one step of a driving environment.
+
+    :param info: the ``info`` of the step
+    :param is_last: whether the step ends the episode
+    :return: the infractions; each happens in one step only
+    """
+    found: list[Infraction] = ["lane_invasion"] * len(info.get("lane_marks_crossed", ()))
+    if info.get("red_light"):
+        found.append("red_light")
+    ending = info.get("termination", "")
+    if ending == "collision":
+        found.append(_collision(info))
+    elif ending in _INFRACTION_OF_ENDING:
+        found.append(_INFRACTION_OF_ENDING[ending])
+    elif is_last and ending == "":
+        found.append("timeout")  # by the step limit of gym.make
+    return found
+
+
+def _collision(info: Mapping[str, Any]) -> Infraction:
+    """Return the kind of a collision; worlds that do not tell collide with vehicles only."""
+    kinds: dict[str, Infraction] = {
+        "vehicle": "collision_vehicle",
+        "walker": "collision_walker",
+        "layout": "collision_layout",
+    }
+    return kinds.get(info.get("collision") or "vehicle", "collision_layout")

@@ -1,0 +1,131 @@
+"""Suites: named sets of routes, on which policies are compared.
+
+A suite consists of parts. The routes of a part are numbered, and a number always stands for the same route, so that all
+drivers drive the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from sb3_visual_td3.envs.road.maps import ROUTE_MAP_GROUPS
+from sb3_visual_td3.envs.road.route_files import read_route_file
+from sb3_visual_td3.envs.road.route_settings import RouteSettings
+
+LITE_ROUTES = "lite-routes"
+_N_LITE_ROUTES = 50
+"""Number of routes on each of the two held-out districts."""
+_N_TOWN_ROUTES = 25
+"""Number of routes of each task, as in CoRL 2017."""
+
+
+class SuitePart(NamedTuple):
+    """Some routes of a suite on one map."""
+
+    label: str
+    env_kwargs: dict[str, Any]
+    """Arguments of the environment: the map and the kind of routes."""
+    n_routes: int
+
+
+class _Task(NamedTuple):
+    """A task of the CARLA benchmark of CoRL 2017, as ranges of random routes."""
+
+    name: str
+    length_m: tuple[float, float]
+    turns: tuple[int, int]
+
+
+class _TownSuite(NamedTuple):
+    town: str
+    tasks: tuple[_Task, ...]
+
+
+# Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator" (CoRL), section 4: Town 1 is for training and Town 2
+# for the test; 25 pairs of start and goal for each task. The mean distances to the goal are 200, 400 and 770 m in Town
+# 1, and 100, 170 and 360 m in Town 2. Their pairs belong to an older version of the towns, so ours are drawn by seeds
+# from ranges around these means.
+_TOWN_SUITES: Mapping[str, _TownSuite] = MappingProxyType(
+    {
+        "town01-train": _TownSuite(
+            "Town01",
+            (
+                _Task("straight", (100.0, 300.0), (0, 0)),
+                _Task("one turn", (200.0, 600.0), (1, 1)),
+                _Task("navigation", (400.0, 1_140.0), (2, 20)),
+            ),
+        ),
+        "town02-test": _TownSuite(
+            "Town02",
+            (
+                _Task("straight", (50.0, 150.0), (0, 0)),
+                _Task("one turn", (90.0, 250.0), (1, 1)),
+                _Task("navigation", (200.0, 520.0), (2, 20)),
+            ),
+        ),
+    }
+)
+SUITES = (*_TOWN_SUITES, LITE_ROUTES)
+"""The names of the suites. The path of a route file is a suite as well."""
+
+
+def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | None = None) -> list[SuitePart]:
+    """Return the parts of a suite.
+
+    :param suite: a name in :data:`SUITES`, or the path of a route file of CARLA's leaderboard
+    :param maps: names or paths of the maps. The town suites and route files need them; ``lite-routes`` has its own
+    :param n_routes: number of routes of each part, None for the suite's own number. A route file has no more than its
+        own routes
+    :return: the parts, in the order in which they are driven
+    :raises ValueError: if there is no such suite, its maps are missing, or a map has no route in the file
+    """
+    if suite == LITE_ROUTES:
+        if maps is not None:
+            raise ValueError(f"--suite {suite} --maps {' '.join(maps)}: this suite has maps of its own; drop --maps")
+        return [
+            SuitePart(name, {"maps": [name], "route": "random"}, n_routes or _N_LITE_ROUTES)
+            for name in ROUTE_MAP_GROUPS["held_out"]
+        ]
+    if suite in _TOWN_SUITES:
+        return _town_parts(suite, maps, n_routes or _N_TOWN_ROUTES)
+    if suite.endswith(".xml"):
+        return _file_parts(suite, maps, n_routes)
+    raise ValueError(f"--suite {suite}: expected one of {', '.join(SUITES)}, or the path of a route file (.xml)")
+
+
+def _town_parts(suite: str, maps: Sequence[str] | None, n_routes: int) -> list[SuitePart]:
+    """Return a part for each task in a town."""
+    town, tasks = _TOWN_SUITES[suite]
+    if maps is None or len(maps) != 1 or Path(maps[0]).stem != town:
+        given = "nothing" if maps is None else " ".join(maps)
+        raise ValueError(
+            f"--suite {suite}, --maps: got {given}, expected {town}; give --maps PATH/{town}.xodr, or --maps {town} in "
+            "CARLA"
+        )
+    return [
+        SuitePart(
+            f"{town}, {task.name}",
+            {"maps": [maps[0]], "route": "random", "route_length_m": task.length_m, "route_turns": task.turns},
+            n_routes,
+        )
+        for task in tasks
+    ]
+
+
+def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> list[SuitePart]:
+    """Return a part for each map that has routes in a file."""
+    settings = RouteSettings("given", given=read_route_file(path))
+    if maps is None:
+        towns = ", ".join(sorted({str(route.town) for route in settings.given}))
+        raise ValueError(f"--suite {path}: got no --maps, expected the maps of its towns; give the maps of {towns}")
+    parts = []
+    for name in maps:
+        n_given = len(settings.given_on(name))
+        if not n_given:
+            raise ValueError(f"--suite {path}: it has no route on {name}; give the maps of its towns as --maps")
+        kwargs = {"maps": [name], "route": "file", "route_file": path}
+        parts.append(SuitePart(Path(name).stem, kwargs, min(n_given, n_routes or n_given)))
+    return parts
