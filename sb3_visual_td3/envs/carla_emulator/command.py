@@ -19,8 +19,8 @@ from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError
 from sb3_visual_td3.envs.carla_emulator.served_maps import MAP_NAMES, TOWN_ALIASES, MapLibrary
 from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSettings
+from sb3_visual_td3.envs.carla_emulator.server_traffic import MAX_SERVER_CARS
 from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX
-from sb3_visual_td3.envs.road.traffic import MAX_CARS
 
 _BAD_USAGE = 2
 _DEFAULT_MAP = "train_0"
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--maps", metavar="FOLDER", help="serve each NAME.xodr of this folder as the map NAME, besides our own roads")
     add("--traffic-lights", action="store_true", help="put traffic lights at junctions of our own roads, by --seed")
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
-    add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 20")
+    add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
     add("--quiet", action="store_true", help="do not report calls that the emulator does not know")
     add(
@@ -174,7 +174,7 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
         maps=maps,
         is_realtime=settings.realtime,
         faults=tuple(parse_fault(text) for text in settings.fault),
-        n_cars=check_count("--cars", settings.cars, 0, MAX_CARS),
+        n_cars=check_count("--cars", settings.cars, 0, MAX_SERVER_CARS),
         seed=seed,
         is_quiet=settings.quiet,
     )

@@ -27,7 +27,6 @@ from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map, route_map_of_text
 from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.sign_reading import place_lights
-from sb3_visual_td3.envs.road.track import Track
 
 TOWN_ALIASES = {
     "Town01": "train_0",
@@ -59,8 +58,6 @@ class ServedMap:
     """All lanes."""
     scene: Scene
     """What cameras draw."""
-    track: Track | None = None
-    """The closed route of one of our own roads."""
 
     @cached_property
     def spawn_points(self) -> tuple[Transform, ...]:
@@ -172,12 +169,12 @@ class MapLibrary:
             text = path.read_bytes().decode("utf-8-sig")
             return ServedMap(short_name, text, scene.graph, scene)
         own_name = TOWN_ALIASES.get(short_name, short_name)
-        scene, closed = load_route_map(own_name), load_map(own_name)
+        scene = load_route_map(own_name)
         graph = scene.graph
         if self._lights_seed is not None:
             graph = dataclasses.replace(graph, signs=place_lights(graph, self._lights_seed))
-        text = to_opendrive(closed, graph.signs, graph.segments)
-        return ServedMap(short_name, text, graph, scene, closed.track)
+        text = to_opendrive(load_map(own_name), graph.signs, graph.segments)
+        return ServedMap(short_name, text, graph, scene)
 
 
 # Spawn points

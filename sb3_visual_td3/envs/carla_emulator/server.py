@@ -20,7 +20,8 @@ from sb3_visual_td3.envs.carla_emulator.calls import Calls
 from sb3_visual_td3.envs.carla_emulator.faults import Fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, response, shortened
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
-from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, ServerTraffic, Simulation
+from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
+from sb3_visual_td3.envs.carla_emulator.simulation import DEFAULT_STEP_S, Simulation
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _BACKLOG = 128

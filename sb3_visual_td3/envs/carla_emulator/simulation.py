@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Collisions, Hit, Vehicle, Walker
-from sb3_visual_td3.envs.carla_emulator.catalogue import CARS, COLOURS, check_description
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Vehicle, Walker
+from sb3_visual_td3.envs.carla_emulator.catalogue import check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
 from sb3_visual_td3.envs.carla_emulator.navigation import navigation_name
 from sb3_visual_td3.envs.carla_emulator.protocol import (
@@ -32,12 +30,10 @@ from sb3_visual_td3.envs.carla_emulator.roadside import COLOURS as LIGHT_COLOURS
 from sb3_visual_td3.envs.carla_emulator.roadside import Roadside, RoadSign
 from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
+from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import boxes_overlap
-from sb3_visual_td3.envs.road.shapes import Pose
-from sb3_visual_td3.envs.road.track import Track
-from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 CLEAR_NOON = (10.0, 0.0, 0.0, 10.0, 250.0, 60.0, 0.0, 0.75, 0.1, 0.0, 0.03, 0.03, 0.0331, 0.0)
 """The initial weather: 14 parameters in the order of ``carla.WeatherParameters`` on the wire.
@@ -68,96 +64,6 @@ def sky_of(weather: Sequence[float]) -> Sky | None:
     haze_per_m = 0.02 * precipitation / 100.0 + 0.03 * fog / 100.0
     streaks = 0.5 * precipitation / 100.0
     return Sky(ambient, 1.1 * (1.0 - daylight), haze_per_m, 105.0 * daylight, ambient, streaks, _RAIN_SEED)
-
-
-# CARLA's role name for vehicles that are not a client's own.
-_TRAFFIC_ROLE_NAME = "autopilot"
-# The traffic model expects at least one ego vehicle. This one is infinitely far from every lane.
-_NO_EGO = Ego(0, math.inf, 0.0)
-# A vehicle that moved farther from the track's last nearest point was teleported: the point is searched again.
-_MAX_TRACK_DISTANCE_M = 15.0
-
-SpawnVehicle = Callable[[list[object], Transform], Vehicle]
-
-
-class ServerTraffic:
-    """Drive the server's own cars on one map. They keep their lanes and brake for the vehicles of clients.
-
-    :param n_cars: number of cars, 0 to 20.
-    :param seed: determines where they start and how fast they like to drive.
-    :raises ValueError: if there are more than 20.
-    """
-
-    def __init__(self, n_cars: int, seed: int) -> None:
-        self._traffic = Traffic(TrafficSettings(n_cars=n_cars), CAR.body)
-        self._seed = seed
-        self._vehicles: list[Vehicle] = []
-
-    def enter(self, track: Track | None, spawn_vehicle: SpawnVehicle) -> None:
-        """Spawn the cars on a new map.
-
-        :param track: the track of the map's route; None for a map without one, which gets no cars.
-        :param spawn_vehicle: function that creates a vehicle from a description and a transform.
-        """
-        self._vehicles = []
-        if not self._traffic.settings.n_cars or track is None:
-            return
-        self._track = track
-        self._nearest: dict[int, int] = {}
-        """The index of the track's nearest point for each client vehicle, where the next search starts."""
-        self._traffic.reset(track, 0, self._seed)
-        for index, box in enumerate(self._traffic.boxes):
-            colour = COLOURS[self._traffic.paints[index] % len(COLOURS)]
-            # The numbers are attribute types: 2 int, 4 string, 5 RGB.
-            attributes = [
-                ["role_name", 4, _TRAFFIC_ROLE_NAME],
-                ["color", 5, colour],
-                ["number_of_wheels", 2, "4"],
-                ["base_type", 4, "car"],
-            ]
-            description = [0, f"vehicle.{CARS[index % len(CARS)]}", attributes]
-            vehicle = spawn_vehicle(description, Transform.from_pose(Pose(box.x_m, box.y_m, box.yaw_rad)))
-            vehicle.is_server_traffic = True
-            # The traffic model moves it, not the vehicle model.
-            vehicle.set_physics(False)
-            self._vehicles.append(vehicle)
-
-    def advance(self, dt_s: float, vehicles: Sequence[Vehicle]) -> None:
-        """Drive for one tick.
-
-        :param dt_s: the length of the tick.
-        :param vehicles: all vehicles on the map.
-        """
-        if not self._vehicles:
-            return
-        egos = [self._ego(each) for each in vehicles if not each.is_server_traffic and each.is_on_ground]
-        self._traffic.advance(dt_s, *(egos or [_NO_EGO]))
-        for vehicle, box in zip(self._vehicles, self._traffic.boxes, strict=True):
-            vehicle.set_transform(Transform.from_pose(Pose(box.x_m, box.y_m, box.yaw_rad)))
-
-    def halt(self, vehicle: Vehicle) -> None:
-        """Stop a car of the traffic that was in a collision."""
-        if vehicle in self._vehicles:
-            self._traffic.cars[self._vehicles.index(vehicle)].speed_mps = 0.0
-
-    def remove(self, vehicle: Vehicle) -> None:
-        """Forget a car of the traffic that a client has destroyed."""
-        if vehicle in self._vehicles:
-            index = self._vehicles.index(vehicle)
-            del self._vehicles[index]
-            self._traffic.remove(index)
-
-    def _ego(self, vehicle: Vehicle) -> Ego:
-        """Return a client's vehicle as the traffic model sees it: its position on the track, and its speed along it."""
-        x, y, yaw = vehicle.pose
-        track = self._track
-        nearest = self._nearest.get(vehicle.id)
-        if nearest is None or np.hypot(*(track.points_m[nearest] - (x, y))) > _MAX_TRACK_DISTANCE_M:
-            nearest = int(np.argmin(np.linalg.norm(track.points_m - (x, y), axis=1)))
-        lane = track.locate(x, y, nearest)
-        self._nearest[vehicle.id] = lane.nearest
-        speed_mps = math.hypot(*vehicle.velocity[:2])
-        return Ego(lane.nearest, lane.lateral_offset_m, speed_mps * math.cos(yaw - lane.heading_rad))
 
 
 WORLD_STREAM = 1
@@ -244,7 +150,12 @@ class Simulation:
         self.roadside = Roadside(self.map.graph)
         for sign in self.roadside.spawn(self._ids):
             self._add(sign)
-        self._traffic.enter(self.map.track, self._spawn_vehicle)
+        self._traffic.is_closed = self._is_red
+        self._traffic.enter(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
+
+    def _is_red(self, segment: int) -> bool:
+        """Return whether a light at the end of a lane forbids to drive on."""
+        return self.roadside.lights.stop_ahead_m(segment) is not None
 
     @property
     def navigation_file(self) -> bytes:

@@ -234,8 +234,8 @@ def test_port_in_use_is_reported_in_one_line(emulator):
         (["--host", "example.com"], "--allow-remote"),
         (["--fault", "boom@3"], "drop-frames"),
         (["--fault", "die"], "need a tick"),
-        (["--cars", "21"], "0 to 20"),
-        (["--cars", "-1"], "0 to 20"),
+        (["--cars", "101"], "0 to 100"),
+        (["--cars", "-1"], "0 to 100"),
         (["--port", "65535"], "--port"),
     ],
 )
