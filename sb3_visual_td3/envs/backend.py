@@ -6,6 +6,7 @@ action follows the driver's (and CARLA's) convention: steering is positive to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
+CollidedWith = Literal["", "vehicle", "walker"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
 """A command to the driver on a route: keep to the lane, take this way through a junction, or change lanes."""
 
@@ -101,6 +103,13 @@ class VehicleState(NamedTuple):
     command_distance_m: float = 0.0
     """Distance to the place where the command applies, at most 50 m; 50 m for ``"follow"``, unless the goal is
     nearer."""
+    n_red_lights: int | None = None
+    """Number of red lights that the vehicle has run since the reset; None in a world without traffic lights."""
+    collided_with: CollidedWith = ""
+    """What it has collided with, where the world tells."""
+    stop_ahead_m: float = math.inf
+    """Distance along the lane from the vehicle's centre to the nearest place where it must stop: the stop line of a
+    light that is red or yellow, or a pedestrian on the road."""
 
 
 class Backend(Protocol):

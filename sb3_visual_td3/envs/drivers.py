@@ -20,6 +20,9 @@ _PREVIEW_M = tuple(2.5 * number for number in range(11))
 _BEND_MPS2 = 4.0
 """Lateral acceleration in a bend for which the driver slows down, and its deceleration before the bend."""
 _BRAKING_MPS2 = 2.0
+_HARD_BRAKING_MPS2 = 5.0
+_STOP_BEFORE_M = 4.0
+"""Distance of the vehicle's centre from a stop line or a pedestrian at which it stops: half its length, and room."""
 
 
 class PurePursuitDriver:
@@ -58,6 +61,10 @@ class PurePursuitDriver:
         state, target_mps = env.vehicle, env.settings.target_speed_mps
         if state.has_goal:
             target_mps = min(target_mps, self._bend_speed_mps(env))
+        # A light that turns yellow is passed if the vehicle is too close to stop.
+        if state.speed_mps**2 / (2.0 * _HARD_BRAKING_MPS2) < state.stop_ahead_m:
+            room_m = max(0.0, state.stop_ahead_m - _STOP_BEFORE_M)
+            target_mps = min(target_mps, math.sqrt(2.0 * _BRAKING_MPS2 * room_m))
         (goal,) = env.waypoints_m([self.near_m + self.ahead_s * state.speed_mps])
         forward_m, left_m = to_vehicle_frame(state, *goal)
         curvature_per_m = 2.0 * left_m / (forward_m * forward_m + left_m * left_m)
@@ -67,6 +74,8 @@ class PurePursuitDriver:
         steer = -wheel_rad / self.max_wheel_rad
         # The throttle that holds the target speed against drag (full throttle holds 12 m/s), and a proportional term.
         pedal = target_mps / 12.0 + (target_mps - state.speed_mps) / 1.5
+        if target_mps == 0.0:
+            pedal = -1.0  # stay where it is
         return np.array([min(1.0, max(-1.0, steer)), min(1.0, max(-1.0, pedal))], np.float32)
 
     @staticmethod

@@ -19,7 +19,9 @@ FULL_GATE_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """The weight of each term. ``accident`` and ``lane_invasion`` are the two costs within the term ``safety``.
+    """The weight of each term. The last four are costs within the term ``safety``.
+
+    A collision with a pedestrian costs ``accident`` and ``walker``.
 
     The absolute value of a weighted term is at most its weight; ``smoothness`` is never negative, and ``safety``,
     which has no such bound, is never positive.
@@ -33,6 +35,8 @@ class RewardWeights:
     efficiency: float = 0.10
     accident: float = 10.0
     lane_invasion: float = 1.0
+    red_light: float = 5.0
+    walker: float = 10.0
 
     def __post_init__(self) -> None:
         for weight in fields(self):
@@ -144,19 +148,29 @@ def efficiency_term(speed_mps: float, target_speed_mps: float) -> float:
     return max(-1.0, 1.0 - 2.0 * abs(speed_mps - target_speed_mps) / target_speed_mps)
 
 
-def safety_term(is_accident: bool, n_lane_invasions: int, weights: RewardWeights) -> float:
-    """Return the cost of accidents and crossed marks; unlike the other terms it is weighted already.
+def safety_term(
+    is_accident: bool,
+    n_lane_invasions: int,
+    weights: RewardWeights,
+    *,
+    n_red_lights: int = 0,
+    has_hit_walker: bool = False,
+) -> float:
+    """Return the cost of accidents, crossed marks and red lights; unlike the other terms it is weighted already.
 
     :param is_accident: True if the step terminated the episode.
     :param n_lane_invasions: number of lane marks that were crossed in this step, >= 0.
-    :param weights: the two costs.
+    :param weights: the costs.
+    :param n_red_lights: number of red lights that were run in this step.
+    :param has_hit_walker: True if the accident is a collision with a pedestrian.
     :return: 0 for a clean step, otherwise minus the costs.
     :raises ValueError: if ``n_lane_invasions`` is negative.
     """
     if n_lane_invasions < 0:
         raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more")
     # Subtracted from 0.0, because a clean step would otherwise have the reward -0.0.
-    return 0.0 - weights.accident * is_accident - weights.lane_invasion * n_lane_invasions
+    cost = 0.0 - weights.accident * is_accident - weights.lane_invasion * n_lane_invasions
+    return cost - weights.red_light * n_red_lights - weights.walker * has_hit_walker
 
 
 def _check_target(target_speed_mps: float) -> None:

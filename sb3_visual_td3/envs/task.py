@@ -17,6 +17,8 @@ from sb3_visual_td3.envs.backend import BodySize, MarkKind, VehicleState
 
 Termination = Literal["", "collision", "off_road", "off_route", "wrong_way", "idle", "goal", "timeout"]
 Ending = Literal["terminated", "truncated"]
+_WAIT_AHEAD_M = 20.0
+"""A vehicle has a reason to stand still if the place where it must stop is at most this far ahead."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class DrivingTask:
         self.n_lane_invasions = 0
         self.termination: Termination = ""
         self._n_idle = 0
+        self._n_waited = 0
+        self.n_new_red_lights = 0
         self._state = state
         self._action = (0.0, 0.0)
         # A vehicle that starts across a mark has not just crossed it.
@@ -118,7 +122,15 @@ class DrivingTask:
         :return: the weighted reward terms, and whether the episode ends.
         """
         self.n_steps += 1
-        self._n_idle = self._n_idle + 1 if state.speed_mps < self.settings.idle_speed_mps else 0
+        is_standing = state.speed_mps < self.settings.idle_speed_mps
+        # Waiting at a red light, or for a pedestrian, is neither idling nor does it use up the time of the route.
+        if is_standing and state.stop_ahead_m < _WAIT_AHEAD_M:
+            self._n_waited += 1
+        elif is_standing:
+            self._n_idle += 1
+        else:
+            self._n_idle = 0
+        self.n_new_red_lights = (state.n_red_lights or 0) - (self._state.n_red_lights or 0)
         self.termination = self._judge_end(state)
         self.n_collisions += self.termination in ("collision", "off_road")
         self.marks_crossed = self._find_crossed_marks(state)
@@ -135,7 +147,10 @@ class DrivingTask:
 
     @property
     def max_steps(self) -> int | None:
-        """Return the number of steps that the route allows; None on a closed route, which has no end."""
+        """Return the number of steps that the route allows; None on a closed route, which has no end.
+
+        Steps in which the vehicle waits at a red light, or for a pedestrian, do not count.
+        """
         if not self._state.has_goal:
             return None
         # A creeping policy arrives too late: the slowest permitted mean speed is that of a success on a closed route.
@@ -169,6 +184,11 @@ class DrivingTask:
             info["route_length_m"] = state.route_length_m
             info["command"] = state.command
             info["command_distance_m"] = state.command_distance_m
+        if state.n_red_lights is not None:
+            info["red_light"] = self.n_new_red_lights
+            info["red_lights"] = state.n_red_lights
+        if state.collided_with:
+            info["collision"] = state.collided_with
         if self.n_steps:
             info["is_success"] = self._is_success()
         return info
@@ -181,6 +201,8 @@ class DrivingTask:
             "n_lane_invasions": self.n_lane_invasions,
             "termination": self.termination,
             "n_idle": self._n_idle,
+            "n_waited": self._n_waited,
+            "n_new_red_lights": self.n_new_red_lights,
             "action": list(self._action),
             "is_across": list(self._is_across),
             "marks_crossed": list(self.marks_crossed),
@@ -198,6 +220,9 @@ class DrivingTask:
         self.n_lane_invasions = saved["n_lane_invasions"]
         self.termination = saved["termination"]
         self._n_idle = saved["n_idle"]
+        # Absent from states of versions without traffic lights.
+        self._n_waited = saved.get("n_waited", 0)
+        self.n_new_red_lights = saved.get("n_new_red_lights", 0)
         self._action = (saved["action"][0], saved["action"][1])
         self._is_across = list(saved["is_across"])
         self.marks_crossed = list(saved["marks_crossed"])
@@ -225,7 +250,7 @@ class DrivingTask:
             ("wrong_way", abs(state.heading_error_rad) > 0.5 * math.pi),
             ("goal", state.has_goal and state.distance_m >= state.route_length_m),
             ("idle", self._n_idle >= self.settings.max_idle_steps),
-            ("timeout", max_steps is not None and self.n_steps >= max_steps),
+            ("timeout", max_steps is not None and self.n_steps - self._n_waited >= max_steps),
         )
         return next((name for name, holds in endings if holds), "")
 
@@ -278,7 +303,13 @@ class DrivingTask:
             "smoothness": weights.smoothness * rewards.smoothness_term(steer_change, pedal_change, gate),
             "lane_centring": weights.lane_centring * rewards.lane_centring_term(offset_m, state.lane_width_m, gate),
             "efficiency": weights.efficiency * rewards.efficiency_term(state.speed_mps, target_mps),
-            "safety": rewards.safety_term(is_accident, n_crossed, weights),
+            "safety": rewards.safety_term(
+                is_accident,
+                n_crossed,
+                weights,
+                n_red_lights=self.n_new_red_lights,
+                has_hit_walker=is_accident and state.collided_with == "walker",
+            ),
         }
         scale = self.settings.reward_scale
         return {name: scale * term for name, term in terms.items()}

@@ -17,6 +17,7 @@ from sb3_visual_td3.envs.rewards import RewardWeights
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, ROUTE_MAP_GROUPS
 from sb3_visual_td3.envs.road.route_files import route_settings
 from sb3_visual_td3.envs.road.route_settings import Pair, check_given
+from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
 from sb3_visual_td3.envs.task import Ending
 
@@ -82,6 +83,9 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
     :param n_cars: other cars on the road, in both directions, 0 to 20; 0 on routes to a goal.
+    :param traffic_lights: True for traffic lights: those of a map file, or at junctions of our own maps. Colour frames
+        (``grayscale=False``) show the policy which lamp is on.
+    :param n_walkers: pedestrians who cross the road that is driven, 0 to 50.
     :param route: ``"loop"`` for the longest closed lane, which has no end. Routes to a goal: ``"random"`` for a start
         and a goal drawn with each episode; ``"file"`` for those of ``route_file``; or a list of ``(start, goal)``, each
         ``(x, y)`` or ``(x, y, heading_rad)`` in the map's own coordinates. Each episode draws one of those given.
@@ -114,6 +118,8 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         dt_s: float = 0.05,
         maps: str | Sequence[str] = "train",
         n_cars: int = 0,
+        traffic_lights: bool = False,
+        n_walkers: int = 0,
         route: str | Sequence[Pair] = "loop",
         route_file: str | PathLike[str] | None = None,
         route_length_m: tuple[float, float] = (200.0, 800.0),
@@ -140,6 +146,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
             traffic=TrafficSettings(n_cars=n_cars),
             routes=routes,
             map_groups=self._map_groups,
+            street_life=StreetLife(traffic_lights, n_walkers),
         )
         super().__init__(
             world,

@@ -14,6 +14,7 @@ from sb3_visual_td3.envs.arguments import check_choice, check_flag, coerce_count
 from sb3_visual_td3.envs.backend import CHASE_AHEAD_M, CHASE_HEIGHT_M, PictureView
 from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera, tint
 from sb3_visual_td3.envs.lite.car_painter import paint_cars
+from sb3_visual_td3.envs.lite.figure_painter import NO_FIGURES, Figures, paint_scene
 from sb3_visual_td3.envs.lite.weather import WEATHERS, WeatherFilter, choose_sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.ground import PAVED_LEVEL
@@ -84,26 +85,35 @@ class View:
         if self._sky is not None:
             self._filter = self._camera.weather_filter(self._sky)
 
-    def frame(self, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
+    def frame(self, pose: Pose, cars: Cars, tick: int, figures: Figures = NO_FIGURES) -> NDArray[np.uint8]:
         """Return a frame for the policy.
 
         :param pose: pose of the vehicle that carries the camera.
         :param cars: the other cars.
         :param tick: number of the tick since the reset; rain and noise differ from tick to tick.
+        :param figures: traffic lights and pedestrians.
         :return: ``uint8`` of the settings' ``frame_shape``, a new array.
         """
         if self._settings.grayscale:
             frame = self._camera.draw(self._scene, *pose)
         else:
             frame = _draw_in_colour(self._camera, self._scene, pose)
-        self._add_weather_and_cars(frame, self._camera, self._filter, pose, cars, tick)
+        self._add_weather_and_cars(frame, self._camera, self._filter, pose, cars, tick, figures)
         if not self._is_perfect:
             frame = self._add_blur_and_noise(frame, tick)
         if self._settings.grayscale:
             return frame
         return np.ascontiguousarray(frame.transpose(2, 0, 1))  # (height, width, 3) -> (3, height, width)
 
-    def picture(self, size: tuple[int, int], view: PictureView, pose: Pose, cars: Cars, tick: int) -> NDArray[np.uint8]:
+    def picture(
+        self,
+        size: tuple[int, int],
+        view: PictureView,
+        pose: Pose,
+        cars: Cars,
+        tick: int,
+        figures: Figures = NO_FIGURES,
+    ) -> NDArray[np.uint8]:
         """Return a picture of the scene for people, without blur and noise.
 
         :param size: height and width in pixels.
@@ -111,12 +121,13 @@ class View:
         :param pose: pose of the vehicle that carries the camera.
         :param cars: the cars to draw.
         :param tick: number of the tick since the reset.
+        :param figures: traffic lights and pedestrians.
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         """
         camera = _picture_camera(*size, view)
         picture = _draw_in_colour(camera, self._scene, pose)
         weather = None if self._sky is None else camera.weather_filter(self._sky)
-        self._add_weather_and_cars(picture, camera, weather, pose, cars, tick)
+        self._add_weather_and_cars(picture, camera, weather, pose, cars, tick, figures)
         return picture
 
     def _add_weather_and_cars(
@@ -127,13 +138,16 @@ class View:
         pose: Pose,
         cars: Cars,
         tick: int,
+        figures: Figures,
     ) -> None:
-        """Add light, cars and rain to ``frame``, in place and in this order."""
+        """Add light, cars, figures and rain to ``frame``, in place and in this order."""
         # The filter knows the distance of the ground only. Cars stand on it: they are drawn afterwards and apply the
         # light for their own distance. Rain falls in front of everything.
         if weather is not None:
             weather.apply(frame)
-        if cars[0]:
+        if figures is not NO_FIGURES:
+            paint_scene(frame, *cars, figures, pose, camera.lens, self._sky)
+        elif cars[0]:
             paint_cars(frame, *cars, pose, camera.lens, self._sky)
         if weather is not None:
             weather.draw_rain(frame, tick)

@@ -10,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import check_quantity
-from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.backend import BodySize, CollidedWith, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.lite.figure_painter import NO_FIGURES, Figures, Person, Post
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.lite.view import CameraSettings, View
 from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_graph
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, load_map
+from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map
 from sb3_visual_td3.envs.road.route_path import RoutePath
 from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
+from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
@@ -39,6 +43,7 @@ class LiteWorld:
     :param traffic: number and behaviour of the other cars.
     :param routes: the routes to drive; the closed one by default.
     :param map_groups: the names of the maps, by group.
+    :param street_life: traffic lights and pedestrians; none by default.
     :raises ValueError: if ``tick_s`` is out of range, or other cars are asked for on routes that are not closed.
     """
 
@@ -51,11 +56,13 @@ class LiteWorld:
         traffic: TrafficSettings | None = None,
         routes: RouteSettings | None = None,
         map_groups: Mapping[str, Sequence[str]] = MAP_GROUPS,
+        street_life: StreetLife | None = None,
     ) -> None:
         self._tick_s = check_quantity("dt_s", tick_s, 0.001, 0.2, "s")
         self._camera = CameraSettings() if camera is None else camera
         self._vehicle = VehicleSettings() if vehicle is None else vehicle
         self._traffic = Traffic(TrafficSettings() if traffic is None else traffic, self._vehicle.body)
+        self._street = StreetLife() if street_life is None else street_life
         self._view = View(self._camera)
         self.map_groups = map_groups
         self._planner = RoutePlanner(RouteSettings() if routes is None else routes, self._traffic.settings.n_cars)
@@ -92,9 +99,11 @@ class LiteWorld:
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Return whether ``Start.scene_seed`` makes a difference: with traffic, weather or noise."""
+        """Return whether ``Start.scene_seed`` makes a difference: with traffic, lights, weather or noise."""
         camera = self._camera
-        return bool(self._traffic.settings.n_cars or camera.weather != "clear" or camera.noise_std)
+        return bool(
+            self._traffic.settings.n_cars or self._street.is_on or camera.weather != "clear" or camera.noise_std
+        )
 
     @property
     def cars(self) -> list[OrientedBox]:
@@ -120,6 +129,8 @@ class LiteWorld:
         self._has_collided = False
         if isinstance(track, Track):
             self._traffic.reset(track, self._lane.nearest, start.scene_seed)
+        if self._street.is_on:
+            self._street.reset(self._lane, start.scene_seed)
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
@@ -130,21 +141,26 @@ class LiteWorld:
         :return: the state of the car.
         """
         # Without traffic nothing can be hit: one call for all ticks, which is faster.
-        if not self._traffic.cars:
+        if not self._traffic.cars and not self._street.is_on:
             self._drive(control, n_ticks)
             return self.state
         n_left = n_ticks
         while n_left and not self._has_collided:
             # As many ticks as fit into the interval, at least one.
             n_next = min(n_left, max(1, int(_TRAFFIC_INTERVAL_S / self._tick_s)))
+            before = self._lane
             self._drive(control, n_next)
-            self._advance_traffic(n_next)
+            if self._traffic.cars:
+                self._advance_traffic(n_next)
+            if self._street.is_on:
+                self._advance_street(n_next, before)
             n_left -= n_next
         return self.state
 
     def camera_frame(self) -> NDArray[np.uint8]:
         """Return the camera's view: ``uint8`` of ``frame_shape``, a new array."""
-        return self._view.frame(self._motion[:3], (self._traffic.boxes, self._traffic.paints), self._n_ticks)
+        cars = (self._traffic.boxes, self._traffic.paints)
+        return self._view.frame(self._motion[:3], cars, self._n_ticks, self._figures())
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return a picture of the scene for people.
@@ -159,7 +175,9 @@ class LiteWorld:
             body = self._vehicle.body
             boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
             paints = [*paints, _EGO_PAINT]
-        return self._view.picture((height, width), view, self._motion[:3], (boxes, paints), self._n_ticks)
+        return self._view.picture(
+            (height, width), view, self._motion[:3], (boxes, paints), self._n_ticks, self._figures()
+        )
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the lane's centre at each of these distances ahead of the car, along the lane."""
@@ -167,7 +185,7 @@ class LiteWorld:
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that the rest of the episode depends on, as plain Python values."""
-        return {
+        state: dict[str, Any] = {
             "map_name": self._map_name,
             "route_seed": self._route_seed,
             "scene_seed": self._scene_seed,
@@ -178,13 +196,21 @@ class LiteWorld:
             "has_collided": self._has_collided,
             "cars": self._traffic.get_state(),
         }
+        if self._street.is_on:
+            state["street"] = self._street.get_state()
+        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state, in this world or in another one with the same settings.
 
         :param state: the state that ``get_state`` returned.
-        :raises ValueError: if there is no such map, or the number of other cars differs.
+        :raises ValueError: if there is no such map, or the settings of traffic, lights or pedestrians differ.
         """
+        if ("street" in state) != self._street.is_on:
+            raise ValueError(
+                f"a state with street={state.get('street')!r}: expected traffic_lights={self._street.has_lights}, "
+                f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved one"
+            )
         n_cars = self._traffic.settings.n_cars
         if len(state["cars"]) != n_cars:
             raise ValueError(
@@ -200,6 +226,8 @@ class LiteWorld:
         self._has_collided = state["has_collided"]
         if isinstance(self._track, Track):
             self._traffic.set_state(self._track, state["cars"])
+        if self._street.is_on:
+            self._street.set_state(state["street"])
 
     def close(self) -> None:
         """Do nothing: the maps are shared by all worlds of the process and stay loaded."""
@@ -208,8 +236,18 @@ class LiteWorld:
     def state(self) -> VehicleState:
         """Return the current state of the car."""
         motion = self._motion
-        return self._track.state_of(
+        state = self._track.state_of(
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
+        )
+        if not self._street.is_on:
+            return state
+        collided_with: CollidedWith = ""
+        if self._has_collided:
+            collided_with = "walker" if self._street.has_hit_walker else "vehicle"
+        return state._replace(
+            n_red_lights=self._street.n_red_lights if self._street.has_lights else None,
+            collided_with=collided_with,
+            stop_ahead_m=self._street.stop_ahead_m(self._lane),
         )
 
     def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
@@ -224,10 +262,18 @@ class LiteWorld:
             closed = load_map(map_name)
             self._track: Track | RoutePath = closed.track
             self._view.reset(closed, scene_seed)
+            if self._street.is_on:
+                if closed.network is None:
+                    graph = read_graph(read_opendrive(map_name), map_name)
+                else:
+                    graph = graph_from_network(closed.network)
+                self._street.enter(graph, self._track)
             return
         scene = load_route_map(map_name)
         self._track = self._planner.path(scene.graph, map_name, route_seed)
         self._view.reset(scene, scene_seed)
+        if self._street.is_on:
+            self._street.enter(scene.graph, self._track)
 
     def _drive(self, control: Control, n_ticks: int) -> None:
         """Advance the car and its position on the lane."""
@@ -243,5 +289,23 @@ class LiteWorld:
         motion, lane = self._motion, self._lane
         # The other cars follow the ego vehicle by its speed along the lane, not by its speedometer.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
-        self._traffic.advance(n_ticks * self._tick_s, Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps))
+        egos = [Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps)]
+        # Closed lights and pedestrians on the road are to the other cars as vehicles that stand still.
+        egos += [Ego(index, lateral_m, 0.0) for index, lateral_m in self._street.obstacles()]
+        self._traffic.advance(n_ticks * self._tick_s, *egos)
         self._has_collided = self._traffic.hits(*motion[:3])
+
+    def _advance_street(self, n_ticks: int, before: LanePosition) -> None:
+        """Advance lights and pedestrians, and test for a collision with one of these."""
+        motion, body = self._motion, self._vehicle.body
+        box = OrientedBox(*motion[:3], body.length_m, body.width_m)
+        self._street.advance(n_ticks * self._tick_s, before, self._lane, box, motion.speed_mps)
+        self._has_collided = self._has_collided or self._street.has_hit_walker
+
+    def _figures(self) -> Figures:
+        """Return the traffic lights and pedestrians to draw."""
+        if not self._street.is_on:
+            return NO_FIGURES
+        posts = [Post(*light) for light in self._street.posted_lights()]
+        people = [Person(x_m, y_m, number) for number, (x_m, y_m) in enumerate(self._street.walker_places())]
+        return Figures(posts, people, self._street.stop_bars)

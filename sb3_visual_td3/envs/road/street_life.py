@@ -1,0 +1,294 @@
+"""Traffic lights and crossing pedestrians along the line that a vehicle drives, as the embedded world has them.
+
+Everything follows from the episode's seed. The vehicle runs a red light when its centre passes the stop line while the
+light is red. A pedestrian who stands at the roadside begins to cross when the vehicle is far enough to brake for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_visual_td3.envs.arguments import check_count, check_flag
+from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph
+from sb3_visual_td3.envs.road.light_cycle import LightColour, LightCycles
+from sb3_visual_td3.envs.road.road_signs import lights_of
+from sb3_visual_td3.envs.road.route_path import RoutePath
+from sb3_visual_td3.envs.road.sign_reading import place_lights, stop_bar_m
+from sb3_visual_td3.envs.road.track import LanePosition, Track
+
+MAX_WALKERS = 50
+LIGHTS_SEED = 0
+"""The lights of our own maps are the same in all episodes and in the emulator without a ``--seed``."""
+_ON_LINE_M = 1.5
+"""A stop line whose middle is closer than this to the driven line lies on it."""
+_CLOSED = ("red", "yellow")
+_LIGHT_OFFSET_S = 4.0
+_WALKER_MPS = 1.4
+_WALKER_SIZE_M = 0.4
+_ASIDE_M = 1.5
+"""Distance from the road's outer line at which pedestrians stand."""
+_PAUSE_S = (4.0, 20.0)
+"""Range of the time for which they stand before they cross again."""
+_REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
+"""A pedestrian leaves the vehicle room for this reaction and braking, and this many metres more."""
+_CLEAR_M = 25.0
+"""Nobody stands closer to where the vehicle starts."""
+_BETWEEN_M = 12.0
+_TRIES = 200
+
+
+@dataclass
+class Walker:
+    """A pedestrian who crosses the driven line at one place, to and fro."""
+
+    along_m: float
+    """Place along the line."""
+    index: int
+    """Index of the line's point there."""
+    lateral_m: float
+    """Offset from the line, positive to the left."""
+    right_m: float
+    left_m: float
+    """Where the pedestrian stands at either side."""
+    direction: int
+    """1 to the left, -1 to the right, 0 while standing."""
+    pause_s: float
+    """Remaining time at the roadside."""
+
+
+class PostedLight(NamedTuple):
+    """A traffic light to draw."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+    colour: LightColour
+
+
+class _LineStop(NamedTuple):
+    """A stop line on the driven line."""
+
+    along_m: float
+    light: int
+
+
+class StreetLife:
+    """The lights and pedestrians of one episode at a time.
+
+    :param traffic_lights: whether there are traffic lights: those of the map file, or at junctions of our own maps.
+    :param n_walkers: number of pedestrians who cross the driven line, 0 to 50; a short line has fewer.
+    :raises ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, traffic_lights: bool = False, n_walkers: int = 0) -> None:
+        self.has_lights = check_flag("traffic_lights", traffic_lights)
+        self.n_walkers = check_count("n_walkers", n_walkers, 0, MAX_WALKERS)
+        self.walkers: list[Walker] = []
+        self.n_red_lights = 0
+        """Number of red lights that the vehicle has run since the reset."""
+        self.has_hit_walker = False
+        self._lights: LightCycles | None = None
+        self._stops: list[_LineStop] = []
+        self.stop_bars: list[NDArray[np.float64]] = []
+        """All stop lines of the map, by their two ends."""
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether there is anything to simulate."""
+        return self.has_lights or self.n_walkers > 0
+
+    def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
+        """Prepare a map and the line that the vehicle drives on it.
+
+        :param graph: the lanes of the map.
+        :param line: the line.
+        """
+        self._line = line
+        self._lap_m = line.length_m if isinstance(line, Track) else None
+        self._lights, self._stops, self.stop_bars = None, [], []
+        self._graph = graph
+        if not self.has_lights:
+            return
+        signs = place_lights(graph, LIGHTS_SEED)
+        self._lights = LightCycles(signs, _LIGHT_OFFSET_S)
+        points, headings = line.points_m, _headings_rad(line.points_m)
+        for number, signal in lights_of(signs):
+            for stop in signal.stops:
+                bar = stop_bar_m(graph.segments[stop.segment], stop.along_m)
+                self.stop_bars.append(bar)
+                middle, across = bar.mean(axis=0), bar[0] - bar[1]
+                gaps_m = np.linalg.norm(points - middle, axis=1)
+                index = int(np.argmin(gaps_m))
+                # The traffic that the light stops drives at a right angle to the line, with its left end at the left.
+                is_along = across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0
+                if gaps_m[index] < _ON_LINE_M and is_along:
+                    self._stops.append(_LineStop(index * line.spacing_m, number))
+
+    def reset(self, lane: LanePosition, scene_seed: int) -> None:
+        """Begin an episode: set the lights' time and place the pedestrians.
+
+        :param lane: the place of the vehicle on the line.
+        :param scene_seed: seed of the episode.
+        """
+        rng = np.random.default_rng([scene_seed, 6])
+        self.n_red_lights, self.has_hit_walker = 0, False
+        if self._lights is not None:
+            self._lights.reset()
+            self._lights.advance(float(rng.uniform(0.0, 60.0)))
+        self.walkers = []
+        for _ in range(_TRIES * self.n_walkers):
+            if len(self.walkers) == self.n_walkers:
+                break
+            walker = self._drawn_walker(lane, rng)
+            if walker is not None:
+                self.walkers.append(walker)
+
+    def advance(self, dt_s: float, before: LanePosition, after: LanePosition, box: OrientedBox, mps: float) -> None:
+        """Let lights and pedestrians move, and judge what the vehicle did.
+
+        :param dt_s: duration in seconds.
+        :param before: place of the vehicle on the line before.
+        :param after: its place now.
+        :param box: the rectangle of the vehicle now.
+        :param mps: its speed.
+        """
+        if self._lights is not None:
+            moved_m = self._line.advance_m(before, after)
+            for stop in self._stops:
+                ahead_m = self._ahead_m(before, stop.along_m)
+                if 0.0 < ahead_m <= moved_m and self._lights.colours[stop.light] == "red":
+                    self.n_red_lights += 1
+            self._lights.advance(dt_s)
+        for number, walker in enumerate(self.walkers):
+            self._walk(walker, number, dt_s, after, mps)
+            self.has_hit_walker = self.has_hit_walker or boxes_overlap(box, self._box_of(walker))
+
+    def stop_ahead_m(self, lane: LanePosition) -> float:
+        """Return the distance to the nearest place at which the vehicle must stop; infinite if there is none.
+
+        :param lane: the place of the vehicle on the line.
+        """
+        nearest_m = math.inf
+        if self._lights is not None:
+            for stop in self._stops:
+                if self._lights.colours[stop.light] in _CLOSED:
+                    ahead_m = self._ahead_m(lane, stop.along_m)
+                    if 0.0 < ahead_m < nearest_m:
+                        nearest_m = ahead_m
+        for walker in self.walkers:
+            if walker.direction:
+                ahead_m = self._ahead_m(lane, walker.along_m)
+                if 0.0 < ahead_m < nearest_m:
+                    nearest_m = ahead_m
+        return nearest_m
+
+    def obstacles(self) -> list[tuple[int, float]]:
+        """Return where other cars must stop on the line: index of a point and lateral offset, for each."""
+        found = [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
+        if self._lights is not None:
+            for stop in self._stops:
+                if self._lights.colours[stop.light] in _CLOSED:
+                    found.append((round(stop.along_m / self._line.spacing_m) % len(self._line.points_m), 0.0))
+        return found
+
+    def posted_lights(self) -> list[PostedLight]:
+        """Return all traffic lights of the map with their colours."""
+        if self._lights is None:
+            return []
+        colours = self._lights.colours
+        return [
+            PostedLight(signal.x_m, signal.y_m, signal.yaw_rad, colours[number])
+            for number, signal in lights_of(self._lights.signs)
+        ]
+
+    def walker_places(self) -> list[tuple[float, float]]:
+        """Return x and y of each pedestrian."""
+        return [self._line.pose_at(walker.index, walker.lateral_m)[:2] for walker in self.walkers]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that the rest of the episode depends on, as plain values."""
+        return {
+            "lights": None if self._lights is None else self._lights.get_state(),
+            "walkers": [asdict(walker) for walker in self.walkers],
+            "n_red_lights": self.n_red_lights,
+            "has_hit_walker": self.has_hit_walker,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``get_state`` returned, after ``enter`` with the same map and line.
+
+        :param state: the state.
+        :raises ValueError: if it comes from a world with other settings.
+        """
+        if (state["lights"] is None) != (self._lights is None):
+            raise ValueError(
+                f"a state {'without' if state['lights'] is None else 'with'} traffic lights: expected "
+                f"traffic_lights={self.has_lights}; make the env with the settings of the saved one"
+            )
+        if self._lights is not None:
+            self._lights.set_state(state["lights"])
+        self.walkers = [Walker(**walker) for walker in state["walkers"]]
+        self.n_red_lights, self.has_hit_walker = state["n_red_lights"], state["has_hit_walker"]
+
+    def _ahead_m(self, lane: LanePosition, along_m: float) -> float:
+        """Return how far ahead a place on the line is; on a closed line at most half a lap, negative behind."""
+        if self._lap_m is None:
+            return along_m - lane.along_m
+        return math.remainder(along_m - lane.along_m, self._lap_m)
+
+    def _drawn_walker(self, lane: LanePosition, rng: np.random.Generator) -> Walker | None:
+        """Return a pedestrian at a random place outside of junctions; None if the place does not suit."""
+        line = self._line
+        n_points = int(line.length_m / line.spacing_m)
+        index = int(rng.integers(n_points))
+        side, pause_s = int(rng.integers(2)), float(rng.uniform(*_PAUSE_S))
+        along_m = index * line.spacing_m
+        if -5.0 < self._ahead_m(lane, along_m) < _CLEAR_M:
+            return None
+        for other in self.walkers:
+            if abs(other.along_m - along_m) < _BETWEEN_M:
+                return None
+        x_m, y_m = line.points_m[index].tolist()
+        near = self._graph.places_near(x_m, y_m, 8.0)
+        if not near or any(self._graph.segments[place.segment].junction != NO_JUNCTION for _, place in near):
+            return None
+        segment = self._graph.segments[near[0][1].segment]
+        middle = len(segment.points_m) // 2
+        right_m = float(segment.right_line_m[middle]) - _ASIDE_M
+        left_m = float(segment.left_line_m[middle]) + _ASIDE_M
+        return Walker(along_m, index, (right_m, left_m)[side], right_m, left_m, 0, 0.5 * pause_s)
+
+    def _walk(self, walker: Walker, number: int, dt_s: float, lane: LanePosition, mps: float) -> None:
+        """Move a pedestrian: wait at the roadside, look for the vehicle, and cross."""
+        if walker.direction == 0:
+            walker.pause_s -= dt_s
+            ahead_m = self._ahead_m(lane, walker.along_m)
+            needed_m = mps * _REACTION_S + 0.5 * mps * mps / _BRAKING_MPS2 + _MARGIN_M
+            if walker.pause_s <= 0.0 and not -4.0 < ahead_m < needed_m:
+                walker.direction = 1 if walker.lateral_m <= walker.right_m else -1
+            return
+        walker.lateral_m += walker.direction * _WALKER_MPS * dt_s
+        if not walker.right_m < walker.lateral_m < walker.left_m:
+            walker.lateral_m = min(walker.left_m, max(walker.right_m, walker.lateral_m))
+            walker.direction = 0
+            # Each stands for a time of its own, which needs no random stream: it is part of no saved state.
+            spread = (number * 0.618) % 1.0
+            walker.pause_s = _PAUSE_S[0] + spread * (_PAUSE_S[1] - _PAUSE_S[0])
+
+    def _box_of(self, walker: Walker) -> OrientedBox:
+        x_m, y_m, heading_rad = self._line.pose_at(walker.index, walker.lateral_m)
+        return OrientedBox(x_m, y_m, heading_rad, _WALKER_SIZE_M, _WALKER_SIZE_M)
+
+
+def _headings_rad(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the direction of a line at each point, ``(n,)``."""
+    ahead = np.gradient(points_m, axis=0)
+    headings: NDArray[np.float64] = np.arctan2(ahead[:, 1], ahead[:, 0])
+    return headings

@@ -1,0 +1,234 @@
+"""Traffic lights and pedestrians in the embedded world: infractions, waiting, pictures, and saved states."""
+
+import itertools
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import sb3_visual_td3  # noqa: F401  registers the environments
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from sb3_visual_td3.envs.lite.figure_painter import Figures, Person, Post, paint_scene
+from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
+from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.street_life import StreetLife
+
+
+class Blind(PurePursuitDriver):
+    """A driver who sees neither lights nor pedestrians."""
+
+    def act(self, env):
+        world = env._backend
+        stop_ahead_m, world._street.stop_ahead_m = world._street.stop_ahead_m, lambda _: math.inf
+        action = super().act(env)
+        world._street.stop_ahead_m = stop_ahead_m
+        return action
+
+
+def drive(env, driver, seed, n_steps=5_000):
+    """Return all infos of an episode."""
+    env.reset(seed=seed)
+    infos = []
+    for _ in range(n_steps):
+        _, _, terminated, truncated, info = env.step(driver.act(env.unwrapped))
+        infos.append(info)
+        if terminated or truncated:
+            break
+    return infos
+
+
+def test_a_driver_who_stops_reaches_the_goal_and_waits_on_the_way():
+    env = gym.make("LiteRoutes-v0", traffic_lights=True, n_walkers=6)
+    n_waiting = 0
+    for seed in range(4):
+        infos = drive(env, PurePursuitDriver(), seed)
+        assert infos[-1]["termination"] == "goal"
+        assert infos[-1]["red_lights"] == 0
+        n_waiting += sum(info["speed_mps"] < 0.1 for info in infos)
+    assert n_waiting > 100, "it has waited for longer than the limit for idling"
+
+
+def test_red_lights_are_counted_once_each_and_cost():
+    env = gym.make("LiteRoutes-v0", traffic_lights=True)
+    n_red = 0
+    for seed in range(6):
+        infos = drive(env, Blind(), seed)
+        assert infos[-1]["termination"] == "goal"
+        for before, after in itertools.pairwise(infos):
+            assert after["red_lights"] - before["red_lights"] == after["red_light"]
+            marks = len(after["lane_marks_crossed"])
+            assert after["reward_terms"]["safety"] == pytest.approx(-5.0 * after["red_light"] - marks)
+        assert sum(info["red_light"] for info in infos) == infos[-1]["red_lights"]
+        n_red += infos[-1]["red_lights"]
+    assert n_red >= 3
+
+
+def test_a_blind_driver_hits_a_pedestrian():
+    env = gym.make("LiteRoutes-v0", n_walkers=30)
+    endings = []
+    for seed in range(10):
+        infos = drive(env, Blind(), seed)
+        endings.append((infos[-1]["termination"], infos[-1].get("collision")))
+        assert "red_light" not in infos[-1]
+        if infos[-1]["termination"] == "collision":
+            assert infos[-1]["collisions"] == 1
+            assert infos[-1]["reward_terms"]["safety"] <= -20.0, "the accident and the pedestrian"
+    assert ("collision", "walker") in endings
+    assert set(endings) <= {("collision", "walker"), ("goal", None)}
+
+
+def test_standing_without_a_reason_is_idling_and_waiting_is_not():
+    env = LiteRoutesEnv(traffic_lights=True)
+    stopping = np.array([0.0, -1.0], np.float32)
+    driver = PurePursuitDriver()
+    waited, idled = False, False
+    for seed in range(12):
+        env.reset(seed=seed)
+        for _ in range(400):
+            _, _, terminated, truncated, info = env.step(driver.act(env))
+            if terminated or truncated or (info["speed_mps"] < 0.1 and env.vehicle.stop_ahead_m < 10.0):
+                break
+        if terminated or truncated:
+            continue
+        n_steps = 0
+        while env.vehicle.stop_ahead_m < 10.0 and n_steps < 60:
+            _, _, terminated, truncated, info = env.step(stopping)
+            n_steps += 1
+            assert not truncated
+            assert not terminated
+        waited = waited or n_steps == 60
+        for _ in range(700):
+            if env.vehicle.stop_ahead_m > 20.0:
+                _, _, terminated, truncated, info = env.step(stopping)
+                if truncated:
+                    idled = idled or info["termination"] == "idle"
+                    break
+            else:
+                env.step(stopping)
+        if waited and idled:
+            break
+    assert waited, "60 steps at a red light, 10 more than the limit for idling"
+    assert idled, "after the light has turned green, standing still ends the episode"
+
+
+def test_pictures_show_lights_and_pedestrians_and_the_frame_of_the_policy_does_too():
+    plain, lit = LiteRoutesEnv(grayscale=False), LiteRoutesEnv(grayscale=False, traffic_lights=True, n_walkers=10)
+    n_different = 0
+    for seed in range(6):
+        plain.reset(seed=seed)
+        observation, _ = lit.reset(seed=seed)
+        world = lit._backend
+        figures = world._figures()
+        assert figures.posts
+        assert figures.stop_bars
+        assert len(figures.people) == 10
+        street, world._street = world._street, StreetLife()
+        without = world.camera_frame()
+        world._street = street
+        shown = world.camera_frame()
+        np.testing.assert_array_equal(observation["camera"][-3:], shown)
+        n_different += bool((shown != without).any())
+    assert n_different >= 3
+
+
+def test_lamps_are_seen_from_the_front_only_and_shine():
+    lens = LiteDrivingEnv(grayscale=False)._backend._view._camera.lens
+    pictures = {}
+    for name, post in (
+        ("red", Post(15.0, -2.0, 0.0, "red")),
+        ("green", Post(15.0, -2.0, 0.0, "green")),
+        ("back red", Post(15.0, -2.0, np.pi, "red")),
+        ("back green", Post(15.0, -2.0, np.pi, "green")),
+    ):
+        frame = np.full((84, 84, 3), 100, np.uint8)
+        paint_scene(frame, [], [], Figures([post]), (0.0, 0.0, 0.0), lens)
+        pictures[name] = frame
+    np.testing.assert_array_equal(pictures["back red"], pictures["back green"])
+    assert pictures["red"][..., 0].max() > 200
+    assert pictures["green"][..., 0].max() < 150
+    assert pictures["green"][..., 1].max() > 190
+
+
+def test_the_nearer_thing_covers_the_farther_one():
+    lens = LiteDrivingEnv(grayscale=False)._backend._view._camera.lens
+    car = OrientedBox(12.0, 0.0, 0.0, 4.4, 1.8)
+
+    def drawn(*people):
+        frame = np.full((84, 84, 3), 100, np.uint8)
+        paint_scene(frame, [car], [2], Figures(people=people), (0.0, 0.0, 0.0), lens)
+        return frame
+
+    # Of a person behind the car the head alone is seen, above the roof.
+    behind, before = (drawn(Person(distance_m, 0.0)) != drawn() for distance_m in (20.0, 8.0))
+    assert behind[43:].sum() == 0
+    assert before[43:].sum() > 50
+
+
+def test_a_state_continues_bit_for_bit():
+    kwargs = {"traffic_lights": True, "n_walkers": 8, "observation": "camera+state+command"}
+    one, two = LiteRoutesEnv(**kwargs), LiteRoutesEnv(**kwargs)
+    driver = PurePursuitDriver()
+    one.reset(seed=3)
+    for _ in range(150):
+        one.step(driver.act(one))
+    two.set_state(one.get_state())
+    for _ in range(150):
+        action = driver.act(one)
+        first, second = one.step(action), two.step(action)
+        for name in first[0]:
+            np.testing.assert_array_equal(first[0][name], second[0][name])
+        assert first[1:] == second[1:]
+    with pytest.raises(ValueError, match="traffic_lights=False"):
+        LiteRoutesEnv(observation="camera+state+command").set_state(one.get_state())
+    with pytest.raises(ValueError, match="traffic_lights=True"):
+        two.set_state(LiteRoutesEnv.get_state(reset(LiteRoutesEnv(observation="camera+state+command"))))
+
+
+def reset(env):
+    env.reset(seed=0)
+    return env
+
+
+def test_the_same_seed_gives_the_same_episode():
+    traces = []
+    for _ in range(2):
+        env = LiteDrivingEnv(maps=["junction_0"], traffic_lights=True, n_walkers=3, n_cars=4)
+        infos = drive(env, PurePursuitDriver(), 5, 300)
+        traces.append([(info["distance_m"], info["reward_terms"]["safety"], info["red_lights"]) for info in infos])
+    assert traces[0] == traces[1]
+
+
+def test_other_cars_stop_at_red_lights_on_the_closed_route():
+    env = LiteDrivingEnv(maps=["junction_0"], traffic_lights=True, n_cars=6)
+    env.reset(seed=1)
+    world = env._backend
+    street, traffic = world._street, world._traffic
+    n_stopped = 0
+    for _ in range(600):
+        before = [(car.lane, car.along_m) for car in traffic.cars]
+        closed = {index for index, lateral_m in street.obstacles() if lateral_m == 0.0}
+        world._advance_traffic(2)
+        street.advance(0.1, world._lane, world._lane, OrientedBox(1e6, 0.0, 0.0, 1.0, 1.0), 0.0)
+        for (lane, along_m), car in zip(before, traffic.cars, strict=True):
+            for index in closed:
+                stop_m = traffic._lines[0].along_at(index)
+                if lane == 0:
+                    # A car that was more than its braking distance before a closed line does not pass it.
+                    passed = along_m < stop_m - 8.0 and car.along_m > stop_m
+                    assert not passed
+                    n_stopped += car.speed_mps < 0.1 and 0.0 < stop_m - car.along_m < 12.0
+    assert n_stopped > 20
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n_walkers": 51}, "n_walkers=51"),
+        ({"n_walkers": -1}, "n_walkers=-1"),
+        ({"traffic_lights": 2}, "traffic_lights=2"),
+    ],
+)
+def test_wrong_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        LiteDrivingEnv(**kwargs)
