@@ -20,7 +20,7 @@ from sb3_visual_td3.envs.road.shapes import joints, sample
 # CARLA's client requires a geographic reference. This one puts the origin of the map at latitude and longitude 0.
 _GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 _MARK_WIDTH_M = 0.2
-_PROJECTIONS = 6
+_PROJECTIONS = 20
 
 
 def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[LaneSegment] = ()) -> str:
@@ -42,8 +42,8 @@ def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[La
         header.set(name, _text(value))
     _add(header, "geoReference").text = _GEO_REFERENCE
     for road in scene.network.roads:
-        element = _add_road(root, road, scene.network)
-        _add_signals(element, road, signs, lanes)
+        _add_road(root, road, scene.network)
+    _add_signals(root, scene.network, signs, lanes)
     for stages in signs.cycles:
         for stage in stages:
             controller = _add(root, "controller", name=f"controller {stage[0]}", id=stage[0], sequence=0)
@@ -57,7 +57,7 @@ def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[La
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> ElementTree.Element:
+def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> None:
     """Add a road: its links, its reference line as geometries, a flat profile, and its lanes."""
     junction = -1 if road.junction is None else road.junction
     element = _add(root, "road", name=f"road {road.id}", length=road.length_m, id=road.id, junction=junction)
@@ -81,49 +81,59 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> El
     _add(_add(element, "elevationProfile"), "elevation", s=0.0, a=0.0, b=0.0, c=0.0, d=0.0)
     _add(element, "lateralProfile")
     _add_lanes(element, road, network.lane_width_m)
-    return element
 
 
-def _add_signals(element: ElementTree.Element, road: Road, signs: RoadSigns, lanes: Sequence[LaneSegment]) -> None:
-    """Add the traffic lights whose stop lines lie on a road."""
-    here = []
+def _add_signals(
+    root: ElementTree.Element, network: RoadNetwork, signs: RoadSigns, lanes: Sequence[LaneSegment]
+) -> None:
+    """Add each traffic light to the road that is nearest to its pole: that of its lane, or one within the junction."""
+    roads = {road.id: road for road in network.roads}
+    elements = {element.get("id"): element for element in root.findall("road")}
     for signal in signs.signals:
         for stop in signal.stops:
-            if lanes[stop.segment].key[0] == road.id:
-                here.append((signal, stop.along_m, lanes[stop.segment].key[2]))
-    if not here:
-        return
-    signals = _add(element, "signals")
-    for signal, lane_along_m, lane in here:
-        # Lanes with positive numbers are driven against the road.
-        along_m = lane_along_m if lane < 0 else road.length_m - lane_along_m
-        # The place on the reference line beside the pole: a few steps along the line find it in bends too.
-        for _ in range(_PROJECTIONS):
-            x_m, y_m, heading_rad = sample(road.start, road.pieces, np.array([along_m]))[0].tolist()
-            dx_m, dy_m = signal.x_m - x_m, signal.y_m - y_m
-            along_m += dx_m * math.cos(heading_rad) + dy_m * math.sin(heading_rad)
-            along_m = min(road.length_m, max(0.0, along_m))
-        entry = _add(
-            signals,
-            "signal",
-            id=signal.id,
-            name="traffic light",
-            s=along_m,
-            t=dy_m * math.cos(heading_rad) - dx_m * math.sin(heading_rad),
-            zOffset=0.0,
-            hOffset=math.remainder(signal.yaw_rad - heading_rad, 2.0 * math.pi),
-            roll=0.0,
-            pitch=0.0,
-            orientation="-" if lane < 0 else "+",
-            dynamic="yes",
-            country="OpenDRIVE",
-            type=signal.type,
-            subtype="-1",
-            value=-1.0,
-            height=1.2,
-            width=0.4,
-        )
-        _add(entry, "validity", fromLane=lane, toLane=lane)
+            lane = lanes[stop.segment]
+            near = [lane.key, *(lanes[after].key for after in lane.successors)]
+            places = [(*_place_beside(roads[key[0]], signal.x_m, signal.y_m), key) for key in near]
+            _, along_m, aside_m, heading_rad, key = min(places)
+            element = elements[repr(key[0])]
+            signals = element.find("signals")
+            if signals is None:
+                signals = _add(element, "signals")
+            entry = _add(
+                signals,
+                "signal",
+                id=signal.id,
+                name="traffic light",
+                s=along_m,
+                t=aside_m,
+                zOffset=0.0,
+                hOffset=math.remainder(signal.yaw_rad - heading_rad, 2.0 * math.pi),
+                roll=0.0,
+                pitch=0.0,
+                # Lanes with positive numbers are driven against the road.
+                orientation="-" if key[2] < 0 else "+",
+                dynamic="yes",
+                country="OpenDRIVE",
+                type=signal.type,
+                subtype="-1",
+                value=-1.0,
+                height=1.2,
+                width=0.4,
+            )
+            _add(entry, "validity", fromLane=key[2], toLane=key[2])
+
+
+def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
+    """Return how far a point is from being beside a road, its s and t on the road, and the road's direction there."""
+    along_m = road.length_m
+    # A few steps along the line find the place in bends too.
+    for _ in range(_PROJECTIONS):
+        line_x_m, line_y_m, heading_rad = sample(road.start, road.pieces, np.array([along_m]))[0].tolist()
+        dx_m, dy_m = x_m - line_x_m, y_m - line_y_m
+        ahead_m = dx_m * math.cos(heading_rad) + dy_m * math.sin(heading_rad)
+        aside_m = dy_m * math.cos(heading_rad) - dx_m * math.sin(heading_rad)
+        before_m, along_m = along_m, min(road.length_m, max(0.0, along_m + 0.7 * ahead_m))
+    return abs(ahead_m), before_m, aside_m, heading_rad
 
 
 def _stages_at(junction: Junction, signs: RoadSigns, lanes: Sequence[LaneSegment]) -> Sequence[tuple[int, ...]]:

@@ -20,7 +20,11 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""Distance of the poles that we place from the road's outer line."""
+"""Distance of the poles that we place from the edge of the lane."""
+_STRAIGHT_RAD = 0.6
+"""A way through a junction that turns by less leads straight on."""
+_BEYOND_M = 6.0
+"""Where no road leads straight on, the pole stands this far beyond the middle of the lanes that lead away."""
 _LIT_SHARE = 0.75
 """Share of our junctions that get traffic lights."""
 _MIN_ARMS = 3
@@ -167,8 +171,8 @@ def speed_limits_mps(text: str) -> dict[int, float]:
 def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
     """Return traffic lights for the junctions of a map that has none.
 
-    Three junctions of four get lights. Each lane that leads into such a junction has a light of its own at its right,
-    and the lanes are green one after the other.
+    Three junctions of four get lights. Each lane that leads into such a junction has a light of its own beyond the
+    junction, and the lanes are green one after the other.
 
     :param graph: the lanes.
     :param seed: determines which junctions have lights.
@@ -186,7 +190,7 @@ def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
         stages = []
         for lane in lanes:
             stages.append((len(signals),))
-            signals.append(_light_before(graph.segments[lane], lane, f"{junction}{len(stages):02d}"))
+            signals.append(_light_behind(graph, lane, f"{junction}{len(stages):02d}"))
         cycles.append(tuple(stages))
     return graph.signs._replace(signals=tuple(signals), cycles=tuple(cycles))
 
@@ -201,14 +205,26 @@ def _lanes_before_junctions(graph: LaneGraph) -> dict[int, list[int]]:
     return found
 
 
-def _light_before(segment: LaneSegment, number: int, name: str) -> Signal:
-    """Return a light at the right of the road, at the end of a lane."""
+def _light_behind(graph: LaneGraph, number: int, name: str) -> Signal:
+    """Return a light for a lane, on the far side of its junction, where a vehicle at the stop line sees it."""
+    segment = graph.segments[number]
     along_m = max(0.0, segment.length_m - STOP_LINE_M)
-    x_m, y_m = (float(np.interp(along_m, segment.along_m, segment.points_m[:, axis])) for axis in (0, 1))
     heading_rad = segment.headings_rad[1]
-    aside_m = float(segment.right_line_m[-1]) - _POLE_ASIDE_M  # negative: to the right
-    x_m -= aside_m * math.sin(heading_rad)
-    y_m += aside_m * math.cos(heading_rad)
+    ways = graph.junction_ways(number)
+    straight = min(ways, key=lambda way: abs(way.turn_rad))
+    if abs(straight.turn_rad) < _STRAIGHT_RAD:
+        # At the right of the road on which the junction is left.
+        last = graph.segments[straight.segments[-1]]
+        place, direction_rad = last.points_m[-1], last.headings_rad[1]
+        aside_m = 0.5 * float(last.width_m[-1]) + _POLE_ASIDE_M
+    else:
+        # No road leads on: beyond the road that crosses.
+        ends = np.stack([graph.segments[way.segments[-1]].points_m[-1] for way in ways]) - segment.points_m[-1]
+        ahead_m = float((ends @ (math.cos(heading_rad), math.sin(heading_rad))).max()) + _BEYOND_M
+        place = segment.points_m[-1] + ahead_m * np.array((math.cos(heading_rad), math.sin(heading_rad)))
+        direction_rad, aside_m = heading_rad, _POLE_ASIDE_M
+    x_m = float(place[0]) + aside_m * math.sin(direction_rad)
+    y_m = float(place[1]) - aside_m * math.cos(direction_rad)
     return Signal(name, LIGHT_TYPE, -1.0, x_m, y_m, 0.0, heading_rad, (StopLine(number, along_m),))
 
 

@@ -126,9 +126,15 @@ def test_lights_are_placed_at_junctions_by_seed():
         segment = graph.segments[stop.segment]
         assert segment.junction == -1
         assert any(graph.segments[after].junction >= 0 for after in segment.successors)
-        # The pole stands beside the road, to the right of the line.
+        # The pole stands beyond the junction on no lane, where a vehicle before the stop line sees it.
         left, right = stop_bar_m(segment, stop.along_m)
-        assert math.dist(right, (signal.x_m, signal.y_m)) < math.dist(left, (signal.x_m, signal.y_m))
+        dx, dy = np.array((signal.x_m, signal.y_m)) - 0.5 * (left + right)
+        cos, sin = math.cos(signal.yaw_rad), math.sin(signal.yaw_rad)
+        ahead_m, left_m = dx * cos + dy * sin, dy * cos - dx * sin
+        assert 8.0 < ahead_m < 40.0
+        assert abs(left_m) < 0.7 * ahead_m
+        for gap_m, place in graph.places_near(signal.x_m, signal.y_m, 5.0):
+            assert gap_m > 0.5 * graph.segments[place.segment].width_m[0]
         assert math.dist(left, right) == pytest.approx(float(segment.width_m[-1]), abs=1e-6)
         assert sum(number in stage for stages in signs.cycles for stage in stages) == 1
     placed = graph_from_arrays({**graph.to_arrays(), "signs": np.array(signs.to_json())})
