@@ -419,6 +419,9 @@ _EMPTY_LISTS = (
     "get_names_of_all_objects",
 )
 """Calls that return an empty list, because these maps have no such things."""
+_SILENT = ("query_lights_state",)
+"""Those that the client makes by itself."""
+_MAX_TOLD = 1000
 _IGNORED = (
     "update_lights_state",
     "enable_environment_objects",
@@ -470,6 +473,8 @@ class Calls:
         self._sim = simulation
         self._handlers: dict[str, Handler] = {name: lambda *_: [] for name in _EMPTY_LISTS}
         self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
+        self._told: set[str] = set()
+        """Calls without support that the console has named; each is named once."""
         self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
         self._handlers |= _methods_of(ActorCalls(simulation))
         self._handlers |= _methods_of(LightCalls(lambda: simulation.roadside))
@@ -490,16 +495,31 @@ class Calls:
             handler = self._handlers.get(name)
             if handler is None:
                 shown_name = shortened(name)
-                return fail(f"the emulator does not know the call {shown_name}"), f"unknown call {shown_name}"
+                complaint = self._once(name, f"unknown call {shown_name}: it returns an error")
+                return fail(f"the emulator does not know the call {shown_name}"), complaint
             result = handler(*arguments)
         except CallError as error:
             return fail(str(error)), ""
         except Exception as error:
             # Arguments of a wrong shape can cause any exception. One client must not stop the server for all.
             return fail(f"{name}: {shortened(error)}"), f"{name}{shortened(arguments)}: {shortened(error)}"
+        complaint = ""
+        if name in _IGNORED:
+            complaint = self._once(name, f"the call {name} is accepted and changes nothing")
+        elif name in _EMPTY_LISTS and name not in _SILENT:
+            complaint = self._once(name, f"the call {name} returns an empty list")
         if result is VOID:
-            return void(), ""
-        return value(result), ""
+            return void(), complaint
+        return value(result), complaint
+
+    def _once(self, name: str, line: str) -> str:
+        """Return a line for the console the first time that a call without support is made, and then nothing."""
+        if name in self._told:
+            return ""
+        # A client that invents names must not fill the memory.
+        if len(self._told) < _MAX_TOLD:
+            self._told.add(name)
+        return line
 
     def _apply_batch(self, commands: list[Any], do_tick: bool = False) -> list[Any]:
         """Execute a batch and return, for each command, ``[[1, actor_id]]`` or ``[[0, ["text"]]]``."""

@@ -111,6 +111,20 @@ def test_unknown_and_malformed_calls_are_answered_and_keep_the_connection(capfd)
     assert "unknown call 'make_coffee'" in capfd.readouterr().err
 
 
+def test_calls_without_support_are_named_once(capfd):
+    with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="does not know the call 'make_coffee'"):
+                client.call("make_coffee")
+            assert client.call("get_environment_objects", 0) == []
+            assert client.call("draw_debug_shape", []) is None
+            assert client.call("query_lights_state", "127.0.0.1:2000") == []
+    lines = capfd.readouterr().err.splitlines()
+    for part in ("unknown call 'make_coffee'", "get_environment_objects returns an empty list", "draw_debug_shape is"):
+        assert sum(part in line for line in lines) == 1, part
+    assert not any("query_lights_state" in line for line in lines), "the client makes this call by itself"
+
+
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xc1", b"\x94\x00\x01"])
 def test_other_protocols_are_disconnected_without_affecting_other_clients(client, emulator, garbage):
     for port in (emulator.port, emulator.port + 1):
