@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python 3.10-3.12 and make: `make validate` and `make test`.
+# Two commands on a fresh machine with Python 3.10-3.14 and make: `make validate` and `make test`.
 PYTHON ?= python3
 TEST_WORKERS ?= 2
 VENV := .venv
@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# torch first and alone: as another package's need it would come in its largest build.
+# torch first and alone: as a dependency, pip would install the large CUDA build.
 $(VENV)/installed: setup.cfg constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10-3.12 is needed: make PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15) and "Python 3.10-3.14 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); this takes some minutes."
 	$(PIP) torch

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="device of the networks, cpu or cuda (default: cpu)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    parser.add_argument("--brief", action="store_true", help="print the README's table and run nothing")
+    parser.add_argument("--brief", action="store_true", help="print the table of docs/why.md and run nothing")
     settings = parser.parse_args()
     results = read_json(settings.output)
     # Seed by seed, so that a study that is stopped early has as many arms as it can.

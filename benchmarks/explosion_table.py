@@ -32,7 +32,7 @@ BRIEF = {
     "correct, clip 1, cnn 1e-4, normalised": ("its own", "all three"),
     "visual": ("its own", "the preset"),
 }
-"""The arms in the README: which features the critic scores, and which cure was applied."""
+"""The arms on the page docs/why.md: which features the critic scores, and which cure was applied."""
 
 
 def rows_of(results: dict[str, dict[str, Any]], arm: str) -> Rows:
@@ -51,7 +51,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def brief(results: dict[str, dict[str, Any]]) -> str:
-    """Return the lines of the README's table."""
+    """Return the lines of the table on the page docs/why.md."""
     lines = []
     for arm, (scored, cures) in BRIEF.items():
         rows = rows_of(results, arm)

@@ -41,6 +41,8 @@ from sb3_visual_td3.zoo.flags import (
 )
 
 VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
+VERDICTS = (0, 1, 3)
+"""Exit codes of a report that was written."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
@@ -377,11 +379,19 @@ def _demo(arguments: list[str]) -> int:
         help="drive in CARLA or in 'visual-td3 carla-emulator' (extra: carla; default address: 127.0.0.1:2000)",
     )
     parser.add_argument("--policy", type=Path, metavar="FILE", help="drive with an ONNX file of 'visual-td3 export'")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="do not drive: write the reports of two trainings to demo_report/, the policy's own and one that failed, "
+        "and open them if there is a display",
+    )
     settings = parser.parse_args(arguments)
 
     from sb3_visual_td3.zoo.mistakes import answer
 
     try:
+        if settings.report:
+            return _demo_report()
         from sb3_visual_td3.demo.drive import run
 
         return run(settings)
@@ -389,6 +399,28 @@ def _demo(arguments: list[str]) -> int:
         return INTERRUPTED
     except Exception as error:
         return answer("demo", error)
+
+
+def _demo_report() -> int:
+    """Write and open the reports of the two trainings that come with the package."""
+    from importlib.resources import as_file, files
+
+    from sb3_visual_td3.common.display import has_display
+
+    pages = []
+    for name in ("good", "failed"):
+        output = Path("demo_report") / name
+        with as_file(files("sb3_visual_td3.demo") / "runs" / name) as run_dir:
+            code = _report([str(run_dir), "--output", str(output)])
+        if code not in VERDICTS:
+            return code
+        pages.append((output / "report.html").resolve())
+    if has_display():
+        import webbrowser
+
+        for page in pages:
+            webbrowser.open(page.as_uri())
+    return 0
 
 
 def _doctor(arguments: list[str]) -> int:

@@ -166,18 +166,20 @@ def test_a_command_whose_package_is_missing_says_so(monkeypatch: pytest.MonkeyPa
 # ---- pages
 
 
-def test_install_and_quickstart_show_the_readmes_commands() -> None:
+def test_the_pages_explain_the_readmes_commands() -> None:
     readme = (ROOT / "README.md").read_text()
-    known = {line for block in blocks(readme, "console") for line in block.splitlines()}
+    assert len(readme.splitlines()) <= 150
     code = blocks(readme, "python")
-    ours = [
-        line
-        for name in ("install.md", "quickstart.md")
-        for b in blocks(page(name), "console")
-        for line in b.splitlines()
-    ]
-    theirs = [line for line in ours if line.startswith("$ ") and line not in known]
-    assert theirs == ["$ pip install -e '.[plots,video]'", "$ visual-td3 report runs/a"]
+    explained = {
+        line.partition("  ")[0].partition(" -o ")[0]
+        for path in PAGES
+        for block in blocks(path.read_text(), "console")
+        for line in block.splitlines()
+    }
+    for block in blocks(readme, "console"):
+        for line in block.splitlines():
+            words = line.partition("  ")[0].partition(" -o ")[0]
+            assert words in explained, line
     verdict, of_the_script = blocks(page("quickstart.md"), "text")
     assert verdict in readme
     assert of_the_script.startswith("GO  a ")
@@ -190,7 +192,7 @@ def test_blocks_that_readme_and_quickstart_share_are_equal() -> None:
     quickstart = blocks(page("quickstart.md"), "console", "python")
     first_lines = {block.splitlines()[0]: block for block in readme}
     alike = [block for block in quickstart if block.splitlines()[0] in first_lines]
-    assert len(alike) >= 6
+    assert len(alike) >= 3
     for block in alike:
         assert first_lines[block.splitlines()[0]].startswith(block)
 
@@ -257,7 +259,7 @@ def test_every_row_of_a_table_is_one_line(path: Path) -> None:
 @pytest.mark.parametrize(
     ("link", "expected"),
     [
-        ("[a](../README.md#why-runs-explode)", "[a](why.md)"),
+        ("[a](../README.md#how-well-does-it-drive)", "[a](results.md)"),
         ("[a](../README.md)", "[a](index.md)"),
         ("[a](../benchmarks/README.md#is-the-report-right)", "[a](benchmarks.md#is-the-report-right)"),
         ("[a b\nc](../benchmarks/README.md#d)", "[a b\nc](benchmarks.md#d)"),
@@ -278,7 +280,7 @@ def test_links_of_a_file_in_the_root_are_those_of_a_page() -> None:
 
 
 def test_a_section_that_is_not_there_is_named() -> None:
-    assert "feature_leak" in repository.section("README.md", "Why runs explode")
+    assert "rliable" in repository.section("README.md", "How well does it drive?")
     with pytest.raises(ValueError, match="no section 'Why not'"):
         repository.section("README.md", "Why not")
 

@@ -34,6 +34,8 @@ NOT_RUN = {
     r"docker run .*": "needs Docker, a GPU and CARLA's image",
     r"tensorboard .*": "serves until it is stopped",
     r"visual-td3 carla-emulator.*": "serves until it is stopped; tests/envs/carla_emulator run it",
+    r"visual-td3 demo --carla .*": "needs a CARLA server; tests/demo run it",
+    r"python benchmarks/explosion_study\.py .*": "trains for ten minutes",
     r"visual-td3 (train|evaluate) .*CarlaDriving-v0.*": "needs a CARLA server; tests/zoo/test_carla.py runs them",
     r"visual-td3 sweep .*": "needs Ray; tests/zoo/test_sweep.py runs it",
     r"python benchmarks/(learning_study|drive_gif)\.py .*": "trains for an hour, or reads the result of that",
@@ -61,6 +63,7 @@ SHORTER = {
     "evaluate": ["-n", "1", "--n-envs", "1"],
     "record-video": ["-n", "5"],
     "report --watch": ["--interval", "0.1"],
+    "demo": ["--seconds", "1"],
 }
 """Flags that make a command short, by its name and a flag that it must have. Later flags override earlier ones."""
 

@@ -22,7 +22,10 @@ from sb3_visual_td3 import VisualTD3
 ROOT = Path(__file__).resolve().parents[1]
 EXPLOSIONS = json.loads(explosion_study.RESULTS.read_text())
 DRIVES = json.loads(learning_study.RESULTS.read_text())
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md")}
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/why.md", "docs/results.md", "benchmarks/README.md")
+}
 
 
 def test_every_arm_learns_from_the_same_batches_and_as_often() -> None:
@@ -67,13 +70,14 @@ def test_the_study_has_three_seeds_of_every_arm(seed: int) -> None:
 @pytest.mark.parametrize(
     ("page", "table"),
     [
-        ("README.md", lambda: explosion_table.brief(EXPLOSIONS)),
+        ("docs/why.md", lambda: explosion_table.brief(EXPLOSIONS)),
         ("README.md", lambda: learning_table.brief(DRIVES)),
+        ("docs/results.md", lambda: learning_table.brief(DRIVES)),
         ("benchmarks/README.md", lambda: explosion_table.table(EXPLOSIONS)),
         ("benchmarks/README.md", lambda: learning_table.table(DRIVES, "empty road", LEARNING_ARMS)),
         ("benchmarks/README.md", lambda: learning_table.table(DRIVES, "traffic", LEARNING_ARMS)),
     ],
-    ids=["explosions, brief", "drives, brief", "explosions", "empty road", "traffic"],
+    ids=["explosions, brief", "drives, brief", "drives, page", "explosions", "empty road", "traffic"],
 )
 def test_a_page_shows_what_the_results_say(page: str, table: Callable[[], str]) -> None:
     assert [line for line in table().splitlines() if line not in PAGES[page]] == []

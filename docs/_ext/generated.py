@@ -16,21 +16,13 @@ from criteria_table import criteria_table, criteria_tags
 from diagnosis_sections import diagnosis_index, diagnosis_sections
 from doctor_table import doctor_table
 from logged_names import logged_names
-from repository import DOCS, read, relinked, section
+from repository import DOCS, read, relinked
 from settings_table import settings_table
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 _MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
-
-
-def _why() -> str:
-    return relinked(section("README.md", "Why runs explode"), "", DOCS)
-
-
-def _drives() -> str:
-    return relinked(section("README.md", "How well does it drive?"), "", DOCS)
 
 
 def _changelog() -> str:
@@ -55,10 +47,8 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "diagnoses": diagnosis_sections,
     "diagnosis-index": diagnosis_index,
     "doctor": doctor_table,
-    "drives": _drives,
     "logged-names": logged_names,
     "settings": settings_table,
-    "why": _why,
 }
 """The function that generates each text, by the name that a page uses."""
 

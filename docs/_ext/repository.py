@@ -11,7 +11,6 @@ DOCS = "docs"
 
 PAGES = {
     "README.md": "docs/index.md",
-    "README.md#why-runs-explode": "docs/why.md",
     "README.md#how-well-does-it-drive": "docs/results.md",
     "CHANGELOG.md": "docs/changelog.md",
     "CONTRIBUTING.md": "docs/contributing.md",

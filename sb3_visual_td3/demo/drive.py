@@ -8,8 +8,6 @@ are parsed in :mod:`sb3_visual_td3.cli`.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import as_file, files
 from importlib.util import find_spec
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sb3_visual_td3.common.display import has_display
 from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs import CARLA_DRIVING_ID, LITE_DRIVING_ID
@@ -117,13 +116,6 @@ def _film_path(settings: argparse.Namespace) -> Path | None:
         return film
     print("Close the window, or press Ctrl-C, to end the drive.")
     return None
-
-
-def has_display() -> bool:
-    """Return whether a window can be opened, as far as the environment variables tell."""
-    if sys.platform in {"win32", "darwin"}:
-        return True
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
 
 
 def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:

@@ -19,6 +19,7 @@ from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, 
 from sb3_visual_td3.report.document import visible
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
+from sb3_visual_td3.report.hyperparam_comparison import misspelled
 from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.over_time import verdict_over_time
 from sb3_visual_td3.report.overview import overview_lines
@@ -299,6 +300,8 @@ class _Job:
         zoo_folder, zoo_note = find_zoo_folder(files.path)
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
         notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
+        if self.hyperparams is not None:
+            notes += misspelled(self.hyperparams)
 
         def verdict_at(part: RunData) -> Verdict:
             series = with_our_names(part, self.tag_mapping).series

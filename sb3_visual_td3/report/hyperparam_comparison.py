@@ -7,6 +7,7 @@ compares.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -22,7 +23,7 @@ from sb3_visual_td3.common.input_files import parse_mapping
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
 from sb3_visual_td3.diagnosis.numerals import counted, number, rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.report.run_settings import RunSettings, flattened
+from sb3_visual_td3.report.run_settings import Layer, RunSettings, flattened, known_names
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 EVENT_FILE = "event file"
@@ -64,6 +65,10 @@ class Reading:
             return self.written
         plain = number(self.value)
         return plain if self.written == plain else f"{plain} ({self.written})"
+
+
+_LEAST_SIMILARITY = 0.8
+"""How similar a known name must be to be proposed, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,25 @@ def reference_table() -> ReferenceTable:
         {identifier: entry["source"] for identifier, entry in known.items()},
         {identifier: _parameter(identifier, dict(entry), known) for identifier, entry in content["parameters"].items()},
     )
+
+
+def misspelled(given: Layer) -> tuple[str, ...]:
+    """Return a note for each name of a file that is almost the name of a setting.
+
+    Other unknown names are no mistake: the file of another program has settings that mean nothing to the report.
+
+    :param given: the file of --hyperparams
+    """
+    rows = reference_table().parameters.values()
+    known = known_names() | {name.name for parameter in rows for name in parameter.names}
+    notes = []
+    for name in given.values:
+        if name in known or name.partition(".")[0] in known:
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=_LEAST_SIMILARITY)
+        if close:
+            notes.append(f"{given.source}: the report knows no setting {name!r}; did you mean {close[0]!r}?")
+    return tuple(notes)
 
 
 def _parameter(identifier: str, entry: dict[str, Any], known: Mapping[str, Any]) -> Parameter:

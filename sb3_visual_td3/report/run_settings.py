@@ -262,6 +262,11 @@ def own_arguments() -> frozenset[str]:
     return frozenset({*_known_defaults()["presets"]["td3"], *rates})
 
 
+def known_names() -> frozenset[str]:
+    """Return the names of the settings of SB3's TD3, VisualTD3 and a run, and of the groups of settings."""
+    return own_arguments() | {*_known_defaults()["td3"], *_GROUPS, *_IDENTITY, "policy", "preset"}
+
+
 @cache
 def _known_defaults() -> dict[str, Any]:
     name = "hyperparam_defaults.yml"

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.common.display import has_display
+from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
@@ -70,6 +72,8 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
     command = ZOO_COMMANDS[name]
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if name == "enjoy":
+            _check_display(given)
         if command.loads_models:
             from sb3_visual_td3.zoo import register
 
@@ -90,6 +94,21 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
 
 def _enjoy() -> None:
     import_module("rl_zoo3.enjoy").enjoy()
+
+
+def _check_display(arguments: Sequence[str]) -> None:
+    """Check that there is a display, before everything is imported and the environment is made.
+
+    :param arguments: the flags of enjoy
+    :raises UsageError: if nothing can be shown
+    """
+    # If SDL's driver is set, the user has decided what becomes of the window.
+    if {"--no-render", "-h", "--help"} & set(arguments) or has_display() or "SDL_VIDEODRIVER" in os.environ:
+        return
+    raise UsageError(
+        "there is no display to show the agent on: 'visual-td3 record-video' films it, and --no-render only prints its "
+        "return"
+    )
 
 
 def _record_video() -> None:
@@ -265,7 +284,6 @@ def figures_kept(command: str) -> Iterator[None]:
     """
     from matplotlib import pyplot as plt
 
-    from sb3_visual_td3.common.errors import UsageError
     from sb3_visual_td3.runs.durable_files import atomic_write
 
     # rl-zoo calls plt.show() once, at the end of each of its plot commands.

@@ -1,5 +1,6 @@
-"""``visual-td3 demo``: it drives without torch, writes a film."""
+"""``visual-td3 demo``: it drives without torch, writes a film, and shows two reports."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sb3_visual_td3.cli import main
+from sb3_visual_td3.common.display import has_display
 from sb3_visual_td3.demo.drive import ExportedPolicy
 
 DEMO = Path(str(files("sb3_visual_td3.demo")))
@@ -28,7 +30,9 @@ def in_folder_without_display(tmp_path, monkeypatch):
 def screen(monkeypatch):
     """SDL's screen that nobody sees."""
     pytest.importorskip("pygame", reason="the extra video has it")
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr("sb3_visual_td3.demo.drive.has_display", lambda: True)
 
 
 def test_without_a_display_the_drive_is_filmed(capsys):
@@ -38,6 +42,23 @@ def test_without_a_display_the_drive_is_filmed(capsys):
     assert f"The film is in {Path('demo.gif').resolve()}" in out
     with Image.open("demo.gif") as film:
         assert (film.n_frames, film.size, film.info["duration"]) == (10, (400, 300), 200)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"DISPLAY": ":0"}, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ({"SDL_VIDEODRIVER": "kmsdrm"}, True),
+        ({"DISPLAY": ":0", "SDL_VIDEODRIVER": "dummy"}, False),
+    ],
+)
+def test_the_environment_variables_tell_whether_there_is_a_display(variables, expected, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert has_display() is expected
 
 
 def test_the_demo_needs_neither_torch_nor_a_training(tmp_path):
@@ -139,3 +160,15 @@ def test_the_policy_drives_in_the_emulator(capsys):
         assert main(["demo", "--seconds", "5", "--carla", str(process.port)]) == 0
     assert "train_0: " in capsys.readouterr().out
     assert Path("demo.gif").is_file()
+
+
+def test_report_writes_the_pages_of_a_good_and_of_a_failed_run():
+    assert main(["demo", "--report"]) == 0
+    verdicts = {}
+    for name in ("good", "failed"):
+        report = json.loads(Path("demo_report", name, "report.json").read_text())
+        verdicts[name] = report["verdict"]
+        assert Path("demo_report", name, "report.html").is_file()
+    assert verdicts == {"good": "GO", "failed": "NO-GO"}
+    causes = [each["id"] for each in report["diagnoses"]]
+    assert causes[0] == "feature_leak"

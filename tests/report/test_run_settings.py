@@ -270,3 +270,13 @@ def test_an_unknown_preset_or_algorithm_has_no_defaults_of_ours() -> None:
     assert strange.value("pre_tanh_penalty") is None
     assert strange.value("tau") == 0.005
     assert run_settings(Layer.of("h.yml", {"algo": "sac"}), None, None)[0].value("tau") is None
+
+
+def test_a_name_that_is_almost_a_settings_is_told_with_the_nearest(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_events(healthy(), tmp_path / "run")
+    (tmp_path / "h.yml").write_text("gama: 0.99\ntau: 0.005\npolyak: 0.995\nexp_name: a\npolicy_kwargs: {n: 1}\n")
+    report(tmp_path / "run", "--hyperparams", tmp_path / "h.yml")
+    notes = [line for line in capsys.readouterr().out.splitlines() if "Note" in line]
+    assert notes == ["  Note: h.yml: the report knows no setting 'gama'; did you mean 'gamma'?"]

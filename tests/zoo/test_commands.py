@@ -256,6 +256,17 @@ def test_plot_train_draws_runs_of_fewer_episodes_than_its_window(logs, figures, 
     assert "nothing to plot" in capsys.readouterr().err
 
 
+def test_enjoy_without_a_display_says_so_before_anything_is_loaded(monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(commands, "command_line", None)  # whatever comes after the check fails
+    assert visual_td3(["enjoy", "-f", "nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no display" in line
+    assert "visual-td3 record-video" in line
+
+
 def test_plot_from_file_shows_a_single_run(logs, figures, in_folder):
     run = f"visual_td3/{ENV}_1"
     shutil.copytree(logs / run, in_folder / "one" / run)
