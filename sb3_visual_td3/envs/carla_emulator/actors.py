@@ -1,6 +1,6 @@
 """The actors of the emulated world: vehicles, walkers and sensors, how they move, and what happens when they touch.
 
-All vehicles drive as the embedded world's one car does, whatever their blueprint. Transforms and velocities are in
+Vehicles drive by the embedded world's model, with the values of their blueprint. Transforms and velocities are in
 CARLA's left-handed coordinates (y to the right); ``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's
 right-handed ones (y to the left).
 """
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from sb3_visual_td3.envs.backend import Control
 from sb3_visual_td3.envs.carla_emulator.protocol import ZERO, Transform, Vector, VehicleControl, velocity_along
-from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, PAINTS
+from sb3_visual_td3.envs.carla_emulator.vehicle_models import Handling, VehicleModel, handling_of, model_of
+from sb3_visual_td3.envs.lite.car_painter import PAINTS
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
 from sb3_visual_td3.envs.road.shapes import Pose
@@ -107,9 +108,9 @@ def attached_transform(carrier: Transform, relative: Transform) -> Transform:
 
 # Half sizes of CARLA's pedestrians, in metres.
 _WALKER_EXTENT_M = (0.19, 0.19, 0.93)
-# CARLA 0.9.16's semantic tags: 12 pedestrian, 14 car.
+# CARLA 0.9.16's semantic tags.
 _PEDESTRIAN_TAG = bytes([12])
-_CAR_TAG = bytes([14])
+_STATIC_TAG = bytes([20])
 
 
 @dataclass(eq=False)
@@ -182,9 +183,41 @@ class Walker(Actor):
             )
 
 
-CAR = VehicleSettings()
-MASS_KG = 1_500.0
-_CAR_EXTENT_M = (0.5 * CAR.length_m, 0.5 * CAR.width_m, 0.5 * CAR_HEIGHT_M)
+# Half sizes of props: those that matter on a road, and a box for all others.
+_PROP_EXTENTS_M = {
+    "static.prop.trafficcone01": (0.24, 0.24, 0.37),
+    "static.prop.trafficcone02": (0.24, 0.24, 0.37),
+    "static.prop.constructioncone": (0.17, 0.17, 0.29),
+    "static.prop.streetbarrier": (0.18, 0.61, 0.54),
+    "static.prop.trafficwarning": (1.17, 1.44, 1.78),
+    "static.prop.container": (0.97, 1.93, 1.03),
+    "static.prop.busstop": (1.92, 1.0, 1.4),
+}
+_OTHER_PROP_EXTENT_M = (0.35, 0.35, 0.4)
+
+
+@dataclass(eq=False)
+class Prop(Actor):
+    """A thing that stands where it was put. Vehicles collide with it and do not move it."""
+
+    @property
+    def extent_m(self) -> Vector:
+        """Return half of the length, width and height."""
+        return _PROP_EXTENTS_M.get(self.type_id, _OTHER_PROP_EXTENT_M)
+
+    @property
+    def semantic_tags(self) -> bytes:
+        """Return the tag of static things."""
+        return _STATIC_TAG
+
+    @property
+    def box(self) -> OrientedBox | None:
+        """Return the rectangle that the prop occupies on the ground; None if it is attached to an actor."""
+        if self.parent is not None:
+            return None
+        return OrientedBox(*self.world_transform.pose, 2.0 * self.extent_m[0], 2.0 * self.extent_m[1])
+
+
 # A vehicle without physics that is put lower than this still counts as on the ground: clients place vehicles some
 # decimetres above the road and let them drop.
 _ON_GROUND_BELOW_M = 2.0
@@ -217,12 +250,22 @@ class Vehicle(Actor):
     @property
     def extent_m(self) -> Vector:
         """Return half of the length, width and height."""
-        return _CAR_EXTENT_M
+        return self.model.extent_m
+
+    @cached_property
+    def model(self) -> VehicleModel:
+        """Return size and kind of the vehicle."""
+        return model_of(self.type_id)
+
+    @cached_property
+    def handling(self) -> Handling:
+        """Return how the vehicle drives."""
+        return handling_of(self.model)
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of cars."""
-        return _CAR_TAG
+        """Return the tag of its kind of vehicle."""
+        return bytes([self.model.semantic_tag])
 
     @property
     def pose(self) -> Pose:
@@ -232,7 +275,7 @@ class Vehicle(Actor):
     @property
     def box(self) -> OrientedBox:
         """Return the rectangle that the vehicle occupies on the ground."""
-        return OrientedBox(*self.motion[:3], CAR.length_m, CAR.width_m)
+        return OrientedBox(*self.motion[:3], self.model.length_m, self.model.width_m)
 
     @cached_property
     def colour(self) -> tuple[int, int, int]:
@@ -308,12 +351,12 @@ class Vehicle(Actor):
         self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
 
     def _drive_by_pedals(self, dt_s: float) -> None:
-        control = self.control
+        control, settings = self.control, self.handling.settings
         # The embedded world's car has no hand brake: it counts as a fully pressed brake.
         pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
         if self.constant_mps is not None:
             self._is_reversing = False
-            self.motion = advance(self.motion._replace(speed_mps=self.constant_mps), pedals, dt_s, CAR)
+            self.motion = advance(self.motion._replace(speed_mps=self.constant_mps), pedals, dt_s, settings)
             self.motion = self.motion._replace(speed_mps=self.constant_mps)
             return
         if control.reverse != self._is_reversing and self.motion.speed_mps > 0.0:
@@ -322,9 +365,9 @@ class Vehicle(Actor):
         else:
             self._is_reversing = control.reverse
         if self._is_reversing:
-            self.motion = _advance_in_reverse(self.motion, pedals, dt_s, CAR)
+            self.motion = _advance_in_reverse(self.motion, pedals, dt_s, settings)
         else:
-            self.motion = advance(self.motion, pedals, dt_s, CAR)
+            self.motion = advance(self.motion, pedals, dt_s, settings)
 
     def stop(self) -> None:
         """Stop the vehicle where it is."""
@@ -351,10 +394,6 @@ def _velocity_between(before: Motion, after: Motion, dt_s: float) -> Vector:
     return (x, y, 0.0)
 
 
-# The centres of two touching cars are at most one diagonal apart, and walkers are smaller. A cheap first test.
-_MAX_TOUCH_DISTANCE_M = 4.8
-
-
 class Hit(NamedTuple):
     """A collision event as one of the two actors senses it; the other one gets an event of its own."""
 
@@ -375,20 +414,28 @@ class Collisions:
         self._touching: set[tuple[int, int]] = set()
         """Pairs (id of the moving vehicle, id of the other actor) that touched in the last tick."""
 
-    def resolve(self, vehicles: Sequence[Vehicle], solid: Sequence[Actor]) -> list[Hit]:
+    def resolve(self, solid: Sequence[Actor]) -> list[Hit]:
         """Stop the vehicles that drive into something, and return the events of this tick.
 
-        :param vehicles: all vehicles.
-        :param solid: everything that can be touched, the vehicles included.
+        :param solid: everything that can be touched, all vehicles included.
         :return: one event per ordered pair of actors.
         """
+        # The boxes, with the radius of a circle around each: two boxes touch only if their circles do. With many
+        # vehicles, this test of all pairs is what takes time.
+        boxes: list[tuple[Actor, OrientedBox, float]] = []
+        for actor in solid:
+            box = actor.box
+            if box is not None and (not isinstance(actor, Vehicle) or actor.is_on_ground):
+                boxes.append((actor, box, 0.5 * math.hypot(box.length_m, box.width_m)))
         touches: list[tuple[Vehicle, Actor]] = []
-        for vehicle in vehicles:
-            is_moving = vehicle.velocity[0] or vehicle.velocity[1]
-            if not vehicle.is_on_ground or not is_moving:
+        for vehicle, own, radius_m in boxes:
+            if not isinstance(vehicle, Vehicle) or not (vehicle.velocity[0] or vehicle.velocity[1]):
                 continue
-            for other in solid:
-                if other is not vehicle and _overlap(vehicle, other):
+            own_x, own_y = own.x_m, own.y_m
+            for other, box, other_radius_m in boxes:
+                reach_m = radius_m + other_radius_m
+                dx, dy = box.x_m - own_x, box.y_m - own_y
+                if dx * dx + dy * dy <= reach_m * reach_m and other is not vehicle and boxes_overlap(own, box):
                     touches.append((vehicle, other))
 
         hits: dict[tuple[int, int], Hit] = {}
@@ -397,7 +444,8 @@ class Collisions:
                 continue
             # The impulse that would bring the vehicle to the other's velocity.
             x, y = (
-                MASS_KG * (theirs - own) for own, theirs in zip(vehicle.velocity[:2], other.velocity[:2], strict=True)
+                vehicle.handling.mass_kg * (theirs - own)
+                for own, theirs in zip(vehicle.velocity[:2], other.velocity[:2], strict=True)
             )
             hits.setdefault((vehicle.id, other.id), Hit(vehicle, other, (x, y, 0.0)))
             hits.setdefault((other.id, vehicle.id), Hit(other, vehicle, (-x, -y, 0.0)))
@@ -412,16 +460,6 @@ class Collisions:
                     vehicle.stop()
         self._touching = {(vehicle.id, other.id) for vehicle, other in touches}
         return list(hits.values())
-
-
-def _overlap(vehicle: Vehicle, other: Actor) -> bool:
-    box = other.box
-    if box is None or (isinstance(other, Vehicle) and not other.is_on_ground):
-        return False
-    dx, dy = box.x_m - vehicle.motion.x_m, box.y_m - vehicle.motion.y_m
-    if abs(dx) > _MAX_TOUCH_DISTANCE_M or abs(dy) > _MAX_TOUCH_DISTANCE_M:
-        return False
-    return boxes_overlap(vehicle.box, box)
 
 
 def _approaches(vehicle: Vehicle, other: Actor) -> bool:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import CAR, MASS_KG, Vehicle
+from sb3_visual_td3.envs.carla_emulator.actors import Vehicle
 from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
 from sb3_visual_td3.envs.carla_emulator.navigation import FOLDER as NAVIGATION_FOLDER
 from sb3_visual_td3.envs.carla_emulator.protocol import (
@@ -185,15 +185,16 @@ _WHEEL_RADIUS_CM = 35.0
 def _physics_control_of(vehicle: Vehicle) -> list[Any]:
     """Return the msgpack form of a carla.VehiclePhysicsControl.
 
-    Size, mass and steering come from the embedded world's car; all other values are CARLA's defaults.
+    Size, mass and steering are those by which the vehicle drives; all other values are CARLA's defaults.
     """
-    max_steer_deg = math.degrees(CAR.max_wheel_rad)
+    settings = vehicle.handling.settings
+    max_steer_deg = math.degrees(settings.max_wheel_rad)
     # (forward, right) from the centre, and the largest steering angle, in CARLA's order of the wheels.
     corners = ((1, -1, max_steer_deg), (1, 1, max_steer_deg), (-1, -1, 0.0), (-1, 1, 0.0))
     yaw = vehicle.motion.yaw_rad
     wheels = []
     for ahead, aside, steer_deg in corners:
-        along, left = 0.5 * ahead * CAR.wheelbase_m, -0.5 * aside * CAR.width_m
+        along, left = 0.5 * ahead * settings.wheelbase_m, -0.5 * aside * settings.width_m
         x = vehicle.motion.x_m + along * math.cos(yaw) - left * math.sin(yaw)
         y = -(vehicle.motion.y_m + along * math.sin(yaw) + left * math.cos(yaw))
         # CARLA gives the positions of the wheels in the world in centimetres, Unreal's unit, and their radius too.
@@ -205,7 +206,7 @@ def _physics_control_of(vehicle: Vehicle) -> list[Any]:
     # strength, final ratio, gears.
     engine = [torque_curve, 5000.0, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0, 4.0, []]
     # Mass, drag, centre of mass, steering curve, wheels, sweep wheel collision.
-    return [*engine, MASS_KG, 0.3, [0.0, 0.0, 0.0], steering_curve, wheels, False]
+    return [*engine, vehicle.handling.mass_kg, 0.3, [0.0, 0.0, 0.0], steering_curve, wheels, False]
 
 
 VERSION = "0.9.16"

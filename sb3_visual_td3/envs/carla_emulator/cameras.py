@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, CHASE_AHEAD_M, CHASE_HEIGHT_M
-from sb3_visual_td3.envs.carla_emulator.actors import CAR, Actor, Vehicle, Walker
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Prop, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, FreeCamera, axes_of, free_camera
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     DEPTH_SENSOR,
@@ -34,7 +34,7 @@ from sb3_visual_td3.envs.lite.camera import (
     tint,
     tint_by_kind,
 )
-from sb3_visual_td3.envs.lite.car_painter import CAR_HEIGHT_M, clip_to_near_plane, paint_cars
+from sb3_visual_td3.envs.lite.car_painter import clip_to_near_plane, paint_cars
 from sb3_visual_td3.envs.lite.figure_painter import (
     DARK_LAMP,
     HEAD_COLOUR,
@@ -62,6 +62,7 @@ Colour = tuple[int, int, int]
 # Actors farther away cover less than a pixel in most images.
 _MAX_DISTANCE_M = 150.0
 _GLASS, _SHADOW, _CLOTHES = (38, 44, 52), (28, 28, 30), (150, 90, 60)
+_PROP_COLOUR = (225, 110, 40)
 _ROOF_SHADE = 1.0
 # The brightness of the front, left, rear and right side: different, so that the edges of a block are visible.
 _SIDE_SHADES = (0.92, 0.78, 0.85, 0.70)
@@ -101,11 +102,18 @@ def _blocks_of(actor: Actor) -> list[Block]:
     if box is None:
         return []
     tag = actor.semantic_tags[0]
+    height_m = 2.0 * actor.extent_m[2]
     if not isinstance(actor, Vehicle):
-        return [Block(box, 0.0, 2.0 * actor.extent_m[2], _CLOTHES, _CLOTHES, tag)]
+        colour = _PROP_COLOUR if isinstance(actor, Prop) else _CLOTHES
+        return [Block(box, 0.0, height_m, colour, colour, tag)]
     if not actor.is_on_ground:
         return []
     x, y, yaw, length, width = box
+    if not actor.model.has_car_shape:
+        # A truck's or bus' box, a van, or a rider on two wheels.
+        shadow = OrientedBox(x, y, yaw, length + 0.2, width + 0.2)
+        body = Block(box, 0.3, height_m, actor.colour, actor.colour, tag)
+        return [Block(shadow, 0.0, 0.0, _SHADOW, _SHADOW, tag, is_solid=False), body]
     back = 0.06 * length  # the cabin sits behind the centre
     cabin = OrientedBox(x - back * math.cos(yaw), y - back * math.sin(yaw), yaw, 0.55 * length, 0.88 * width)
     shadow = OrientedBox(x, y, yaw, length + 0.2, width + 0.2)
@@ -113,7 +121,7 @@ def _blocks_of(actor: Actor) -> list[Block]:
     return [
         Block(shadow, 0.0, 0.0, _SHADOW, _SHADOW, tag, is_solid=False),
         Block(box, 0.2, 0.85, paint, paint, tag),
-        Block(cabin, 0.85, CAR_HEIGHT_M, _GLASS, paint, tag),
+        Block(cabin, 0.85, height_m, _GLASS, paint, tag),
     ]
 
 
@@ -346,8 +354,8 @@ def image_message(
     fov_deg = sensor.float_attribute("fov", 90.0)
     kind = SENSOR_NUMBERS[sensor.type_id]
     mount = _lite_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
-    # The embedded world's camera draws cars, walkers and traffic lights, but no other signs.
-    if mount is not None:
+    # The embedded world's camera draws cars, walkers and traffic lights, but no other signs, vehicles and things.
+    if mount is not None and all(_can_lite_draw(each, sensor) for each in things):
         assert isinstance(sensor.parent, Vehicle)
         is_chase_camera = mount[0] < 0.0
         cars = []
@@ -358,9 +366,7 @@ def image_message(
         figures = figures_of(things, signs)
         pixels = _lite_image(_lite_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick, figures)
     else:
-        seen: list[Actor] = [
-            each for each in things if each is not sensor.parent or _is_outside_carrier(sensor.transform)
-        ]
+        seen: list[Actor] = [each for each in things if each is not sensor.parent or _is_outside_carrier(sensor)]
         seen += signs
         pixels = _free_image(kind, (height, width), sensor, scene, sky, seen, tick)
     return image_body(width, height, fov_deg, pixels.tobytes())
@@ -378,10 +384,21 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
     return None
 
 
-def _is_outside_carrier(transform: Transform) -> bool:
-    """Return whether a camera sits outside of the vehicle that carries it, and so sees that vehicle."""
-    is_beside = abs(transform.x) > 0.5 * CAR.length_m + 0.1 or abs(transform.y) > 0.5 * CAR.width_m + 0.1
-    return is_beside or transform.z > 2.0
+def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
+    """Return whether the embedded world's camera draws a thing, or the thing is too far away to be seen."""
+    if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
+        return True
+    box, here = thing.box, sensor.world_transform
+    return box is None or math.hypot(box.x_m - here.x, -box.y_m - here.y) > _MAX_DISTANCE_M
+
+
+def _is_outside_carrier(sensor: Actor) -> bool:
+    """Return whether a camera sits outside of the actor that carries it, and so sees that actor."""
+    if sensor.parent is None:
+        return True
+    x, y, z, *_ = sensor.transform
+    length_m, width_m, height_m = (2.0 * half for half in sensor.parent.extent_m)
+    return abs(x) > 0.5 * length_m + 0.1 or abs(y) > 0.5 * width_m + 0.1 or z > height_m + 0.5
 
 
 @lru_cache(maxsize=16)

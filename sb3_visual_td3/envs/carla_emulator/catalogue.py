@@ -1,7 +1,7 @@
 """The blueprints of vehicles, walkers and sensors that the emulator offers to a client.
 
-They have CARLA's own names, so that scripts written for CARLA run. But all vehicles drive and look like the embedded
-world's car.
+They have CARLA's own names and attributes, so that scripts written for CARLA run. ``vehicle_models`` holds the sizes of
+vehicles; walkers all look alike, and so do most props.
 """
 
 from __future__ import annotations
@@ -9,35 +9,116 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, checked_number, shortened
+from sb3_visual_td3.envs.carla_emulator.vehicle_models import MODELS, VehicleModel
 
 # rpc::ActorAttributeType in CARLA's sources.
 _BOOL, _INT, _FLOAT, _STRING, _RGB = 1, 2, 3, 4, 5
 COLOURS = ("255,75,60", "80,135,220", "225,225,220", "16,18,22", "215,170,50", "150,160,165")
-CARS = (
-    "audi.a2",
-    "audi.etron",
-    "audi.tt",
-    "bmw.grandtourer",
-    "chevrolet.impala",
-    "citroen.c3",
-    "dodge.charger_2020",
-    "ford.crown",
-    "ford.mustang",
-    "jeep.wrangler_rubicon",
-    "lincoln.mkz_2017",
-    "lincoln.mkz_2020",
-    "mercedes.coupe",
-    "mercedes.coupe_2020",
-    "mini.cooper_s",
-    "mini.cooper_s_2021",
-    "nissan.micra",
-    "nissan.patrol",
-    "nissan.patrol_2021",
-    "seat.leon",
-    "tesla.cybertruck",
-    "tesla.model3",
-    "toyota.prius",
+CARS = tuple(model.name for model in MODELS if model.has_car_shape and model.special_type != "emergency")
+"""The cars among the vehicles, which the server's own traffic drives."""
+N_WALKERS = 51
+_CHILDREN = {9, 10, 11, 12, 13, 14, 48, 49}
+PROPS = (
+    "advertisement",
+    "atm",
+    "barbeque",
+    "barrel",
+    "bench01",
+    "bench02",
+    "bench03",
+    "bike_helmet",
+    "bikeparking",
+    "bin",
+    "box01",
+    "box02",
+    "box03",
+    "briefcase",
+    "brokentile01",
+    "brokentile02",
+    "brokentile03",
+    "brokentile04",
+    "busstop",
+    "busstoplb",
+    "calibrator",
+    "chainbarrier",
+    "chainbarrierend",
+    "clothcontainer",
+    "clothesline",
+    "colacan",
+    "constructioncone",
+    "container",
+    "creasedbox01",
+    "creasedbox02",
+    "creasedbox03",
+    "dirtdebris01",
+    "dirtdebris02",
+    "dirtdebris03",
+    "doghouse",
+    "foodcart",
+    "fountain",
+    "garbage01",
+    "garbage02",
+    "garbage03",
+    "garbage04",
+    "garbage05",
+    "garbage06",
+    "gardenlamp",
+    "glasscontainer",
+    "gnome",
+    "guitarcase",
+    "haybale",
+    "haybalelb",
+    "ironplank",
+    "kiosk_01",
+    "mailbox",
+    "maptable",
+    "mesh",
+    "mobile",
+    "motorhelmet",
+    "omri",
+    "pergola",
+    "plantpot01",
+    "plantpot02",
+    "plantpot03",
+    "plantpot04",
+    "plantpot05",
+    "plantpot06",
+    "plantpot07",
+    "plantpot08",
+    "plasticbag",
+    "plasticchair",
+    "plastictable",
+    "platformgarbage01",
+    "purse",
+    "shoppingbag",
+    "shoppingcart",
+    "shoppingtrolley",
+    "slide",
+    "streetbarrier",
+    "streetfountain",
+    "streetsign",
+    "streetsign01",
+    "streetsign04",
+    "swing",
+    "swingcouch",
+    "table",
+    "trafficcone01",
+    "trafficcone02",
+    "trafficwarning",
+    "trampoline",
+    "trashbag",
+    "trashcan01",
+    "trashcan02",
+    "trashcan03",
+    "trashcan04",
+    "trashcan05",
+    "travelcase",
+    "vendingmachine",
+    "warningaccident",
+    "warningconstruction",
+    "wateringcan",
 )
+"""The static props of CARLA's library."""
 
 
 class Attribute(NamedTuple):
@@ -66,32 +147,38 @@ def _fixed(name: str, kind: int, value: str) -> Attribute:
     return Attribute(name, kind, value, (), modifiable=False)
 
 
-def _car(index: int, name: str) -> Blueprint:
-    make, model = name.split(".")
+def _vehicle(index: int, model: VehicleModel) -> Blueprint:
     # Scripts filter by the attributes below: by ``generation`` to exclude old models, by ``base_type`` and
     # ``number_of_wheels`` to exclude trucks and bicycles.
-    is_second_generation = name.endswith(("2020", "2021")) or make == "ford"
     attributes = (
         Attribute("color", _RGB, COLOURS[index % len(COLOURS)], COLOURS),
         _role_name("autopilot"),
         Attribute("sticky_control", _BOOL, "true"),
         Attribute("terramechanics", _BOOL, "false"),
-        _fixed("number_of_wheels", _INT, "4"),
+        _fixed("number_of_wheels", _INT, str(model.n_wheels)),
         _fixed("object_type", _STRING, ""),
-        _fixed("base_type", _STRING, "car"),
-        _fixed("special_type", _STRING, "electric" if make == "tesla" else ""),
-        _fixed("generation", _INT, "2" if is_second_generation else "1"),
-        _fixed("has_lights", _BOOL, "false"),
-        _fixed("has_dynamic_doors", _BOOL, "false"),
+        _fixed("base_type", _STRING, model.base_type),
+        _fixed("special_type", _STRING, model.special_type),
+        _fixed("generation", _INT, str(model.generation)),
+        _fixed("has_lights", _BOOL, str(model.has_lights).lower()),
+        _fixed("has_dynamic_doors", _BOOL, str(model.has_dynamic_doors).lower()),
     )
-    return Blueprint(f"vehicle.{name}", f"vehicle,{make},{model}", attributes)
+    return Blueprint(f"vehicle.{model.name}", f"vehicle,{model.name.replace('.', ',')}", attributes)
+
+
+def _prop(name: str) -> Blueprint:
+    attributes = (_role_name("prop"), _fixed("size", _STRING, "small"))
+    return Blueprint(f"static.prop.{name}", f"static,prop,{name}", attributes)
 
 
 def _walker(number: int) -> Blueprint:
     attributes = (
         _role_name("pedestrian"),
         _fixed("gender", _STRING, "female" if number % 2 else "male"),
-        _fixed("age", _STRING, "adult"),
+        _fixed("age", _STRING, "child" if number in _CHILDREN else "adult"),
+        _fixed("generation", _INT, "2" if number > 14 else "1"),
+        Attribute("can_use_wheelchair", _BOOL, "false", modifiable=False),
+        Attribute("use_wheelchair", _BOOL, "false"),
         Attribute("is_invincible", _BOOL, "false"),
         Attribute("speed", _FLOAT, "0.0", ("0.0", "1.4", "2.6")),
     )
@@ -148,7 +235,7 @@ def _numbers(**values: float) -> tuple[Attribute, ...]:
 
 # Ids and defaults are those of CARLA 0.9.16's blueprint library.
 _ALL = (
-    *(_car(index, name) for index, name in enumerate(CARS)),
+    *(_vehicle(index, model) for index, model in enumerate(MODELS)),
     *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation")),
     _sensor("other.collision"),
     _sensor("other.lane_invasion"),
@@ -177,7 +264,8 @@ _ALL = (
         ),
     ),
     Blueprint("controller.ai.walker", "controller,ai,walker", (_role_name("front"),)),
-    *(_walker(number) for number in range(1, 5)),
+    *(_walker(number) for number in range(1, N_WALKERS + 1)),
+    *(_prop(name) for name in PROPS),
 )
 BLUEPRINTS = {blueprint.id: blueprint for blueprint in _ALL}
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Vehicle, Walker
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Prop, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
 from sb3_visual_td3.envs.carla_emulator.navigation import navigation_name
@@ -223,6 +223,8 @@ class Simulation:
         if type_id.startswith("vehicle."):
             return self._spawn_vehicle(description, transform, parent)
         actor_id = next(self._ids)
+        if type_id.startswith("static."):
+            return self._add(Prop(actor_id, description, transform, parent))
         if type_id.startswith("walker."):
             return self._add(Walker(actor_id, description, transform, parent))
         # A lane invasion sensor has no stream: CARLA's client detects lane invasions itself.
@@ -291,12 +293,13 @@ class Simulation:
         vehicles = self.vehicles
         self.roadside.advance(step_s)
         self._traffic.advance(step_s, vehicles)
-        moving = [actor for actor in self.actors.values() if isinstance(actor, Vehicle | Walker)]
-        for actor in moving:
-            actor.drive(step_s)
+        solid = [actor for actor in self.actors.values() if isinstance(actor, Vehicle | Walker | Prop)]
+        for actor in solid:
+            if not isinstance(actor, Prop):
+                actor.drive(step_s)
         self.frame += 1
         self.seconds += step_s
-        hits = self._collisions.resolve(vehicles, moving)
+        hits = self._collisions.resolve(solid)
         for hit in hits:
             if isinstance(hit.actor, Vehicle) and hit.actor.is_server_traffic:
                 self._traffic.halt(hit.actor)
@@ -306,7 +309,7 @@ class Simulation:
         # frame as its first one, instead of waiting for it until its timeout.
         self._streams.keep(WORLD_STREAM, state)
         signs = list(self.roadside.actors.values())
-        self._measure(WorldView(self.map.scene, sky_of(self.weather), moving, hits, step_s, self.n_ticks, signs))
+        self._measure(WorldView(self.map.scene, sky_of(self.weather), solid, hits, step_s, self.n_ticks, signs))
         return self.frame
 
     def _measure(self, view: WorldView) -> None:

@@ -96,7 +96,7 @@ def test_depth_of_a_side_varies_along_its_plane(scene):
         image(camera(carrier, kind, size=(320, 240)), scene, [beside]) for kind in ("depth", "semantic_segmentation")
     )
     on_car = metres(depth)[145][tags[145, :, 2] == CAR]
-    assert on_car.min() == pytest.approx(9.0 - 2.2 - 2.0, abs=0.05)
+    assert on_car.min() == pytest.approx(9.0 - beside.extent_m[0] - 2.0, abs=0.05)
     # This row looks 25.5 pixels down, where it meets the body's lower edge, 0.2 m above the ground.
     assert on_car.max() == pytest.approx((1.5 - 0.2) * 160.0 / 25.5, abs=0.15)
 

@@ -135,7 +135,7 @@ def test_pushing_car_gets_an_event_each_tick_and_can_back_off(sim):
         sim.tick()
     assert pushing.motion.x_m == first_x
     assert sum(stream == sensor.stream_id for stream, _ in sim._streams.sent) == 20
-    assert 1.55 < first_x < 1.85  # 6 m less a car's length is 1.6 m
+    assert 1.15 < first_x < 1.45  # 6 m less a car's length is 1.2 m
     pushing.control = VehicleControl(throttle=1.0, reverse=True)
     for _ in range(40):
         sim.tick()
@@ -218,11 +218,12 @@ def test_physics_control_has_the_positions_of_the_wheels(sim):
     vehicle = car(sim, 5.0, 6.0, 90.0)
     wheels = ActorCalls(sim).on_get_physics_control(vehicle.id)[15]
     assert [wheel[2] for wheel in wheels] == pytest.approx([20.0, 20.0, 0.0, 0.0])
+    # The wheelbase is 2.9 m, the width 2.164 m.
     # Facing +y: the front wheels have the larger y, the left one the larger x.
     front_left, front_right, rear_left, _ = (wheel[9] for wheel in wheels)
-    assert front_left[:2] == pytest.approx([590.0, 745.0])
-    assert front_right[:2] == pytest.approx([410.0, 745.0])
-    assert rear_left[:2] == pytest.approx([590.0, 455.0])
+    assert front_left[:2] == pytest.approx([608.2, 745.0])
+    assert front_right[:2] == pytest.approx([391.8, 745.0])
+    assert rear_left[:2] == pytest.approx([608.2, 455.0])
     vehicle.control = VehicleControl(steer=1.0)
     for _ in range(40):
         sim.tick()

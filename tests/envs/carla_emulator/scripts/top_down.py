@@ -54,7 +54,7 @@ def main():
     assert abs(rows.mean() - 199.5) < 3.0
     assert abs(columns.mean() - 199.5) < 3.0
     metres2 = len(rows) / 25.0
-    assert 5.0 < metres2 < 11.0, metres2
+    assert 6.0 < metres2 < 14.0, metres2
     # North (-x up the picture, for a camera with yaw 0 looks along +x at the top): the car drives towards +x.
     vehicle.set_simulate_physics(False)
     vehicle.set_transform(carla.Transform(transform.location + carla.Location(x=10.0), transform.rotation))
