@@ -430,12 +430,27 @@ _IGNORED = (
     "unload_map_layer",
     "draw_debug_shape",
     "set_actor_collisions",
+    "set_actor_dead",
     "set_actor_enable_gravity",
     "set_actor_target_angular_velocity",
     "show_vehicle_debug_telemetry",
     "destroy_traffic_manager",
+    "stop_recorder",
+    "stop_replayer",
+    "set_replayer_time_factor",
+    "set_replayer_ignore_hero",
+    "set_replayer_ignore_spectator",
 )
 """Calls that are accepted, return nothing and change nothing here."""
+_RECORDER = (
+    "start_recorder",
+    "show_recorder_file_info",
+    "show_recorder_collisions",
+    "show_recorder_actors_blocked",
+    "replay_file",
+)
+"""Calls of the recorder, which return a text. Nothing is recorded, and no file is written."""
+_NOT_RECORDED = "The emulator records nothing"
 # The error of a call that returns nothing is packed differently. The emulator recognises such a call by its name: by
 # these prefixes, with two exceptions.
 _VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_", "freeze_", "reset_")
@@ -474,6 +489,7 @@ class Calls:
         self._sim = simulation
         self._handlers: dict[str, Handler] = {name: lambda *_: [] for name in _EMPTY_LISTS}
         self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
+        self._handlers |= {name: lambda *_: _NOT_RECORDED for name in _RECORDER}
         self._told: set[str] = set()
         """Calls without support that the console has named; each is named once."""
         self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
@@ -507,6 +523,8 @@ class Calls:
         complaint = ""
         if name in _IGNORED:
             complaint = self._once(name, f"the call {name} is accepted and changes nothing")
+        elif name in _RECORDER:
+            complaint = self._once(name, f"the call {name} is accepted, but nothing is recorded")
         elif name in _EMPTY_LISTS and name not in _SILENT:
             complaint = self._once(name, f"the call {name} returns an empty list")
         if result is VOID:
