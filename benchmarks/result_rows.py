@@ -28,6 +28,9 @@ _WORDS = {
     "state",
     "signs",
     "cause",
+    "driver",
+    "suite",
+    "part",
 }
 _WHOLE = {"seed", "step", "steps", "frames", "episodes", "number"}
 

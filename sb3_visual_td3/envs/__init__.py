@@ -12,7 +12,16 @@ LITE_DRIVING_ID = "LiteDriving-v0"
 LITE_ROUTES_ID = "LiteRoutes-v0"
 CARLA_DRIVING_ID = "CarlaDriving-v0"
 
-MAX_EPISODE_STEPS = 500
+
+class RegisteredLimit(int):
+    """A number of steps that comes from the registration, and not from ``gym.make(..., max_episode_steps=N)``.
+
+    On a route the registered limit gives way to the route's own. A limit that the user asks for stays, even if it is
+    the same number.
+    """
+
+
+MAX_EPISODE_STEPS = RegisteredLimit(500)
 """Steps after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
 
 # Called last by ``gym.make``: routes to a goal have a time limit of their own.

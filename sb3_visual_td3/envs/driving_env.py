@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs import MAX_EPISODE_STEPS
+from sb3_visual_td3.envs import RegisteredLimit
 from sb3_visual_td3.envs.arguments import check_choice, check_count, select_maps
 from sb3_visual_td3.envs.backend import Backend, Control, PictureView, Start, VehicleState
 from sb3_visual_td3.envs.human_view import ROUTE_AHEAD_M, Window, draw_hud, draw_route
@@ -314,13 +314,14 @@ def without_step_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Remove the registered time limit from an environment whose routes have one of their own.
 
     ``gym.make`` calls it last. The time limit of a route grows with its length (``DrivingTask.max_steps``), and 500
-    steps would end most routes halfway. A limit that was asked for, ``gym.make(..., max_episode_steps=N)``, stays.
+    steps would end most routes halfway. A limit that was asked for, ``gym.make(..., max_episode_steps=N)``, stays, even
+    if it is 500.
 
     :param env: the environment as ``gym.make`` has wrapped it.
     :return: the same environment, or the one within the time limit.
     """
     if not isinstance(env, gym.wrappers.TimeLimit) or not isinstance(env.unwrapped, DrivingEnv):
         return env
-    if env.unwrapped.has_routes and env.spec is not None and env.spec.max_episode_steps == MAX_EPISODE_STEPS:
+    if env.unwrapped.has_routes and isinstance(env._max_episode_steps, RegisteredLimit):
         return env.env
     return env

@@ -9,6 +9,7 @@ plain socket.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +31,11 @@ from sb3_visual_td3.envs.carla.failures import (
 from sb3_visual_td3.envs.carla.port_lease import PortLease, lease_free, lease_running
 from sb3_visual_td3.envs.carla.settings import ServerSettings, launch_command
 
-CLIENT_VERSION = "0.9.16"
-"""The version of CARLA that this package was tested with. Its messages have a layout of their own."""
+_LOG = logging.getLogger("sb3_visual_td3")
+TESTED_VERSION = "0.9.16"
+"""The version of CARLA that this package was tested with."""
+SUPPORTED_VERSIONS = ("0.9.13", "0.9.14", "0.9.15", TESTED_VERSION)
+"""Versions whose client may be installed."""
 _MAX_RESPONSE_BYTES = 65_536
 # How every response to the probe begins, in msgpack: an array of four, 1 (a response), call id 1, nil (no error).
 # The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no arguments.
@@ -135,19 +140,55 @@ def wait_for_server(
             return version
 
 
+def client_version() -> str:
+    """Return the version of CARLA's client that is installed, without loading it."""
+    try:
+        return metadata.version("carla")
+    except metadata.PackageNotFoundError:  # an egg of a CARLA installation on the path has no metadata
+        return TESTED_VERSION
+
+
+_reported: set[str] = set()
+"""Client versions that the log has named in this process."""
+
+
 def check_version(version: str, host: str, port: int) -> None:
     """Raise an error if the server's version is not the client's. A suffix such as ``-dirty`` is ignored.
+
+    Messages have another layout in each version, and CARLA's own client misreads those of another one.
 
     :param version: the server's version.
     :param host: name or address, for the message.
     :param port: the server's RPC port, for the message.
-    :raises SimulatorUnusableError: if the first three numbers differ.
+    :raises SimulatorUnusableError: if the first three numbers differ, or the client's version is not supported.
     """
-    if version.split("-", maxsplit=1)[0].split(".")[:3] != CLIENT_VERSION.split("."):
+    client = _numbers(client_version())
+    if client not in SUPPORTED_VERSIONS:
         raise SimulatorUnusableError(
-            f"the server on {host}:{port} is CARLA {version}, the client {CLIENT_VERSION}: expected the same version; "
-            f"start CARLA {CLIENT_VERSION}, which this package supports"
+            f"CARLA's client {client} is installed: expected {SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}; "
+            f"{install_command('carla')} installs {TESTED_VERSION}"
         )
+    server = _numbers(version)
+    if server != client:
+        remedy = f"start CARLA {client}"
+        if server in SUPPORTED_VERSIONS:
+            remedy += f", or install the server's client: pip install carla=={server}"
+        raise SimulatorUnusableError(
+            f"the server on {host}:{port} is CARLA {version}, the client {client}: expected the same version; {remedy}"
+        )
+    if client != TESTED_VERSION and client not in _reported:
+        _reported.add(client)
+        _LOG.warning(
+            "CARLA's client %s fits servers of version %s only. This package was tested with %s",
+            client,
+            client,
+            TESTED_VERSION,
+        )
+
+
+def _numbers(version: str) -> str:
+    """Return the first three numbers of a version, such as ``0.9.15`` of ``0.9.15-226-g5c2d2978a-dirty``."""
+    return ".".join(version.split("-", maxsplit=1)[0].split(".")[:3])
 
 
 def _msgpack() -> Any:

@@ -15,8 +15,14 @@ from sb3_visual_td3.envs.road.ground import Ground, GroundPlan, Strip, build_gro
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LaneSegment
 from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX, load_map
 from sb3_visual_td3.envs.road.network import Paint
-from sb3_visual_td3.envs.road.opendrive_reading import MAX_EXTENT_M, read_opendrive
+from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 
+MAX_SIDE_M = 3000.0
+"""Largest extent of a map along x or y. OpenCV reads no raster with more than 32,767 texels along a side, which are
+3,276 m with the margin around the roads."""
+MAX_AREA_M2 = 4e6
+"""Largest area of a map. Its raster takes 100 bytes a square metre, and a third of it again for the coarser levels: 0.6
+GB, and while it is painted twice as much."""
 _SHOULDER_M = 0.4
 _SAME_PLACE_M = 0.3
 _FLAT_RISE_M = 1.0
@@ -43,7 +49,7 @@ def load_route_map(name: str) -> RouteMap:
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
     :return: the map.
     :raises ImportError: if the file was not read before and CARLA's client is not installed.
-    :raises ValueError: if there is no such map, or it is larger than 1,200 m.
+    :raises ValueError: if there is no such map, or it is too large.
     """
     if not name.endswith(OPENDRIVE_SUFFIX):
         scene = load_map(name)
@@ -60,15 +66,11 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
     :param name: the name of the new map.
     :return: a new map.
     :raises ImportError: if the document was not read before and CARLA's client is not installed.
-    :raises ValueError: if it is not a valid map, or is larger than 1,200 m.
+    :raises ValueError: if it is not a valid map, or is too large.
     """
     graph = read_graph(text, source)
     low, high = extent_m(graph)
-    if (high - low).max() > MAX_EXTENT_M:
-        raise ValueError(
-            f"{source}: got a map of {(high - low).max():.0f} m across, expected at most {MAX_EXTENT_M:g} m, because "
-            "all of it is painted; cut the map"
-        )
+    check_size(high - low, source)
     if graph.rise_m > _FLAT_RISE_M:
         _LOG.warning(
             "%s: its roads rise by %.0f m; they are driven and drawn as if they were flat", source, graph.rise_m
@@ -77,6 +79,21 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(lane_plan(graph), rng)
     return RouteMap(name, graph, ground, build_panorama(rng))
+
+
+def check_size(size_m: NDArray[np.float64], source: str) -> None:
+    """Raise if a map is too large to be painted.
+
+    :param size_m: ``(2,)``: its extent along x and y.
+    :param source: the name of its source, for the message.
+    :raises ValueError: if a side or the area is too large.
+    """
+    width_m, height_m = size_m.tolist()
+    if max(width_m, height_m) > MAX_SIDE_M or width_m * height_m > MAX_AREA_M2:
+        raise ValueError(
+            f"{source}: got a map of {width_m:.0f} m x {height_m:.0f} m, expected sides of at most {MAX_SIDE_M:g} m, "
+            f"and at most {MAX_AREA_M2 / 1e6:g} square kilometres, because all of it is painted; cut the map"
+        )
 
 
 def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -171,6 +171,35 @@ def test_other_version_is_refused_and_the_needed_one_named(version):
         check_version(version, "127.0.0.1", 2000)
 
 
+@pytest.mark.parametrize("client", ["0.9.13", "0.9.14", "0.9.15"])
+def test_the_client_that_is_installed_decides_which_server_fits(client, monkeypatch, caplog):
+    monkeypatch.setattr(server, "_reported", set())
+    monkeypatch.setattr(server.metadata, "version", lambda name: {"carla": client}[name])
+    check_version(client, "127.0.0.1", 2000)
+    check_version(f"{client}-dirty", "127.0.0.1", 2000)
+    fits = f"CARLA's client {client} fits servers of version {client} only. This package was tested with 0.9.16"
+    assert caplog.messages == [fits], "said once"
+    with pytest.raises(SimulatorUnusableError, match=rf"start CARLA {client}, or install.*pip install carla==0\.9\.16"):
+        check_version("0.9.16", "127.0.0.1", 2000)
+    with pytest.raises(SimulatorUnusableError, match=rf"start CARLA {client}$"):
+        check_version("0.10.0", "127.0.0.1", 2000)
+
+
+@pytest.mark.parametrize("client", ["0.9.12", "0.9.5", "0.10.0", "1.0.0"])
+def test_a_client_of_an_unsupported_version_is_refused(client, monkeypatch):
+    monkeypatch.setattr(server.metadata, "version", lambda _: client)
+    with pytest.raises(SimulatorUnusableError, match=f"client {client} is installed: expected 0.9.13 to 0.9.16"):
+        check_version(client, "127.0.0.1", 2000)
+
+
+def test_a_client_without_metadata_is_taken_for_the_tested_one(monkeypatch):
+    def unknown(_):
+        raise server.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(server.metadata, "version", unknown)
+    check_version("0.9.16", "127.0.0.1", 2000)
+
+
 def test_starting_server_is_awaited():
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]

@@ -104,6 +104,8 @@ def test_a_time_limit_that_is_asked_for_stays():
     *_, truncated = drive(env, 0)
     assert truncated
     assert env.get_wrapper_attr("_max_episode_steps") == 7
+    assert made(max_episode_steps=500).spec.max_episode_steps == 500, "the registered number, but asked for"
+    assert gym.make(made(max_episode_steps=7).spec).spec.max_episode_steps == 7
 
 
 def test_the_closed_route_keeps_its_500_steps():

@@ -1,0 +1,113 @@
+"""The driving score of leaderboard 2.1 on each suite, for pure pursuit and for trained policies.
+
+    python benchmarks/route_scores.py                                     # pure pursuit on lite-routes
+    python benchmarks/route_scores.py --suites town01-train town02-test --towns PATH
+    python benchmarks/route_scores.py --model MODEL.zip --name VisualTD3  # a policy of VisualTD3 instead
+    python benchmarks/route_scores.py --table                             # print the results and run nothing
+
+Results are rows of benchmarks/results/route_scores.csv, one for each driver and part of a suite. Rows that are there
+are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import result_rows
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.callbacks.drives import Drive, drive_episodes
+from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
+from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from sb3_visual_td3.zoo.suites import SuitePart, suite_parts
+
+RESULTS = Path(__file__).parent / "results" / "route_scores.csv"
+SEED = 1_000
+COLUMNS = (
+    "driver",
+    "suite",
+    "part",
+    "episodes",
+    "success",
+    "route completion",
+    "driving score",
+    "speed m/s",
+    *(f"{name} per km" for name in INFRACTIONS),
+)
+_TOWNS = {"town01-train": "Town01.xodr", "town02-test": "Town02.xodr"}
+
+
+def drive(part: SuitePart, driver_of: Callable[[gym.Env[Any, Any]], Callable[[Any], np.ndarray]]) -> list[Drive]:
+    """Drive the routes of a part, one after another."""
+    env = make_vec_env("LiteRoutes-v0", 1, env_kwargs=part.env_kwargs)
+    driver = driver_of(env.envs[0])  # type: ignore[attr-defined]
+    drives = []
+    for number in range(part.n_routes):
+        drives += drive_episodes(driver, env, SEED + number, options=[{"route": number}])
+    env.close()
+    return drives
+
+
+def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
+    """Return the driver that follows the route by its waypoints."""
+    driver, world = PurePursuitDriver(), env.unwrapped
+    return lambda _: driver.act(world)[None]  # type: ignore[arg-type]
+
+
+def row_of(name: str, suite: str, part: SuitePart, drives: Sequence[Drive]) -> result_rows.Row:
+    """Return the row of a driver's routes."""
+    km = sum(drive.distance_m for drive in drives) / 1_000.0
+    row: result_rows.Row = {
+        "driver": name,
+        "suite": suite,
+        "part": part.label,
+        "episodes": len(drives),
+        "success": round(float(np.mean([drive.success_rate for drive in drives])), 3),
+        "route completion": round(float(np.mean([drive.route_completion for drive in drives])), 3),
+        "driving score": round(float(np.mean([drive.driving_score for drive in drives])), 1),
+        "speed m/s": round(float(np.mean([drive.speed_mps for drive in drives])), 2),
+    }
+    for kind in INFRACTIONS:
+        row[f"{kind} per km"] = round(sum(getattr(drive, kind) for drive in drives) / max(km, 1e-9), 3)
+    return row
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suites", nargs="+", default=["lite-routes"], help="suites to drive (default: lite-routes)")
+    parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for their suites")
+    parser.add_argument("--model", type=Path, help="model of VisualTD3 to drive with (default: pure pursuit)")
+    parser.add_argument("--name", default="pure pursuit", help="name of the driver in the table (default: %(default)s)")
+    parser.add_argument("--table", action="store_true", help="print the results and run nothing")
+    settings = parser.parse_args()
+    driver_of = pure_pursuit
+    if settings.model is not None:
+        model = VisualTD3.load(settings.model, device="cpu", buffer_size=1)
+        driver_of = lambda _: lambda observations: model.predict(observations, deterministic=True)[0]  # noqa: E731
+    done = {(row["driver"], row["part"]) for row in result_rows.read(RESULTS)}
+    for suite in [] if settings.table else settings.suites:
+        maps = None
+        if suite in _TOWNS:
+            if settings.towns is None:
+                parser.error(f"--suites {suite}: expected --towns, the folder of {_TOWNS[suite]}")
+            maps = [str(settings.towns / _TOWNS[suite])]
+        for part in suite_parts(suite, maps):
+            if (settings.name, part.label) not in done:
+                row = row_of(settings.name, suite, part, drive(part, driver_of))
+                result_rows.add(row, RESULTS, COLUMNS)
+    rows = result_rows.read(RESULTS)
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("| --- " * len(COLUMNS) + "|")
+    for row in rows:
+        print("| " + " | ".join(f"{row[column]}" for column in COLUMNS) + " |")
+
+
+if __name__ == "__main__":
+    main()
