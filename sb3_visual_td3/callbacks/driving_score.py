@@ -82,8 +82,7 @@ def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infracti
     :return: the infractions; each happens in one step only
     """
     found: list[Infraction] = ["lane_invasion"] * len(info.get("lane_marks_crossed", ()))
-    if info.get("red_light"):
-        found.append("red_light")
+    found += ["red_light"] * info.get("red_light", 0)
     ending = info.get("termination", "")
     if ending == "collision":
         found.append(_collision(info))

@@ -3,6 +3,7 @@
 import math
 from typing import get_args
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
@@ -42,7 +43,8 @@ def test_completion_is_a_fraction(completion):
     [
         ({"termination": "", "lane_marks_crossed": []}, False, []),
         ({"termination": "", "lane_marks_crossed": ["solid", "broken"]}, False, ["lane_invasion", "lane_invasion"]),
-        ({"termination": "", "red_light": True}, False, ["red_light"]),
+        ({"termination": "", "red_light": 1, "red_lights": 3}, False, ["red_light"]),
+        ({"termination": "", "red_light": 2, "red_lights": 3}, False, ["red_light", "red_light"]),
         ({"termination": "collision"}, True, ["collision_vehicle"]),
         ({"termination": "collision", "collision": "walker"}, True, ["collision_walker"]),
         ({"termination": "collision", "collision": "layout"}, True, ["collision_layout"]),
@@ -87,3 +89,25 @@ def test_every_ending_of_the_task_is_an_infraction_or_the_goal():
     for ending in get_args(Termination):
         expected = 0 if ending == "goal" else 1
         assert len(infractions_of_step({"termination": ending}, is_last=True)) == expected, ending
+
+
+def test_every_red_light_of_a_drive_is_counted_once():
+    """Pure pursuit's steering with a pedal that never brakes: the score by hand from the counters of the last step."""
+    env = gym.make("LiteRoutes-v0", maps=["streets_0"], route_turns=(0, 0), traffic_lights=True, observation="camera")
+    driver = PurePursuitDriver()
+    n_lights = 0
+    for number in range(8):
+        env.reset(seed=number, options={"route": number})
+        found, is_over = [], False
+        while not is_over:
+            steer = driver.act(env.unwrapped)[0]
+            _, _, terminated, truncated, info = env.step(np.array([steer, 0.5], np.float32))
+            is_over = terminated or truncated
+            found += infractions_of_step(info, is_over)
+        assert info["termination"] == "goal"
+        assert found.count("red_light") == info["red_lights"]
+        assert found.count("lane_invasion") == info["lane_invasions"]
+        assert driving_score(info["route_completion"], found) == pytest.approx(100 / (1 + 0.4 * info["red_lights"]))
+        n_lights += info["red_lights"]
+    assert n_lights > 0
+    env.close()
