@@ -25,6 +25,8 @@ _NEAR_M = 5.0
 """Lanes whose centre is farther away are narrow enough not to matter."""
 _JOIN_M = 1.5
 """Ends of strips that are closer than this become one."""
+_BRIDGE_M = 15.0
+"""Ends of strips that are closer than this, as at the corner of a junction, are joined by one more piece."""
 _MAX_CROSSING_M = 30.0
 _CROSSWALK_REACH_M = 6.0
 """The ends of a crosswalk lie at most this far from the strips that it joins."""
@@ -90,6 +92,7 @@ def footways_of(graph: LaneGraph) -> Footways:
         if pieces:
             strips.append((number, pieces))
     _join_ends(mesh, [pieces for _, pieces in strips])
+    _bridge_ends(mesh, graph, [pieces for _, pieces in strips])
     if graph.signs.crosswalks:
         for corners in graph.signs.crosswalks:
             _add_crosswalk(mesh, np.array(corners))
@@ -188,6 +191,29 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
             mesh.quads[other] = moved
             mesh.join(piece, _AHEAD, other, _BEHIND)
             taken.add(column)
+            break
+
+
+def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
+    """Join ends that are left over to the nearest beginning, if the piece between them lies on no lane."""
+    pieces = [piece for strip in strips for piece in strip]
+    ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
+    begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
+    for piece in ends:
+        near, far = mesh.quads[piece][1], mesh.quads[piece][2]
+        ranked = sorted(begins, key=lambda other: math.dist(mesh.corners[near], mesh.corners[mesh.quads[other][0]]))
+        for other in ranked[:3]:
+            begin_near, begin_far = mesh.quads[other][0], mesh.quads[other][3]
+            if math.dist(mesh.corners[near], mesh.corners[begin_near]) > _BRIDGE_M or other == piece:
+                break
+            corners = (near, begin_near, begin_far, far)
+            outline = np.array([mesh.corners[corner] for corner in corners])
+            if len(set(corners)) < len(corners) or not _is_convex(outline) or not _is_beside_the_road(graph, outline):
+                continue
+            bridge = mesh.add(corners)
+            mesh.join(piece, _AHEAD, bridge, _BEHIND)
+            mesh.join(bridge, _AHEAD, other, _BEHIND)
+            begins.remove(other)
             break
 
 

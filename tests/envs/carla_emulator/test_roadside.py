@@ -1,6 +1,7 @@
 """Traffic lights and signs of the emulator: with CARLA's genuine client, and without it."""
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform
 from sb3_visual_td3.envs.carla_emulator.roadside import LightCalls, RoadSign
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
+from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
@@ -162,6 +164,29 @@ def test_lights_change_and_belong_to_the_map(sim):
     sim.load("streets_0", reset_settings=False)
     assert len(lights_of(sim)) == n_lights
     assert [light.colour for light in lights_of(sim)] == before
+
+
+def test_the_servers_cars_stop_at_red_lights():
+    sim = Simulation("streets_0", Streams(), 2001, traffic=ServerTraffic(12, 3), maps=MapLibrary(lights_seed=0))
+    lights = lights_of(sim)
+    n_waiting, n_passed = 0, 0
+    before = {}
+    for _ in range(1500):
+        sim.tick()
+        now = {}
+        for vehicle in sim.vehicles:
+            light = sim.roadside.light_at(vehicle)
+            if light is not None:
+                now[vehicle.id] = light
+                n_waiting += light.colour == "red" and math.hypot(*vehicle.velocity[:2]) < 0.1
+        for vehicle_id, light in before.items():
+            # A vehicle is at its light until its centre has passed the line.
+            if now.get(vehicle_id) is not light and light.colour == "red":
+                n_passed += 1
+        before = now
+    assert len(lights) > 10
+    assert n_waiting > 100
+    assert n_passed == 0
 
 
 @pytest.mark.parametrize("kind", ["rgb", "semantic_segmentation", "depth"])

@@ -1,12 +1,28 @@
 """Where pedestrians walk: strips beside the road and crossings, as one mesh."""
 
+import importlib.util
+from pathlib import Path
+
 import networkx
 import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.road.footways import footways_of
+from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.route_maps import load_route_map
+
+needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="CARLA's client is not installed")
+TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
+needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
+
+
+def mesh_of(footways):
+    mesh = networkx.Graph()
+    mesh.add_nodes_from(range(len(footways.quads)))
+    for number, beyond in enumerate(footways.beyond.tolist()):
+        mesh.add_edges_from((number, other) for other in beyond if other >= 0)
+    return mesh
 
 
 @pytest.mark.parametrize("name", ["streets_0", "train_0", "junction_0", "four_lanes_0"])
@@ -33,17 +49,22 @@ def test_pieces_fit_together_and_lie_beside_the_road(name):
         assert graph.places_near(*middle.tolist(), 5.0), "a crossing leads over a lane"
 
 
-def test_both_sides_of_a_ring_are_connected():
-    footways = footways_of(load_route_map("train_0").graph)
-    mesh = networkx.Graph()
-    for number, beyond in enumerate(footways.beyond.tolist()):
-        mesh.add_edges_from((number, other) for other in beyond if other >= 0)
-    assert networkx.number_connected_components(mesh) == 1
-    assert mesh.number_of_nodes() == len(footways.quads)
-
-
 def test_the_same_map_has_the_same_footways():
     graph = load_route_map("streets_0").graph
     one, two = footways_of(graph), footways_of(LaneGraph(graph.segments))
     np.testing.assert_array_equal(one.corners_m, two.corners_m)
     np.testing.assert_array_equal(one.quads, two.quads)
+
+
+@pytest.mark.parametrize("name", ["train_0", "streets_0", "junction_0"])
+def test_all_footways_of_a_map_are_connected(name):
+    footways = footways_of(load_route_map(name).graph)
+    assert networkx.number_connected_components(mesh_of(footways)) == 1
+
+
+@pytest.mark.carla
+@needs_carla
+@needs_towns
+def test_the_pavements_of_a_town_are_connected_around_corners_and_over_crossings():
+    footways = footways_of(read_graph((TOWNS / "Town01.xodr").read_text(), "Town01"))
+    assert networkx.number_connected_components(mesh_of(footways)) == 1
