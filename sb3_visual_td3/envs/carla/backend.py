@@ -24,12 +24,14 @@ from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
 from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, to_frame
+from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.opendrive_reading import read_route
 from sb3_visual_td3.envs.road.route_path import RoutePath
 from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
 from sb3_visual_td3.envs.road.shapes import Pose
+from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
 from sb3_visual_td3.envs.road.traffic import TrafficSettings
@@ -96,11 +98,17 @@ _TRAFFIC_STEP_S = 0.1
 
 
 class Scenery(NamedTuple):
-    """The weather, the other cars, and where episodes start."""
+    """The weather, the other cars, where episodes start, and whether traffic lights count."""
 
     weather: str
     traffic: TrafficSettings
     spawn: SpawnPolicy
+    has_lights: bool = False
+    """Whether the task heeds the traffic lights of the map."""
+
+
+# Lights whose stop line is farther ahead are not read: it takes some time for each.
+_LIGHTS_AHEAD_M = 60.0
 
 
 class CarlaBackend:
@@ -137,6 +145,7 @@ class CarlaBackend:
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
         self._planner = RoutePlanner(RouteSettings() if routes is None else routes, scenery.traffic.n_cars)
         self.has_routes = self._planner.settings.has_goals
+        self._street = StreetLife(scenery.has_lights, are_lights_remote=True)
         self._track: Track | RoutePath  # set by the first reset
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None
@@ -193,9 +202,13 @@ class CarlaBackend:
         self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
         if isinstance(self._track, Track):
             self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
+        if self._street.is_on:
+            self._street.enter(self._graph(connection), self._track)
+            self._street.reset(self._lane, start.scene_seed)
         reading = self._place_ego(pose, start.speed_mps)
         self._store_images(reading)
         self._pose = pose
+        self._read_lights()
         # The vehicle stands still in this frame; the state has the speed with which it will be released.
         self._state = self._describe(reading.pose, start.speed_mps)
         return self._state
@@ -392,7 +405,12 @@ class CarlaBackend:
     def _follow(self, reading: Reading) -> None:
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
+        if self._street.is_on:
+            # Whether a light was red is judged by its colour before this step.
+            box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
+            self._street.advance(0.0, self._lane, lane, box, reading.speed_mps)
         self._lane = lane
+        self._read_lights()
         # The other cars are moved without physics, so a slight touch may give no collision event.
         self._has_collided = self._connected()[1].has_collided() or self._cars.are_hit_by(reading.pose)
         self._store_images(reading)
@@ -402,9 +420,21 @@ class CarlaBackend:
         self._image, self._picture = reading.image, reading.picture
 
     def _describe(self, pose: Pose, speed_mps: float) -> VehicleState:
-        return self._track.state_of(
+        state = self._track.state_of(
             pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
+        if not self._street.is_on:
+            return state
+        return state._replace(
+            n_red_lights=self._street.n_red_lights, stop_ahead_m=self._street.stop_ahead_m(self._lane)
+        )
+
+    def _read_lights(self) -> None:
+        """Read the colours of the lights of the next stop lines."""
+        if self._street.is_on:
+            _, ego = self._connected()
+            for light, name in self._street.lights_ahead(self._lane, _LIGHTS_AHEAD_M).items():
+                self._street.show(light, ego.light_colour(name))
 
 
 @atexit.register

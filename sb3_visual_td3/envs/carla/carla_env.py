@@ -64,6 +64,8 @@ class CarlaDrivingEnv(DrivingEnv):
     :param route_turns: least and greatest number of turns to the left or right of a random route.
     :param n_cars: number of other cars on the route, 0 to 20; 0 on routes to a goal. They are driven by this
         package, not by CARLA's Traffic Manager.
+    :param traffic_lights: True to count red lights that are run, and to permit waiting at them: those of the server's
+        map. The simulator shows its lights in any case. Colour frames (``grayscale=False``) show which lamp is on.
     :param spawn: starting places of the episodes: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn
         points on it, or the index of one of these.
     :param blueprint: the vehicle's blueprint.
@@ -117,6 +119,7 @@ class CarlaDrivingEnv(DrivingEnv):
         route_length_m: tuple[float, float] = (200.0, 800.0),
         route_turns: tuple[int, int] = (0, 8),
         n_cars: int = 0,
+        traffic_lights: bool = False,
         spawn: SpawnPolicy = "route",
         blueprint: str = "vehicle.tesla.model3",
         role_name: str = "hero",
@@ -165,7 +168,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 tuple(camera_rotation_deg),  # type: ignore[arg-type]
                 dict(camera_attributes or {}),
             ),
-            scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn)),
+            scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn), traffic_lights),
             maps=names,
             routes=routes,
         )

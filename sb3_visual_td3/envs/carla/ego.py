@@ -27,6 +27,7 @@ from sb3_visual_td3.envs.carla.connection import Connection, client_library, los
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
 from sb3_visual_td3.envs.carla.settings import CameraMount, VehicleChoice
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, image_array
+from sb3_visual_td3.envs.road.light_cycle import LightColour
 from sb3_visual_td3.envs.road.shapes import Pose
 
 
@@ -109,6 +110,8 @@ class CollisionFeed:
                 return found
 
 
+_COLOURS: dict[str, LightColour] = {"Red": "red", "Yellow": "yellow", "Green": "green", "Off": "off"}
+"""By the names of ``carla.TrafficLightState``."""
 # At height 0 the wheels would start inside the road's surface.
 _ABOVE_ROAD_M = 0.1
 # The vehicle is spawned above the road, where nothing blocks it, and put down when an episode starts.
@@ -152,6 +155,8 @@ class Ego:
         timeout_s: float,
     ) -> None:
         self._carla, self._connection, self._timeout_s = client_library(), connection, timeout_s
+        self._lights: dict[str, Any] = {}
+        """The lights of the map that were asked for, by their ids."""
         blueprint = connection.blueprint(vehicle.blueprint)
         blueprint.set_attribute("role_name", vehicle.role_name)
         with lost_on_error("spawning the vehicle"):
@@ -263,6 +268,21 @@ class Ego:
         image = self._camera.take(frame, deadline_s)
         picture = None if self._pictures is None else self._pictures.take(frame, deadline_s)
         return Reading(pose, float(np.hypot(velocity.x, velocity.y)), image, picture)
+
+    def light_colour(self, opendrive_id: str) -> LightColour:
+        """Return the colour of a traffic light in the latest frame.
+
+        :param opendrive_id: the light's id in the map.
+        :return: the colour; ``"unknown"`` if the server has no such light.
+        :raises SimulatorLostError: if the client fails.
+        """
+        with lost_on_error("reading a traffic light"):
+            if opendrive_id not in self._lights:
+                self._lights[opendrive_id] = self._connection.world.get_traffic_light_from_opendrive_id(opendrive_id)
+            light = self._lights[opendrive_id]
+            if light is None:
+                return "unknown"
+            return _COLOURS.get(str(light.get_state()), "unknown")
 
     def has_collided(self) -> bool:
         """Return whether a collision was reported since the vehicle was placed and since the last call."""

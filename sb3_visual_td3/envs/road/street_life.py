@@ -29,6 +29,8 @@ LIGHTS_SEED = 0
 _ON_LINE_M = 1.5
 """A stop line whose middle is closer than this to the driven line lies on it."""
 _CLOSED = ("red", "yellow")
+_BEHIND_M = 3.0
+"""A stop line still counts as ahead until the vehicle has passed it by this much."""
 _LIGHT_OFFSET_S = 4.0
 _WALKER_MPS = 1.4
 _WALKER_SIZE_M = 0.4
@@ -84,10 +86,12 @@ class StreetLife:
 
     :param traffic_lights: whether there are traffic lights: those of the map file, or at junctions of our own maps.
     :param n_walkers: number of pedestrians who cross the driven line, 0 to 50; a short line has fewer.
+    :param are_lights_remote: whether the lights of the map are simulated elsewhere, and ``show`` reports their colours.
     :raises ValueError: if an argument is out of range.
     """
 
-    def __init__(self, traffic_lights: bool = False, n_walkers: int = 0) -> None:
+    def __init__(self, traffic_lights: bool = False, n_walkers: int = 0, *, are_lights_remote: bool = False) -> None:
+        self._are_lights_remote = are_lights_remote
         self.has_lights = check_flag("traffic_lights", traffic_lights)
         self.n_walkers = check_count("n_walkers", n_walkers, 0, MAX_WALKERS)
         self.walkers: list[Walker] = []
@@ -116,7 +120,7 @@ class StreetLife:
         self._graph = graph
         if not self.has_lights:
             return
-        signs = place_lights(graph, LIGHTS_SEED)
+        signs = graph.signs if self._are_lights_remote else place_lights(graph, LIGHTS_SEED)
         self._lights = LightCycles(signs, _LIGHT_OFFSET_S)
         points, headings = line.points_m, _headings_rad(line.points_m)
         for number, signal in lights_of(signs):
@@ -165,7 +169,8 @@ class StreetLife:
                 ahead_m = self._ahead_m(before, stop.along_m)
                 if 0.0 < ahead_m <= moved_m and self._lights.colours[stop.light] == "red":
                     self.n_red_lights += 1
-            self._lights.advance(dt_s)
+            if not self._are_lights_remote:
+                self._lights.advance(dt_s)
         for number, walker in enumerate(self.walkers):
             self._walk(walker, number, dt_s, after, mps)
             self.has_hit_walker = self.has_hit_walker or boxes_overlap(box, self._box_of(walker))
@@ -188,6 +193,28 @@ class StreetLife:
                 if 0.0 < ahead_m < nearest_m:
                     nearest_m = ahead_m
         return nearest_m
+
+    def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
+        """Return the lights of the next stop lines: number of the light and its id in the map.
+
+        :param lane: the place of the vehicle on the line.
+        :param within_m: greatest distance of a stop line.
+        """
+        found: dict[int, str] = {}
+        if self._lights is not None:
+            for stop in self._stops:
+                if -_BEHIND_M < self._ahead_m(lane, stop.along_m) < within_m:
+                    found[stop.light] = self._lights.signs.signals[stop.light].id
+        return found
+
+    def show(self, light: int, colour: LightColour) -> None:
+        """Set the colour of a light that is simulated elsewhere.
+
+        :param light: number of the light.
+        :param colour: its colour.
+        """
+        if self._lights is not None:
+            self._lights.set_colour(light, colour)
 
     def obstacles(self) -> list[tuple[int, float]]:
         """Return where other cars must stop on the line: index of a point and lateral offset, for each."""
