@@ -31,6 +31,8 @@ SHELLS = ("bash", "console", "sh", "shell")
 NOT_RUN = {
     r"pip install .*": "installs packages from the network",
     r"make (validate|test)": "sets up a virtual environment; 'make validate' calls 'visual-td3 validate', which is run",
+    r"visual-td3 push-to-hub .*": "uploads; tests/zoo/test_commands.py runs it with a hub of its own",
+    r"visual-td3 train .*--track.*": "needs Weights & Biases",
     r"docker run .*": "needs Docker, a GPU and CARLA's image",
     r"tensorboard .*": "serves until it is stopped",
     r"visual-td3 carla-emulator.*": "serves until it is stopped; tests/envs/carla_emulator run it",

@@ -11,6 +11,7 @@ of rl_zoo3 2.9. When they are gone from rl_zoo3, this module can go:
 
 from __future__ import annotations
 
+import json
 import logging
 import runpy
 import shutil
@@ -25,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import rl_zoo3
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -246,17 +248,55 @@ def run_push_to_hub(algo: str) -> None:
 
     def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:
         page = Path(path)
-        page.write_text(_with_our_commands(page.read_text(encoding="utf-8"), algo), encoding="utf-8")
+        text = _with_our_commands(page.read_text(encoding="utf-8"), algo)
+        text += "\n" + card_of_run(Path(run_dirs[-1]))
+        page.write_text(text, encoding="utf-8")
+        for report in ("report.md", "report.html"):
+            if Path(run_dirs[-1], report).is_file():
+                shutil.copy(Path(run_dirs[-1], report), page.with_name(report))
         save(path, metadata)
+
+    run_dirs: list[str] = []
+    find: Callable[..., tuple[str, str, str]] = rl_zoo3.utils.get_model_path
+
+    def get_model_path(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+        found = find(*args, **kwargs)
+        run_dirs.append(found[2])
+        return found
 
     def generate_metadata(*args: Any) -> dict[str, Any]:
         return cast(dict[str, Any], push_to_hub._generate_metadata(*args).to_dict())
 
     with ExitStack() as stack:
         stack.enter_context(replaced(repocard, "metadata_save", metadata_save))
+        stack.enter_context(replaced(rl_zoo3.utils, "get_model_path", get_model_path))
         if not hasattr(push_to_hub, "generate_metadata"):  # rl_zoo3 calls it by its name before huggingface_sb3 3.2
             stack.enter_context(replaced(push_to_hub, "generate_metadata", generate_metadata))
         run_watching("rl_zoo3.push_to_hub", algo)
+
+
+def card_of_run(run_dir: Path) -> str:
+    """Return the part of an agent's page that tells the verdict on its training, and its scores.
+
+    :param run_dir: folder of the run; ``visual-td3 report`` has written report.json there, if it was judged
+    :return: Markdown
+    """
+    lines = ["## The training", ""]
+    report = run_dir / "report.json"
+    if report.is_file():
+        content = json.loads(report.read_text(encoding="utf-8"))
+        lines.append(f"- Verdict of `visual-td3 report`: **{content['verdict']}** ([report](report.md))")
+        lines += [f"- Likely cause: {each['title']}" for each in content["diagnoses"][:1]]
+    else:
+        lines.append("- The training was not judged: `visual-td3 report RUN_DIR` does so before `push-to-hub`.")
+    evaluations = run_dir / "evaluations.npz"
+    if evaluations.is_file():
+        with np.load(evaluations) as saved:
+            steps, returns = saved["timesteps"], saved["results"].mean(axis=1)
+        best = int(returns.argmax())
+        lines.append(f"- Return of the last evaluation: {returns[-1]:.1f}, at step {steps[-1]:,}")
+        lines.append(f"- Return of the best evaluation: {returns[best]:.1f}, at step {steps[best]:,}")
+    return "\n".join(lines) + "\n"
 
 
 def _with_our_commands(page: str, algo: str) -> str:
@@ -264,6 +304,7 @@ def _with_our_commands(page: str, algo: str) -> str:
         return page
     for name in ("train", "enjoy", "push_to_hub", "load_from_hub"):
         page = page.replace(f"python -m rl_zoo3.{name} ", f"visual-td3 {name.replace('_', '-')} ")
-    return page.replace("`pip install rl_zoo3`", "`pip install sb3-visual-td3`").replace(
-        "\npip install rl_zoo3\n", "\npip install sb3-visual-td3\n"
+    # The package need not be on an index.
+    return page.replace("`pip install rl_zoo3`", "`pip install .` in a clone of sb3_visual_td3").replace(
+        "\npip install rl_zoo3\n", "\npip install .  # in a clone of sb3_visual_td3\n"
     )

@@ -428,11 +428,17 @@ def test_an_agent_goes_to_the_hub_and_comes_back(logs, in_folder, monkeypatch, c
     hub = FakeHub(in_folder / "hub_of_others")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     monkeypatch.setattr("huggingface_sb3.load_from_hub", hub.fetch)
+    assert visual_td3(["report", str(logs / "visual_td3" / f"{ENV}_2")]) == 3
     assert visual_td3(["push-to-hub", "-f", str(logs), "-orga", "me", "--no-render"]) == 0
     page = (hub.folder / "me" / f"visual_td3-{ENV}" / "README.md").read_text()
     assert "# **VisualTD3** Agent playing **LiteDriving-v0**" in page
     assert f"visual-td3 enjoy --algo visual_td3 --env {ENV}" in page
     assert "rl_zoo3." not in page
+    assert "pip install sb3-visual-td3" not in page
+    assert "Verdict of `visual-td3 report`: **INSUFFICIENT** ([report](report.md))" in page
+    assert "Return of the last evaluation: " in page
+    assert ", at step 120" in page
+    assert (hub.folder / "me" / f"visual_td3-{ENV}" / "report.html").is_file()
     assert yaml.safe_load(page.split("---")[1])["model-index"][0]["name"] == "VisualTD3"
     assert visual_td3(["load-from-hub", "-orga", "me", "-f", "fetched"]) == 0
     run_dir = in_folder / "fetched" / "visual_td3" / f"{ENV}_1"
