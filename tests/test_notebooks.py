@@ -60,7 +60,7 @@ def test_a_notebook_names_no_machine(notebook):
     assert not re.findall(r"/(?:home|root|work|tmp|Users)/\S*|site-packages", text)
 
 
-def test_the_four_notebooks_are_all_named_on_their_page():
+def test_the_notebooks_are_all_named_on_their_page():
     page = (NOTEBOOKS[0].parent / "README.md").read_text(encoding="utf-8")
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
     assert all(f"[`{path.name}`]({path.name})" in page for path in NOTEBOOKS)

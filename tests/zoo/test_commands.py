@@ -428,7 +428,8 @@ def test_an_agent_goes_to_the_hub_and_comes_back(logs, in_folder, monkeypatch, c
     hub = FakeHub(in_folder / "hub_of_others")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     monkeypatch.setattr("huggingface_sb3.load_from_hub", hub.fetch)
-    assert visual_td3(["report", str(logs / "visual_td3" / f"{ENV}_2")]) == 3
+    run_dir = logs / "visual_td3" / f"{ENV}_2"
+    assert visual_td3(["report", str(run_dir), "--output", str(run_dir)]) == 3
     assert visual_td3(["push-to-hub", "-f", str(logs), "-orga", "me", "--no-render"]) == 0
     page = (hub.folder / "me" / f"visual_td3-{ENV}" / "README.md").read_text()
     assert "# **VisualTD3** Agent playing **LiteDriving-v0**" in page
