@@ -313,8 +313,8 @@ def _export(arguments: list[str]) -> int:
         type=Path,
         nargs="?",
         metavar="RUN_DIR",
-        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: chosen by --algo, --env, --folder "
-        "and --exp-id)",
+        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: the run that --algo, --env, "
+        "--folder and --exp-id select)",
     )
     parser.add_argument("--algo", default=ALGO, help="name of the algorithm in rl-zoo (default: %(default)s)")
     parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")

@@ -155,7 +155,7 @@ class PolicyEvalCallback(EvaluationCallback):
             )
         if needs_server(self.eval_env):
             raise ValueError(
-                f"{self.eval_env} needs a simulator server, which only one environment can use at a time: expected "
+                f"{self.eval_env} needs a simulator server, which only one environment can use at a time. Use "
                 "DrivingEvalCallback, which shares the server of the training"
             )
         self._require_same_spaces()

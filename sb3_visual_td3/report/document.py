@@ -25,7 +25,7 @@ _LINE_ENDS = re.compile(r"[\t\n]")
 
 
 def visible(text: str) -> str:
-    """Replace each control character except tab and newline."""
+    """Return a text in which U+FFFD replaces each control character except tab and newline."""
     return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -211,11 +211,13 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
 
 
 def _is_alike(here: Any, there: Any) -> bool:
-    """Return whether a saved value can replace the current one: a number a number, a list a list."""
+    """Return whether a saved value can replace the current one: both are numbers, or both are lists, for example."""
     if here is None:
         return True
-    # bool before int: True is an int, but a saved number must not replace a flag.
-    kinds = (bool, int | float | np.number, list)
+    # A bool of Python is an int as well, but a saved number must not replace a flag.
+    if isinstance(here, bool):
+        return isinstance(there, bool)
+    kinds = (int | float | np.number, list)
     return any(isinstance(here, kind) and isinstance(there, kind) for kind in kinds)
 
 

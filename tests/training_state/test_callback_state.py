@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_visual_td3.training_state import callback_state
 from sb3_visual_td3.training_state.callback_state import (
     ATTRIBUTES,
     callbacks_state,
@@ -362,3 +363,11 @@ def test_a_progress_bar_continues_at_the_resumed_step(model_is_restored_first):
 def test_a_progress_bar_that_has_not_started_is_left_alone():
     bar = ProgressBarCallback()
     assert set_callbacks_state(bar, read_back(callbacks_state(bar))) == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "fits"),
+    [(1, 2.5, True), (True, False, True), (True, 3, False), ([1], [2], True), (1, "1", False), (None, 3, True)],
+)
+def test_a_saved_value_must_be_of_the_same_kind_as_the_current_one(here, there, fits):
+    assert callback_state._is_alike(here, there) == fits

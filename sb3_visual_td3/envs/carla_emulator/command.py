@@ -104,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
     add("--map", help="the first map: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)")
     add("--maps", metavar="FOLDER", help="serve each NAME.xodr of this folder as the map NAME, besides our own roads")
-    add("--traffic-lights", action="store_true", help="put traffic lights at junctions of our own roads, by --seed")
+    add(
+        "--traffic-lights",
+        action="store_true",
+        help="put traffic lights at some junctions of this package's own roads; --seed decides which",
+    )
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
