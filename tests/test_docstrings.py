@@ -1,6 +1,6 @@
 """All docstrings are written in one dialect: Stable-Baselines3's ``:param name:``, ``:return:``, ``:raises X:``.
 
-ruff holds that the first line is a sentence in the imperative (D401, D415). This file checks the rest.
+ruff checks that the first line is a sentence in the imperative (D401, D415). This file covers the rest.
 """
 
 import ast

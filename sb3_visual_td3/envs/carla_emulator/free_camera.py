@@ -1,7 +1,7 @@
 """A camera at any height and angle: the ground and the horizon in colour, depth and CARLA's semantic tags.
 
 The embedded world's own camera is level and looks ahead, which makes it fast. Clients of CARLA also mount cameras that
-look down, sideways or are rolled. This one draws the ground by a homography (the ground is a plane) and everything
+look down or sideways, or are rolled. This one draws the ground by a homography (the ground is a plane) and everything
 above the horizon from the map's panorama.
 """
 

@@ -210,7 +210,7 @@ class _Painter:
     def _fill(
         self, corners: Sequence[Point], colour: Colour, forward_m: float, left_m: float, *, shines: bool = False
     ) -> None:
-        """Fill a convex polygon, given by depth, left and up from the camera."""
+        """Fill a convex polygon, whose corners are given as depth, left and up from the camera."""
         kept = clip_to_near_plane(corners)
         if len(kept) < 3:
             return
