@@ -279,7 +279,7 @@ def _evaluate(arguments: list[str]) -> int:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write all results and episodes to this JSON file, on routes with each one's infractions and score",
+        help="write all results and episodes to this JSON file; for routes, with the infractions and the score of each",
     )
     settings = parser.parse_args(arguments)
 

@@ -72,7 +72,9 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
     stacks = {key: frame_stack if camera.shape[0] % frame_stack == 0 else 1 for key, camera in cameras.items()}
     if frame_stack > 1 and set(stacks.values()) == {1}:
         channels = ", ".join(f"{key} has {camera.shape[0]} channels" for key, camera in cameras.items())
-        raise ValueError(f"frame_stack={frame_stack}: {channels}, expected a multiple of it (1 if unknown)")
+        raise ValueError(
+            f"frame_stack={frame_stack}: {channels}, expected a multiple of {frame_stack}. Use 1 if it is unknown"
+        )
     return stacks
 
 

@@ -248,7 +248,7 @@ def _write_mp4(pictures: Iterator[Picture], path: Path) -> None:
                 size = (picture.shape[1], picture.shape[0])
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), STEPS_PER_SECOND, size)
                 if not writer.isOpened():
-                    raise UsageError(f"OpenCV {cv2.__version__} cannot write mp4 files here; -o demo.gif does without")
+                    raise UsageError(f"OpenCV {cv2.__version__} cannot write mp4 files here; use -o demo.gif instead")
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     finally:
         if writer is not None:

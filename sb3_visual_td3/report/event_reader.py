@@ -1,8 +1,8 @@
 """Combine the files of a run into one set of series, and tell several runs in one folder apart.
 
 A folder may hold several files of one run (each process that continues a run starts another) or of several runs (each
-training of a script that always logs to the same folder), and one file may hold several runs (a writer that appends to
-an old file starts at step 0 again). Sorted by step alone, they would be judged as one run. This module finds out which
+call of a script that always logs to the same folder), and one file may hold several runs (a writer that appends to an
+old file starts at step 0 again). Sorted by step alone, they would be judged as one run. This module finds out which
 points belong to which run, and notes what it left out.
 """
 

@@ -55,8 +55,8 @@ MIN_STEPS = 10_000.0
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning, evaluation before training.
 
-    Confidence 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below the 0.75 that
-    blocks a verdict by itself, because the curve shows that the policy fell and not why.
+    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below the 0.75
+    that blocks a verdict by itself, because the curve shows that the policy fell and not why.
     """
     n_steps = data.n_steps
     if n_steps is None or n_steps < MIN_STEPS:
