@@ -378,12 +378,17 @@ def _demo(arguments: list[str]) -> int:
         metavar="[HOST:]PORT",
         help="drive in CARLA or in 'visual-td3 carla-emulator' (extra: carla; default address: 127.0.0.1:2000)",
     )
-    parser.add_argument("--policy", type=Path, metavar="FILE", help="drive with an ONNX file of 'visual-td3 export'")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of the policy to drive with, as 'visual-td3 export' writes it",
+    )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="do not drive: write the reports of two trainings to demo_report/, the policy's own and one that failed, "
-        "and open them if there is a display",
+        help="do not drive: write the reports of two training runs to demo_report/, the policy's own and one that "
+        "failed, and open them if there is a display",
     )
     settings = parser.parse_args(arguments)
 

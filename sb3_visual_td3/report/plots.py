@@ -518,7 +518,7 @@ class Limits(NamedTuple):
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
     """Return the thresholds that are worth showing with some curves.
 
-    A critic loss near 5 under a line at 200 is a flat line. A threshold that only informs is left out if it lies far
+    A critic loss near 5 would look flat under a line at 200. A threshold that only informs is left out if it lies far
     from the curves, or if the plot cannot show that it differs from 0.
 
     :param panel: the plot
