@@ -192,7 +192,7 @@ def remove(snapshot: Path) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return the path, with a number if a folder that could not be removed still has the name."""
+    """Return the path, with a number appended if a folder that could not be removed still has this name."""
     if not os.path.lexists(path):
         return path
     names = (path.with_name(f"{path.name}{_NUMBER}{number}") for number in range(2, 1_000_000))
