@@ -349,7 +349,8 @@ def _demo(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 demo",
         description="Watch a trained policy drive, on roads that it was not trained on: in a window, or in the file "
-        "demo.gif if there is no display. The policy comes with the package; it learned in 10,000 steps on LiteDriving-v0.",
+        "demo.gif if there is no display. The policy comes with the package; it learned in 10,000 steps on "
+        "LiteDriving-v0.",
     )
     parser.add_argument("--record", action="store_true", help="film the drive even if there is a display")
     parser.add_argument(

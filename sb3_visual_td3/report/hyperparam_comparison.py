@@ -341,7 +341,7 @@ def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]
 
 
 def other_setting_rows(settings: RunSettings) -> tuple[tuple[str, str, str], ...]:
-    """Return the name, the value and the source of every setting from another file than run.json."""
+    """Return the name, the value and the source of every setting that comes from a file other than run.json."""
     return tuple(
         (name, _text(found.value), found.source)
         for name, found in settings.given_settings()
