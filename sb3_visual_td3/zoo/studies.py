@@ -2,8 +2,9 @@
 
 Optuna's JournalStorage has no heartbeat, and that of a database needs minutes to show that a process was killed. So
 each trial stores which process runs it and on which machine, and a counter that increases while it runs. On the same
-machine the process table shows at once whether that process is alive. For other machines the counter does, by the clock
-of the process that watches it, so that the clocks of the machines need not agree.
+machine the process table shows at once whether that process is alive. On other machines, a counter that no longer
+increases shows that it has ended. The process that watches the counter uses its own clock, so the clocks of the
+machines need not agree.
 """
 
 from __future__ import annotations

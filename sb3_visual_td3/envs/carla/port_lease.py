@@ -110,7 +110,7 @@ def lease_free(first_port: int) -> PortLease:
             return lease
         lease.release()
     raise SimulatorUnusableError(
-        f"no free port from {first_port} on for another CARLA server (tried {MAX_SERVERS}); stop some servers, or "
+        f"no free port from {first_port} upwards for another CARLA server (tried {MAX_SERVERS}); stop some servers, or "
         "give another first port"
     )
 
