@@ -81,7 +81,7 @@ class VisualActor(Actor):
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the head; None for no trunk
-    :param vectors_skip_trunk: True passes the vectors of Dict observations on without the trunk
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
     :param borrows_encoder: True if the features extractor belongs to the critic. It is still a submodule, so that the
         actor is complete when it is traced, exported or saved. But it is not among this module's ``parameters()``, and
@@ -187,7 +187,7 @@ class VisualCritic(ContinuousCritic):
     :param n_critics: number of heads
     :param share_features_extractor: True if the actor's loss trains the encoder, as in Stable-Baselines3
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the heads; None for no trunk
-    :param vectors_skip_trunk: True passes the vectors of Dict observations on without the trunk
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
 
@@ -266,8 +266,8 @@ class VisualTD3Policy(TD3Policy):
         critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
-    :param vectors_skip_trunk: True passes the vectors of Dict observations on without the trunk to the heads, for vectors that
-        must not be lost beside the features of the pictures, such as a command
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk, for
+        vectors that must not be lost beside the features of the pictures, such as a command
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
