@@ -18,7 +18,7 @@ THE_ONLY_PART = "observation"
 
 
 def parts_of(space: spaces.Space[Any]) -> Mapping[str, spaces.Space[Any]]:
-    """Return the parts of a Dict space by key; any other space is its own only part.
+    """Return the parts of a Dict space by key; any other space counts as a single part.
 
     :param space: space of the observations
     :return: spaces by key; the key of the only part is :data:`THE_ONLY_PART`
