@@ -227,7 +227,7 @@ def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: 
     :param trunk_dim: width of the trunk; None for no trunk
     :param skip: True if vectors pass by the trunk
     :return: the number of values
-    :raises ValueError: if vectors shall pass by, and there is no trunk, no picture or no vector
+    :raises ValueError: if vectors skip the trunk, and there is no trunk, no picture or no vector
     """
     if trunk_dim is None and skip:
         raise ValueError(

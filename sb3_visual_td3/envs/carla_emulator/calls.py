@@ -357,7 +357,7 @@ class WorldCalls:
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the file that the client needs to move walkers, if it asks for it; it needs no other."""
+        """Return the file that the client needs to move walkers, if it asks for that; no other file is needed."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:

@@ -291,14 +291,14 @@ class LightCalls:
         return VOID
 
     def on_reset_traffic_light_group(self, actor_id: int) -> Any:
-        """Begin the cycle of a light's junction anew."""
+        """Restart the cycle of a light's junction."""
         roadside, light = self._light(actor_id)
         roadside.lights.reset(light.number)
         roadside.advance(0.0)
         return VOID
 
     def on_reset_all_traffic_lights(self, *_: Any) -> Any:
-        """Begin all cycles anew."""
+        """Restart all cycles."""
         roadside = self._find()
         roadside.lights.reset()
         roadside.advance(0.0)

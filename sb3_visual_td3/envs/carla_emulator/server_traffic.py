@@ -349,7 +349,7 @@ class ServerTraffic:
         return None
 
     def _reserve(self) -> None:
-        """Reserve ways through junctions for the cars that come to them; who has waited longest is asked first."""
+        """Reserve ways through junctions for approaching cars; the car that has waited longest comes first."""
         reserved: dict[int, set[int]] = {}
         for car in self._cars:
             for segment in car.held:

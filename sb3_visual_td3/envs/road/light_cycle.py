@@ -187,7 +187,7 @@ class LightCycles:
             self._frozen.difference_update(chosen)
 
     def reset(self, light: int | None = None) -> None:
-        """Begin the cycles anew.
+        """Restart the light cycles.
 
         :param light: a light of the junction that is meant; None for all junctions.
         """
