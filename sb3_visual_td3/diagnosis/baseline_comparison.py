@@ -25,7 +25,7 @@ BASELINES = (
 reward by standing still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
 """The same policy before its first update. Where it is better than random actions, what is above random alone was there
-from the start; where training made it no better, that is no failure yet, since it may have been good by chance."""
+from the start; if training made it no better, that is not a failure yet, since it may have been good by chance."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations the comparison has no answer."""

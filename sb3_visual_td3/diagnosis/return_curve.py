@@ -65,7 +65,7 @@ NOTED_FALL = 0.3
 """A run that has lost this part of its gain has not kept what it learned: neither a clear yes nor a clear no."""
 
 MIN_POINTS = 5
-"""Fewer points are no curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
+"""Fewer points do not make a curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
 MIN_POINTS_FOR_NO = 10
 MIN_EPISODES_FOR_NO = 50
 MIN_STEPS_FOR_NO = 10_000

@@ -97,7 +97,7 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
     :param choices: the values that are accepted.
     :raises ValueError: if the value is not among them.
     """
-    # The type is checked first: ``value in choices`` fails for an array, whose comparison is no single bool.
+    # The type is checked first: ``value in choices`` fails for an array, whose comparison is not a single bool.
     if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"{name}={value!r}: expected one of {list(choices)}; choose from these")
 

@@ -190,7 +190,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "normalized_pictures": Entry(
         "VecNormalize normalizes pictures",
         "problem",
-        "Set norm_obs=False, or norm_obs_keys to the parts that are no pictures: the policy scales pictures itself.",
+        "Set norm_obs=False, or norm_obs_keys to the parts that are not pictures: the policy scales pictures itself.",
         "Stable-Baselines3, preprocess_obs divides uint8 images by 255",
         "`VecNormalize(env)` around a camera, with norm_obs at its default",
     ),

@@ -192,7 +192,7 @@ def length_in_words(analysis: Analysis) -> str:
     steps, curve = analysis.series.n_steps, analysis.curve
     if steps is None:
         return "unknown length"
-    # Episodes or epochs are no environment steps, and a reader would take them for that. Code of one's own may log its
+    # Episodes or epochs are not environment steps, and a reader would take them for that. Code of one's own may log its
     # returns over episodes and its losses over updates: the largest step of all tags is then no number of episodes.
     if analysis.data.axis == "episodes" and curve is not None and curve.last_step is not None:
         if curve_unit(analysis, curve) == "episode" and curve.last_step < steps:

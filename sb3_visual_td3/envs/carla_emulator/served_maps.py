@@ -1,7 +1,7 @@
 """The maps that the emulator offers: those of a folder, one that a client generates, and the embedded world's roads.
 
-Maps have CARLA's own names, so that scripts written for CARLA run. A file of the folder comes before one of the
-embedded world's roads of the same name. Without a file, the name of a town stands for one of these roads.
+Maps have CARLA's own names, so that scripts written for CARLA run. A file of the folder takes precedence over one of
+the embedded world's roads with the same name. Without a file, the name of a town stands for one of these roads.
 """
 
 from __future__ import annotations

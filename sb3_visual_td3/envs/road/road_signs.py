@@ -59,7 +59,7 @@ class RoadSigns(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> RoadSigns:
-        """Return what ``to_json`` described.
+        """Return the signs that ``to_json`` wrote.
 
         :param text: the JSON document.
         :return: new signs.
