@@ -361,7 +361,10 @@ class _Advice:
             return "Evaluate that checkpoint on more episodes before a long run.", False
         comparison = analysis.questions.comparison
         if curve.n_points < MIN_POINTS or (comparison is not None and comparison.n_points < MIN_EVALUATIONS):
-            return f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate the policy more often.", True
+            return (
+                f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate the policy more often.",
+                True,
+            )
         if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
             return (
                 "The returns do not say clearly whether it learns: evaluate more episodes each time, or train longer."
