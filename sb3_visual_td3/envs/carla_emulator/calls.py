@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import Vehicle
+from sb3_visual_td3.envs.carla_emulator.actors import Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
 from sb3_visual_td3.envs.carla_emulator.navigation import FOLDER as NAVIGATION_FOLDER
 from sb3_visual_td3.envs.carla_emulator.protocol import (
@@ -57,7 +57,12 @@ class ActorCalls:
 
     def on_spawn_actor(self, description: list[Any], transform: list[Any]) -> list[Any]:
         """Create an actor and return it."""
-        return self._sim.actor_message(self._sim.spawn(description, Transform.from_message(transform)))
+        actor = self._sim.spawn(description, Transform.from_message(transform))
+        if isinstance(actor, Walker) and not self._sim.is_synchronous:
+            # CARLA answers after the frame in which the actor appears. Without that frame the client leads a walker
+            # from the origin of the map, and where no pavement is near, recurses until its process ends (SIGSEGV).
+            self._sim.tick()
+        return self._sim.actor_message(actor)
 
     def on_spawn_actor_with_parent(
         self, description: list[Any], transform: list[Any], parent_id: int, *_: Any

@@ -243,3 +243,13 @@ def test_empty_world_sends_the_time_and_the_spectator(sim):
     assert stream == 1
     assert struct.unpack_from("<QQd", payload) == (17, 1, pytest.approx(0.05))
     assert len(payload) == 48 + 36 + 119  # the spectator
+
+
+def test_new_walker_appears_in_a_frame_before_an_asynchronous_client_leads_it(sim):
+    calls = ActorCalls(sim)
+    walker = [0, "walker.pedestrian.0001", []]
+    calls.on_spawn_actor(walker, [[5.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    assert sim.frame == 1
+    sim.is_synchronous = True
+    calls.on_spawn_actor(walker, [[9.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    assert sim.frame == 1
