@@ -83,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a row per point",
     )
     parser.add_argument(
+        "--plotlyjs",
+        choices=("inline", "directory"),
+        default="inline",
+        help="where plotly.js (4.8 MB) is: inline, so that report.html is one file; directory, as plotly.min.js beside "
+        "it, which all pages of that folder share. Both work without a network (default: inline)",
+    )
+    parser.add_argument(
         "--fail-on",
         choices=("no-go", "insufficient"),
         default="insufficient",
@@ -155,6 +162,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         hyperparams=None if args.hyperparams is None else read_given_settings(args.hyperparams),
         require_evidence=args.require_evidence,
         until=args.until,
+        plotlyjs=args.plotlyjs,
     )
     if args.watch:
         watched = watch(job, args.interval or DEFAULT_INTERVAL_S, status, on_change=on_change)
@@ -220,6 +228,7 @@ class _Job:
     hyperparams: Layer | None
     require_evidence: EvidenceLevel = "thin"
     until: int | None = None
+    plotlyjs: str = "inline"
 
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read, judge and write once.
@@ -327,7 +336,7 @@ class _Job:
         advance = begin("Writing reports", len(self.formats))
         contents: dict[str, str] = {}
         for form in self.formats:
-            contents |= _rendered(form, analyses, unreadable)
+            contents |= _rendered(form, analyses, unreadable, self.plotlyjs)
             advance(1)
         return write_reports(output_folders(self.output, self.paths), contents)
 
@@ -396,10 +405,16 @@ def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
     return f"{own}/{files.path.relative_to(path)}"
 
 
-def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]) -> dict[str, str]:
+def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str], plotlyjs: str) -> dict[str, str]:
     """Return the files of a format as a mapping of file name to text."""
     if form == "csv":
         return {"report.csv": report_csv(analyses), "series.csv": series_csv(analyses)}
+    if form == "html" and plotlyjs == "directory":
+        from plotly.offline import get_plotlyjs
+
+        from sb3_visual_td3.report.render_html import PLOTLY_FILE, render_html
+
+        return {"report.html": render_html(analyses, unreadable, plotly_beside=True), PLOTLY_FILE: get_plotlyjs()}
     return {f"report.{form}": _renderer(form)(analyses, unreadable)}
 
 

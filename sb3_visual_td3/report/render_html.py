@@ -39,11 +39,16 @@ cut."""
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
-def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
+PLOTLY_FILE = "plotly.min.js"
+"""The file beside the page that holds plotly.js, under the name that plotly's own pages use."""
+
+
+def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *, plotly_beside: bool = False) -> str:
     """Return the page: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read
+    :param plotly_beside: True if the page loads plotly.js from :data:`PLOTLY_FILE` beside it; False if it contains it
     """
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]
@@ -57,7 +62,9 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
         overlays=drawn_over,
         style=Markup(_source("style.css")),
         script=Markup(_source("page.js")),
-        plotly=Markup(get_plotlyjs()) if drawn_over or any(plotted) else None,
+        has_plots=bool(drawn_over) or any(plotted),
+        plotly=None if plotly_beside else Markup(get_plotlyjs()),
+        plotly_file=PLOTLY_FILE,
     )
 
 

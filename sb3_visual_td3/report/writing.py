@@ -116,7 +116,7 @@ def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Pa
 def _write(path: Path, text: str) -> Path:
     if path.suffix == ".json":
         text = escaped_in_json(text)
-    elif path.suffix != ".html":
+    elif path.suffix not in {".html", ".js"}:
         # A page contains plotly's source, which must stay as it is; its renderer escapes the text of the log.
         text = visible(text)
     # A temporary file that replaces the old one at the end: a reader of report.json never sees half of it.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.common import tags
@@ -176,6 +177,17 @@ def test_a_folder_that_refuses_the_reports_is_exit_2(
     (tmp_path / "taken").touch()
     assert report(tmp_path / "run", output="taken") == 2
     assert "taken" in capsys.readouterr().err
+
+
+def test_plotly_is_in_the_page_or_once_beside_it(report: Report, tmp_path: Path) -> None:
+    write_events(healthy(), tmp_path / "run")
+    report(tmp_path / "run")
+    out = tmp_path / "out"
+    assert not (out / "plotly.min.js").exists()
+    assert (out / "report.html").stat().st_size > 4_000_000
+    report(tmp_path / "run", "--plotlyjs", "directory")
+    assert (out / "report.html").stat().st_size < 1_500_000
+    assert (out / "plotly.min.js").read_text() == get_plotlyjs()
 
 
 def test_only_the_asked_formats_are_written(report: Report, tmp_path: Path) -> None:

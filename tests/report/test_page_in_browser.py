@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import load_criteria
@@ -17,7 +18,7 @@ from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
 from sb3_visual_td3.report.over_time import Prefix, VerdictOverTime
 from sb3_visual_td3.report.plots import overlays, plots
-from sb3_visual_td3.report.render_html import render_html
+from sb3_visual_td3.report.render_html import PLOTLY_FILE, render_html
 from sb3_visual_td3.report.run_settings import run_settings
 from sb3_visual_td3.runs.manifest import RunManifest
 
@@ -66,6 +67,21 @@ def visible(page: Page, selector: str) -> bool:
     box = page.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
     width, height = page.evaluate("[innerWidth, innerHeight]")
     return bool(box["top"] >= 0 and box["left"] >= 0 and box["bottom"] <= height and box["right"] <= width)
+
+
+@pytest.mark.parametrize("is_beside", [False, True], ids=["inline", "directory"])
+def test_the_plots_are_drawn_wherever_plotly_is(page: Page, tmp_path: Path, is_beside: bool) -> None:
+    text = render_html([analysed(healthy())], plotly_beside=is_beside)
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    if is_beside:
+        assert len(text) < 1_500_000
+        (tmp_path / PLOTLY_FILE).write_text(get_plotlyjs(), encoding="utf-8")
+    page.events.clear()
+    page.open((tmp_path / "report.html").as_uri(), DESKTOP)
+    assert page.evaluate("typeof Plotly") == "object"
+    page.draw(".plot")
+    assert page.evaluate("document.querySelectorAll('.plot .main-svg').length") > 0
+    assert complaints(page) == []
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
