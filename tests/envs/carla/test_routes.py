@@ -1,22 +1,62 @@
 """Routes to a goal in CarlaDriving-v0, through the genuine client, on the emulator."""
 
 import math
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from tests.envs.carla.conftest import EMULATOR
 
 pytest.importorskip("carla", reason="carla's client is not installed")
 pytestmark = pytest.mark.carla
 ROUTES = {"route": "random", "route_turns": (2, 8), "observation": "camera+state+command"}
+TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
 
 
 @pytest.mark.parametrize("name", ["streets_0", "streets_held_out_1"])
 def test_both_worlds_drive_the_same_route_within_5_cm(make_env, name):
     lite = gym.make("LiteDriving-v0", maps=[name], **ROUTES).unwrapped
     env = make_env(maps=[name], **ROUTES).unwrapped
+    drive_both(lite, env)
+
+
+@pytest.fixture
+def town_env():
+    """Create CarlaDriving-v0 with a server of its own, which serves Town02 of a folder."""
+    if not TOWNS.is_dir():
+        pytest.skip("no towns beside the project")
+    env = gym.make("CarlaDriving-v0", command=f"{EMULATOR} --maps {TOWNS}", town="Town02", timeout_s=60.0, **ROUTES)
+    yield env.unwrapped
+    env.close()
+
+
+@pytest.mark.slow
+def test_town_of_a_folder_is_driven_as_in_the_embedded_world(town_env):
+    lite = gym.make("LiteDriving-v0", maps=[str(TOWNS / "Town02.xodr")], **ROUTES).unwrapped
+    drive_both(lite, town_env)
+
+
+@pytest.mark.slow
+def test_policy_sees_a_town_of_a_folder_as_in_the_embedded_world(town_env):
+    # The server draws the lights of its map in any case. Their phases differ, so a driver that ignores them is needed.
+    lite = gym.make("LiteDriving-v0", maps=[str(TOWNS / "Town02.xodr")], traffic_lights=True, **ROUTES).unwrapped
+    env, driver = town_env, PurePursuitDriver()
+    expected, _ = lite.reset(seed=3, options={"route": 3})
+    seen, _ = env.reset(seed=3, options={"route": 3})
+    for _ in range(200):
+        assert np.abs(seen["camera"].astype(float) - expected["camera"]).mean() < 0.5
+        action = driver.act(env)
+        expected, *_ = lite.step(action)
+        seen, *_ = env.step(action)
+    assert math.dist(env.vehicle[:2], lite.vehicle[:2]) < 0.05
+    assert env.vehicle.speed_mps > 3.0
+
+
+def drive_both(lite, env):
+    """Drive a route to its goal in both worlds side by side."""
     lite_driver, driver = PurePursuitDriver(), PurePursuitDriver()
     expected, lite_info = lite.reset(seed=3, options={"route": 3})
     seen, info = env.reset(seed=3, options={"route": 3})

@@ -106,14 +106,6 @@ OUT_OF_RANGE = [
 ]
 
 
-@pytest.fixture
-def client(emulator):
-    with WireClient(emulator.port) as client:
-        client.call("load_new_episode", "train_0", True, 65_535)
-        client.synchronous()
-        yield client
-
-
 def is_closed(connection, wait_s=TIMEOUT_S):
     connection.settimeout(wait_s)
     try:
@@ -184,7 +176,7 @@ def junk(rng, depth=0):
     )[kind]
 
 
-def test_thousands_of_random_calls_are_answered_and_the_clock_runs(emulator):
+def test_thousands_of_random_calls_are_answered_and_the_clock_runs(emulator, map_name):
     rng = random.Random(0)
     names = [*Calls(Simulation("train_0", _NoStreams(), 1), _NoStreams(), 1)._handlers, "apply_batch", "coffee"]
     places = [MOUNT, [[0.0, 0.0, 30.0], [0.0, 0.0, 0.0]]]
@@ -202,7 +194,7 @@ def test_thousands_of_random_calls_are_answered_and_the_clock_runs(emulator):
             client._socket.sendall(packed([0, client._number, name, [[False], *arguments]]))
             response = next_response(client)
             assert response[:3] == [1, client._number, None], (name, arguments)
-        client.call("load_new_episode", "train_0", True, 65_535)
+        client.call("load_new_episode", map_name, True, 65_535)
         client.call("emulator_fault", "slow", 0.0)
         client.call("emulator_fault", "refuse-spawns", 0)
         before = emulator.control.status()["frame"]

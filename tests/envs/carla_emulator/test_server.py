@@ -452,7 +452,7 @@ class TestFaults:
             EmulatorControl(1).status()
 
 
-def test_killed_emulator_restarts_on_its_port(own_emulator):
+def test_killed_emulator_restarts_on_its_port(own_emulator, map_name):
     emulator = own_emulator
     port = emulator.port
     for _ in range(2):
@@ -461,7 +461,7 @@ def test_killed_emulator_restarts_on_its_port(own_emulator):
             emulator.control.status()
         emulator.start()
         assert emulator.port == port
-        assert emulator.control.status()["map"] == "train_0"
+        assert emulator.control.status()["map"] == map_name
     assert emulator.stop() == 0
     with pytest.raises(RuntimeError, match="not running"):
         emulator.stop()
