@@ -522,7 +522,7 @@ def _flush() -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3",
-        description="TD3 from camera pixels that does not blow up, and a verdict that says why when it does.",
+        description="TD3 from camera pixels that does not blow up, and a report that says why a run fails.",
         epilog=f"{_list_commands()}\n\n'visual-td3 COMMAND --help' describes a command and its flags.\n"
         f"{VERDICT_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -270,11 +270,11 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self.full or self.pos == 0
 
     def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write the parts of the observations. A segment continues only if all parts do.
+        """Write the parts of the observations. A segment continues only if it continues in every part.
 
-        Two questions decide where an n-step window has to end. Does this step's observation equal what the step before
-        ended with? If not, that step ends a segment. And does this step's own next observation follow from its
-        observation by one frame? If not, nothing may follow this step.
+        Two checks decide where an n-step window has to end. The observation of this step must equal the next
+        observation of the previous step; otherwise the previous step ends a segment. And within this step, the next
+        observation must be the observation shifted by one frame; otherwise this step ends a segment.
         """
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():

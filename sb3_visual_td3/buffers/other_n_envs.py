@@ -69,7 +69,7 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
 
 
 def _of_arrays(buffer: ReplayBuffer, index: Index) -> ReplayBuffer:
-    """Return a copy of Stable-Baselines3's buffer whose arrays hold the indexed transitions ``(size, n_envs)``."""
+    """Return a copy of Stable-Baselines3's buffer with the transitions that an index ``(size, n_envs)`` selects."""
     n_new, n_envs = index[0].shape
     new = copy.copy(buffer)
     new.n_envs, new.buffer_size = n_envs, max(buffer.buffer_size * buffer.n_envs // n_envs, 1)
@@ -92,7 +92,7 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 
 
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
-    """Return a buffer to which the indexed transitions ``(size, n_envs)`` were added, step by step.
+    """Return a new buffer, and add the transitions that an index ``(size, n_envs)`` selects to it, step by step.
 
     Adding them one by one detects shared frames again; a different order of transitions shares different frames.
     """

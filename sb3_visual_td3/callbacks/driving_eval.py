@@ -220,7 +220,8 @@ class DrivingEvalCallback(EvaluationCallback):
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
                     f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                    "VecNormalize needs the same wrappers around both. Wrap them alike, or give an environment's id"
+                    "VecNormalize needs the same wrappers around both. Wrap both in the same way, or give an "
+                    "environment's id"
                 ) from error
 
     def _policy(self) -> Driver:

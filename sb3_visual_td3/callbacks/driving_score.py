@@ -94,7 +94,7 @@ def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infracti
 
 
 def _collision(info: Mapping[str, Any]) -> Infraction:
-    """Return the kind of a collision; worlds that do not tell collide with vehicles only."""
+    """Return the kind of a collision. If the world does not report a kind, the collision is one with a vehicle."""
     kinds: dict[str, Infraction] = {
         "vehicle": "collision_vehicle",
         "walker": "collision_walker",

@@ -160,6 +160,6 @@ class EvaluationCallback(EvalCallback):
         if not self.warn or is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]:
             return
         warnings.warn(
-            "the evaluation environment is not wrapped in a Monitor: rewards and lengths are those of its wrappers",
+            "the evaluation environment is not wrapped in a Monitor: its wrappers may change the rewards and lengths",
             stacklevel=3,
         )

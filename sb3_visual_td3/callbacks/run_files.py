@@ -134,7 +134,7 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
         if parent == Path(os.path.abspath(folder)):
             break
         if parent.is_symlink():
-            raise ValueError(f"{parent} is a link: {path.name} is cut only within the run's own folder")
+            raise ValueError(f"{parent} is a link, so {path.name} is outside the run's folder and cannot be cut back")
     if not path.is_file():
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
@@ -356,7 +356,7 @@ def _check_state(state: Any) -> None:
     for part in ("event_files", "texts"):
         is_right = is_right and _is_by_name(state.get(part))
     if not is_right:
-        raise ValueError("the snapshot's entry on log files was not written by this version: use another snapshot")
+        raise ValueError("the snapshot's list of log files was not written by this version: use another snapshot")
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
             raise ValueError(f"{name!r} is not the name of an event file")
@@ -389,7 +389,7 @@ def _find_events(
     for place, reason in zip(places, reasons, strict=True):
         if reason is None:
             return place
-    raise ValueError(f"{reasons[0]}. If the event files were moved, name their folder by --tensorboard-log DIR")
+    raise ValueError(f"{reasons[0]}. If the event files were moved, name their folder with --tensorboard-log DIR")
 
 
 def _is_in(path: Path, folder: Path) -> bool:

@@ -151,7 +151,7 @@ class RunRecorderCallback(BaseCallback):
         return {"started": self._manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Write the first start of a resumed run to ``run.json``; call this after training has started again.
+        """Write to ``run.json`` when a resumed run first started; call this after training has started again.
 
         :param state: the state returned by ``get_state``
         """

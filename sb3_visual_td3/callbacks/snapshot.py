@@ -354,7 +354,9 @@ class SnapshotCallback(BaseCallback):
         waiting = first_waiting()
         # The snapshot would note the length of an incomplete log file, and the resumed run would lack what is missing.
         if waiting is not None:
-            raise SnapshotError(f"{waiting.path} is incomplete, because it cannot be written")
+            raise SnapshotError(
+                f"the log file {waiting.path} is incomplete, because it cannot be written: free some space on its disk"
+            )
         state = {
             "experiment": self.experiment,
             "training": training_state(model, self._root, self._settings),

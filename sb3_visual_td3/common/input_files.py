@@ -146,7 +146,7 @@ class PlainLoader(yaml.SafeLoader):
         """
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
             raise yaml.constructor.ConstructorError(
-                None, None, "merge keys (<<): write the values out instead", node.start_mark
+                None, None, "merge keys (<<) are not supported: write the values out instead", node.start_mark
             )
         super().flatten_mapping(node)
 
@@ -170,7 +170,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 class _BoundedLoader(PlainLoader):
-    """The plain loader with a limit on the number of nodes, so that a huge document fails early."""
+    """Load plain data like :class:`PlainLoader`, and refuse a document with too many nodes before it is read whole."""
 
     n_nodes = 0
 

@@ -101,7 +101,7 @@ class LiveWindow:
 
     @property
     def newest(self) -> int | None:
-        """Return the newest update of all points; None without points."""
+        """Return the number of the latest update that has a point; None without points."""
         return max((points[-1][0] for points in self._points.values()), default=None)
 
     @property

@@ -45,7 +45,7 @@ def factor(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share of one in percent; a small share never becomes 0 %, and None and NaN become "-"."""
+    """Format a fraction as a percentage; a small fraction never becomes 0 %, and None and NaN become "-"."""
     if share is None or math.isnan(share):
         return "-"
     return f"{rounded(share * 100)} %"

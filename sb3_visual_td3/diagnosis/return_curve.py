@@ -382,11 +382,11 @@ class _Noise(NamedTuple):
         return change > times * max(wander, self.error)
 
     def is_learning(self, start: float, level: float) -> bool:
-        """Return whether the rise from the start to a level is learning: it is large enough to matter, and not chance.
+        """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
-        A rise is large enough if single episodes show it. If returns vary widely by nature (a crash after one step, or
-        none at all), a mean that becomes a multiple of its start is also large enough, but must exceed chance by a
-        larger margin.
+        A rise is large if it exceeds the spread of single episodes. Some returns vary widely by nature, for example if
+        a crash can end any episode. A smaller rise then counts too, if the level becomes a multiple of its start and
+        the rise exceeds chance by a larger margin.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:

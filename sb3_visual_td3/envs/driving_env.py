@@ -59,7 +59,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
-    :param idle_ending: ``"truncated"`` if standing still only ends the episode, ``"terminated"`` if it is an accident.
+    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"`` as an
+        accident.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.

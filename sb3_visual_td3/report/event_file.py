@@ -530,9 +530,9 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind in (_FIXED_64, _FIXED_32):
             at += 8 if kind == _FIXED_64 else 4
         else:
-            raise DecodeError(f"wire type {kind}, which no event has")
+            raise DecodeError(f"unexpected wire type {kind}")
         if at > end or not key >> 3:
-            raise DecodeError("a field that ends beyond its message")
+            raise DecodeError("a field is longer than its message")
         yield key >> 3, kind, begin, at
 
 
@@ -547,4 +547,4 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError("an integer without an end")
+    raise DecodeError("an integer is cut off or too long")

@@ -58,7 +58,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """Return the value, followed by its notation if that differs."""
+        """Return the value as text, followed by the spelling of its source if that differs, as in ``0.001 (1e-3)``."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:

@@ -31,7 +31,7 @@ class Prefix(NamedTuple):
 class VerdictOverTime:
     """The verdicts on a run at each twentieth of its steps.
 
-    :param prefixes: in the order of their steps; the last one is the whole run
+    :param prefixes: the run up to each of these steps, the shortest part first and the whole run last
     :param begin: the step that counts as the beginning of the run
     """
 

@@ -7,13 +7,13 @@ On disk::
                             model.zip       and whatever else the caller writes
     <folder>/objects/ab/abcdef...           the large arrays in chunks, which snapshots share
 
-A process may be killed at any instruction, so the order of writes is what makes a snapshot complete or absent: a chunk
-is durable before the record that names it, the record before the folder gets its name, and the folder before anything
-older is removed.
+A process may be killed at any instruction. The order of writes ensures that a snapshot is then either complete or
+absent: first the chunks are made durable, then the record that names them, then the folder gets its final name, and
+only then are older snapshots removed.
 
-A snapshot is written in ``.new-step_000012000`` and gets its name by one rename. A snapshot of the same step that it
-replaces is renamed to ``.old-step_000012000`` for that moment; if the process is killed then, the old one still counts
-and the next process renames it back. A folder ``.gone-...`` is being removed.
+A snapshot is written in ``.new-step_000012000``, and one rename gives it its final name. If it replaces a snapshot of
+the same step, that one is first renamed to ``.old-step_000012000``. If the process is killed between the two renames,
+the next process renames the old snapshot back. A folder ``.gone-...`` is being removed.
 
 Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
 """
@@ -220,7 +220,7 @@ def _inspect(step: int, path: Path) -> FoundSnapshot:
             raise SnapshotError("it is a link, possibly to a snapshot of another run")
         record = read_record(path)
         if record.step != step:
-            raise SnapshotError(f"snapshot.json belongs to step {record.step}")
+            raise SnapshotError(f"snapshot.json belongs to step {record.step}, not to step {step}")
     except SnapshotError as error:
         return FoundSnapshot(step, path, None, f"{folder_name(step)}: {error}")
     return FoundSnapshot(step, path, record, "")
@@ -357,7 +357,7 @@ class SnapshotStore:
         Its large arrays are not checked, because a rollback keeps the replay buffer.
 
         :param n_updates: largest accepted number of gradient updates
-        :return: the snapshot; None if no healthy snapshot is undamaged
+        :return: the snapshot; None if there is no healthy snapshot, or all of them are damaged
         """
         for candidate in reversed(_oldest_first(find_snapshots(self.folder))):
             health = _health_of(candidate)

@@ -1,7 +1,7 @@
 """The state of a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
 
 :class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads it with :func:`training_state` and restores it with
-:func:`set_training_state`. A rollback of the guard restores what was learned only, with :func:`go_back`.
+:func:`set_training_state`. A rollback of the guard restores only what was learned, with :func:`go_back`.
 """
 
 from __future__ import annotations

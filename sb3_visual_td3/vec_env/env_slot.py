@@ -347,7 +347,7 @@ class EnvSlot:
         self._is_behind = False
 
     def take(self) -> Reply:
-        """Return the reply and clear it; without a reply the environment is late, and the result is an invalid step."""
+        """Return the reply and clear it. If there is none, the environment is late; return an invalid step instead."""
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply

@@ -161,7 +161,9 @@ class RayVecEnv(VecEnv):
                 errors.append(error)
         if errors:
             # One line for all: if one machine's ports are blocked, usually all are.
-            _LOG.warning("steps use Ray's calls, which are slower: %s", errors[0])
+            _LOG.warning(
+                "some environments have no direct connection, so their steps use Ray's slower calls: %s", errors[0]
+            )
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for the results of the step.

@@ -140,8 +140,9 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
             continue
         if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
             raise InvalidSettingError(
-                f"{key} is {given[key].shape} inside VecNormalize and {part.shape} where the policy sees it: "
-                "Stable-Baselines3 transposes images outside, and the replay buffer would hold untransposed ones. Put "
+                f"{key} has the shape {given[key].shape} inside VecNormalize and {part.shape} for the policy: "
+                "Stable-Baselines3 transposes images outside VecNormalize, and the replay buffer would hold images "
+                "that are not transposed. Put "
                 f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
                 f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or let the environment return "
                 "channels first"

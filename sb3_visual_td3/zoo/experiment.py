@@ -212,12 +212,12 @@ def check_env_id(env_id: Any, where: str) -> None:
     if not isinstance(env_id, str) or env_id not in gym.registry:
         raise ValueError(
             f"{where} is {shown(env_id)}, which is not an environment that is registered here: if a package of yours "
-            "registers it, name the package by --gym-packages when you train, and by --allow when you resume"
+            "registers it, name the package with --gym-packages when you train, and with --allow when you resume"
         )
 
 
 def check_algorithm(algo: Any) -> None:
-    """Check that rl-zoo, with our plug-in, has an algorithm.
+    """Check that rl-zoo, including our plug-in, knows the given algorithm.
 
     :param algo: name of the algorithm
     :raises ValueError: if there is no such algorithm

@@ -145,7 +145,7 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
         return
     module, colon, name = env_id.partition(":")
     if colon:
-        raise UsageError(f"--env {env_id}: name the module by its own flag: {PACKAGES_FLAG} {module} --env {name}")
+        raise UsageError(f"--env {env_id}: name the module with its own flag: {PACKAGES_FLAG} {module} --env {name}")
     # Of several ids with the same bare name, the one without a namespace and with the latest version is proposed:
     # later entries replace earlier ones.
     by_name = {_bare_name(known): known for known in sorted(gym.registry, key=lambda known: "/" not in known)}

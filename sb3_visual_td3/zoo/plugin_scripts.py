@@ -304,7 +304,7 @@ def _with_our_commands(page: str, algo: str) -> str:
         return page
     for name in ("train", "enjoy", "push_to_hub", "load_from_hub"):
         page = page.replace(f"python -m rl_zoo3.{name} ", f"visual-td3 {name.replace('_', '-')} ")
-    # The package need not be on an index.
+    # The package may not be on PyPI.
     return page.replace("`pip install rl_zoo3`", "`pip install .` in a clone of sb3_visual_td3").replace(
         "\npip install rl_zoo3\n", "\npip install .  # in a clone of sb3_visual_td3\n"
     )

@@ -132,7 +132,7 @@ def read_args(path: Path) -> dict[str, Any]:
         reason = in_one_line(error)
         raise ValueError(f"{path} is refused: {reason}. Only plain values are read from args.yml") from error
     if not isinstance(args, dict):
-        raise ValueError(f"{path} holds a {type(args).__name__}: expected the flags of a training run by name")
+        raise ValueError(f"{path} holds a {type(args).__name__}: expected a mapping of training flags to values")
     for flag in ("algo", "env"):
         if not isinstance(args.get(flag), str):
             raise ValueError(f"{path}: {flag} is {args.get(flag)!r}: expected text")

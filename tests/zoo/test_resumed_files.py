@@ -156,7 +156,7 @@ def test_a_run_that_was_moved_continues_with_the_given_event_folder(killed_with_
     before = contents(tb)
     shutil.copytree(killed_with_tb, moved)
     assert main(["resume", str(moved)]) == 2
-    assert "name their folder by --tensorboard-log DIR. Use --without-logs to continue without" in one_line(capsys)
+    assert "name their folder with --tensorboard-log DIR. Use --without-logs to continue without" in one_line(capsys)
     assert main(["resume", str(moved), "--tensorboard-log", str(tb)]) == 0
     assert {name: content for name, content in contents(tb).items() if name in before} == before
     assert events_of(moved).resolve() == (tb / "LiteDriving-v0" / "VisualTD3_2").resolve()

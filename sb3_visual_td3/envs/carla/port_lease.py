@@ -167,8 +167,8 @@ def _open_folder() -> tuple[int, Path]:
         if folder is not None:
             return folder, path
     raise SimulatorUnusableError(
-        f"{base}: expected a folder of this user for the leases of ports, but other users own this name and "
-        f"{_MAX_FOLDERS - 1} names that could replace it; set TMPDIR to a folder of your own"
+        f"{base}: expected a folder for lock files that belongs to you, but other users own this folder and all "
+        f"{_MAX_FOLDERS - 1} alternatives; set TMPDIR to a folder of your own"
     )
 
 
@@ -226,7 +226,7 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SimulatorUnusableError(f"{path}: expected a file for the lease of a port ({error}); remove it") from error
+        raise SimulatorUnusableError(f"{path}: expected the lock file of a port ({error}); remove it") from error
     return None
 
 

@@ -286,7 +286,7 @@ class ServerTraffic:
             self._move(car, acceleration, dt_s)
 
     def halt(self, vehicle: Vehicle) -> None:
-        """Stop a car of the traffic that was in a collision."""
+        """Stop a traffic car after a collision; other vehicles are ignored."""
         for car in self._cars:
             if car.vehicle is vehicle:
                 car.speed_mps = 0.0

@@ -257,7 +257,7 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the piece whose side at the road is nearest to a point, and which faces ``own`` if that is a piece."""
+    """Return the piece whose roadside edge is nearest to a point. If ``own`` is a piece, the result must face it."""
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):
         if piece == own or beyond[_ROADSIDE] >= 0 or mesh.is_crossing[piece]:

@@ -56,7 +56,7 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a line whose corners are rounded, if any of its bends is too sharp for a car.
+    """Round the corners of a line if any of its bends is too sharp for a car, and return the line.
 
     :param points_m: ``(n, 2)``, in driving order, without backward steps.
     :return: ``(n, 2)``: the same points, or those of the smoothed line. The ends stay where they are.

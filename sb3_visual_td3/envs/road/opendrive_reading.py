@@ -252,7 +252,7 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
     if length_m < MIN_ROUTE_M:
         raise ValueError(
             f"{source}: got no closed route of at least {MIN_ROUTE_M:g} m (the longest is {length_m:.0f} m); "
-            "join the roads to a loop of three roads or more"
+            "join the roads into a loop of three roads or more"
         )
     if np.ptp(closed, axis=0).max() > max_extent_m:
         raise ValueError(f"{source}: got a route larger than {max_extent_m:g} m across; use a smaller part of the map")
@@ -285,7 +285,7 @@ def _has_backward_steps(points_m: NDArray[np.float64]) -> bool:
 
 
 def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the points of a closed line whose corners are rounded, ``(n, 2)``."""
+    """Round the sharp corners of a closed line, and return its points, ``(n, 2)``."""
     # Smooth two laps, and take points from their middle, which the ends of the line do not influence.
     half = len(points_m) // 2
     twice = mended(np.vstack([points_m, points_m]))

@@ -35,7 +35,9 @@ def route_settings(
     """
     checked = random_settings(route_length_m, route_turns)
     if (route_file is not None) != (isinstance(route, str) and route == "file"):
-        raise ValueError(f"route={route!r}, route_file={route_file!r}: expected both or neither; set route='file' too")
+        raise ValueError(
+            f"route={route!r}, route_file={route_file!r}: expected route='file' with a route_file; set both or neither"
+        )
     if route_file is not None:
         return RouteSettings("given", given=read_route_file(route_file))
     if not isinstance(route, str) and isinstance(route, Sequence):

@@ -295,7 +295,7 @@ class Traffic:
         self._place_boxes()
 
     def _spread(self, lane: int, n_cars: int, ego_along_m: float, rng: np.random.Generator) -> list[Car]:
-        """Return new cars for one lane, in driving order, beginning behind the ego vehicle's clear zone ahead."""
+        """Return new cars for one lane, in driving order, the first beyond the clear zone ahead of the ego vehicle."""
         if not n_cars:
             return []
         # The lap without the clear zone is divided into equal slots. Each car gets a random place in its own slot, with
