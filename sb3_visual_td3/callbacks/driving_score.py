@@ -79,7 +79,7 @@ def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infracti
 
     :param info: the ``info`` of the step
     :param is_last: whether the step ends the episode
-    :return: the infractions; each happens in one step only
+    :return: the infractions; an infraction is returned only in the step in which it happens
     """
     found: list[Infraction] = ["lane_invasion"] * len(info.get("lane_marks_crossed", ()))
     found += ["red_light"] * info.get("red_light", 0)

@@ -156,8 +156,8 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     """Estimate the standard deviation of one episode's return from the differences of neighbouring points.
 
     Neighbours share the policy, so their difference holds the noise and hardly any of the trend. For normal noise the
-    68 % quantile of the absolute difference is sqrt(2) standard deviations. Unlike the standard deviation it survives
-    single outliers, and unlike the median it survives a curve half of whose points are equal.
+    68 % quantile of the absolute difference is sqrt(2) standard deviations. Unlike the standard
+    deviation, it is not changed by single outliers. Unlike the median, it also works if half of the points are equal.
 
     A moving mean over ``W`` episodes that moved on by ``k`` episodes exchanges ``k`` of its terms: its difference has
     the variance ``2 k sigma^2 / W^2``. Separate means (``k >= W``) have ``2 sigma^2 / W``.

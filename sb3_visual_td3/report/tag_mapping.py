@@ -261,7 +261,7 @@ def mapping_to_start_from(data: RunData, name: str) -> str:
 
 
 def _guesses(data: RunData) -> dict[str, str]:
-    """Return a name of ours for each name of theirs that suggests one; no name of ours is given twice."""
+    """Guess which of our names each foreign name stands for; each of our names is used at most once."""
     known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
     logged = data.series.names()
     names = [

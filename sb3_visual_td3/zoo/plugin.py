@@ -452,7 +452,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Read ``vec_env_kwargs``, and evaluate with the training environment's arguments unless others are given."""
+        """Read ``vec_env_kwargs``; evaluations use the training environment's arguments unless they have their own."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]

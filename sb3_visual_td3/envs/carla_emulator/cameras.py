@@ -373,7 +373,7 @@ def image_message(
 
 
 def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
-    """Return the mount (ahead, up) if the sensor sits and looks as one of the embedded world's cameras does."""
+    """Return the sensor's mount (ahead, up) if a camera of the embedded world can have the same pose."""
     x, y, z, *angles = sensor.transform
     is_level = y == 0.0 and not any(angles) and fov_deg == 90.0 and height % 2 == width % 2 == 0
     if not isinstance(sensor.parent, Vehicle) or not sensor.parent.is_on_ground or not is_level:
