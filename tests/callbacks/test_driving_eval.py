@@ -277,7 +277,7 @@ def test_an_evaluation_counts_one_episode_of_each_environment():
     assert result.length <= 15
     assert result.success_rate == 0.0
     again = mean_of(drive_episodes(full_brake_driver(env), env, seed=0))
-    assert again == result
+    np.testing.assert_equal(again._asdict(), result._asdict())  # what an episode without a route lacks is NaN
 
 
 @pytest.mark.parametrize(("n_episodes", "expected"), [(1, [0, 0, 1]), (3, [1, 1, 1]), (5, [1, 2, 2])])
@@ -300,10 +300,10 @@ def test_an_episode_has_its_route_completion_if_there_is_a_route(monkeypatch):
         monkeypatch.setattr(each, "step", lambda action, step=step: without_route(*step(action)))
     routeless = drive_episodes(random_driver(env, 0), env, seed=0)
     assert np.isnan([drive.route_completion for drive in routeless]).all()
-    *before, _ = mean_of(drives)
-    *after, route = mean_of(routeless)
-    assert before == after, "the other means do not mind"
-    assert np.isnan(route)
+    before, after = mean_of(drives)._asdict(), mean_of(routeless)._asdict()
+    assert np.isnan(after.pop("route_completion"))
+    del before["route_completion"]
+    np.testing.assert_equal(after, before, "the other means do not mind")
 
 
 def without_route(*result):

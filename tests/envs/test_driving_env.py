@@ -402,7 +402,7 @@ def test_a_window_shows_every_step_and_does_not_change_the_episode(monkeypatch):
 
 def test_a_window_without_pygame_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(ImportError, match=r"\[video\]"):
+    with pytest.raises(ImportError, match=r"needs pygame: pip install .*pygame-ce"):
         LiteDrivingEnv(render_mode="human")
 
 

@@ -34,7 +34,7 @@ def test_plain_data_round_trips_with_lists_for_tuples_and_copied_arrays():
     ("value", "text"),
     [
         ({"a": [{1, 2}]}, r"it\.a\[0\] is a set: expected plain data"),
-        ({"a": {1: 2}}, r"it\.a has the key 1: expected strings"),
+        ({"a": {1: 2}}, r"it\.a has the key 1: expected a string"),
         (deque([1]), "it is a deque"),
         (np.array([None]), "it is a ndarray"),
         (IntEnum("Kind", "ONE").ONE, "it is a Kind"),
