@@ -43,7 +43,12 @@ scattering intensity, Mie scattering, Rayleigh scattering, dust.
 """
 # A sun higher than this gives full daylight; between the horizon and it the light fades.
 _FULL_DAYLIGHT_SUN_DEG = 15.0
+# In CARLA a vehicle stands on springs and is never exactly level. CARLA's BasicAgent (``is_within_distance`` in
+# agents/tools/misc.py) relies on that: it ignores a light that lies at an angle of exactly 0 degrees.
+_PITCH_DEG = 0.05
 _RAIN_SEED = 0
+# Not Vehicle | Walker | Prop, which would be put together again for each actor of each tick.
+_SOLID = (Vehicle, Walker, Prop)
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
@@ -293,7 +298,7 @@ class Simulation:
         vehicles = self.vehicles
         self.roadside.advance(step_s)
         self._traffic.advance(step_s, vehicles)
-        solid = [actor for actor in self.actors.values() if isinstance(actor, Vehicle | Walker | Prop)]
+        solid = [actor for actor in self.actors.values() if isinstance(actor, _SOLID)]
         for actor in solid:
             if not isinstance(actor, Prop):
                 actor.drive(step_s)
@@ -355,18 +360,17 @@ class Simulation:
     def _world_state(self, step_s: float) -> bytes:
         states = []
         for actor in self.actors.values():
-            type_state = b""
+            type_state, place = b"", actor.world_transform
             if isinstance(actor, Vehicle):
                 type_state = self._vehicle_state(actor)
+                x, y, z, pitch, yaw, roll = place
+                if z == 0.0:
+                    place = Transform(x, y, z, pitch + _PITCH_DEG, yaw, roll)
             elif isinstance(actor, RoadSign):
                 type_state = self.roadside.state_of(actor)
             # CARLA's yaw is positive to the right.
             yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
-            states.append(
-                actor_state(
-                    actor.id, actor.world_transform, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state
-                )
-            )
+            states.append(actor_state(actor.id, place, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state))
         header = sensor_header(WORLD_SENSOR, self.frame, self.seconds, Transform())
         return header + world_body(self.episode_id, time.time(), step_s, states)
 

@@ -80,6 +80,14 @@ def test_camera_sends_one_image_of_the_requested_size_per_tick(client):
     assert place[2] == pytest.approx(1.5)
 
 
+def test_vehicle_on_the_ground_is_not_exactly_level(client):
+    # CARLA's BasicAgent ignores a traffic light that lies at an angle of exactly 0 degrees.
+    car, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
+    pitch_deg = actors_of(world_stream(client).settle(client)[4])[car][3]
+    assert 0.01 < pitch_deg < 0.1
+    assert np.float32(np.cos(np.radians(pitch_deg))) < 1.0
+
+
 def test_sensor_tick_sets_the_interval(client):
     car, _ = client.spawn("vehicle.tesla.model3", client.spawn_points()[0])
     _, token = client.spawn("sensor.other.imu", (0.0,) * 6, car, sensor_tick=0.2)
