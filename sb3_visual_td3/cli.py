@@ -214,13 +214,8 @@ def _sweep(arguments: list[str]) -> int:
     return result.code or code
 
 
-def _evaluate(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="visual-td3 evaluate",
-        description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
-        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals. In an "
-        "environment without maps: return and length of episodes from held-out seeds, compared with a random policy.",
-    )
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that select a finished run: its folder, or rl-zoo's flags."""
     parser.add_argument(
         "run_dir",
         type=Path,
@@ -233,6 +228,16 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")
     parser.add_argument("-f", "--folder", default="logs", help="folder that holds the runs (default: %(default)s)")
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0, the latest)")
+
+
+def _evaluate(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="visual-td3 evaluate",
+        description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
+        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals. In an "
+        "environment without maps: return and length of episodes from held-out seeds, compared with a random policy.",
+    )
+    _add_run_arguments(parser)
     parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last one")
     parser.add_argument(
         "--compare",
@@ -308,18 +313,7 @@ def _export(arguments: list[str]) -> int:
         "policy that 'evaluate' measures: the average of the recent actors, with its encoder, the bounds of the "
         "actions and the scales of VecNormalize.",
     )
-    parser.add_argument(
-        "run_dir",
-        type=Path,
-        nargs="?",
-        metavar="RUN_DIR",
-        help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1 (default: the run that --algo, --env, "
-        "--folder and --exp-id select)",
-    )
-    parser.add_argument("--algo", default=ALGO, help="name of the algorithm in rl-zoo (default: %(default)s)")
-    parser.add_argument("--env", default=DEFAULT_ENV, help="id of the environment (default: %(default)s)")
-    parser.add_argument("-f", "--folder", default="logs", help="folder that holds the runs (default: %(default)s)")
-    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0, the latest)")
+    _add_run_arguments(parser)
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
     add_packages_argument(parser)
     parser.add_argument(

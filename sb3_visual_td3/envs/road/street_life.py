@@ -41,7 +41,7 @@ _PAUSE_S = (4.0, 20.0)
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
 """A pedestrian leaves the vehicle room for this reaction and braking, and this many metres more."""
 _CLEAR_M = 25.0
-"""Nobody stands closer to where the vehicle starts."""
+"""No pedestrian stands closer to the place where the vehicle starts."""
 _BETWEEN_M = 12.0
 _TRIES = 200
 
