@@ -2,15 +2,13 @@
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import gymnasium as gym
 import pytest
 
 from sb3_visual_td3.cli import main
 from sb3_visual_td3.zoo.suites import SUITES, suite_parts
-
-TOWNS = Path(__file__).resolve().parents[3] / "shared" / "towns"
+from tests.towns import TOWNS
 
 
 def test_lite_routes_are_those_of_the_held_out_districts():

@@ -1,7 +1,6 @@
 """Routes to a goal in CarlaDriving-v0, through the genuine client, on the emulator."""
 
 import math
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -9,11 +8,11 @@ import pytest
 
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from tests.envs.carla.conftest import EMULATOR
+from tests.towns import TOWNS
 
 pytest.importorskip("carla", reason="carla's client is not installed")
 pytestmark = pytest.mark.carla
 ROUTES = {"route": "random", "route_turns": (2, 8), "observation": "camera+state+command"}
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
 
 
 @pytest.mark.parametrize("name", ["streets_0", "streets_held_out_1"])

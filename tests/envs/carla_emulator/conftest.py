@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import pytest
 
 from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
 from tests.envs.carla_emulator.wire import WireClient
+from tests.towns import TOWNS
 
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
 IN_A_TOWN = (
     pytest.mark.slow,
     pytest.mark.carla,  # whose package reads the town's file

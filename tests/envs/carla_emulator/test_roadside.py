@@ -1,6 +1,5 @@
 """Traffic lights and signs of the emulator: with CARLA's genuine client, and without it."""
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -22,10 +21,8 @@ from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
 from sb3_visual_td3.envs.road.shapes import Pose
 from tests.envs.carla_emulator.test_simulation import Streams
+from tests.towns import TOWNS, needs_carla, needs_towns
 
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="CARLA's client is not installed")
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
-needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
 SCRIPTS = Path(__file__).parent / "scripts_lights"
 
 

@@ -16,8 +16,8 @@ from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from tests.envs.carla_emulator.wire import WireClient
+from tests.towns import TOWNS
 
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
 HAS_CLIENT = importlib.util.find_spec("carla") is not None
 needs_client = pytest.mark.skipif(not HAS_CLIENT, reason="CARLA's client, which reads OpenDRIVE, is not installed")
 N_SPAWN_POINTS = {"Town01": 200, "Town02": 100, "Town07": 100}

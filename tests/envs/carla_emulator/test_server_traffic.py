@@ -4,7 +4,6 @@ import importlib.util
 import itertools
 import math
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,7 @@ from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic, Tra
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.road.collision import boxes_overlap
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
-
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
+from tests.towns import TOWNS
 
 
 class Streams:

@@ -1,9 +1,7 @@
 """Routes to a goal in the embedded world, through the environment."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,10 +14,8 @@ from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 from sb3_visual_td3.envs.observation import COMMANDS
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from tests.towns import TOWNS, needs_carla, needs_towns
 
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
-needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
 ALL = "camera+state+command"
 
 

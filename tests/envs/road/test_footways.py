@@ -1,8 +1,5 @@
 """Where pedestrians walk: strips beside the road and crossings, as one mesh."""
 
-import importlib.util
-from pathlib import Path
-
 import networkx
 import numpy as np
 import pytest
@@ -11,10 +8,7 @@ from sb3_visual_td3.envs.road.footways import footways_of
 from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.route_maps import load_route_map
-
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="CARLA's client is not installed")
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
-needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
+from tests.towns import TOWNS, needs_carla, needs_towns
 
 
 def mesh_of(footways):

@@ -1,8 +1,6 @@
 """Lane graphs of OpenDRIVE documents, and the cache on disk."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +11,9 @@ from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_grap
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from tests.towns import TOWNS, needs_carla, needs_towns
 
 carla = pytest.mark.carla
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
-needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
 
 
 @pytest.fixture(autouse=True)

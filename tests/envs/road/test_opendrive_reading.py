@@ -11,6 +11,7 @@ from sb3_visual_td3.envs.road import opendrive_reading
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, load_map
 from sb3_visual_td3.envs.road.opendrive_reading import check_opendrive, load_opendrive
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
+from tests.towns import needs_carla
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 
@@ -97,7 +98,6 @@ def test_half_a_document_is_refused():
 # Files, which CARLA's client reads
 
 carla = pytest.mark.carla
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import functools
-import importlib.util
 import json
 import math
 import subprocess
@@ -13,11 +12,10 @@ import pytest
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, MapPlan, build_map, load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.shapes import Piece, Pose
+from tests.towns import needs_carla
 
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 PROBE = Path(__file__).parents[1] / "carla" / "probe.py"
-
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
 
 
 def document(name):

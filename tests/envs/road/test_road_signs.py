@@ -1,8 +1,6 @@
 """Traffic lights, signs and crosswalks of a map, and the cycle of the lights."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +12,9 @@ from sb3_visual_td3.envs.road.light_cycle import GREEN_S, RED_S, YELLOW_S, Light
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.opendrive_writing import to_opendrive
 from sb3_visual_td3.envs.road.sign_reading import STOP_LINE_M, place_lights, stop_bar_m
+from tests.towns import TOWNS, needs_carla, needs_towns
 
 carla = pytest.mark.carla
-needs_carla = pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="carla's client is not installed")
-TOWNS = Path(__file__).resolve().parents[4] / "shared" / "towns"
-needs_towns = pytest.mark.skipif(not TOWNS.is_dir(), reason=f"no OpenDRIVE files of others in {TOWNS}")
 
 
 @pytest.fixture(autouse=True)
