@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import permutations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -111,6 +112,7 @@ class ReturnCurve:
     :param late: level of the last tenth.
     :param peak: best level over a tenth of the points.
     :param peak_step: the step near which that level was reached; None where the curve is too short.
+    :param first_step: the step of the first point; None where the curve is too short.
     :param last_step: the step of the last point; None where there is no point.
     :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
     :param lost: part of the gain at the peak that is lost at the end, 0 where the end is the peak.
@@ -126,6 +128,7 @@ class ReturnCurve:
     late: float = math.nan
     peak: float = math.nan
     peak_step: int | None = None
+    first_step: int | None = None
     last_step: int | None = None
     gain: float = math.nan
     lost: float = 0.0
@@ -267,6 +270,7 @@ def judge_curve(
         late=late * unit,
         peak=peak * unit,
         peak_step=peak_step,
+        first_step=int(finite.steps[0]),
         last_step=int(finite.steps[-1]),
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
         still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
@@ -560,6 +564,9 @@ def judge_learning(data: SeriesSet) -> Learning:
         return Learning("unknown", None, (), ("no return of episodes is logged",))
     answer, speaks = _combined(curves)
     reasons = [reason for curve in curves for reason in curve.reasons]
+    for flat, other in permutations(curves, 2):
+        if _began_too_late(flat, other):
+            reasons.append(f"{flat.tag} begins at step {flat.first_step:,}, after half of the rise of {other.tag}")
     if answer == "yes" and lengths is not None and _ends_at_once(lengths):
         answer = "unknown"
         late = rounded(lengths.finite.tail(0.1).median())
@@ -617,10 +624,27 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
         return "unknown", speaks
     if "yes" in answers and speaks.state is not CurveState.COLLAPSED:
         return "yes", next(curve for curve in curves if curve.learning == "yes")
+    if "no" not in answers:
+        return "unknown", speaks
+    flat = next(curve for curve in curves if curve.learning == "no")
+    others = [curve for curve in curves if curve.learning == "unknown"]
     # Another curve may rise where this one is flat: the run needs more time.
-    if "no" in answers and not any(curve.still_rising and curve.learning == "unknown" for curve in curves):
-        return "no", next(curve for curve in curves if curve.learning == "no")
-    return "unknown", speaks
+    if any(curve.still_rising or _began_too_late(flat, curve) for curve in others):
+        return "unknown", speaks
+    return "no", flat
+
+
+def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
+    """Return whether a flat curve misses the start of the learning that another curve shows.
+
+    The first evaluation of a fast learner comes when much is learned already. Its curve is then flat, although the
+    training return rose. The flat curve begins too late if it starts above the middle of the other curve's rise.
+    """
+    if flat.state is not CurveState.FLAT or other.state is not CurveState.UNCLEAR:
+        return False
+    if flat.first_step is None or other.first_step is None or flat.first_step <= other.first_step:
+        return False
+    return other.late > other.start and flat.start > (other.start + other.late) / 2.0
 
 
 def counts_episodes(tag: ReturnTag, series: Series) -> bool:

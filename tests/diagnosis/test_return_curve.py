@@ -377,6 +377,18 @@ def test_a_yes_and_a_no_contradict_each_other() -> None:
     assert judge_learning(run).answer == "unknown"
 
 
+def test_evaluations_that_begin_after_the_learning_do_not_say_that_nothing_was_learned() -> None:
+    trained = series(1.7 * (1.0 - np.exp(-np.linspace(0.0, 8.0, 200))) + noise(200))
+    evaluated = series(1.7 + noise(19, 1, sigma=0.3), "eval/mean_reward", every=10_000, first=2)
+    learning = judge_learning(SeriesSet.of([trained, evaluated]))
+    assert {curve.tag: curve.learning for curve in learning.curves} == {trained.name: "unknown", evaluated.name: "no"}
+    assert learning.answer == "unknown"
+    assert "eval/mean_reward begins at step 20,000, after half of the rise of rollout/ep_rew_mean" in learning.reasons
+
+    before_learning = Series(evaluated.name, evaluated.steps, evaluated.values - 1.7)
+    assert judge_learning(SeriesSet.of([trained, before_learning])).answer == "no"
+
+
 def test_the_evaluation_that_fell_is_not_outvoted_by_training() -> None:
     evaluated = np.repeat([0.0, 50.0, 30.0], [8, 8, 8]) + noise(24)
     run = SeriesSet.of([series(learned_early(), "ep_r"), series(evaluated, "eval/mean_reward", every=8_000)])
