@@ -557,7 +557,8 @@ def judge_learning(data: SeriesSet) -> Learning:
         curve = judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
         if averaged_over != tag.averaged_over:
             # The levels are not those of the logged curve, which the page shows.
-            reason = f"(these are means of {averaged_over} episodes; {tag.name} is the mean of all episodes so far)"
+            parts = "single episodes" if averaged_over == 1 else f"means of {averaged_over} episodes"
+            reason = f"these returns are {parts}, computed from {tag.name}, which is the mean of all episodes so far"
             curve = replace(curve, reasons=(*curve.reasons, reason))
         curves.append(curve)
     if not curves:

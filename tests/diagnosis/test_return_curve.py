@@ -366,7 +366,8 @@ def test_a_policy_that_has_learned_in_the_first_window_is_seen_to_learn() -> Non
     for episodes, expected in ((learned, "yes"), (noise(76, sigma=300.0) - 1_200.0, "no")):
         learning = judge_learning(SeriesSet.of(first_window(episodes, lengths)))
         assert learning.answer == expected
-        assert "means of 4 episodes; rollout/ep_rew_mean is the mean of all episodes so far" in learning.reasons[-1]
+        parts = "means of 4 episodes, computed from rollout/ep_rew_mean, which is the mean of all episodes so far"
+        assert parts in learning.reasons[-1]
 
 
 # ---- One run
