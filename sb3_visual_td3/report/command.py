@@ -46,6 +46,8 @@ FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 """Smaller event files are read within a second, and need no progress bar."""
+_PLOTLY_BYTES = 4_800_000
+"""Size of plotly.js, less a bit: a page that is larger contains it."""
 MAX_SUMMARIES = 10
 """Of more runs, only the table is printed; the reports hold each run in full. Of more runs the verdict over time is
 left out as well: it takes twenty verdicts for each."""
@@ -181,11 +183,20 @@ def _report(args: argparse.Namespace) -> ExitCode:
         if len(analyses) > 1:
             print_lines(overview_lines(analyses))
         if written:
-            print_lines(["Reports:", *(f"  {path.resolve()}" for path in written)])
+            print_lines(["Reports:", *(_listed(path, args.plotlyjs) for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
     if is_unreadable:
         codes.append(ExitCode.UNREADABLE)
     return worst(codes)
+
+
+def _listed(path: Path, plotlyjs: str) -> str:
+    """Return the line of a written file, and why it is large if it is."""
+    line = f"  {path.resolve()}"
+    n_bytes = path.stat().st_size
+    if path.suffix == ".html" and plotlyjs == "inline" and n_bytes > _PLOTLY_BYTES:
+        line += f"  ({n_bytes / 1e6:.1f} MB, 4.8 MB of it plotly.js; --plotlyjs directory keeps that beside the page)"
+    return line
 
 
 def _check_combinations(args: argparse.Namespace) -> None:

@@ -179,14 +179,20 @@ def test_a_folder_that_refuses_the_reports_is_exit_2(
     assert "taken" in capsys.readouterr().err
 
 
-def test_plotly_is_in_the_page_or_once_beside_it(report: Report, tmp_path: Path) -> None:
+def test_plotly_is_in_the_page_or_once_beside_it(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_events(healthy(), tmp_path / "run")
     report(tmp_path / "run")
+    assert " MB, 4.8 MB of it plotly.js; --plotlyjs directory keeps that beside the page)" in capsys.readouterr().out
     out = tmp_path / "out"
     assert not (out / "plotly.min.js").exists()
     assert (out / "report.html").stat().st_size > 4_000_000
+    assert "--plotlyjs directory keeps plotly.js in a file beside" in (out / "report.html").read_text()
     report(tmp_path / "run", "--plotlyjs", "directory")
+    assert "--plotlyjs" not in capsys.readouterr().out
     assert (out / "report.html").stat().st_size < 1_500_000
+    assert "--plotlyjs" not in (out / "report.html").read_text()
     assert (out / "plotly.min.js").read_text() == get_plotlyjs()
 
 
