@@ -41,3 +41,58 @@ def test_importing_the_package_registers_the_environment_and_leaves_torch_alone(
 
 def test_the_environment_is_registered_once():
     assert gym.spec("LiteDriving-v0").max_episode_steps == 500
+
+
+WITHOUT_NAMES_MISSING_ON_WINDOWS = """
+import os, platform, select, signal, sys
+import matplotlib, plotly, psutil, rl_zoo3, sb3_contrib, tensorboard, torch, torch.utils.tensorboard
+platform.uname()
+for module in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[module] = None  # an ImportError
+for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "fork", "getuid", "killpg", "pread", "pwrite", "register_at_fork",
+             "sched_getaffinity", "setsid", "sysconf", "uname"):
+    delattr(os, name)
+for name in ("ITIMER_REAL", "SIGALRM", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "setitimer"):
+    delattr(signal, name)
+del select.poll
+
+from sb3_visual_td3 import GradientNormCallback, RunRecorderCallback, SnapshotCallback, VisualTD3
+from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted
+from sb3_visual_td3.cli import main
+from stable_baselines3.common.callbacks import BaseCallback
+
+class Terminate(BaseCallback):
+    def _on_step(self):
+        if self.num_timesteps == 40:
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+def train(*callbacks):
+    model = VisualTD3("CnnPolicy", "LiteDriving-v0", learning_starts=20, batch_size=8, buffer_size=100,
+                      tensorboard_log="run/tb")
+    snapshots = SnapshotCallback(save_freq=30, run_dir="run", resume=True, signals=["SIGTERM"])
+    callbacks = [*callbacks, RunRecorderCallback("run"), GradientNormCallback(), snapshots]
+    return model.learn(60, callback=callbacks).num_timesteps
+
+try:
+    train(Terminate())
+except TrainingInterrupted:
+    print("interrupted")
+print(train(), "steps")
+assert main(["report", "run"]) == 3
+assert main(["demo", "--seconds", "1", "--record"]) == 0
+"""
+
+
+def test_training_resuming_and_reporting_need_no_name_that_python_lacks_on_windows(tmp_path):
+    """Leave out the modules, flags and signals that Python lacks on Windows; other packages are imported before."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NAMES_MISSING_ON_WINDOWS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "interrupted\nresumed at step 40 " in done.stdout
+    assert "60 steps" in done.stdout

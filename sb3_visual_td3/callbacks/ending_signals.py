@@ -25,7 +25,8 @@ EXIT_RESUMABLE = 75
 GRACE_S = 12.0
 """Seconds after which the training ends without a new snapshot. Slurm sends SIGKILL after 30 seconds by default, and a
 snapshot that begins at the last moment also has to be written."""
-DEFAULT_SIGNALS = ("SIGTERM", "SIGUSR1")
+# Windows has no SIGUSR1.
+DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
 """Signals that cannot be handled, or that have a different meaning."""
@@ -119,8 +120,10 @@ class EndingSignals:
             signal.raise_signal(number)
             return
         self.received = name
-        self._alarm_before = signal.signal(signal.SIGALRM, self._on_alarm) or signal.SIG_DFL
-        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        # Windows has no SIGALRM: there, the training ends after its rollout, however long that takes.
+        if hasattr(signal, "SIGALRM"):
+            self._alarm_before = signal.signal(signal.SIGALRM, self._on_alarm) or signal.SIG_DFL
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
         # os.write and not print: a signal can interrupt a print, and a second one from inside it raises an error.
         os.write(2, f"{name}: the training ends after this rollout; a second signal ends it at once\n".encode())
 

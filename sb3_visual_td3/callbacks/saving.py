@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_visual_td3.runs.durable_files import atomic_write
+from sb3_visual_td3.runs.durable_files import BINARY, atomic_write
 
 _MAX_WAITING_BYTES = 64 << 20
 """Most bytes that one log file keeps in memory while the disk is full. What is logged beyond that is dropped."""
@@ -160,7 +160,7 @@ class RetryingFile:
     def __init__(self, path: str, what: str) -> None:
         self._path = path
         self._what = what
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY, 0o666)
         self._waiting = bytearray()
         self._has_reported = False
         # tensorboard writes in a thread of its own.

@@ -24,6 +24,12 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.common.input_files import open_regular
 
+# Windows has neither of the first two, and opens a file as text unless the third is given.
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+BINARY = getattr(os, "O_BINARY", 0)
+"""Flag of :func:`os.open` for a file of bytes; 0 where all files are."""
+_IS_WINDOWS = os.name == "nt"
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".new-"
 """Prefix of a file that is still being written. A killed writer leaves it behind; the next one overwrites it."""
@@ -54,7 +60,7 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
     :param parts: content in order
     :raises OSError: if the operating system refuses; the incomplete file is left for the caller to remove
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
         for part in parts:
             rest = part
@@ -110,7 +116,8 @@ def sync_file(path: Path) -> None:
 
     :param path: path of the file, or of a folder
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Windows syncs only files that are open for writing.
+    handle = os.open(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -122,6 +129,9 @@ def sync_folder(path: Path) -> None:
 
     :param path: path of the folder
     """
+    # Windows cannot open a folder, and syncs the names by itself.
+    if _IS_WINDOWS:
+        return
     try:
         sync_file(path)
     except OSError as error:
@@ -216,8 +226,8 @@ def open_own(path: Path, flags: int) -> int:
     :raises OSError: if the operating system refuses; ELOOP for a link
     :raises ValueError: if it is not a regular file
     """
-    # O_NONBLOCK: opening a FIFO would wait for its other end. O_CLOEXEC: a worker process must not keep the file open.
-    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    # O_NONBLOCK: opening a FIFO would wait for its other end.
+    handle = os.open(path, flags | _NO_FOLLOW | _NONBLOCK | BINARY, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise ValueError(f"{path} is not a regular file")

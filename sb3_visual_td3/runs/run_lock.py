@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
 
 from sb3_visual_td3.runs.durable_files import open_own
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
 
 _LOCK_BYTES = 20
 """Largest size of a lock file: a process id and a line feed."""
@@ -19,8 +25,8 @@ _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 class RunLock:
     """An exclusive lock on a run, which the kernel releases when its holder dies, even by SIGKILL.
 
-    The file stays and holds the process id of the last holder. On a file system without locks, every process acquires
-    the lock.
+    The file stays and holds the process id of the last holder. On Windows and on a file system without locks, every
+    process acquires the lock.
 
     :param path: path of the lock file, in the run's folder
     """
@@ -46,7 +52,7 @@ class RunLock:
         try:
             self._lock(handle)
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
         except BaseException:
             os.close(handle)
             raise
@@ -85,6 +91,8 @@ class RunLock:
         return handle
 
     def _lock(self, handle: int) -> None:
+        if not _HAS_LOCKS:
+            return
         # flock and not a file that says "locked": such a file would survive a killed process and block the run.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +101,7 @@ class RunLock:
                 return
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise
-            holder = os.pread(handle, _LOCK_BYTES, 0).decode(errors="replace").strip()
+            holder = os.read(handle, _LOCK_BYTES).decode(errors="replace").strip()
             raise ValueError(
                 f"{self.path}: this run is being trained by process {holder or '(unknown)'}; "
                 "wait until it ends, or stop it"
@@ -109,4 +117,6 @@ def _release_in_child() -> None:
         lock.release()
 
 
-os.register_at_fork(after_in_child=_release_in_child)
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)

@@ -144,7 +144,12 @@ def ffmpeg_on_path() -> Iterator[None]:
         return
     before = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "ffmpeg").symlink_to(import_module("imageio_ffmpeg").get_ffmpeg_exe())
+        program = Path(import_module("imageio_ffmpeg").get_ffmpeg_exe())
+        name = Path(folder) / f"ffmpeg{program.suffix}"
+        try:
+            name.symlink_to(program)
+        except OSError:  # on Windows, only administrators may make links
+            shutil.copy(program, name)
         os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
         try:
             yield

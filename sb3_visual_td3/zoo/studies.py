@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,7 @@ def this_worker() -> dict[str, Any]:
     The start time is part of it, because a later process may get the same process id.
     """
     return {
-        "host": os.uname().nodename,
+        "host": platform.node(),
         "machine": machine_id(),
         "pid": os.getpid(),
         "started": start_time(os.getpid()),
